@@ -1,0 +1,137 @@
+"""Child processes that are started, waited for and stopped: what the demo and the tests are made of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from celerymeter.errors import CelerymeterError
+
+STOP_TIMEOUT = 10.0
+
+
+class StartFailed(CelerymeterError):
+    """A child process ended or did not become ready in time; the message ends with its last output."""
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(
+    condition: Callable[[], object], *, timeout: float = 20.0, interval: float = 0.05, what: str = ""
+) -> None:
+    """Return once ``condition()`` is true; raise `TimeoutError` after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout:g} s: {what or condition!r}")
+        time.sleep(interval)
+
+
+class Process:
+    """One child in a process group of its own, with its output in a file."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.argv = tuple(argv)
+        self.log = log
+        self._env = {**os.environ, **(env or {})}
+        self._cwd = cwd
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The pid of the child that was started last."""
+        if self._popen is None:
+            raise StartFailed(f"{self.name} was never started")
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the child lives."""
+        return self._popen is not None and self._popen.poll() is None
+
+    def start(self, *, ready: Callable[[], object] | None = None, timeout: float = 30.0) -> Process:
+        """Start the child and wait for ``ready``; a child that ends first raises `StartFailed`."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as sink:
+            self._popen = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        if ready is not None:
+            self._await(ready, timeout)
+        return self
+
+    def _await(self, ready: Callable[[], object], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if not self.running:
+                raise StartFailed(f"{self.name} ended while starting:\n{self.tail()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise StartFailed(f"{self.name} was not ready within {timeout:g} s:\n{self.tail()}")
+            time.sleep(0.05)
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to the child, or to its whole group (a prefork worker and its pool)."""
+        if self.running:
+            (os.killpg if group else os.kill)(self.pid, number)
+
+    def stop(self, timeout: float = STOP_TIMEOUT) -> int:
+        """End the child with SIGTERM, after ``timeout`` with SIGKILL, and return its exit status."""
+        if self._popen is None:
+            return 0
+        self.signal(signal.SIGCONT, group=True)
+        self.signal(signal.SIGTERM)
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """End the child and its group with SIGKILL."""
+        if self._popen is None:
+            return 0
+        self.signal(signal.SIGKILL, group=True)
+        return self._popen.wait(STOP_TIMEOUT)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the child to end by itself and return its exit status."""
+        return 0 if self._popen is None else self._popen.wait(timeout)
+
+    def tail(self, lines: int = 20) -> str:
+        """The last lines of the child's output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,69 @@
+"""Every error that celerymeter raises on purpose.
+
+CelerymeterError
+├── SettingsError            a value given by flag, environment or file is wrong   (exit 2)
+├── BrokerError
+│   ├── BrokerUnavailable    cannot be reached now; trying again may help
+│   └── UnsupportedTransport this transport cannot carry what was asked for        (exit 2)
+├── PollError                one poll of queues or workers failed
+├── PrometheusError
+│   ├── PrometheusUnavailable no answer, or one that says "later" (timeout, refused, 5xx)
+│   ├── QueryRejected        the query itself was refused (4xx): our fault or a parameter's
+│   └── AmbiguousCluster     several clusters match and none was chosen            (exit 2, 422)
+├── ServerMissing            a server that the demo or the tests start is not installed
+└── PortInUse                a port that we were told to listen on is taken
+"""
+
+from __future__ import annotations
+
+
+class CelerymeterError(Exception):
+    """Base of all; ``str(error)`` is one line for a person and holds no secret."""
+
+
+class SettingsError(CelerymeterError):
+    """A setting is wrong; the message names the setting and what it accepts."""
+
+
+class BrokerError(CelerymeterError):
+    """Something about the broker."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached now."""
+
+
+class UnsupportedTransport(BrokerError):
+    """The broker's transport cannot carry events or lacks a named option."""
+
+
+class PollError(CelerymeterError):
+    """A poll failed; its gauges become unknown until the next success."""
+
+
+class PrometheusError(CelerymeterError):
+    """Something about the Prometheus HTTP API."""
+
+
+class PrometheusUnavailable(PrometheusError):
+    """No usable answer: refused, timed out, or a 5xx."""
+
+
+class QueryRejected(PrometheusError):
+    """Prometheus refused the query (a 4xx)."""
+
+
+class AmbiguousCluster(PrometheusError):
+    """Several clusters are there and none was chosen."""
+
+    def __init__(self, clusters: tuple[str, ...]) -> None:
+        super().__init__(f"several clusters, choose one with --cluster: {', '.join(clusters)}")
+        self.clusters = clusters
+
+
+class ServerMissing(CelerymeterError):
+    """A server binary is not on this machine."""
+
+
+class PortInUse(CelerymeterError):
+    """A port is taken; the message names it and the option that changes it."""

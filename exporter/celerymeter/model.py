@@ -1,0 +1,125 @@
+"""The words that all rooms share: events off the wire, and what the pollers saw. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+UNKNOWN = "unknown"
+OTHER = "__other__"
+
+
+class Event(msgspec.Struct, gc=False, kw_only=True):
+    """One Celery event, with the fields that metrics need (`celery.events`, `celery.worker.request`).
+
+    Anything else on the wire (arguments, results, tracebacks) is skipped by the decoder and never kept.
+    ``timestamp`` is the sender's clock in UTC seconds, ``clock`` its Lamport clock.
+    """
+
+    type: str
+    hostname: str
+    timestamp: float
+    clock: int = 0
+    pid: int = 0
+    # task events
+    uuid: str | None = None
+    name: str | None = None
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    retries: int | None = None
+    eta: str | None = None
+    runtime: float | None = None
+    exception: str | None = None
+    requeue: bool | None = None
+    terminated: bool | None = None
+    expired: bool | None = None
+    # worker events
+    freq: float | None = None
+    active: int | None = None
+    processed: int | None = None
+    loadavg: tuple[float, ...] | None = None
+    sw_ver: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveTask:
+    """A task that a worker says it runs (`inspect active`); ``started_at`` is UTC seconds by its clock."""
+
+    uuid: str
+    name: str
+    started_at: float | None
+    queue_name: str | None
+    worker_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What one worker answered to `inspect`; ``None`` where it did not say."""
+
+    hostname: str
+    pool: str | None = None
+    slots: int | None = None
+    pid: int | None = None
+    reserved: int | None = None
+    scheduled: int | None = None
+    queues: tuple[str, ...] | None = None
+    active: tuple[ActiveTask, ...] | None = None
+    totals: Mapping[str, int] | None = None
+    """Runs begun since the worker started, by task name (`inspect stats`, ``total``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersSnapshot:
+    """One poll of the workers, by full node name; silent workers are missing from it."""
+
+    at: float
+    workers: Mapping[str, WorkerState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueHead:
+    """The oldest ready message of a queue, with whatever is known of its age (UTC seconds)."""
+
+    uuid: str | None
+    stamped_at: float | None
+    """From the header that `celerymeter.stamp` adds."""
+    seen_since: float
+    """Since when the poller has seen this same message at the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue at one poll."""
+
+    name: str
+    length: int
+    unacked: int | None = None
+    head: QueueHead | None = None
+    oldest_unacked_at: float | None = None
+    consumers: int | None = None
+    """Only where the broker itself knows (AMQP); for Redis the workers' own lists say."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuesSnapshot:
+    """One poll of the broker's queues."""
+
+    at: float
+    queues: tuple[QueueState, ...] = ()
+    unacked_other: int | None = None
+    """Unacknowledged messages beyond the scan limit, whose queue was not read."""
+    visibility_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollOutcome:
+    """How one run of a poller went; ``duration`` in seconds."""
+
+    collector: Literal["queues", "workers"]
+    success: bool
+    at: float
+    duration: float
