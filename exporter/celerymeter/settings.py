@@ -1,4 +1,4 @@
-"""Settings as frozen values, built once. How they are read (flag, environment, file) is `celerymeter.cli`'s business."""
+"""Settings as frozen values, built once; reading them (flag, environment, file) is `celerymeter.cli`'s business."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ExporterSettings:
     """Everything the exporter needs; durations in seconds."""
 
     broker: BrokerSettings
-    listen: str = "0.0.0.0:9808"  # noqa: S104 - an exporter is scraped from other hosts
+    listen: str = "0.0.0.0:9808"
     web_config_file: str | None = None
     queues: tuple[str, ...] = ()
     poll_interval: float = 15.0
