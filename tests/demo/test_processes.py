@@ -1,0 +1,71 @@
+"""Child processes: started, waited for, stopped, with nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from celerymeter.demo.processes import Process, StartFailed, wait_until
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def script(folder: Path, code: str) -> Process:
+    """A Python child that runs ``code``."""
+    return Process("script", [sys.executable, "-c", code], log=folder / "script.log")
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def grandchild(process: Process) -> int:
+    """The pid that the child printed."""
+    wait_until(process.tail, what="the pid of the grandchild")
+    return int(process.tail())
+
+
+def test_stop_ends_the_child_and_what_it_started(tmp_path: Path) -> None:
+    """A stopped child leaves no grandchild."""
+    with script(tmp_path, PARENT).start() as process:
+        pid = grandchild(process)
+        assert process.stop() == -signal.SIGTERM
+        wait_until(lambda: not alive(pid), what="the end of the grandchild")
+
+
+def test_the_orphans_of_a_child_that_was_killed_are_swept(tmp_path: Path) -> None:
+    """After kill -9 of the child alone, stop still ends its group."""
+    process = script(tmp_path, PARENT).start()
+    pid = grandchild(process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    assert alive(pid)
+    process.stop()
+    wait_until(lambda: not alive(pid), what="the end of the grandchild")
+
+
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    """After its time a stubborn child gets SIGKILL."""
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    process = script(tmp_path, code).start()
+    wait_until(process.tail, what="the child's first line")
+    assert process.stop(timeout=0.2) == -signal.SIGKILL
+
+
+def test_a_child_that_ends_while_starting_is_quoted(tmp_path: Path) -> None:
+    """The error carries the child's last words."""
+    with pytest.raises(StartFailed, match="script ended while starting:\ncannot go on"):
+        script(tmp_path, "raise SystemExit('cannot go on')").start(ready=lambda: False)
