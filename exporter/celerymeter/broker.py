@@ -1,0 +1,145 @@
+"""One way to reach the broker for everybody who does: Redis directly, everything else through Celery.
+
+kombu itself reads the URL and the transport options, so password, ACL user, TLS, unix socket, Sentinel, database and
+key prefix mean here exactly what they mean to the workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu.exceptions import KombuError, OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
+
+from celerymeter.errors import BrokerUnavailable, SettingsError
+from celerymeter.settings import BrokerSettings
+
+REDIS_TRANSPORTS = frozenset({"redis", "rediss", "sentinel"})
+CONNECT_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 10.0
+
+UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, KombuError, OSError)
+"""What a client raises when the broker is away, refuses us, or does not answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisKeys:
+    """How kombu names things in Redis (`kombu.transport.redis.Channel`); every name comes with the prefix.
+
+    The database number is part of the names of pub/sub channels alone.
+    """
+
+    db: int
+    prefix: str
+    separator: str
+    priority_steps: tuple[int, ...]
+    unacked: str
+    unacked_index: str
+    fanout: str
+    """Before an exchange's name in a pub/sub channel (``/0.``); with `fanout_patterns` a routing key follows it."""
+    fanout_patterns: bool
+    visibility_timeout: float
+
+    def queue(self, name: str) -> tuple[str, ...]:
+        """The lists that hold a queue, in the order in which workers empty them."""
+        steps = (f"{self.separator}{step}" if step else "" for step in self.priority_steps)
+        return tuple(f"{self.prefix}{name}{step}" for step in steps)
+
+    def bindings(self, exchange: str) -> str:
+        """The set of an exchange's bindings; ``*`` gives the pattern of them all."""
+        return f"{self.prefix}_kombu.binding.{exchange}"
+
+    def topic(self, exchange: str, routing_key: str = "") -> str:
+        """The pub/sub channel of a fanout exchange; ``*`` as routing key gives a pattern for PSUBSCRIBE."""
+        name = f"{self.prefix}{self.fanout}{exchange}"
+        return f"{name}/{routing_key}" if routing_key and self.fanout_patterns else name
+
+
+@dataclass(frozen=True, slots=True)
+class RedisBroker:
+    """A client that prefixes nothing (kombu's own leaves commands out), and the names to use with it.
+
+    The client connects anew by itself, with Sentinel to whichever master there is then.
+    """
+
+    client: redis.Redis
+    keys: RedisKeys
+
+
+def connect_redis(broker: BrokerSettings) -> RedisBroker:
+    """Reach Redis once and return a client; raises `BrokerUnavailable` or `SettingsError`."""
+    if broker.transport == "sentinel" and "master_name" not in broker.transport_options:
+        raise SettingsError("a sentinel:// broker needs the transport option master_name")
+    with reaching(broker), celery_app(broker).connection_for_read() as connection:
+        connection.ensure_connection(max_retries=max(1, len(connection.alt)), interval_start=0, interval_step=0)
+        channel = connection.default_channel
+        keys, pool = _keys(channel), channel.pool
+    # Leaving the block closed kombu's own sockets; the pool stays usable and opens new ones on demand.
+    pool.connection_kwargs["retry"] = Retry(NoBackoff(), 1)
+    return RedisBroker(redis.Redis(connection_pool=pool), keys)
+
+
+@contextmanager
+def reaching(broker: BrokerSettings) -> Iterator[None]:
+    """Turn what clients raise for an absent broker or an unusable URL into errors of ours, without secrets."""
+    try:
+        yield
+    except UNREACHABLE as error:
+        raise BrokerUnavailable(f"{broker.safe_url}: {_reason(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        # kombu quotes parts of the URL in these, so their text is not repeated.
+        raise SettingsError(f"{broker.safe_url}: not a usable broker URL with these transport options") from error
+
+
+def celery_app(broker: BrokerSettings) -> Celery:
+    """A Celery app for remote control and connections: JSON only, never the process' current app."""
+    app = Celery("celerymeter", broker=broker.url, set_as_current=False, fixups=[])
+    app.conf.update(broker.celery_settings)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        event_serializer="json",
+        broker_transport_options=_transport_options(broker),
+        broker_connection_timeout=CONNECT_TIMEOUT,
+    )
+    return app
+
+
+def _transport_options(broker: BrokerSettings) -> dict[str, object]:
+    """The cluster's transport options, on Redis over time-outs (kombu's default is to wait for ever)."""
+    defaults: dict[str, object] = {}
+    if broker.transport in REDIS_TRANSPORTS:
+        defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+    return {**defaults, **broker.transport_options}
+
+
+def _keys(channel: Any) -> RedisKeys:
+    """The names that a connected kombu channel uses (untyped, hence Any)."""
+    prefix = channel.global_keyprefix
+    return RedisKeys(
+        db=int(channel.pool.connection_kwargs["db"]),
+        prefix=prefix,
+        separator=channel.sep,
+        priority_steps=tuple(channel.priority_steps),
+        unacked=prefix + channel.unacked_key,
+        unacked_index=prefix + channel.unacked_index_key,
+        fanout=channel.keyprefix_fanout,
+        fanout_patterns=bool(channel.fanout_patterns),
+        visibility_timeout=float(channel.visibility_timeout),
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The error's first line; kombu wraps the transport's own."""
+    cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
+    if isinstance(cause, MasterNotFoundError):  # its text shows how the Sentinels are reached, secrets included
+        return "no Sentinel knows a reachable master of this master_name"
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
