@@ -1,0 +1,108 @@
+"""The Celery application that real workers run in tests: one task for each way in which a run can end.
+
+The broker comes from ``CELERYMETER_TEST_BROKER``, transport options as JSON from ``CELERYMETER_TEST_OPTIONS``, a result
+backend (chords need one) from ``CELERYMETER_TEST_BACKEND``. JSON only. Retries come at once unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject
+
+BROKER, OPTIONS, BACKEND = "CELERYMETER_TEST_BROKER", "CELERYMETER_TEST_OPTIONS", "CELERYMETER_TEST_BACKEND"
+
+
+def make_app(
+    broker_url: str, *, transport_options: Mapping[str, object] | None = None, backend: str | None = None
+) -> Celery:
+    """The application on a broker, for a worker or for a test that sends to one; not the process' current app."""
+    app = Celery("tests", broker=broker_url, backend=backend, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        broker_transport_options=dict(transport_options or {}),
+        broker_connection_retry_on_startup=True,
+        task_send_sent_event=True,
+        task_ignore_result=backend is None,
+        worker_hijack_root_logger=False,
+    )
+    for name, (function, options) in _TASKS.items():
+        app.task(name=name, **options)(function)
+    return app
+
+
+def add(x: int, y: int) -> int:
+    """Succeed at once."""
+    return x + y
+
+
+def sleep(seconds: float) -> None:
+    """Take a while, then succeed."""
+    time.sleep(seconds)
+
+
+def fail(text: str = "on purpose") -> NoReturn:
+    """Raise `ValueError`."""
+    raise ValueError(text)
+
+
+def retry(self: Task[Any, Any], times: int, countdown: float = 0) -> int:
+    """Retry so often, then succeed; with more than ``max_retries`` (3) it fails in the end."""
+    if self.request.retries < times:
+        raise self.retry(countdown=countdown, exc=RuntimeError("not yet"))
+    return times
+
+
+def reject(requeue: bool = False) -> NoReturn:
+    """Raise `Reject`; acknowledged late, as rejecting needs."""
+    raise Reject("on purpose", requeue=requeue)
+
+
+def reject_once(self: Task[Any, Any]) -> None:
+    """Go back to the queue on the first delivery, succeed on the second."""
+    if not self.request.delivery_info.get("redelivered"):
+        raise Reject("on purpose", requeue=True)
+
+
+def ignore() -> NoReturn:
+    """Raise `Ignore`: the run ends without an event."""
+    raise Ignore
+
+
+def total(numbers: list[int]) -> int:
+    """The callback of a chord of `add`."""
+    return sum(numbers)
+
+
+def overrun(seconds: float = 30) -> None:
+    """Sleep into the hard time limit of 1 s (prefork)."""
+    time.sleep(seconds)
+
+
+_TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "tests.add": (add, {}),
+    "tests.sleep": (sleep, {}),
+    "tests.sleep_late": (sleep, {"acks_late": True}),
+    "tests.fail": (fail, {}),
+    "tests.retry": (retry, {"bind": True, "max_retries": 3}),
+    "tests.reject": (reject, {"acks_late": True}),
+    "tests.reject_once": (reject_once, {"bind": True, "acks_late": True}),
+    "tests.ignore": (ignore, {}),
+    "tests.total": (total, {}),
+    "tests.overrun": (overrun, {"time_limit": 1}),
+    "tests.silent": (add, {"send_events": False}),
+}
+
+if BROKER in os.environ:
+    app = make_app(
+        os.environ[BROKER],
+        transport_options=json.loads(os.environ.get(OPTIONS, "{}")),
+        backend=os.environ.get(BACKEND),
+    )

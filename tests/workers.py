@@ -1,0 +1,42 @@
+"""Real Celery workers for tests, as child processes that are online when `start_worker` returns."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.apps import worker_app
+
+from celerymeter.demo.processes import Process
+
+ROOT = Path(__file__).parents[1]
+
+
+def start_worker(
+    broker_url: str,
+    folder: Path,
+    *,
+    hostname: str = "w1@test",
+    pool: str = "prefork",
+    concurrency: int | None = 1,
+    queues: Sequence[str] = ("celery",),
+    events: bool = True,
+    options: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    transport_options: Mapping[str, object] | None = None,
+) -> Process:
+    """Start ``celery worker`` and wait until it consumes; ``options`` are further words of its command line."""
+    log = folder / f"worker-{hostname}-{len(list(folder.glob('worker-*')))}.log"
+    argv = [sys.executable, "-m", "celery", "-A", "tests.apps.worker_app", "worker"]
+    argv += ["--hostname", hostname, "--pool", pool, "--queues", ",".join(queues), "--loglevel", "info"]
+    argv += ["--concurrency", str(concurrency)] if concurrency else []
+    argv += ["--without-mingle", *(["--task-events"] if events else [])]  # mingling waits a whole second
+    settings = {
+        worker_app.BROKER: broker_url,
+        worker_app.OPTIONS: json.dumps(dict(transport_options or {})),
+        "PYTHONUNBUFFERED": "1",
+    }
+    worker = Process(hostname, [*argv, *options], log=log, env={**settings, **(env or {})}, cwd=ROOT)
+    return worker.start(ready=lambda: f"{hostname} ready." in worker.tail(1000), timeout=60)
