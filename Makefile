@@ -1,0 +1,40 @@
+# `make demo` and `make test` need Python 3.10+ and make; they say what else they install.
+# ARGS passes options on: make demo ARGS="--load faulty", make test ARGS="tests/demo -k ports".
+
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+JOBS ?= 3
+PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.installed-demo ## the whole stack on this machine, with a workload, until ^C
+	@.ci/servers demo
+	@$(BIN)/celerymeter demo $(ARGS)
+
+test: .venv/.installed-dev ## all tests that can run here
+	@.ci/servers test
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: .venv/.installed-dev ## the tests that take minutes
+	@.ci/servers test
+	@$(PYTEST) -m slow --timeout 1800 $(ARGS)
+
+lint: .venv/.installed-dev ## format, lint and the direction of imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
+
+types: .venv/.installed-dev ## mypy --strict
+	@$(BIN)/mypy
+
+check: lint types test ## everything that must hold before a change is merged
+
+newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare releases
+	@.ci/newer-servers .cache/newer
+
+.venv/.installed-%: pyproject.toml .ci/venv
+	@.ci/venv $*
+
+.PHONY: help demo test test-slow lint types check newer
