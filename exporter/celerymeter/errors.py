@@ -9,12 +9,18 @@ CelerymeterError
 ├── PrometheusError
 │   ├── PrometheusUnavailable no answer, or one that says "later" (timeout, refused, 5xx)
 │   ├── QueryRejected        the query itself was refused (4xx): our fault or a parameter's
+│   │   └── AnswerTooLarge   the answer is more than we are willing to hold
 │   └── AmbiguousCluster     several clusters match and none was chosen            (exit 2, 422)
+├── StateError               the state directory cannot be used, or does not hold what was written there
+├── RequestRefused           a request to the control API that is answered with a problem
+│   └── InvalidToken         no usable token: absent, expired, forged, for someone else … (401, 4401)
 ├── ServerMissing            a server that the demo or the tests start is not installed
 └── PortInUse                a port that we were told to listen on is taken
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class CelerymeterError(Exception):
@@ -53,12 +59,43 @@ class QueryRejected(PrometheusError):
     """Prometheus refused the query (a 4xx)."""
 
 
+class AnswerTooLarge(QueryRejected):
+    """The answer exceeds our bound; ask for less."""
+
+
 class AmbiguousCluster(PrometheusError):
     """Several clusters are there and none was chosen."""
 
     def __init__(self, clusters: tuple[str, ...]) -> None:
         super().__init__(f"several clusters, choose one with --cluster: {', '.join(clusters)}")
         self.clusters = clusters
+
+
+class StateError(CelerymeterError):
+    """The state directory cannot be used, or what it holds is not what was written."""
+
+
+class RequestRefused(CelerymeterError):
+    """A request is answered with the problem ``code`` (see `celerymeter.control.problems`) and ``str(error)``.
+
+    ``retry_after`` is in seconds; ``members`` are further members of the problem, such as ``batch_id``.
+    """
+
+    def __init__(
+        self, code: str, detail: str, *, retry_after: float | None = None, members: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.retry_after = retry_after
+        self.members = dict(members or {})
+
+
+class InvalidToken(RequestRefused):
+    """A token was wanted and none that is valid was given; ``reason`` is a label value of the failure counter."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__("unauthenticated", detail)
+        self.reason = reason
 
 
 class ServerMissing(CelerymeterError):

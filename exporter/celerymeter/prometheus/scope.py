@@ -1,0 +1,91 @@
+"""Which series belong to us, and how values get into an expression without changing it.
+
+Expressions are constants of ours with slots. ``{SEL}`` or ``{SEL, …}`` takes the scope's matchers; ``$name`` takes a
+value: a string becomes a quoted literal, a tuple of strings a regular expression that matches exactly these, a number
+itself, a `timedelta` a duration. All slots are filled in one pass, so nothing inside a value is ever read as a slot.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from celerymeter.errors import SettingsError
+
+Value = str | int | float | timedelta | tuple[str, ...]
+
+_SLOT = re.compile(r"\{SEL(?P<end>\}|,)|\$(?P<name>[a-z_]+)")
+_MATCHER = re.compile(r"""\s*([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')\s*""", re.ASCII)
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f"\\]')
+_ESCAPED = {"\n": "\\n", '"': '\\"', "\\": "\\\\"}
+
+
+def quote(text: str) -> str:
+    r"""A PromQL string literal; what UTF-8 cannot carry (a lone surrogate) becomes ``?`` and matches nothing.
+
+    >>> print(quote('a"b\\c'))
+    "a\"b\\c"
+    """
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    return '"' + _UNSAFE.sub(lambda m: _ESCAPED.get(m[0], f"\\x{ord(m[0]):02x}"), clean) + '"'
+
+
+def one_of(texts: tuple[str, ...]) -> str:
+    """A literal for ``=~`` that matches exactly these texts (PromQL anchors its expressions)."""
+    return quote("|".join(re.escape(text) for text in texts))
+
+
+def literal(value: Value) -> str:
+    """A value as PromQL writes it; durations in milliseconds, so that fractions of a second survive."""
+    match value:
+        case str():
+            return quote(value)
+        case tuple():
+            return one_of(value)
+        case timedelta():
+            return f"{round(value.total_seconds() * 1000)}ms"
+    return repr(value)
+
+
+def matchers(selector: str) -> tuple[str, ...]:
+    """The matchers of a ``--selector``, such as ``team="a", zone=~"b|c"``; anything else raises `SettingsError`."""
+    found: list[str] = []
+    at = 0
+    while at < len(selector.rstrip(", \t")):
+        match = _MATCHER.match(selector, at)
+        if match is None or selector[match.end() : match.end() + 1] not in ("", ","):
+            raise SettingsError('a selector is a list of matchers such as team="a", zone=~"b|c"')
+        found.append("".join(match.groups()))
+        at = match.end() + 1
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The matchers that go into every selector; ``cluster`` is ``None`` for any, ``""`` for one without a name."""
+
+    cluster: str | None = None
+    selector: str = ""
+
+    def __post_init__(self) -> None:
+        matchers(self.selector)
+
+    @property
+    def matchers(self) -> str:
+        """What stands between the braces."""
+        chosen = () if self.cluster is None else (f"cluster={quote(self.cluster)}",)
+        return ", ".join((*chosen, *matchers(self.selector)))
+
+    def render(self, template: str, **values: Value) -> str:
+        """The template with every slot filled; a slot without a value raises `KeyError`."""
+        ours = self.matchers
+
+        def fill(slot: re.Match[str]) -> str:
+            if slot["name"]:
+                return literal(values[slot["name"]])
+            if slot["end"] == "}":
+                return f"{{{ours}}}"
+            return f"{{{ours}," if ours else "{"
+
+        return _SLOT.sub(fill, template)
