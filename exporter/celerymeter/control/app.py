@@ -1,0 +1,59 @@
+"""The application factory: which areas there are, and what each is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+from flask_openapi3 import Info, OpenAPI, SecurityScheme
+
+from celerymeter import __version__
+from celerymeter.control import guard, problems, system
+from celerymeter.control.routing import Area, Operation
+from celerymeter.control.services import Services
+from celerymeter.control.settings import ControlSettings
+
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "webhook": {"type": "http", "scheme": "bearer", "description": "Alertmanager's own token"},
+}
+
+
+def areas(settings: ControlSettings, services: Services) -> tuple[Area, ...]:
+    """Every area of the API; a new one is a line here."""
+    return (system.area(system=services.system, settings=settings),)
+
+
+def create_app(settings: ControlSettings, services: Services) -> OpenAPI:
+    """The Flask application. It starts no thread and opens no connection."""
+    app = OpenAPI(
+        "celerymeter.control",
+        info=Info(title="celerymeter control API", version=__version__),
+        security_schemes=SECURITY_SCHEMES,
+        validation_error_model=problems.Problem,
+        validation_error_callback=problems.validation_response,
+        doc_ui=False,
+        static_folder=None,
+    )
+    operations: dict[str, Operation] = {}
+    for area in areas(settings, services):
+        app.register_api(area.blueprint, url_prefix=settings.base_path)
+        operations.update(area.operations)
+    problems.install(app)
+    guard.install(app, operations, auth=services.auth, settings=settings)
+    app.after_request(_secured)
+    return app
+
+
+def _secured(response: Response) -> Response:
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

@@ -1,0 +1,147 @@
+"""Errors as RFC 9457 problems: one table of codes, one way to answer.
+
+A view raises ``RequestRefused("not_found", "no report …")``; everything else here turns that, HTTP errors of Flask and
+errors of the rooms below into ``application/problem+json`` without a stack trace or an exception's text.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+
+from flask import Flask, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from werkzeug.exceptions import HTTPException
+
+from celerymeter.errors import (
+    AmbiguousCluster,
+    BrokerUnavailable,
+    InvalidToken,
+    PrometheusError,
+    RequestRefused,
+    StateError,
+)
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER = 5.0
+"""Seconds a client is told to wait when the broker, Prometheus or the state directory is away."""
+
+STATUS = {
+    "malformed": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "conflict": 409,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "invalid": 422,
+    "too_many_requests": 429,
+    "internal": 500,
+    "broker_unavailable": 503,
+    "prometheus_unavailable": 503,
+    "state_unavailable": 503,
+    "no_worker_answered": 504,
+}
+"""Every ``code`` and its HTTP status. Codes are stable: clients may branch on them."""
+
+_CODE_OF_STATUS = {400: "malformed", **{status: code for code, status in STATUS.items() if status not in (500, 503)}}
+
+
+class FieldError(BaseModel):
+    """One thing wrong with a request; the offending value is not repeated, as it may be a secret."""
+
+    pointer: str = Field(description="JSON pointer into the body, or the parameter's name")
+    message: str
+
+
+class Problem(BaseModel):
+    """A problem (RFC 9457). ``type`` is ``about:blank``: branch on ``code``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str = Field(description="The status in words")
+    status: int
+    code: str = Field(description="Stable name of what went wrong", json_schema_extra={"enum": [*sorted(STATUS)]})
+    detail: str
+    errors: list[FieldError] | None = Field(default=None, description="For 422: every field that is wrong")
+
+
+def problem_response(error: RequestRefused, errors: list[FieldError] | None = None) -> Response:
+    """The answer for one refusal."""
+    status = STATUS[error.code]
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=error.code,
+        detail=str(error),
+        errors=errors,
+        **error.members,
+    )
+    response = Response(body.model_dump_json(exclude_none=True), status, content_type=CONTENT_TYPE)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, InvalidToken):
+        response.headers["WWW-Authenticate"] = _challenge(error.reason)
+    return response
+
+
+def _challenge(reason: str) -> str:
+    """RFC 6750: a request without a token gets no error code, one with a bad token ``invalid_token``."""
+    realm = 'Bearer realm="celerymeter"'
+    return realm if reason == "missing" else f'{realm}, error="invalid_token"'
+
+
+def validation_response(error: ValidationError) -> Response:
+    """The 422 for what pydantic found, without the values."""
+    errors = [
+        FieldError(pointer="/" + "/".join(str(part) for part in item["loc"]), message=item["msg"])
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return problem_response(RequestRefused("invalid", f"{len(errors)} field(s) of the request are wrong"), errors[:100])
+
+
+def install(app: Flask) -> None:
+    """Answer every error of the application with a problem."""
+    app.register_error_handler(RequestRefused, problem_response)
+    app.register_error_handler(BrokerUnavailable, lambda _: _away("broker_unavailable", "the broker"))
+    app.register_error_handler(AmbiguousCluster, lambda error: problem_response(RequestRefused("invalid", str(error))))
+    app.register_error_handler(PrometheusError, lambda _: _away("prometheus_unavailable", "Prometheus"))
+    app.register_error_handler(StateError, lambda _: _away("state_unavailable", "the state directory"))
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _away(code: str, what: str) -> Response:
+    log.warning("request refused: %s is unavailable", what, exc_info=log.isEnabledFor(logging.DEBUG))
+    return problem_response(RequestRefused(code, f"{what} is unavailable now", retry_after=RETRY_AFTER))
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.response is not None:
+        return error.response  # type: ignore[return-value]  # flask-openapi3 aborts with our own validation response
+    status = error.code or 500
+    code = _CODE_OF_STATUS.get(status, "malformed" if status < 500 else "internal")
+    response = problem_response(RequestRefused(code, _WORDS.get(code, "the request cannot be answered")))
+    if status == 405:
+        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
+    return response
+
+
+_WORDS = {
+    "malformed": "the request cannot be read",
+    "not_found": "nothing is here",
+    "method_not_allowed": "this path does not answer this method",
+    "too_large": "the request's body is larger than is accepted",
+    "unsupported_media_type": "the body must be application/json",
+    "internal": "an unexpected error; the log has it",
+}
+
+
+def _unexpected(error: Exception) -> Response:
+    log.exception("unexpected error while answering a request", exc_info=error)
+    return problem_response(RequestRefused("internal", _WORDS["internal"]))

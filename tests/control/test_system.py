@@ -1,0 +1,29 @@
+"""Health, info and status."""
+
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+
+from celerymeter.control.access import Role
+from celerymeter.control.app import create_app
+from celerymeter.control.testing import bearer, control_services, control_settings
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    """An API that knows of a healthy broker."""
+    settings = control_settings()
+    return create_app(settings, control_services(settings)).test_client()
+
+
+def test_a_stranger_may_ask_for_health(client: FlaskClient) -> None:
+    """Health needs no token and names the checks."""
+    reply = client.get("/celery-admin/system/health")
+    assert (reply.status_code, reply.get_json()["checks"]) == (200, {"broker": "ok"})
+
+
+def test_only_an_administrator_reads_the_status(client: FlaskClient) -> None:
+    """The full status is for admins."""
+    answers = [client.get("/celery-admin/system/status", headers=bearer(role)).status_code for role in Role]
+    assert answers == [403, 403, 200]
