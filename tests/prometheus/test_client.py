@@ -180,6 +180,8 @@ def test_a_query_that_timed_out_is_not_repeated(script: Script) -> None:
     [
         (400, {"status": "error", "errorType": "bad_data", "error": "parse error"}, QueryRejected),
         (422, {"status": "error", "errorType": "execution", "error": "too many samples"}, QueryRejected),
+        (414, b"<html>", QueryRejected),
+        (400, b"unsupported path", PrometheusUnavailable),
         (401, b"no", PrometheusUnavailable),
         (302, b"", PrometheusUnavailable),
         (404, b"no", PrometheusUnavailable),
@@ -267,7 +269,7 @@ def test_warnings_and_left_out_histograms_are_carried(script: Script) -> None:
 
 def test_queries_and_failures_are_observed(script: Script) -> None:
     """Whoever counts is told of each outcome."""
-    script.answers = [(200, EMPTY), (400, b""), (500, b"")]
+    script.answers = [(200, EMPTY), (400, {"status": "error"}), (500, b"")]
     seen = Counted()
     with PrometheusClient(PrometheusSettings(script.url), observer=seen) as client:
         client.instant("q")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONG_QUERY: Final = 1500
 """Characters from which a query travels in the body: proxies cut or refuse long URLs."""
 _TRY_AGAIN: Final = frozenset({502, 503, 504})
-_REFUSALS: Final = frozenset({400, 413, 414, 422})
+_TOO_LONG: Final = frozenset({413, 414})
 _FRESH: Final = {"nocache": "1"}
 """VictoriaMetrics would else hide the newest 30 s and serve old results from its cache; others ignore it."""
 _CHUNK: Final = 64 * 1024
@@ -73,7 +73,7 @@ class Transport:
 
     def _send(self, path: str, parameters: Mapping[str, str], *, get: bool, deadline: float) -> tuple[int, bytes]:
         left = max(deadline - time.monotonic(), 0.1)
-        fields = {**parameters, **_FRESH, "timeout": f"{left:.1f}s"}
+        fields = {**parameters, **_FRESH, "timeout": f"{left:.3f}"}
         get = get or len(parameters["query"]) < LONG_QUERY
         with self._session.request(
             "GET" if get else "POST",
@@ -111,7 +111,7 @@ def _judged(status: int, body: bytes) -> answers.Answer:
         return answer
     if status in (401, 403):
         raise PrometheusUnavailable(f"Prometheus refused our credentials ({status}); check the headers we send")
-    if status in _REFUSALS or (status == 200 and answer is not None):
+    if status in _TOO_LONG or (answer is not None and status in (200, 400, 422)):
         raise QueryRejected(f"Prometheus refused the query ({status}): {_words(answer)}")
     if status == 200:
         raise PrometheusUnavailable(answers.STRANGE)
