@@ -1,0 +1,97 @@
+"""Logging: a JSON object a line on stderr, or text for people; secrets are masked whatever a library puts in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import IO, Literal
+
+from celerymeter.settings import without_password
+
+Format = Literal["json", "text"]
+
+_SECRETS = (
+    (re.compile(r"(?i)\b(bearer|authorization\W+basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
+    (re.compile(r"(?i)\b(access_token|password|passwd|secret)(=|[\"']\s*:\s*[\"'])[^\s&\"',;}]+"), r"\1\2***"),
+)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_QUIET = ("celery", "kombu", "amqp", "redis", "urllib3", "asyncio", "flask", "werkzeug", "gunicorn")
+
+
+def redact(text: str) -> str:
+    """``text`` with the passwords of URLs, bearer tokens and ``access_token=…`` masked."""
+    text = without_password(text)
+    for pattern, masked in _SECRETS:
+        text = pattern.sub(masked, text)
+    return text
+
+
+def setup(*, format: Format = "json", level: str = "INFO", stream: IO[str] | None = None) -> None:  # noqa: A002 - the option's name
+    """Send all logging to ``stream`` (stderr), libraries from WARNING up; replaces what was set up before."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(True)
+
+
+class JsonFormatter(logging.Formatter):
+    """``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, then what was given as ``extra``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON."""
+        line: dict[str, object] = {
+            "time": _rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+            **{name: _clean(value) for name, value in _extra(record).items()},
+        }
+        if trace := _trace(self, record):
+            line["exception"] = redact(trace)
+        return json.dumps(line, ensure_ascii=False, default=lambda value: redact(str(value)))
+
+
+class TextFormatter(logging.Formatter):
+    """``12:30:05 WARNING message (key=value)``, traces below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the lines of a trace."""
+        clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        extra = " ".join(f"{name}={value}" for name, value in _extra(record).items())
+        text = f"{clock} {record.levelname} {record.getMessage()}" + (f" ({extra})" if extra else "")
+        trace = _trace(self, record)
+        return redact(f"{text}\n{trace}" if trace else text)
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info else []
+    return "\n".join([*parts, record.stack_info] if record.stack_info else parts)
+
+
+def _clean(value: object) -> object:
+    """Redact the strings inside a value before it becomes JSON."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {str(name): _clean(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_clean(item) for item in value]
+    return value

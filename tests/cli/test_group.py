@@ -1,0 +1,77 @@
+"""The group: what it lists, what it imports, and how it complains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from celerymeter import __version__, cli
+from celerymeter.cli import COMMANDS, LazyGroup, group
+
+from .conftest import Run
+
+
+def test_help_lists_the_commands_that_are_there(run: Run) -> None:
+    """With a line for each, also when called without any word."""
+    outcome = run("--help")
+    assert outcome.status == 0
+    assert "exporter  " in outcome.out
+    assert COMMANDS["exporter"].help in outcome.out
+    assert run().out == outcome.out
+
+
+def test_version(run: Run) -> None:
+    """``--version`` says which."""
+    assert run("--version").out == f"celerymeter, version {__version__}\n"
+
+
+def test_every_listed_command_is_one() -> None:
+    """Each name in the list leads to a command with a help text."""
+    ctx = click.Context(group)
+    assert isinstance(group, LazyGroup)
+    for name in group.list_commands(ctx):
+        found = group.get_command(ctx, name)
+        assert found is not None
+        assert found.help
+
+
+def test_an_unknown_command_is_one_line(run: Run) -> None:
+    """Exit 2, and a pointer to the help."""
+    outcome = run("exporrter")
+    assert outcome.status == 2
+    assert outcome.err.startswith("celerymeter: No such command 'exporrter'")
+    assert outcome.err.count("\n") == 1
+
+
+def test_help_needs_none_of_the_heavy_libraries() -> None:
+    """Neither the list nor a command's help imports Celery, Flask or requests."""
+    program = (
+        "import sys; from celerymeter.cli import main; main(['--help']); main(['exporter', '--help'])\n"
+        "print('loaded:', {'celery', 'flask', 'requests', 'redis', 'ssl'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "loaded: set()" in done.stdout
+
+
+def test_the_module_is_the_command() -> None:
+    """``python -m celerymeter`` is the same program."""
+    words = [sys.executable, "-m", "celerymeter", "exporter"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("celerymeter: --broker-url: missing")
+
+
+def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command whose libraries are not installed says what to install."""
+    (tmp_path / "needy.py").write_text("import a_library_that_is_not_there\n")
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    monkeypatch.setitem(COMMANDS, "needy", cli.Entry("Needs something.", extra="control"))
+    outcome = run("needy")
+    assert outcome.status == 2
+    assert outcome.err == (
+        "celerymeter: `celerymeter needy` needs a_library_that_is_not_there: pip install 'celerymeter[control]'\n"
+    )
