@@ -1,0 +1,1 @@
+"""The pure core: what tasks and workers are doing, and what was missed. No I/O, no threads; time is an argument."""

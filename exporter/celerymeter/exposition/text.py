@@ -1,0 +1,90 @@
+"""The text format itself: escaping, numbers, and whole families at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+
+from celerymeter.instruments import Family
+from celerymeter.tracking.series import Histogram
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def labels(names: Sequence[str], values: Sequence[str]) -> str:
+    r"""Label pairs without braces.
+
+    >>> labels(("name", "queue_name"), ("say \"hi\"", "celery"))
+    'name="say \\"hi\\"",queue_name="celery"'
+    """
+    return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True))
+
+
+def bound(value: float) -> str:
+    """A bucket's upper bound as clients of Prometheus write it: ``0.1``, ``1.0``."""
+    return repr(float(value))
+
+
+class Text:
+    """A page under construction."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    def bytes(self) -> bytes:
+        """The page so far."""
+        return "".join(self._parts).encode()
+
+    def head(self, family: Family) -> None:
+        """The HELP and TYPE lines."""
+        text = family.help.replace("\\", r"\\").replace("\n", r"\n")
+        self._parts.append(f"# HELP {family.name} {text}\n# TYPE {family.name} {family.kind}\n")
+
+    def add(self, part: str) -> None:
+        """Text that is complete lines already."""
+        self._parts.append(part)
+
+    def single(self, family: Family, value: float | None) -> None:
+        """A family without labels; nothing at all for ``None``."""
+        if value is not None:
+            self.head(family)
+            self._parts.append(f"{family.name} {value!r}\n")
+
+    def values(self, family: Family, rows: Mapping[str, float | None]) -> None:
+        """A family with one label; rows without a value are left out, and so is a family without rows."""
+        self.rows(family, [((label,), value) for label, value in rows.items()])
+
+    def rows(self, family: Family, rows: Iterable[tuple[tuple[str, ...], float | None]]) -> None:
+        """A family with any labels, in the order of the family's declaration."""
+        known = [(values, number) for values, number in rows if number is not None]
+        if known:
+            self.head(family)
+            name, names = family.name, family.labels
+            self._parts.extend(f"{name}{{{labels(names, values)}}} {number!r}\n" for values, number in known)
+
+    def column(self, family: Family, tags: Sequence[str], numbers: Iterable[float], extra: str = "") -> None:
+        """A sample for every pair; ``tags`` are rendered labels, ``extra`` is added to each."""
+        start = f"{family.name}{{"
+        self._parts.extend([f"{start}{tag}{extra}}} {number!r}\n" for tag, number in zip(tags, numbers, strict=True)])
+
+    def histogram(self, family: Family, histogram: Histogram) -> None:
+        """A histogram without labels."""
+        self.head(family)
+        self._parts.append(fill(histogram_template(family.name, "", histogram.bounds), histogram))
+
+
+def histogram_template(name: str, tag: str, bounds: tuple[float, ...]) -> str:
+    """The lines of one histogram child with a ``%`` slot for each number; see `fill`."""
+    tag = tag.replace("%", "%%")
+    comma = "," if tag else ""
+    braces = f"{{{tag}}}" if tag else ""
+    buckets = [f'{name}_bucket{{{tag}{comma}le="{le}"}} %d\n' for le in (*map(bound, bounds), "+Inf")]
+    return f"{''.join(buckets)}{name}_sum{braces} %r\n{name}_count{braces} %d\n"
+
+
+def fill(template: str, histogram: Histogram) -> str:
+    """A histogram child's lines, with cumulative buckets."""
+    cumulative = tuple(accumulate(histogram.counts))
+    return template % (*cumulative, histogram.sum, cumulative[-1])

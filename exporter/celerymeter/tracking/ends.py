@@ -1,0 +1,71 @@
+"""The one end of a run: which counter it adds to, and the memory that tells a second end from a first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from celerymeter.model import UNKNOWN, Event
+from celerymeter.tracking.labels import exception_class
+
+if TYPE_CHECKING:
+    from celerymeter.tracking.runs import Run
+    from celerymeter.tracking.series import Pair
+
+
+class EndedRuns:
+    """The uuids of runs that ended lately; at most ``2 * limit``, terminated ones kept apart (they may run on)."""
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self._limit = limit
+        self._young: set[str] = set()
+        self._old: set[str] = set()
+        self._terminated: dict[str, None] = {}
+
+    def add(self, uuid: str, *, terminated: bool = False) -> None:
+        """Remember an ended run."""
+        if terminated:
+            self._terminated[uuid] = None
+            if len(self._terminated) > self._limit:
+                self._terminated = dict.fromkeys(list(self._terminated)[self._limit // 2 :])
+            return
+        if len(self._young) >= self._limit:
+            self._old, self._young = self._young, set()
+        self._young.add(uuid)
+
+    def seen(self, uuid: str) -> bool:
+        """Whether a run of this task ended lately."""
+        return uuid in self._young or uuid in self._old or uuid in self._terminated
+
+
+def apply_end(run: Run, event: Event, *, exception: Callable[[str], str], count_retry: bool) -> None:
+    """Count the end of a run whose pair is known."""
+    pair = run.pair
+    assert pair is not None  # noqa: S101 - the caller resolved it; mypy cannot see it
+    kind = event.type
+    if kind == "task-succeeded":
+        pair.succeeded += 1
+        if event.runtime is not None:
+            pair.runtime.observe(event.runtime)
+    elif kind == "task-failed":
+        pair.failed += 1
+        _raised(pair, event, exception)
+        if run.started is not None:
+            pair.failed_runtime_count += 1
+            pair.failed_runtime_sum += max(0.0, event.timestamp - run.started)
+    elif kind == "task-retried":
+        pair.retried += 1
+        if count_retry:
+            _raised(pair, event, exception)
+    elif event.expired:
+        pair.revoked_expired += 1
+    elif event.terminated:
+        pair.revoked_terminated += 1
+    else:
+        pair.revoked += 1
+
+
+def _raised(pair: Pair, event: Event, cap: Callable[[str], str]) -> None:
+    name = exception_class(event.exception)
+    label = cap(name) if name != UNKNOWN else name
+    pair.exceptions[label] = pair.exceptions.get(label, 0) + 1

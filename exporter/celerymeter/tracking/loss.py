@@ -1,0 +1,110 @@
+"""How many task runs of a worker we never heard of, from the worker's own count in its heartbeats.
+
+``processed`` in a heartbeat grows by one where `task-started` is sent, and each event carries the worker's logical
+clock (`celery.worker.heartbeat`, `celery.worker.request`). So for heartbeat n, judged when heartbeat n + 1 arrives,
+
+    D(n) = processed(n) - started events of that worker whose clock is below the clock of heartbeat n
+
+is constant while nothing is lost. The first D is the baseline; the shortfall is the growth of min(D(n), D(n + 1)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+SILENT_BEATS = 3
+"""Heartbeats with work but without any task event, after which a worker's task events count as turned off."""
+
+
+class LossMeter:
+    """The account of one worker, in task runs.
+
+    ``shortfall`` is what is missing, ``explained`` the part that never sends events (``send_events=False``),
+    ``missed`` what was lost and never falls. The rest is unexplained until the worker has answered `inspect stats`.
+    What happened while task events were turned off cannot be known and is no shortfall: ``off`` says so.
+    """
+
+    def __init__(self) -> None:
+        self.shortfall = 0
+        self.explained = 0
+        self.missed = 0
+        self.off = False
+        self._certain = 0
+        self._asked = 0
+        self._counted = 0
+        self._recent: list[int] = []
+        self._last: tuple[int, int] | None = None
+        self._baseline: int | None = None
+        self._previous: int | None = None
+        self._silent_totals: dict[str, int] | None = None
+        self._ever_heard = self._heard = False
+        self._silent_beats = 0
+
+    @property
+    def unexplained(self) -> int:
+        """Runs without events whose cause is not yet known."""
+        return max(0, self.shortfall - self.explained - self.missed)
+
+    def started(self, clock: int) -> None:
+        """A `task-started` of this worker arrived."""
+        self._recent.append(clock)
+
+    def heard(self) -> None:
+        """Any task event of this worker arrived."""
+        self._ever_heard = self._heard = True
+        self.off = False
+
+    def restart(self) -> None:
+        """The worker is a new process: its counts begin anew, what was missed stays."""
+        self._counted = 0
+        self._recent.clear()
+        self._last = self._baseline = self._previous = self._silent_totals = None
+        self._ever_heard = self._heard = self.off = False
+        self._silent_beats = 0
+
+    def heartbeat(self, *, processed: int, clock: int) -> None:
+        """A heartbeat arrived; judges the one before it."""
+        if self._last is not None:
+            self._judge(*self._last)
+            self._watch(processed - self._last[0])
+        self._last = (processed, clock)
+
+    def _judge(self, processed: int, clock: int) -> None:
+        later = [mark for mark in self._recent if mark >= clock]
+        self._counted += len(self._recent) - len(later)
+        self._recent = later
+        deficit = processed - self._counted
+        if self._baseline is None or not self._ever_heard:
+            self._rebase(deficit)
+        elif self._previous is not None:
+            self.shortfall = max(self.shortfall, min(deficit, self._previous) - self._baseline)
+        self._previous = deficit
+
+    def _rebase(self, deficit: int) -> None:
+        self._baseline = deficit - self.shortfall
+        self._silent_totals = None
+
+    def _watch(self, work: int) -> None:
+        """Tell lost events from events turned off: those stay away however long the worker works."""
+        self._silent_beats = 0 if self._heard or work <= 0 else self._silent_beats + 1
+        self._heard = False
+        if self._silent_beats == 0:
+            self._certain = self.shortfall
+        elif self._silent_beats >= SILENT_BEATS or not self._ever_heard:
+            self.off = self._silent_beats >= SILENT_BEATS
+            self.shortfall = self._certain
+            self._rebase(self._previous or 0)
+
+    def ask(self) -> None:
+        """Note that `inspect stats` is being asked: its answer may explain what is missing up to now."""
+        self._asked = self._certain
+
+    def explain(self, totals: Mapping[str, int], *, heard_names: Collection[str]) -> None:
+        """Take the worker's totals by task name: growth of names never received is silent, not lost."""
+        silent = {name: count for name, count in totals.items() if name not in heard_names}
+        if self._silent_totals is None:
+            self.explained += max(0, min(self._asked - self.missed - self.explained, sum(silent.values())))
+        else:
+            self.explained += sum(max(0, count - self._silent_totals.get(name, 0)) for name, count in silent.items())
+        self._silent_totals = silent
+        self.missed = max(self.missed, self._asked - self.explained)

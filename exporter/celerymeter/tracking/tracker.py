@@ -1,0 +1,196 @@
+"""The tracker: one event stream and two pollers in, the state of every series out."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from celerymeter.model import OTHER, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
+from celerymeter.settings import ExporterSettings
+from celerymeter.tracking.clocks import ClockOffsets
+from celerymeter.tracking.rates import RateWindow
+from celerymeter.tracking.series import Histogram, PairTable
+from celerymeter.tracking.tasks import TaskTracker
+from celerymeter.tracking.waits import Waits, host_of
+from celerymeter.tracking.workers import Worker, WorkerTable
+
+LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
+MAX_EVENT_TYPES = 50
+
+
+class Tracker:
+    """Everything the exporter knows. Not thread-safe: the caller holds one lock around each call.
+
+    ``now`` and ``at`` are UTC seconds by our clock and may jump; no counter ever falls.
+    """
+
+    def __init__(self, settings: ExporterSettings, *, now: float) -> None:
+        self.settings = settings
+        self.started_at = now
+        self.connected_at: float | None = None
+        self.reconnects = 0
+        self.last_event_at: float | None = None
+        self.event_counts: Counter[str] = Counter()
+        self.rejections: Counter[str] = Counter()
+        self.lag = Histogram(LAG_BUCKETS)
+        self.polls: dict[str, PollOutcome] = {}
+        self.poll_successes: dict[str, float] = {}
+        self.queues: QueuesSnapshot | None = None
+        self.pairs = PairTable(
+            settings.limits,
+            runtime_buckets=settings.runtime_buckets,
+            wait_buckets=settings.wait_buckets,
+            by_host=settings.task_hostname_label,
+        )
+        self.workers = WorkerTable(
+            limit=settings.limits.workers,
+            retention=settings.worker_retention,
+            solo_grace=settings.solo_grace,
+            folded=self.pairs.folded,
+        )
+        self.offsets = ClockOffsets(limit=settings.limits.workers)
+        self.waits = Waits(workers=self.offsets, producers=ClockOffsets())
+        self.tasks = TaskTracker(
+            self.pairs,
+            self.waits,
+            limit=settings.limits.tracked_tasks,
+            queues_of=self.workers.queues_of,
+            count_retry_exceptions=settings.count_retry_exceptions,
+        )
+        self.rates = RateWindow(settings.rate_window, now)
+        self._handlers: dict[str, Callable[[Event, float], None]] = {
+            "task-sent": self._sent,
+            "task-received": self._received,
+            "task-started": self._started,
+            "task-succeeded": self._ended,
+            "task-failed": self._ended,
+            "task-retried": self._ended,
+            "task-rejected": self._ended,
+            "task-revoked": self._ended,
+            "task-cancelled": self._ended,
+            "worker-online": self._worker,
+            "worker-heartbeat": self._worker,
+            "worker-offline": self._worker,
+        }
+
+    # From the stream
+
+    def apply(self, events: Sequence[Event], at: float) -> None:
+        """Take events in the order of receipt."""
+        counts, handlers = self.event_counts, self._handlers
+        for event in events:
+            kind = event.type
+            handler = handlers.get(kind)
+            if handler is None:
+                kind = kind if kind in counts or len(counts) < MAX_EVENT_TYPES else OTHER
+            else:
+                handler(event, at)
+            counts[kind] += 1
+        if events:
+            self.last_event_at = at
+
+    def reject(self, reason: str, count: int = 1) -> None:
+        """Messages that could not be used."""
+        self.rejections[reason] += count
+
+    def connected(self, at: float) -> None:
+        """The event stream is subscribed."""
+        if self.connected_at is None and self._was_connected:
+            self.reconnects += 1
+        self._was_connected = True
+        self.connected_at = at
+
+    _was_connected = False
+
+    def disconnected(self) -> None:
+        """The event stream is gone."""
+        self.connected_at = None
+
+    def _sent(self, event: Event, at: float) -> None:
+        host = host_of(event.hostname)
+        self.waits.producers.observe(host, timestamp=event.timestamp, at=at)
+        self._observe_lag(event, at, self.waits.producers.get(host))
+        self.tasks.sent(event, at)
+
+    def _received(self, event: Event, at: float) -> None:
+        self._task_event(event, at)
+        self.tasks.received(event, at)
+
+    def _started(self, event: Event, at: float) -> None:
+        worker = self._task_event(event, at)
+        if worker is not None:
+            worker.loss.started(event.clock)
+        self.tasks.started(event, at)
+
+    def _ended(self, event: Event, at: float) -> None:
+        self._task_event(event, at)
+        self.tasks.ended(event, at)
+
+    def _task_event(self, event: Event, at: float) -> Worker | None:
+        worker = self.workers.sight(event.hostname, at)
+        if worker is not None:
+            worker.loss.heard()
+        self._observe_lag(event, at, self.offsets.get(event.hostname))
+        return worker
+
+    def _worker(self, event: Event, at: float) -> None:
+        self.offsets.observe(event.hostname, timestamp=event.timestamp, at=at)
+        self._observe_lag(event, at, self.offsets.get(event.hostname))
+        if self.workers.event(event, at):
+            self.tasks.worker_lost(event.hostname)
+
+    def _observe_lag(self, event: Event, at: float, offset: float | None) -> None:
+        if offset is not None:
+            lag = max(0.0, at - event.timestamp - offset)
+            self.lag.counts[bisect_left(LAG_BUCKETS, lag)] += 1
+            self.lag.sum += lag
+
+    # From the pollers
+
+    def asking(self, hostnames: Sequence[str] | None = None) -> None:
+        """A poll of these workers (all, when ``None``) is about to be sent."""
+        for worker in self.workers:
+            if hostnames is None or worker.hostname in hostnames:
+                worker.loss.ask()
+
+    def inspected(self, snapshot: WorkersSnapshot) -> None:
+        """The workers' replies to one poll; ``snapshot.at`` is when it was sent."""
+        self.workers.inspected(snapshot, heard_names=self.tasks.names_received)
+        for hostname, state in snapshot.workers.items():
+            if state.active is not None:
+                self.tasks.reconcile(hostname, state.active, at=snapshot.at)
+
+    def queues_seen(self, snapshot: QueuesSnapshot) -> None:
+        """The broker's queues at one poll."""
+        self.queues = snapshot
+
+    def polled(self, outcome: PollOutcome) -> None:
+        """How a poll went."""
+        self.polls[outcome.collector] = outcome
+        if outcome.success:
+            self.poll_successes[outcome.collector] = outcome.at
+
+    # Time
+
+    def tick(self, now: float) -> None:
+        """To be called about once a second."""
+        self.tasks.tick(now)
+        for hostname in self.workers.judge(
+            now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval
+        ):
+            self.tasks.worker_lost(hostname)
+        self.rates.sample(self.pairs, now)
+
+    def known_queues(self) -> frozenset[str]:
+        """Queues that workers consume or tasks were sent to."""
+        consumed = {queue for worker in self.workers if worker.state for queue in worker.state.queues or ()}
+        return frozenset(consumed | {pair.labels[1] for pair in self.pairs if pair.sent})
+
+    def wanting(self) -> list[str]:
+        """Live workers that should be asked now: new ones, and those with a shortfall not yet explained."""
+        return [
+            worker.hostname
+            for worker in self.workers
+            if worker.up and worker.offline_at is None and (worker.queues_stale or worker.loss.unexplained > 0)
+        ]

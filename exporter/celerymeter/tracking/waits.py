@@ -1,0 +1,74 @@
+"""How long tasks waited: from sent (or their ETA) to started, across two clocks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from celerymeter.model import Event
+from celerymeter.tracking.clocks import ClockOffsets
+
+if TYPE_CHECKING:
+    from celerymeter.tracking.runs import Run
+
+TOLERANCE = 0.05
+"""A wait may come out this many seconds below 0 from measuring alone."""
+
+
+def host_of(hostname: str) -> str:
+    """The machine in a producer's node name (``gen123@host``): its processes share a clock."""
+    return hostname.rpartition("@")[2]
+
+
+class Waits:
+    """Measures waits, and counts by reason those that cannot be measured.
+
+    ``workers`` and ``producers`` are clock offsets: of workers by node name, of producers by machine.
+    """
+
+    def __init__(self, *, workers: ClockOffsets, producers: ClockOffsets) -> None:
+        self.workers = workers
+        self.producers = producers
+        self.unmeasured: Counter[str] = Counter()
+
+    def sent(self, event: Event) -> float | None:
+        """When a task was sent, by our clock; ``None`` for a producer whose clock is not known."""
+        offset = self.producers.get(host_of(event.hostname))
+        return None if offset is None else event.timestamp + offset
+
+    def observe(self, run: Run, event: Event) -> None:
+        """A run has started."""
+        if run.sent is None:
+            self.unmeasured["not_sent"] += 1
+            return
+        offset = self.workers.get(event.hostname)
+        if offset is None:
+            self.unmeasured["clock_offset"] += 1
+            return
+        due = run.sent
+        if run.eta is not None:
+            eta = parse_eta(run.eta)
+            if eta is None:
+                self.unmeasured["eta"] += 1
+                return
+            due = max(due, eta + offset)
+        self._record(run, event.timestamp + offset - due)
+
+    def _record(self, run: Run, wait: float) -> None:
+        if wait < -TOLERANCE:
+            self.unmeasured["negative"] += 1
+        elif run.pair is not None:
+            run.pair.wait.observe(max(0.0, wait))
+
+
+def parse_eta(text: str) -> float | None:
+    """UTC seconds of an ISO 8601 time; ``None`` when it is malformed or says no zone.
+
+    The worker waits by its own clock, so an ETA is compared with that clock.
+    """
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo is not None else None
