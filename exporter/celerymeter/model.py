@@ -4,45 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 UNKNOWN = "unknown"
 OTHER = "__other__"
 
+_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+_Text = Annotated[str, msgspec.Meta(max_length=512)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e10)]
+_Load = Annotated[float, msgspec.Meta(ge=0)]
+
 
 class Event(msgspec.Struct, gc=False, kw_only=True):
     """One Celery event, with the fields that metrics need (`celery.events`, `celery.worker.request`).
 
     Anything else on the wire (arguments, results, tracebacks) is skipped by the decoder and never kept.
-    ``timestamp`` is the sender's clock in UTC seconds, ``clock`` its Lamport clock.
+    ``timestamp`` is the sender's clock in UTC seconds, ``clock`` its Lamport clock. The decoder enforces the bounds;
+    building an event in Python does not.
     """
 
-    type: str
-    hostname: str
-    timestamp: float
-    clock: int = 0
-    pid: int = 0
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    hostname: _Word
+    timestamp: Annotated[float, msgspec.Meta(gt=0, le=1e10)]
+    clock: _Count = 0
+    pid: _Count = 0
     # task events
-    uuid: str | None = None
-    name: str | None = None
-    queue: str | None = None
-    exchange: str | None = None
-    routing_key: str | None = None
-    retries: int | None = None
-    eta: str | None = None
-    runtime: float | None = None
+    uuid: _Word | None = None
+    name: _Word | None = None
+    queue: _Text | None = None
+    exchange: _Text | None = None
+    routing_key: _Text | None = None
+    retries: _Count | None = None
+    eta: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    runtime: _Seconds | None = None
     exception: str | None = None
     requeue: bool | None = None
     terminated: bool | None = None
     expired: bool | None = None
     # worker events
-    freq: float | None = None
-    active: int | None = None
-    processed: int | None = None
-    loadavg: tuple[float, ...] | None = None
-    sw_ver: str | None = None
+    freq: _Seconds | None = None
+    active: _Count | None = None
+    processed: _Count | None = None
+    loadavg: Annotated[tuple[_Load, ...], msgspec.Meta(max_length=8)] | None = None
+    sw_ver: _Text | None = None
 
 
 @dataclass(frozen=True, slots=True)

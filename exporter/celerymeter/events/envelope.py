@@ -1,0 +1,116 @@
+"""kombu's wrapping around a message on Redis (`kombu.transport.virtual`): JSON with the body as base64 text.
+
+kombu 5.3 to 5.7 all write the same bytes before and after the body, so it can be cut out instead of parsing the
+envelope, at a quarter of the cost. Whatever looks different is parsed.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Literal, NamedTuple
+
+import msgspec
+from pybase64 import b64decode
+
+Reason = Literal["envelope", "content_type", "encoding", "body", "fields", "too_large"]
+
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Bytes. Celery cuts arguments and results to 1 KiB and a batch to 24 events; only tracebacks may be longer."""
+
+
+class Rejected(Exception):
+    """A message cannot be used, for one of the reasons that metrics show; never leaves this room."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+class _Shape(NamedTuple):
+    """Bytes around the body in one way of writing JSON; all of them must match."""
+
+    head: bytes
+    start: int
+    tail: bytes
+    base64: bytes
+
+
+def _shape(colon: bytes, comma: bytes) -> _Shape:
+    """The shape with these separators."""
+    head = b'{"body"' + colon + b'"'
+    pairs = (b'"content-encoding"' + colon + b'"utf-8"', b'"content-type"' + colon + b'"application/json"')
+    tail = b'"' + comma + comma.join(pairs) + comma + b'"headers"' + colon + b"{"
+    return _Shape(head, len(head), tail, b'"body_encoding"' + colon + b'"base64"')
+
+
+KOMBU = _shape(b": ", b", ")
+COMPACT = _shape(b":", b",")
+
+
+class _Properties(msgspec.Struct):
+    body_encoding: str | None = None
+
+
+class _Envelope(msgspec.Struct):
+    body: str
+    content_type: str = msgspec.field(name="content-type")
+    content_encoding: str | None = msgspec.field(name="content-encoding", default=None)
+    headers: dict[str, object] | None = None
+    properties: _Properties | None = None
+
+
+_parse = msgspec.json.Decoder(_Envelope).decode
+
+
+def cut(message: bytes) -> bytes:
+    """The body of a message that looks exactly as expected; raises `ValueError` for any other."""
+    shape = KOMBU if message.startswith(KOMBU.head) else COMPACT
+    end = message.find(b'"', shape.start)
+    if (
+        len(message) <= MAX_MESSAGE
+        and message.startswith(shape.head)
+        and message.startswith(shape.tail, end)
+        and message.find(shape.base64, end) > 0
+        and message.endswith(b"}}")
+    ):
+        return b64decode(message[shape.start : end])
+    raise ValueError("unfamiliar envelope")
+
+
+def unwrap(message: bytes) -> bytes:
+    """The body of any message in kombu's envelope, whatever its order of keys; raises `Rejected`."""
+    check_size(message)
+    try:
+        envelope = _parse(message)
+    except (ValueError, RecursionError) as error:
+        raise Rejected("envelope") from error
+    check_content(envelope.content_type, envelope.content_encoding or "utf-8")
+    if "compression" in (envelope.headers or ()):
+        raise Rejected("encoding")
+    return _decode(envelope.body, envelope.properties.body_encoding if envelope.properties else None)
+
+
+def check_size(message: bytes) -> None:
+    """Raise `Rejected` for what is larger than any message that Celery writes."""
+    if len(message) > MAX_MESSAGE:
+        raise Rejected("too_large")
+
+
+def check_content(content_type: str | None, content_encoding: str) -> None:
+    """Raise `Rejected` for all but JSON in UTF-8: nothing that needs unpickling or decompressing is opened."""
+    if content_type != "application/json":
+        raise Rejected("content_type")
+    if content_encoding.lower() not in ("utf-8", "utf8", "us-ascii", "ascii"):
+        raise Rejected("encoding")
+
+
+def _decode(body: str, encoding: str | None) -> bytes:
+    """A body as it was before `kombu.transport.virtual.Channel.encode_body`; without an encoding it is the text."""
+    if encoding is None:
+        return body.encode()
+    if encoding != "base64":
+        raise Rejected("encoding")
+    try:
+        return b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Rejected("encoding") from error

@@ -1,0 +1,136 @@
+"""One pub/sub subscription on one Redis connection.
+
+redis-py connects and authenticates; its own pub/sub loop costs more than all decoding, so the frames are read here.
+RESP2 and RESP3 differ in the type of a frame (list, push) and in the answer to PING; both are read.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from threading import Event as Flag
+from typing import Any
+
+import hiredis
+
+from celerymeter.errors import BrokerUnavailable
+from celerymeter.events.decode import Decoder
+from celerymeter.events.readahead import ReadAhead
+from celerymeter.events.stream import EventSink
+
+LARGEST_FRAME = 64 * 1024 * 1024
+PING_AFTER = 5.0
+ANSWER_WITHIN = 5.0
+CONFIRM_WITHIN = 5.0
+TICK = 0.5
+"""Longest wait for data, so that a stop is noticed."""
+REST = 0.02
+"""Pause after the socket was drained, so that a steady stream comes in batches: waking up costs more than decoding."""
+
+
+class PubSub:
+    """A confirmed subscription to patterns; takes the connection over. Raises `BrokerUnavailable`."""
+
+    def __init__(self, connection: Any, patterns: Sequence[str]) -> None:
+        """``connection`` is a connected `redis.connection.Connection` (whose methods are untyped)."""
+        self._connection = connection
+        self._socket: socket.socket = connection._sock  # kombu takes it the same way: there is no public one
+        self._bytes = ReadAhead(self._socket)
+        self._reader = hiredis.Reader()
+        self._unparsed = 0
+        self._pinged: float | None = None
+        self._early: list[bytes] = []
+        self._confirm(patterns)
+
+    def deliver(self, sink: EventSink, stop: Flag) -> None:
+        """Hand events to ``sink`` until ``stop`` is set; what was read before a loss is delivered before it is told."""
+        decode = Decoder(sink.rejected).messages
+        sink.events(decode(self._early), time.time())
+        rested = False
+        while not stop.is_set():
+            if (taken := self._bytes.take()) is not None:
+                at, chunk = taken
+                if events := decode(self._messages(chunk)):
+                    sink.events(events, at)
+                rested = False
+            elif self._bytes.ended is not None:
+                raise BrokerUnavailable(self._bytes.ended)
+            elif not rested:
+                time.sleep(REST)
+                rested = True
+            else:
+                self._check_liveness()
+                self._bytes.wait(TICK)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.disconnect()
+
+    def _confirm(self, patterns: Sequence[str]) -> None:
+        """Subscribe, and wait until the server has confirmed every pattern."""
+        self._send(_command("PSUBSCRIBE", *patterns))
+        deadline = time.monotonic() + CONFIRM_WITHIN
+        missing = len(patterns)
+        while missing > 0:
+            for frame in self._next_frames(deadline):
+                if isinstance(frame, hiredis.ReplyError):
+                    raise BrokerUnavailable(f"PSUBSCRIBE was refused: {frame}")
+                if _is_message(frame):
+                    self._early.append(frame[3])
+                elif isinstance(frame, list) and frame[0] == b"psubscribe":
+                    missing -= 1
+
+    def _next_frames(self, deadline: float) -> list[Any]:
+        while (taken := self._bytes.take()) is None:
+            if self._bytes.ended is not None:
+                raise BrokerUnavailable(self._bytes.ended)
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"no answer to PSUBSCRIBE within {CONFIRM_WITHIN:g} s")
+            self._bytes.wait(0.1)
+        return self._frames(taken[1])
+
+    def _messages(self, chunk: bytes) -> list[bytes]:
+        return [frame[3] for frame in self._frames(chunk) if _is_message(frame)]
+
+    def _frames(self, chunk: bytes) -> list[Any]:
+        """The frames that end in this chunk (untyped: whatever the server sends)."""
+        frames = []
+        try:
+            self._reader.feed(chunk)
+            while (frame := self._reader.gets()) is not False:
+                frames.append(frame)
+        except hiredis.HiredisError as error:
+            raise BrokerUnavailable("the server does not speak the Redis protocol") from error
+        self._unparsed = 0 if frames else self._unparsed + len(chunk)
+        if self._unparsed > LARGEST_FRAME:
+            raise BrokerUnavailable(f"a frame of more than {LARGEST_FRAME >> 20} MiB")
+        return frames
+
+    def _check_liveness(self) -> None:
+        """Ask after a silence, and give up on a connection that does not answer (stopped server, dead route)."""
+        now = time.monotonic()
+        silence = now - self._bytes.heard
+        if silence < PING_AFTER:
+            self._pinged = None
+        elif self._pinged is None or self._pinged < self._bytes.heard:
+            self._pinged = now
+            self._send(_command("PING"))
+        elif now - self._pinged >= ANSWER_WITHIN:
+            raise BrokerUnavailable(f"silent for {silence:.0f} s, and no answer to PING")
+
+    def _send(self, command: bytes) -> None:
+        try:
+            self._socket.send(command)
+        except OSError as error:
+            raise BrokerUnavailable(f"connection lost: {error.strerror or type(error).__name__}") from error
+
+
+def _is_message(frame: Any) -> bool:
+    return isinstance(frame, list) and len(frame) == 4 and frame[0] == b"pmessage"
+
+
+def _command(*words: str) -> bytes:
+    """A command in the Redis protocol."""
+    encoded = [word.encode() for word in words]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)

@@ -1,0 +1,102 @@
+"""Staying subscribed: connect, deliver, and after any failure connect again, with growing, jittered pauses."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Protocol
+
+from celerymeter.errors import BrokerUnavailable, CelerymeterError
+from celerymeter.events.stream import EventSink
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+STABLE = 1.0
+"""A subscription that lasted so long was a good one: the next attempt comes at once."""
+
+_log = logging.getLogger(__name__)
+
+
+class Subscription(Protocol):
+    """A confirmed subscription on one connection."""
+
+    def deliver(self, sink: EventSink, stop: threading.Event) -> None:
+        """Hand events to ``sink`` until ``stop`` is set; raises `BrokerUnavailable` when the subscription is gone."""
+
+    def close(self) -> None:
+        """Give the connection back; never raises."""
+
+
+class Pauses:
+    """How long to wait before each attempt, in seconds: nothing at first, then doubling, with jitter."""
+
+    def __init__(self) -> None:
+        self._ceiling = 0.0
+
+    def reset(self) -> None:
+        """The last attempt led to a good subscription."""
+        self._ceiling = 0.0
+
+    def next(self) -> float:
+        """The pause before the next attempt."""
+        ceiling, self._ceiling = self._ceiling, min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._ceiling))
+        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter needs no cryptography
+
+
+def stay_subscribed(subscribe: Callable[[], Subscription], sink: EventSink, stop: threading.Event) -> None:
+    """Keep one subscription alive until ``stop`` is set, whatever the broker does; also ``subscribe`` may hang."""
+    pauses = Pauses()
+    said = ""
+    while not stop.wait(pauses.next()):
+        try:
+            subscription = _interruptible(subscribe, stop)
+            if subscription is not None:
+                _deliver(subscription, sink, stop, pauses)
+        except CelerymeterError as error:  # noqa: PERF203 - an iteration is a connection
+            if str(error) != said:
+                said = str(error)
+                _log.warning("event stream: %s", said)
+            sink.disconnected(time.time(), said)
+
+
+def _deliver(subscription: Subscription, sink: EventSink, stop: threading.Event, pauses: Pauses) -> None:
+    began = time.monotonic()
+    try:
+        sink.connected(time.time())
+        subscription.deliver(sink, stop)
+    finally:
+        subscription.close()
+        if time.monotonic() - began >= STABLE:
+            pauses.reset()
+
+
+def _interruptible(subscribe: Callable[[], Subscription], stop: threading.Event) -> Subscription | None:
+    """What ``subscribe`` returns or raises, or ``None`` soon after ``stop`` was set.
+
+    Client libraries block while they connect, so they do it in a thread that can be left behind.
+    """
+    outcome: Future[Subscription] = Future()
+    threading.Thread(target=_fulfil, args=(outcome, subscribe), name="subscribe", daemon=True).start()
+    while not wait([outcome], timeout=0.2).done:
+        if stop.is_set():
+            outcome.add_done_callback(_close_unwanted)
+            return None
+    return outcome.result()
+
+
+def _fulfil(outcome: Future[Subscription], subscribe: Callable[[], Subscription]) -> None:
+    try:
+        outcome.set_result(subscribe())
+    except CelerymeterError as error:
+        outcome.set_exception(error)
+    except Exception as error:  # noqa: BLE001 - whatever a client library raises, the next attempt may do better
+        outcome.set_exception(BrokerUnavailable(f"cannot subscribe ({type(error).__name__})"))
+
+
+def _close_unwanted(outcome: Future[Subscription]) -> None:
+    if outcome.exception() is None:
+        outcome.result().close()
