@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from flask.testing import FlaskClient
 
@@ -11,16 +13,16 @@ from celerymeter.control.testing import bearer, control_services, control_settin
 
 
 @pytest.fixture
-def client() -> FlaskClient:
+def client(tmp_path: Path) -> FlaskClient:
     """An API that knows of a healthy broker."""
     settings = control_settings()
-    return create_app(settings, control_services(settings)).test_client()
+    return create_app(settings, control_services(settings, tmp_path)).test_client()
 
 
 def test_a_stranger_may_ask_for_health(client: FlaskClient) -> None:
     """Health needs no token and names the checks."""
     reply = client.get("/celery-admin/system/health")
-    assert (reply.status_code, reply.get_json()["checks"]) == (200, {"broker": "ok"})
+    assert (reply.status_code, reply.get_json()["checks"]) == (200, {"broker": "ok", "state": "ok"})
 
 
 def test_only_an_administrator_reads_the_status(client: FlaskClient) -> None:

@@ -8,7 +8,8 @@ from flask import Response
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import guard, problems, system
+from celerymeter.control import guard, observing, openapi, problems, system
+from celerymeter.control.audit import views as audit
 from celerymeter.control.routing import Area, Operation
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
@@ -21,6 +22,9 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+DESCRIPTION = (
+    "Monitor a Celery cluster, revoke its tasks, report on it. Errors are RFC 9457 problems with a stable `code`."
+)
 SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "webhook": {"type": "http", "scheme": "bearer", "description": "Alertmanager's own token"},
@@ -29,14 +33,17 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
 
 def areas(settings: ControlSettings, services: Services) -> tuple[Area, ...]:
     """Every area of the API; a new one is a line here."""
-    return (system.area(system=services.system, settings=settings),)
+    return (
+        system.area(system=services.system, keeper=services.keeper, settings=settings),
+        audit.area(trail=services.audit, store=services.store),
+    )
 
 
 def create_app(settings: ControlSettings, services: Services) -> OpenAPI:
     """The Flask application. It starts no thread and opens no connection."""
     app = OpenAPI(
         "celerymeter.control",
-        info=Info(title="celerymeter control API", version=__version__),
+        info=Info(title="celerymeter control API", version=__version__, description=DESCRIPTION),
         security_schemes=SECURITY_SCHEMES,
         validation_error_model=problems.Problem,
         validation_error_callback=problems.validation_response,
@@ -47,8 +54,10 @@ def create_app(settings: ControlSettings, services: Services) -> OpenAPI:
     for area in areas(settings, services):
         app.register_api(area.blueprint, url_prefix=settings.base_path)
         operations.update(area.operations)
+    operations.update(openapi.install(app, settings.base_path))
+    observing.install(app, operations, metrics=services.metrics)
     problems.install(app)
-    guard.install(app, operations, auth=services.auth, settings=settings)
+    guard.install(app, operations, auth=services.auth, keeper=services.keeper, settings=settings)
     app.after_request(_secured)
     return app
 

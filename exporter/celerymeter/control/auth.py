@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from celerymeter.control.access import Identity
 from celerymeter.control.addresses import throttle_key
@@ -19,6 +19,16 @@ from celerymeter.errors import InvalidToken, RequestRefused
 
 MAX_KNOWN_TOKENS = 10_000
 _T = TypeVar("_T")
+
+
+class Watcher(Protocol):
+    """Hears of every token, as the audit trail does."""
+
+    def accepted(self, identity: Identity, address: str) -> None:
+        """A token was valid."""
+
+    def refused(self, reason: str, *, address: str) -> None:
+        """There was no valid token."""
 
 
 class Authenticator:
@@ -34,13 +44,15 @@ class Authenticator:
         *,
         webhook_token: bytes | None = None,
         failures_per_minute: float = 20.0,
-        metrics: ControlMetrics | None = None,
+        metrics: ControlMetrics,
+        watcher: Watcher,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keyring = keyring
         self._webhook_token = webhook_token
         self._failures = Throttle(failures_per_minute)
-        self._metrics = metrics or ControlMetrics()
+        self._metrics = metrics
+        self._watcher = watcher
         self._monotonic = monotonic
         self._known = _KnownTokens()
 
@@ -50,7 +62,9 @@ class Authenticator:
         Raises `InvalidToken` (401, 4401), or `RequestRefused` with ``too_many_requests`` when the
         address failed too often.
         """
-        return self._guarded(address, lambda: self._verified(token), token)
+        identity = self._guarded(address, lambda: self._verified(token), token)
+        self._watcher.accepted(identity, address)
+        return identity
 
     def authenticate_webhook(self, token: str | None, *, address: str) -> None:
         """Check Alertmanager's own token, in constant time; raises as `authenticate`."""
@@ -75,14 +89,18 @@ class Authenticator:
         key = throttle_key(address)
         wait = self._failures.wait(key, self._monotonic())
         if wait > 0 and not (token and token in self._known):
-            self._metrics.auth_failures.labels("throttled").inc()
+            self._note_failure("throttled", address)
             raise RequestRefused("too_many_requests", "too many failed attempts from this address", retry_after=wait)
         try:
             return check()
         except InvalidToken as error:
-            self._metrics.auth_failures.labels(error.reason).inc()
+            self._note_failure(error.reason, address)
             self._failures.take(key, self._monotonic())
             raise
+
+    def _note_failure(self, reason: str, address: str) -> None:
+        self._metrics.auth_failures.labels(reason).inc()
+        self._watcher.refused(reason, address=address)
 
 
 class _KnownTokens:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from flask import Flask, Request, g, request
+from flask import Flask, Request, Response, g, request
 
 from celerymeter.control.access import Identity, Role, Who
 from celerymeter.control.addresses import client_address
+from celerymeter.control.audit.keeper import AuditKeeper
+from celerymeter.control.audit.trail import Actor
 from celerymeter.control.auth import Authenticator, bearer_token
 from celerymeter.control.routing import Operation
 from celerymeter.control.settings import ControlSettings
@@ -44,11 +46,18 @@ def require(role: Role, purpose: str) -> None:
         raise RequestRefused("forbidden", f"{purpose} needs the role {role.label}")
 
 
+def actor() -> Actor:
+    """Who asks, in the words of the audit trail."""
+    who = identity()
+    return Actor(sub=who.sub, jti=who.jti, address=address())
+
+
 def install(
     app: Flask,
     operations: Mapping[str, Operation],
     *,
     auth: Authenticator,
+    keeper: AuditKeeper,
     settings: ControlSettings,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -69,6 +78,13 @@ def install(
             _check_rate(rate, identity().sub, monotonic())
         if operation.takes_body:
             g.body = _parsed_body(operation)
+
+    @app.after_request
+    def note(response: Response) -> Response:
+        """Every 403 goes to the audit trail, wherever it came from; 401 and 429 went there from the authenticator."""
+        if response.status_code == 403 and "identity" in g:
+            keeper.forbidden(identity(), f"{request.method} {request.url_rule}", address=address())
+        return response
 
 
 def _forwarded_for() -> list[str]:

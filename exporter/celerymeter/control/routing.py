@@ -18,8 +18,10 @@ The docstring's first line is the operation's summary, the rest its description.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, TypeVar, get_type_hints
 
 from flask import Response
@@ -45,6 +47,14 @@ _WORDS = {
     429: "Too many requests; `Retry-After` says when to come back",
     503: "The broker, Prometheus or the state directory is away; `Retry-After` says when to try again",
     504: "No worker answered",
+}
+_MAY = {
+    Who.ANYONE: "Anyone may call it.",
+    Who.VIEWER: "Needs the role viewer.",
+    Who.OPERATOR: "Needs the role operator.",
+    Who.ADMIN: "Needs the role admin.",
+    Who.WEBHOOK: "Needs Alertmanager's own bearer token.",
+    Who.FEED: "Needs a token of the role viewer: as `Authorization`, as `?access_token=`, or as subprotocol.",
 }
 
 
@@ -74,6 +84,11 @@ def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     return Response(model.model_dump_json(), status, headers, content_type="application/json")
 
 
+def utc(at: float) -> datetime:
+    """UTC seconds as replies have them."""
+    return datetime.fromtimestamp(at, timezone.utc)
+
+
 class Area:
     """A blueprint and, by endpoint, what the guard must know of its operations."""
 
@@ -91,7 +106,7 @@ class Area:
         **openapi: Any,
     ) -> Callable[[View], View]:
         """Register a GET; ``gives`` are its own answers, ``problems`` the statuses beside those that follow from
-        ``who`` and the parameters. ``openapi`` goes to flask-openapi3 (``operation_id``, ``description`` …).
+        ``who`` and the parameters. ``openapi`` goes to flask-openapi3 (``doc_ui``, ``openapi_extensions`` …).
         """
         return self._operation(self.blueprint.get, rule, who=who, gives=gives, problems=problems, openapi=openapi)
 
@@ -104,8 +119,8 @@ class Area:
         problems: tuple[int, ...] = (),
         **openapi: Any,
     ) -> Callable[[View], View]:
-        """Register a POST; as `get`. A body model with ``json_schema_extra``-less ``openapi_extra`` ``required: False``
-        in its configuration may be left out by the client.
+        """Register a POST; as `get`. A body model configured with ``openapi_extra={"required": False}`` may be left out
+        by the client: the view then gets it with its defaults.
         """
         return self._operation(self.blueprint.post, rule, who=who, gives=gives, problems=problems, openapi=openapi)
 
@@ -121,11 +136,19 @@ class Area:
     ) -> Callable[[View], View]:
         def decorate(view: View) -> View:
             hints = get_type_hints(view)
-            statuses = sorted({*_implied(who, hints), *problems} - gives.keys())
-            responses = {**gives, **{status: _problem(status) for status in statuses}}
-            register(rule, responses=responses, security=_security(who), provide_automatic_options=False, **openapi)(
-                view
-            )
+            refusals = {*_implied(who, hints), *problems} - gives.keys()
+            responses = {**gives, **{status: _problem(status) for status in refusals}}
+            summary, _, description = (inspect.getdoc(view) or "").partition("\n")
+            register(
+                rule,
+                summary=summary,
+                description=f"{description.strip()}\n\n{_MAY[who]}".strip(),
+                operation_id=view.__name__,
+                responses=dict(sorted(responses.items())),
+                security=_security(who),
+                provide_automatic_options=False,
+                **openapi,
+            )(view)
             self.operations[f"{self.blueprint.name}.{view.__name__}"] = _describe(who, hints)
             return view
 

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from celerymeter.control.audit.keeper import AuditKeeper
+from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.health import SystemSource
 from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.store import Store
 
 
 class Background(Protocol):
@@ -36,5 +39,8 @@ class Services:
     auth: Authenticator
     system: SystemSource
     metrics: ControlMetrics
+    store: Store
+    audit: AuditTrail
+    keeper: AuditKeeper
     background: tuple[Background, ...] = ()
     clock: Callable[[], float] = time.time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Literal
 
 from flask import Response
@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 
 from celerymeter import __version__
 from celerymeter.control.access import Who
+from celerymeter.control.audit.keeper import AuditKeeper
 from celerymeter.control.health import Component, Condition, FiringAlert, QueueFigure, Status, SystemSource, judge
-from celerymeter.control.routing import Area, answer
+from celerymeter.control.routing import Area, answer, utc
 from celerymeter.control.settings import ControlSettings
 from celerymeter.settings import without_password
 
@@ -74,9 +75,13 @@ class StatusReply(BaseModel):
     configuration: dict[str, str | bool | float | None]
 
 
-def area(*, system: SystemSource, settings: ControlSettings) -> Area:
+def area(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings) -> Area:
     """The three system operations."""
     area = Area("system")
+
+    def components() -> tuple[Component, ...]:
+        """What the sampler saw, and whether our own disk takes what must be kept."""
+        return (*system.state().components, Component("state", "failed" if keeper.failing else "ok", critical=True))
 
     @area.get("/system/health", who=Who.ANYONE, gives={200: HealthReply, 503: HealthReply})
     def read_health() -> Response:
@@ -84,10 +89,10 @@ def area(*, system: SystemSource, settings: ControlSettings) -> Area:
 
         From the sampler's last look, so that asking costs nothing; 503 when unhealthy.
         """
-        state = system.state()
-        status = judge(state.components)
-        checks = {part.name: part.condition for part in state.components}
-        reply = HealthReply(status=status, checks=checks, timestamp=_utc(state.at))
+        parts = components()
+        status = judge(parts)
+        checks = {part.name: part.condition for part in parts}
+        reply = HealthReply(status=status, checks=checks, timestamp=utc(system.state().at))
         return answer(reply, 503 if status == "unhealthy" else 200)
 
     @area.get("/system/info", who=Who.ANYONE, gives={200: InfoReply})
@@ -105,12 +110,12 @@ def area(*, system: SystemSource, settings: ControlSettings) -> Area:
     @area.get("/system/status", who=Who.ADMIN, gives={200: StatusReply})
     def read_status() -> Response:
         """Every component, the queues, firing alerts, and the configuration without its secrets."""
-        state = system.state()
+        state, parts = system.state(), components()
         return answer(
             StatusReply(
-                status=judge(state.components),
-                timestamp=_utc(state.at),
-                components={part.name: _component(part) for part in state.components},
+                status=judge(parts),
+                timestamp=utc(state.at),
+                components={part.name: _component(part) for part in parts},
                 queues=[_queue(queue) for queue in state.queues],
                 alerts=None if state.firing is None else [_alert(alert) for alert in state.firing],
                 configuration=_configuration(settings),
@@ -118,10 +123,6 @@ def area(*, system: SystemSource, settings: ControlSettings) -> Area:
         )
 
     return area
-
-
-def _utc(at: float) -> datetime:
-    return datetime.fromtimestamp(at, timezone.utc)
 
 
 def _component(part: Component) -> ComponentReply:
@@ -139,7 +140,7 @@ def _queue(queue: QueueFigure) -> QueueReply:
 
 
 def _alert(alert: FiringAlert) -> AlertReply:
-    return AlertReply(name=alert.name, severity=alert.severity, message=alert.message, timestamp=_utc(alert.since))
+    return AlertReply(name=alert.name, severity=alert.severity, message=alert.message, timestamp=utc(alert.since))
 
 
 def _features(settings: ControlSettings) -> dict[str, bool]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from celerymeter.control.access import Role
+from celerymeter.control.audit.keeper import AuditKeeper
+from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.health import Component, SystemState
+from celerymeter.control.instances import Instance
 from celerymeter.control.keys import Keyring, mint
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings, JwtSettings
+from celerymeter.control.store import Store
 from celerymeter.settings import BrokerSettings
 
 SECRET = b"a secret that only the tests know, of enough bytes"
+AUDIT_KEY = b"the key of the tests' audit trails"
 
 
 def control_settings() -> ControlSettings:
@@ -36,11 +42,14 @@ class FakeSystem:
         return self.current
 
 
-def control_services(settings: ControlSettings) -> Services:
-    """Services of fakes, with real authentication; vary them with `dataclasses.replace`."""
+def control_services(settings: ControlSettings, state_dir: Path) -> Services:
+    """Real authentication, state and audit trail in ``state_dir``; the rest are fakes."""
     metrics = ControlMetrics()
-    auth = Authenticator(Keyring(settings.jwt), webhook_token=settings.webhook_token, metrics=metrics)
-    return Services(auth=auth, system=FakeSystem(), metrics=metrics)
+    store = Store(state_dir)
+    trail = AuditTrail(store, instance=Instance(state_dir), key=AUDIT_KEY)
+    keeper = AuditKeeper(trail, retention=settings.audit_retention)
+    auth = Authenticator(Keyring(settings.jwt), webhook_token=settings.webhook_token, metrics=metrics, watcher=keeper)
+    return Services(auth=auth, system=FakeSystem(), metrics=metrics, store=store, audit=trail, keeper=keeper)
 
 
 def token(role: Role = Role.VIEWER, *, ttl: float = 600.0, subject: str = "someone") -> str:

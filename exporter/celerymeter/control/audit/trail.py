@@ -1,0 +1,216 @@
+"""The trail on disk: rows are appended in one transaction with the HMAC over the row before."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from celerymeter.control.audit.chain import COLUMNS, GENESIS, Head, Kind, Row, checkpoint, sign
+from celerymeter.control.instances import Instance
+from celerymeter.control.store import Store
+from celerymeter.errors import CelerymeterError, RequestRefused, SettingsError
+
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS audit (
+        row INTEGER PRIMARY KEY, kind TEXT NOT NULL, at REAL NOT NULL, action TEXT NOT NULL, intent INTEGER,
+        sub TEXT NOT NULL, jti TEXT NOT NULL, address TEXT NOT NULL, target TEXT NOT NULL, reason TEXT NOT NULL,
+        outcome TEXT NOT NULL, detail TEXT NOT NULL, instance TEXT NOT NULL, mac BLOB NOT NULL)""",
+    "CREATE INDEX IF NOT EXISTS audit_intent ON audit (intent) WHERE intent IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS audit_at ON audit (at)",
+    "CREATE TABLE IF NOT EXISTS audit_open (intent INTEGER PRIMARY KEY, instance TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS tokens (jti TEXT PRIMARY KEY, exp REAL NOT NULL)",
+)
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - our own column names
+_INSERT = f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - as above
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts: a token's subject and id, and the address that it came from."""
+
+    sub: str
+    jti: str = ""
+    address: str = ""
+
+
+@dataclass(slots=True)
+class Act:
+    """An act under way. The block that does it says what came of it."""
+
+    intent: int
+    outcome: str = "ok"
+    detail: Mapping[str, object] | None = None
+
+
+class AuditTrail:
+    """Appends to the trail and reads it. Every method raises `StateError` when the disk does not do its part."""
+
+    def __init__(self, store: Store, *, instance: Instance, key: bytes, clock: Callable[[], float] = time.time) -> None:
+        store.declare(*SCHEMA)
+        self._store = store
+        self._instance = instance
+        self._key = key
+        self._clock = clock
+        self._check_key()
+
+    @contextmanager
+    def act(self, actor: Actor, action: str, *, target: Sequence[str] = (), reason: str = "") -> Iterator[Act]:
+        """An intent row before the block, an outcome row after it, whichever way it ends."""
+        act = Act(self.begin(actor, action, target=target, reason=reason))
+        try:
+            yield act
+        except BaseException as error:
+            outcome = "refused" if isinstance(error, RequestRefused) else "failed"
+            self.finish(act.intent, outcome, detail={"error": _name(error)})
+            raise
+        self.finish(act.intent, act.outcome, detail=act.detail)
+
+    def begin(self, actor: Actor, action: str, *, target: Sequence[str] = (), reason: str = "") -> int:
+        """Write an intent and return its row: for acts that outlive a request. End them by `finish`."""
+        intent = replace(self._row("intent", action, actor), target=json.dumps(list(target)), reason=reason)
+        with self._store.write() as connection:
+            row = self._append(connection, intent)
+            connection.execute("INSERT INTO audit_open VALUES (?, ?)", (row.row, self._instance.id))
+            return row.row
+
+    def finish(self, intent: int, outcome: str, *, detail: Mapping[str, object] | None = None) -> None:
+        """Write the outcome of an intent."""
+        with self._store.write() as connection:
+            self._follow(connection, "outcome", intent, outcome=outcome, detail=detail)
+            connection.execute("DELETE FROM audit_open WHERE intent = ?", (intent,))
+
+    def event(self, intent: int, outcome: str, *, detail: Mapping[str, object] | None = None) -> None:
+        """Write what became known later of an intent (a task that ran anyway)."""
+        with self._store.write() as connection:
+            self._follow(connection, "event", intent, outcome=outcome, detail=detail)
+
+    def adopt(self, intent: int) -> None:
+        """Take over an open intent of another instance: from now on this one answers for its outcome."""
+        with self._store.write() as connection:
+            connection.execute("UPDATE audit_open SET instance = ? WHERE intent = ?", (self._instance.id, intent))
+
+    def refusal(self, actor: Actor, action: str, *, reasons: Mapping[str, int]) -> None:
+        """Write that somebody was refused, so many times by reason."""
+        with self._store.write() as connection:
+            self._append(connection, self._row("refusal", action, actor, outcome="refused", detail=reasons))
+
+    def token(self, actor: Actor, action: str, *, exp: float, detail: Mapping[str, object]) -> bool:
+        """Write that a token was minted, or seen for the first time; False when its id is known already."""
+        with self._store.write() as connection:
+            new = connection.execute("INSERT OR IGNORE INTO tokens VALUES (?, ?)", (actor.jti, exp)).rowcount
+            if new:
+                self._append(connection, self._row("token", action, actor, outcome="ok", detail=detail))
+            return bool(new)
+
+    def mark_orphans(self) -> int:
+        """Write the outcome ``unknown`` for intents of instances that are dead, and return how many there were."""
+        marked = 0
+        for found in self._store.read("SELECT intent, instance FROM audit_open"):
+            if not self._instance.is_alive(found["instance"]):
+                marked += self._mark_orphan(found["intent"], found["instance"])
+        return marked
+
+    def prune(self, before: float) -> int:
+        """Delete the rows up to the first one written at or after ``before`` (UTC seconds), behind a checkpoint.
+
+        Returns how many went.
+        """
+        with self._store.write() as connection:
+            kept = connection.execute("SELECT row FROM audit WHERE at >= ? ORDER BY row LIMIT 1", (before,)).fetchone()
+            query = f"{_SELECT} WHERE ? IS NULL OR row < ? ORDER BY row DESC LIMIT 1"
+            through = connection.execute(query, [kept and kept["row"]] * 2).fetchone()
+            if through is None:
+                return 0
+            self._append(connection, checkpoint(at=self._clock(), through=from_db(through)))
+            connection.execute("DELETE FROM tokens WHERE exp < ?", (before,))
+            return connection.execute("DELETE FROM audit WHERE row <= ?", (through["row"],)).rowcount
+
+    def oldest(self) -> float | None:
+        """When the first row was written (UTC seconds); None while there is none."""
+        rows = self._store.read("SELECT at FROM audit ORDER BY row LIMIT 1")
+        return float(rows[0]["at"]) if rows else None
+
+    def head(self) -> Head:
+        """The end of the chain; row 0 while there is none."""
+        rows = self._store.read("SELECT row, mac FROM audit ORDER BY row DESC LIMIT 1")
+        return Head(rows[0]["row"], bytes(rows[0]["mac"]).hex()) if rows else Head(0, GENESIS.hex())
+
+    def _follow(
+        self,
+        connection: sqlite3.Connection,
+        kind: Kind,
+        intent: int,
+        *,
+        outcome: str,
+        detail: Mapping[str, object] | None = None,
+    ) -> None:
+        begun = connection.execute(f"{_SELECT} WHERE row = ?", (intent,)).fetchone()
+        actor = Actor(begun["sub"], begun["jti"], begun["address"]) if begun else Actor("")
+        row = self._row(kind, begun["action"] if begun else "", actor, outcome=outcome, detail=detail)
+        self._append(connection, replace(row, intent=intent))
+
+    def _row(
+        self,
+        kind: Kind,
+        action: str,
+        actor: Actor,
+        *,
+        outcome: str = "",
+        detail: Mapping[str, object] | None = None,
+    ) -> Row:
+        return Row(
+            kind=kind,
+            at=self._clock(),
+            action=action,
+            sub=actor.sub,
+            jti=actor.jti,
+            address=actor.address,
+            outcome=outcome,
+            detail=json.dumps(dict(detail or {}), default=str),
+            instance=self._instance.id,
+        )
+
+    def _append(self, connection: sqlite3.Connection, row: Row) -> Row:
+        last = connection.execute("SELECT row, mac FROM audit ORDER BY row DESC LIMIT 1").fetchone()
+        number, previous = (last["row"], bytes(last["mac"])) if last else (0, GENESIS)
+        signed = sign(replace(row, row=number + 1), key=self._key, previous=previous)
+        connection.execute(_INSERT, [getattr(signed, name) for name in COLUMNS])
+        return signed
+
+    def _mark_orphan(self, intent: int, instance: str) -> int:
+        """Unless another replica was quicker to mark or adopt it."""
+        with self._store.write() as connection:
+            mine = connection.execute(
+                "DELETE FROM audit_open WHERE intent = ? AND instance = ?", (intent, instance)
+            ).rowcount
+            if mine:
+                why = {"error": "the program ended between the intent and its outcome"}
+                self._follow(connection, "outcome", intent, outcome="unknown", detail=why)
+            return mine
+
+    def _check_key(self) -> None:
+        rows = [from_db(row) for row in self._store.read(f"{_SELECT} ORDER BY row DESC LIMIT 2")]
+        if not rows:
+            return
+        previous = rows[1].mac if len(rows) > 1 else GENESIS if rows[0].row == 1 else None
+        if previous is not None and sign(rows[0], key=self._key, previous=previous).mac != rows[0].mac:
+            raise SettingsError(
+                f"the audit trail's last row ({rows[0].row}) was not written with this key: give the right "
+                "--audit-key-file, look with `celerymeter audit verify`, or begin another --state-dir"
+            )
+
+
+def from_db(found: sqlite3.Row) -> Row:
+    """A row as stored; whatever type a tamperer left in the HMAC's place, it becomes bytes."""
+    row = Row(**{name: found[name] for name in COLUMNS})
+    return row if isinstance(row.mac, bytes) else replace(row, mac=b"")
+
+
+def _name(error: BaseException) -> str:
+    if isinstance(error, RequestRefused):
+        return error.code
+    return type(error).__name__ if isinstance(error, CelerymeterError) else "internal"

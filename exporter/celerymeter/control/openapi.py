@@ -1,0 +1,73 @@
+"""The OpenAPI document and its page for people.
+
+``python -m celerymeter.control.openapi`` prints the document of the default settings, which is committed beside this
+module as ``openapi.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Response, render_template
+from flask_openapi3 import OpenAPI
+
+from celerymeter.control.access import Who
+from celerymeter.control.routing import Operation
+
+Document = dict[str, Any]
+"""JSON as flask-openapi3 makes it."""
+
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+"""The page has a style sheet of its own and nothing else: no script, no font, no request to anywhere."""
+
+
+def document(app: OpenAPI) -> Document:
+    """What the application promises, without the 422 that flask-openapi3 adds to operations that check nothing."""
+    made: Document = json.loads(json.dumps(app.api_doc))
+    for operation in _operations(made):
+        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            del operation["responses"]["422"]
+    return made
+
+
+def _operations(made: Document) -> Iterator[Document]:
+    return (operation for path in made["paths"].values() for operation in path.values())
+
+
+def install(app: OpenAPI, base_path: str) -> dict[str, Operation]:
+    """Serve both at the root and below the base path, for a proxy may forward only that. Call after all areas."""
+    made = document(app)
+
+    def show_openapi() -> Response:
+        return Response(json.dumps(made, indent=2), content_type="application/json")
+
+    def show_docs() -> Response:
+        page = Response(render_template("docs.html", api=made), content_type="text/html; charset=utf-8")
+        page.headers["Content-Security-Policy"] = PAGE_POLICY
+        return page
+
+    for prefix in dict.fromkeys(("", base_path)):
+        for rule, view in (("/openapi.json", show_openapi), ("/docs", show_docs)):
+            app.add_url_rule(prefix + rule, view.__name__, view, provide_automatic_options=False)
+    return {view.__name__: Operation(Who.ANYONE) for view in (show_openapi, show_docs)}
+
+
+def main() -> None:
+    """Print the document of the default settings."""
+    import sys
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from celerymeter.control.app import create_app
+    from celerymeter.control.testing import control_services, control_settings
+
+    settings = control_settings()
+    with TemporaryDirectory() as folder:
+        app = create_app(settings, control_services(settings, Path(folder)))
+    sys.stdout.write(json.dumps(document(app), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
