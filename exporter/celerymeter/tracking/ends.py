@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 
 class EndedRuns:
-    """The uuids of runs that ended lately; at most ``2 * limit``, terminated ones kept apart (they may run on)."""
+    """The runs that ended lately, at most ``3 * limit``; terminated ones are kept apart, because they may run on."""
 
-    def __init__(self, limit: int = 10_000) -> None:
+    def __init__(self, limit: int = 8000) -> None:
         self._limit = limit
-        self._young: set[str] = set()
-        self._old: set[str] = set()
-        self._terminated: dict[str, None] = {}
+        self._young: dict[str, Run] = {}
+        self._old: dict[str, Run] = {}
+        self._terminated: dict[str, Run] = {}
 
-    def add(self, uuid: str, *, terminated: bool = False) -> None:
+    def add(self, run: Run, *, terminated: bool = False) -> None:
         """Remember an ended run."""
         if terminated:
-            self._terminated[uuid] = None
+            self._terminated[run.uuid] = run
             if len(self._terminated) > self._limit:
-                self._terminated = dict.fromkeys(list(self._terminated)[self._limit // 2 :])
+                self._terminated = dict(list(self._terminated.items())[self._limit // 2 :])
             return
         if len(self._young) >= self._limit:
-            self._old, self._young = self._young, set()
-        self._young.add(uuid)
+            self._old, self._young = self._young, {}
+        self._young[run.uuid] = run
 
-    def seen(self, uuid: str) -> bool:
-        """Whether a run of this task ended lately."""
-        return uuid in self._young or uuid in self._old or uuid in self._terminated
+    def get(self, uuid: str) -> Run | None:
+        """The last run of this task, if it ended lately."""
+        return self._young.get(uuid) or self._old.get(uuid) or self._terminated.get(uuid)
 
 
 def apply_end(run: Run, event: Event, *, exception: Callable[[str], str], count_retry: bool) -> None:

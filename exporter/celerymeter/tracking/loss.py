@@ -39,6 +39,7 @@ class LossMeter:
         self._silent_totals: dict[str, int] | None = None
         self._ever_heard = self._heard = False
         self._silent_beats = 0
+        self._settling = 0
 
     @property
     def unexplained(self) -> int:
@@ -51,6 +52,8 @@ class LossMeter:
 
     def heard(self) -> None:
         """Any task event of this worker arrived."""
+        if self.off or not self._ever_heard:
+            self._settling = 2
         self._ever_heard = self._heard = True
         self.off = False
 
@@ -74,7 +77,8 @@ class LossMeter:
         self._counted += len(self._recent) - len(later)
         self._recent = later
         deficit = processed - self._counted
-        if self._baseline is None or not self._ever_heard:
+        if self._baseline is None or not self._ever_heard or self._settling > 0:
+            self._settling = max(0, self._settling - 1)
             self._rebase(deficit)
         elif self._previous is not None:
             self.shortfall = max(self.shortfall, min(deficit, self._previous) - self._baseline)

@@ -28,6 +28,7 @@ class Run:
         "opened",
         "pair",
         "queue",
+        "received",
         "rejected",
         "retries",
         "sent",
@@ -55,7 +56,7 @@ class Run:
         """Events not yet counted, because the queue is not yet known."""
         self.next: list[Event] | None = None
         """The `task-sent` of later runs of this task."""
-        self.ended = self.rejected = self.vanishing = False
+        self.received = self.ended = self.rejected = self.vanishing = False
 
     def stop_running(self) -> None:
         """No longer in progress."""
@@ -128,9 +129,9 @@ class RunTable:
             del self._beside[key]
 
     def evict(self, run: Run, reason: str) -> None:
-        """Drop an unfinished run, and count it."""
+        """Drop an unfinished run, and count it; what it still holds is counted when its grace is over."""
         run.stop_running()
-        run.ended = True
+        run.ended = run.held is None
         self.evicted[reason] += 1
         self.forget(run)
 

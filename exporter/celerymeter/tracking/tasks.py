@@ -69,7 +69,14 @@ class TaskTracker:
 
     def received(self, event: Event, at: float) -> None:
         """`task-received`: names the task, and begins a run at a worker."""
+        late = self._late(event)
+        if late is not None and not late.received:
+            self._count_late(late, event)
+            return
         run = self._arriving(event, at)
+        run.received = True
+        if late is not None and run.queue is None:
+            run.queue = late.queue
         if run.name is None and event.name is not None:
             run.name = self.pairs.name(event.name)
         if run.name is not None:
@@ -86,6 +93,9 @@ class TaskTracker:
         """`task-started`: names neither task nor queue."""
         uuid, hostname = event.uuid or "", event.hostname
         run = self.runs.at_worker(uuid, hostname)
+        if run is None and (late := self._late(event)) is not None:
+            self._count_late(late, event)
+            return
         if run is None:
             newest = self.runs.get(uuid)
             run = self.runs.open(uuid, at) if newest is None else self.runs.succeed(newest, at)
@@ -102,7 +112,7 @@ class TaskTracker:
         uuid = event.uuid or ""
         run = self.runs.at_worker(uuid, event.hostname)
         if run is None:
-            if self._ended.seen(uuid):
+            if self._ended.get(uuid) is not None:
                 self.duplicates[event.type] += 1
                 return
             newest = self.runs.get(uuid)
@@ -154,6 +164,21 @@ class TaskTracker:
         run = self.runs.get(uuid)
         return None if run is None else run.sent
 
+    def _late(self, event: Event) -> Run | None:
+        """The run that has ended already, when nothing of this task is unfinished."""
+        uuid = event.uuid or ""
+        return self._ended.get(uuid) if self.runs.get(uuid) is None else None
+
+    def _count_late(self, run: Run, event: Event) -> None:
+        """An earlier step of a run, overtaken by its end."""
+        if run.pair is None:
+            return
+        if event.type == "task-received":
+            run.received = True
+            run.pair.received += 1
+        else:
+            run.pair.started += 1
+
     def _arriving(self, event: Event, at: float) -> Run:
         """The run that a `task-received` begins."""
         uuid, hostname, retries = event.uuid or "", event.hostname, event.retries or 0
@@ -162,7 +187,7 @@ class TaskTracker:
             run = self.runs.open(uuid, at)
         elif retries < run.retries and run.worker != hostname:
             return self.runs.precede(run, hostname, at)
-        elif retries > run.retries or run.started is not None:
+        elif retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
             ahead, run.next = run.next, None
             run = self.runs.succeed(run, at)
             self._take_next(run, ahead)
@@ -242,9 +267,10 @@ class TaskTracker:
         run.ended = True
         self.runs.forget(run)
         if newest and run.next:
-            self._take_next(self.runs.open(run.uuid, at), run.next)
+            ahead, run.next = run.next, None
+            self._take_next(self.runs.open(run.uuid, at), ahead)
         elif newest and (event is None or event.type != "task-retried"):
-            self._ended.add(run.uuid, terminated=event is not None and bool(event.terminated))
+            self._ended.add(run, terminated=event is not None and bool(event.terminated))
 
     def _hold(self, run: Run, event: Event, at: float) -> None:
         if run.held is None:
@@ -296,7 +322,11 @@ class TaskTracker:
 
     def _adopt(self, hostname: str, task: ActiveTask, at: float) -> None:
         run = self.runs.get(task.uuid)
-        if task.started_at is None or self._ended.seen(task.uuid) or (run is not None and run.started is not None):
+        if (
+            task.started_at is None
+            or self._ended.get(task.uuid) is not None
+            or (run is not None and run.started is not None)
+        ):
             return
         run = run or self.runs.open(task.uuid, at)
         run.worker, run.started, run.touched = hostname, task.started_at, at

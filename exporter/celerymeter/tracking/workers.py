@@ -20,6 +20,7 @@ class Worker:
 
     __slots__ = (
         "active",
+        "down_since",
         "first_seen",
         "freq",
         "hostname",
@@ -53,6 +54,7 @@ class Worker:
         self.version = ""
         self.offline_at: float | None = None
         self.up = True
+        self.down_since: float | None = None
         self.state: WorkerState | None = None
         self.inspected_at: float | None = None
         self.queues_stale = True
@@ -190,14 +192,15 @@ class WorkerTable:
         fallen: list[str] = []
         for worker in list(self._workers.values()):
             was, worker.up = worker.up, self._alive(worker, now, connected_at=connected_at, poll_interval=poll_interval)
-            if was and not worker.up:
+            if worker.up:
+                worker.down_since = None
+                continue
+            if was or worker.down_since is None:
+                worker.down_since = now
                 fallen.append(worker.hostname)
-            if not worker.up and now - worker.last_seen > self._retention:
-                self._forget(worker)
+            if now - worker.down_since > self._retention:
+                del self._workers[worker.hostname]
         return fallen
-
-    def _forget(self, worker: Worker) -> None:
-        del self._workers[worker.hostname]
 
     def _alive(self, worker: Worker, now: float, *, connected_at: float, poll_interval: float) -> bool:
         patience = MISSED_HEARTBEATS * worker.freq

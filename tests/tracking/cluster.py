@@ -1,0 +1,94 @@
+"""A make-believe cluster: sends a tracker the events that real workers and producers would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+
+from celerymeter.model import Event, WorkersSnapshot, WorkerState
+from celerymeter.settings import BrokerSettings, ExporterSettings, Limits
+from celerymeter.tracking.series import Pair
+from celerymeter.tracking.tracker import Tracker
+
+START = 1_700_000_000.0
+PRODUCER = "gen7@web"
+WORKER = "celery@one"
+
+
+def make_settings(limits: Limits | None = None, **changes: float | bool | tuple[float, ...]) -> ExporterSettings:
+    """Settings of an exporter that needs no broker."""
+    broker = BrokerSettings(url="redis://localhost")
+    return ExporterSettings(broker=broker, limits=limits or Limits(), **changes)  # type: ignore[arg-type] # a test's own names
+
+
+@dataclass
+class Cluster:
+    """Time stands still unless `pass_time` is called; ``skew`` is how far a host's clock is ahead of ours."""
+
+    settings: ExporterSettings = field(default_factory=make_settings)
+    now: float = START
+    skew: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = count(1)
+        self.processed: dict[str, int] = {}
+        self.tracker = Tracker(self.settings, now=self.now)
+        self.tracker.connected(self.now)
+
+    def event(self, kind: str, hostname: str, **fields: object) -> Event:
+        """An event of this host, stamped by its clock."""
+        host = hostname.rpartition("@")[2]
+        stamp = self.now + self.skew.get(host, 0.0)
+        return Event(type=kind, hostname=hostname, timestamp=stamp, clock=next(self.clock), **fields)  # type: ignore[arg-type] # a test's own names
+
+    def send(self, kind: str, hostname: str = WORKER, **fields: object) -> None:
+        """Let an event arrive at once."""
+        if kind == "task-started":
+            self.processed[hostname] = self.processed.get(hostname, 0) + 1
+        self.tracker.apply([self.event(kind, hostname, **fields)], self.now)
+
+    def publish(self, uuid: str, name: str = "add", queue: str | None = "celery", **fields: object) -> None:
+        """A producer sends a task."""
+        self.send("task-sent", PRODUCER, uuid=uuid, name=name, queue=queue, **{"retries": 0, **fields})
+
+    def receive(self, uuid: str, name: str = "add", hostname: str = WORKER, **fields: object) -> None:
+        """A worker receives it."""
+        self.send("task-received", hostname, uuid=uuid, name=name, **{"retries": 0, **fields})
+
+    def start(self, uuid: str, hostname: str = WORKER) -> None:
+        """A worker starts it."""
+        self.send("task-started", hostname, uuid=uuid)
+
+    def end(self, uuid: str, outcome: str = "succeeded", hostname: str = WORKER, **fields: object) -> None:
+        """A worker says how it ended."""
+        self.send(f"task-{outcome}", hostname, uuid=uuid, **fields)
+
+    def run(self, uuid: str, name: str = "add", queue: str = "celery", outcome: str = "succeeded") -> None:
+        """A whole life, from sent to its end."""
+        self.publish(uuid, name, queue)
+        self.receive(uuid, name)
+        self.start(uuid)
+        self.end(uuid, outcome)
+
+    def heartbeat(self, hostname: str = WORKER, kind: str = "worker-heartbeat", **fields: object) -> None:
+        """A heartbeat, with the count of runs begun that this worker would send."""
+        known = {"pid": 1, "freq": 2.0, "active": 0, "processed": self.processed.get(hostname, 0)}
+        self.send(kind, hostname, **{**known, **fields})
+
+    def answer(self, hostname: str = WORKER, **fields: object) -> None:
+        """A worker's reply to a poll that was sent now."""
+        self.tracker.asking()
+        state = WorkerState(hostname=hostname, **fields)  # type: ignore[arg-type] # a test's own names
+        self.tracker.inspected(WorkersSnapshot(at=self.now, workers={hostname: state}))
+
+    def pass_time(self, seconds: float, *, beating: tuple[str, ...] = ()) -> None:
+        """Let time pass second by second, with heartbeats of the workers named every two."""
+        for step in range(int(seconds)):
+            self.now += 1.0
+            for hostname in beating if step % 2 else ():
+                self.heartbeat(hostname)
+            self.tracker.tick(self.now)
+
+    def pair(self, name: str = "add", queue: str = "celery") -> Pair:
+        """The counters of a pair."""
+        return self.tracker.pairs.get(name, queue)

@@ -1,0 +1,89 @@
+"""Whatever comes in whatever order: counters never fall, nothing is negative, memory is bounded."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.tracking.cluster import Cluster, make_settings
+
+from celerymeter.model import ActiveTask
+from celerymeter.settings import Limits
+
+KINDS = ("sent", "received", "started", "succeeded", "failed", "retried", "rejected", "revoked", "cancelled", "odd")
+STEPS = st.one_of(
+    st.tuples(
+        st.sampled_from(KINDS),
+        st.sampled_from(("a", "b", "c", "d")),
+        st.sampled_from(("celery@one", "celery@two")),
+        st.integers(0, 2),
+        st.booleans(),
+    ),
+    st.tuples(st.sampled_from(("heartbeat", "online", "offline")), st.integers(0, 3), st.integers(0, 9)),
+    st.tuples(st.just("answer"), st.lists(st.sampled_from(("a", "b", "z")), max_size=2, unique=True)),
+    st.tuples(st.just("time"), st.floats(-7200, 7200)),
+)
+
+
+def play(cluster: Cluster, step: tuple[object, ...]) -> None:
+    """Let one thing happen."""
+    match step:
+        case ("time", float(seconds)):
+            cluster.now += seconds
+            cluster.tracker.tick(cluster.now)
+        case ("answer", list(uuids)):
+            active = tuple(ActiveTask(str(uuid), "add", cluster.now - 1, None) for uuid in uuids)
+            cluster.answer(active=active, totals={"add": len(uuids)}, queues=("mail",))
+        case (("heartbeat" | "online" | "offline") as kind, int(pid), int(processed)):
+            cluster.heartbeat(kind=f"worker-{kind}", pid=pid, processed=processed)
+        case (str(kind), str(uuid), str(hostname), int(retries), bool(flag)):
+            queue = "mail" if flag else None
+            fields = {"name": "add", "queue": queue, "retries": retries, "requeue": flag, "runtime": 0.5}
+            cluster.send(f"task-{kind}", hostname, uuid=uuid, **fields)
+
+
+def counters(cluster: Cluster) -> dict[str, float]:
+    """Every number that may only grow."""
+    tracker = cluster.tracker
+    found: dict[str, float] = {f"duplicate {k}": v for k, v in tracker.tasks.duplicates.items()}
+    found |= {f"evicted {k}": v for k, v in tracker.tasks.runs.evicted.items()}
+    found |= {f"unmeasured {k}": v for k, v in tracker.waits.unmeasured.items()}
+    for pair in tracker.pairs:
+        for name in ("sent", "received", "started", "finished", "retried", "rejected_requeued"):
+            found[f"{pair.labels} {name}"] = getattr(pair, name)
+        found[f"{pair.labels} waits"] = sum(pair.wait.counts)
+        found[f"{pair.labels} wait"] = pair.wait.sum
+        found[f"{pair.labels} failed runtime"] = pair.failed_runtime_sum
+    for worker in tracker.workers:
+        found[f"{worker.hostname} processed"] = worker.processed_total
+        found[f"{worker.hostname} missed"] = worker.loss.missed
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS, max_size=60))
+def test_counters_never_fall_and_nothing_is_negative(steps: list[tuple[object, ...]]) -> None:
+    """Any order, duplicates, losses and jumping clocks."""
+    cluster = Cluster(make_settings(Limits(tracked_tasks=20, task_pairs=3), worker_retention=1e9))
+    before: dict[str, float] = {}
+    for step in steps:
+        play(cluster, step)
+        after = counters(cluster)
+        assert all(value >= 0 for value in after.values())
+        assert all(after.get(name, 0) >= value for name, value in before.items())
+        assert len(cluster.tracker.tasks.runs) <= 20 + 1
+        before = after
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(["sent", "received", "started", "succeeded"]))
+def test_any_order_of_one_life_counts_it_once(order: list[str]) -> None:
+    """All four events of one task, shuffled within the grace, end as one of each under its queue."""
+    cluster = Cluster()
+    for kind in order:
+        fields = {"name": "add", "queue": "mail"} if kind in ("sent", "received") else {}
+        cluster.send(f"task-{kind}", "gen1@web" if kind == "sent" else "celery@one", uuid="a", **fields)
+    cluster.pass_time(3)
+    assert cluster.pair(queue="mail").sent == 1
+    for name in ("received", "started", "succeeded"):
+        assert sum(getattr(pair, name) for pair in cluster.tracker.pairs) == 1
+    assert not any(pair.running for pair in cluster.tracker.pairs)

@@ -1,0 +1,319 @@
+"""Every event is counted once, under its own queue, and every run has one end."""
+
+from __future__ import annotations
+
+import pytest
+from tests.tracking.cluster import WORKER, Cluster, make_settings
+
+from celerymeter.model import ActiveTask
+from celerymeter.settings import Limits
+
+OTHER_WORKER = "celery@two"
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """A cluster without history."""
+    return Cluster()
+
+
+def test_a_task_is_counted_at_every_step(cluster: Cluster) -> None:
+    """Sent, received, started and succeeded add one each under the queue that task-sent named."""
+    cluster.run("a", queue="mail")
+    pair = cluster.pair(queue="mail")
+    assert (pair.sent, pair.received, pair.started, pair.succeeded) == (1, 1, 1, 1)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_received_may_overtake_sent(cluster: Cluster) -> None:
+    """Counts wait for the queue, whatever overtakes task-sent."""
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.end("a")
+    cluster.publish("a", queue="mail")
+    pair = cluster.pair(queue="mail")
+    assert (pair.sent, pair.received, pair.started, pair.succeeded) == (1, 1, 1, 1)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_without_task_sent_the_only_queue_of_the_worker_is_taken(cluster: Cluster) -> None:
+    """A worker that consumes one queue leaves no doubt."""
+    cluster.answer(queues=("mail",))
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.end("a")
+    cluster.pass_time(3)
+    assert cluster.pair(queue="mail").succeeded == 1
+
+
+def test_without_task_sent_two_queues_are_unknown(cluster: Cluster) -> None:
+    """The queue is never guessed."""
+    cluster.answer(queues=("mail", "bulk"))
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.end("a")
+    cluster.pass_time(3)
+    pair = cluster.pair(queue="unknown")
+    assert (pair.received, pair.started, pair.succeeded) == (1, 1, 1)
+
+
+def test_a_new_worker_is_waited_for_longer(cluster: Cluster) -> None:
+    """Until a worker has said which queues it consumes, its tasks wait up to 15 s."""
+    cluster.receive("a")
+    cluster.pass_time(10)
+    cluster.answer(queues=("mail",))
+    cluster.pass_time(3)
+    assert cluster.pair(queue="mail").received == 1
+
+
+def test_once_unknown_a_run_stays_unknown(cluster: Cluster) -> None:
+    """A task-sent that comes too late does not tear a run in two."""
+    cluster.answer(queues=("mail", "bulk"))
+    cluster.receive("a")
+    cluster.pass_time(3)
+    cluster.publish("a", queue="mail")
+    cluster.start("a")
+    cluster.end("a")
+    pair = cluster.pair(queue="unknown")
+    assert (pair.sent, pair.received, pair.started, pair.succeeded) == (1, 1, 1, 1)
+
+
+def test_the_routing_key_names_the_queue_on_the_default_exchange(cluster: Cluster) -> None:
+    """Producers that send to the default exchange name no queue."""
+    cluster.publish("a", queue=None, exchange="", routing_key="mail")
+    assert cluster.pair(queue="mail").sent == 1
+
+
+def test_a_retry_begins_a_run_of_its_own(cluster: Cluster) -> None:
+    """The retry's task-sent comes before the task-retried of the run that it follows."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.publish("a", retries=1)
+    cluster.end("a", "retried")
+    cluster.receive("a", retries=1)
+    cluster.start("a")
+    cluster.end("a", "failed", exception="ValueError('x')")
+    pair = cluster.pair()
+    assert (pair.sent, pair.received, pair.started, pair.retried, pair.failed) == (2, 2, 2, 1, 1)
+    assert pair.exceptions == {"ValueError": 1}
+    assert not pair.running
+    assert not cluster.tracker.tasks.duplicates
+
+
+def test_a_retry_may_overtake_the_whole_run_before(cluster: Cluster) -> None:
+    """Worker two runs the retry while worker one's batch of events is still on its way."""
+    cluster.publish("a")
+    cluster.publish("a", retries=1)
+    cluster.receive("a", retries=1, hostname=OTHER_WORKER)
+    cluster.start("a", OTHER_WORKER)
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.end("a", "retried")
+    cluster.end("a", hostname=OTHER_WORKER)
+    pair = cluster.pair()
+    assert (pair.sent, pair.received, pair.started, pair.retried, pair.succeeded) == (2, 2, 2, 1, 1)
+    assert not pair.running
+
+
+def test_a_retry_may_change_its_queue(cluster: Cluster) -> None:
+    """Each run is counted under its own queue."""
+    cluster.publish("a", queue="fast")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.publish("a", queue="slow", retries=1)
+    cluster.end("a", "retried")
+    cluster.receive("a", retries=1)
+    cluster.start("a")
+    cluster.end("a")
+    assert (cluster.pair(queue="fast").retried, cluster.pair(queue="slow").succeeded) == (1, 1)
+
+
+def test_quick_retries_without_task_sent_keep_every_run(cluster: Cluster) -> None:
+    """Three runs within the grace, none of which has named its queue."""
+    cluster.answer(queues=("mail",))
+    for retries, outcome in enumerate(("retried", "retried", "succeeded")):
+        cluster.receive("a", retries=retries)
+        cluster.start("a")
+        cluster.end("a", outcome)
+    cluster.pass_time(4)
+    pair = cluster.pair(queue="mail")
+    assert (pair.received, pair.started, pair.retried, pair.succeeded) == (3, 3, 2, 1)
+    assert not pair.running
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_reject_with_failed_is_one_failure(cluster: Cluster) -> None:
+    """Celery 5.7 sends both events for Reject(requeue=False), in either order."""
+    for uuid, outcomes in (("a", ("failed", "rejected")), ("b", ("rejected", "failed"))):
+        cluster.publish(uuid)
+        cluster.receive(uuid)
+        cluster.start(uuid)
+        for outcome in outcomes:
+            cluster.end(uuid, outcome, requeue=False)
+    cluster.pass_time(3)
+    pair = cluster.pair()
+    assert (pair.failed, pair.rejected_end) == (2, 0)
+    assert cluster.tracker.tasks.duplicates == {"task-rejected": 2}
+
+
+def test_reject_alone_is_an_end(cluster: Cluster) -> None:
+    """Older workers send no task-failed with it."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.end("a", "rejected", requeue=False)
+    assert not cluster.pair().running
+    cluster.pass_time(3)
+    assert cluster.pair().rejected_end == 1
+
+
+def test_reject_with_requeue_is_no_end(cluster: Cluster) -> None:
+    """The message comes again, perhaps to another worker."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.end("a", "rejected", requeue=True)
+    cluster.receive("a", hostname=OTHER_WORKER)
+    cluster.start("a", OTHER_WORKER)
+    cluster.end("a", hostname=OTHER_WORKER)
+    pair = cluster.pair()
+    assert (pair.rejected_requeued, pair.rejected_end, pair.started, pair.succeeded) == (1, 0, 2, 1)
+    assert not pair.running
+
+
+def test_a_hard_time_limit_fails_once(cluster: Cluster) -> None:
+    """Celery sends two task-failed for it."""
+    cluster.run("a", outcome="failed")
+    cluster.end("a", "failed")
+    assert cluster.pair().failed == 1
+    assert cluster.tracker.tasks.duplicates == {"task-failed": 1}
+
+
+def test_a_terminated_task_that_runs_on_does_not_count_twice(cluster: Cluster) -> None:
+    """task-revoked(terminated) is sent at the command, not at the death."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.end("a", "revoked", terminated=True)
+    for number in range(30_000):
+        cluster.run(f"other-{number}", name="other")
+    cluster.end("a", "succeeded")
+    assert (cluster.pair().revoked_terminated, cluster.pair().succeeded) == (1, 0)
+    assert cluster.tracker.tasks.duplicates == {"task-succeeded": 1}
+
+
+@pytest.mark.parametrize(
+    ("terminated", "expired", "counter"),
+    [(False, False, "revoked"), (True, False, "revoked_terminated"), (False, True, "revoked_expired")],
+)
+def test_revoked_tells_its_reason(cluster: Cluster, terminated: bool, expired: bool, counter: str) -> None:
+    """A task revoked in its queue is never received."""
+    cluster.publish("a", queue="mail")
+    cluster.end("a", "revoked", terminated=terminated, expired=expired)
+    assert getattr(cluster.pair(queue="mail"), counter) == 1
+
+
+def test_ignore_leaves_progress_after_two_polls(cluster: Cluster) -> None:
+    """A task that raises Ignore() sends no end; the worker's own list shows that it is gone."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.pass_time(1)
+    cluster.answer(active=())
+    assert len(cluster.pair().running) == 1
+    cluster.answer(active=())
+    assert not cluster.pair().running
+    assert cluster.tracker.tasks.runs.evicted["vanished"] == 1
+
+
+def test_a_task_that_its_worker_lists_stays_in_progress(cluster: Cluster) -> None:
+    """However long it runs."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    for _ in range(3):
+        cluster.pass_time(15, beating=(WORKER,))
+        cluster.answer(active=(ActiveTask("a", "add", cluster.now - 20, None),))
+    assert len(cluster.pair().running) == 1
+
+
+def test_tasks_that_ran_before_us_are_adopted(cluster: Cluster) -> None:
+    """After a restart of the exporter, long tasks keep name, queue and start."""
+    cluster.answer(active=(ActiveTask("a", "add", cluster.now - 60, "mail"),), queues=("mail", "bulk"))
+    cluster.pass_time(1)
+    pair = cluster.pair(queue="mail")
+    assert [run.started for run in pair.running] == [cluster.now - 61]
+    cluster.end("a")
+    assert (pair.succeeded, len(pair.running)) == (1, 0)
+
+
+def test_a_dead_worker_holds_nothing_in_progress(cluster: Cluster) -> None:
+    """Its tasks may be delivered again, and end elsewhere under their queue."""
+    cluster.heartbeat()
+    cluster.publish("a", queue="mail")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.pass_time(10)
+    pair = cluster.pair(queue="mail")
+    assert not pair.running
+    cluster.receive("a", hostname=OTHER_WORKER)
+    cluster.start("a", OTHER_WORKER)
+    cluster.end("a", hostname=OTHER_WORKER)
+    assert (pair.started, pair.succeeded) == (2, 1)
+
+
+def test_a_redelivered_task_may_run_twice_at_once(cluster: Cluster) -> None:
+    """Two workers, one uuid: two starts, two ends."""
+    cluster.publish("a")
+    for worker in (WORKER, OTHER_WORKER):
+        cluster.receive("a", hostname=worker)
+        cluster.start("a", worker)
+    assert len(cluster.pair().running) == 2
+    for worker in (WORKER, OTHER_WORKER):
+        cluster.end("a", hostname=worker)
+    assert (cluster.pair().succeeded, len(cluster.pair().running)) == (2, 0)
+
+
+def test_an_end_without_a_beginning_is_unknown() -> None:
+    """Nothing is dropped: what cannot be named is counted as unknown."""
+    cluster = Cluster()
+    cluster.answer(queues=("a", "b"))
+    cluster.end("stranger", "failed")
+    cluster.pass_time(3)
+    assert cluster.pair("unknown", "unknown").failed == 1
+
+
+def test_memory_is_bounded_by_number_and_age() -> None:
+    """Unfinished tasks beyond the limit, or older than a week, are dropped and counted."""
+    cluster = Cluster(make_settings(Limits(tracked_tasks=100)))
+    for number in range(250):
+        cluster.publish(str(number))
+    assert len(cluster.tracker.tasks.runs) <= 100
+    assert cluster.tracker.tasks.runs.evicted["limit"] == 250 - len(cluster.tracker.tasks.runs)
+    cluster.now += 8 * 86400
+    cluster.tracker.tick(cluster.now)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_what_exceeds_a_cap_is_folded_and_counted() -> None:
+    """Names, queues and pairs beyond their caps go to __other__."""
+    cluster = Cluster(make_settings(Limits(task_names=2, queues=2, task_pairs=3)))
+    for number in range(5):
+        cluster.run(str(number), name=f"name-{number}", queue=f"queue-{number}")
+    folded = cluster.tracker.pairs.folded
+    assert folded["name"] > 0
+    assert folded["queue_name"] > 0
+    assert cluster.pair("__other__", "__other__").succeeded == 3
+    assert len(cluster.tracker.pairs) <= 4
+
+
+def test_retry_exceptions_are_counted_on_request() -> None:
+    """Off by default, since a retry is no failure."""
+    for wanted in (False, True):
+        cluster = Cluster(make_settings(count_retry_exceptions=wanted))
+        cluster.publish("a")
+        cluster.receive("a")
+        cluster.start("a")
+        cluster.end("a", "retried", exception="Retry(ValueError('x'))")
+        assert cluster.pair().exceptions == ({"Retry": 1} if wanted else {})
