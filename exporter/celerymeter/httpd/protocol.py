@@ -1,0 +1,118 @@
+"""HTTP/1.1 as values: bytes to a request, a response to bytes. Requests with a body end their connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+TEXT = "text/plain; charset=utf-8"
+
+
+class Malformed(ValueError):
+    """The head is no request that we answer; ``status`` says how to refuse it."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status.phrase)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The head of a request; header names in lower case, repeated headers joined by commas."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    version: str = "HTTP/1.1"
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection may carry another request."""
+        options = _tokens(self.headers.get("connection", ""))
+        has_body = self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
+        wanted = "keep-alive" in options if self.version == "HTTP/1.0" else "close" not in options
+        return wanted and not has_body
+
+    @property
+    def takes_gzip(self) -> bool:
+        """Whether the answer may be compressed (RFC 9110: an explicit ``q=0`` refuses, ``*`` means any other)."""
+        weights = dict(map(_weighted, _tokens(self.headers.get("accept-encoding", ""))))
+        return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer with its whole body."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = TEXT
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def text(status: HTTPStatus, line: str = "", **headers: str) -> Response:
+    """An answer of one line; ``Retry_After`` among the headers becomes ``Retry-After``."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(status, f"{line or status.phrase}\n".encode(), headers=named)
+
+
+def parse_head(head: bytes) -> Request:
+    """The request of everything up to the empty line; raises `Malformed`."""
+    line, *fields = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    words = line.split(" ")
+    if len(words) != 3:
+        raise Malformed(HTTPStatus.BAD_REQUEST)
+    method, target, version = words
+    if version not in {"HTTP/1.1", "HTTP/1.0"}:
+        known = version.startswith("HTTP/")
+        raise Malformed(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED if known else HTTPStatus.BAD_REQUEST)
+    return Request(method, _path(target), _headers(fields), version)
+
+
+def _path(target: str) -> str:
+    try:
+        return target.partition("?")[0] if target.startswith("/") else urlsplit(target).path or "/"
+    except ValueError as error:
+        raise Malformed(HTTPStatus.BAD_REQUEST) from error
+
+
+def _headers(fields: list[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in fields:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip():
+            raise Malformed(HTTPStatus.BAD_REQUEST)
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
+def render(response: Response, *, keep_alive: bool, body: bool = True) -> bytes:
+    """The bytes of an answer; without ``body`` they are the answer to HEAD."""
+    headers = {
+        "Content-Type": response.content_type,
+        "Content-Length": str(len(response.body)),
+        "Date": formatdate(usegmt=True),
+        "Connection": "keep-alive" if keep_alive else "close",
+        "X-Content-Type-Options": "nosniff",
+        **response.headers,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n{lines}\r\n".encode("latin-1")
+    return head + response.body if body else head
+
+
+def _tokens(value: str) -> list[str]:
+    return [token.strip().lower() for token in value.split(",") if token.strip()]
+
+
+def _weighted(token: str) -> tuple[str, float]:
+    name, *parameters = (part.strip() for part in token.split(";"))
+    weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+    try:
+        return name, float(weight)
+    except ValueError:
+        return name, 0.0
