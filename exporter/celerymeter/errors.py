@@ -15,6 +15,8 @@ CelerymeterError
 ├── RequestRefused           a request to the control API that is answered with a problem
 │   └── InvalidToken         no usable token: absent, expired, forged, for someone else … (401, 4401)
 ├── ServerMissing            a server that the demo or the tests start is not installed
+├── StartFailed              a child process did not come up
+├── ProcessEnded             a child process ended that should run on
 └── PortInUse                a port that we were told to listen on is taken
 """
 
@@ -100,6 +102,14 @@ class InvalidToken(RequestRefused):
 
 class ServerMissing(CelerymeterError):
     """A server binary is not on this machine."""
+
+
+class StartFailed(CelerymeterError):
+    """A child process ended while starting, or was not ready in time; the message ends with its last output."""
+
+
+class ProcessEnded(CelerymeterError):
+    """A child process ended that should run on; the message ends with its last output."""
 
 
 class PortInUse(CelerymeterError):

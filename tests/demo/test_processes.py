@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from celerymeter.demo.processes import Process, StartFailed, wait_until
+from celerymeter.demo.processes import Process, wait_until
+from celerymeter.errors import StartFailed
 
 PARENT = """
 import subprocess, sys, time

@@ -8,27 +8,31 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from celerymeter.errors import CelerymeterError
+from celerymeter.errors import StartFailed
 
 P = TypeVar("P", bound="Process")
 STOP_TIMEOUT = 10.0
 
 
-class StartFailed(CelerymeterError):
-    """A child process ended or did not become ready in time; the message ends with its last output."""
-
-
 def free_port() -> int:
     """A TCP port on loopback that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ports."""
+    with ExitStack() as probes:
+        found = []
+        for _ in range(count):
+            probe = probes.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            found.append(int(probe.getsockname()[1]))
+        return found
 
 
 def wait_until(
@@ -89,10 +93,11 @@ class Process:
             )
         self._swept = False
         if ready is not None:
-            self._await(ready, timeout)
+            self.wait_ready(ready, timeout=timeout)
         return self
 
-    def _await(self, ready: Callable[[], object], timeout: float) -> None:
+    def wait_ready(self, ready: Callable[[], object], *, timeout: float = 30.0) -> None:
+        """Wait until ``ready()``; a child that ends first, or that takes longer (s), raises `StartFailed`."""
         deadline = time.monotonic() + timeout
         while not ready():
             if not self.running:
@@ -138,6 +143,11 @@ class Process:
             self._swept = True
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    @property
+    def status(self) -> int | None:
+        """The exit status of a child that has ended: negative is the number of the signal that ended it."""
+        return None if self._popen is None else self._popen.poll()
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the child to end by itself and return its exit status."""

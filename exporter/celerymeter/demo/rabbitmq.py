@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from celerymeter.demo.processes import Process, free_port
+from celerymeter.demo.processes import Process, free_ports
 from celerymeter.demo.servers import find_binary, listens
 
 
@@ -16,7 +16,7 @@ class RabbitMQ(Process):
     def __init__(self, folder: Path) -> None:
         for part in ("mnesia", "log"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        self.port, self.management_port, dist, self._epmd = (free_port() for _ in range(4))
+        self.port, self.management_port, dist, self._epmd = free_ports(4)
         (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nloopback_users = none\n"

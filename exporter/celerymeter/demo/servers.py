@@ -95,10 +95,13 @@ class Redis(Process):
         """The broker URL of database 0."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def ready(self) -> bool:
+        """Whether it listens."""
+        return listens(self.port)
+
     def up(self) -> Redis:
-        """Start and wait until it listens."""
-        self.start(ready=lambda: listens(self.port))
-        return self
+        """Start and wait until it is ready."""
+        return self.start(ready=self.ready)
 
 
 class Prometheus(Process):
@@ -122,10 +125,13 @@ class Prometheus(Process):
         """Base URL."""
         return f"http://127.0.0.1:{self.port}"
 
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return answers(f"{self.url}/-/ready")
+
     def up(self) -> Prometheus:
         """Start and wait until it is ready."""
-        self.start(ready=lambda: answers(f"{self.url}/-/ready"))
-        return self
+        return self.start(ready=self.ready)
 
 
 class Alertmanager(Process):
@@ -149,7 +155,10 @@ class Alertmanager(Process):
         """Base URL."""
         return f"http://127.0.0.1:{self.port}"
 
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return answers(f"{self.url}/-/ready")
+
     def up(self) -> Alertmanager:
         """Start and wait until it is ready."""
-        self.start(ready=lambda: answers(f"{self.url}/-/ready"))
-        return self
+        return self.start(ready=self.ready)

@@ -1,0 +1,115 @@
+"""The demo's Celery application, a small shop: quick orders and e-mails, slow videos, reports on a schedule.
+
+The broker comes from Celery's own variables ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND``. How often a task
+goes wrong is an argument, so that the sender decides how healthy the shop is.
+"""
+
+# mypy: disallow-untyped-decorators=False
+# (Celery ships no types)
+
+from __future__ import annotations
+
+import random
+import time
+
+from celery import Celery, Task
+
+import celerymeter.stamp
+
+
+class PaymentDeclined(Exception):
+    """The bank said no: a failure of the business kind."""
+
+
+class GatewayTimeout(Exception):
+    """The payment gateway did not answer: worth a retry."""
+
+
+class TemplateMissing(Exception):
+    """An e-mail that cannot be written."""
+
+
+QUEUES = ("orders", "emails", "media", "reports")
+
+app = Celery("shop")
+app.conf.update(
+    task_default_queue="orders",
+    task_routes={f"{name}.*": {"queue": name} for name in QUEUES},
+    task_send_sent_event=True,
+    worker_send_task_events=True,
+    worker_prefetch_multiplier=1,
+    result_expires=600,
+    broker_connection_retry_on_startup=True,
+    beat_schedule={
+        "refresh the sales figures": {"task": "reports.refresh_sales", "schedule": 10.0},
+        "send what is left in the outbox": {"task": "emails.flush_outbox", "schedule": 30.0},
+    },
+)
+celerymeter.stamp.install()
+
+
+def work(mean: float) -> None:
+    """Take about ``mean`` seconds, rarely three times that."""
+    time.sleep(min(random.lognormvariate(0.0, 0.35), 3.0) * mean)
+
+
+def chance(ratio: float) -> bool:
+    """True this often."""
+    return random.random() < ratio
+
+
+@app.task(name="orders.place")
+def place_order(order: int) -> int:
+    """Quick and reliable."""
+    work(0.04)
+    return order
+
+
+@app.task(name="orders.charge_card", bind=True, max_retries=3)
+def charge_card(self: Task, order: int, declined: float = 0.01, timeouts: float = 0.05) -> str:
+    """Fails when the card is declined; is tried again, up to three times, when the gateway does not answer."""
+    work(0.1)
+    if chance(timeouts):
+        raise self.retry(exc=GatewayTimeout("no answer from the gateway"), countdown=random.uniform(0.5, 2.0))
+    if chance(declined):
+        raise PaymentDeclined(f"order {order}")
+    return "paid"
+
+
+@app.task(name="emails.send_receipt")
+def send_receipt(order: int, broken: float = 0.005) -> None:
+    """Quick, rarely without a template."""
+    work(0.06)
+    if chance(broken):
+        raise TemplateMissing(f"receipt {order}")
+
+
+@app.task(name="emails.send_reminder")
+def send_reminder(order: int) -> int:
+    """Sent with an ETA, so that it waits in a worker."""
+    work(0.05)
+    return order
+
+
+@app.task(name="emails.flush_outbox")
+def flush_outbox() -> None:
+    """Scheduled."""
+    work(0.2)
+
+
+@app.task(name="media.render_video")
+def render_video(seconds: float = 3.0) -> None:
+    """Slow: what a long queue is made of."""
+    work(seconds)
+
+
+@app.task(name="reports.refresh_sales")
+def refresh_sales() -> None:
+    """Scheduled."""
+    work(0.4)
+
+
+@app.task(name="exports.push_to_warehouse")
+def push_to_warehouse(order: int) -> int:
+    """Goes to a queue that no worker of the demo consumes."""
+    return order

@@ -1,0 +1,103 @@
+"""Composition root of the demo: names the parts, shows the live line, ends them all."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from celerymeter.demo import parts
+from celerymeter.demo.guide import guide
+from celerymeter.demo.screen import Screen
+from celerymeter.demo.servers import answers
+from celerymeter.demo.settings import DemoSettings
+from celerymeter.demo.show import show
+from celerymeter.demo.sink import Sink
+from celerymeter.demo.site import Site, env_values, write_env
+from celerymeter.demo.stack import Part, Stack
+from celerymeter.demo.watch import Watch
+from celerymeter.errors import SettingsError
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(settings: DemoSettings, *, screen: Screen | None = None) -> int:
+    """Run the demo until its time is over or a signal ends it; raises what keeps it from running."""
+    screen = screen or Screen()
+    with suppress(KeyboardInterrupt), ExitStack() as cleanup:
+        cleanup.enter_context(_signals_interrupt())
+        folder = settings.folder.absolute()
+        cleanup.enter_context(_only_one_in(folder))
+        site = Site(_emptied(folder / "run"), settings.ports.settled())
+        sink = cleanup.enter_context(Sink(site.ports.sink))
+        watch = cleanup.enter_context(Watch(site))
+        stages = _stages(site, watch, sink=sink, load=settings.load)
+        screen.say(f"Starting; logs are in {site.folder}")
+        stack = cleanup.enter_context(Stack(screen.say))
+        cleanup.callback(_ignore_signals)
+        for stage in stages:
+            stack.start(*stage)
+        values = env_values(site)
+        write_env(folder / "env", values)
+        cleanup.callback((folder / "env").unlink, missing_ok=True)
+        screen.say(guide(values, env=folder / "env", victim=stages[1][-1].process))
+        show(screen, stack, watch, sink, duration=settings.duration)
+    screen.say("The demo has stopped.")
+    return 0
+
+
+def _stages(site: Site, watch: Watch, *, sink: Sink, load: str) -> list[list[Part]]:
+    """What is started together, stage by stage: the exporter before the workers, so that it misses nothing."""
+    redis, exporter = parts.redis(site), parts.exporter(site)
+    prometheus, alertmanager = parts.prometheus(site), parts.alertmanager(site, sink_url=sink.url)
+    slow, quick = parts.workers(site)
+    workload = parts.workload(site, load)
+    return [
+        [Part(redis, redis.ready, site.broker_url)],
+        [
+            Part(exporter, lambda: answers(f"{site.exporter_url}/-/ready"), f"{site.exporter_url}/metrics"),
+            Part(alertmanager, alertmanager.ready, site.alertmanager_url),
+            Part(prometheus, prometheus.ready, site.prometheus_url),
+            Part(slow, lambda: watch.workers_up() >= 1, "queues media, reports; scheduler", mortal=True),
+            Part(quick, lambda: watch.workers_up() >= 2, "queues orders, emails", mortal=True),
+        ],
+        [Part(workload, lambda: watch.scraped() and watch.alerting(), f"{load} load")],
+    ]
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM and a closed terminal end us as ^C does."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    """While the children are being stopped, which takes some seconds, a second ^C must not leave them behind."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _only_one_in(folder: Path) -> Iterator[None]:
+    """Two demos in one folder would delete each other's files: the second raises `SettingsError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"a demo runs in {folder} already: stop it, or start this one elsewhere") from None
+        yield
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

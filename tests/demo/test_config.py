@@ -1,0 +1,61 @@
+"""The shipped configurations on the demo's ports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from celerymeter.demo.config import Yaml, alertmanager_config, prometheus_config
+from celerymeter.demo.ports import Ports
+
+PORTS = Ports(exporter=1, prometheus=2, alertmanager=3, control_metrics=4)
+
+
+def test_targets_move_and_rules_are_found() -> None:
+    """Known ports become the demo's, other targets stay; rule files are named from the root."""
+    shipped: dict[str, Yaml] = {
+        "global": {"scrape_interval": "15s", "external_labels": {"site": "x"}},
+        "rule_files": ["rules/*.yml"],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": ["localhost:9093"]}]}]},
+        "scrape_configs": [
+            {"job_name": "celery", "static_configs": [{"targets": ["localhost:9808"], "labels": {"cluster": "main"}}]},
+            {"job_name": "node", "static_configs": [{"targets": ["db:9100"]}]},
+        ],
+    }
+    assert prometheus_config(shipped, folder=Path("/shipped"), ports=PORTS) == {
+        "global": {
+            "scrape_interval": "5s",
+            "scrape_timeout": "5s",
+            "evaluation_interval": "5s",
+            "external_labels": {"site": "x"},
+        },
+        "rule_files": ["/shipped/rules/*.yml"],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": ["127.0.0.1:3"]}]}]},
+        "scrape_configs": [
+            {"job_name": "celery", "static_configs": [{"targets": ["127.0.0.1:1"], "labels": {"cluster": "main"}}]},
+            {"job_name": "node", "static_configs": [{"targets": ["db:9100"]}]},
+        ],
+    }
+
+
+def test_routing_stays_and_receivers_need_no_secret() -> None:
+    """Routes, inhibition and templates are the shipped ones; every receiver is a webhook of ours."""
+    route: Yaml = {"receiver": "chat", "routes": [{"receiver": "pager"}]}
+    shipped: dict[str, Yaml] = {
+        "global": {"smtp_auth_password_file": "/run/secrets/smtp"},
+        "templates": ["templates/*.tmpl"],
+        "route": route,
+        "inhibit_rules": [],
+        "receivers": [{"name": "chat", "slack_configs": []}, {"name": "pager", "email_configs": []}],
+    }
+    adapted = alertmanager_config(
+        shipped, folder=Path("/shipped"), receiver=lambda name: [{"url": f"http://sink/{name}"}]
+    )
+    assert adapted == {
+        "templates": ["/shipped/templates/*.tmpl"],
+        "route": route,
+        "inhibit_rules": [],
+        "receivers": [
+            {"name": "chat", "webhook_configs": [{"url": "http://sink/chat"}]},
+            {"name": "pager", "webhook_configs": [{"url": "http://sink/pager"}]},
+        ],
+    }

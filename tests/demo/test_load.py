@@ -1,0 +1,54 @@
+"""What the demo sends, and when."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from celerymeter.demo.app import QUEUES, app
+from celerymeter.demo.load import LOADS, TIDE, Flow, arrivals, tide
+
+
+def sent(flows: tuple[Flow, ...], *, seconds: float) -> list[tuple[float, Flow]]:
+    """What is sent in so many seconds."""
+    return list(itertools.takewhile(lambda due: due[0] < seconds, arrivals(flows, random.Random(1))))
+
+
+def test_arrivals_come_in_order_at_the_average_rate() -> None:
+    """Over whole tides each flow is sent as often as its rate says."""
+    due = sent((Flow("a.x", 3.0), Flow("b.y", 0.5)), seconds=10 * TIDE)
+    moments = [moment for moment, _ in due]
+    assert moments == sorted(moments)
+    assert sum(flow.task == "a.x" for _, flow in due) == pytest.approx(3600, rel=0.1)
+    assert sum(flow.task == "b.y" for _, flow in due) == pytest.approx(600, rel=0.2)
+
+
+def test_the_tide_doubles_and_halves_but_never_stops() -> None:
+    """Traffic varies between half and one and a half times the average."""
+    heights = [tide(moment) for moment in range(int(TIDE))]
+    assert min(heights) == pytest.approx(0.5)
+    assert max(heights) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_every_task_that_is_sent_exists(load: str) -> None:
+    """The application knows each flow's task."""
+    assert {flow.task for flow in LOADS[load]} <= set(app.tasks)
+
+
+@pytest.mark.parametrize("load", ["light", "busy"])
+def test_a_healthy_load_stays_below_what_its_workers_can_do(load: str) -> None:
+    """At high tide the slow queue keeps its two slots less than full, so that no backlog grows."""
+    slow = [flow for flow in LOADS[load] if flow.queue_name == "media"]
+    assert sum(flow.rate * flow.arguments["seconds"] for flow in slow) < 2 / 1.5
+    assert {flow.queue_name for flow in LOADS[load]} <= set(QUEUES)
+
+
+def test_the_faulty_load_fills_queues_up_to_a_cap() -> None:
+    """More slow work than slots, and a queue without consumers; both stop growing."""
+    faulty = {flow.queue_name: flow for flow in LOADS["faulty"]}
+    assert faulty["media"].rate * faulty["media"].arguments["seconds"] > 2
+    assert set(faulty) - set(QUEUES) == {"exports"}
+    assert all(flow.cap <= 400 for flow in faulty.values())

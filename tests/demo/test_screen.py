@@ -1,0 +1,92 @@
+"""The live line."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from celerymeter.demo.figures import Figures, History, read_page
+from celerymeter.demo.screen import Screen, live_line, sparkline
+
+PAGE = """
+# TYPE celery_task_succeeded counter
+celery_task_succeeded_total{name="a",queue_name="q"} 90
+# TYPE celery_task_failed counter
+celery_task_failed_total{name="a",queue_name="q"} 10
+# TYPE celery_queue_length gauge
+celery_queue_length{queue_name="q"} 7
+# TYPE celery_worker_up gauge
+celery_worker_up{hostname="celery@one"} 1
+celery_worker_up{hostname="celery@two"} 0
+# TYPE celerymeter_broker_up gauge
+celerymeter_broker_up 1
+"""
+
+
+def reading(time: float, *, ended: float = 0.0, failed: float = 0.0, length: float = 0.0) -> Figures:
+    """One reading of a small cluster."""
+    return Figures(time, ended, failed, {"orders": length}, up=2, workers=2, broker_up=True)
+
+
+def history(*readings: Figures) -> History:
+    """These readings, remembered."""
+    remembered = History()
+    for figures in readings:
+        remembered.add(figures)
+    return remembered
+
+
+def test_a_page_is_read() -> None:
+    """Totals are summed over series, workers counted."""
+    assert read_page(PAGE, time=5.0) == Figures(5.0, 100, 10, {"q": 7}, up=1, workers=2, broker_up=True)
+
+
+def test_rates_are_differences_and_an_exporter_restart_begins_anew() -> None:
+    """A total that falls is no negative rate."""
+    remembered = history(reading(0, ended=10), reading(2, ended=30), reading(3, ended=34))
+    assert remembered.rates() == [10, 4]
+    remembered.add(reading(4, ended=2))
+    assert remembered.rates() == []
+
+
+def test_the_failed_share_is_of_what_ended_and_unknown_when_nothing_did() -> None:
+    """No made-up 0."""
+    assert history(reading(0, ended=5, failed=5), reading(1, ended=25, failed=6)).failed_share() == pytest.approx(0.05)
+    assert history(reading(0), reading(1)).failed_share() is None
+
+
+def test_a_sparkline_shows_the_last_values_against_the_highest() -> None:
+    """Old values leave on the left."""
+    assert sparkline([9, 0, 4, 8], width=3) == "▁▅█"
+    assert sparkline([1], width=3, top=7) == "  ▂"
+    assert sparkline([0, 0], width=2) == "▁▁"
+
+
+def test_the_line_fits_the_terminal_and_tells_the_most_important_first() -> None:
+    """Queues are left out before throughput, workers and alerts."""
+    remembered = history(reading(0), reading(1, ended=12, length=3))
+    whole = live_line(remembered, ("CeleryQueueBacklog",), elapsed=61, width=200, colour=False)
+    assert whole.startswith("1:01   12.0 tasks/s")
+    assert "workers 2/2  firing: CeleryQueueBacklog  orders 3 " in whole
+    narrow = live_line(remembered, ("CeleryQueueBacklog",), elapsed=61, width=80, colour=False)
+    assert len(narrow) <= 80
+    assert "orders" not in narrow
+
+
+def test_colours_take_no_room() -> None:
+    """The same parts are shown with and without colours."""
+    remembered = history(reading(0), reading(1, ended=12, length=3))
+    plain = live_line(remembered, (), elapsed=0, width=100, colour=False)
+    coloured = live_line(remembered, (), elapsed=0, width=100, colour=True)
+    assert len(coloured) > len(plain)
+    assert ("orders" in coloured) == ("orders" in plain)
+
+
+def test_without_a_terminal_every_line_stays() -> None:
+    """No escape sequences in a log."""
+    out = io.StringIO()
+    screen = Screen(out)
+    screen.show("one")
+    screen.say("two")
+    assert out.getvalue() == "one\ntwo\n"

@@ -1,0 +1,87 @@
+"""Children that belong together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.stack import AWAY, Part, Stack
+from celerymeter.errors import ProcessEnded
+
+SLEEP = "import time; print('awake', flush=True); time.sleep(60)"
+FALL = "raise SystemExit('out of luck')"
+
+
+@dataclass
+class Clock:
+    """A clock that a test turns."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def part(folder: Path, name: str, code: str = SLEEP, *, mortal: bool = False) -> Part:
+    """A Python child, ready when it has said something."""
+    process = Process(name, [sys.executable, "-c", code], log=folder / f"{name}.log")
+    return Part(process, process.tail, "here", mortal=mortal)
+
+
+def kill(process: Process) -> None:
+    """End a child the hard way."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+
+
+def test_children_are_announced_when_ready_and_gone_afterwards(tmp_path: Path) -> None:
+    """Two children come up together and end with the block."""
+    said: list[str] = []
+    first, second = part(tmp_path, "first"), part(tmp_path, "second")
+    with Stack(said.append) as stack:
+        stack.start(first, second)
+        assert [line.split() for line in said] == [["first", "here"], ["second", "here"]]
+        stack.check()
+    assert not first.process.running
+    assert not second.process.running
+
+
+def test_a_child_that_ended_is_named_with_its_last_words(tmp_path: Path) -> None:
+    """The error tells who, how, where the log is and what it says."""
+    with Stack(lambda _: None) as stack:
+        child = part(tmp_path, "exporter")
+        stack.start(child)
+        kill(child.process)
+        with pytest.raises(ProcessEnded, match=r"exporter ended \(by SIGKILL\); the end of .*exporter\.log:\nawake"):
+            stack.check()
+
+
+def test_a_child_that_ends_while_another_starts_is_named_at_once(tmp_path: Path) -> None:
+    """Nobody waits for the time-out of the one that waits for it."""
+    waiting = Part(part(tmp_path, "waiting").process, lambda: False, "nowhere")
+    with Stack(lambda _: None) as stack, pytest.raises(ProcessEnded, match="out of luck"):
+        stack.start(part(tmp_path, "fallen", FALL), waiting)
+
+
+def test_a_worker_that_was_killed_comes_back_later(tmp_path: Path) -> None:
+    """Its death is told once; it is started again when its alert has had time to fire."""
+    said: list[str] = []
+    clock = Clock()
+    with Stack(said.append, clock=clock) as stack:
+        worker = part(tmp_path, "worker", mortal=True)
+        stack.start(worker)
+        kill(worker.process)
+        for clock.now in (0.0, AWAY / 2):
+            stack.check()
+        assert not worker.process.running
+        assert said[1:] == ["worker ended (by SIGKILL); it comes back in 3 minutes"]
+        clock.now = AWAY + 1
+        stack.check()
+        wait_until(lambda: worker.process.running)
+        assert said[-1] == "worker is started again"
