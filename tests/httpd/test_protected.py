@@ -10,6 +10,7 @@ import bcrypt
 import pytest
 import requests
 
+from celerymeter.demo.processes import wait_until
 from celerymeter.httpd import WebConfig, load_web_config, server
 from celerymeter.httpd.auth import REMEMBERED, BasicAuth
 from celerymeter.httpd.tls import TlsConfig
@@ -93,6 +94,26 @@ def test_tls(serve: Serve, authority: Authority) -> None:
     with pytest.raises(requests.ConnectionError):
         requests.get(site.url.replace("https", "http"), timeout=10)
     assert requests.get(f"{site.url}/-/ready", verify=str(authority.ca), timeout=10).status_code == 200
+
+
+def test_one_tls_connection_carries_many_requests(serve: Serve, authority: Authority) -> None:
+    """A scraper keeps its connection, also for a page larger than any buffer."""
+    site = serve(web_config=WebConfig(tls=TlsConfig(*authority.issue("kept"))))
+    with requests.Session() as session:
+        for size in (*[1] * 50, 5_000_000, 100_000, 1):
+            site.page = lambda: b"x" * size  # noqa: B023 - called before the next round
+            plain = {"Accept-Encoding": "identity"}
+            answer = session.get(f"{site.url}/metrics", headers=plain, verify=str(authority.ca), timeout=10)
+            assert len(answer.content) == size
+        assert len(site.server._connections) == 1
+
+
+def test_tls_connections_that_end_leave_nothing(serve: Serve, authority: Authority) -> None:
+    """A client that leaves as soon as it has its page holds no place on the server."""
+    site = serve(web_config=WebConfig(tls=TlsConfig(*authority.issue("left"))))
+    for _ in range(10):
+        assert requests.get(f"{site.url}/-/ready", verify=str(authority.ca), timeout=10).status_code == 200
+    wait_until(lambda: not site.server._connections, timeout=5, what="all connections are gone")
 
 
 def test_client_certificates(serve: Serve, authority: Authority, tmp_path: Path) -> None:

@@ -30,13 +30,14 @@ class Connection:
         self._answer = answer
         self._idle = True
         self._finishing = False
-        writer.transport.set_write_buffer_limits(high=0)
+        # `drain` returns when all is sent. Not 0: asyncio's TLS transport stops for good at an empty buffer then.
+        writer.transport.set_write_buffer_limits(high=1, low=0)
 
     async def run(self) -> None:
         """Serve until the end of the connection."""
         timeout = FIRST_TIMEOUT
         with suppress(asyncio.TimeoutError, OSError, asyncio.IncompleteReadError):
-            while await self._one(timeout):
+            while not self._finishing and await self._one(timeout):
                 timeout = IDLE_TIMEOUT
         self._writer.close()
 

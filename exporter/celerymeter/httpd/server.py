@@ -34,7 +34,8 @@ class MetricsServer:
     """Serves ``/metrics``, ``/-/healthy``, ``/-/ready`` and ``/`` from `start` to `stop`.
 
     ``page`` is called in threads of its own, several at once; ``healthy`` and ``ready`` return at once: ``None``, or
-    the reason that goes with a 503. ``option`` is the setting that errors name.
+    the reason that goes with a 503. ``option`` is the setting that errors name. ``sock`` is one that listens already,
+    instead of ``listen``: a parent may have bound it before it forked.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class MetricsServer:
         ready: Callable[[], str | None],
         web_config: WebConfig | None = None,
         option: str = "--listen",
+        sock: socket.socket | None = None,
     ) -> None:
         config = web_config or WebConfig()
         self._listen = listen
         self._option = option
+        self._sock = sock
         self._certificates = Certificates(config.tls) if config.tls else None
         self._application = Application(
             Pages(page, healthy, ready),
@@ -83,7 +86,7 @@ class MetricsServer:
 
     def start(self) -> None:
         """Listen; raises `PortInUse` or `SettingsError`."""
-        sock = bind(self._listen, option=self._option)
+        sock = self._sock or bind(self._listen, option=self._option)
         host, port, *_ = sock.getsockname()
         self._address = (host, port)
         started = threading.Event()
