@@ -56,7 +56,9 @@ def read_secret_files(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    return ((name, f"{name}_file") for name in list(values) if f"{name}_file" in values)
+    """Settings in both forms; a file that may be repeated (a tuple) is its command's own business."""
+    files = ((name, f"{name}_file") for name in list(values))
+    return (pair for pair in files if not isinstance(values.get(pair[1], ()), tuple))
 
 
 def _strength(ctx: click.Context, name: str) -> int:

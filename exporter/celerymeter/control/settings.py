@@ -12,6 +12,7 @@ from celerymeter.settings import BrokerSettings
 Network = IPv4Network | IPv6Network
 
 MIN_SECRET_BYTES = 32
+MIN_WEBHOOK_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,5 +67,5 @@ class ControlSettings:
     feed_interval: float = 5.0
     feed_max_clients: int = 200
     revoke_hold: float = 86400.0
-    language: str = "en"
+    lang: str = "en"
     limits: RequestLimits = RequestLimits()

@@ -116,8 +116,8 @@ def area(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings
                 status=judge(parts),
                 timestamp=utc(state.at),
                 components={part.name: _component(part) for part in parts},
-                queues=[_queue(queue) for queue in state.queues],
-                alerts=None if state.firing is None else [_alert(alert) for alert in state.firing],
+                queues=[show_queue(queue) for queue in state.queues],
+                alerts=None if state.firing is None else [show_alert(alert) for alert in state.firing],
                 configuration=_configuration(settings),
             )
         )
@@ -129,7 +129,8 @@ def _component(part: Component) -> ComponentReply:
     return ComponentReply(status=part.condition, detail=part.detail)
 
 
-def _queue(queue: QueueFigure) -> QueueReply:
+def show_queue(queue: QueueFigure) -> QueueReply:
+    """A queue as JSON."""
     return QueueReply(
         name=queue.name,
         length=queue.length,
@@ -139,7 +140,8 @@ def _queue(queue: QueueFigure) -> QueueReply:
     )
 
 
-def _alert(alert: FiringAlert) -> AlertReply:
+def show_alert(alert: FiringAlert) -> AlertReply:
+    """An alert as JSON."""
     return AlertReply(name=alert.name, severity=alert.severity, message=alert.message, timestamp=utc(alert.since))
 
 
@@ -174,7 +176,7 @@ def _configuration(settings: ControlSettings) -> dict[str, str | bool | float | 
         "revoke_hold_seconds": settings.revoke_hold,
         "jwt_issuer": settings.jwt.issuer,
         "jwt_audience": settings.jwt.audience,
-        "language": settings.language,
+        "lang": settings.lang,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from secrets import token_bytes
+from secrets import token_hex
 
 from celerymeter.control.store import Store, write_secret_once
 from celerymeter.errors import SettingsError, StateError
@@ -15,11 +15,13 @@ KEY_BYTES = 32
 def audit_key(store: Store, given: bytes | None) -> bytes:
     """The key of the chain: the given one, or one that is made in the state directory at the first start."""
     if given is not None:
+        if len(given) < KEY_BYTES:
+            raise SettingsError(f"--audit-key-file: a key of at least {KEY_BYTES} bytes is needed")
         return given
     path = store.folder / KEY_FILE
     if not path.exists() and _has_rows(store):
         raise SettingsError(f"{path} is gone, and the audit trail cannot go on without it: restore it")
-    return write_secret_once(path, token_bytes(KEY_BYTES))
+    return write_secret_once(path, token_hex(KEY_BYTES).encode())
 
 
 def kept_key(folder: Path) -> bytes:

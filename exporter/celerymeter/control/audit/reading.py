@@ -49,6 +49,9 @@ class Filter:
         return " AND ".join(asked) or "1", list(asked.values())
 
 
+ALL = Filter()
+
+
 def page(store: Store, which: Filter, limit: int) -> list[Row]:
     """At most ``limit`` rows, the newest first."""
     where, parameters = which.clause()
@@ -56,15 +59,20 @@ def page(store: Store, which: Filter, limit: int) -> list[Row]:
     return [from_db(row) for row in found]
 
 
-def everything(folder: Path) -> Iterator[Row]:
-    """All rows of a state directory in order, without writing to it; raises `SettingsError` when it holds no trail."""
+def everything(folder: Path, which: Filter = ALL, *, last: int = -1) -> Iterator[Row]:
+    """The rows of a state directory in order (the ``last`` so many), without writing to it.
+
+    Raises `SettingsError` when there is no trail.
+    """
     path = folder / DATABASE
     if not path.exists():
         raise SettingsError(f"--state-dir {folder}: holds no {DATABASE}")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
-            for row in connection.execute(f"{_SELECT} ORDER BY row"):
+            where, parameters = which.clause()
+            chosen = f"SELECT row FROM audit WHERE {where} ORDER BY row DESC LIMIT ?"  # noqa: S608 - our own words
+            for row in connection.execute(f"{_SELECT} WHERE row IN ({chosen}) ORDER BY row", [*parameters, last]):
                 yield from_db(row)
     except sqlite3.Error as error:
         raise StateError(f"the audit trail cannot be read: {error}") from error

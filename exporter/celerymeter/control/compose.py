@@ -1,0 +1,74 @@
+"""The composition root: the concrete parts of a control API that serves."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from celerymeter.control.audit.keeper import AuditKeeper
+from celerymeter.control.audit.key import audit_key
+from celerymeter.control.audit.record import open_trail
+from celerymeter.control.audit.trail import AuditTrail
+from celerymeter.control.auth import Authenticator
+from celerymeter.control.health import Component, SystemState
+from celerymeter.control.instances import Instance
+from celerymeter.control.keys import Keyring
+from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.services import Services
+from celerymeter.control.settings import ControlSettings
+from celerymeter.control.store import Store
+from celerymeter.httpd import MetricsServer
+
+
+def check(settings: ControlSettings, state_dir: Path) -> None:
+    """Find out before anything starts whether the keys and the state directory are usable; raises `SettingsError`.
+
+    Nothing stays open: what SQLite and locks hold must not cross a fork.
+    """
+    Keyring(settings.jwt)
+    with open_trail(state_dir, settings.audit_key):
+        pass
+
+
+def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.socket) -> Services:
+    """All parts, in the process that will serve. Starts nothing.
+
+    ``background`` is stopped from its end, so what keeps sockets open stands last and what keeps records first.
+    """
+    metrics = ControlMetrics()
+    store = Store(state_dir)
+    trail = AuditTrail(store, instance=Instance(state_dir), key=audit_key(store, settings.audit_key))
+    keeper = AuditKeeper(trail, retention=settings.audit_retention)
+    auth = Authenticator(
+        Keyring(settings.jwt),
+        webhook_token=settings.webhook_token,
+        failures_per_minute=settings.limits.auth_failures_per_minute,
+        metrics=metrics,
+        watcher=keeper,
+    )
+    own_metrics = MetricsServer(
+        settings.metrics_listen,
+        page=lambda: generate_latest(metrics.registry),
+        healthy=lambda: None,
+        ready=lambda: None,
+        sock=metrics_socket,
+    )
+    return Services(
+        auth=auth,
+        system=Unwatched(),
+        metrics=metrics,
+        store=store,
+        audit=trail,
+        keeper=keeper,
+        background=(keeper, own_metrics),
+    )
+
+
+class Unwatched:
+    """A `SystemSource` for when nobody looks."""
+
+    def state(self) -> SystemState:
+        """All unknown."""
+        return SystemState(at=0.0, components=(Component("broker", "unknown"), Component("prometheus", "unknown")))

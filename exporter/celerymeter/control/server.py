@@ -1,0 +1,137 @@
+"""Serving: two sockets bound first, then gunicorn with one worker process of many threads."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from celerymeter.control.app import create_app
+from celerymeter.control.compose import build, check
+from celerymeter.control.services import Background, Services
+from celerymeter.control.settings import ControlSettings
+from celerymeter.control.worker import ControlArbiter, ControlWorker, PlainLog
+from celerymeter.httpd.listener import bind
+
+log = logging.getLogger(__name__)
+
+SPARE_THREADS = 32
+"""Threads beside those that the feed's clients occupy, for all other requests."""
+GRACE = 4
+"""Seconds that requests under way have when the program is told to end; after them the worker is killed."""
+
+
+def run(settings: ControlSettings) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit status; raises `SettingsError` or `PortInUse` at once."""
+    with state_folder(settings) as folder:
+        check(settings, folder)
+        api = bind(settings.listen, option="--listen")
+        metrics = bind(settings.metrics_listen, option="--metrics-listen")
+        log.info(
+            "listening on %s, metrics on %s",
+            url_of(api) + settings.base_path,
+            url_of(metrics) + "/metrics",
+            extra={"address": address_of(api), "metrics_address": address_of(metrics)},
+        )
+        server = ControlServer(settings, folder, api=api, metrics=metrics)
+        try:
+            ControlArbiter(server).run()
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+@contextmanager
+def state_folder(settings: ControlSettings) -> Iterator[Path]:
+    """The state directory, or a temporary one that goes with the program."""
+    if settings.state_dir is not None:
+        yield settings.state_dir
+        return
+    folder = Path(mkdtemp(prefix="celerymeter-"))
+    try:
+        yield folder
+    finally:
+        rmtree(folder, ignore_errors=True)
+
+
+class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """What gunicorn serves. Its parts are built after the fork, in `load`, and are started once the worker is ready."""
+
+    def __init__(self, settings: ControlSettings, folder: Path, *, api: socket.socket, metrics: socket.socket) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._api = api
+        self._metrics = metrics
+        self._services: Services | None = None
+        self._stopping = threading.Lock()
+        super().__init__()
+
+    def load_config(self) -> None:
+        """gunicorn's settings. No control socket: a second way in that no token guards."""
+        threads = self._settings.feed_max_clients + SPARE_THREADS
+        chosen = {
+            "bind": f"fd://{self._api.detach()}",
+            "worker_class": ControlWorker,
+            "workers": 1,
+            "threads": threads,
+            "worker_connections": 2 * threads,
+            "graceful_timeout": GRACE,
+            "keepalive": 5,
+            "timeout": 60,
+            "control_socket_disable": True,
+            "forwarded_allow_ips": "",
+            "logger_class": PlainLog,
+            "loglevel": "warning",
+            "proc_name": "celerymeter-control",
+            "post_worker_init": lambda _: self.start(),
+        }
+        for name, value in chosen.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """The application; called in the worker."""
+        self._services = build(self._settings, self._folder, self._metrics)
+        return create_app(self._settings, self._services)
+
+    def start(self) -> None:
+        """Start the background."""
+        for part in self._services.background if self._services else ():
+            part.start()
+
+    def begin_stop(self) -> None:
+        """Begin to stop the background, and return at once."""
+        threading.Thread(target=self.stop, name="stop").start()
+
+    def stop(self) -> None:
+        """Stop the background from its end; a second call waits for the first."""
+        with self._stopping:
+            services, self._services = self._services, None
+            for part in reversed(services.background) if services else ():
+                _stop(part)
+
+
+def _stop(part: Background) -> None:
+    """One that fails must not keep the others from being stopped."""
+    try:
+        part.stop()
+    except Exception:
+        log.exception("could not be stopped: %s", type(part).__name__)
+
+
+def address_of(sock: socket.socket) -> str:
+    """``host:port`` as a setting spells it."""
+    host, port, *_ = sock.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def url_of(sock: socket.socket) -> str:
+    """The URL of a socket."""
+    return f"http://{address_of(sock)}"
