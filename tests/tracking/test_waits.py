@@ -100,7 +100,7 @@ def test_a_clock_that_was_stepped_is_believed_within_twenty_seconds() -> None:
     cluster.heartbeat()
     cluster.skew["one"] = -HOUR
     cluster.pass_time(21, beating=(WORKER,))
-    assert cluster.tracker.offsets.get(WORKER) == pytest.approx(HOUR)
+    assert cluster.tracker.workers.offset_of(WORKER) == pytest.approx(HOUR)
 
 
 def test_clocks_of_many_producers_are_bounded() -> None:

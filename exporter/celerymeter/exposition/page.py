@@ -42,7 +42,7 @@ class Page:
         self._exporter(text)
         text.add(self._process())
         page = text.bytes()
-        self._series = sum(1 for line in page.split(b"\n") if line and not line.startswith(b"#"))
+        self._series = page.count(b"\n") - page.count(b"\n# ") - 1
         return page
 
     def _exporter(self, text: Text) -> None:

@@ -93,7 +93,7 @@ class TaskPage:
         text.head(m.TASK_OLDEST_START)
         for pair, tag in zip(pairs, tags, strict=True):
             if (run := next(iter(pair.running), None)) is not None and run.started is not None:
-                offset = self._tracker.offsets.get(run.worker or "") or 0.0
+                offset = self._tracker.workers.offset_of(run.worker or "") or 0.0
                 text.add(f"{m.TASK_OLDEST_START.name}{{{tag}}} {run.started + offset!r}\n")
 
     def _rates(self, text: Text, pairs: list[Pair], now: float) -> None:

@@ -29,7 +29,7 @@ def render(text: Text, tracker: Tracker, now: float) -> None:
     text.values(m.WORKER_PROCESSED, {worker.hostname: worker.processed_total for worker in workers})
     _inspected(text, tracker, now)
     text.values(m.WORKER_LOAD1, {worker.hostname: worker.load1 for worker in workers if worker.up})
-    text.values(m.WORKER_CLOCK_OFFSET, {worker.hostname: tracker.offsets.get(worker.hostname) for worker in workers})
+    text.values(m.WORKER_CLOCK_OFFSET, {worker.hostname: worker.offset for worker in workers})
     text.values(m.WORKER_TASK_EVENTS, {worker.hostname: int(not worker.loss.off) for worker in workers if worker.up})
     text.rows(m.WORKER_INFO, [((worker.hostname, worker.version, worker.pool), 1) for worker in workers])
 

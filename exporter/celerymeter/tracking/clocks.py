@@ -26,19 +26,20 @@ class ClockOffsets:
         self._young: dict[str, _Offset] = {}
         self._old: dict[str, _Offset] = {}
 
-    def observe(self, sender: str, *, timestamp: float, at: float) -> None:
-        """One message of ``sender``, stamped ``timestamp`` by its clock and received ``at`` by ours."""
+    def observe(self, sender: str, *, timestamp: float, at: float) -> float:
+        """One message of ``sender``, stamped ``timestamp`` by its clock and received ``at`` by ours; the new offset."""
         sample = at - timestamp
         known = self._find(sender)
         if known is None:
             self._admit(sender, _Offset(sample, at))
-            return
-        if not 0 <= at - known.since < HALF_WINDOW:
-            stale = not 0 <= at - known.since < 2 * HALF_WINDOW
-            known.previous = sample if stale else known.current
+            return sample
+        age = at - known.since
+        if not 0 <= age < HALF_WINDOW:
+            known.previous = known.current if 0 <= age < 2 * HALF_WINDOW else sample
             known.current, known.since = sample, at
         elif sample < known.current:
             known.current = sample
+        return known.current if known.current < known.previous else known.previous
 
     def get(self, sender: str) -> float | None:
         """Seconds to add to the sender's clock to have ours; ``None`` for a stranger."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from celerymeter.model import OTHER, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
-from celerymeter.tracking.clocks import ClockOffsets
 from celerymeter.tracking.rates import RateWindow
 from celerymeter.tracking.series import Histogram, PairTable
 from celerymeter.tracking.tasks import TaskTracker
@@ -49,8 +47,7 @@ class Tracker:
             solo_grace=settings.solo_grace,
             folded=self.pairs.folded,
         )
-        self.offsets = ClockOffsets(limit=settings.limits.workers)
-        self.waits = Waits(workers=self.offsets, producers=ClockOffsets())
+        self.waits = Waits(self.workers.offset_of)
         self.tasks = TaskTracker(
             self.pairs,
             self.waits,
@@ -109,8 +106,7 @@ class Tracker:
 
     def _sent(self, event: Event, at: float) -> None:
         host = host_of(event.hostname)
-        self.waits.producers.observe(host, timestamp=event.timestamp, at=at)
-        self._observe_lag(event, at, self.waits.producers.get(host))
+        self._observe_lag(event, at, self.waits.producers.observe(host, timestamp=event.timestamp, at=at))
         self.tasks.sent(event, at)
 
     def _received(self, event: Event, at: float) -> None:
@@ -131,20 +127,20 @@ class Tracker:
         worker = self.workers.sight(event.hostname, at)
         if worker is not None:
             worker.loss.heard()
-        self._observe_lag(event, at, self.offsets.get(event.hostname))
+            if worker.offset is not None:
+                self._observe_lag(event, at, worker.offset)
         return worker
 
     def _worker(self, event: Event, at: float) -> None:
-        self.offsets.observe(event.hostname, timestamp=event.timestamp, at=at)
-        self._observe_lag(event, at, self.offsets.get(event.hostname))
-        if self.workers.event(event, at):
+        renewed = self.workers.event(event, at)
+        if (offset := self.workers.offset_of(event.hostname)) is not None:
+            self._observe_lag(event, at, offset)
+        if renewed:
             self.tasks.worker_lost(event.hostname)
 
-    def _observe_lag(self, event: Event, at: float, offset: float | None) -> None:
-        if offset is not None:
-            lag = max(0.0, at - event.timestamp - offset)
-            self.lag.counts[bisect_left(LAG_BUCKETS, lag)] += 1
-            self.lag.sum += lag
+    def _observe_lag(self, event: Event, at: float, offset: float) -> None:
+        lag = at - event.timestamp - offset
+        self.lag.observe(lag if lag > 0.0 else 0.0)
 
     # From the pollers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,13 @@ def host_of(hostname: str) -> str:
 class Waits:
     """Measures waits, and counts by reason those that cannot be measured.
 
-    ``workers`` and ``producers`` are clock offsets: of workers by node name, of producers by machine.
+    ``offset_of`` tells the clock offset of a worker by its node name; those of producers, by machine, are kept here.
     """
 
-    def __init__(self, *, workers: ClockOffsets, producers: ClockOffsets) -> None:
-        self.workers = workers
-        self.producers = producers
+    def __init__(self, offset_of: Callable[[str], float | None]) -> None:
+        self.producers = ClockOffsets()
         self.unmeasured: Counter[str] = Counter()
+        self._offset_of = offset_of
 
     def sent(self, event: Event) -> float | None:
         """When a task was sent, by our clock; ``None`` for a producer whose clock is not known."""
@@ -42,7 +43,7 @@ class Waits:
         if run.sent is None:
             self.unmeasured["not_sent"] += 1
             return
-        offset = self.workers.get(event.hostname)
+        offset = self._offset_of(event.hostname)
         if offset is None:
             self.unmeasured["clock_offset"] += 1
             return

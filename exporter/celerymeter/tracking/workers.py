@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from celerymeter.model import Event, WorkersSnapshot, WorkerState
+from celerymeter.tracking.clocks import ClockOffsets
 from celerymeter.tracking.loss import LossMeter
 
 MISSED_HEARTBEATS = 3
@@ -30,6 +31,7 @@ class Worker:
         "load1",
         "loss",
         "offline_at",
+        "offset",
         "pid",
         "processed",
         "processed_total",
@@ -53,6 +55,8 @@ class Worker:
         self.load1: float | None = None
         self.version = ""
         self.offline_at: float | None = None
+        self.offset: float | None = None
+        """Seconds to add to the worker's clock to have ours."""
         self.up = True
         self.down_since: float | None = None
         self.state: WorkerState | None = None
@@ -88,6 +92,7 @@ class WorkerTable:
         self._solo_grace = solo_grace
         self._folded = folded
         self._workers: dict[str, Worker] = {}
+        self._offsets = ClockOffsets(limit=limit)
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
@@ -116,6 +121,7 @@ class WorkerTable:
         worker = self.sight(event.hostname, at)
         if worker is None:
             return False
+        worker.offset = self._offsets.observe(event.hostname, timestamp=event.timestamp, at=at)
         if event.type == "worker-offline":
             worker.offline_at = at
             return False
@@ -156,6 +162,11 @@ class WorkerTable:
             worker.processed_total += max(0, processed - worker.processed)
         worker.processed = processed
         worker.loss.heartbeat(processed=processed, clock=event.clock)
+
+    def offset_of(self, hostname: str) -> float | None:
+        """The clock offset of a worker, from its heartbeats; ``None`` before the first."""
+        worker = self._workers.get(hostname)
+        return None if worker is None else worker.offset
 
     def queues_of(self, hostname: str) -> tuple[str, ...] | None:
         """The queues that a worker consumes, as it last said itself."""
