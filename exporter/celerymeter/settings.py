@@ -38,6 +38,12 @@ class BrokerSettings:
     event_queue_ttl: float = 30.0
     event_queue_expires: float = 60.0
 
+    def __post_init__(self) -> None:
+        """Take redis-py's ``unix://path?db=1`` too; kombu calls it ``redis+socket://path?virtual_host=1``."""
+        if self.url.startswith("unix://"):
+            url = self.url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
+            object.__setattr__(self, "url", url)
+
     @property
     def safe_url(self) -> str:
         """The URL without its password."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Event as Flag
 from typing import Any
 
@@ -20,20 +21,30 @@ from celerymeter.events.readahead import ReadAhead
 from celerymeter.events.stream import EventSink
 
 LARGEST_FRAME = 64 * 1024 * 1024
-PING_AFTER = 5.0
-ANSWER_WITHIN = 5.0
 CONFIRM_WITHIN = 5.0
-TICK = 0.5
+TICK = 0.25
 """Longest wait for data, so that a stop is noticed."""
 REST = 0.02
 """Pause after the socket was drained, so that a steady stream comes in batches: waking up costs more than decoding."""
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: how long a subscription may be silent before we ask, and then without an answer before we give it up."""
+
+    silence: float = 5.0
+    answer: float = 5.0
+
+
+PATIENCE = Patience()
+
+
 class PubSub:
     """A confirmed subscription to patterns; takes the connection over. Raises `BrokerUnavailable`."""
 
-    def __init__(self, connection: Any, patterns: Sequence[str]) -> None:
+    def __init__(self, connection: Any, patterns: Sequence[str], patience: Patience) -> None:
         """``connection`` is a connected `redis.connection.Connection` (whose methods are untyped)."""
+        self._patience = patience
         self._connection = connection
         self._socket: socket.socket = connection._sock  # kombu takes it the same way: there is no public one
         self._bytes = ReadAhead(self._socket)
@@ -111,12 +122,12 @@ class PubSub:
         """Ask after a silence, and give up on a connection that does not answer (stopped server, dead route)."""
         now = time.monotonic()
         silence = now - self._bytes.heard
-        if silence < PING_AFTER:
+        if silence < self._patience.silence:
             self._pinged = None
         elif self._pinged is None or self._pinged < self._bytes.heard:
             self._pinged = now
             self._send(_command("PING"))
-        elif now - self._pinged >= ANSWER_WITHIN:
+        elif now - self._pinged >= self._patience.answer:
             raise BrokerUnavailable(f"silent for {silence:.0f} s, and no answer to PING")
 
     def _send(self, command: bytes) -> None:

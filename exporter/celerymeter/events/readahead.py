@@ -16,7 +16,7 @@ CHUNK = 32 * 1024
 """Bytes a read; hiredis parses larger buffers more slowly."""
 LIMIT = 256 * 1024 * 1024
 """Bytes that may wait here; beyond them the server has to wait, and may drop us."""
-_BURST = 4 * 1024 * 1024
+_BURST = 128 * 1024
 
 
 class ReadAhead:

@@ -11,7 +11,7 @@ import redis
 
 from celerymeter.broker import RedisBroker, connect_redis
 from celerymeter.errors import BrokerUnavailable
-from celerymeter.events.pubsub import PubSub
+from celerymeter.events.pubsub import PATIENCE, Patience, PubSub
 from celerymeter.events.stream import EventSink
 from celerymeter.events.subscribe import stay_subscribed
 from celerymeter.settings import BrokerSettings
@@ -25,11 +25,12 @@ _GLOB = re.compile(r"[*?\[\\]")
 class RedisReader:
     """Reads events from Redis: over TCP, TLS or a unix socket, alone or under Sentinel."""
 
-    def __init__(self, broker: BrokerSettings, sink: EventSink) -> None:
+    def __init__(self, broker: BrokerSettings, sink: EventSink, *, patience: Patience = PATIENCE) -> None:
         timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": HANDSHAKE_TIMEOUT}
         self._settings = replace(broker, transport_options={**timeouts, **broker.transport_options})
         self._exchange = str(broker.celery_settings.get("event_exchange", "celeryev"))
         self._sink = sink
+        self._patience = patience
         self._stop = threading.Event()
         self._broker: RedisBroker | None = None
 
@@ -59,7 +60,7 @@ class RedisReader:
         connection: Any = broker.client.connection_pool.make_connection()
         try:
             connection.connect()
-            return PubSub(connection, self._patterns(broker))
+            return PubSub(connection, self._patterns(broker), self._patience)
         except BaseException:
             connection.disconnect()
             raise

@@ -1,0 +1,150 @@
+"""The reader outlives its broker: every fault here is a real one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import redis
+from tests.events.messages import event, message
+from tests.events.running import Readers, app_of, emit_until_received
+from tests.events.sinks import RecordingSink
+
+from celerymeter.demo.servers import Redis
+from celerymeter.events.pubsub import PATIENCE, Patience
+from celerymeter.events.redis import RedisReader
+from celerymeter.model import Event
+from celerymeter.settings import BrokerSettings
+
+pytestmark = pytest.mark.integration
+
+
+def reading(readers: Readers, url: str, patience: Patience = PATIENCE) -> RecordingSink:
+    """A sink that a running reader fills."""
+    sink = RecordingSink()
+    readers.start(RedisReader(BrokerSettings(url=url), sink, patience=patience))
+    return sink
+
+
+def test_a_broker_that_comes_late_is_found(tmp_path: Path, readers: Readers) -> None:
+    """The reader may be started first."""
+    with Redis(tmp_path) as server:
+        sink = reading(readers, server.url)
+        assert "refused" in sink.await_loss()
+
+        server.up()
+        sink.await_connections()
+
+        emit_until_received(app_of(server.url), sink)
+
+
+def test_a_restart_of_the_broker_is_survived(redis_server: Redis, readers: Readers) -> None:
+    """Killed and started again: the subscription comes back by itself, within the longest pause."""
+    sink = reading(readers, redis_server.url)
+    sink.await_connections()
+
+    redis_server.kill()
+    sink.await_loss()
+    redis_server.up()
+    up = time.monotonic()
+    sink.await_connections(2)
+
+    assert time.monotonic() - up < 6
+    emit_until_received(app_of(redis_server.url), sink)
+
+
+def test_a_killed_connection_is_renewed_at_once(redis_server: Redis, readers: Readers) -> None:
+    """After a subscription that lasted, the first new attempt does not wait."""
+    sink = reading(readers, redis_server.url)
+    sink.await_connections()
+    time.sleep(1.1)  # a subscription that lasted
+    client = redis.Redis(port=redis_server.port)
+
+    killed = time.time()
+    client.client_kill_filter(_type="pubsub")
+    sink.await_connections(2)
+
+    assert sink.connections[1] - killed < 1
+    assert sink.losses[0][1] == "the server closed the connection"
+    emit_until_received(app_of(redis_server.url), sink)
+    client.close()
+
+
+def test_a_deaf_subscription_is_noticed_and_renewed(redis_server: Redis, readers: Readers) -> None:
+    """A stopped Redis keeps its connections open and says nothing: only asking tells."""
+    sink = reading(readers, redis_server.url, Patience(silence=0.5, answer=0.5))
+    sink.await_connections()
+
+    redis_server.signal(signal.SIGSTOP)
+    assert "no answer to PING" in sink.await_loss(timeout=3)
+    redis_server.signal(signal.SIGCONT)
+    sink.await_connections(2)
+
+    emit_until_received(app_of(redis_server.url), sink)
+
+
+@pytest.mark.slow
+def test_a_deaf_subscription_is_noticed_within_15_seconds(redis_server: Redis, readers: Readers) -> None:
+    """The same with the patience that is shipped."""
+    sink = reading(readers, redis_server.url)
+    sink.await_connections()
+
+    redis_server.signal(signal.SIGSTOP)
+    sink.await_loss(timeout=15)
+    redis_server.signal(signal.SIGCONT)
+    sink.await_connections(2)
+
+    emit_until_received(app_of(redis_server.url), sink)
+
+
+def test_a_quiet_subscription_is_left_alone(redis_server: Redis, readers: Readers) -> None:
+    """Answers to PING are signs of life, whatever the protocol version."""
+    sink = reading(readers, redis_server.url, Patience(silence=0.2, answer=0.4))
+    sink.await_connections()
+
+    time.sleep(2.5)
+
+    assert not sink.losses
+    emit_until_received(app_of(redis_server.url), sink)
+
+
+class Stalling(RecordingSink):
+    """A sink that takes no events while it is closed, like a process that gets no CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+
+    def events(self, batch: Sequence[Event], at: float) -> None:
+        """Wait, then take."""
+        self.open.wait(30)
+        super().events(batch, at)
+
+
+def test_a_subscriber_that_was_dropped_says_so_and_subscribes_at_once(redis_server: Redis, readers: Readers) -> None:
+    """Over its output limit Redis drops us: what was read before counts, in order, and the reason is told."""
+    client = redis.Redis(port=redis_server.port)
+    client.config_set("client-output-buffer-limit", "pubsub 1mb 0 0")
+    sink = Stalling()
+    readers.start(RedisReader(BrokerSettings(url=redis_server.url), sink))
+    sink.await_connections()
+    time.sleep(1.1)  # a subscription that lasted
+
+    pipeline = client.pipeline(transaction=False)
+    for number in range(20_000):
+        pipeline.publish("/0.celeryev/task.multi", message([event(uuid=str(number), args="x" * 1000)]))
+    pipeline.execute()
+    sink.open.set()
+    opened = time.time()
+    sink.await_connections(2)
+
+    assert sink.connections[1] - opened < 2
+    assert "amid a burst" in sink.losses[0][1]
+    assert 0 < len(sink.received) < 20_000
+    assert [got.uuid for got in sink.received] == [str(number) for number in range(len(sink.received))]
+    emit_until_received(app_of(redis_server.url), sink)
+    client.close()
