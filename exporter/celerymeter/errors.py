@@ -2,6 +2,7 @@
 
 CelerymeterError
 ├── SettingsError            a value given by flag, environment or file is wrong   (exit 2)
+│   └── MissingSetting       nothing gives a value that the command needs          (exit 2)
 ├── BrokerError
 │   ├── BrokerUnavailable    cannot be reached now; trying again may help
 │   └── UnsupportedTransport this transport cannot carry what was asked for        (exit 2)
@@ -31,6 +32,10 @@ class CelerymeterError(Exception):
 
 class SettingsError(CelerymeterError):
     """A setting is wrong; the message names the setting and what it accepts."""
+
+
+class MissingSetting(SettingsError):
+    """A needed setting is given nowhere; a configuration file alone may be right without it."""
 
 
 class BrokerError(CelerymeterError):

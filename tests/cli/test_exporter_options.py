@@ -24,12 +24,14 @@ def test_the_broker_url_alone_is_enough(build: Build) -> None:
     assert build("--broker-url", URL) == ExporterSettings(broker=BrokerSettings(url=URL))
 
 
-def test_every_field_has_its_option(build: Build) -> None:
+def test_every_field_has_its_option(build: Build, tmp_path: Path) -> None:
     """What is given by flags arrives in the settings, in seconds and parsed."""
+    web_config = tmp_path / "web.yml"
+    web_config.write_text("")
     words = [
         *("--broker-url", URL, "--transport-option", "global_keyprefix=prod_", "--transport-option", 'sep=":"'),
         *("--celery-setting", "event_exchange=other", "--event-queue-ttl", "5s", "--event-queue-expires", "2m"),
-        *("--listen", "[::]:9000", "--web.config.file", "web.yml", "--queues", "a, b,a", "--poll-interval", "5s"),
+        *("--listen", "[::]:9000", "--web.config.file", web_config, "--queues", "a, b,a", "--poll-interval", "5s"),
         *("--inspect-interval", "30", "--worker-retention", "30d", "--rate-window", "1m30s", "--solo-grace", "500ms"),
         *("--runtime-buckets", "0.1,1,1m", "--wait-buckets", "5", "--max-task-names", "1", "--max-queues", "2"),
         *("--max-workers", "3", "--max-exceptions", "4", "--max-task-pairs", "5", "--max-tracked-tasks", "6"),
@@ -45,7 +47,7 @@ def test_every_field_has_its_option(build: Build) -> None:
             event_queue_expires=120.0,
         ),
         listen="[::]:9000",
-        web_config_file="web.yml",
+        web_config_file=str(web_config),
         queues=("a", "b"),
         poll_interval=5.0,
         inspect_interval=30.0,

@@ -41,6 +41,8 @@ class Setting(click.Option):
         """A value as `check-config` prints it."""
         if self.mask is not None:
             return self.mask(value)
+        if isinstance(value, bool):
+            return str(value).lower()
         return str(self.type.show(value)) if hasattr(self.type, "show") else str(value)
 
 
@@ -66,9 +68,11 @@ class SettingsCommand(click.Command, Generic[S]):
         section: str,
         build: Callable[[Values], S],
         run: Callable[[S], int | None],
+        service: bool = False,
         **attributes: Any,
     ) -> None:
         super().__init__(name, **attributes)
+        self.service = service
         self.section = section
         self.build = build
         self.run = run
@@ -81,7 +85,7 @@ class SettingsCommand(click.Command, Generic[S]):
         """The options, without ``--help``."""
         return (param for param in self.params if isinstance(param, click.Option))
 
-    def keys(self) -> dict[str, click.Option]:
+    def known(self) -> dict[str, click.Option]:
         """What may stand in the file."""
         return {option.name or "": option for option in self.settings() if option.name != "config"}
 
@@ -130,6 +134,7 @@ def settings_command(
             section=section or name,
             build=build,
             run=run,
+            service=logs == "json",
             help=run.__doc__,
             params=[*(param for param in params if param.name not in _OWN), *own],
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

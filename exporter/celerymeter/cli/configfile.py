@@ -55,7 +55,7 @@ def defaults(path: Path, command: SettingsCommand[Any], *, commands: Commands) -
     """What the file says for ``command``, in click's own shapes; raises `SettingsError` for a key nobody knows."""
     content = read(path)
     section = _section(content, command.section, path)
-    own = command.keys()
+    own = command.known()
     if any(name not in own for name in content):
         _check(content, commands(), path)
     _refuse_unknown(section, own, where=f"{path}, section {command.section}")
@@ -72,7 +72,7 @@ def _check(content: Mapping[str, Any], commands: Iterable[SettingsCommand[Any]],
     """Refuse what no command knows, at the top level and in every section."""
     sections: dict[str, dict[str, click.Option]] = {}
     for command in commands:
-        sections.setdefault(key(command.section), {}).update(command.keys())
+        sections.setdefault(key(command.section), {}).update(command.known())
     anywhere = {name: option for keys in sections.values() for name, option in keys.items()}
     _refuse_unknown(content, {**anywhere, **dict.fromkeys(sections)}, where=str(path))
     for name in sections.keys() & content.keys():

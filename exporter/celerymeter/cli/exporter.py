@@ -126,10 +126,13 @@ events = options(
 
 
 def exporter_settings(values: Values) -> ExporterSettings:
-    """The exporter's settings of its options."""
+    """The exporter's settings of its options; raises `SettingsError`, for what is in the web config file as well."""
     broker = replace(broker_settings(values), **fields_of(BrokerSettings, values))
     given = fields_of(ExporterSettings, values)
     if web_config := given.get("web_config_file"):
+        from celerymeter.httpd import load_web_config
+
+        load_web_config(web_config)
         given["web_config_file"] = str(web_config)
     return ExporterSettings(**{**given, "broker": broker, "limits": Limits(**fields_of(Limits, values, prefix="max_"))})
 

@@ -12,7 +12,7 @@ import click
 
 from celerymeter.cli.command import F, Values, setting
 from celerymeter.cli.values import BROKER_URL, HTTP_URL, KEY_JSON
-from celerymeter.errors import SettingsError
+from celerymeter.errors import MissingSetting
 from celerymeter.settings import BrokerSettings, without_password
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def prometheus_url_option(text: str) -> Callable[[F], F]:
 
 
 def require(values: Values, name: str) -> Any:
-    """A value that a command cannot do without; raises `SettingsError` saying the three ways to give it."""
+    """A value that a command cannot do without; raises `MissingSetting` saying the three ways to give it."""
     if values.get(name) in (None, ""):
         flag, variable = "--" + name.replace("_", "-"), f"CELERYMETER_{name.upper()}"
-        raise SettingsError(f"{flag}: missing; give it, {variable}, or {name} in the --config file")
+        raise MissingSetting(f"{flag}: missing; give it, {variable}, or {name} in the --config file")
     return values[name]
 
 

@@ -1,0 +1,42 @@
+"""``celerymeter bundle export``: rules and dashboards in a folder, and nothing lost there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .conftest import Run
+
+
+def test_rules_and_dashboards_are_laid_out(run: Run, tmp_path: Path) -> None:
+    """As they lie in the repository; a second time changes nothing."""
+    target = tmp_path / "monitoring"
+    outcome = run("bundle", "export", target)
+    assert outcome.status == 0, outcome.err
+    assert list(target.glob("alerts/rules/*.yml"))
+    assert list(target.glob("grafana/dashboards/*.json"))
+    assert not list(target.rglob(".*"))
+    assert "0 of them new or changed" in run("bundle", "export", target).out
+
+
+def test_what_was_edited_is_kept(run: Run, tmp_path: Path) -> None:
+    """One edited file stops it before anything is written; ``--force`` writes over it."""
+    run("bundle", "export", tmp_path)
+    edited, other = sorted(tmp_path.glob("alerts/rules/*.yml"))[:2]
+    shipped = edited.read_bytes()
+    edited.write_text("mine")
+    other.unlink()
+    outcome = run("bundle", "export", tmp_path)
+    assert outcome.status == 1
+    assert outcome.err.startswith(f"celerymeter: {edited} differs (one of 1): nothing was written")
+    assert (edited.read_text(), other.exists()) == ("mine", False)
+    assert "2 of them new or changed" in run("bundle", "export", tmp_path, "--force").out
+    assert edited.read_bytes() == shipped
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
+    """Here because a file is in the way."""
+    (tmp_path / "alerts").write_text("")
+    outcome = run("bundle", "export", tmp_path)
+    assert outcome.status == 1
+    assert outcome.err.startswith(f"celerymeter: cannot write {tmp_path}/alerts/")
+    assert outcome.err.count("\n") == 1

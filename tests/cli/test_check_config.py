@@ -1,0 +1,76 @@
+"""``celerymeter check-config``: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import Run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Where a test puts its configuration file."""
+    return tmp_path / "celerymeter.yml"
+
+
+def test_the_settings_in_effect(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defaults, what the file says and what the environment says, with where each comes from; it is YAML again."""
+    config.write_text("broker_url: redis://h/0\nexporter: {queues: [a, b], enable_events: true}\n")
+    monkeypatch.setenv("CELERYMETER_RATE_WINDOW", "30s")
+    outcome = run("check-config", config)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert f"  queues: a,b  # queues in {config}\n" in outcome.out
+    assert "  rate_window: 30s  # CELERYMETER_RATE_WINDOW\n" in outcome.out
+    assert "  poll_interval: 15s\n" in outcome.out
+    assert "  # compat is not set\n" in outcome.out
+    assert yaml.safe_load(outcome.out)["exporter"]["enable_events"] is True
+
+
+def test_no_secret_is_printed(run: Run, config: Path) -> None:
+    """Neither of URLs nor of transport options, however deep."""
+    config.write_text(
+        "broker_url: redis://:hush@h/0\nrabbitmq_management_url: http://u:hush@h\n"
+        "transport_option: {password: hush, sentinel_kwargs: {password: hush, db: 1}, url: 'redis://:hush@h'}\n"
+    )
+    outcome = run("check-config", config)
+    assert outcome.status == 0
+    assert "hush" not in outcome.out
+    assert "sentinel_kwargs={password=*** db=1}" in outcome.out
+
+
+def test_a_file_without_a_broker_may_be_right(run: Run, config: Path) -> None:
+    """A flag may give it later, so it is a remark."""
+    config.write_text("poll_interval: 5s\n")
+    outcome = run("check-config", config)
+    assert outcome.status == 0
+    assert "  # --broker-url: missing" in outcome.out
+
+
+def test_the_variable_names_the_file(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the commands; without any file it shows what the environment gives."""
+    assert "poll_interval: 15s\n" in run("check-config").out
+    config.write_text("poll_interval: 5s\n")
+    monkeypatch.setenv("CELERYMETER_CONFIG", str(config))
+    assert "poll_interval: 5s  #" in run("check-config").out
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("poll_interval: soon", "poll_interval in "),
+        ("wait_buckets: [2, 1]", "wait_buckets in "),
+        ("nonsense: 1", "unknown key nonsense"),
+        ("broker_url_file: /nonexistent", "--broker-url-file: cannot read /nonexistent"),
+        ("{broker_url: 'redis://h', web_config_file: /nonexistent}", "--web.config.file: /nonexistent: cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_one_line(run: Run, config: Path, content: str, says: str) -> None:
+    """And exit status 2, also for the files that the file names."""
+    config.write_text(content)
+    outcome = run("check-config", config)
+    assert outcome.status == 2
+    assert says in outcome.err
+    assert outcome.err.count("\n") == 1
