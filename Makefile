@@ -31,10 +31,13 @@ types: .venv/.installed-dev ## mypy --strict
 
 check: lint types test ## everything that must hold before a change is merged
 
+generate: .venv/.installed-dev ## write anew what is made of the code
+	@$(BIN)/python -m tests.docs.tables
+
 newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare releases
 	@.ci/newer-servers .cache/newer
 
 .venv/.installed-%: pyproject.toml .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check newer
+.PHONY: help demo test test-slow lint types check generate newer

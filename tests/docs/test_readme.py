@@ -1,0 +1,45 @@
+"""The two READMEs say what the code says, and the same as each other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.docs.tables import READMES, ROOT, made_anew
+
+ENGLISH, CHINESE = READMES
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """Language and text of each fenced block."""
+    return FENCED.findall(path.read_text())
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_what_is_made_of_the_code_is_up_to_date(path: Path) -> None:
+    """Otherwise `make generate` has to be run."""
+    text = path.read_text()
+    assert made_anew(text, path.name) == text
+
+
+def test_both_languages_have_the_same_parts() -> None:
+    """Sections at the same depth, the same generated parts, the same commands (comments aside)."""
+
+    def shape(path: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+        text = path.read_text()
+        commands = [(language, re.sub(r" *#.*", "", block)) for language, block in blocks(path)]
+        prose = FENCED.sub("", text)
+        return re.findall(r"^#+(?= )", prose, re.MULTILINE), re.findall(r"<!-- made: .* -->", text), commands
+
+    assert shape(CHINESE) == shape(ENGLISH)
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_every_link_into_the_repository_leads_somewhere(path: Path) -> None:
+    """A file or folder that is there."""
+    links = LINK.findall(path.read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
