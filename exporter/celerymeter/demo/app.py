@@ -37,7 +37,6 @@ app.conf.update(
     task_routes={f"{name}.*": {"queue": name} for name in QUEUES},
     task_send_sent_event=True,
     worker_send_task_events=True,
-    worker_prefetch_multiplier=1,
     result_expires=600,
     broker_connection_retry_on_startup=True,
     beat_schedule={
@@ -61,14 +60,14 @@ def chance(ratio: float) -> bool:
 @app.task(name="orders.place")
 def place_order(order: int) -> int:
     """Quick and reliable."""
-    work(0.04)
+    work(0.02)
     return order
 
 
 @app.task(name="orders.charge_card", bind=True, max_retries=3)
 def charge_card(self: Task, order: int, declined: float = 0.01, timeouts: float = 0.05) -> str:
     """Fails when the card is declined; is tried again, up to three times, when the gateway does not answer."""
-    work(0.1)
+    work(0.06)
     if chance(timeouts):
         raise self.retry(exc=GatewayTimeout("no answer from the gateway"), countdown=random.uniform(0.5, 2.0))
     if chance(declined):
@@ -79,7 +78,7 @@ def charge_card(self: Task, order: int, declined: float = 0.01, timeouts: float 
 @app.task(name="emails.send_receipt")
 def send_receipt(order: int, broken: float = 0.005) -> None:
     """Quick, rarely without a template."""
-    work(0.06)
+    work(0.03)
     if chance(broken):
         raise TemplateMissing(f"receipt {order}")
 

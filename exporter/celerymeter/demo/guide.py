@@ -25,13 +25,16 @@ def graph(prometheus_url: str, query: str) -> str:
 def guide(values: Mapping[str, str], *, env: Path, victim: Process) -> str:
     """The text: the addresses, as in ``env``, and what to do with them."""
     prometheus = values["PROMETHEUS_URL"]
+    api = f"{values['CELERYMETER_CONTROL_URL']}/celery-admin"
     lines = [
         "",
         f"Ready. Addresses, also in {env}:",
         *(f"  {name}={value}" for name, value in values.items()),
         "",
-        "Try next:",
+        f"Try next (first: set -a; . {env}):",
         f"  curl -s {values['CELERYMETER_EXPORTER_URL']}/metrics | grep celery_task_succeeded_total",
+        f"  curl -s -H 'Authorization: Bearer '$CELERYMETER_TOKEN {api}/monitoring/metrics/realtime",
+        f"  curl -s {api}/system/health    and all it can do: {values['CELERYMETER_CONTROL_URL']}/docs",
         f"  celerymeter doctor --broker-url {values['BROKER_URL']} --prometheus-url {prometheus}",
         *(f"  {title}: {graph(prometheus, query)}" for title, query in QUERIES.items()),
         f"  alerts: {prometheus}/alerts, and what is sent: {values['ALERTMANAGER_URL']}",

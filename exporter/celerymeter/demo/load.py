@@ -42,7 +42,7 @@ def _shop(scale: float) -> tuple[Flow, ...]:
 
 LOADS: Mapping[str, tuple[Flow, ...]] = {
     "light": _shop(1.0),
-    "busy": _shop(8.0),
+    "busy": _shop(6.0),
     "faulty": (
         Flow("orders.place", 3.0),
         Flow("orders.charge_card", 2.0, {"declined": 0.3, "timeouts": 0.35}),
@@ -51,7 +51,7 @@ LOADS: Mapping[str, tuple[Flow, ...]] = {
         Flow("exports.push_to_warehouse", 0.5, cap=30),
     ),
 }
-"""``light`` is a healthy shop, ``busy`` the same eight times over, ``faulty`` makes alerts fire."""
+"""``light`` is a healthy shop, ``busy`` six times as many quick tasks, ``faulty`` makes alerts fire."""
 
 
 def tide(moment: float) -> float:

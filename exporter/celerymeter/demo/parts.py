@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +15,16 @@ from celerymeter.demo import config
 from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import Alertmanager, Prometheus, Redis
 from celerymeter.demo.shipped import shipped
-from celerymeter.demo.site import Site
+from celerymeter.demo.site import Site, write_secret
+from celerymeter.errors import StartFailed
 
 APP = "celerymeter.demo.app"
 POLL = "2s"
 """How often the exporter looks at the queues: oftener than by default, since a person is watching."""
+
+
+PAGES = ("null", "http://localhost", "http://127.0.0.1")
+"""Origins that may open the feed: a page from a file, and what this machine serves."""
 
 
 def _celerymeter(site: Site, name: str, *options: str) -> Process:
@@ -56,6 +63,38 @@ def exporter(site: Site) -> Process:
     )
 
 
+def control(site: Site) -> Process:
+    """``celerymeter control``, open to pages from files and from this machine."""
+    for path in (site.jwt_secret, site.webhook_token):
+        write_secret(path, secrets.token_hex(32))
+    return _celerymeter(
+        site,
+        "control",
+        f"--broker-url={site.broker_url}",
+        f"--result-backend-url={site.backend_url}",
+        f"--prometheus-url={site.prometheus_url}",
+        f"--alertmanager-url={site.alertmanager_url}",
+        f"--listen=127.0.0.1:{site.ports.control}",
+        f"--metrics-listen=127.0.0.1:{site.ports.control_metrics}",
+        f"--jwt-secret-file={site.jwt_secret}",
+        f"--webhook-token-file={site.webhook_token}",
+        f"--state-dir={site.folder / 'control'}",
+        "--anonymous-feed",
+        *(f"--allow-origin={origin}" for origin in PAGES),
+        "--log-format=text",
+    )
+
+
+def admin_token(site: Site) -> str:
+    """A token for everything that the control API can do, good for a day; raises `StartFailed`."""
+    argv = [sys.executable, "-m", "celerymeter", "token", f"--jwt-secret-file={site.jwt_secret}"]
+    argv += ["--role=admin", "--ttl=24h", "--subject=demo"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise StartFailed(f"no token: {done.stderr}")
+    return done.stdout.splitlines()[-1]
+
+
 def worker(site: Site, name: str, queues: tuple[str, ...], *options: str) -> Process:
     """A prefork worker, called ``name`` at this host."""
     argv = [sys.executable, "-m", "celery", "-A", APP, "worker", "-n", f"{name}@%h", "-Q", ",".join(queues)]
@@ -67,7 +106,7 @@ def workers(site: Site) -> tuple[Process, Process]:
     """One for what is slow or scheduled, and one for what is quick."""
     schedule = str(site.folder / "schedule")
     return (
-        worker(site, "slow", ("media", "reports"), "-c", "2", "-B", "-s", schedule),
+        worker(site, "slow", ("media", "reports"), "-c", "2", "--prefetch-multiplier", "1", "-B", "-s", schedule),
         worker(site, "quick", ("orders", "emails"), "-c", "4"),
     )
 
@@ -100,5 +139,20 @@ def alertmanager(site: Site, *, sink_url: str) -> Alertmanager:
 
 
 def _read(path: Path) -> dict[str, config.Yaml]:
-    loaded: dict[str, config.Yaml] = yaml.safe_load(path.read_text())
+    loaded: dict[str, config.Yaml] = yaml.safe_load(path.read_text()) if path.exists() else _MINIMAL[path.name]
     return loaded
+
+
+_MINIMAL: Mapping[str, dict[str, config.Yaml]] = {
+    "prometheus.yml": {
+        "rule_files": [],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": ["127.0.0.1:9093"]}]}]},
+        "scrape_configs": [
+            {
+                "job_name": "celerymeter",
+                "static_configs": [{"targets": ["127.0.0.1:9808"], "labels": {"cluster": "demo"}}],
+            }
+        ],
+    },
+    "alertmanager.yml": {"route": {"receiver": "log"}, "receivers": [{"name": "log"}]},
+}

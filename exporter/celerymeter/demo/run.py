@@ -6,7 +6,7 @@ import fcntl
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from celerymeter.demo import parts
@@ -19,15 +19,30 @@ from celerymeter.demo.sink import Sink
 from celerymeter.demo.site import Site, env_values, write_env
 from celerymeter.demo.stack import Part, Stack
 from celerymeter.demo.watch import Watch
-from celerymeter.errors import SettingsError
+from celerymeter.errors import ProcessEnded, SettingsError, StartFailed
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run(settings: DemoSettings, *, screen: Screen | None = None) -> int:
-    """Run the demo until its time is over or a signal ends it; raises what keeps it from running."""
-    screen = screen or Screen()
-    with suppress(KeyboardInterrupt), ExitStack() as cleanup:
+def run(settings: DemoSettings) -> int:
+    """Run the demo until its time is over or a signal ends it; status 1 when one of its parts ended by itself.
+
+    Raises `SettingsError`, `PortInUse` or `ServerMissing` when it cannot even start.
+    """
+    screen = Screen()
+    try:
+        _run(settings, screen)
+    except KeyboardInterrupt:
+        pass
+    except (StartFailed, ProcessEnded) as error:
+        screen.say(f"{error}\n\nThe demo has stopped, since one of its parts had.")
+        return 1
+    screen.say("The demo has stopped.")
+    return 0
+
+
+def _run(settings: DemoSettings, screen: Screen) -> None:
+    with ExitStack() as cleanup:
         cleanup.enter_context(_signals_interrupt())
         folder = settings.folder.absolute()
         cleanup.enter_context(_only_one_in(folder))
@@ -40,19 +55,18 @@ def run(settings: DemoSettings, *, screen: Screen | None = None) -> int:
         cleanup.callback(_ignore_signals)
         for stage in stages:
             stack.start(*stage)
-        values = env_values(site)
+        values = env_values(site, token=parts.admin_token(site))
         write_env(folder / "env", values)
         cleanup.callback((folder / "env").unlink, missing_ok=True)
         screen.say(guide(values, env=folder / "env", victim=stages[1][-1].process))
         show(screen, stack, watch, sink, duration=settings.duration)
-    screen.say("The demo has stopped.")
-    return 0
 
 
 def _stages(site: Site, watch: Watch, *, sink: Sink, load: str) -> list[list[Part]]:
     """What is started together, stage by stage: the exporter before the workers, so that it misses nothing."""
     redis, exporter = parts.redis(site), parts.exporter(site)
     prometheus, alertmanager = parts.prometheus(site), parts.alertmanager(site, sink_url=sink.url)
+    control = parts.control(site)
     slow, quick = parts.workers(site)
     workload = parts.workload(site, load)
     return [
@@ -61,6 +75,7 @@ def _stages(site: Site, watch: Watch, *, sink: Sink, load: str) -> list[list[Par
             Part(exporter, lambda: answers(f"{site.exporter_url}/-/ready"), f"{site.exporter_url}/metrics"),
             Part(alertmanager, alertmanager.ready, site.alertmanager_url),
             Part(prometheus, prometheus.ready, site.prometheus_url),
+            Part(control, lambda: answers(f"{site.control_url}/celery-admin/system/health"), site.control_url),
             Part(slow, lambda: watch.workers_up() >= 1, "queues media, reports; scheduler", mortal=True),
             Part(quick, lambda: watch.workers_up() >= 2, "queues orders, emails", mortal=True),
         ],

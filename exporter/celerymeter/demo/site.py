@@ -43,23 +43,45 @@ class Site:
         """Base URL of Alertmanager."""
         return f"http://{HOST}:{self.ports.alertmanager}"
 
+    @property
+    def control_url(self) -> str:
+        """Where the control API listens; its base path comes after it."""
+        return f"http://{HOST}:{self.ports.control}"
+
+    @property
+    def jwt_secret(self) -> Path:
+        """File of the secret that signs the demo's tokens."""
+        return self.folder / "jwt-secret"
+
+    @property
+    def webhook_token(self) -> Path:
+        """File of the token with which Alertmanager notifies the control API."""
+        return self.folder / "webhook-token"
+
     def log(self, name: str) -> Path:
         """The log of one part."""
         return self.folder / f"{name}.log"
 
 
-def env_values(site: Site) -> Mapping[str, str]:
+def env_values(site: Site, *, token: str) -> Mapping[str, str]:
     """The names under which scripts find the parts."""
     return {
+        "CELERYMETER_CONTROL_URL": site.control_url,
         "CELERYMETER_EXPORTER_URL": site.exporter_url,
         "PROMETHEUS_URL": site.prometheus_url,
         "ALERTMANAGER_URL": site.alertmanager_url,
         "BROKER_URL": site.broker_url,
+        "CELERYMETER_TOKEN": token,
     }
 
 
 def write_env(path: Path, values: Mapping[str, str]) -> None:
-    """Write ``KEY=VALUE`` lines, readable by their owner alone: one is a token."""
+    """Write ``KEY=VALUE`` lines; one is a token."""
+    write_secret(path, "".join(f"{key}={value}\n" for key, value in values.items()))
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
-    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    path.write_text(text)
