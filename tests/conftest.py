@@ -1,13 +1,39 @@
-"""Fixtures that every room uses: real servers on loopback, one folder each, gone afterwards."""
+"""Fixtures that every room uses: real servers on loopback, one folder each, gone afterwards.
+
+A test whose server is not on this machine is skipped with what to install; in CI (``CI=true``) it fails.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from celerymeter.demo.servers import Redis
+from celerymeter.errors import ServerMissing
+
+
+def _skip_without_server() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except ServerMissing as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Generator[None, object, object]:
+    """A fixture that starts a server."""
+    return (yield from _skip_without_server())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, object, object]:
+    """A test that starts one itself."""
+    return (yield from _skip_without_server())
 
 
 @pytest.fixture
