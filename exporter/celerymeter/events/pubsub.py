@@ -21,11 +21,13 @@ from celerymeter.events.readahead import ReadAhead
 from celerymeter.events.stream import EventSink
 
 LARGEST_FRAME = 64 * 1024 * 1024
-CONFIRM_WITHIN = 5.0
+"""Bytes that may come without completing a frame."""
 TICK = 0.25
 """Longest wait for data, so that a stop is noticed."""
 REST = 0.02
 """Pause after the socket was drained, so that a steady stream comes in batches: waking up costs more than decoding."""
+
+_INCOMPLETE = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,21 @@ PATIENCE = Patience()
 class PubSub:
     """A confirmed subscription to patterns; takes the connection over. Raises `BrokerUnavailable`."""
 
-    def __init__(self, connection: Any, patterns: Sequence[str], patience: Patience) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        patterns: Sequence[str],
+        patience: Patience = PATIENCE,
+        *,
+        largest_frame: int = LARGEST_FRAME,
+    ) -> None:
         """``connection`` is a connected `redis.connection.Connection` (whose methods are untyped)."""
         self._patience = patience
+        self._largest_frame = largest_frame
         self._connection = connection
         self._socket: socket.socket = connection._sock  # kombu takes it the same way: there is no public one
         self._bytes = ReadAhead(self._socket)
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._unparsed = 0
         self._pinged: float | None = None
         self._early: list[bytes] = []
@@ -81,15 +91,15 @@ class PubSub:
     def _confirm(self, patterns: Sequence[str]) -> None:
         """Subscribe, and wait until the server has confirmed every pattern."""
         self._send(_command("PSUBSCRIBE", *patterns))
-        deadline = time.monotonic() + CONFIRM_WITHIN
+        deadline = time.monotonic() + self._patience.answer
         missing = len(patterns)
         while missing > 0:
             for frame in self._next_frames(deadline):
-                if isinstance(frame, hiredis.ReplyError):
+                if isinstance(frame, hiredis.ReplyError) and missing > 0:
                     raise BrokerUnavailable(f"PSUBSCRIBE was refused: {frame}")
                 if _is_message(frame):
                     self._early.append(frame[3])
-                elif isinstance(frame, list) and frame[0] == b"psubscribe":
+                elif isinstance(frame, list) and frame[:1] == [b"psubscribe"]:
                     missing -= 1
 
     def _next_frames(self, deadline: float) -> list[Any]:
@@ -97,7 +107,7 @@ class PubSub:
             if self._bytes.ended is not None:
                 raise BrokerUnavailable(self._bytes.ended)
             if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"no answer to PSUBSCRIBE within {CONFIRM_WITHIN:g} s")
+                raise BrokerUnavailable(f"no answer to PSUBSCRIBE within {self._patience.answer:g} s")
             self._bytes.wait(0.1)
         return self._frames(taken[1])
 
@@ -109,13 +119,13 @@ class PubSub:
         frames = []
         try:
             self._reader.feed(chunk)
-            while (frame := self._reader.gets()) is not False:
+            while (frame := self._reader.gets()) is not _INCOMPLETE:
                 frames.append(frame)
         except hiredis.HiredisError as error:
             raise BrokerUnavailable("the server does not speak the Redis protocol") from error
         self._unparsed = 0 if frames else self._unparsed + len(chunk)
-        if self._unparsed > LARGEST_FRAME:
-            raise BrokerUnavailable(f"a frame of more than {LARGEST_FRAME >> 20} MiB")
+        if self._unparsed > self._largest_frame:
+            raise BrokerUnavailable(f"a frame of more than {self._largest_frame} bytes")
         return frames
 
     def _check_liveness(self) -> None:
