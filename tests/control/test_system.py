@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,23 +10,95 @@ from flask.testing import FlaskClient
 
 from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
-from celerymeter.control.testing import bearer, control_services, control_settings
+from celerymeter.control.health import Component, FiringAlert, QueueFigure, Status, SystemState, judge
+from celerymeter.control.services import Services
+from celerymeter.control.settings import ControlSettings
+from celerymeter.control.testing import FakeSystem, bearer, control_services
 
-
-@pytest.fixture
-def client(tmp_path: Path) -> FlaskClient:
-    """An API that knows of a healthy broker."""
-    settings = control_settings()
-    return create_app(settings, control_services(settings, tmp_path)).test_client()
+HEALTH = "/celery-admin/system/health"
+STATUS = "/celery-admin/system/status"
+OK, FAILED, UNKNOWN = Component("a", "ok"), Component("b", "failed"), Component("c", "unknown")
+CRITICAL = Component("d", "failed", critical=True)
 
 
 def test_a_stranger_may_ask_for_health(client: FlaskClient) -> None:
     """Health needs no token and names the checks."""
-    reply = client.get("/celery-admin/system/health")
+    reply = client.get(HEALTH)
     assert (reply.status_code, reply.get_json()["checks"]) == (200, {"broker": "ok", "state": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("components", "status"),
+    [
+        ((OK,), "healthy"),
+        ((OK, UNKNOWN), "degraded"),
+        ((OK, FAILED), "degraded"),
+        ((OK, FAILED, CRITICAL), "unhealthy"),
+    ],
+)
+def test_the_worst_component_decides(components: tuple[Component, ...], status: Status) -> None:
+    """Anything that is not ok degrades; a critical failure is worse."""
+    assert status == judge(components)
+
+
+def test_unhealthy_is_a_503_that_still_says_what_is_wrong(settings: ControlSettings, tmp_path: Path) -> None:
+    """A load balancer sees the status code, a person the checks."""
+    services = replace(control_services(settings, tmp_path), system=FakeSystem(CRITICAL))
+    reply = create_app(settings, services).test_client().get(HEALTH)
+    assert (
+        reply.status_code,
+        reply.get_json()["status"],
+        reply.get_json()["checks"]["d"],
+    ) == (503, "unhealthy", "failed")
+    services.store.close()
+
+
+def test_health_says_when_the_disk_does_not_take_the_audit_trail(services: Services, client: FlaskClient) -> None:
+    """What must be kept and cannot be is a critical failure."""
+    services.store.close()
+    services.keeper.round()
+    assert (client.get(HEALTH).status_code, client.get(HEALTH).get_json()["checks"]["state"]) == (503, "failed")
+
+
+def test_health_tells_strangers_nothing_but_conditions(settings: ControlSettings, tmp_path: Path) -> None:
+    """A component's detail may name a host; it is for administrators."""
+    detail = "cannot reach broker.internal:6379"
+    services = replace(control_services(settings, tmp_path), system=FakeSystem(Component("broker", "failed", detail)))
+    client = create_app(settings, services).test_client()
+    assert detail not in client.get(HEALTH).text
+    assert detail in client.get(STATUS, headers=bearer(Role.ADMIN)).text
+    services.store.close()
+
+
+def test_info_says_what_can_be_done_here(client: FlaskClient) -> None:
+    """Name, version, features and where the documentation is."""
+    info = client.get("/celery-admin/system/info").get_json()
+    assert (info["name"], info["features"]["anonymous_feed"]) == ("celerymeter", False)
 
 
 def test_only_an_administrator_reads_the_status(client: FlaskClient) -> None:
     """The full status is for admins."""
-    answers = [client.get("/celery-admin/system/status", headers=bearer(role)).status_code for role in Role]
-    assert answers == [403, 403, 200]
+    assert [client.get(STATUS, headers=bearer(role)).status_code for role in Role] == [403, 403, 200]
+
+
+def test_the_status_has_components_queues_and_alerts(services: Services, client: FlaskClient) -> None:
+    """Everything that the sampler saw is there, and what it does not know is null."""
+    assert isinstance(services.system, FakeSystem)
+    services.system.current = SystemState(
+        at=1_700_000_000.0,
+        components=(OK,),
+        queues=(QueueFigure("celery", length=3.0),),
+        firing=(FiringAlert("CeleryWorkerDown", "critical", "no worker", 1_700_000_000.0),),
+    )
+    status = client.get(STATUS, headers=bearer(Role.ADMIN)).get_json()
+    assert {k: status["queues"][0][k] for k in ("name", "length")} == {"name": "celery", "length": 3.0}
+    assert status["queues"][0]["unacked"] is None
+    assert [alert["name"] for alert in status["alerts"]] == ["CeleryWorkerDown"]
+
+
+def test_the_status_shows_the_configuration_without_its_secrets(client: FlaskClient) -> None:
+    """The broker's password and the keys are not in it."""
+    text = client.get(STATUS, headers=bearer(Role.ADMIN)).text
+    assert "redis://someone:***@127.0.0.1:1/0" in text
+    assert "hidden" not in text
+    assert "only the tests know" not in text

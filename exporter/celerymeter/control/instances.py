@@ -17,8 +17,11 @@ class Instance:
         self.id = secrets.token_hex(8)
         self._folder = state_dir / FOLDER
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._file = os.open(self._path(self.id), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._sweep()
+        draft = self._path(self.id).with_suffix(".draft")
+        self._file = os.open(draft, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        draft.rename(self._path(self.id))  # it is not seen before it is locked
 
     def is_alive(self, instance: str) -> bool:
         """Whether the process of that id lives."""
@@ -36,6 +39,11 @@ class Instance:
             os.close(file)
         self._path(instance).unlink(missing_ok=True)
         return False
+
+    def _sweep(self) -> None:
+        """Remove what the dead left."""
+        for path in self._folder.glob("*.lock"):
+            self.is_alive(path.stem)
 
     def close(self) -> None:
         """Be dead to the others."""

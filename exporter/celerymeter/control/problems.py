@@ -42,6 +42,7 @@ STATUS = {
     "too_many_requests": 429,
     "internal": 500,
     "broker_unavailable": 503,
+    "exporter_unavailable": 503,
     "prometheus_unavailable": 503,
     "state_unavailable": 503,
     "no_worker_answered": 504,
@@ -85,6 +86,8 @@ def problem_response(error: RequestRefused, errors: list[FieldError] | None = No
     response = Response(body.model_dump_json(exclude_none=True), status, content_type=CONTENT_TYPE)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.code == "too_large":
+        response.headers["Connection"] = "close"  # so that nobody has to read what was refused
     if isinstance(error, InvalidToken):
         response.headers["WWW-Authenticate"] = _challenge(error.reason)
     return response

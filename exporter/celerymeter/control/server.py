@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from prometheus_client import disable_created_metrics
 
 from celerymeter.control.app import create_app
 from celerymeter.control.compose import build, check
@@ -31,6 +32,7 @@ GRACE = 4
 
 def run(settings: ControlSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; raises `SettingsError` or `PortInUse` at once."""
+    disable_created_metrics()
     with state_folder(settings) as folder:
         check(settings, folder)
         api = bind(settings.listen, option="--listen")

@@ -30,9 +30,10 @@ class Store:
         prepare_folder(folder)
         self._lock = Lock()
         try:
+            (folder / DATABASE).touch(mode=0o600)
             self._writer = self._connect()
             self._check_version()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise SettingsError(f"--state-dir {folder}: no database can be used there ({error})") from error
 
     def declare(self, *statements: str) -> None:

@@ -48,7 +48,13 @@ def control_services(settings: ControlSettings, state_dir: Path) -> Services:
     store = Store(state_dir)
     trail = AuditTrail(store, instance=Instance(state_dir), key=AUDIT_KEY)
     keeper = AuditKeeper(trail, retention=settings.audit_retention)
-    auth = Authenticator(Keyring(settings.jwt), webhook_token=settings.webhook_token, metrics=metrics, watcher=keeper)
+    auth = Authenticator(
+        Keyring(settings.jwt),
+        webhook_token=settings.webhook_token,
+        failures_per_minute=settings.limits.auth_failures_per_minute,
+        metrics=metrics,
+        watcher=keeper,
+    )
     return Services(auth=auth, system=FakeSystem(), metrics=metrics, store=store, audit=trail, keeper=keeper)
 
 

@@ -40,7 +40,7 @@ class AuditKeeper:
         self._stopping = Event()
         self._thread: Thread | None = None
         self.failing = False
-        """Whether the last write did not succeed."""
+        """Whether a write failed, and no round has found since that writing works."""
 
     def accepted(self, identity: Identity, address: str) -> None:
         """A token was valid: note it once."""
@@ -74,6 +74,8 @@ class AuditKeeper:
 
     def round(self) -> None:
         """Everything that is done by the minute; each part on its own, lest one that fails keeps the others."""
+        if self._write(self._trail.probe):
+            self.failing = False
         self._flush()
         self._write(self._mark_orphans)
         self._write(self._prune)
@@ -121,5 +123,4 @@ class AuditKeeper:
             log.error("the audit trail cannot be written: %s", error)
             self.failing = True
             return False
-        self.failing = False
         return True

@@ -22,6 +22,7 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS audit_intent ON audit (intent) WHERE intent IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS audit_at ON audit (at)",
     "CREATE TABLE IF NOT EXISTS audit_open (intent INTEGER PRIMARY KEY, instance TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS audit_probe (id INTEGER PRIMARY KEY, at REAL NOT NULL)",
     "CREATE TABLE IF NOT EXISTS tokens (jti TEXT PRIMARY KEY, exp REAL NOT NULL)",
 )
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - our own column names
@@ -128,6 +129,11 @@ class AuditTrail:
             self._append(connection, checkpoint(at=self._clock(), through=from_db(through)))
             connection.execute("DELETE FROM tokens WHERE exp < ?", (before,))
             return connection.execute("DELETE FROM audit WHERE row <= ?", (through["row"],)).rowcount
+
+    def probe(self) -> None:
+        """Write something that nobody needs, to see whether writing works."""
+        with self._store.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO audit_probe VALUES (1, ?)", (self._clock(),))
 
     def oldest(self) -> float | None:
         """When the first row was written (UTC seconds); None while there is none."""

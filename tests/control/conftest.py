@@ -1,0 +1,52 @@
+"""An API of fakes for every test that wants one, and the ways to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from celerymeter.control.app import create_app
+from celerymeter.control.services import Services
+from celerymeter.control.settings import ControlSettings
+from celerymeter.control.testing import control_services, control_settings
+
+MakeClient = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def settings() -> ControlSettings:
+    """Settings that reach nothing."""
+    return control_settings()
+
+
+@pytest.fixture
+def services(settings: ControlSettings, tmp_path: Path) -> Iterator[Services]:
+    """Parts of `settings`, with their state in a folder of this test's own."""
+    services = control_services(settings, tmp_path / "state")
+    yield services
+    services.store.close()
+
+
+@pytest.fixture
+def client(settings: ControlSettings, services: Services) -> FlaskClient:
+    """The API of `settings`."""
+    return create_app(settings, services).test_client()
+
+
+@pytest.fixture
+def make_client(settings: ControlSettings, tmp_path: Path) -> Iterator[MakeClient]:
+    """APIs of settings that differ: ``make_client(base_path="")``."""
+    made: list[Services] = []
+
+    def make(**changes: object) -> FlaskClient:
+        varied = replace(settings, **changes)  # type: ignore[arg-type]  # the test names fields of the settings
+        made.append(control_services(varied, tmp_path / f"state-{len(made)}"))
+        return create_app(varied, made[-1]).test_client()
+
+    yield make
+    for services in made:
+        services.store.close()
