@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
-from celerymeter.control.filesystem import network_filesystem
+from celerymeter.control.filesystem import MOUNTS, network_filesystem
 from celerymeter.errors import SettingsError, StateError
 
 DATABASE = "state.db"
@@ -97,13 +97,13 @@ def _translated() -> Iterator[None]:
         raise StateError(f"the state directory cannot be used: {error}") from error
 
 
-def prepare_folder(folder: Path) -> None:
+def prepare_folder(folder: Path, mounts: Path = MOUNTS) -> None:
     """Make the folder (for its owner alone) and make sure that it can hold a database; raises `SettingsError`."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"--state-dir {folder}: cannot be made ({error.strerror})") from error
-    if kind := network_filesystem(folder):
+    if kind := network_filesystem(folder, mounts):
         raise SettingsError(
             f"--state-dir {folder}: lies on a network file system ({kind}), where locks cannot be trusted; "
             "choose a local one (replicas must run on one machine)"

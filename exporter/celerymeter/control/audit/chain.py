@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -36,6 +37,7 @@ class Row:
     mac: bytes = b""
 
 
+_HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
 COLUMNS = tuple(field.name for field in fields(Row))
 _SIGNED = tuple(name for name in COLUMNS if name != "mac")
 
@@ -50,10 +52,9 @@ class Head:
     @classmethod
     def parse(cls, text: str) -> Head:
         """From ``ROW:MAC`` as it is logged; raises `ValueError`."""
-        row, _, mac = text.partition(":")
-        if len(bytes.fromhex(mac)) != len(GENESIS):
-            raise ValueError(text)
-        return cls(row=int(row), mac=mac.lower())
+        if not (found := _HEAD.fullmatch(text.strip().lower())):
+            raise ValueError("not ROW:HMAC")
+        return cls(row=int(found[1]), mac=found[2])
 
     def __str__(self) -> str:
         return f"{self.row}:{self.mac}"
