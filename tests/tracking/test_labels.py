@@ -15,6 +15,8 @@ from celerymeter.tracking.labels import exception_class
         ("TimeLimitExceeded(1,)", "TimeLimitExceeded"),
         ("HTTPError: 500", "HTTPError"),
         ("Boom", "Boom"),
+        ("reject requeue=False: on purpose", "Reject"),
+        ("Retry in 3s: ValueError('x')", "Retry"),
         ("<Weird object at 0x7f>", "unknown"),
         ("__import__('os').system('x')", "__import__"),
         ("", "unknown"),

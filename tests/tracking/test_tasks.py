@@ -116,6 +116,23 @@ def test_a_retry_may_overtake_the_whole_run_before(cluster: Cluster) -> None:
     assert not pair.running
 
 
+def test_a_retry_may_be_received_before_the_run_before_it_has_ended(cluster: Cluster) -> None:
+    """By the same worker, which hears of the end only when its pool process reports it."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    for retries in (1, 2):
+        cluster.publish("a", retries=retries)
+        cluster.receive("a", retries=retries)
+        cluster.end("a", "retried")
+        cluster.start("a")
+    cluster.end("a", "failed")
+    pair = cluster.pair()
+    assert (pair.sent, pair.received, pair.started, pair.retried, pair.failed) == (3, 3, 3, 2, 1)
+    assert not pair.running
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
 def test_a_retry_may_change_its_queue(cluster: Cluster) -> None:
     """Each run is counted under its own queue."""
     cluster.publish("a", queue="fast")

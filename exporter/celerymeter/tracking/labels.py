@@ -7,6 +7,8 @@ from collections import Counter
 
 from celerymeter.model import OTHER, UNKNOWN
 
+_OWN_REPR = re.compile(r"(Reject|Retry|Ignore)\b", re.IGNORECASE)
+"""Celery's own control exceptions describe themselves in words: ``reject requeue=False: …``, ``Retry in 3s: …``."""
 _CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w{0,99})\s*(?=[(:]|$)")
 
 
@@ -39,5 +41,8 @@ class LabelCap:
 
 def exception_class(representation: str | None) -> str:
     """The class name in an exception's repr (``ValueError('x')`` → ``ValueError``), without evaluating anything."""
-    found = _CLASS.match(representation or "")
-    return found.group(1) if found else UNKNOWN
+    text = representation or ""
+    if found := _CLASS.match(text):
+        return found.group(1)
+    own = _OWN_REPR.match(text)
+    return own.group(1).capitalize() if own else UNKNOWN

@@ -14,6 +14,7 @@ from celerymeter.model import Event
 from celerymeter.tracking.series import Pair
 
 MAX_NEXT = 8
+MAX_BESIDE = 8
 
 
 class Run:
@@ -26,6 +27,7 @@ class Run:
         "name",
         "next",
         "opened",
+        "over",
         "pair",
         "queue",
         "received",
@@ -57,6 +59,8 @@ class Run:
         self.next: list[Event] | None = None
         """The `task-sent` of later runs of this task."""
         self.received = self.ended = self.rejected = self.vanishing = False
+        self.over = False
+        """Its end has come, but is still held."""
 
     def stop_running(self) -> None:
         """No longer in progress."""
@@ -67,6 +71,7 @@ class Run:
         """The message is with the broker again: the task may come to any worker."""
         self.stop_running()
         self.worker = self.started = None
+        self.over = False
 
 
 class RunTable:
@@ -76,14 +81,15 @@ class RunTable:
         self.evicted: Counter[str] = Counter()
         self._limit = limit
         self._runs: dict[str, Run] = {}
-        self._beside: dict[tuple[str, str], Run] = {}
+        self._beside: dict[tuple[str, str], list[Run]] = {}
 
     def __len__(self) -> int:
-        return len(self._runs) + len(self._beside)
+        return len(self._runs) + sum(map(len, self._beside.values()))
 
     def __iter__(self) -> Iterator[Run]:
         yield from self._runs.values()
-        yield from self._beside.values()
+        for runs in self._beside.values():
+            yield from runs
 
     def get(self, uuid: str) -> Run | None:
         """The newest run of a task."""
@@ -96,13 +102,25 @@ class RunTable:
         run = self._runs[uuid] = Run(uuid, at)
         return run
 
-    def at_worker(self, uuid: str, hostname: str) -> Run | None:
-        """The run of a task that an event of this worker speaks of."""
-        run = self._runs.get(uuid)
-        if run is None or run.worker is None or run.worker == hostname:
-            return run
-        beside = self._beside.get((uuid, hostname))
-        return beside if beside is not None or run.started is not None else run
+    def starting(self, uuid: str, hostname: str) -> Run | None:
+        """The run that a `task-started` of this worker begins: the oldest at hand that has not started."""
+        return next((run for run in self._at(uuid, hostname) if run.started is None), None)
+
+    def ending(self, uuid: str, hostname: str) -> Run | None:
+        """The run that an end told by this worker belongs to: the oldest that has started, else any that waits."""
+        runs = self._at(uuid, hostname)
+        if not runs:
+            newest = self._runs.get(uuid)
+            return newest if newest is not None and newest.started is None else None
+        unfinished = [run for run in runs if not run.over]
+        return next((run for run in unfinished if run.started is not None), (unfinished or runs[-1:])[0])
+
+    def _at(self, uuid: str, hostname: str) -> list[Run]:
+        """The unfinished runs of a task that may be at this worker, oldest first."""
+        newest = self._runs.get(uuid)
+        here = newest is not None and (newest.worker is None or newest.worker == hostname)
+        runs = list(self._beside.get((uuid, hostname), ())) if self._beside else []
+        return [*runs, newest] if here and newest is not None else runs
 
     def succeed(self, run: Run, at: float) -> Run:
         """Open the run that follows ``run``, which may still be unfinished (elsewhere, or its end got lost)."""
@@ -124,9 +142,11 @@ class RunTable:
         """Drop a run."""
         if self._runs.get(run.uuid) is run:
             del self._runs[run.uuid]
-        key = (run.uuid, run.worker or "")
-        if self._beside.get(key) is run:
-            del self._beside[key]
+        elif self._beside:
+            key = (run.uuid, run.worker or "")
+            rest = [other for other in self._beside.pop(key, ()) if other is not run]
+            if rest:
+                self._beside[key] = rest
 
     def evict(self, run: Run, reason: str) -> None:
         """Drop an unfinished run, and count it; what it still holds is counted when its grace is over."""
@@ -137,22 +157,20 @@ class RunTable:
 
     def older_than(self, then: float) -> list[Run]:
         """Runs opened before ``then``."""
-        old: list[Run] = []
-        for runs in (self._runs, self._beside):
-            for run in runs.values():
-                if run.opened > then:
-                    break
-                old.append(run)
+        old = [run for runs in self._beside.values() for run in runs if run.opened < then]
+        for run in self._runs.values():
+            if run.opened >= then:
+                break
+            old.append(run)
         return old
 
     def _set_beside(self, run: Run) -> None:
-        key = (run.uuid, run.worker or "")
-        if (replaced := self._beside.pop(key, None)) is not None:
-            replaced.stop_running()
-            self.evicted["superseded"] += 1
-        elif len(self._beside) >= max(1, self._limit // 20):
-            self.evict(next(iter(self._beside.values())), "limit")
-        self._beside[key] = run
+        runs = self._beside.setdefault((run.uuid, run.worker or ""), [])
+        if len(runs) >= MAX_BESIDE:
+            self.evict(runs[0], "superseded")
+        elif len(self._beside) > max(1, self._limit // 20):
+            self.evict(next(iter(self._beside.values()))[0], "limit")
+        self._beside.setdefault((run.uuid, run.worker or ""), []).append(run)
 
     def _evict_oldest(self) -> None:
         """A twentieth at once: reaching the front of a dict one by one costs 46 µs a time at 100,000."""

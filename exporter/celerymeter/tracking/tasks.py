@@ -92,15 +92,13 @@ class TaskTracker:
     def started(self, event: Event, at: float) -> None:
         """`task-started`: names neither task nor queue."""
         uuid, hostname = event.uuid or "", event.hostname
-        run = self.runs.at_worker(uuid, hostname)
+        run = self.runs.starting(uuid, hostname)
         if run is None and (late := self._late(event)) is not None:
             self._count_late(late, event)
             return
         if run is None:
             newest = self.runs.get(uuid)
             run = self.runs.open(uuid, at) if newest is None else self.runs.succeed(newest, at)
-        elif run.started is not None:
-            run = self.runs.succeed(run, at)
         run.worker, run.started, run.touched = hostname, event.timestamp, at
         if run.pair is None and self._resolve(run) is None:
             self._hold(run, event, at)
@@ -110,7 +108,7 @@ class TaskTracker:
     def ended(self, event: Event, at: float) -> None:
         """Any event that may end a run; what comes after the run's one end is a duplicate."""
         uuid = event.uuid or ""
-        run = self.runs.at_worker(uuid, event.hostname)
+        run = self.runs.ending(uuid, event.hostname)
         if run is None:
             if self._ended.get(uuid) is not None:
                 self.duplicates[event.type] += 1
@@ -121,6 +119,7 @@ class TaskTracker:
             run.worker = event.hostname
         if run.pair is None and self._resolve(run) is None:
             self._hold(run, event, at)
+            run.over = True
         else:
             self._end(run, event, at)
 

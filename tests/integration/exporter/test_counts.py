@@ -1,0 +1,144 @@
+"""Every counter is exactly right on a real cluster."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from celery import Celery, chord, group
+from tests.integration.exporter.conftest import StartExporter, StartWorker
+from tests.scrape import ExporterProcess, Scrape
+
+from celerymeter.demo.processes import wait_until
+
+pytestmark = pytest.mark.integration
+
+QUEUES = ("fast", "slow", "mail", "bulk")
+Key = tuple[str, ...]
+
+
+class Expected:
+    """What a workload must give, by (name, queue)."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Counter[Key]] = {
+            step: Counter() for step in ("sent", "received", "started", "succeeded", "failed", "retried")
+        }
+
+    def add(self, name: str, queue: str, *, times: int = 1, **steps: int) -> None:
+        """``times`` tasks, each with so many of every step; sent, received and started follow the runs."""
+        runs = steps.get("runs", 1)
+        for step in ("sent", "received", "started"):
+            self.counts[step][name, queue] += times * steps.get(step, runs)
+        for step in ("succeeded", "failed", "retried"):
+            self.counts[step][name, queue] += times * steps.get(step, 0)
+
+    def missing(self, page: Scrape) -> dict[str, tuple[dict[Key, float], dict[Key, float]]]:
+        """The steps whose counts differ: what was found, and what was expected."""
+        found = {step: page.by(f"celery_task_{step}_total", "name", "queue_name") for step in self.counts}
+        wanted = {step: {key: float(n) for key, n in counts.items() if n} for step, counts in self.counts.items()}
+        return {step: (found[step], wanted[step]) for step in wanted if found[step] != wanted[step]}
+
+
+def mixed_workload(app: Celery, expected: Expected, *, rounds: int) -> None:
+    """Successes, failures, retries within and past the limit, groups, chords, rejects and ETA, over four queues."""
+    for number in range(rounds):
+        queue = QUEUES[number % 4]
+        app.send_task("tests.add", (1, 2), queue=queue)
+        expected.add("tests.add", queue, succeeded=1)
+        app.send_task("tests.fail", queue=queue)
+        expected.add("tests.fail", queue, failed=1)
+        app.send_task("tests.retry", (2,), queue=queue)
+        expected.add("tests.retry", queue, runs=3, retried=2, succeeded=1)
+        app.send_task("tests.retry", (9,), queue=queue)
+        expected.add("tests.retry", queue, runs=4, retried=3, failed=1)
+        app.send_task("tests.reject", queue=queue)
+        expected.add("tests.reject", queue, failed=1)
+        eta = datetime.now(timezone.utc) + timedelta(seconds=1)
+        app.send_task("tests.add", (1, 2), queue=queue, eta=eta)
+        expected.add("tests.add", queue, succeeded=1)
+        members = [app.signature("tests.add", (n, n)).set(queue=queue) for n in range(5)]
+        group(members, app=app).apply_async()
+        chord(members, app.signature("tests.total").set(queue=queue), app=app).apply_async()
+        expected.add("tests.add", queue, times=10, succeeded=1)
+        expected.add("tests.total", queue, succeeded=1)
+
+
+def settle(exporter: ExporterProcess, expected: Expected) -> Scrape:
+    """Wait until all counts are as expected; on time-out say what differs."""
+    try:
+        wait_until(lambda: not expected.missing(exporter.scrape()), timeout=60, interval=0.5)
+    except TimeoutError:
+        assert not expected.missing(exporter.scrape())
+    return exporter.scrape()
+
+
+def test_a_mixed_workload_is_counted_to_the_task(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Two prefork workers, four queues: no unknown, no None, nothing missed, nothing left in progress."""
+    exporter = new_exporter()
+    for hostname in ("w1@test", "w2@test"):
+        new_worker(hostname, concurrency=2, queues=QUEUES)
+    expected = Expected()
+    producer.send_task("tests.add", (0, 0), queue="fast", expires=datetime(2020, 1, 1, tzinfo=timezone.utc))
+    expected.add("tests.add", "fast", received=0, started=0)
+    mixed_workload(producer, expected, rounds=12)
+    page = settle(exporter, expected)
+    assert page.get("celery_task_revoked_total", name="tests.add", queue_name="fast", reason="expired") == 1
+    assert not {"unknown", "None"} & (page.values("name") | page.values("queue_name"))
+    assert page.sum("celerymeter_events_missed_total") == 0
+    assert page.sum("celerymeter_events_invalid_total") == 0
+    assert page.sum("celery_task_in_progress") == 0
+    assert page.by("celery_task_exceptions_total", "exception") == {
+        ("ValueError",): 12,
+        ("RuntimeError",): 12,
+        ("Reject",): 12,
+    }
+    waits = page.sum("celery_task_wait_seconds_count") + page.sum("celerymeter_waits_unmeasured_total")
+    assert waits == page.sum("celery_task_started_total")
+
+
+def test_without_task_sent_the_queue_is_right_where_it_can_be_known(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """A worker with one queue leaves no doubt; one with two does, and then it says unknown."""
+    exporter = new_exporter()
+    for queue in ("mail", "bulk"):
+        new_worker(f"{queue}@test", queues=(queue,))
+    new_worker("both@test", queues=("a", "b"))
+    producer.conf.task_send_sent_event = False
+    for queue in ("mail", "bulk", "a", "b"):
+        for _ in range(20):
+            producer.send_task("tests.add", (1, 2), queue=queue)
+        producer.send_task("tests.fail", queue=queue)
+    wait_until(lambda: exporter.scrape().sum("celery_task_failed_total") == 4, timeout=30)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 80, timeout=30)
+    page = exporter.scrape()
+    succeeded = page.by("celery_task_succeeded_total", "name", "queue_name")
+    assert succeeded == {("tests.add", "mail"): 20, ("tests.add", "bulk"): 20, ("tests.add", "unknown"): 40}
+    assert page.by("celerymeter_waits_unmeasured_total", "reason") == {("not_sent",): 84}
+
+
+def test_a_long_queue_keeps_names_queues_and_waits(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """20,000 tasks are queued before the first of them runs."""
+    exporter = new_exporter()
+    with producer.connection_for_write() as connection, producer.amqp.Producer(connection) as channel:
+        for number in range(20_000):
+            name = "tests.add" if number % 2 else "tests.total"
+            arguments = (1, 2) if number % 2 else ([1],)
+            producer.send_task(name, arguments, queue=QUEUES[number % 4], producer=channel)
+    wait_until(lambda: exporter.scrape().sum("celery_queue_length") == 20_000, timeout=60)
+    assert exporter.value("celerymeter_tracked_tasks") == 20_000
+    for number in range(2):
+        new_worker(f"w{number}@test", pool="threads", concurrency=4, queues=QUEUES)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 20_000, timeout=120, interval=0.5)
+    page = exporter.scrape()
+    names = {("tests.add", "slow"), ("tests.add", "bulk"), ("tests.total", "fast"), ("tests.total", "mail")}
+    assert page.by("celery_task_succeeded_total", "name", "queue_name") == dict.fromkeys(names, 5000.0)
+    assert page.sum("celery_task_wait_seconds_count") == 20_000
+    assert page.sum("celerymeter_waits_unmeasured_total") == 0
+    assert page.sum("celerymeter_events_missed_total") == 0

@@ -1,0 +1,62 @@
+"""Every run has one end, however Celery ends it."""
+
+from __future__ import annotations
+
+import pytest
+from celery import Celery
+from tests.integration.exporter.conftest import StartExporter, StartWorker
+
+from celerymeter.demo.processes import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def test_odd_ends_are_counted_once_and_leave_nothing_in_progress(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Reject with and without requeue, a hard time limit, Ignore()."""
+    exporter = new_exporter()
+    new_worker("w1@test", concurrency=2)
+    for name in ("tests.reject", "tests.reject_once", "tests.overrun", "tests.ignore"):
+        producer.send_task(name)
+    wait_until(lambda: exporter.scrape().sum("celery_task_failed_total", name="tests.overrun") == 1, timeout=30)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total", name="tests.reject_once") == 1)
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0, timeout=10)
+    page = exporter.scrape()
+    assert page.by("celery_task_rejected_total", "name", "requeue") == {("tests.reject_once", "true"): 1}
+    assert page.by("celery_task_failed_total", "name") == {("tests.reject",): 1, ("tests.overrun",): 1}
+    assert page.by("celerymeter_events_duplicate_total", "event") == {("task-rejected",): 1, ("task-failed",): 1}
+    assert page.by("celerymeter_tracked_tasks_evicted_total", "reason") == {("vanished",): 1}
+    assert page.get(
+        "celery_task_exceptions_total", name="tests.overrun", queue_name="celery", exception="TimeLimitExceeded"
+    )
+
+
+def test_a_task_whose_worker_is_killed_is_no_longer_in_progress(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """And is counted under its queue when it is delivered again and ends elsewhere."""
+    exporter = new_exporter()
+    options = {"visibility_timeout": 3}
+    worker = new_worker("w1@test", transport_options=options)
+    producer.send_task("tests.sleep_late", (4,))
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress", name="tests.sleep_late") == 1)
+    worker.kill()
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0, timeout=12)
+    new_worker("w2@test", transport_options=options)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total", queue_name="celery") >= 1, timeout=60)
+    assert exporter.scrape().values("queue_name") == {"celery"}
+
+
+def test_an_exporter_that_comes_late_adopts_what_runs(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Name, queue and start of a long task survive a restart of the exporter; nothing is counted twice."""
+    new_worker("w1@test", queues=("mail", "bulk"))
+    running = producer.send_task("tests.sleep", (6,), queue="mail")
+    wait_until(lambda: producer.control.inspect(timeout=0.5).query_task(running.id))
+    exporter = new_exporter()
+    wait_until(lambda: exporter.value("celery_task_in_progress", name="tests.sleep", queue_name="mail") == 1)
+    wait_until(lambda: exporter.value("celery_task_succeeded_total", name="tests.sleep", queue_name="mail") == 1)
+    assert exporter.scrape().sum("celery_task_in_progress") == 0
+    assert exporter.scrape().sum("celery_worker_tasks_processed_total") == 0
