@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celerymeter.broker import REDIS_TRANSPORTS, celery_app
 from celerymeter.errors import SettingsError, UnsupportedTransport
+from celerymeter.events.amqp import KombuReader
 from celerymeter.events.redis import RedisReader
 from celerymeter.events.stream import EventSink, Reader
 from celerymeter.settings import BrokerSettings
@@ -24,6 +25,9 @@ def open_reader(broker: BrokerSettings, sink: EventSink) -> Reader:
         _check_options(broker)
         _check_url(broker)
         return RedisReader(broker, sink)
+    if broker.transport in AMQP_TRANSPORTS:
+        _check_url(broker)
+        return KombuReader(broker, sink)
     raise UnsupportedTransport(
         f"no Celery events over {broker.transport or 'this'}://; "
         f"transports with events: {', '.join(sorted(AMQP_TRANSPORTS | REDIS_TRANSPORTS))}"
@@ -49,6 +53,7 @@ def _check_options(broker: BrokerSettings) -> None:
 def _check_url(broker: BrokerSettings) -> None:
     try:
         with celery_app(broker).connection_for_read() as connection:
-            int(str(connection.virtual_host or "").strip("/") or 0)
+            if broker.transport in REDIS_TRANSPORTS:
+                int(str(connection.virtual_host or "").strip("/") or 0)
     except (ValueError, KeyError, TypeError) as error:  # kombu quotes parts of the URL, so its text is not repeated
         raise SettingsError(f"{broker.safe_url}: not a usable broker URL") from error

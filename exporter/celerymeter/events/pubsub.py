@@ -22,7 +22,7 @@ from celerymeter.events.stream import EventSink
 
 LARGEST_FRAME = 64 * 1024 * 1024
 """Bytes that may come without completing a frame."""
-TICK = 0.25
+TICK = 0.1
 """Longest wait for data, so that a stop is noticed."""
 REST = 0.02
 """Pause after the socket was drained, so that a steady stream comes in batches: waking up costs more than decoding."""

@@ -15,6 +15,8 @@ from celerymeter.events.stream import EventSink
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+LONGEST_ATTEMPT = 60.0
+"""Libraries have time-outs of their own; this one is for name servers and the like."""
 STABLE = 1.0
 """A subscription that lasted so long was a good one: the next attempt comes at once."""
 
@@ -79,11 +81,15 @@ def _interruptible(subscribe: Callable[[], Subscription], stop: threading.Event)
 
     Client libraries block while they connect, so they do it in a thread that can be left behind.
     """
+    deadline = time.monotonic() + LONGEST_ATTEMPT
     outcome: Future[Subscription] = Future()
     threading.Thread(target=_fulfil, args=(outcome, subscribe), name="subscribe", daemon=True).start()
     while not wait([outcome], timeout=0.2).done:
-        if stop.is_set():
+        late = time.monotonic() > deadline
+        if late or stop.is_set():
             outcome.add_done_callback(_close_unwanted)
+            if late:
+                raise BrokerUnavailable(f"no subscription within {LONGEST_ATTEMPT:g} s")
             return None
     return outcome.result()
 
