@@ -41,6 +41,7 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     eta: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     runtime: _Seconds | None = None
     exception: str | None = None
+    traceback: str | None = None
     requeue: bool | None = None
     terminated: bool | None = None
     expired: bool | None = None
@@ -119,6 +120,8 @@ class QueuesSnapshot:
     queues: tuple[QueueState, ...] = ()
     unacked_other: int | None = None
     """Unacknowledged messages beyond the scan limit, whose queue was not read."""
+    unacked_unknown: int = 0
+    """Unacknowledged messages that were read, but whose queue the broker does not tell."""
     visibility_timeout: float | None = None
 
 

@@ -207,6 +207,15 @@ def test_a_hard_time_limit_fails_once(cluster: Cluster) -> None:
     assert cluster.tracker.tasks.duplicates == {"task-failed": 1}
 
 
+def test_a_hard_time_limit_is_named_by_its_traceback(cluster: Cluster) -> None:
+    """Celery 5.7 hides the exception behind its own wrapper."""
+    cluster.publish("a")
+    cluster.start("a")
+    text = "Traceback (most recent call last):\n  ...\nbilliard.exceptions.TimeLimitExceeded: TimeLimitExceeded(1,)\n"
+    cluster.end("a", "failed", exception="ExceptionWithTraceback()", traceback=text)
+    assert cluster.pair().exceptions == {"TimeLimitExceeded": 1}
+
+
 def test_a_terminated_task_that_runs_on_does_not_count_twice(cluster: Cluster) -> None:
     """task-revoked(terminated) is sent at the command, not at the death."""
     cluster.publish("a")

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from celerymeter.tracking.series import Pair
 
 
+_WRAPPER = "ExceptionWithTraceback"
+"""Celery 5.7 names this instead of the hard time limit that ended the run; the traceback's last line tells."""
+
+
 class EndedRuns:
     """The runs that ended lately, at most ``3 * limit``; terminated ones are kept apart, because they may run on."""
 
@@ -67,5 +71,7 @@ def apply_end(run: Run, event: Event, *, exception: Callable[[str], str], count_
 
 def _raised(pair: Pair, event: Event, cap: Callable[[str], str]) -> None:
     name = exception_class(event.exception)
+    if name == _WRAPPER and event.traceback:
+        name = exception_class(event.traceback.rstrip().rpartition("\n")[2])
     label = cap(name) if name != UNKNOWN else name
     pair.exceptions[label] = pair.exceptions.get(label, 0) + 1
