@@ -21,7 +21,7 @@ class EventSink(Protocol):
         """The subscription is confirmed."""
 
     def disconnected(self, at: float, reason: str) -> None:
-        """The subscription is gone; ``reason`` is a short phrase without secrets."""
+        """The subscription is gone, or could not be made; ``reason`` is a short phrase without secrets."""
 
 
 class Reader(Protocol):

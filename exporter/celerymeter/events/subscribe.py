@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -19,8 +18,6 @@ LONGEST_ATTEMPT = 60.0
 """Libraries have time-outs of their own; this one is for name servers and the like."""
 STABLE = 1.0
 """A subscription that lasted so long was a good one: the next attempt comes at once."""
-
-_log = logging.getLogger(__name__)
 
 
 class Subscription(Protocol):
@@ -52,17 +49,13 @@ class Pauses:
 def stay_subscribed(subscribe: Callable[[], Subscription], sink: EventSink, stop: threading.Event) -> None:
     """Keep one subscription alive until ``stop`` is set, whatever the broker does; also ``subscribe`` may hang."""
     pauses = Pauses()
-    said = ""
     while not stop.wait(pauses.next()):
         try:
             subscription = _interruptible(subscribe, stop)
             if subscription is not None:
                 _deliver(subscription, sink, stop, pauses)
         except CelerymeterError as error:  # noqa: PERF203 - an iteration is a connection
-            if str(error) != said:
-                said = str(error)
-                _log.warning("event stream: %s", said)
-            sink.disconnected(time.time(), said)
+            sink.disconnected(time.time(), str(error))
 
 
 def _deliver(subscription: Subscription, sink: EventSink, stop: threading.Event, pauses: Pauses) -> None:
