@@ -104,13 +104,18 @@ class RunTable:
 
     def starting(self, uuid: str, hostname: str) -> Run | None:
         """The run that a `task-started` of this worker begins: the oldest at hand that has not started."""
+        newest = self._runs.get(uuid)
+        if not self._beside and newest is not None and newest.worker in (None, hostname):
+            return newest if newest.started is None else None
         return next((run for run in self._at(uuid, hostname) if run.started is None), None)
 
     def ending(self, uuid: str, hostname: str) -> Run | None:
         """The run that an end told by this worker belongs to: the oldest that has started, else any that waits."""
+        newest = self._runs.get(uuid)
+        if not self._beside and newest is not None and newest.worker == hostname:
+            return newest
         runs = self._at(uuid, hostname)
         if not runs:
-            newest = self._runs.get(uuid)
             return newest if newest is not None and newest.started is None else None
         unfinished = [run for run in runs if not run.over]
         return next((run for run in unfinished if run.started is not None), (unfinished or runs[-1:])[0])
