@@ -9,8 +9,8 @@ from urllib.parse import quote
 from celerymeter.demo.processes import Process
 
 QUERIES = {
-    "tasks per second, by task": "sum by (name) (rate(celery_task_succeeded_total[1m]))",
-    "95th percentile of the wait, by queue": (
+    "tasks per second": "sum by (name) (rate(celery_task_succeeded_total[1m]))",
+    "95 % wait less than": (
         "histogram_quantile(0.95, sum by (le, queue_name) (rate(celery_task_wait_seconds_bucket[5m])))"
     ),
     "queue lengths": "max by (queue_name) (celery_queue_length)",
@@ -24,22 +24,27 @@ def graph(prometheus_url: str, query: str) -> str:
 
 def guide(values: Mapping[str, str], *, env: Path, victim: Process) -> str:
     """The text: the addresses, as in ``env``, and what to do with them."""
-    prometheus = values["PROMETHEUS_URL"]
-    api = f"{values['CELERYMETER_CONTROL_URL']}/celery-admin"
+    prometheus, control = values["PROMETHEUS_URL"], values["CELERYMETER_CONTROL_URL"]
     lines = [
         "",
-        f"Ready. Addresses, also in {env}:",
+        f"Ready. The addresses are in {env} too:",
         *(f"  {name}={value}" for name, value in values.items()),
         "",
-        f"Try next (first: set -a; . {env}):",
-        f"  curl -s {values['CELERYMETER_EXPORTER_URL']}/metrics | grep celery_task_succeeded_total",
-        f"  curl -s -H 'Authorization: Bearer '$CELERYMETER_TOKEN {api}/monitoring/metrics/realtime",
-        f"  curl -s {api}/system/health    and all it can do: {values['CELERYMETER_CONTROL_URL']}/docs",
-        f"  celerymeter doctor --broker-url {values['BROKER_URL']} --prometheus-url {prometheus}",
-        *(f"  {title}: {graph(prometheus, query)}" for title, query in QUERIES.items()),
-        f"  alerts: {prometheus}/alerts, and what is sent: {values['ALERTMANAGER_URL']}",
-        f"  kill -9 {victim.pid}    ends the {victim.name}: see its alert come, and go when it is started again",
-        "  ^C stops everything.",
+        "Look:",
+        f"  alerts                {prometheus}/alerts",
+        f"  notifications         {values['ALERTMANAGER_URL']}",
+        f"  the control API       {control}/docs",
+        *(f"  {title:21} {graph(prometheus, query)}" for title, query in QUERIES.items()),
+        "",
+        "Try, in another terminal:",
+        f"  set -a; . {env}; set +a",
+        "  curl -s $CELERYMETER_EXPORTER_URL/metrics | grep celery_task_succeeded_total",
+        '  curl -s -H "Authorization: Bearer $CELERYMETER_TOKEN" '
+        "$CELERYMETER_CONTROL_URL/celery-admin/monitoring/metrics/realtime",
+        "  celerymeter doctor --broker-url $BROKER_URL --prometheus-url $PROMETHEUS_URL",
+        f"  kill -9 {victim.pid}    the {victim.name} is gone: its alert comes, and goes when it is started again",
+        "",
+        "^C stops everything.",
         "",
     ]
     return "\n".join(lines)

@@ -36,7 +36,7 @@ def _shop(scale: float) -> tuple[Flow, ...]:
         Flow("orders.charge_card", 2.0 * scale),
         Flow("emails.send_receipt", 2.5 * scale),
         Flow("emails.send_reminder", 0.3 * scale, delay=15.0),
-        Flow("media.render_video", 0.35, {"seconds": 3.0}, numbered=False),
+        Flow("media.render_video", 0.42, {"seconds": 3.0}, numbered=False),
     )
 
 

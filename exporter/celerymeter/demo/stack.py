@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 
 from celerymeter.demo.processes import Process
@@ -33,20 +34,20 @@ class Stack:
     def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say
         self._clock = clock
-        self._parts: list[Part] = []
+        self._stages: list[tuple[Part, ...]] = []
         self._gone: dict[str, float] = {}
 
     def start(self, *together: Part) -> None:
         """Start these at the same time and wait until all are ready; raises `StartFailed` or `ProcessEnded`."""
+        self._stages.append(together)
         for part in together:
             part.process.start()
-            self._parts.append(part)
         for part in together:
             part.process.wait_ready(self._ready(part), timeout=START_TIMEOUT)
             self._say(f"  {part.process.name:13} {part.at}")
 
     def _ready(self, part: Part) -> Callable[[], object]:
-        others = [other.process for other in self._parts if other is not part]
+        others = [other.process for other in self._parts() if other is not part]
 
         def ready() -> object:
             for process in others:
@@ -58,7 +59,7 @@ class Stack:
 
     def check(self) -> None:
         """Start again the mortal that are due; raises `ProcessEnded` when any other child has ended."""
-        for part in self._parts:
+        for part in self._parts():
             if part.process.running:
                 continue
             if not part.mortal:
@@ -77,12 +78,16 @@ class Stack:
             self._say(f"{name} is started again")
 
     def stop(self) -> None:
-        """End all children, at once, within some 5 s."""
-        for part in self._parts:
-            part.process.signal(signal.SIGTERM)
+        """End all children within some 5 s: what was started together at once, the last first."""
         deadline = time.monotonic() + STOP_TIMEOUT
-        for part in reversed(self._parts):
-            part.process.stop(timeout=max(deadline - time.monotonic(), 0.1))
+        for stage in reversed(self._stages):
+            for part in stage:
+                part.process.signal(signal.SIGTERM)
+            for part in stage:
+                part.process.stop(timeout=max(deadline - time.monotonic(), 0.1))
+
+    def _parts(self) -> Iterator[Part]:
+        return chain.from_iterable(self._stages)
 
     def __enter__(self) -> Stack:
         return self

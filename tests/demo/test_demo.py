@@ -1,0 +1,144 @@
+"""The demo as a person starts it, all of it, on automatic ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from celerymeter.demo.processes import Process, wait_until
+from celerymeter.prometheus import PrometheusClient, PrometheusSettings
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+START = 150.0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo that is ready, and what its env file says."""
+
+    process: Process
+    folder: Path
+    env: dict[str, str]
+
+    def alive(self) -> list[str]:
+        """Command lines of the processes that work in its folder."""
+        return [line for line in map(_command_line, Path("/proc").glob("[0-9]*")) if str(self.folder / ".demo") in line]
+
+
+def _command_line(process: Path) -> str:
+    """A process' folder and command line, empty when it has just ended."""
+    try:
+        return f"{(process / 'cwd').resolve()} {(process / 'cmdline').read_text()}"
+    except OSError:
+        return ""
+
+
+def command(folder: Path, *options: str) -> Process:
+    """``celerymeter demo`` in a folder."""
+    argv = [sys.executable, "-m", "celerymeter", "demo", *options]
+    return Process("demo", argv, log=folder / "demo.log", cwd=folder)
+
+
+def started(folder: Path, *options: str) -> Demo:
+    """Start one and wait for its env file."""
+    env = folder / ".demo" / "env"
+    process = command(folder, "--ports", "auto", *options).start(ready=env.exists, timeout=START)
+    return Demo(process, folder, dict(line.split("=", 1) for line in env.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One faulty demo for all; ended by SIGTERM, which must leave nothing."""
+    running = started(tmp_path_factory.mktemp("demo"), "--load", "faulty")
+    try:
+        yield running
+    finally:
+        status = running.process.stop(timeout=15)
+    assert status == 0
+    assert running.alive() == []
+    assert not (running.folder / ".demo" / "env").exists()
+
+
+@pytest.fixture(scope="module")
+def prometheus(demo: Demo) -> Iterator[PrometheusClient]:
+    """A client of the demo's Prometheus."""
+    with PrometheusClient(PrometheusSettings(demo.env["PROMETHEUS_URL"])) as client:
+        yield client
+
+
+def test_every_part_is_up_when_the_env_file_is_there(demo: Demo, prometheus: PrometheusClient) -> None:
+    """Each address answers, both workers are seen, Prometheus has scraped every target and found its Alertmanager."""
+    exporter, control = demo.env["CELERYMETER_EXPORTER_URL"], demo.env["CELERYMETER_CONTROL_URL"]
+    assert requests.get(f"{exporter}/-/ready", timeout=5).status_code == 200
+    assert requests.get(f"{control}/celery-admin/system/health", timeout=5).status_code == 200
+    assert requests.get(f"{demo.env['ALERTMANAGER_URL']}/-/ready", timeout=5).status_code == 200
+    assert prometheus.instant("count(celery_worker_up == 1)").value() == 2
+    wait_until(lambda: prometheus.instant("min(up)").value() == 1, what="all targets scraped")
+
+
+def test_the_workload_has_successes_failures_retries_and_a_schedule(prometheus: PrometheusClient) -> None:
+    """Whoever looks sees every kind of outcome, under real queues."""
+
+    def seen() -> bool:
+        return all(
+            prometheus.instant(f"sum({series}) > 0")
+            for series in (
+                'celery_task_succeeded_total{queue_name="orders"}',
+                'celery_task_failed_total{name="orders.charge_card"}',
+                'celery_task_retried_total{name="orders.charge_card"}',
+                'celery_task_succeeded_total{name="reports.refresh_sales"}',
+                'celery_queue_length{queue_name="media"}',
+                'celery_queue_length{queue_name="exports"}',
+            )
+        )
+
+    wait_until(seen, timeout=60, what="all kinds of outcomes in Prometheus")
+    assert not prometheus.instant('celery_task_started_total{queue_name="unknown"}')
+
+
+def test_the_token_opens_the_control_api(demo: Demo) -> None:
+    """An administrator's token: it reads what only administrators may."""
+    url = f"{demo.env['CELERYMETER_CONTROL_URL']}/celery-admin/system/status"
+    headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
+    assert requests.get(url, headers=headers, timeout=10).status_code == 200
+    assert requests.get(url, timeout=10).status_code == 401
+
+
+def test_the_env_file_is_for_its_owner_alone(demo: Demo) -> None:
+    """It holds a token."""
+    assert (demo.folder / ".demo" / "env").stat().st_mode & 0o077 == 0
+
+
+def test_a_second_demo_in_the_same_folder_is_refused(demo: Demo) -> None:
+    """It would delete the files of the first."""
+    second = command(demo.folder, "--ports", "auto")
+    assert second.start().wait(30) == 2
+    assert "runs in" in second.tail(3)
+    assert requests.get(f"{demo.env['CELERYMETER_EXPORTER_URL']}/-/ready", timeout=5).ok
+
+
+def test_a_taken_port_is_named_with_the_option(demo: Demo, tmp_path: Path) -> None:
+    """Nothing is started then."""
+    port = demo.env["PROMETHEUS_URL"].rsplit(":", 1)[1]
+    second = command(tmp_path, "--ports", f"exporter=auto,prometheus={port}")
+    assert second.start().wait(30) == 1
+    assert f"port {port}, meant for prometheus, is in use" in second.tail()
+    assert "--ports prometheus=PORT" in second.tail()
+
+
+def test_when_a_part_dies_the_demo_says_which_and_why_and_ends(tmp_path: Path) -> None:
+    """Exit status 1, the last lines of the dead one's log, and no process left."""
+    demo = started(tmp_path)
+    (line,) = [line for line in demo.alive() if "\0exporter\0" in line]
+    pid = next(int(p.name) for p in Path("/proc").glob("[0-9]*") if _command_line(p) == line)
+    os.kill(pid, signal.SIGKILL)
+    assert demo.process.wait(30) == 1
+    assert "exporter ended (by SIGKILL); the end of " in demo.process.log.read_text()
+    assert demo.alive() == []
