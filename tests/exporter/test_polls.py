@@ -1,0 +1,86 @@
+"""A poll that fails is a metric, never the end of polling."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from tests.tracking.cluster import Cluster
+
+from celerymeter.demo.processes import wait_until
+from celerymeter.errors import PollError
+from celerymeter.exporter.polls import Poll
+from celerymeter.exporter.state import SharedTracker
+
+
+@pytest.fixture
+def state() -> SharedTracker:
+    """A tracker that nobody feeds."""
+    return SharedTracker(Cluster().tracker)
+
+
+class Collector:
+    """Fails as often as told, then succeeds."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.calls = 0
+
+    def __call__(self, at: float) -> None:
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+def outcome(state: SharedTracker) -> bool:
+    """Whether the last poll of the queues succeeded."""
+    with state.lent() as tracker:
+        return tracker.polls["queues"].success
+
+
+@pytest.mark.parametrize("error", [PollError("refused"), KeyError("tripped")])
+def test_a_failure_is_shown_and_overcome(state: SharedTracker, error: Exception) -> None:
+    """Expected or not, the next poll goes on."""
+    collector = Collector(error)
+    poll = Poll("queues", collector, state=state, interval=60)
+    poll.once()
+    assert not outcome(state)
+    poll.once()
+    assert outcome(state)
+
+
+def test_a_failure_is_logged_when_it_begins_and_when_it_ends(
+    state: SharedTracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not at every poll of a night-long outage."""
+    poll = Poll("queues", Collector(*[PollError("refused")] * 3), state=state, interval=60)
+    for _ in range(5):
+        poll.once()
+    assert [record.getMessage() for record in caplog.records] == [
+        "polling queues fails: refused",
+        "polling queues works again",
+    ]
+
+
+def test_a_poll_comes_sooner_when_it_is_wanted(state: SharedTracker) -> None:
+    """And stops when told, whatever its interval."""
+    collector, stop, wanted = Collector(), threading.Event(), threading.Event()
+    poll = Poll("queues", collector, state=state, interval=3600, wanted=wanted.is_set)
+    thread = threading.Thread(target=poll.run, args=(stop,))
+    thread.start()
+    wait_until(lambda: collector.calls == 1)
+    wanted.set()
+    wait_until(lambda: collector.calls >= 2)
+    stop.set()
+    poll.wake()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+
+
+def test_readiness_tells_why_not(state: SharedTracker) -> None:
+    """The reason of the last loss, until the stream is subscribed."""
+    assert state.why_not_ready() is not None
+    state.connected(1.0)
+    assert state.why_not_ready() is None
+    state.disconnected(2.0, "Connection refused")
+    assert state.why_not_ready() == "Connection refused"
