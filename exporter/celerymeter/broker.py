@@ -6,12 +6,13 @@ key prefix mean here exactly what they mean to the workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
+from amqp.exceptions import AMQPError
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 from redis.backoff import NoBackoff
@@ -25,7 +26,8 @@ REDIS_TRANSPORTS = frozenset({"redis", "rediss", "sentinel"})
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
 
-UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, KombuError, OSError)
+T = TypeVar("T")
+UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, AMQPError, KombuError, OSError)
 """What a client raises when the broker is away, refuses us, or does not answer in time."""
 
 
@@ -77,8 +79,8 @@ def connect_redis(broker: BrokerSettings) -> RedisBroker:
     """Reach Redis once and return a client; raises `BrokerUnavailable` or `SettingsError`."""
     if broker.transport == "sentinel" and "master_name" not in broker.transport_options:
         raise SettingsError("a sentinel:// broker needs the transport option master_name")
-    with reaching(broker), celery_app(broker).connection_for_read() as connection:
-        connection.ensure_connection(max_retries=max(1, len(connection.alt)), interval_start=0, interval_step=0)
+    with reaching(broker), _understanding(broker), celery_app(broker).connection_for_read() as connection:
+        _connect(connection)
         channel = connection.default_channel
         keys, pool = _keys(channel), channel.pool
     # Leaving the block closed kombu's own sockets; the pool stays usable and opens new ones on demand.
@@ -86,16 +88,63 @@ def connect_redis(broker: BrokerSettings) -> RedisBroker:
     return RedisBroker(redis.Redis(connection_pool=pool), keys)
 
 
+class HeldConnection:
+    """A kombu connection that is kept between uses; one that broke meanwhile (idle time-outs, restarts) is replaced."""
+
+    def __init__(self, broker: BrokerSettings) -> None:
+        self.app = celery_app(broker)
+        self._broker = broker
+        self._connection: Any = None
+
+    def use(self, action: Callable[[Any], T]) -> T:
+        """``action(connection)``, which may be tried twice; raises `BrokerUnavailable` or `SettingsError`."""
+        with reaching(self._broker):
+            if self._connection is not None:
+                try:
+                    return action(self._connection)
+                except UNREACHABLE:
+                    self.close()
+            try:
+                return action(self._open())
+            except UNREACHABLE:
+                self.close()
+                raise
+
+    def _open(self) -> Any:
+        with _understanding(self._broker):
+            self._connection = self.app.connection_for_read()
+            _connect(self._connection)
+        return self._connection
+
+    def close(self) -> None:
+        """Close it; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*UNREACHABLE):
+                connection.release()
+
+
 @contextmanager
 def reaching(broker: BrokerSettings) -> Iterator[None]:
-    """Turn what clients raise for an absent broker or an unusable URL into errors of ours, without secrets."""
+    """Turn what clients raise for an absent broker into `BrokerUnavailable`, in one line without secrets."""
     try:
         yield
     except UNREACHABLE as error:
         raise BrokerUnavailable(f"{broker.safe_url}: {_reason(error)}") from error
+
+
+@contextmanager
+def _understanding(broker: BrokerSettings) -> Iterator[None]:
+    """What kombu raises for a URL or an option that makes no sense; it quotes parts of them, so we do not repeat it."""
+    try:
+        yield
     except (ValueError, KeyError, TypeError) as error:
-        # kombu quotes parts of the URL in these, so their text is not repeated.
         raise SettingsError(f"{broker.safe_url}: not a usable broker URL with these transport options") from error
+
+
+def _connect(connection: Any) -> None:
+    """Try each of the broker's URLs once."""
+    connection.ensure_connection(max_retries=max(1, len(connection.alt)), interval_start=0, interval_step=0)
 
 
 def celery_app(broker: BrokerSettings) -> Celery:
@@ -118,7 +167,17 @@ def _transport_options(broker: BrokerSettings) -> dict[str, object]:
     defaults: dict[str, object] = {}
     if broker.transport in REDIS_TRANSPORTS:
         defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
-    return {**defaults, **broker.transport_options}
+    options = {**defaults, **broker.transport_options}
+    if broker.transport == "sentinel":
+        options["sentinel_kwargs"] = _sentinel_options(options)
+    return options
+
+
+def _sentinel_options(options: Mapping[str, object]) -> dict[str, object]:
+    """How to reach the Sentinels: with time-outs, and on to the next one at once (redis-py pauses for seconds)."""
+    timeouts = {name: options[name] for name in ("socket_connect_timeout", "socket_timeout")}
+    given = options.get("sentinel_kwargs")
+    return {**timeouts, "retry": Retry(NoBackoff(), 0), **(given if isinstance(given, Mapping) else {})}
 
 
 def _keys(channel: Any) -> RedisKeys:
