@@ -10,9 +10,9 @@ import pytest
 from tests.control_live.canned import ASKED, Exporter, all_series
 from tests.engines import NAMES, Canned, start_engine
 
-from celerymeter.control import dashboard, figures
-from celerymeter.control.dashboard import Dashboard
-from celerymeter.control.figures import Metrics
+from celerymeter.control.live import dashboard, figures
+from celerymeter.control.live.dashboard import Dashboard
+from celerymeter.control.live.figures import Metrics
 from celerymeter.errors import AmbiguousCluster, RequestRefused
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 

@@ -8,8 +8,10 @@ from flask import Response
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import guard, observing, openapi, problems, system
+from celerymeter.control import guard, monitoring, observing, openapi, problems, system
 from celerymeter.control.audit import views as audit
+from celerymeter.control.feed import views as feed
+from celerymeter.control.notifications import views as notifications
 from celerymeter.control.routing import Area, Operation
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
@@ -33,8 +35,14 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
 
 def areas(settings: ControlSettings, services: Services) -> tuple[Area, ...]:
     """Every area of the API; a new one is a line here."""
+    watching = services.watching
     return (
         system.area(system=services.system, keeper=services.keeper, settings=settings),
+        monitoring.area(monitoring=watching.monitoring, audit=services.audit),
+        feed.area(feed=watching.feed),
+        notifications.area(
+            kept=watching.alerts, tail=watching.tail, counted=services.metrics.alerts, language=settings.lang
+        ),
         audit.area(trail=services.audit, store=services.store),
     )
 

@@ -12,14 +12,16 @@ from celerymeter.control.audit.key import audit_key
 from celerymeter.control.audit.record import open_trail
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import Authenticator
-from celerymeter.control.health import Component, SystemState
 from celerymeter.control.instances import Instance
 from celerymeter.control.keys import Keyring
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
+from celerymeter.control.tap import EventTap
+from celerymeter.control.watching import TIMEOUT, prometheus_client, watching
 from celerymeter.httpd import MetricsServer
+from celerymeter.prometheus import PrometheusSettings, Scope
 
 
 def check(settings: ControlSettings, state_dir: Path) -> None:
@@ -28,6 +30,9 @@ def check(settings: ControlSettings, state_dir: Path) -> None:
     Nothing stays open: what SQLite and locks hold must not cross a fork.
     """
     Keyring(settings.jwt)
+    EventTap(settings.broker)
+    PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers)
+    Scope(settings.cluster, settings.selector)
     with open_trail(state_dir, settings.audit_key):
         pass
 
@@ -48,6 +53,9 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
         metrics=metrics,
         watcher=keeper,
     )
+    client = prometheus_client(settings, metrics, timeout=TIMEOUT)
+    watched = watching(settings, store=store, auth=auth, metrics=metrics, client=client)
+    tap = EventTap(settings.broker, watched.monitoring.switch)
     own_metrics = MetricsServer(
         settings.metrics_listen,
         page=lambda: generate_latest(metrics.registry),
@@ -57,18 +65,11 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
     )
     return Services(
         auth=auth,
-        system=Unwatched(),
+        system=watched.sampler,
         metrics=metrics,
         store=store,
         audit=trail,
         keeper=keeper,
-        background=(keeper, own_metrics),
+        watching=watched,
+        background=(keeper, own_metrics, tap, *watched.background),
     )
-
-
-class Unwatched:
-    """A `SystemSource` for when nobody looks."""
-
-    def state(self) -> SystemState:
-        """All unknown."""
-        return SystemState(at=0.0, components=(Component("broker", "unknown"), Component("prometheus", "unknown")))

@@ -86,8 +86,6 @@ def problem_response(error: RequestRefused, errors: list[FieldError] | None = No
     response = Response(body.model_dump_json(exclude_none=True), status, content_type=CONTENT_TYPE)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    if error.code == "too_large":
-        response.headers["Connection"] = "close"  # so that nobody has to read what was refused
     if isinstance(error, InvalidToken):
         response.headers["WWW-Authenticate"] = _challenge(error.reason)
     return response

@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from prometheus_client import disable_created_metrics
 
 from celerymeter.control.app import create_app
+from celerymeter.control.background import Background
 from celerymeter.control.compose import build, check
-from celerymeter.control.services import Background, Services
+from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.worker import ControlArbiter, ControlWorker, PlainLog
 from celerymeter.httpd.listener import bind
@@ -93,6 +95,7 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             "logger_class": PlainLog,
             "loglevel": "warning",
             "proc_name": "celerymeter-control",
+            "pre_request": lambda _, request: close_after_large(request, self._settings.limits.body_bytes),
             "post_worker_init": lambda _: self.start(),
         }
         for name, value in chosen.items():
@@ -126,6 +129,13 @@ def _stop(part: Background) -> None:
         part.stop()
     except Exception:
         log.exception("could not be stopped: %s", type(part).__name__)
+
+
+def close_after_large(request: Any, limit: int) -> None:
+    """End the connection after a request that announces too large a body, so that nobody has to read that."""
+    announced = next((value for name, value in request.headers if name.upper() == "CONTENT-LENGTH"), "0")
+    if announced.isdecimal() and int(announced) > limit:
+        request.force_close()
 
 
 def address_of(sock: socket.socket) -> str:

@@ -10,26 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from celerymeter.control.audit.keeper import AuditKeeper
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import Authenticator
+from celerymeter.control.background import Background
 from celerymeter.control.health import SystemSource
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.store import Store
-
-
-class Background(Protocol):
-    """A thread or several. Started in order after the fork, stopped in reverse; `stop` returns within a second or two
-    and is safe to call without `start`.
-    """
-
-    def start(self) -> None:
-        """Begin; returns at once."""
-
-    def stop(self) -> None:
-        """End; also shuts down sockets that would keep the server waiting."""
+from celerymeter.control.watching import Watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +31,6 @@ class Services:
     store: Store
     audit: AuditTrail
     keeper: AuditKeeper
+    watching: Watching
     background: tuple[Background, ...] = ()
     clock: Callable[[], float] = time.time

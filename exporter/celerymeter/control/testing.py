@@ -16,6 +16,7 @@ from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings, JwtSettings
 from celerymeter.control.store import Store
+from celerymeter.control.watching import prometheus_client, watching
 from celerymeter.settings import BrokerSettings
 
 SECRET = b"a secret that only the tests know, of enough bytes"
@@ -55,7 +56,16 @@ def control_services(settings: ControlSettings, state_dir: Path) -> Services:
         metrics=metrics,
         watcher=keeper,
     )
-    return Services(auth=auth, system=FakeSystem(), metrics=metrics, store=store, audit=trail, keeper=keeper)
+    client = prometheus_client(settings, metrics, timeout=1.0)
+    return Services(
+        auth=auth,
+        system=FakeSystem(),
+        metrics=metrics,
+        store=store,
+        audit=trail,
+        keeper=keeper,
+        watching=watching(settings, store=store, auth=auth, metrics=metrics, client=client),
+    )
 
 
 def token(role: Role = Role.VIEWER, *, ttl: float = 600.0, subject: str = "someone") -> str:

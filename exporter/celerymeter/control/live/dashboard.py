@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from celerymeter.control import figures
-from celerymeter.control.figures import Metrics
-from celerymeter.control.health import FiringAlert, QueueFigure
-from celerymeter.control.increments import Increment, increment, pages_query
+from celerymeter.control.health import FiringAlert, QueueFigure, Status
+from celerymeter.control.live import figures
+from celerymeter.control.live.figures import Metrics
+from celerymeter.control.live.increments import Increment, increment, pages_query
 from celerymeter.prometheus import Sample, Scope, Vector
 
 WINDOW = 300.0
@@ -86,6 +86,10 @@ class Dashboard:
     firing_alerts: tuple[FiringAlert, ...]
     window_seconds: float | None
 
+    def judged(self, health: Status) -> Dashboard:
+        """The same, with the health of the whole."""
+        return replace(self, metrics=self.metrics.judged(health))
+
 
 def state_queries(scope: Scope) -> dict[str, str]:
     """What the system's state takes beyond `figures.queries`."""
@@ -111,7 +115,7 @@ def dashboard(found: Mapping[str, Vector], scope: Scope) -> Dashboard:
     """The dashboard from the answers to all three rounds of queries; raises as `figures.metrics` does."""
     metrics = figures.metrics(found, scope)
     workers = _workers(found, metrics.at)
-    queues = queue_figures(found, metrics.at)
+    queues = queue_figures(found)
     recent = increment(found["task_pages"], wanted=WINDOW, by="name")
     tasks = () if recent is None else tuple(_task(name, recent) for name in recent.labels() if name)
     return Dashboard(
@@ -128,17 +132,17 @@ def dashboard(found: Mapping[str, Vector], scope: Scope) -> Dashboard:
     )
 
 
-def queue_figures(found: Mapping[str, Vector], now: float) -> tuple[QueueFigure, ...]:
+def queue_figures(found: Mapping[str, Vector]) -> tuple[QueueFigure, ...]:
     """Every queue, by name."""
     rows = _rows(found["queue_figures"], "queue_name", "celery_queue_")
-    oldest = found["queue_ages"].by("queue_name")
+    ages = {sample.label("queue_name"): _age(sample.value, sample.at) for sample in found["queue_ages"]}
     return tuple(
         QueueFigure(
             name=name,
             length=row.get("length"),
             unacked=row.get("unacked"),
             consumers=row.get("consumers"),
-            oldest_task_age=_age(oldest.get(name), now),
+            oldest_task_age=ages.get(name),
         )
         for name, row in sorted(rows.items())
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from celerymeter.control.health import Status
-from celerymeter.control.increments import Increment, increment, pages_query
+from celerymeter.control.live.increments import Increment, increment, pages_query
 from celerymeter.errors import RequestRefused
 from celerymeter.prometheus import Scope, Vector
 from celerymeter.prometheus.clusters import CLUSTERS, RECENT, only_cluster

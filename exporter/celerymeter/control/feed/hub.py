@@ -1,0 +1,185 @@
+"""Who gets which message of the feed: one sequence, a short memory for those who come back, a mailbox for each client.
+
+Nothing here waits or writes to a socket: publishing costs the same whatever the clients do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from threading import Lock
+from typing import Literal
+
+from prometheus_client import Counter, Gauge
+from pydantic import BaseModel
+
+Kind = Literal["connection_established", "dashboard_data", "metrics_update", "alert", "revocation", "error"]
+
+MAILBOX = 32
+RING = 512
+RING_BYTES = 4 * 1024 * 1024
+GOODBYE = 1.2
+"""Seconds that clients get to say goodbye when the server stops."""
+_UPDATES = frozenset({"metrics_update", "dashboard_data", "error"})
+"""Kinds of which a later one makes an earlier one worthless."""
+
+
+class Envelope(BaseModel):
+    """A message of the feed. ``seq`` grows by one with each published message, also over restarts: it begins at the
+    time of the start, in milliseconds. A client that comes back with ``?since=<seq>`` is sent what it missed.
+    """
+
+    message_type: Kind
+    timestamp: datetime
+    seq: int
+    data: BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class FeedMessage:
+    """A message as it is sent."""
+
+    seq: int
+    kind: Kind
+    text: str
+
+
+class FeedFull(Exception):
+    """As many clients as are allowed are connected."""
+
+
+class Mailbox:
+    """What one client has yet to be sent. Bounded: when it is full the oldest update goes, and only then an alert."""
+
+    def __init__(self, *, wake: Callable[[], None], abort: Callable[[], None]) -> None:
+        self._waiting: deque[FeedMessage] = deque()
+        self._wake = wake
+        self._lock = Lock()
+        self.abort = abort
+        self.closing = False
+
+    def put(self, message: FeedMessage) -> bool:
+        """Add a message; True when an older one had to go for it."""
+        with self._lock:
+            full = len(self._waiting) >= MAILBOX
+            if full:
+                del self._waiting[_expendable(self._waiting)]
+            self._waiting.append(message)
+        self._wake()
+        return full
+
+    def take(self) -> FeedMessage | None:
+        """The oldest message, or None."""
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def close(self) -> None:
+        """The server stops: the client is to say goodbye."""
+        self.closing = True
+        self._wake()
+
+
+def _expendable(waiting: deque[FeedMessage]) -> int:
+    return next((place for place, message in enumerate(waiting) if message.kind in _UPDATES), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What a client that comes back is sent first. ``complete``: nothing that it missed is forgotten already."""
+
+    messages: tuple[FeedMessage, ...] = ()
+    complete: bool = True
+
+
+class Hub:
+    """The feed's clients and its memory; thread-safe."""
+
+    def __init__(
+        self, *, max_clients: int, clients: Gauge, dropped: Counter, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._max_clients = max_clients
+        self._clients = clients
+        self._dropped = dropped
+        self._clock = clock
+        self._lock = Lock()
+        self._mailboxes: set[Mailbox] = set()
+        self._ring: deque[FeedMessage] = deque()
+        self._ring_bytes = 0
+        self._seq = self._first = int(clock() * 1000)
+        self._stopped = False
+
+    @property
+    def client_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._mailboxes)
+
+    def publish(self, kind: Kind, data: BaseModel) -> None:
+        """Send a message to every client."""
+        with self._lock:
+            self._seq += 1
+            message = self._message(kind, data)
+            self._remember(message)
+            lost = sum(mailbox.put(message) for mailbox in self._mailboxes)
+        self._dropped.inc(lost)
+
+    def private(self, kind: Kind, data: BaseModel) -> FeedMessage:
+        """A message for one client: it bears the newest number and is not remembered."""
+        return self._message(kind, data)
+
+    def join(
+        self, *, wake: Callable[[], None], abort: Callable[[], None], since: int | None = None
+    ) -> tuple[Mailbox, Resumption]:
+        """A mailbox, and what came after ``since``; from here on nothing is missed. Raises `FeedFull`.
+
+        ``wake`` tells the client's thread to look at its mailbox, ``abort`` ends it also when it hangs in a write.
+        """
+        with self._lock:
+            if len(self._mailboxes) >= self._max_clients or self._stopped:
+                raise FeedFull
+            mailbox = Mailbox(wake=wake, abort=abort)
+            self._mailboxes.add(mailbox)
+            self._clients.set(len(self._mailboxes))
+            return mailbox, self._since(since)
+
+    def leave(self, mailbox: Mailbox) -> None:
+        """Forget a client."""
+        with self._lock:
+            self._mailboxes.discard(mailbox)
+            self._clients.set(len(self._mailboxes))
+
+    def start(self) -> None:
+        """Nothing to begin: clients bring their own threads."""
+
+    def stop(self) -> None:
+        """Let every client say goodbye, take no more, and shut down those that hang."""
+        with self._lock:
+            self._stopped = True
+            mailboxes = tuple(self._mailboxes)
+        for mailbox in mailboxes:
+            mailbox.close()
+        deadline = time.monotonic() + GOODBYE
+        while self._mailboxes and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for mailbox in mailboxes:
+            mailbox.abort()
+
+    def _message(self, kind: Kind, data: BaseModel) -> FeedMessage:
+        now = datetime.fromtimestamp(self._clock(), timezone.utc)
+        envelope = Envelope(message_type=kind, timestamp=now, seq=self._seq, data=data)
+        return FeedMessage(seq=self._seq, kind=kind, text=envelope.model_dump_json(serialize_as_any=True))
+
+    def _remember(self, message: FeedMessage) -> None:
+        self._ring.append(message)
+        self._ring_bytes += len(message.text)
+        while len(self._ring) > RING or self._ring_bytes > RING_BYTES:
+            self._ring_bytes -= len(self._ring.popleft().text)
+
+    def _since(self, since: int | None) -> Resumption:
+        if since is None:
+            return Resumption()
+        oldest = self._ring[0].seq if self._ring else self._seq + 1
+        known = oldest - 1 <= since <= self._seq
+        return Resumption(tuple(message for message in self._ring if message.seq > since), complete=known)
