@@ -34,9 +34,9 @@ def demo_settings(values: Values) -> DemoSettings:
 def command(settings: DemoSettings) -> int:
     """Run the whole stack on this machine, with a workload.
 
-    Redis, two workers, the exporter, Prometheus with the shipped rules, Alertmanager with the shipped routing. Needs the
-    binaries of Prometheus and Alertmanager; Redis comes along. Writes below .demo/ in the current folder; .demo/env
-    holds the addresses while it runs.
+    Redis, two workers, the exporter, the control API, Prometheus with the shipped rules, Alertmanager with the shipped
+    routing. Needs the binaries of Prometheus and Alertmanager; Redis comes along. Writes below .demo/ in the current
+    folder; .demo/env holds the addresses while it runs.
     """
     from celerymeter.demo.run import run
 
