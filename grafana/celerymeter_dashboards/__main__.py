@@ -1,0 +1,26 @@
+"""Write every dashboard to ``grafana/dashboards``, or to the folder given as the only argument."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from celerymeter_dashboards import exporter, overview, queues, tasks, workers
+from celerymeter_dashboards.document import text
+
+DASHBOARDS = (overview.dashboard, tasks.dashboard, queues.dashboard, workers.dashboard, exporter.dashboard)
+FOLDER = Path(__file__).parents[1] / "dashboards"
+
+
+def main() -> None:
+    """Write the files and name them."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    for make in DASHBOARDS:
+        document = make()
+        path = folder / f"{document.uid}.json"
+        path.write_text(text(document))
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Conditions that decide colours and verdicts: the alerts that fire, and comparisons with the threshold series."""
+
+from __future__ import annotations
+
+from celerymeter import instruments as families
+from celerymeter_dashboards.figures import levels
+from celerymeter_dashboards.promql import Scope, first_of, latest
+from celerymeter_dashboards.states import IDLE_LEVEL
+
+FIRING = 'ALERTS{alertname=~"Celery.+", alertstate="firing", severity=~"critical|warning", cluster=~"$cluster|"}'
+"""An alert about the whole monitoring has no cluster and belongs to every choice of one."""
+FIRING_CRITICAL = FIRING.replace("critical|warning", "critical")
+FIRING_WARNING = FIRING.replace("critical|warning", "warning")
+SINCE = FIRING.replace("ALERTS", "ALERTS_FOR_STATE").replace('alertstate="firing", ', "")
+RULES_RUN = 'ALERTS{alertname="Watchdog", area="exporter"}'
+
+
+def beyond(value: str, limit: str, *, on: str) -> str:
+    """Where ``value`` is above its limit."""
+    return f"{value} > on ({on}) {limit}"
+
+
+def exporters(scope: Scope) -> str:
+    """Whether each exporter answers; a target is one when it said so within a day."""
+    known = f"max_over_time({scope.of(families.BUILD_INFO)}[1d])"
+    return f'(up{{job=~"$job", cluster=~"$cluster"}} and on (cluster, job, instance) {known})'
+
+
+def exporter_down(scope: Scope) -> str:
+    """Clusters none of whose exporters answers."""
+    return f"max by (cluster) ({exporters(scope)}) == 0"
+
+
+def some_exporter_down(scope: Scope) -> str:
+    """Exporters that do not answer."""
+    return f"{exporters(scope)} == 0"
+
+
+def broker_up(scope: Scope) -> str:
+    """1 where the event stream is subscribed."""
+    return scope.recorded("celery:broker_up:max")
+
+
+def broker_down(scope: Scope) -> str:
+    """Clusters whose event stream is not subscribed."""
+    return f"{broker_up(scope)} == 0"
+
+
+def no_workers(scope: Scope) -> str:
+    """Clusters without a live worker."""
+    return f"{scope.recorded('celery:workers_up:count')} == 0"
+
+
+def workers_down(scope: Scope) -> str:
+    """Workers that fell silent without a goodbye."""
+    up = scope.recorded("celery:worker_up:max", "hostname")
+    return f"{up} == 0 unless on (cluster, hostname) {latest(scope.of(families.WORKER_SHUTDOWN), 'hostname')} == 1"
+
+
+def worker_states(scope: Scope) -> str:
+    """By worker, in the numbers of `states.WORKERS`."""
+    up = scope.recorded("celery:worker_up:max", "hostname")
+    left = f"{latest(scope.of(families.WORKER_SHUTDOWN), 'hostname')} == 1"
+    return f"1 + ({up} == 0 and on (cluster, hostname) {left})\nor 2 * {up}"
+
+
+def queues_beyond(scope: Scope, what: str, value: str, severity: str) -> str:
+    """Queues whose ``value`` is above the limit ``celery:<what>:effective``."""
+    limit = scope.recorded(f"celery:{what}:effective", "queue_name", severity=severity)
+    return beyond(scope.recorded(value, "queue_name"), limit, on="cluster, queue_name")
+
+
+def queues_unread(scope: Scope) -> str:
+    """Queues with messages that no live worker consumes."""
+    length, consumers = (scope.recorded(f"celery:queue_{what}:max", "queue_name") for what in ("length", "consumers"))
+    return f"{length} > 0 and on (cluster, queue_name) {consumers} == 0"
+
+
+def queues_in_trouble(scope: Scope, severity: str) -> tuple[str, ...]:
+    """Queues that are too long, queues whose oldest message is too old, and those that nobody reads."""
+    beyond_limits = (
+        queues_beyond(scope, "queue_backlog", "celery:queue_length:max", severity),
+        queues_beyond(scope, "queue_age", "celery:queue_age:seconds", severity),
+    )
+    return (*beyond_limits, queues_unread(scope)) if severity == "critical" else beyond_limits
+
+
+def queue_states(scope: Scope) -> str:
+    """By queue, in the numbers of `states.LEVELS`."""
+    return levels(
+        critical=queues_in_trouble(scope, "critical"),
+        warning=queues_in_trouble(scope, "warning"),
+        known=scope.recorded("celery:queue_length:max", "queue_name"),
+    )
+
+
+def task_states(scope: Scope) -> str:
+    """By task, in the numbers of `states.LEVELS`; idle when no run ended within 5 minutes."""
+    ended = scope.recorded("celery:task_ended:increase5m", "name")
+    worse = levels(
+        critical=(tasks_failing(scope, "critical"),),
+        warning=(tasks_failing(scope, "warning"),),
+        known=f"({ended} > 0)",
+    )
+    return f"{worse}\nor {IDLE_LEVEL} + 0 * {ended}"
+
+
+def running(scope: Scope) -> str:
+    """How many tasks the live workers run; 0 when none is alive."""
+    active = latest(scope.of(families.WORKER_ACTIVE), "hostname")
+    live = f"{scope.recorded('celery:worker_up:max', 'hostname')} == 1"
+    return first_of(
+        f"sum({active} and on (cluster, hostname) {live})", f"0 * sum({scope.recorded('celery:workers_up:count')})"
+    )
+
+
+def tasks_failing(scope: Scope, severity: str) -> str:
+    """Tasks whose error ratio is above its limit, given that enough of them ended."""
+    on = "cluster, name"
+    over = beyond(
+        scope.recorded("celery:task_errors:ratio5m", "name"),
+        scope.recorded("celery:error_ratio:effective", "name", severity=severity),
+        on=on,
+    )
+    ended = scope.recorded("celery:task_ended:increase5m", "name")
+    return f"{over} and on ({on}) {ended} >= on ({on}) {scope.recorded('celery:error_tasks:effective', 'name')}"
+
+
+def waits_beyond(scope: Scope) -> str:
+    """Queues in which one task in twenty waits for longer than the target."""
+    target = scope.recorded("celery:wait_target:effective", "queue_name")
+    return beyond(scope.recorded("celery:queue_wait:p95", "queue_name"), target, on="cluster, queue_name")
+
+
+def events_stopped(scope: Scope) -> str:
+    """Clusters that sent no event for too long although workers answer."""
+    silence = f"time() - {latest(scope.of(families.LAST_EVENT))}"
+    limit = scope.recorded("celery:event_silence:effective", severity="warning")
+    consumers = f"sum by (cluster) ({scope.recorded('celery:queue_consumers:max')})"
+    return f"{beyond(silence, limit, on='cluster')} and on (cluster) {consumers} > 0"
+
+
+def polls_failing(scope: Scope) -> str:
+    """Collectors whose last poll failed."""
+    return f"{latest(scope.of(families.POLL_SUCCESS), 'collector')} == 0"
+
+
+def events_missed(scope: Scope) -> str:
+    """Clusters where the events of more runs were lost within 5 minutes than the limit allows."""
+    limit = scope.recorded("celery:events_missed:effective", severity="warning")
+    return beyond(scope.recorded("celery:events_missed:increase5m"), limit, on="cluster")
+
+
+def silent_workers(scope: Scope) -> str:
+    """Workers that run tasks and send no events of them."""
+    return f"{latest(scope.of(families.WORKER_TASK_EVENTS), 'hostname')} == 0"
+
+
+def clocks_off(scope: Scope) -> str:
+    """Workers whose clock is too far from ours."""
+    offset = f"abs({latest(scope.of(families.WORKER_CLOCK_OFFSET), 'hostname')})"
+    limit = scope.recorded("celery:clock_offset:effective", severity="warning")
+    return f"{offset} > on (cluster) group_left () {limit}"

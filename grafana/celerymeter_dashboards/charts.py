@@ -1,0 +1,93 @@
+"""Charts that more than one dashboard shows."""
+
+from __future__ import annotations
+
+from celerymeter import instruments as families
+from celerymeter_dashboards.links import QUEUES, TASKS, between
+from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, limit, limits
+from celerymeter_dashboards.promql import Scope, most, rate
+
+NO_RUNS = "No task has ended in the shown time."
+NO_WAITS = "No task has started in the shown time, or waits cannot be measured: see 'Unusable and unmeasured'."
+NO_QUEUES = "No queue is known yet, or the queues could not be polled."
+OUTCOMES = (
+    (families.TASK_SUCCEEDED, "succeeded", "green"),
+    (families.TASK_FAILED, "failed", "red"),
+    (families.TASK_RETRIED, "retried", "yellow"),
+    (families.TASK_REJECTED, "rejected", "purple"),
+    (families.TASK_REVOKED, "revoked", "blue"),
+)
+
+
+def outcomes(scope: Scope, here: str) -> Panel:
+    """Throughput by outcome."""
+    about = About(
+        "Throughput",
+        "Task runs that ended, a second, by how they ended.",
+        "ops",
+        "No task is known yet, or nothing is scraped.",
+    )
+    lines = [Line(f"sum({rate(scope.of(family))})", outcome, color) for family, outcome, color in OUTCOMES]
+    return chart(about, *lines, stacked=True, links=[] if here == TASKS else [between(here, TASKS)])
+
+
+def failing(scope: Scope, here: str) -> Panel:
+    """Error ratios against their limits."""
+    about = About(
+        "Failing tasks over time",
+        "Failed share of the runs that ended within 5 minutes, of the eight tasks that failed most in the shown time. "
+        "Limits: the lowest among the shown tasks.",
+        "percentunit",
+        NO_RUNS,
+    )
+    ratio = scope.recorded("celery:task_errors:ratio5m", "name")
+    worst = most(
+        ratio,
+        "name",
+        call="max_over_time",
+        selector=scope.stored("celery:task_failed:increase5m", "name"),
+    )
+    link = between(here, TASKS, picked="task", labels="series")
+    lines = limits(scope, "error_ratio", "name", beside=ratio)
+    return chart(about, Line(worst, "{{name}} {{cluster}}"), *lines, links=[link])
+
+
+def waits(scope: Scope, here: str) -> Panel:
+    """Waits by queue against their targets."""
+    about = About(
+        "Waits over time (p95)",
+        "How long tasks waited before they started, in the eight queues with the longest waits of the shown time; the "
+        "95th percentile of 15 minutes, on a logarithmic scale. Target: the lowest among the shown queues.",
+        "s",
+        NO_WAITS,
+    )
+    p95 = f"({scope.recorded('celery:queue_wait:p95', 'queue_name')} >= 0)"
+    longest = most(
+        p95,
+        "queue_name",
+        call="max_over_time",
+        selector=scope.stored("celery:queue_wait:p95", "queue_name"),
+    )
+    target = limit(scope.recorded("celery:wait_target:effective", "queue_name"), beside=p95, legend="target")
+    link = between(here, QUEUES, picked="queue", labels="series")
+    return chart(about, Line(longest, "{{queue_name}} {{cluster}}"), target, scale=Scale.LOGARITHMIC, links=[link])
+
+
+def lengths(scope: Scope, here: str) -> Panel:
+    """Queue lengths against their limits."""
+    about = About(
+        "Waiting messages over time",
+        "Of the eight queues that were longest in the shown time. Limits: the lowest among the shown queues.",
+        "short",
+        NO_QUEUES,
+    )
+    length = scope.recorded("celery:queue_length:max", "queue_name")
+    longest = most(
+        length,
+        "queue_name",
+        call="max_over_time",
+        selector=scope.stored("celery:queue_length:max", "queue_name"),
+    )
+    link = between(here, QUEUES, picked="queue", labels="series")
+    lines = limits(scope, "queue_backlog", "queue_name", beside=length)
+    return chart(about, Line(longest, "{{queue_name}} {{cluster}}"), *lines, links=[link])

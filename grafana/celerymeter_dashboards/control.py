@@ -1,0 +1,38 @@
+"""The control API, as the Exporter dashboard shows it."""
+
+from __future__ import annotations
+
+from celerymeter import instruments as families
+from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart
+from celerymeter_dashboards.promql import Scope, quantile, rate
+
+
+def requests(scope: Scope) -> Panel:
+    """What it is asked."""
+    about = About(
+        "Requests",
+        "Answered a second, by status; refused: without a valid token.",
+        "reqps",
+        "The control API is not scraped, or was not asked anything.",
+    )
+    return chart(
+        about,
+        Line(f"sum by (code) ({rate(scope.of(families.CONTROL_REQUESTS), 'code')})", "{{code}}"),
+        Line(f"sum({rate(scope.of(families.CONTROL_AUTH_FAILURES))})", "refused", "red"),
+    )
+
+
+def answer_times(scope: Scope) -> Panel:
+    """How quickly it answers."""
+    about = About(
+        "Time to answer (p95)",
+        "Of requests to the control API, and of Prometheus' answers to it, on a logarithmic scale.",
+        "s",
+        "The control API is not scraped, or was not asked anything.",
+    )
+    return chart(
+        about,
+        Line(quantile(0.95, scope.of(families.CONTROL_LATENCY, part="_bucket")), "requests", "blue"),
+        Line(quantile(0.95, scope.of(families.CONTROL_PROMQL_LATENCY, part="_bucket")), "Prometheus", "orange"),
+        scale=Scale.LOGARITHMIC,
+    )

@@ -1,0 +1,48 @@
+"""Expressions for single figures: coloured by conditions that compare with the threshold series, and never empty."""
+
+from __future__ import annotations
+
+from celerymeter_dashboards.promql import first_of
+from celerymeter_dashboards.states import CRITICAL_LEVEL, GOOD_LEVEL, NOT_KNOWN, NOTHING, WARNING_LEVEL
+
+
+def figure(value: str, *, warning: str = "", critical: str = "", idle: str = "") -> str:
+    """``value`` (one series without labels) with a label ``state``, which the panel colours.
+
+    ``critical`` and ``warning`` hold when they give any series. Without a value there is nothing to count where
+    ``idle`` gives any series, else the figure is unknown.
+    """
+    conditions = {"critical": critical, "warning": warning}
+    tests = [_labelled(f"vector(1) and on () ({test})", state) for state, test in conditions.items() if test]
+    level = first_of(*tests, _labelled("vector(1)", "good" if tests else "calm"))
+    options = [f"({value}) * on () group_left (state) (\n{level}\n)"]
+    if idle:
+        options.append(_labelled(f"vector({NOTHING}) and on () ({idle})", "idle"))
+    return first_of(*options, _labelled(f"vector({NOT_KNOWN})", "unknown"))
+
+
+def level(*, critical: tuple[str, ...] = (), warning: tuple[str, ...] = (), known: str) -> str:
+    """0 when any critical condition holds, 1 when any warning does, 2 while ``known`` gives anything, else -1."""
+    return first_of(
+        *(f"{CRITICAL_LEVEL} * count({test})" for test in critical),
+        *(f"{WARNING_LEVEL} + 0 * count({test})" for test in warning),
+        f"{GOOD_LEVEL} + 0 * count({known})",
+        f"vector({NOT_KNOWN})",
+    )
+
+
+def verdict(*findings: str) -> str:
+    """The position of the first finding that gives any series; -1 when none does. Its words are the panel's."""
+    places = (f"{place} + 0 * count({test})" for place, test in enumerate(findings))
+    return first_of(*(_labelled(place, "verdict") for place in places), _labelled(f"vector({NOT_KNOWN})", "unknown"))
+
+
+def _labelled(expr: str, state: str) -> str:
+    return f'label_replace({expr}, "state", "{state}", "", "")'
+
+
+def levels(*, critical: tuple[str, ...] = (), warning: tuple[str, ...] = (), known: str) -> str:
+    """As `level`, for each series of ``known``; the conditions have its labels."""
+    worst = [f"{CRITICAL_LEVEL} * ({test})" for test in critical]
+    worse = [f"{WARNING_LEVEL} + 0 * ({test})" for test in warning]
+    return "\nor ".join([*worst, *worse, f"{GOOD_LEVEL} + 0 * {known}"])

@@ -1,0 +1,81 @@
+"""Links between the dashboards, which keep the time and the variables that both ends have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models.dashboard import DashboardLinkType
+
+OVERVIEW, TASKS, QUEUES, WORKERS, EXPORTER = (
+    f"celerymeter-{name}" for name in ("overview", "tasks", "queues", "workers", "exporter")
+)
+TITLES = {
+    OVERVIEW: "Celery / Overview",
+    TASKS: "Celery / Tasks",
+    QUEUES: "Celery / Queues",
+    WORKERS: "Celery / Workers",
+    EXPORTER: "Celery / Exporter",
+}
+TAG = "celerymeter"
+COMMON = ("datasource", "job", "cluster")
+VARIABLES = {
+    OVERVIEW: (*COMMON, "queue", "task", "worker"),
+    TASKS: (*COMMON, "queue", "task", "control"),
+    QUEUES: (*COMMON, "queue"),
+    WORKERS: (*COMMON, "worker"),
+    EXPORTER: (*COMMON, "worker"),
+}
+"""The variables of each dashboard, in the order in which they are shown."""
+_LABELS = {"queue": "queue_name", "task": "name", "worker": "hostname"}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link on a value."""
+
+    title: str
+    url: str
+    new_tab: bool = False
+
+    def builder(self) -> dashboard.DashboardLink:
+        """As the SDK builds it."""
+        return dashboard.DashboardLink(self.title).url(self.url).target_blank(self.new_tab)
+
+
+def between(here: str, there: str, *, picked: str = "", labels: str = "fields") -> Link:
+    """From a value on one dashboard to another.
+
+    ``picked`` is the variable that takes the value's own queue, task or worker, which stands in the row's
+    ``fields`` in a table, and in the ``series`` labels in a chart.
+    """
+    source = "__data.fields" if labels == "fields" else "__field.labels"
+    kept = [name for name in VARIABLES[here] if name in VARIABLES[there] and name != picked]
+    parameters = ["${__url_time_range}", *(f"${{{name}:queryparam}}" for name in kept)]
+    if picked:
+        parameters.append(f"var-{picked}=${{{source}.{_LABELS[picked]}:percentencode}}")
+    return Link(f"Open {TITLES[there]}", f"/d/{there}?{'&'.join(parameters)}")
+
+
+def by_area(here: str, label: str) -> Link:
+    """From an alert's row to the dashboard that the row's ``label`` names."""
+    parameters = ["${__url_time_range}", *(f"${{{name}:queryparam}}" for name in COMMON if name in VARIABLES[here])]
+    return Link("Open the dashboard", f"/d/celerymeter-${{__data.fields.{label}}}?{'&'.join(parameters)}")
+
+
+def report() -> Link:
+    """From a task's row to the control API's reports."""
+    url = "${control}/monitoring/reports?task=${__data.fields.name:percentencode}"
+    return Link("Reports of this task", url, new_tab=True)
+
+
+def menu() -> dashboard.DashboardLink:
+    """The other dashboards, at the top of each."""
+    return (
+        dashboard.DashboardLink("celerymeter")
+        .type(DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .include_vars(True)
+        .keep_time(True)
+        .as_dropdown(False)
+    )

@@ -1,0 +1,117 @@
+"""The short tables of the Overview, each row of which leads to the dashboard that explains it."""
+
+from __future__ import annotations
+
+from celerymeter import instruments as families
+from celerymeter_dashboards import alarms, states
+from celerymeter_dashboards.links import OVERVIEW, QUEUES, TASKS, WORKERS, between, by_area
+from celerymeter_dashboards.panels import About, Panel
+from celerymeter_dashboards.promql import Scope, latest, rate
+from celerymeter_dashboards.states import State
+from celerymeter_dashboards.tables import Column, Key, table_of
+
+
+def alerts() -> Panel:
+    """What fires, and since when."""
+    about = About(
+        "Firing alerts",
+        "What fires, for which queue, task or worker, and since when.",
+        "none",
+        "No alert fires.",
+    )
+    since = f"1000 * ({alarms.SINCE} and ignoring (alertstate) {alarms.FIRING})"
+    named = f'label_join({since}, "subject", " ", "queue_name", "name", "hostname")'
+    led = f'label_replace({named}, "leads_to", "$1", "area", "(.+)")'
+    for dashboard_name, label, value in (
+        ("exporter", "area", "control"),
+        ("tasks", "name", ".+"),
+        ("queues", "queue_name", ".+"),
+    ):
+        led = f'label_replace({led}, "leads_to", "{dashboard_name}", "{label}", "{value}")'
+    severities = {"critical": State("critical", states.BAD), "warning": State("warning", states.WARNING)}
+    return table_of(
+        about,
+        [
+            Key("severity", "Severity", width=75, words=severities),
+            Key("alertname", "Alert"),
+            Key("subject", "Where"),
+            Key("leads_to", "See", (by_area(OVERVIEW, "leads_to"),), width=75, last=True),
+        ],
+        [Column("Since", led, "dateTimeFromNow", width=115)],
+        sort="Severity",
+    )
+
+
+def queues(scope: Scope) -> Panel:
+    """Which queue it is."""
+    about = About(
+        "Queues",
+        "Worst first. The limit is the one at which a queue's backlog becomes a warning.",
+        "short",
+        "No queue is known: nothing was sent and no worker consumes one, or the queues could not be polled.",
+    )
+    length = scope.recorded("celery:queue_length:max", "queue_name")
+    backlog = scope.recorded("celery:queue_backlog:effective", "queue_name", severity="warning")
+    return table_of(
+        about,
+        [Key("queue_name", "Queue", (between(OVERVIEW, QUEUES, picked="queue"),))],
+        [
+            Column("State", alarms.queue_states(scope), "none", width=80, words=states.LEVELS),
+            Column("Waiting", length, "locale", width=75),
+            Column("Limit", f"{backlog} and on (cluster, queue_name) {length}", "locale", width=60),
+            Column("Oldest", scope.recorded("celery:queue_age:seconds", "queue_name"), "s", width=80),
+            Column("Workers", scope.recorded("celery:queue_consumers:max", "queue_name"), width=75),
+        ],
+        sort="State",
+    )
+
+
+def tasks(scope: Scope) -> Panel:
+    """Which task it is."""
+    about = About(
+        "Tasks",
+        "Worst first: the runs of the last 5 minutes, and the 95th percentile of the run time over 15.",
+        "short",
+        "No task has run since the exporter started, or nothing is scraped.",
+    )
+    ended = scope.recorded("celery:task_ended:increase5m", "name")
+    return table_of(
+        about,
+        [Key("name", "Task", (between(OVERVIEW, TASKS, picked="task"),))],
+        [
+            Column("State", alarms.task_states(scope), "none", width=80, words=states.LEVELS),
+            Column("Runs/s", f"{ended} / 300", "short", width=65, decimals=2),
+            Column("Failed", scope.recorded("celery:task_errors:ratio5m", "name"), "percentunit", width=70, decimals=1),
+            Column("Run p95", f"{scope.recorded('celery:task_runtime:p95', 'name')} >= 0", "s", width=85),
+        ],
+        sort="State",
+    )
+
+
+def workers(scope: Scope) -> Panel:
+    """Which worker it is."""
+    about = About(
+        "Workers",
+        "Those that fell silent first. Busy is the share of its slots that run a task; heartbeat, "
+        "how long ago the last one came.",
+        "short",
+        "No worker has been seen, or the broker is out of reach.",
+    )
+    heartbeat = f"time() - {latest(scope.of(families.WORKER_LAST_HEARTBEAT), 'hostname')}"
+    return table_of(
+        about,
+        [Key("hostname", "Worker", (between(OVERVIEW, WORKERS, picked="worker"),))],
+        [
+            Column("State", alarms.worker_states(scope), "none", width=75, words=states.WORKERS),
+            Column(
+                "Busy",
+                scope.recorded("celery:worker_saturation:ratio", "hostname"),
+                "percentunit",
+                width=75,
+                decimals=0,
+            ),
+            Column("Runs/s", rate(scope.of(families.WORKER_PROCESSED), "hostname", window="5m"), width=65, decimals=2),
+            Column("Heartbeat", heartbeat, "s", width=90, decimals=0),
+        ],
+        sort="State",
+    )

@@ -1,0 +1,213 @@
+"""What a person on call opens: is it well, since when not, which queue, task and worker, and can one trust it."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models import dashboard as model
+
+from celerymeter import instruments as families
+from celerymeter_dashboards import alarms, charts, lists, states, trust
+from celerymeter_dashboards.document import assemble, line, section
+from celerymeter_dashboards.figures import figure as figure_of
+from celerymeter_dashboards.figures import level, verdict
+from celerymeter_dashboards.links import EXPORTER, OVERVIEW, QUEUES, TASKS, WORKERS, between
+from celerymeter_dashboards.panels import About, Line, Panel, chart, figure, timeline
+from celerymeter_dashboards.promql import Scope, first_of
+from celerymeter_dashboards.states import State
+
+SCOPE = Scope(("queue_name", "name", "hostname"))
+HEALTH = {
+    0: State("no exporter", states.BAD),
+    1: State("broker down", states.BAD),
+    2: State("no workers", states.BAD),
+    3: State("unhealthy", states.BAD),
+    4: State("degraded", states.WARNING),
+    5: State("healthy", states.GOOD),
+}
+
+
+def dashboard() -> model.Dashboard:
+    """The dashboard."""
+    return assemble(
+        OVERVIEW,
+        "Is it well, since when not, which queue, task or worker is it, and can this page be trusted?",
+        section(
+            "",
+            line(3, _health(), _alerts_firing(), trust.figure(SCOPE, OVERVIEW), _wait()),
+            line(3, _workers(), _pending(), _running(), _errors()),
+            line(8, charts.outcomes(SCOPE, OVERVIEW), _parts()),
+        ),
+        section(
+            "Which one is it?",
+            line(8, lists.alerts(), lists.queues(SCOPE)),
+            line(8, lists.tasks(SCOPE), lists.workers(SCOPE)),
+        ),
+        section(
+            "How it got there",
+            line(8, charts.failing(SCOPE, OVERVIEW), charts.waits(SCOPE, OVERVIEW)),
+            line(8, charts.lengths(SCOPE, OVERVIEW), _slots_over_time()),
+        ),
+    )
+
+
+def _health() -> Panel:
+    about = About(
+        "Health",
+        "Unhealthy while a critical alert fires, degraded while a warning does; a broker that is down and the absence "
+        "of workers show at once, before any alert. The rows of 'What is wrong, and since when' say more.",
+        "none",
+        "Nothing is scraped: see whether Prometheus has a target for the exporter.",
+    )
+    expr = verdict(
+        alarms.exporter_down(SCOPE),
+        alarms.broker_down(SCOPE),
+        alarms.no_workers(SCOPE),
+        alarms.FIRING_CRITICAL,
+        alarms.FIRING_WARNING,
+        alarms.broker_up(SCOPE),
+    )
+    links = [between(OVERVIEW, there) for there in (EXPORTER, WORKERS, QUEUES, TASKS)]
+    return figure(about, expr, links=links, words=HEALTH)
+
+
+def _alerts_firing() -> Panel:
+    about = About(
+        "Alerts firing",
+        "Critical and warning alerts that fire now; red when one of them is critical.",
+        "locale",
+        "Prometheus has not evaluated the alert rules.",
+    )
+    value = first_of(f"count({alarms.FIRING})", f"0 * count({alarms.RULES_RUN})")
+    expr = figure_of(value, critical=alarms.FIRING_CRITICAL, warning=alarms.FIRING_WARNING)
+    return figure(about, expr, links=[between(OVERVIEW, there) for there in (WORKERS, QUEUES, TASKS, EXPORTER)])
+
+
+def _wait() -> Panel:
+    about = About(
+        "Longest wait (p95)",
+        "Of the queue in which tasks wait longest: 19 of 20 tasks of the last 15 minutes started sooner. Orange when "
+        "that is above the queue's target.",
+        "s",
+        "No task has started in the last 15 minutes, or waits cannot be measured.",
+    )
+    value = f"max({SCOPE.recorded('celery:queue_wait:p95', 'queue_name')} >= 0)"
+    expr = figure_of(value, warning=alarms.waits_beyond(SCOPE), idle=f"{alarms.broker_up(SCOPE)} == 1")
+    return figure(about, expr, links=[between(OVERVIEW, QUEUES)], nothing="no runs")
+
+
+def _workers() -> Panel:
+    about = About(
+        "Active workers",
+        "Workers that send heartbeats. Red when a cluster has none, orange when one fell silent without a goodbye.",
+        "locale",
+        "The broker is out of reach, so nobody knows.",
+    )
+    up = f"{SCOPE.recorded('celery:worker_up:max', 'hostname')} == 1"
+    value = first_of(f"count({up})", f"0 * count({SCOPE.recorded('celery:workers_up:count')})")
+    expr = figure_of(value, critical=alarms.no_workers(SCOPE), warning=alarms.workers_down(SCOPE))
+    return figure(about, expr, links=[between(OVERVIEW, WORKERS)])
+
+
+def _pending() -> Panel:
+    about = About(
+        "Pending tasks",
+        "Messages that wait in all queues. Orange or red when one queue is above its own limit of messages or of age.",
+        "locale",
+        "The queues could not be polled.",
+    )
+    length = SCOPE.recorded("celery:queue_length:max", "queue_name")
+    value = first_of(f"sum({length})", f"0 * (max({SCOPE.of(families.POLL_SUCCESS, collector='queues')}) == 1)")
+    critical, warning = (" or ".join(alarms.queues_in_trouble(SCOPE, severity)) for severity in ("critical", "warning"))
+    expr = figure_of(value, critical=critical, warning=warning)
+    return figure(about, expr, links=[between(OVERVIEW, QUEUES)])
+
+
+def _running() -> Panel:
+    about = About(
+        "Running tasks",
+        "Tasks that the live workers run now, by their heartbeats. Orange when nearly all slots of a cluster are busy.",
+        "locale",
+        "No live worker tells.",
+    )
+    saturated = alarms.beyond(
+        SCOPE.recorded("celery:pool_saturation:ratio"),
+        SCOPE.recorded("celery:worker_saturation:effective", severity="warning"),
+        on="cluster",
+    )
+    expr = figure_of(alarms.running(SCOPE), warning=saturated)
+    return figure(about, expr, links=[between(OVERVIEW, WORKERS)])
+
+
+def _errors() -> Panel:
+    about = About(
+        "Failing tasks",
+        "Failed share of the runs that ended in the last 5 minutes. Orange or red when one task is above its own "
+        "limit.",
+        "percentunit",
+        "Nothing has ended in the last 5 minutes.",
+    )
+    failed = SCOPE.recorded("celery:task_failed:increase5m", "name")
+    ended = SCOPE.recorded("celery:task_ended:increase5m", "name")
+    expr = figure_of(
+        f"sum({failed}) / (sum({ended}) > 0)",
+        critical=alarms.tasks_failing(SCOPE, "critical"),
+        warning=alarms.tasks_failing(SCOPE, "warning"),
+        idle=f"{alarms.broker_up(SCOPE)} == 1",
+    )
+    return figure(about, expr, links=[between(OVERVIEW, TASKS)], nothing="no runs")
+
+
+def _parts() -> Panel:
+    about = About(
+        "What is wrong, and since when",
+        "Each part over time, in the same colours and by the same limits as the figures above. Grey: nobody knew, or "
+        "nothing ran.",
+        "none",
+        "Nothing is scraped, or the recording rules do not run.",
+    )
+    return timeline(about, *(Line(expr, name) for name, expr in _levels().items()), words=states.LEVELS)
+
+
+def _levels() -> dict[str, str]:
+    return {
+        "Exporter": level(
+            critical=(alarms.exporter_down(SCOPE),),
+            warning=(alarms.some_exporter_down(SCOPE),),
+            known=alarms.exporters(SCOPE),
+        ),
+        "Broker": level(critical=(alarms.broker_down(SCOPE),), known=alarms.broker_up(SCOPE)),
+        "Workers": level(
+            critical=(alarms.no_workers(SCOPE),),
+            warning=(alarms.workers_down(SCOPE),),
+            known=SCOPE.recorded("celery:workers_up:count"),
+        ),
+        "Queues": level(
+            critical=alarms.queues_in_trouble(SCOPE, "critical"),
+            warning=alarms.queues_in_trouble(SCOPE, "warning"),
+            known=SCOPE.recorded("celery:queue_length:max", "queue_name"),
+        ),
+        "Tasks": level(
+            critical=(alarms.tasks_failing(SCOPE, "critical"),),
+            warning=(alarms.tasks_failing(SCOPE, "warning"),),
+            known=f"{SCOPE.recorded('celery:task_ended:increase5m', 'name')} > 0",
+        ),
+        "Events": level(
+            critical=(alarms.events_stopped(SCOPE),),
+            warning=(alarms.events_missed(SCOPE), alarms.silent_workers(SCOPE), alarms.polls_failing(SCOPE)),
+            known=f"{alarms.broker_up(SCOPE)} == 1",
+        ),
+    }
+
+
+def _slots_over_time() -> Panel:
+    about = About(
+        "Slots over time",
+        "Slots of all live workers, and how many of them ran a task.",
+        "short",
+        "No worker was up in the shown time.",
+    )
+    return chart(
+        about,
+        Line(f"sum({SCOPE.recorded('celery:pool_busy:sum')})", "busy", "blue"),
+        Line(f"sum({SCOPE.recorded('celery:pool_slots:sum')})", "slots", "text"),
+        links=[between(OVERVIEW, WORKERS)],
+    )

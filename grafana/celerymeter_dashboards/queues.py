@@ -1,0 +1,280 @@
+"""Queues: how long they are, how old their heads are, when they will be empty, and who works on them."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models import dashboard as model
+
+from celerymeter import instruments as families
+from celerymeter_dashboards import alarms, charts, states
+from celerymeter_dashboards.document import assemble, line, section
+from celerymeter_dashboards.figures import figure as figure_of
+from celerymeter_dashboards.links import QUEUES, TASKS, WORKERS, between
+from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, figure, heat_map, limit, limits
+from celerymeter_dashboards.promql import Scope, first_of, latest, most, rate
+from celerymeter_dashboards.tables import Column, Key, table_of
+
+SCOPE = Scope(("queue_name",))
+POLLED = f"max({SCOPE.of(families.POLL_SUCCESS, collector='queues')}) == 1"
+SUBSCRIBED = f"{alarms.broker_up(SCOPE)} == 1"
+LEGEND = "{{queue_name}} {{cluster}}"
+NOT_POLLED = "The queues could not be polled."
+
+
+def recorded(name: str) -> str:
+    """A recorded series of queues."""
+    return SCOPE.recorded(f"celery:{name}", "queue_name")
+
+
+LENGTH, AGE, DRAIN = recorded("queue_length:max"), recorded("queue_age:seconds"), recorded("queue_drain:seconds")
+CONSUMERS, SLOTS = recorded("queue_consumers:max"), recorded("queue_slots:max")
+UNACKED, UNACKED_AGE = recorded("queue_unacked:max"), recorded("queue_unacked_age:seconds")
+RUNNING = recorded("queue_in_progress:max")
+UNREAD = alarms.queues_unread(SCOPE)
+
+
+def dashboard() -> model.Dashboard:
+    """The dashboard."""
+    return assemble(
+        QUEUES,
+        "How long are the queues, how long do messages wait, when will they be empty, and who works on them?",
+        section(
+            "",
+            line(3, _waiting(), _oldest(), _drain(), _unread()),
+            line(3, _arriving(), _started(), _unacked(), _busy()),
+            line(9, _table()),
+            line(8, charts.lengths(SCOPE, QUEUES), _ages()),
+        ),
+        section("Do they keep up?", line(8, _flow(), _drains()), line(8, charts.waits(SCOPE, QUEUES), _wait_spread())),
+        section(
+            "Who works on them?", line(8, _saturation(), _consumers()), line(8, _unacked_over_time(), _unacked_ages())
+        ),
+    )
+
+
+def _waiting() -> Panel:
+    about = About(
+        "Waiting messages",
+        "In all chosen queues. Orange or red when one of them is above its own limit.",
+        "locale",
+        NOT_POLLED,
+    )
+    critical, warning = (
+        alarms.queues_beyond(SCOPE, "queue_backlog", "celery:queue_length:max", severity)
+        for severity in ("critical", "warning")
+    )
+    value = first_of(f"sum({LENGTH})", f"0 * ({POLLED})")
+    expr = figure_of(value, critical=critical, warning=warning)
+    return figure(about, expr, links=[])
+
+
+def _oldest() -> Panel:
+    about = About(
+        "Oldest message",
+        "How long the head of a queue has waited, where it waited longest. 'None yet': no queue holds a message whose "
+        "age can be known.",
+        "s",
+        NOT_POLLED,
+    )
+    critical, warning = (
+        alarms.queues_beyond(SCOPE, "queue_age", "celery:queue_age:seconds", severity)
+        for severity in ("critical", "warning")
+    )
+    expr = figure_of(f"max({AGE})", critical=critical, warning=warning, idle=POLLED)
+    return figure(about, expr, links=[])
+
+
+def _drain() -> Panel:
+    about = About(
+        "Empty in",
+        "The time that the slowest queue needs for its waiting messages at the pace of the last 5 minutes, should no "
+        "more arrive. Orange when a queue with messages started nothing.",
+        "s",
+        "No message waits in a queue that starts tasks.",
+    )
+    stalled = f"{LENGTH} > 0 unless on (cluster, queue_name) {DRAIN}"
+    return figure(about, figure_of(f"max({DRAIN})", warning=stalled, idle=POLLED), links=[])
+
+
+def _unread() -> Panel:
+    about = About(
+        "Queues that nobody reads",
+        "Queues with waiting messages that no live worker consumes: they wait until one does.",
+        "locale",
+        NOT_POLLED,
+    )
+    value = first_of(f"count({UNREAD})", f"0 * count({LENGTH})", f"0 * ({POLLED})")
+    return figure(about, figure_of(value, critical=UNREAD), links=[between(QUEUES, WORKERS)])
+
+
+def _arriving() -> Panel:
+    about = About(
+        "Sent",
+        "Tasks sent, a second, over 5 minutes. Needs task_send_sent_event in the programs that send.",
+        "ops",
+        "Nobody sends task-sent events.",
+    )
+    value = f"sum({rate(SCOPE.of(families.TASK_SENT), window='5m')})"
+    return figure(about, figure_of(value, idle=SUBSCRIBED), links=[between(QUEUES, TASKS)])
+
+
+def _started() -> Panel:
+    about = About("Started", "Runs started, a second, over 5 minutes.", "ops", charts.NO_RUNS)
+    value = f"sum({rate(SCOPE.of(families.TASK_STARTED), window='5m')})"
+    return figure(about, figure_of(value, idle=SUBSCRIBED), links=[between(QUEUES, TASKS)])
+
+
+def _unacked() -> Panel:
+    about = About(
+        "Unacknowledged",
+        "Messages that workers hold: running, prefetched, or waiting for their ETA. Orange when the oldest is close to "
+        "the visibility timeout, after which Redis delivers it a second time.",
+        "locale",
+        "RabbitMQ tells only through its management API.",
+    )
+    expr = figure_of(f"sum({UNACKED})", warning=_redelivery(), idle=POLLED)
+    return figure(about, expr, links=[between(QUEUES, WORKERS)])
+
+
+def _redelivery() -> str:
+    share = f"{UNACKED_AGE} / on (cluster) group_left () {latest(SCOPE.of(families.QUEUE_VISIBILITY))}"
+    return f"{share} > on (cluster) group_left () {SCOPE.recorded('celery:redelivery:effective', severity='warning')}"
+
+
+def _busy() -> Panel:
+    about = About(
+        "Slots busy",
+        "Share of the slots of the busiest queue's workers that run a task of that queue. Workers may serve several.",
+        "percentunit",
+        "No worker consumes any of them.",
+    )
+    value = f"max({RUNNING} / on (cluster, queue_name) ({SLOTS} > 0))"
+    return figure(about, figure_of(value, idle=POLLED), links=[between(QUEUES, WORKERS)])
+
+
+def _table() -> Panel:
+    about = About(
+        "Queues",
+        "Worst first. A click on a name chooses the queue. Limit: at which the backlog becomes a warning.",
+        "short",
+        charts.NO_QUEUES,
+    )
+    sent, started = (
+        rate(SCOPE.of(family), "queue_name", window="5m") for family in (families.TASK_SENT, families.TASK_STARTED)
+    )
+    backlog = SCOPE.recorded("celery:queue_backlog:effective", "queue_name", severity="warning")
+    return table_of(
+        about,
+        [Key("queue_name", "Queue", (between(QUEUES, QUEUES, picked="queue"),))],
+        [
+            Column("State", alarms.queue_states(SCOPE), "none", width=90, words=states.LEVELS),
+            Column("Waiting", LENGTH, "locale", width=90),
+            Column("Limit", f"{backlog} and on (cluster, queue_name) {LENGTH}", "locale", width=75),
+            Column("Oldest", AGE, "s", width=90),
+            Column("Sent/s", sent, width=80, decimals=2),
+            Column("Started/s", started, width=90, decimals=2),
+            Column("Empty in", DRAIN, "s", width=95),
+            Column("Wait p95", f"{recorded('queue_wait:p95')} >= 0", "s", width=95),
+            Column("Unacked", UNACKED, "locale", width=90),
+            Column("Workers", CONSUMERS, width=85),
+            Column("Slots", SLOTS, width=70),
+        ],
+        sort="State",
+    )
+
+
+def _ages() -> Panel:
+    about = About(
+        "Age of the oldest message",
+        "Of the eight queues with the oldest heads in the shown time, on a logarithmic scale. Limits: the lowest among "
+        "the shown queues.",
+        "s",
+        "No queue holds a message whose age can be known.",
+    )
+    ages = _eight(f"{AGE} > 0", "celery:queue_age:seconds")
+    return chart(
+        about, Line(ages, LEGEND), *limits(SCOPE, "queue_age", "queue_name", beside=AGE), scale=Scale.LOGARITHMIC
+    )
+
+
+def _eight(expr: str, ranked_by: str) -> str:
+    return most(expr, "queue_name", call="max_over_time", selector=SCOPE.stored(ranked_by, "queue_name"))
+
+
+def _flow() -> Panel:
+    about = About(
+        "Sent and started",
+        "Tasks a second. While more are sent than started, the queues grow.",
+        "ops",
+        charts.NO_RUNS,
+    )
+    return chart(
+        about,
+        Line(f"sum({rate(SCOPE.of(families.TASK_SENT))})", "sent", "blue"),
+        Line(f"sum({rate(SCOPE.of(families.TASK_STARTED))})", "started", "green"),
+        links=[between(QUEUES, TASKS)],
+    )
+
+
+def _drains() -> Panel:
+    about = About(
+        "Empty in",
+        "Time that the waiting messages need at the pace of the last 5 minutes, of the eight slowest queues in the "
+        "shown time, on a logarithmic scale. A queue that starts nothing has no line.",
+        "s",
+        "No message waited in a queue that started tasks.",
+    )
+    return chart(about, Line(_eight(f"{DRAIN} > 0", "celery:queue_drain:seconds"), LEGEND), scale=Scale.LOGARITHMIC)
+
+
+def _wait_spread() -> Panel:
+    about = About("Wait, spread", "Started runs a second in each bucket of waiting time.", "s", charts.NO_WAITS)
+    return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_WAIT, part='_bucket'), 'le')})")
+
+
+def _saturation() -> Panel:
+    about = About(
+        "Slots busy",
+        "Share of the slots of each queue's workers that run a task of the queue, of the eight busiest queues.",
+        "percentunit",
+        "No worker consumes any of them.",
+    )
+    share = f"{RUNNING} / on (cluster, queue_name) ({SLOTS} > 0)"
+    ranked = _eight(share, "celery:queue_in_progress:max")
+    return chart(about, Line(ranked, LEGEND), top=1.0, links=[between(QUEUES, WORKERS)])
+
+
+def _consumers() -> Panel:
+    about = About(
+        "Workers", "Live workers that list the queue, of the eight queues with the most.", "short", NOT_POLLED
+    )
+    expr = _eight(CONSUMERS, "celery:queue_consumers:max")
+    return chart(about, Line(expr, LEGEND), links=[between(QUEUES, WORKERS)])
+
+
+def _unacked_over_time() -> Panel:
+    about = About(
+        "Unacknowledged messages",
+        "Delivered to a worker and not acknowledged, of the eight queues with the most.",
+        "short",
+        "Nothing was delivered, or the broker does not tell (RabbitMQ without its management API).",
+    )
+    return chart(about, Line(_eight(UNACKED, "celery:queue_unacked:max"), LEGEND))
+
+
+def _unacked_ages() -> Panel:
+    about = About(
+        "Age of the oldest unacknowledged message",
+        "Redis: at the visibility timeout it is delivered a second time while the first worker still has it; the "
+        "warning comes at a share of it. On a logarithmic scale.",
+        "s",
+        "Nothing is unacknowledged, or the broker is not Redis.",
+    )
+    timeout = latest(SCOPE.of(families.QUEUE_VISIBILITY))
+    share = SCOPE.recorded("celery:redelivery:effective", severity="warning")
+    return chart(
+        about,
+        Line(_eight(f"{UNACKED_AGE} > 0", "celery:queue_unacked_age:seconds"), LEGEND),
+        limit(f"{timeout} * on (cluster) {share}", beside=UNACKED_AGE),
+        limit(timeout, beside=UNACKED_AGE, severity="critical", legend="visibility timeout"),
+        scale=Scale.LOGARITHMIC,
+    )

@@ -1,0 +1,280 @@
+"""One task in depth: how often, how long, what goes wrong; or all of them, to find the one."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models import dashboard as model
+
+from celerymeter import instruments as families
+from celerymeter_dashboards import alarms, charts, states
+from celerymeter_dashboards.document import assemble, line, section
+from celerymeter_dashboards.figures import figure as figure_of
+from celerymeter_dashboards.links import QUEUES, TASKS, WORKERS, between, report
+from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, figure, heat_map, limit
+from celerymeter_dashboards.promql import Scope, latest, once, quantile, rate
+from celerymeter_dashboards.tables import Column, Key, table_of
+
+SCOPE = Scope(("queue_name", "name"))
+QUANTILES = ((0.5, "half", "green"), (0.95, "p95", "orange"), (0.99, "p99", "red"))
+IDLE = f"{alarms.broker_up(SCOPE)} == 1"
+BURN_WINDOWS = (("1h", "red"), ("6h", "orange"), ("3d", "blue"))
+
+
+def dashboard() -> model.Dashboard:
+    """The dashboard."""
+    return assemble(
+        TASKS,
+        "How often does a task run, how long does it take and wait, and how does it fail?",
+        section(
+            "",
+            line(3, _runs(), _failing(), _run_time(), _wait()),
+            line(3, _running(), _oldest(), _retried(), _last_success()),
+            line(8, charts.outcomes(SCOPE, TASKS), charts.failing(SCOPE, TASKS)),
+        ),
+        section("Which task is it?", line(10, _table())),
+        section("How long does it take?", line(8, _run_times(), _waits()), line(8, _run_time_spread(), _wait_spread())),
+        section("What goes wrong?", line(8, _exceptions(), _not_done()), line(8, _burn(), _in_progress())),
+    )
+
+
+def _runs() -> Panel:
+    about = About("Runs", "Runs that succeeded or failed, a second, over the last 5 minutes.", "ops", charts.NO_RUNS)
+    ended = " + ".join(f"sum({_rate5m(family)})" for family in (families.TASK_SUCCEEDED, families.TASK_FAILED))
+    return figure(about, figure_of(ended, idle=IDLE), links=[], nothing="no runs")
+
+
+def _rate5m(family: families.Family) -> str:
+    return rate(SCOPE.of(family), window="5m")
+
+
+def _failing() -> Panel:
+    about = About(
+        "Failing",
+        "Failed share of the runs that ended in the last 5 minutes. Orange or red when one task is above its own "
+        "limit.",
+        "percentunit",
+        charts.NO_RUNS,
+    )
+    succeeded, failed = (f"sum({_rate5m(family)})" for family in (families.TASK_SUCCEEDED, families.TASK_FAILED))
+    expr = figure_of(
+        f"{failed} / ({succeeded} + {failed} > 0)",
+        critical=alarms.tasks_failing(SCOPE, "critical"),
+        warning=alarms.tasks_failing(SCOPE, "warning"),
+        idle=IDLE,
+    )
+    return figure(about, expr, links=[], nothing="no runs")
+
+
+def _run_time() -> Panel:
+    about = About(
+        "Run time (p95)",
+        "19 of 20 successful runs of the last 15 minutes took less. Orange when one task is above its own limit.",
+        "s",
+        charts.NO_RUNS,
+    )
+    slow = alarms.beyond(
+        SCOPE.recorded("celery:task_runtime:p95", "name"),
+        SCOPE.recorded("celery:task_runtime:effective", "name", severity="warning"),
+        on="cluster, name",
+    )
+    value = quantile(0.95, SCOPE.of(families.TASK_RUNTIME, part="_bucket"), window="15m")
+    return figure(about, figure_of(value, warning=slow, idle=IDLE), links=[], nothing="no runs")
+
+
+def _wait() -> Panel:
+    about = About(
+        "Wait (p95)",
+        "19 of 20 runs of the last 15 minutes started sooner than this after they were sent, or after their ETA. "
+        "Orange when one of the queues is above its target.",
+        "s",
+        charts.NO_WAITS,
+    )
+    value = quantile(0.95, SCOPE.of(families.TASK_WAIT, part="_bucket"), window="15m")
+    expr = figure_of(value, warning=alarms.waits_beyond(SCOPE), idle=IDLE)
+    return figure(about, expr, links=[between(TASKS, QUEUES)], nothing="no runs")
+
+
+def _running() -> Panel:
+    about = About("Running now", "Runs that have started and not ended.", "locale", "The broker is out of reach.")
+    expr = figure_of(f"sum({once(SCOPE.of(families.TASK_IN_PROGRESS))})", idle=IDLE)
+    return figure(about, expr, links=[between(TASKS, WORKERS)])
+
+
+def _oldest() -> Panel:
+    about = About(
+        "Oldest run",
+        "Age of the run that has been running longest. Orange when one task's oldest run is above its own limit.",
+        "s",
+        "Nothing is running.",
+    )
+    oldest = SCOPE.recorded("celery:task_oldest:seconds", "name")
+    limits = SCOPE.recorded("celery:task_stuck:effective", "name", severity="warning")
+    expr = figure_of(f"max({oldest})", warning=alarms.beyond(oldest, limits, on="cluster, name"), idle=IDLE)
+    return figure(about, expr, links=[between(TASKS, WORKERS)])
+
+
+def _retried() -> Panel:
+    about = About(
+        "Retried",
+        "Share of the runs started in the last 5 minutes that ended in a retry. Orange when one task is above its "
+        "limit.",
+        "percentunit",
+        "Nothing has started in the last 5 minutes.",
+    )
+    on = "cluster, name"
+    retried, started = (SCOPE.recorded(f"celery:task_{what}:increase5m", "name") for what in ("retried", "started"))
+    limits = SCOPE.recorded("celery:retry_ratio:effective", "name", severity="warning")
+    enough = f"{retried} >= on ({on}) {SCOPE.recorded('celery:retries:effective', 'name')}"
+    storm = f"{alarms.beyond(f'{retried} / on ({on}) ({started} > 0)', limits, on=on)} and on ({on}) {enough}"
+    expr = figure_of(f"sum({retried}) / (sum({started}) > 0)", warning=storm, idle=IDLE)
+    return figure(about, expr, links=[], nothing="no runs")
+
+
+def _last_success() -> Panel:
+    about = About("Last success", "How long ago a run last succeeded.", "s", "No run has succeeded yet.")
+    value = f"time() - max({latest(SCOPE.of(families.TASK_LAST_SUCCESS), 'name')})"
+    return figure(about, figure_of(value, idle=IDLE), links=[], nothing="never")
+
+
+def _table() -> Panel:
+    about = About(
+        "Tasks",
+        "Counts over the shown time, worst state first; the state compares the last 5 minutes with each task's "
+        "limits. A click on a name chooses the task; the last column opens its reports.",
+        "short",
+        "No task is known yet, or nothing is scraped.",
+    )
+    runs, failed, retried = (
+        once(f"increase({SCOPE.of(family)}[$__range])", "name")
+        for family in (families.TASK_STARTED, families.TASK_FAILED, families.TASK_RETRIED)
+    )
+    total, count = (
+        once(f"increase({SCOPE.of(families.TASK_RUNTIME, part=part)}[$__range])", "name") for part in ("_sum", "_count")
+    )
+    worst = f"max_over_time({SCOPE.stored('celery:task_runtime:p95', 'name')}[$__range]) >= 0"
+    return table_of(
+        about,
+        [Key("name", "Task", (between(TASKS, TASKS, picked="task"), report()))],
+        [
+            Column("State", alarms.task_states(SCOPE), "none", width=90, words=states.LEVELS),
+            Column("Runs", runs, "locale", width=90, decimals=0),
+            Column("Failed", failed, "locale", width=90, decimals=0),
+            Column("Failed share", f"{failed} / ({runs} > 0)", "percentunit", width=110, decimals=1),
+            Column("Retried", retried, "locale", width=90, decimals=0),
+            Column("Mean run", f"{total} / ({count} > 0)", "s", width=100),
+            Column("Worst p95", worst, "s", width=100),
+            Column("Running", once(SCOPE.of(families.TASK_IN_PROGRESS), "name"), width=85),
+            Column(
+                "Last success",
+                f"1000 * {latest(SCOPE.of(families.TASK_LAST_SUCCESS), 'name')}",
+                "dateTimeFromNow",
+                width=140,
+            ),
+        ],
+        sort="State",
+    )
+
+
+def _run_times() -> Panel:
+    about = About(
+        "Run time",
+        "Of successful runs, as the workers measured it (fast failures would hide slowness), on a logarithmic scale. "
+        "Limit: the lowest among the shown tasks.",
+        "s",
+        charts.NO_RUNS,
+    )
+    limits = SCOPE.recorded("celery:task_runtime:effective", "name", severity="warning")
+    ran = SCOPE.recorded("celery:task_succeeded:increase5m", "name")
+    lines = *_quantiles(families.TASK_RUNTIME), limit(limits, beside=f"{ran} > 0")
+    return chart(about, *lines, scale=Scale.LOGARITHMIC)
+
+
+def _waits() -> Panel:
+    about = About(
+        "Wait",
+        "From sent (or the ETA) to started, corrected for the clocks of the hosts, on a logarithmic scale. Target: the "
+        "lowest among the shown queues.",
+        "s",
+        charts.NO_WAITS,
+    )
+    target = SCOPE.recorded("celery:wait_target:effective", "queue_name")
+    waited = SCOPE.recorded("celery:queue_wait:increase5m", "queue_name")
+    lines = *_quantiles(families.TASK_WAIT), limit(target, beside=f"{waited} > 0", legend="target")
+    return chart(about, *lines, scale=Scale.LOGARITHMIC, links=[between(TASKS, QUEUES)])
+
+
+def _quantiles(family: families.Family) -> list[Line]:
+    buckets = SCOPE.of(family, part="_bucket")
+    return [Line(quantile(share, buckets), legend, color) for share, legend, color in QUANTILES]
+
+
+def _run_time_spread() -> Panel:
+    about = About("Run time, spread", "Successful runs a second in each bucket of run time.", "s", charts.NO_RUNS)
+    return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_RUNTIME, part='_bucket'), 'le')})")
+
+
+def _wait_spread() -> Panel:
+    about = About("Wait, spread", "Started runs a second in each bucket of waiting time.", "s", charts.NO_WAITS)
+    return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_WAIT, part='_bucket'), 'le')})")
+
+
+def _exceptions() -> Panel:
+    about = About(
+        "Exceptions",
+        "Failed runs a second by exception class, of the eight most frequent ones in the shown time.",
+        "ops",
+        "Nothing has failed in the shown time.",
+    )
+    selector = SCOPE.of(families.TASK_EXCEPTIONS)
+    ranked = f"topk(8, sum by (exception) (increase({selector}[$__range] @ end())) > 0)"
+    expr = f"sum by (exception) ({rate(selector, 'exception')})\nand on (exception) {ranked}"
+    return chart(about, Line(expr, "{{exception}}"), stacked=True)
+
+
+def _not_done() -> Panel:
+    about = About(
+        "Retried, rejected, revoked",
+        "A second. Requeued: rejected with requeue, so the message went back and this was no end.",
+        "ops",
+        charts.NO_RUNS,
+    )
+    rejected, requeued = (rate(SCOPE.of(families.TASK_REJECTED, requeue=again)) for again in ("false", "true"))
+    return chart(
+        about,
+        Line(f"sum({rate(SCOPE.of(families.TASK_RETRIED))})", "retried", "yellow"),
+        Line(f"sum({rejected})", "rejected", "purple"),
+        Line(f"sum({requeued})", "requeued", "blue"),
+        Line(f"sum by (reason) ({rate(SCOPE.of(families.TASK_REVOKED), 'reason')})", "{{reason}}"),
+    )
+
+
+def _burn() -> Panel:
+    about = About(
+        "Error budget burn",
+        "How many times faster than its budget allows the worst of the shown tasks fails, over three windows. At the "
+        "dashed line of the same window an alert fires (with a second, shorter window above it as well).",
+        "short",
+        "Too little history: the budget rules need an hour of it.",
+    )
+    lines = [
+        Line(f"max({SCOPE.recorded(f'celery:error_burn:rate{window}', 'name')} >= 0)", window, color)
+        for window, color in BURN_WINDOWS
+    ]
+    known = SCOPE.recorded("celery:error_burn:rate1h", "name")
+    for window, severity in (("1h", "critical"), ("3d", "warning")):
+        allowed = SCOPE.recorded("celery:burn_rate:effective", window=window)
+        lines.append(limit(allowed, beside=known, severity=severity, legend=f"limit of {window}"))
+    return chart(about, *lines)
+
+
+def _in_progress() -> Panel:
+    about = About(
+        "Running, and for how long",
+        "Runs that have started and not ended (left axis), and the age of the oldest (right axis).",
+        "short",
+        "The broker is out of reach.",
+    )
+    running = Line(f"sum({once(SCOPE.of(families.TASK_IN_PROGRESS))})", "running", "blue")
+    oldest = Line(
+        f"max({SCOPE.recorded('celery:task_oldest:seconds', 'name')})", "age of the oldest", "orange", right="s"
+    )
+    return chart(about, running, oldest)

@@ -1,0 +1,284 @@
+"""Workers one by one: are they there, how busy are they, and do their clocks and events agree with ours."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models import dashboard as model
+
+from celerymeter import instruments as families
+from celerymeter.instruments import Family
+from celerymeter_dashboards import alarms, states
+from celerymeter_dashboards.document import assemble, line, section
+from celerymeter_dashboards.figures import figure as figure_of
+from celerymeter_dashboards.links import EXPORTER, QUEUES, TASKS, WORKERS, between
+from celerymeter_dashboards.panels import About, Line, Panel, chart, figure, limit, timeline
+from celerymeter_dashboards.promql import Scope, first_of, latest, most, once, rate
+from celerymeter_dashboards.tables import Column, Key, table_of
+
+SCOPE = Scope(("hostname",))
+LEGEND = "{{hostname}} {{cluster}}"
+ROW = "cluster, hostname"
+UP = SCOPE.recorded("celery:worker_up:max", "hostname")
+ANY = SCOPE.recorded("celery:workers_up:count")
+BUSY = SCOPE.recorded("celery:worker_saturation:ratio", "hostname")
+NONE_SEEN = "No worker was seen, or the broker was out of reach."
+
+
+def gauge(family: Family) -> str:
+    """A gauge by worker."""
+    return latest(SCOPE.of(family), "hostname")
+
+
+def dashboard() -> model.Dashboard:
+    """The dashboard."""
+    return assemble(
+        WORKERS,
+        "Are the workers there, how busy are they, and do their clocks and events agree with ours?",
+        section(
+            "",
+            line(3, _active(), _down(), _slots(), _running()),
+            line(3, _prefetched(), _scheduled(), _clock(), _silent()),
+            line(8, _table()),
+            line(9, _states()),
+        ),
+        section("How busy are they?", line(8, _saturation(), _runs()), line(8, _load(), _held())),
+        section("Are they sound?", line(8, _heartbeats(), _changes()), line(8, _clocks(), _missed())),
+    )
+
+
+def _active() -> Panel:
+    about = About(
+        "Active workers",
+        "Workers that send heartbeats. Red when a cluster has none.",
+        "locale",
+        NONE_SEEN,
+    )
+    value = first_of(f"count({UP} == 1)", f"0 * count({ANY})")
+    return figure(about, figure_of(value, critical=alarms.no_workers(SCOPE)), links=[])
+
+
+def _down() -> Panel:
+    about = About(
+        "Fell silent",
+        "Workers whose heartbeats stopped without a goodbye, within the last hour. A worker that was shut down is not "
+        "one of them.",
+        "locale",
+        NONE_SEEN,
+    )
+    down = alarms.workers_down(SCOPE)
+    value = first_of(f"count({down})", f"0 * count({ANY})")
+    return figure(about, figure_of(value, warning=down), links=[])
+
+
+def _slots() -> Panel:
+    about = About(
+        "Slots busy",
+        "Of all live workers together. Orange when it is above the limit for one cluster.",
+        "percentunit",
+        "No live worker tells its slots.",
+    )
+    active, slots = (
+        f"sum({gauge(family)} and on ({ROW}) {UP} == 1)"
+        for family in (families.WORKER_ACTIVE, families.WORKER_POOL_SIZE)
+    )
+    full = alarms.beyond(
+        SCOPE.recorded("celery:pool_saturation:ratio"),
+        SCOPE.recorded("celery:worker_saturation:effective", severity="warning"),
+        on="cluster",
+    )
+    return figure(
+        about, figure_of(f"{active} / ({slots} > 0)", warning=full, idle=ANY), links=[between(WORKERS, QUEUES)]
+    )
+
+
+def _running() -> Panel:
+    about = About("Running tasks", "By the workers' heartbeats.", "locale", "No live worker tells.")
+    return figure(about, figure_of(alarms.running(SCOPE)), links=[between(WORKERS, TASKS)])
+
+
+def _prefetched() -> Panel:
+    about = About(
+        "Prefetched",
+        "Tasks that workers have taken from the queues and not begun. Many of them on one worker, while others idle, "
+        "call for a lower worker_prefetch_multiplier.",
+        "locale",
+        "No worker answered the last inspection.",
+    )
+    return figure(
+        about, figure_of(f"sum({gauge(families.WORKER_RESERVED)})", idle=ANY), links=[between(WORKERS, QUEUES)]
+    )
+
+
+def _scheduled() -> Panel:
+    about = About(
+        "Waiting for their ETA",
+        "Tasks that workers hold until their time comes.",
+        "locale",
+        "No worker answered the last inspection.",
+    )
+    return figure(about, figure_of(f"sum({gauge(families.WORKER_SCHEDULED)})", idle=ANY), links=[])
+
+
+def _clock() -> Panel:
+    about = About(
+        "Clock furthest off",
+        "The greatest difference between a worker's clock and the exporter's, either way. Orange above the limit.",
+        "s",
+        "No worker has sent a heartbeat.",
+    )
+    value = f"max(abs({gauge(families.WORKER_CLOCK_OFFSET)}))"
+    return figure(about, figure_of(value, warning=alarms.clocks_off(SCOPE), idle=ANY), links=[])
+
+
+def _silent() -> Panel:
+    about = About(
+        "Send no task events",
+        "Workers whose heartbeats show work and whose tasks leave no event: start them with -E, or their tasks are in "
+        "no counter.",
+        "locale",
+        NONE_SEEN,
+    )
+    silent = alarms.silent_workers(SCOPE)
+    value = first_of(f"count({silent})", f"0 * count({ANY})")
+    return figure(about, figure_of(value, warning=silent), links=[between(WORKERS, EXPORTER)])
+
+
+def _table() -> Panel:
+    about = About(
+        "Workers",
+        "Those that fell silent first. A click on a name chooses the worker. Heartbeat: seconds since the last one.",
+        "short",
+        NONE_SEEN,
+    )
+    heartbeat = f"time() - {gauge(families.WORKER_LAST_HEARTBEAT)}"
+    runs = rate(SCOPE.of(families.WORKER_PROCESSED), "hostname", window="5m")
+    return table_of(
+        about,
+        [Key("hostname", "Worker", (between(WORKERS, WORKERS, picked="worker"),))],
+        [
+            Column("State", alarms.worker_states(SCOPE), "none", width=80, words=states.WORKERS),
+            Column("Slots", gauge(families.WORKER_POOL_SIZE), width=70),
+            Column("Busy", BUSY, "percentunit", width=75, decimals=0),
+            Column("Running", gauge(families.WORKER_ACTIVE), width=85),
+            Column("Prefetched", gauge(families.WORKER_RESERVED), width=105),
+            Column("ETA", gauge(families.WORKER_SCHEDULED), width=65),
+            Column("Runs/s", runs, width=80, decimals=2),
+            Column("Load", gauge(families.WORKER_LOAD1), width=70, decimals=1),
+            Column("Heartbeat", heartbeat, "s", width=100, decimals=0),
+            Column("Clock off", gauge(families.WORKER_CLOCK_OFFSET), "s", width=95),
+            Column("Events", gauge(families.WORKER_TASK_EVENTS), "none", width=80, words=states.EVENTS),
+        ],
+        sort="State",
+    )
+
+
+def _states() -> Panel:
+    about = About(
+        "Up and down",
+        "The twenty workers that were away for longest in the shown time, or all when there are fewer. Blank: the "
+        "worker was not known, or the broker was out of reach.",
+        "none",
+        NONE_SEEN,
+    )
+    up = SCOPE.stored("celery:worker_up:max", "hostname")
+    ranked = f"bottomk(20, avg_over_time({up}[$__range] @ end()))"
+    expr = f"({alarms.worker_states(SCOPE)})\nand on ({ROW}) {ranked}"
+    return timeline(about, Line(expr, LEGEND), words=states.WORKERS)
+
+
+def _eight(expr: str, family: Family, call: str = "max_over_time") -> str:
+    return most(expr, "hostname", call=call, selector=SCOPE.of(family))
+
+
+def _saturation() -> Panel:
+    about = About(
+        "Slots busy",
+        "Of the eight workers that ran the most tasks at once in the shown time.",
+        "percentunit",
+        "No live worker tells its slots.",
+    )
+    limits = SCOPE.recorded("celery:worker_saturation:effective", severity="warning")
+    return chart(about, Line(_eight(BUSY, families.WORKER_ACTIVE), LEGEND), limit(limits, beside=BUSY), top=1.0)
+
+
+def _runs() -> Panel:
+    about = About(
+        "Runs begun",
+        "A second, by the workers' own count, which is right even when events are lost; of the eight busiest.",
+        "ops",
+        NONE_SEEN,
+    )
+    runs = rate(SCOPE.of(families.WORKER_PROCESSED), "hostname")
+    return chart(
+        about, Line(_eight(runs, families.WORKER_PROCESSED, "increase"), LEGEND), links=[between(WORKERS, TASKS)]
+    )
+
+
+def _load() -> Panel:
+    about = About(
+        "Load of the hosts",
+        "Load average over a minute, of the eight workers on the most loaded hosts.",
+        "short",
+        "No worker has sent a heartbeat.",
+    )
+    return chart(about, Line(_eight(gauge(families.WORKER_LOAD1), families.WORKER_LOAD1), LEGEND))
+
+
+def _held() -> Panel:
+    about = About(
+        "Prefetched tasks",
+        "Taken from the queues and not begun, of the eight workers that hold the most.",
+        "short",
+        "No worker answered an inspection.",
+    )
+    return chart(about, Line(_eight(gauge(families.WORKER_RESERVED), families.WORKER_RESERVED), LEGEND))
+
+
+def _heartbeats() -> Panel:
+    about = About(
+        "Since the last heartbeat",
+        "Of the eight workers that were silent for longest. A worker counts as down after three missed intervals.",
+        "s",
+        "No worker has sent a heartbeat.",
+    )
+    ago = f"time() - {gauge(families.WORKER_LAST_HEARTBEAT)}"
+    ranked = f"bottomk(8, {latest(SCOPE.of(families.WORKER_LAST_HEARTBEAT) + ' @ end()', 'hostname')})"
+    return chart(about, Line(f"{ago}\nand on ({ROW}) {ranked}", LEGEND))
+
+
+def _changes() -> Panel:
+    about = About(
+        "Changes between up and down",
+        "Within 30 minutes, of the eight workers that changed most; a restart is two.",
+        "short",
+        NONE_SEEN,
+    )
+    changes = f"changes({SCOPE.stored('celery:worker_up:max', 'hostname')}[30m])"
+    ranked = most(changes, "hostname", call="changes", selector=SCOPE.stored("celery:worker_up:max", "hostname"))
+    limits = SCOPE.recorded("celery:worker_flapping:effective", severity="warning")
+    return chart(about, Line(ranked, LEGEND), limit(limits, beside=changes))
+
+
+def _clocks() -> Panel:
+    about = About(
+        "Clocks",
+        "Difference between each worker's clock and the exporter's, either way, of the eight furthest off.",
+        "s",
+        "No worker has sent a heartbeat.",
+    )
+    offset = f"abs({gauge(families.WORKER_CLOCK_OFFSET)})"
+    ranked = f"topk(8, abs({latest(SCOPE.of(families.WORKER_CLOCK_OFFSET) + ' @ end()', 'hostname')}))"
+    limits = SCOPE.recorded("celery:clock_offset:effective", severity="warning")
+    return chart(about, Line(f"{offset}\nand on ({ROW}) {ranked}", LEGEND), limit(limits, beside=offset))
+
+
+def _missed() -> Panel:
+    about = About(
+        "Runs whose events never arrived",
+        "Within 5 minutes, by the workers' own count, of the eight workers with the most. They are in no other "
+        "counter.",
+        "short",
+        NONE_SEEN,
+    )
+    missed = once(f"increase({SCOPE.of(families.EVENTS_MISSED)}[5m])", "hostname")
+    links = [between(WORKERS, EXPORTER, picked="worker", labels="series")]
+    return chart(about, Line(_eight(missed, families.EVENTS_MISSED, "increase"), LEGEND), links=links, top=1.0)
