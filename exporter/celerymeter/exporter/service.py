@@ -110,7 +110,7 @@ class Exporter:
 
     def _workers_wanted(self) -> bool:
         with self.state.lent() as tracker:
-            return bool(tracker.wanting())
+            return tracker.wants_poll()
 
 
 def _build() -> Build:

@@ -99,6 +99,11 @@ class LossMeter:
             self.shortfall = self._certain
             self._rebase(self._previous or 0)
 
+    @property
+    def has_question(self) -> bool:
+        """Whether something is missing that was not yet when `inspect stats` was last asked."""
+        return self._certain > self._asked
+
     def ask(self) -> None:
         """Note that `inspect stats` is being asked: its answer may explain what is missing up to now."""
         self._asked = self._certain

@@ -144,11 +144,9 @@ class Tracker:
 
     # From the pollers
 
-    def asking(self, hostnames: Sequence[str] | None = None) -> None:
-        """A poll of these workers (all, when ``None``) is about to be sent."""
-        for worker in self.workers:
-            if hostnames is None or worker.hostname in hostnames:
-                worker.loss.ask()
+    def asking(self) -> None:
+        """A poll of the workers is about to be sent."""
+        self.workers.ask()
 
     def inspected(self, snapshot: WorkersSnapshot) -> None:
         """The workers' replies to one poll; ``snapshot.at`` is when it was sent."""
@@ -183,10 +181,6 @@ class Tracker:
         consumed = {queue for worker in self.workers if worker.state for queue in worker.state.queues or ()}
         return frozenset(consumed | {pair.labels[1] for pair in self.pairs if pair.sent})
 
-    def wanting(self) -> list[str]:
-        """Live workers that should be asked now: new ones, and those with a shortfall not yet explained."""
-        return [
-            worker.hostname
-            for worker in self.workers
-            if worker.up and worker.offline_at is None and (worker.queues_stale or worker.loss.unexplained > 0)
-        ]
+    def wants_poll(self) -> bool:
+        """Whether the workers should be asked before their turn."""
+        return any(worker.wanted for worker in self.workers)

@@ -12,6 +12,8 @@ from celerymeter.tracking.loss import LossMeter
 MISSED_HEARTBEATS = 3
 DEFAULT_FREQ = 2.0
 RECONNECT_GRACE = 30.0
+MAX_ASKED = 3
+"""A new worker is asked out of turn so often; one that is too busy to answer waits for the next poll."""
 TAKEOVERS = 3
 """This many changes of process under one node name within a minute are two processes, not a restart."""
 
@@ -21,6 +23,7 @@ class Worker:
 
     __slots__ = (
         "active",
+        "asked",
         "down_since",
         "first_seen",
         "freq",
@@ -62,9 +65,17 @@ class Worker:
         self.state: WorkerState | None = None
         self.inspected_at: float | None = None
         self.queues_stale = True
+        self.asked = 0
+        """Polls sent since the worker was last seen to be new."""
         self.totals: dict[str, int] | None = None
         self.loss = LossMeter()
         self.takeovers: list[float] = []
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a poll should not wait: the worker is new, or some of its events are missing."""
+        new = self.queues_stale and self.asked < MAX_ASKED
+        return self.up and self.offline_at is None and (new or self.loss.has_question)
 
     @property
     def duplicate(self) -> bool:
@@ -116,6 +127,12 @@ class WorkerTable:
         worker.last_seen = at
         return worker
 
+    def ask(self) -> None:
+        """All workers are being asked."""
+        for worker in self._workers.values():
+            worker.asked += 1
+            worker.loss.ask()
+
     def event(self, event: Event, at: float) -> bool:
         """A worker event arrived; whether the worker is a new process under its name."""
         worker = self.sight(event.hostname, at)
@@ -148,6 +165,7 @@ class WorkerTable:
         if renewed:
             worker.takeovers = [*(mark for mark in worker.takeovers if 0 <= at - mark < 60), at][-10:]
             worker.queues_stale = True
+            worker.asked = 0
             worker.totals = None
             worker.loss.restart()
             worker.processed = None
