@@ -50,12 +50,12 @@ def _consumers(text: Text, tracker: Tracker, queues: Iterable[QueueState], now: 
     if not fresh(tracker, now, "workers"):
         text.values(m.QUEUE_CONSUMERS, {queue.name: queue.consumers for queue in queues})
         return
-    names = {tracker.pairs.queue(queue.name) for queue in queues}
+    names = sorted({tracker.pairs.queue(queue.name) for queue in queues})
     consumers: dict[str, float | None] = dict.fromkeys(names, 0)
     slots: dict[str, float | None] = dict.fromkeys(names, 0)
     for worker in tracker.workers:
         if worker.up and worker.state is not None:
-            for queue in {tracker.pairs.queue(name) for name in worker.state.queues or ()}:
+            for queue in sorted({tracker.pairs.queue(name) for name in worker.state.queues or ()}):
                 consumers[queue] = (consumers.get(queue) or 0) + 1
                 slots[queue] = (slots.get(queue) or 0) + (worker.state.slots or 0)
     text.values(m.QUEUE_CONSUMERS, consumers)
