@@ -23,6 +23,7 @@ from celerymeter.errors import BrokerUnavailable, SettingsError
 from celerymeter.settings import BrokerSettings
 
 REDIS_TRANSPORTS = frozenset({"redis", "rediss", "sentinel"})
+AMQP_TRANSPORTS = frozenset({"amqp", "amqps", "pyamqp"})
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
 
@@ -117,11 +118,11 @@ class HeldConnection:
         return self._connection
 
     def close(self) -> None:
-        """Close it; the next use opens another."""
+        """Drop it without the farewell, for which a dead broker would keep us waiting; the next use opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(*UNREACHABLE):
-                connection.release()
+            with suppress(Exception):  # pyamqp raises anything while it takes a lost connection apart
+                connection.collect()
 
 
 @contextmanager
@@ -163,10 +164,12 @@ def celery_app(broker: BrokerSettings) -> Celery:
 
 
 def _transport_options(broker: BrokerSettings) -> dict[str, object]:
-    """The cluster's transport options, on Redis over time-outs (kombu's default is to wait for ever)."""
+    """The cluster's transport options, over time-outs (the default of most is to wait for ever)."""
     defaults: dict[str, object] = {}
     if broker.transport in REDIS_TRANSPORTS:
         defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+    elif broker.transport in AMQP_TRANSPORTS:
+        defaults = {"read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT}
     options = {**defaults, **broker.transport_options}
     if broker.transport == "sentinel":
         options["sentinel_kwargs"] = _sentinel_options(options)

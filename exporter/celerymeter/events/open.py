@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from celerymeter.broker import REDIS_TRANSPORTS, celery_app
+from celerymeter.broker import AMQP_TRANSPORTS, REDIS_TRANSPORTS, celery_app
 from celerymeter.errors import SettingsError, UnsupportedTransport
 from celerymeter.events.amqp import KombuReader
 from celerymeter.events.redis import RedisReader
 from celerymeter.events.stream import EventSink, Reader
 from celerymeter.settings import BrokerSettings
 
-AMQP_TRANSPORTS = frozenset({"amqp", "amqps", "pyamqp"})
 
 _NAMING_OPTIONS: dict[str, tuple[type, ...]] = {
     "fanout_prefix": (bool, str),

@@ -1,0 +1,1 @@
+"""Queue depths on Redis."""
