@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import requests
+from tests.docs.commands import commands, run
+from tests.docs.tables import READMES
 
 from celerymeter.demo.processes import Process, wait_until
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings
@@ -109,6 +111,19 @@ def test_the_token_opens_the_control_api(demo: Demo) -> None:
     headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
     assert requests.get(url, headers=headers, timeout=10).status_code == 200
     assert requests.get(url, timeout=10).status_code == 401
+
+
+@pytest.mark.parametrize("command", list(commands(READMES[0])))
+def test_every_command_of_the_readme_works(demo: Demo, command: str) -> None:
+    """As a reader would type it (both languages show the same ones)."""
+    defaults = {
+        "http://localhost:9808": demo.env["CELERYMETER_EXPORTER_URL"],
+        "http://localhost:9090": demo.env["PROMETHEUS_URL"],
+        "http://localhost:9093": demo.env["ALERTMANAGER_URL"],
+        "http://localhost:8000": demo.env["CELERYMETER_CONTROL_URL"],
+        "redis://localhost:6379/0": demo.env["BROKER_URL"],
+    }
+    run(command, folder=demo.folder, addresses=defaults)
 
 
 def test_the_env_file_is_for_its_owner_alone(demo: Demo) -> None:

@@ -1,0 +1,73 @@
+"""Runs the commands that a README shows, against a demo in place of the reader's own cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.docs.tables import ROOT
+
+from celerymeter.demo.processes import Process
+
+_BASH = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_SERVES = re.compile(r"celerymeter (exporter|control)\b")
+
+
+def commands(path: Path) -> Iterator[str]:
+    """Each command of each bash block, its continuation lines joined."""
+    for block in _BASH.findall(path.read_text()):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.strip() and not line.lstrip().startswith("#"):
+                yield line
+
+
+def run(command: str, *, folder: Path, addresses: Mapping[str, str]) -> None:
+    """Run one command in ``folder`` with the demo's addresses in place of the default ones; raises when it fails."""
+    for default, ours in addresses.items():
+        command = command.replace(default, ours)
+    if _SERVES.match(command):
+        _serve(command, folder)
+    else:
+        _finish(_harmless(command), folder)
+
+
+def _harmless(command: str) -> str:
+    """What changes the machine, or takes minutes, is looked at but not done: other checks do it."""
+    if command.startswith("make "):
+        return f"make --directory {ROOT} --dry-run {command.removeprefix('make ')}"
+    if command.startswith("pip install ."):
+        return f"{sys.executable} -m pip install --dry-run --no-deps --no-build-isolation --quiet {ROOT}"
+    return command
+
+
+def _finish(command: str, folder: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def _serve(command: str, folder: Path) -> None:
+    """A service: it must come up, and end when told to."""
+    log = folder / "service.log"
+    log.unlink(missing_ok=True)
+    service = Process(
+        "service", [*shlex.split(command), "--listen=127.0.0.1:0"], log=log, cwd=folder, env=_environment()
+    )
+    service.start(ready=lambda: "listening" in service.tail(), timeout=60)
+    assert service.stop() == 0, service.tail()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
