@@ -31,7 +31,10 @@ types: .venv/.installed-dev ## mypy --strict
 
 check: lint types test ## everything that must hold before a change is merged
 
-generate: .venv/.installed-dev ## write anew what is made of the code
+dashboards: .venv/.installed-dev ## write grafana/dashboards anew
+	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
+
+generate: dashboards ## write anew all that is made of the code
 	@$(BIN)/python -m tests.docs.tables
 
 newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare releases
@@ -40,4 +43,4 @@ newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare
 .venv/.installed-%: pyproject.toml .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check generate newer
+.PHONY: help demo test test-slow lint types check dashboards generate newer
