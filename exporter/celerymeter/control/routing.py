@@ -19,20 +19,23 @@ The docstring's first line is the operation's summary, the rest its description.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
 from celerymeter.control.access import Who
 
 View = TypeVar("View", bound=Callable[..., Response])
 
 PROBLEM_REF = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+FEED_PATH = "/monitoring/ws"
+"""The one path whose connections stay open."""
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 WEBHOOK_BEARER: list[dict[str, list[str]]] = [{"webhook": []}]
 _WORDS = {
@@ -48,6 +51,7 @@ _WORDS = {
     503: "The broker, Prometheus or the state directory is away; `Retry-After` says when to try again",
     504: "No worker answered",
 }
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _MAY = {
     Who.ANYONE: "Anyone may call it.",
     Who.VIEWER: "Needs the role viewer.",
@@ -56,6 +60,16 @@ _MAY = {
     Who.WEBHOOK: "Needs Alertmanager's own bearer token.",
     Who.FEED: "Needs a token of the role viewer: as `Authorization`, as `?access_token=`, or as subprotocol.",
 }
+
+
+def _rfc3339(value: object) -> str:
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("a time with its zone is wanted, as in RFC 3339: 2026-01-31T12:00:00Z")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+"""A time in a request. pydantic alone would take any number for seconds since 1970."""
 
 
 class Body(BaseModel):

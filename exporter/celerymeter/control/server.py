@@ -19,6 +19,7 @@ from prometheus_client import disable_created_metrics
 from celerymeter.control.app import create_app
 from celerymeter.control.background import Background
 from celerymeter.control.compose import build, check
+from celerymeter.control.routing import FEED_PATH
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.worker import ControlArbiter, ControlWorker, PlainLog
@@ -34,7 +35,7 @@ GRACE = 4
 
 def run(settings: ControlSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; raises `SettingsError` or `PortInUse` at once."""
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # two lines of prometheus-client without types
     with state_folder(settings) as folder:
         check(settings, folder)
         api = bind(settings.listen, option="--listen")
@@ -76,6 +77,8 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         self._metrics = metrics
         self._services: Services | None = None
         self._stopping = threading.Lock()
+        self.feed_path = f"{settings.base_path}{FEED_PATH}"
+        self.read_timeout = settings.limits.read_seconds
         super().__init__()
 
     def load_config(self) -> None:
@@ -110,10 +113,6 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         """Start the background."""
         for part in self._services.background if self._services else ():
             part.start()
-
-    def begin_stop(self) -> None:
-        """Begin to stop the background, and return at once."""
-        threading.Thread(target=self.stop, name="stop").start()
 
     def stop(self) -> None:
         """Stop the background from its end; a second call waits for the first."""

@@ -39,6 +39,8 @@ class RequestLimits:
     body_bytes: int = 4 * 1024 * 1024
     auth_failures_per_minute: float = 20.0
     requests_per_minute: float = 1200.0
+    read_seconds: float = 20.0
+    """How long a client may take to send a whole request."""
 
 
 @dataclass(frozen=True, slots=True)

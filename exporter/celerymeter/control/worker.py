@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import socket
+import time
+from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 from gunicorn import util
@@ -15,28 +20,60 @@ _CLIENT_ERRORS = {"LimitRequestLine": (414, "URI Too Long"), "LimitRequestHeader
 class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """Serves `celerymeter.control.server.ControlServer`; told to end, it stops that one's background first."""
 
-    def handle_exit(self, sig: int, frame: object) -> None:
-        """SIGTERM: no new connections, and an end to the sockets of the feed, which would keep this worker waiting.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reading: dict[Any, float] = {}
+        """Connections that a thread serves, and since when (monotonic seconds); WebSockets are not among them."""
 
-        In the loop and not here, since a signal may find any lock held.
-        """
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """SIGTERM: no new connections; then `_end`, begun in the loop, as a signal may find any lock held."""
         super().handle_exit(sig, frame)
-        self.method_queue.defer(self.app.begin_stop)
+        self.method_queue.defer(self._begin_end)
 
     def run(self) -> None:
         """Serve; whatever ends that, the background ends too."""
         try:
             super().run()
         finally:
-            self.app.stop()
+            self._end()
+
+    def _begin_end(self) -> None:
+        Thread(target=self._end, name="end").start()
+
+    def _end(self) -> None:
+        """Stop the background, then wait no more for requests of which only a part has come."""
+        self.app.stop()
+        self._hang_up_before(math.inf)
+
+    def murder_pending(self) -> None:
+        """Called by the loop every second: give up requests that do not come to their end, lest they hold a thread."""
+        super().murder_pending()
+        self._hang_up_before(time.monotonic() - self.app.read_timeout)
+
+    def _hang_up_before(self, limit: float) -> None:
+        """Read no more from connections served since before ``limit``; answers are still sent."""
+        for connection, since in list(self._reading.items()):
+            if since < limit:
+                with suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RD)
 
     def handle(self, conn: Any) -> Any:
         """Serve a connection and close it in this thread: gunicorn lingers for up to 2 s, and would on its loop."""
-        keep = super().handle(conn)
+        self._reading[conn] = time.monotonic()
+        try:
+            keep = super().handle(conn)
+        finally:
+            self._reading.pop(conn, None)
         if keep is False:
             util.close_graceful(conn.sock)
             conn.close = _already_closed
         return keep
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Serve a request that has come in whole, but for its body; a WebSocket then stays for as long as it likes."""
+        if req.path == self.app.feed_path:
+            self._reading.pop(conn, None)
+        return super().handle_request(req, conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002 - gunicorn's signature
         """Answer what is no HTTP with its status alone: gunicorn would repeat the bytes, which may hold a token."""

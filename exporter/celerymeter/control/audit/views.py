@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from flask import Response
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from celerymeter.control.access import Who
 from celerymeter.control.audit import reading
 from celerymeter.control.audit.chain import Row
 from celerymeter.control.audit.trail import AuditTrail
-from celerymeter.control.routing import Area, Query, answer, utc
+from celerymeter.control.routing import Area, Instant, Query, answer, utc
 from celerymeter.control.store import Store
 
 MAX_ROW = 2**63 - 1
@@ -24,8 +24,8 @@ _RowNumber = Annotated[int, Field(ge=1, le=MAX_ROW)]
 class AuditQuery(Query):
     """Which rows; those that are asked for must all hold."""
 
-    since: AwareDatetime | None = Field(default=None, description="Written then or later")
-    until: AwareDatetime | None = Field(default=None, description="Written before")
+    since: Instant | None = Field(default=None, description="Written then or later")
+    until: Instant | None = Field(default=None, description="Written before")
     sub: _Text | None = Field(default=None, description="Subject")
     jti: _Text | None = Field(default=None, description="Token id")
     action: _Text | None = None
