@@ -1,0 +1,77 @@
+"""Evidence of a cluster in which all is well, and how to spoil it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from celerymeter.doctor.evidence import (
+    Answer,
+    BrokerEvidence,
+    ControlEvidence,
+    Evidence,
+    ExporterEvidence,
+    Heard,
+    PrometheusEvidence,
+    Sample,
+    Target,
+    Watch,
+)
+from celerymeter.model import QueueState
+
+W1, W2 = "w1@a", "w2@b"
+
+BUSY = Heard({"worker-heartbeat": 3, "task-received": 20, "task-started": 20}, (10, 20, 30), 1, 0.01)
+IDLE = Heard({"worker-heartbeat": 3}, (10, 10, 10), 0, 0.01)
+PRODUCER = Heard({"task-sent": 20}, clock_offset=0.01)
+
+HEALTHY = ControlEvidence("http://c:8000", status="healthy")
+
+WELL = Evidence(
+    broker=BrokerEvidence(
+        "redis://h/0",
+        watch=Watch(
+            seconds=7.0,
+            senders={W1: BUSY, W2: BUSY, "gen1@p": PRODUCER},
+        ),
+        answers={
+            W1: Answer("celery.concurrency.prefork:TaskPool", frozenset({"q"})),
+            W2: Answer(queues=frozenset("q")),
+        },
+        queues=(QueueState("q", length=3), QueueState("empty", length=0)),
+    ),
+    exporter=ExporterEvidence(
+        "http://e:9808",
+        page={
+            "celerymeter_build_info": (Sample({"version": "1"}, 1),),
+            "celerymeter_broker_up": (Sample({}, 1),),
+            "celery_worker_up": (Sample({"hostname": W1}, 1), Sample({"hostname": W2}, 1)),
+        },
+    ),
+    prometheus=PrometheusEvidence(
+        "http://p:9090",
+        scraped=frozenset({"e:9808"}),
+        targets=(Target("http://e:9808/metrics", True, ""),),
+    ),
+    control=HEALTHY,
+)
+
+
+def broker(**changes: object) -> Evidence:
+    """All is well but for the broker's part; without an exporter, which would know better."""
+    return Evidence(broker=replace(WELL.broker, **changes))  # type: ignore[arg-type]  # fields by name
+
+
+def watched(**changes: object) -> Evidence:
+    """All is well but for what was heard."""
+    return broker(watch=replace(WELL.broker.watch, **changes))  # type: ignore[arg-type]  # fields by name
+
+
+def paged(name: str, *samples: Sample) -> Evidence:
+    """All is well but for a family of the exporter's page."""
+    assert WELL.exporter
+    return replace(WELL, exporter=replace(WELL.exporter, page={**WELL.exporter.page, name: samples}))
+
+
+def hosts(**values: float) -> tuple[Sample, ...]:
+    """Samples by hostname: ``w1`` is the first worker's."""
+    return tuple(Sample({"hostname": {"w1": W1, "w2": W2}[host]}, value) for host, value in values.items())

@@ -1,0 +1,20 @@
+"""The doctor as its users call it, and what it found by code."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from celerymeter.doctor.examine import run
+from celerymeter.doctor.settings import DoctorSettings
+from celerymeter.settings import BrokerSettings
+
+
+def examine(url: str, *, watch: float = 1.0, **urls: Any) -> tuple[int, dict[str, str], str]:
+    """Exit status, what was found by code, and all of the output."""
+    out = io.StringIO()
+    settings = DoctorSettings(BrokerSettings(url), watch=watch, format="json", **urls)
+    status = run(settings, out=out, err=io.StringIO())
+    told: dict[str, Any] = json.loads(out.getvalue())
+    return status, {finding["code"]: finding["what"] for finding in told["findings"]}, out.getvalue()

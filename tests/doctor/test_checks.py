@@ -1,0 +1,248 @@
+"""Each check on evidence that has its fault, that has it nearly, and that is well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from celerymeter.doctor.checks import CHECKS, diagnose
+from celerymeter.doctor.evidence import (
+    Answer,
+    Evidence,
+    ExporterEvidence,
+    Failure,
+    FailureKind,
+    Heard,
+    PrometheusEvidence,
+    Sample,
+    Target,
+)
+from celerymeter.model import QueueState
+
+from .cases import BUSY, HEALTHY, IDLE, W1, W2, WELL, broker, hosts, paged, watched
+
+NO_TASK_EVENTS = Heard({"worker-heartbeat": 3}, (10, 12, 14), 1, 0.0)
+LOSSY = Heard({"worker-heartbeat": 3, "task-received": 20, "task-started": 9}, (10, 30), 1, 0.0)
+THREADS = {W1: Answer("celery.concurrency.thread:TaskPool", frozenset({"q"}))}
+FAILED = Failure("refused", "Connection refused")
+
+
+def told(evidence: Evidence) -> list[tuple[str, str]]:
+    """Severity and code of everything found."""
+    return [(finding.severity, finding.code) for finding in diagnose(evidence)]
+
+
+def test_nothing_is_found_where_all_is_well() -> None:
+    """Also with the broker alone."""
+    assert told(WELL) == []
+    assert told(broker()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("refused", "broker-refused"),
+        ("unresolved", "broker-unknown-host"),
+        ("password", "broker-password"),
+        ("forbidden", "broker-forbidden"),
+        ("timeout", "broker-timeout"),
+        ("tls", "broker-tls"),
+        ("missing", "broker-no-socket"),
+        ("other", "broker-unreachable"),
+    ],
+)
+def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> None:
+    """With a code for each reason, and nothing about the workers, of whom nothing is known."""
+    evidence = Evidence(
+        replace(WELL.broker, failure=Failure(kind, "x"), answers={}, watch=replace(WELL.broker.watch, senders={}))
+    )
+    assert told(evidence) == [("fault", code)]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        pytest.param(watched(failure="NOPERM"), ("fault", "events-unreadable"), id="no subscription"),
+        pytest.param(
+            broker(answers={}, watch=replace(WELL.broker.watch, senders={})),
+            ("fault", "no-workers"),
+            id="nobody",
+        ),
+        pytest.param(broker(answers={W1: WELL.broker.answers[W1]}), ("hint", "no-remote-control"), id="one silent"),
+        pytest.param(watched(senders={W1: BUSY}), ("hint", "no-heartbeats"), id="one without heartbeats"),
+        pytest.param(
+            watched(senders={W1: BUSY, W2: NO_TASK_EVENTS}), ("fault", "events-disabled"), id="works silently"
+        ),
+        pytest.param(watched(senders={W1: BUSY, W2: IDLE}), ("hint", "events-unproven"), id="idle"),
+        pytest.param(
+            broker(
+                answers={**WELL.broker.answers, **THREADS},
+                watch=replace(WELL.broker.watch, senders={W1: LOSSY, W2: BUSY}),
+            ),
+            ("hint", "threads-lose-events"),
+            id="threads",
+        ),
+        pytest.param(
+            watched(senders={W1: replace(BUSY, clock_offset=-30.0), W2: BUSY}), ("hint", "clock-skew"), id="clock"
+        ),
+        pytest.param(watched(unsent={"add": 2}), ("hint", "no-sent-events"), id="never sent"),
+        pytest.param(
+            broker(queues=(QueueState("lonely", length=1),)), ("fault", "queue-without-consumers"), id="lonely"
+        ),
+        pytest.param(
+            paged("celerymeter_broker_up", Sample({}, 0)), ("fault", "exporter-without-broker"), id="no broker"
+        ),
+        pytest.param(
+            paged("celery_worker_up", Sample({"hostname": "x"}, 1)), ("fault", "exporter-elsewhere"), id="elsewhere"
+        ),
+        pytest.param(
+            paged("celerymeter_poll_success", Sample({"collector": "queues"}, 0)),
+            ("fault", "polls-failing"),
+            id="polls",
+        ),
+        pytest.param(
+            paged("celerymeter_events_missed_total", *hosts(w1=7, w2=0)), ("hint", "events-missed"), id="missed"
+        ),
+        pytest.param(
+            paged("celerymeter_events_invalid_total", Sample({"reason": "json"}, 2)),
+            ("hint", "events-invalid"),
+            id="invalid",
+        ),
+        pytest.param(watched(rejected={"json": 1}), ("hint", "events-invalid"), id="invalid while looking"),
+        pytest.param(
+            paged("celerymeter_worker_duplicate", *hosts(w1=1)), ("fault", "duplicate-node-name"), id="two of a name"
+        ),
+        pytest.param(
+            paged("celerymeter_series_folded_total", Sample({"label": "name"}, 1)), ("hint", "caps-reached"), id="caps"
+        ),
+        pytest.param(
+            paged("celery_worker_clock_offset_seconds", *hosts(w1=6)), ("hint", "clock-skew"), id="clock by exporter"
+        ),
+        pytest.param(
+            paged("celery_task_received_total", Sample({"name": "mul"}, 3)),
+            ("hint", "no-sent-events"),
+            id="never sent by exporter",
+        ),
+        pytest.param(
+            replace(WELL, exporter=ExporterEvidence("http://e", FAILED)),
+            ("fault", "exporter-unreachable"),
+            id="no exporter",
+        ),
+        pytest.param(
+            replace(WELL, prometheus=PrometheusEvidence("http://p", FAILED)),
+            ("fault", "prometheus-unreachable"),
+            id="no Prometheus",
+        ),
+        pytest.param(
+            replace(WELL, prometheus=PrometheusEvidence("http://p")),
+            ("fault", "exporter-not-scraped"),
+            id="not scraped",
+        ),
+        pytest.param(
+            replace(WELL, control=replace(HEALTHY, failure=FAILED)),
+            ("fault", "control-unreachable"),
+            id="no control",
+        ),
+        pytest.param(
+            replace(WELL, control=replace(HEALTHY, status="unhealthy")),
+            ("fault", "control-unhealthy"),
+            id="control unhealthy",
+        ),
+        pytest.param(
+            replace(WELL, control=replace(HEALTHY, status="degraded")),
+            ("hint", "control-unhealthy"),
+            id="control degraded",
+        ),
+    ],
+)
+def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]) -> None:
+    """One thing is wrong, and one line says so."""
+    assert told(evidence) == [expected]
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        pytest.param(watched(senders={W1: BUSY}, seconds=3.0), id="too short a watch for heartbeats"),
+        pytest.param(
+            broker(
+                answers={**WELL.broker.answers, W2: Answer(queues=frozenset("q"), sends_task_events=True)},
+                watch=replace(WELL.broker.watch, senders={W1: BUSY, W2: IDLE}),
+            ),
+            id="idle, but its configuration says so",
+        ),
+        pytest.param(watched(senders={W1: LOSSY, W2: BUSY}), id="lossy, but no thread pool"),
+        pytest.param(
+            watched(senders={W1: replace(BUSY, clock_offset=4.9), W2: BUSY}), id="a clock that is nearly right"
+        ),
+        pytest.param(broker(queues=(QueueState("lonely", length=0),)), id="an empty queue"),
+        pytest.param(
+            broker(queues=(QueueState("lonely", length=1, consumers=1),)), id="consumers that only the broker knows"
+        ),
+        pytest.param(broker(queues=None), id="queues unknown"),
+        pytest.param(paged("celerymeter_events_missed_total", *hosts(w1=0)), id="none missed"),
+        pytest.param(
+            replace(WELL, prometheus=PrometheusEvidence("http://p", scraped=frozenset("i"), targets=None)),
+            id="an engine without targets",
+        ),
+    ],
+)
+def test_what_is_nearly_a_fault_is_none(evidence: Evidence) -> None:
+    """The limits are where they are meant to be."""
+    assert told(evidence) == []
+
+
+def test_the_exporter_knows_more_of_idle_workers() -> None:
+    """It has seen them at work: with events they are no hint, without them a fault."""
+    idle = replace(WELL.broker, watch=replace(WELL.broker.watch, senders={W1: IDLE, W2: IDLE}))
+    seen = paged("celery_worker_tasks_processed_total", *hosts(w1=5, w2=5))
+    assert told(replace(seen, broker=idle)) == []
+    silent = replace(idle, answers=WELL.broker.answers)
+    found = diagnose(replace(paged("celery_worker_task_events_enabled", *hosts(w1=0, w2=1)), broker=silent))
+    assert [(finding.code, W1 in finding.what) for finding in found] == [
+        ("events-disabled", True),
+        ("events-unproven", False),
+    ]
+
+
+def test_one_sent_event_by_the_exporter_is_enough() -> None:
+    """Tasks that were sent before it started have no task-sent; that is no hint."""
+    evidence = paged("celery_task_received_total", Sample({"name": "add"}, 40))
+    assert evidence.exporter
+    page = {**evidence.exporter.page, "celery_task_sent_total": (Sample({"name": "add"}, 1),)}
+    assert told(evidence) == [("hint", "no-sent-events")]
+    assert told(replace(evidence, exporter=replace(evidence.exporter, page=page))) == []
+
+
+def test_a_queue_is_only_a_hint_while_a_worker_has_not_answered() -> None:
+    """The silent one may be its consumer."""
+    evidence = broker(queues=(QueueState("lonely", length=1),), answers={W1: WELL.broker.answers[W1]})
+    assert told(evidence) == [("hint", "no-remote-control"), ("hint", "queue-without-consumers")]
+
+
+def test_a_failing_scrape_tells_its_error() -> None:
+    """Prometheus' own words, for the target at the exporter's port only."""
+    targets = (
+        Target("http://n:9100/metrics", False, "node is down"),
+        Target("http://e:9808/metrics", False, "connection refused"),
+    )
+    (finding,) = diagnose(replace(WELL, prometheus=PrometheusEvidence("http://p", targets=targets)))
+    assert finding.code == "scrape-failing"
+    assert "http://e:9808/metrics: connection refused" in finding.what
+    assert "node" not in finding.what
+
+
+def test_faults_come_first_and_long_lists_are_short() -> None:
+    """Of many workers some are named and the rest counted."""
+    many = {f"w{number}@h": NO_TASK_EVENTS for number in range(30)}
+    found = diagnose(watched(senders=many, unsent={"add": 1}))
+    assert [finding.severity for finding in found] == sorted(finding.severity for finding in found)
+    (disabled,) = (finding for finding in found if finding.code == "events-disabled")
+    assert "w0@h, w10@h, w11@h, w12@h, w13@h and 25 more" in disabled.what
+
+
+def test_every_check_says_what_it_is() -> None:
+    """A line of documentation, and no check is listed twice."""
+    assert all(check.__doc__ for check in CHECKS)
+    assert len(set(CHECKS)) == len(CHECKS)

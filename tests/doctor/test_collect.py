@@ -1,0 +1,167 @@
+"""Looking at HTTP places: every way in which they can be away, and what is taken from an answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import requests
+
+from celerymeter.demo.processes import free_port
+from celerymeter.doctor.collect import control, exporter, prometheus
+from celerymeter.doctor.collect.failures import failure_of
+from celerymeter.doctor.evidence import Sample, Target
+from celerymeter.prometheus import Scope
+
+Serve = Callable[[dict[str, tuple[int, str]]], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """A server that gives a status and a body for each path, and its URL."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(pages: dict[str, tuple[int, str]]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = pages.get(self.path.partition("?")[0], (404, "not found"))
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+PAGE = """# TYPE celerymeter_build_info gauge
+celerymeter_build_info{version="1"} 1
+# TYPE celery_task_sent counter
+celery_task_sent_total{name="a",queue_name="q"} 2
+celery_task_sent_total{name="a",queue_name="r"} 3
+# TYPE celery_task_wait_seconds histogram
+celery_task_wait_seconds_bucket{name="a",le="+Inf"} 5
+celery_task_wait_seconds_count{name="a"} 5
+celery_task_wait_seconds_sum{name="a"} 5
+"""
+
+
+def test_a_page_is_read_by_name(serve: Serve) -> None:
+    """With or without /metrics in the URL; buckets are left out."""
+    url = serve({"/metrics": (200, PAGE)})
+    for given in (url, f"{url}/", f"{url}/metrics"):
+        seen = exporter.look(given)
+        assert (seen.url, seen.failure) == (url, None)
+        assert seen.value("celerymeter_build_info") == 1
+        assert seen.by("name", "celery_task_sent_total") == {"a": 5}
+        assert seen.page["celery_task_wait_seconds_count"] == (Sample({"name": "a"}, 5),)
+        assert "celery_task_wait_seconds_bucket" not in seen.page
+
+
+def test_a_page_of_something_else_is_no_exporter(serve: Serve) -> None:
+    """Another exporter's, and none at all."""
+    for body in ("node_load1 0.5\n", "<html>{</html>"):
+        failure = exporter.look(serve({"/metrics": (200, body)})).failure
+        assert failure is not None
+        assert failure.text == "something answers, but it is no celerymeter exporter"
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, "password"), (403, "password"), (404, "http"), (500, "http")])
+def test_a_refusal_has_its_status(serve: Serve, status: int, kind: str) -> None:
+    """So that the mend fits."""
+    failure = exporter.look(serve({"/metrics": (status, "")})).failure
+    assert failure is not None
+    assert (failure.kind, failure.text) == (kind, f"HTTP {status}")
+
+
+def test_a_port_without_listener_and_a_host_without_name() -> None:
+    """The system's own words, and no password."""
+    refused = exporter.look(f"http://user:hush@127.0.0.1:{free_port()}")
+    unresolved = exporter.look("http://no-such-host.invalid:9808")
+    assert refused.failure is not None
+    assert unresolved.failure is not None
+    assert (refused.failure.kind, refused.failure.text) == ("refused", "Connection refused")
+    assert unresolved.failure.kind == "unresolved"
+    assert "hush" not in refused.url
+
+
+def test_prometheus_tells_exporters_and_targets(serve: Serve) -> None:
+    """The instances that have a build info, and every active target."""
+    vector = [{"metric": {"instance": "e:9808"}, "value": [0, "1"]}]
+    targets = [{"scrapeUrl": "http://e:9808/metrics", "health": "down", "lastError": "refused"}]
+    url = serve(
+        {
+            "/api/v1/query": (
+                200,
+                json.dumps({"status": "success", "data": {"resultType": "vector", "result": vector}}),
+            ),
+            "/api/v1/targets": (200, json.dumps({"data": {"activeTargets": targets}})),
+        }
+    )
+    seen = prometheus.look(url, scope=Scope())
+    assert seen.failure is None
+    assert seen.scraped == {"e:9808"}
+    assert seen.targets == (Target("http://e:9808/metrics", False, "refused"),)
+
+
+def test_an_engine_need_not_tell_its_targets(serve: Serve) -> None:
+    """Some have no such page, and some another answer."""
+    empty = json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}})
+    for targets in ((404, ""), (200, "{}"), (200, "no json")):
+        seen = prometheus.look(serve({"/api/v1/query": (200, empty), "/api/v1/targets": targets}), scope=Scope())
+        assert (seen.scraped, seen.targets) == (frozenset(), None)
+
+
+def test_prometheus_away() -> None:
+    """One line."""
+    seen = prometheus.look(f"http://127.0.0.1:{free_port()}", scope=Scope())
+    assert seen.failure is not None
+    assert seen.failure.kind == "refused"
+
+
+def test_the_control_api_is_found_with_and_without_its_base_path(serve: Serve) -> None:
+    """Unhealthy is an answer as well, and names what is not well."""
+    body = json.dumps({"status": "unhealthy", "checks": {"broker": "failed", "x": "ok"}, "timestamp": "now"})
+    url = serve({"/celery-admin/system/health": (503, body)})
+    for given in (url, f"{url}/celery-admin", f"{url}/"):
+        seen = control.look(given)
+        assert (seen.failure, seen.status, seen.failing) == (None, "unhealthy", ("broker",))
+
+
+def test_no_control_api(serve: Serve) -> None:
+    """Another service, a proxy whose upstream is away, and nothing."""
+    for pages, text in (({}, "no health page below this URL"), ({"/system/health": (502, "bad gateway")}, "HTTP 502")):
+        failure = control.look(serve(pages)).failure
+        assert failure is not None
+        assert failure.text == text
+    failure = control.look(f"http://127.0.0.1:{free_port()}").failure
+    assert failure is not None
+    assert failure.kind == "refused"
+
+
+def test_failures_are_told_by_their_causes() -> None:
+    """However deep, and in one line without secrets."""
+    try:
+        try:
+            raise ConnectionRefusedError(111, "Connection refused")
+        except OSError as inner:
+            raise ValueError("cannot\nreach redis://:hush@h") from inner
+    except ValueError as error:
+        failure = failure_of(error)
+    assert (failure.kind, failure.text) == ("refused", "cannot reach redis://:***@h")
+    assert failure_of(requests.exceptions.ReadTimeout()).kind == "timeout"
+    assert failure_of(ValueError("x")).kind == "other"

@@ -1,0 +1,176 @@
+"""The doctor at real brokers with real workers: each fault is caused, and found."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import requests
+from celery import Celery
+from tests.apps.worker_app import make_app
+from tests.workers import start_worker
+
+from celerymeter.demo.processes import Process, free_port, wait_until
+from celerymeter.demo.servers import Prometheus, Redis, find_binary
+from celerymeter.errors import ServerMissing, UnsupportedTransport
+from celerymeter.httpd import MetricsServer
+
+from .examining import examine
+
+pytestmark = pytest.mark.integration
+
+StartWorker = Callable[..., Process]
+
+
+@pytest.fixture
+def producer(redis_server: Redis) -> Iterator[Celery]:
+    """Sends tasks and `task-sent` events."""
+    app = make_app(redis_server.url)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def worker(redis_server: Redis, tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts workers with a heartbeat every second."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Process:
+            process = start_worker(redis_server.url, tmp_path, options=("--heartbeat-interval", "1"), **options)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@contextmanager
+def sending(producer: Celery) -> Iterator[None]:
+    """Ten tasks a second, as long as the block lasts."""
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.wait(0.1):
+            producer.send_task("tests.add", (1, 2))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+def test_a_broker_out_of_reach(tmp_path: Path) -> None:
+    """Refused, without a name, and with a wrong password are told apart; no password is shown."""
+    with Redis(tmp_path, options=["--requirepass", "right"]) as redis:
+        redis.up()
+        host = f"127.0.0.1:{redis.port}"
+        urls = {
+            f"redis://:hush@127.0.0.1:{free_port()}/0": "broker-refused",
+            "redis://:hush@no-such-host.invalid/0": "broker-unknown-host",
+            f"redis://:hush@{host}/0": "broker-password",
+            f"redis://{host}/0": "broker-password",
+            f"redis+socket://{tmp_path}/none.sock": "broker-no-socket",
+        }
+        for url, code in urls.items():
+            status, found, output = examine(url)
+            assert (status, list(found)) == (1, [code]), url
+            assert "hush" not in output
+        assert list(examine(f"redis://:right@{host}/0")[1]) == ["no-workers"]
+
+
+def test_a_transport_without_events_is_a_wrong_setting() -> None:
+    """Nothing is tried."""
+    with pytest.raises(UnsupportedTransport):
+        examine("sqs://")
+
+
+def test_a_user_who_may_not_subscribe(redis_server: Redis) -> None:
+    """The broker answers, its events are out of reach."""
+    with redis.Redis(port=redis_server.port) as client:
+        client.acl_setuser(
+            "blind",
+            enabled=True,
+            passwords=["+pw"],
+            keys=["*"],
+            channels=["*"],
+            categories=["+@all"],
+            commands=["-psubscribe"],
+        )
+    _, found, _ = examine(f"redis://blind:pw@127.0.0.1:{redis_server.port}/0")
+    assert "events-unreadable" in found
+
+
+def test_a_cluster_that_is_well(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
+    """A worker with -E, a producer that says what it sends: nothing to mend, and exit status 0."""
+    worker()
+    with sending(producer):
+        assert examine(redis_server.url, watch=4.0)[:2] == (0, {})
+
+
+def test_workers_and_queues_at_fault(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
+    """One works without task events, one is idle, and a queue has nobody."""
+    worker(hostname="silent@test", events=False, queues=("a",))
+    worker(hostname="idle@test", events=False, queues=("b",))
+    producer.send_task("tests.sleep", (20,), queue="a")
+    producer.send_task("tests.add", (1, 2), queue="lonely")
+    status, found, _ = examine(redis_server.url, watch=3.0)
+    assert status == 1
+    assert found == {
+        "events-disabled": "no task events from silent@test, though they work",
+        "queue-without-consumers": "no worker consumes lonely (1 waiting)",
+        "events-unproven": "cannot tell whether idle@test send task events: they were idle for 3 s",
+    }
+
+
+def test_producers_that_do_not_say_what_they_send(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
+    """A hint, so exit status 0."""
+    worker()
+    producer.conf.task_send_sent_event = False
+    with sending(producer):
+        found = examine(redis_server.url, watch=4.0)[:2]
+    assert found == (0, {"no-sent-events": "no task-sent events for tests.add"})
+
+
+def test_a_backlog_is_not_taken_for_silent_producers(
+    worker: StartWorker, producer: Celery, redis_server: Redis
+) -> None:
+    """Tasks that were sent before the doctor came say nothing about their producer."""
+    for _ in range(20):
+        producer.send_task("tests.sleep", (0.3,))
+    worker()
+    assert examine(redis_server.url, watch=2.0)[:2] == (0, {})
+
+
+def test_an_exporter_that_prometheus_does_not_scrape(redis_server: Redis, tmp_path: Path) -> None:
+    """Not in its configuration, and then in it."""
+    try:
+        find_binary("prometheus")
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    page = b"# TYPE celerymeter_build_info gauge\ncelerymeter_build_info 1\n"
+    server = MetricsServer("127.0.0.1:0", page=lambda: page, healthy=lambda: None, ready=lambda: None)
+    server.start()
+    config = tmp_path / "prometheus.yml"
+    config.write_text("{}")
+    try:
+        with Prometheus(tmp_path / "prometheus", config=config) as prometheus:
+            prometheus.up()
+
+            def found() -> dict[str, str]:
+                return examine(redis_server.url, exporter_url=server.url, prometheus_url=prometheus.url)[1]
+
+            assert "exporter-not-scraped" in found()
+            target = server.url.removeprefix("http://")
+            often = "scrape_interval: 200ms, scrape_timeout: 200ms"
+            config.write_text(
+                f"scrape_configs: [{{job_name: c, {often}, static_configs: [{{targets: ['{target}']}}]}}]"
+            )
+            requests.post(f"{prometheus.url}/-/reload", timeout=10).raise_for_status()
+            wait_until(lambda: "exporter-not-scraped" not in found(), timeout=60)
+    finally:
+        server.stop()

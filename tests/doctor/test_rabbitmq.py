@@ -1,0 +1,35 @@
+"""The doctor at a real RabbitMQ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from celerymeter.demo.processes import free_port
+from celerymeter.demo.rabbitmq import RabbitMQ
+from celerymeter.errors import ServerMissing
+
+from .examining import examine
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A RabbitMQ, when it is installed."""
+    try:
+        server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    with server:
+        yield server.up()
+
+
+def test_rabbitmq(rabbitmq: RabbitMQ) -> None:
+    """Right, a wrong password, an unknown virtual host."""
+    host = f"127.0.0.1:{rabbitmq.port}"
+    assert list(examine(rabbitmq.url)[1]) == ["no-workers"]
+    assert list(examine(f"amqp://guest:hush@{host}//")[1]) == ["broker-password"]
+    assert list(examine(f"amqp://guest:guest@{host}/none")[1]) == ["broker-forbidden"]
+    assert list(examine(f"amqp://guest:guest@127.0.0.1:{free_port()}//")[1]) == ["broker-refused"]
