@@ -9,7 +9,6 @@ from celerymeter.events.redis import RedisReader
 from celerymeter.events.stream import EventSink, Reader
 from celerymeter.settings import BrokerSettings
 
-
 _NAMING_OPTIONS: dict[str, tuple[type, ...]] = {
     "fanout_prefix": (bool, str),
     "fanout_patterns": (bool,),

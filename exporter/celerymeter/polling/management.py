@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from urllib.parse import quote, unquote, urlsplit
 
-import kombu
 import msgspec
 import requests
 
@@ -28,7 +27,7 @@ class Management:
 
     def __init__(self, url: str, *, broker_url: str) -> None:
         parts = urlsplit(url)
-        vhost = unquote(parts.path[1:]) or kombu.Connection(broker_url).virtual_host or "/"
+        vhost = unquote(parts.path[1:] or urlsplit(broker_url.split(";", maxsplit=1)[0]).path[1:]) or "/"
         host = parts.netloc.rpartition("@")[2]
         # Not `enable_queue_totals`: with it RabbitMQ 3.10 says 0 for every quorum queue.
         self._url = f"{parts.scheme}://{host}/api/queues/{quote(vhost, safe='')}?columns=name,messages_unacknowledged"
