@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,9 +30,18 @@ def stack() -> Iterator[ExitStack]:
 @pytest.fixture
 def producer(redis_server: Redis, stack: ExitStack) -> Celery:
     """The test's own application, which sends tasks and `task-sent` events."""
-    app = make_app(redis_server.url, backend=f"{redis_server.url[:-1]}1")
+    app = make_app(redis_server.url)
     stack.callback(app.close)
     return app
+
+
+@pytest.fixture
+def chord_producer(redis_server: Redis) -> Iterator[Celery]:
+    """The same with a result backend, which chords need; its results are gone before the backend is."""
+    app = make_app(redis_server.url, backend=f"{redis_server.url[:-1]}1")
+    yield app
+    app.close()
+    gc.collect()
 
 
 @pytest.fixture
