@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import gzip
 import json
 import pickle
@@ -53,7 +54,10 @@ def test_real_messages_decode_to_their_fields(path: Path) -> None:
 def test_real_messages_take_the_fast_path(path: Path) -> None:
     """What kombu 5.3 to 5.7 write is cut, not parsed, and the cut gives the same body."""
     for _, data in recorded(path):
-        assert envelope.cut(data) == envelope.unwrap(data)
+        end = data.find(b'"', envelope.START)
+        assert data.startswith(envelope.HEAD)
+        assert data.startswith(envelope.TAIL, end)
+        assert base64.b64decode(data[envelope.START : end]) == envelope.unwrap(data)
 
 
 def test_the_recordings_hold_both_kinds() -> None:
@@ -92,7 +96,6 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "a list": (b"[]", "envelope"),
     "null": (b"null", "envelope"),
     "a string": (b'"celery"', "envelope"),
-    "cut short": (message(event())[:-20], "envelope"),
     "cut within the body": (message(event())[:100], "envelope"),
     "trailing bytes": (message(event(type=5)) + b"}", "envelope"),
     "nested envelope": (NESTED, "envelope"),
@@ -101,7 +104,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "body an object": (message(event(), body=event()), "envelope"),
     "no content type": (message(event(), content_type=...), "envelope"),
     "headers a string": (message(event(), headers="x"), "envelope"),
-    "properties a list": (message(event(), properties=[]), "envelope"),
+    "properties a list": (message(event(), properties=[], body=json.dumps(event())), "envelope"),
     "pickle": (message(pickle.dumps(event()), content_type="application/x-python-serialize"), "content_type"),
     "yaml": (message(b"type: task-sent", content_type="application/x-yaml"), "content_type"),
     "msgpack": (message(b"\x81\xa4type", content_type="application/x-msgpack"), "content_type"),
@@ -112,7 +115,10 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         message(gzip.compress(b"{}"), headers={"compression": "application/x-gzip"}),
         "encoding",
     ),
-    "unknown body encoding": (message(event(), properties={"body_encoding": "rot13"}), "encoding"),
+    "unknown body encoding": (
+        message(event(), properties={"body_encoding": "rot13"}, body=codecs.encode(json.dumps(event()), "rot13")),
+        "encoding",
+    ),
     "bad base64": (message(event(), body="!!!!"), "encoding"),
     "base64 cut short": (message(event(), body="eyJ0e"), "encoding"),
     "empty body": (message(b""), "body"),

@@ -8,8 +8,19 @@ from collections.abc import Callable, Iterable
 from typing import get_args
 
 import msgspec
+from pybase64 import b64decode
 
-from celerymeter.events.envelope import Reason, Rejected, check_content, check_size, cut, unwrap
+from celerymeter.events.envelope import (
+    HEAD,
+    MAX_MESSAGE,
+    START,
+    TAIL,
+    Reason,
+    Rejected,
+    check_content,
+    check_size,
+    unwrap,
+)
 from celerymeter.model import Event
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -29,7 +40,11 @@ class Decoder:
         events: list[Event] = []
         for message in messages:
             try:
-                decoded = _typed(cut(message))
+                end = message.find(b'"', START)
+                if message.startswith(HEAD) and message.startswith(TAIL, end) and len(message) <= MAX_MESSAGE:
+                    decoded = _typed(b64decode(message[START:end]))
+                else:
+                    decoded = self._carefully(message)
             except (ValueError, RecursionError):
                 decoded = self._carefully(message)
             if type(decoded) is list:

@@ -72,7 +72,7 @@ class PubSub:
         while not stop.is_set():
             if (taken := self._bytes.take()) is not None:
                 at, chunk = taken
-                if events := decode(self._messages(chunk)):
+                if events := decode(_messages(self._frames(chunk))):
                     sink.events(events, at)
                 rested = False
             elif self._bytes.ended is not None:
@@ -94,12 +94,12 @@ class PubSub:
         deadline = time.monotonic() + self._patience.answer
         missing = len(patterns)
         while missing > 0:
-            for frame in self._next_frames(deadline):
+            frames = self._next_frames(deadline)
+            self._early += _messages(frames)
+            for frame in frames:
                 if isinstance(frame, hiredis.ReplyError) and missing > 0:
                     raise BrokerUnavailable(f"PSUBSCRIBE was refused: {frame}")
-                if _is_message(frame):
-                    self._early.append(frame[3])
-                elif isinstance(frame, list) and frame[:1] == [b"psubscribe"]:
+                if isinstance(frame, list) and frame[:1] == [b"psubscribe"]:
                     missing -= 1
 
     def _next_frames(self, deadline: float) -> list[Any]:
@@ -111,16 +111,11 @@ class PubSub:
             self._bytes.wait(0.1)
         return self._frames(taken[1])
 
-    def _messages(self, chunk: bytes) -> list[bytes]:
-        return [frame[3] for frame in self._frames(chunk) if _is_message(frame)]
-
-    def _frames(self, chunk: bytes) -> list[Any]:
+    def _frames(self, chunk: memoryview) -> list[Any]:
         """The frames that end in this chunk (untyped: whatever the server sends)."""
-        frames = []
         try:
-            self._reader.feed(chunk)
-            while (frame := self._reader.gets()) is not _INCOMPLETE:
-                frames.append(frame)
+            self._reader.feed(chunk)  # type: ignore[arg-type]  # its stub forgets buffers
+            frames = list(iter(self._reader.gets, _INCOMPLETE))
         except hiredis.HiredisError as error:
             raise BrokerUnavailable("the server does not speak the Redis protocol") from error
         self._unparsed = 0 if frames else self._unparsed + len(chunk)
@@ -147,8 +142,9 @@ class PubSub:
             raise BrokerUnavailable(f"connection lost: {error.strerror or type(error).__name__}") from error
 
 
-def _is_message(frame: Any) -> bool:
-    return isinstance(frame, list) and len(frame) == 4 and frame[0] == b"pmessage"
+def _messages(frames: list[Any]) -> list[bytes]:
+    """What was published, out of all that the server says on a subscription."""
+    return [frame[3] for frame in frames if isinstance(frame, list) and len(frame) == 4 and frame[0] == b"pmessage"]
 
 
 def _command(*words: str) -> bytes:

@@ -2,10 +2,12 @@
 
 Redis drops a subscriber that lets 32 MB wait (``client-output-buffer-limit pubsub``), and a burst brings that in a
 tenth of a second: so the socket is emptied into memory before anything is decoded, and again after every chunk.
+Page faults are the dearest part of that: memory comes in blocks that are mapped at once and used again.
 """
 
 from __future__ import annotations
 
+import mmap
 import select
 import socket
 import ssl
@@ -13,59 +15,112 @@ import time
 from collections import deque
 
 CHUNK = 32 * 1024
-"""Bytes a read; hiredis parses larger buffers more slowly."""
+"""Bytes that are taken at once; hiredis parses larger buffers more slowly."""
+BLOCK = 1024 * 1024
 LIMIT = 256 * 1024 * 1024
 """Bytes that may wait here; beyond them the server has to wait, and may drop us."""
+LARGEST_READ = 256 * 1024
 _BURST = 128 * 1024
+_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)  # which is Linux' own
 
 
 class ReadAhead:
-    """The chunks that a socket brought and nobody took yet, each with the time of its reading (UTC seconds)."""
+    """What a socket brought and nobody took yet, with the times of its reading (UTC seconds)."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, limit: int = LIMIT) -> None:
         sock.settimeout(0)
         self.ended: str | None = None
         """Why nothing more will come."""
         self.heard = time.monotonic()
         """When the peer last sent something."""
         self._socket = sock
+        self._in_records = isinstance(sock, ssl.SSLSocket)
+        """TLS gives a record a read; from TCP a short read says that there is no more."""
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
-        self._chunks: deque[tuple[float, bytes]] = deque()
-        self._waiting = 0
+        self._blocks = deque([_Block()])
+        self._spare: _Block | None = None
+        self._most_blocks = max(1, limit // BLOCK)
         self._since_empty = 0
 
-    def take(self) -> tuple[float, bytes] | None:
-        """Empty the socket into memory, then give the oldest chunk; ``None`` when there is none."""
+    def take(self) -> tuple[float, memoryview] | None:
+        """Empty the socket into memory, then give the oldest chunk; it is valid until the next call."""
         self._fill()
-        if not self._chunks:
-            self._since_empty = 0
-            return None
-        taken = self._chunks.popleft()
-        self._waiting -= len(taken[1])
-        return taken
+        block = self._blocks[0]
+        if block.taken == block.filled and len(self._blocks) > 1:
+            self._spare = self._blocks.popleft()
+            self._spare.clear()
+            block = self._blocks[0]
+        if block.taken < block.filled:
+            return block.take()
+        block.clear()
+        self._since_empty = 0
+        return None
 
     def wait(self, seconds: float) -> None:
         """Return once the socket has something, or after this long."""
         self._readable.poll(seconds * 1000)
 
     def _fill(self) -> None:
-        while self._waiting < LIMIT and self.ended is None:
-            try:
-                chunk = self._socket.recv(CHUNK)
-            except (BlockingIOError, ssl.SSLWantReadError):
+        """Read until the socket is empty or has ended, or memory is full."""
+        while self.ended is None and (block := self._with_room()) is not None:
+            room = min(BLOCK - block.filled, LARGEST_READ)
+            read = self._read(block.view[block.filled : block.filled + room])
+            if read:
+                block.add(read)
+            if read < room and (not read or not self._in_records):
                 return
-            except OSError as error:
-                self.ended = f"connection lost: {error.strerror or type(error).__name__}{self._blame()}"
-                return
-            if not chunk:
-                self.ended = f"the server closed the connection{self._blame()}"
-                return
+
+    def _with_room(self) -> _Block | None:
+        if self._blocks[-1].filled == BLOCK:
+            if len(self._blocks) == self._most_blocks:
+                return None
+            block, self._spare = self._spare or _Block(), None
+            self._blocks.append(block)
+        return self._blocks[-1]
+
+    def _read(self, into: memoryview) -> int:
+        """How many bytes came; none when the socket is empty or has ended."""
+        try:
+            read = self._socket.recv_into(into)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return 0
+        except OSError as error:
+            self.ended = f"connection lost: {error.strerror or type(error).__name__}{self._blame()}"
+            return 0
+        if read:
             self.heard = time.monotonic()
-            self._waiting += len(chunk)
-            self._since_empty += len(chunk)
-            self._chunks.append((time.time(), chunk))
+            self._since_empty += read
+        else:
+            self.ended = f"the server closed the connection{self._blame()}"
+        return read
 
     def _blame(self) -> str:
         """Redis does not say why it drops a subscriber; amid a burst it was the output limit."""
         return " amid a burst (client-output-buffer-limit pubsub?)" if self._since_empty >= _BURST else ""
+
+
+class _Block:
+    """Memory that is filled from its beginning and taken in the same order."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(mmap.mmap(-1, BLOCK, flags=_FLAGS))
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.filled = self.taken = 0
+        self._reads: deque[tuple[int, float]] = deque()
+
+    def add(self, read: int) -> None:
+        """So many bytes were read just now."""
+        self.filled += read
+        self._reads.append((self.filled, time.time()))
+
+    def take(self) -> tuple[float, memoryview]:
+        """The next chunk of one read."""
+        end, at = self._reads[0]
+        begin, self.taken = self.taken, min(end, self.taken + CHUNK)
+        if self.taken == end:
+            self._reads.popleft()
+        return at, self.view[begin : self.taken]
