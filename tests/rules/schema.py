@@ -1,0 +1,48 @@
+"""Which labels each series has: families from the catalogue, recorded series from their rules."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import promql_parser as promql
+from tests.rules.bundle import recordings
+from tests.rules.promql import Labels, labels_of
+
+from celerymeter.instruments import CATALOGUE
+
+TARGET: Labels = frozenset({"cluster", "job", "instance"})
+"""What the scrape configuration adds."""
+OVERRIDES: Labels = frozenset({"cluster", "queue_name", "name"})
+"""What a line of somebody's own thresholds may add to a limit."""
+FOREIGN = {"up": TARGET, "process_start_time_seconds": TARGET}
+"""Series that Prometheus and its client library make."""
+_SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
+
+
+@cache
+def exposed() -> dict[str, Labels]:
+    """Every series name that a page of ours can have."""
+    names: dict[str, Labels] = {}
+    for family in CATALOGUE:
+        labels = frozenset(family.labels) | TARGET
+        for suffix in _SUFFIXES.get(family.kind, ("",)):
+            names[family.name + suffix] = labels | {"le"} if suffix == "_bucket" else labels
+    return names
+
+
+def known(name: str) -> bool:
+    """Whether somebody makes this series."""
+    return name in exposed() or name in FOREIGN or name in {rule.name for rule in recordings()}
+
+
+@cache
+def series(name: str) -> Labels:
+    """The labels of a series; none for a name that nobody makes."""
+    if name in exposed() or name in FOREIGN:
+        return exposed().get(name) or FOREIGN[name]
+    labels: Labels = frozenset()
+    for rule in recordings():
+        if rule.name == name:
+            added = OVERRIDES if name.endswith(":limit") else frozenset[str]()
+            labels |= labels_of(promql.parse(rule.expr), series) | frozenset(rule.labels) | added
+    return labels
