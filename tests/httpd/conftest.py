@@ -86,6 +86,7 @@ class Authority:
             _builder(name, issuer="test authority")
             .public_key(key.public_key())
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
         cert_file, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
@@ -102,11 +103,26 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
         _builder("test authority", issuer="test authority")
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_SIGNS, critical=True)
         .sign(key, hashes.SHA256())
     )
     found = Authority(tmp_path_factory.mktemp("ca"), key)
     found.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     return found
+
+
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _builder(name: str, *, issuer: str) -> x509.CertificateBuilder:

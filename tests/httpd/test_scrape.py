@@ -29,11 +29,14 @@ Start = Callable[[Jobs], Prometheus]
 def prometheus(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Make a Prometheus with these scrape jobs, each every 200 ms."""
     if request.param == "newer":
-        monkeypatch.setenv("CELERYMETER_PROMETHEUS", str(NEWER / "prometheus"))
+        binary = NEWER / "prometheus"
+        if not binary.exists():
+            pytest.skip(f"no {binary}: run `make newer`, or set CELERYMETER_NEWER to a folder that has it")
+        monkeypatch.setenv("CELERYMETER_PROMETHEUS", str(binary))
     try:
         find_binary("prometheus")
     except ServerMissing as error:
-        pytest.skip(f"{error} (`make newer` fills .cache/newer)")
+        pytest.skip(str(error))
 
     def start(jobs: Jobs) -> Prometheus:
         config = tmp_path / "prometheus.yml"

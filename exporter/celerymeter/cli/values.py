@@ -6,12 +6,17 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from celerymeter.errors import SettingsError
 from celerymeter.settings import parse_listen
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # generic only in newer releases
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|s|m|h|d|w))+")
@@ -39,7 +44,7 @@ def show_duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-class Kind(click.ParamType[Any]):
+class Kind(_ParamType):
     """A value's type; ``accepts`` ends every refusal, ``show`` writes a value the way it is given."""
 
     accepts = ""
