@@ -19,7 +19,7 @@ from celerymeter.control.feed.hub import FeedFull, FeedMessage, Hub
 from celerymeter.control.feed.session import UNAUTHENTICATED, Bell, Session
 from celerymeter.control.feed.websocket import BadHandshake, WebSocket
 from celerymeter.control.live.models import DashboardReply, Greeting, trouble
-from celerymeter.control.routing import Area, Query
+from celerymeter.control.routing import FEED_PATH, Area, Query
 from celerymeter.control.settings import ControlSettings
 from celerymeter.errors import CelerymeterError, InvalidToken, RequestRefused
 
@@ -119,7 +119,7 @@ def area(*, feed: Feed) -> Area:
     """The feed's one operation."""
     area = Area("feed")
 
-    @area.get("/monitoring/ws", who=Who.FEED, gives={101: None}, problems=(400,))
+    @area.get(FEED_PATH, who=Who.FEED, gives={101: None}, problems=(400,), websocket=True)
     def open_feed(query: FeedQuery) -> Response:
         """The feed: a WebSocket that tells what is going on.
 

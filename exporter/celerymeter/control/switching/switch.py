@@ -5,20 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from celerymeter.control.switching.remote import Remote, Reply
 from celerymeter.control.switching.retries import Retries
-from celerymeter.control.switching.taskevents import GRACE, RECENTLY, Joined, Judgement, Told, Watch, judge
+from celerymeter.control.switching.taskevents import (
+    GRACE,
+    PATIENCE,
+    RECENTLY,
+    Joined,
+    Judgement,
+    Told,
+    Watch,
+    judge,
+    unheard,
+)
 from celerymeter.control.switching.wishes import EventsWish, Wishes
 from celerymeter.errors import BrokerUnavailable, CelerymeterError
 from celerymeter.model import Event
 
 SWEEP: Final = 60.0
 """Seconds between two calls to all workers while task events are wanted: some cannot be seen joining."""
-PATIENCE: Final = 1.5
-"""Seconds that a request waits for events that prove what was done."""
 _STEP: Final = 0.05
 
 log = logging.getLogger(__name__)
@@ -75,7 +83,7 @@ class Switch:
         """Want task events, tell every worker, and judge; raises `BrokerUnavailable` with nothing changed."""
         with self._acting:
             self._say("on", self._tell_all)
-            self._await_proof(self._unheard)
+            self._await_proof()
             return self.judgements()
 
     def withdraw(self) -> tuple[Judgement, ...]:
@@ -193,6 +201,7 @@ class Switch:
             self._forget_the_silent(now)
         for name in replies:
             self._due.settle(name, done=True, now=now)
+        self._ask_for_proof()
 
     def _own(self, replies: Mapping[str, Reply], now: float) -> set[str]:
         """Which of them send task events because of us: those that had to change, now or since they started."""
@@ -216,19 +225,21 @@ class Switch:
     def _judge(self, name: str) -> Judgement:
         if self.subscribed_since is None:
             return Judgement(name, "unknown", confirmed=False)
-        return judge(name, self._watch.get(name), self._told.get(name))
+        return judge(name, self._watch.get(name), self._told.get(name), now=self._clock())
 
-    def _unheard(self) -> Iterable[str]:
+    def _unheard(self) -> bool:
+        """Whether a worker that acknowledged of late has sent nothing since."""
         with self._lock:
-            return [judgement.hostname for judgement in self.judgements() if judgement.task_events == "impossible"]
+            recent = [name for name, told in self._told.items() if self._clock() - told.at < PATIENCE]
+            return any(unheard(self._watch.get(name), self._told[name]) for name in recent)
 
-    def _await_proof(self, missing: Callable[[], Iterable[str]]) -> None:
-        """Have workers that were not heard since they acknowledged send a heartbeat, and wait for it."""
-        if not missing():
-            return
-        self._remote.provoke()
-        deadline = time.monotonic() + PATIENCE
-        while missing() and time.monotonic() < deadline:
+    def _ask_for_proof(self) -> None:
+        """Have every worker send a heartbeat now, lest one that has nothing to say look as if it could not."""
+        if self.subscribed_since is not None and self._unheard():
+            self._remote.provoke()
+
+    def _await_proof(self) -> None:
+        while self.subscribed_since is not None and self._unheard():
             time.sleep(_STEP)
 
     def _settle(self) -> None:

@@ -19,6 +19,8 @@ FORGET_AFTER: Final = 3600.0
 RECENTLY: Final = 120.0
 GRACE: Final = 1.5
 """Seconds for which a worker may still flush what it had buffered before it was told to stop."""
+PATIENCE: Final = 1.5
+"""Seconds within which a worker that was asked for a heartbeat sends one, if it can send events at all."""
 SILENT_BEATS: Final = 2
 """Heartbeats in a row that show runs without events, before that counts: an event can overtake and be overtaken."""
 
@@ -146,26 +148,34 @@ class Judgement:
     """UTC seconds."""
 
 
-def judge(hostname: str, seen: Watched | None, told: Told | None) -> Judgement:
+def judge(hostname: str, seen: Watched | None, told: Told | None, *, now: float) -> Judgement:
     """The state of one worker, from what was heard and what it was told."""
     last = None if seen is None else seen.task_at
-    state, confirmed = _state(seen, told)
+    state, confirmed = _state(seen, told, now)
     return Judgement(hostname=hostname, task_events=state, confirmed=confirmed, last_task_event=last)
 
 
-def _state(seen: Watched | None, told: Told | None) -> tuple[State, bool]:
+def unheard(seen: Watched | None, told: Told | None) -> bool:
+    """Whether a worker that should send task events has sent nothing at all since it acknowledged."""
+    return told is not None and told.wanted and (seen is None or seen.any_at < told.at)
+
+
+def _state(seen: Watched | None, told: Told | None, now: float) -> tuple[State, bool]:
     if told is None:
         return _untold(seen)
-    if seen is None or seen.any_at < told.at:
-        return "impossible", True
-    heard_since = seen.task_at is not None and seen.task_at > told.at + (0.0 if told.wanted else GRACE)
     if told.wanted:
-        if seen.works_silently:
-            return "disabled", True
-        return "enabled" if told.ours else "always_on", heard_since
-    if heard_since:
+        return _turned_on(seen, told, now)
+    if seen is not None and (seen.task_at or 0.0) > told.at + GRACE:
         return "always_on", True
-    return "disabled", seen.works_silently
+    return "disabled", seen is not None and seen.works_silently
+
+
+def _turned_on(seen: Watched | None, told: Told, now: float) -> tuple[State, bool]:
+    if seen is None or seen.any_at < told.at:
+        return ("impossible", True) if now - told.at >= PATIENCE else ("unknown", False)
+    if seen.works_silently:
+        return "disabled", True
+    return "enabled" if told.ours else "always_on", (seen.task_at or 0.0) > told.at
 
 
 def _untold(seen: Watched | None) -> tuple[State, bool]:

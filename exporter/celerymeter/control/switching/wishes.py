@@ -40,6 +40,7 @@ class Wishes:
         self._default = Wish("untouched", feed_on=True, since=clock())
         self._read_at = float("-inf")
         self._last = self._default
+        self._said = False
 
     def get(self) -> Wish:
         """The wish, at most two seconds old."""
@@ -48,9 +49,10 @@ class Wishes:
         return self._last
 
     def say(self, *, events: EventsWish, feed_on: bool) -> Wish:
-        """Change it; returns what it was before."""
+        """Change it; returns what it was before. Saying the same again changes nothing, ``since`` included."""
         before = self.get()
-        self.put(Wish(events, feed_on=feed_on, since=self._clock()))
+        same = self._said and (before.events, before.feed_on) == (events, feed_on)
+        self.put(Wish(events, feed_on=feed_on, since=before.since if same else self._clock()))
         return before
 
     def put(self, wish: Wish) -> None:
@@ -78,6 +80,7 @@ class Wishes:
 
     def _read(self) -> Wish:
         rows = self._store.read("SELECT events, feed_on, since FROM monitoring")
+        self._said = bool(rows)
         return Wish(rows[0]["events"], bool(rows[0]["feed_on"]), rows[0]["since"]) if rows else self._default
 
     def _keep(self, wish: Wish) -> None:
