@@ -36,6 +36,7 @@ dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 
 generate: dashboards ## write anew all that is made of the code
 	@$(BIN)/python -m tests.docs.tables
+	@$(BIN)/python -m celerymeter.control.openapi
 
 newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare releases
 	@.ci/newer-servers .cache/newer

@@ -35,7 +35,8 @@ class Control(Process):
         secret = folder / "secret"
         secret.write_bytes(SECRET)
         argv = [sys.executable, "-m", "celerymeter", "control", "--jwt-secret-file", str(secret)]
-        argv += ["--broker-url", "redis://127.0.0.1:1/0", "--prometheus-url", "http://127.0.0.1:1"]
+        away = {"--broker-url": "redis://127.0.0.1:1/0", "--prometheus-url": "http://127.0.0.1:1"}
+        argv += [word for option, value in away.items() if option not in options for word in (option, value)]
         argv += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--state-dir", str(self.state)]
         super().__init__("control", [*argv, *options], log=folder / "control.log")
 

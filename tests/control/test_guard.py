@@ -16,6 +16,7 @@ from celerymeter.control.testing import bearer, token
 
 AUDIT = "/celery-admin/audit"
 STATUS = "/celery-admin/system/status"
+WRONG = {"Authorization": "Bearer guess"}
 
 
 def attempts(client: FlaskClient, count: int, headers: dict[str, str] | None = None) -> list[int]:
@@ -78,9 +79,18 @@ def test_failures_are_counted_by_reason(client: FlaskClient, services: Services)
 def test_an_address_that_fails_too_often_is_told_to_wait(make_client: MakeClient, settings: ControlSettings) -> None:
     """429 with Retry-After, also for a good token: a guesser must not learn that a guess was right."""
     client = make_client(limits=replace(settings.limits, auth_failures_per_minute=3))
-    assert attempts(client, 5) == [401, 401, 401, 429, 429]
+    assert attempts(client, 5, WRONG) == [401, 401, 401, 429, 429]
     reply = client.get(AUDIT, headers=bearer(Role.ADMIN))
     assert (reply.status_code, 1 <= int(reply.headers["Retry-After"]) <= 20) == (429, True)
+
+
+def test_requests_without_a_token_are_slowed_by_a_rate_of_their_own(
+    make_client: MakeClient, settings: ControlSettings
+) -> None:
+    """They guess nothing, and do not lock out who has a token."""
+    client = make_client(limits=replace(settings.limits, auth_failures_per_minute=2))
+    assert attempts(client, 7) == [401] * 6 + [429]
+    assert attempts(client, 1, bearer(Role.ADMIN)) == [200]
 
 
 def test_a_token_that_was_good_before_is_not_locked_out(make_client: MakeClient, settings: ControlSettings) -> None:
@@ -88,7 +98,7 @@ def test_a_token_that_was_good_before_is_not_locked_out(make_client: MakeClient,
     client = make_client(limits=replace(settings.limits, auth_failures_per_minute=3))
     good = bearer(Role.ADMIN)
     attempts(client, 1, good)
-    assert attempts(client, 4)[-1] == 429
+    assert attempts(client, 4, WRONG)[-1] == 429
     assert attempts(client, 1, good) == [200]
 
 
@@ -96,14 +106,14 @@ def test_addresses_are_throttled_one_by_one(make_client: MakeClient, settings: C
     """Behind a trusted proxy X-Forwarded-For tells them apart."""
     limits = replace(settings.limits, auth_failures_per_minute=1)
     client = make_client(limits=limits, trusted_proxies=(ip_network("127.0.0.1"),))
-    answers = [attempts(client, 2, {"X-Forwarded-For": address}) for address in ("192.0.2.1", "192.0.2.2")]
+    answers = [attempts(client, 2, {**WRONG, "X-Forwarded-For": address}) for address in ("192.0.2.1", "192.0.2.2")]
     assert answers == [[401, 429], [401, 429]]
 
 
 def test_a_stranger_cannot_choose_an_address(make_client: MakeClient, settings: ControlSettings) -> None:
     """Without a trusted proxy X-Forwarded-For is not believed."""
     client = make_client(limits=replace(settings.limits, auth_failures_per_minute=1))
-    answers = [attempts(client, 1, {"X-Forwarded-For": f"192.0.2.{n}"}) for n in (1, 2)]
+    answers = [attempts(client, 1, {**WRONG, "X-Forwarded-For": f"192.0.2.{n}"}) for n in (1, 2)]
     assert answers == [[401], [429]]
 
 

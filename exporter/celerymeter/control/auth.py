@@ -18,6 +18,8 @@ from celerymeter.control.throttle import Throttle
 from celerymeter.errors import InvalidToken, RequestRefused
 
 MAX_KNOWN_TOKENS = 10_000
+MISSING_FACTOR = 3
+"""How many requests without a token are forgiven for each with a wrong one."""
 _T = TypeVar("_T")
 
 
@@ -35,7 +37,8 @@ class Authenticator:
     """Tells who asks. The one place that verifies tokens: views have the guard in front, the feed calls `authenticate`.
 
     An address that failed too often is refused without a look at its token, lest it go on guessing; a token that was
-    found good before still passes, so that one faulty client behind a proxy locks nobody else out.
+    found good before still passes, so that one faulty client behind a proxy locks nobody else out. Requests without any
+    token guess nothing: they are slowed as well, by a rate of their own.
     """
 
     def __init__(
@@ -43,14 +46,15 @@ class Authenticator:
         keyring: Keyring,
         *,
         webhook_token: bytes | None = None,
-        failures_per_minute: float = 20.0,
+        failures_per_minute: float = 60.0,
         metrics: ControlMetrics,
         watcher: Watcher,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keyring = keyring
-        self._webhook_token = webhook_token
-        self._failures = Throttle(failures_per_minute)
+        self._webhook = None if webhook_token is None else hashlib.sha256(webhook_token).digest()
+        self._wrong = Throttle(failures_per_minute)
+        self._missing = Throttle(MISSING_FACTOR * failures_per_minute)
         self._metrics = metrics
         self._watcher = watcher
         self._monotonic = monotonic
@@ -72,7 +76,7 @@ class Authenticator:
         def check() -> None:
             if token is None:
                 raise InvalidToken("missing", "Alertmanager's bearer token is wanted")
-            if self._webhook_token is None or not hmac.compare_digest(token.encode(), self._webhook_token):
+            if self._webhook is None or not hmac.compare_digest(_digest(token), self._webhook):
                 raise InvalidToken("webhook", "this is not Alertmanager's token")
             self._known.add(token)
 
@@ -87,7 +91,8 @@ class Authenticator:
 
     def _guarded(self, address: str, check: Callable[[], _T], token: str | None) -> _T:
         key = throttle_key(address)
-        wait = self._failures.wait(key, self._monotonic())
+        failures = self._wrong if token else self._missing
+        wait = failures.wait(key, self._monotonic())
         if wait > 0 and not (token and token in self._known):
             self._note_failure("throttled", address)
             raise RequestRefused("too_many_requests", "too many failed attempts from this address", retry_after=wait)
@@ -95,7 +100,7 @@ class Authenticator:
             return check()
         except InvalidToken as error:
             self._note_failure(error.reason, address)
-            self._failures.take(key, self._monotonic())
+            failures.take(key, self._monotonic())
             raise
 
     def _note_failure(self, reason: str, address: str) -> None:
@@ -123,7 +128,7 @@ class _KnownTokens:
 
 
 def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
 
 
 def bearer_token(header: str | None) -> str | None:

@@ -1,13 +1,14 @@
 """The OpenAPI document and its page for people.
 
-``python -m celerymeter.control.openapi`` prints the document of the default settings, which is committed beside this
-module as ``openapi.json``.
+``python -m celerymeter.control.openapi`` writes the document of the default settings to ``openapi.json`` beside this
+module, where it is committed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from flask import Response, render_template
@@ -19,6 +20,7 @@ from celerymeter.control.routing import Operation
 Document = dict[str, Any]
 """JSON as flask-openapi3 makes it."""
 
+COMMITTED = Path(__file__).with_name("openapi.json")
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 """The page has a style sheet of its own and nothing else: no script, no font, no request to anywhere."""
 
@@ -32,6 +34,11 @@ def document(app: OpenAPI) -> Document:
     return made
 
 
+def text(made: Document) -> str:
+    """The document as it is served and committed."""
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
 def _operations(made: Document) -> Iterator[Document]:
     return (operation for path in made["paths"].values() for operation in path.values())
 
@@ -41,7 +48,7 @@ def install(app: OpenAPI, base_path: str) -> dict[str, Operation]:
     made = document(app)
 
     def show_openapi() -> Response:
-        return Response(json.dumps(made, indent=2), content_type="application/json")
+        return Response(text(made), content_type="application/json")
 
     def show_docs() -> Response:
         page = Response(render_template("docs.html", api=made), content_type="text/html; charset=utf-8")
@@ -55,9 +62,7 @@ def install(app: OpenAPI, base_path: str) -> dict[str, Operation]:
 
 
 def main() -> None:
-    """Print the document of the default settings."""
-    import sys
-    from pathlib import Path
+    """Write the document of the default settings to the file that is committed."""
     from tempfile import TemporaryDirectory
 
     from celerymeter.control.app import create_app
@@ -65,8 +70,10 @@ def main() -> None:
 
     settings = control_settings()
     with TemporaryDirectory() as folder:
-        app = create_app(settings, control_services(settings, Path(folder)))
-    sys.stdout.write(json.dumps(document(app), indent=2) + "\n")
+        services = control_services(settings, Path(folder))
+        app = create_app(settings, services)
+        services.store.close()
+    COMMITTED.write_text(text(document(app)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
 from celerymeter.control.access import Who
 
@@ -68,8 +68,15 @@ def _rfc3339(value: object) -> str:
     return value
 
 
-Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
-"""A time in a request. pydantic alone would take any number for seconds since 1970."""
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise ValueError("a time within the years 1 to 9999 is wanted") from error
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
+"""A time in a request, then in UTC. pydantic alone would take any number for seconds since 1970."""
 
 
 class Body(BaseModel):

@@ -37,7 +37,7 @@ class RequestLimits:
     """What one address or subject may ask for."""
 
     body_bytes: int = 4 * 1024 * 1024
-    auth_failures_per_minute: float = 20.0
+    auth_failures_per_minute: float = 60.0
     requests_per_minute: float = 1200.0
     read_seconds: float = 20.0
     """How long a client may take to send a whole request."""

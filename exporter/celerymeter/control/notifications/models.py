@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from celerymeter.control.routing import Instant
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 Texts = Annotated[dict[Annotated[str, StringConstraints(max_length=256)], Text], Field(max_length=100)]
 Status = Literal["firing", "resolved"]
-
-
-def _in_utc(at: datetime) -> datetime:
-    """A time without zone would be read as the server's."""
-    if at.tzinfo is None:
-        raise ValueError("a time needs its zone")
-    try:
-        return at.astimezone(timezone.utc)
-    except OverflowError as error:
-        raise ValueError("a time within the years 1 to 9999 is wanted") from error
-
-
-Time = Annotated[datetime, AfterValidator(_in_utc)]
 
 
 class PostedAlert(BaseModel):
@@ -35,8 +24,8 @@ class PostedAlert(BaseModel):
     status: Status
     labels: Texts
     annotations: Texts = Field(default_factory=dict)
-    startsAt: Time  # noqa: N815 - the wire's name
-    endsAt: Time | None = Field(default=None, description="The year 1 while it fires")  # noqa: N815 - the wire's name
+    startsAt: Instant  # noqa: N815 - the wire's name
+    endsAt: Instant | None = Field(default=None, description="The year 1 while it fires")  # noqa: N815 - the wire's name
     fingerprint: Text = Field(default="", description="Of the labels")
 
     @property

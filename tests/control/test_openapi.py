@@ -1,0 +1,124 @@
+"""The OpenAPI document: committed, complete, served without help from elsewhere, and true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from tests.control.conftest import MakeClient
+from tests.control.stack import Stack, running_stack
+
+from celerymeter.control import openapi
+from celerymeter.control.access import Role
+from celerymeter.control.problems import CONTENT_TYPE
+from celerymeter.control.testing import token
+
+FEED = "/celery-admin/monitoring/ws"
+WEBHOOK = "/celery-admin/alerts/webhook"
+
+
+def operations(client: FlaskClient) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every operation by method and path."""
+    for path, methods in client.get("/openapi.json").get_json()["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_the_committed_document_is_the_one_that_is_served(client: FlaskClient) -> None:
+    """After a change: ``make generate``."""
+    assert openapi.COMMITTED.read_text() == client.get("/openapi.json").text
+
+
+def test_it_is_openapi_3_1(client: FlaskClient) -> None:
+    """And no reference leads nowhere."""
+    document = client.get("/openapi.json")
+    assert document.get_json()["openapi"].startswith("3.1")
+    names = set(re.findall(r'"#/components/schemas/([^"]+)"', document.text))
+    assert names <= document.get_json()["components"]["schemas"].keys()
+
+
+def test_every_operation_says_who_may_and_how_it_refuses(client: FlaskClient) -> None:
+    """Secured ones declare 401 and 429, and every refusal is a problem."""
+    for name, operation in operations(client):
+        statuses = operation["responses"]
+        if operation.get("security"):
+            assert {"401", "429"} <= statuses.keys(), name
+        for status, response in statuses.items():
+            if status >= "400" and "HealthReply" not in str(response):
+                assert list(response["content"]) == [CONTENT_TYPE], (name, status)
+
+
+def test_only_what_is_meant_for_strangers_is_open(client: FlaskClient) -> None:
+    """Everything else names a scheme; the feed checks its token itself."""
+    unsecured = {name for name, operation in operations(client) if not operation.get("security")}
+    assert unsecured == {"GET /celery-admin/system/health", "GET /celery-admin/system/info", f"GET {FEED}"}
+
+
+def test_operations_have_names_of_their_own(client: FlaskClient) -> None:
+    """Generated clients make functions of them."""
+    names = [operation["operationId"] for _, operation in operations(client)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("prefix", ["", "/celery-admin"])
+def test_both_are_at_the_root_and_below_the_base_path(client: FlaskClient, prefix: str) -> None:
+    """A proxy may forward only the base path."""
+    assert [client.get(prefix + path).status_code for path in ("/openapi.json", "/docs")] == [200, 200]
+
+
+def test_an_api_at_the_root_has_both_once(make_client: MakeClient) -> None:
+    """The base path may be empty."""
+    assert make_client(base_path="").get("/docs").status_code == 200
+
+
+def test_the_page_shows_every_operation_and_fetches_nothing(client: FlaskClient) -> None:
+    """No script, no font, no picture from anywhere: it works where there is no internet."""
+    page = client.get("/docs")
+    for name, _ in operations(client):
+        assert f'<span class="path">{name.split()[1]}</span>' in page.text
+    assert not re.search(r"<(script|link|img|iframe)|https?://(?!HOST)|url\(", page.text)
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+
+
+WEBHOOK_TOKEN = "the webhook's token of this test"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A served API with everything behind it."""
+    folder = tmp_path_factory.mktemp("stack")
+    (folder / "webhook").write_text(WEBHOOK_TOKEN)
+    with running_stack(folder, ("--webhook-token-file", str(folder / "webhook"))) as running:
+        yield running
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("bearer", "paths"),
+    [
+        (token(Role.ADMIN), ["--exclude-path", FEED, "--exclude-path", WEBHOOK]),
+        (WEBHOOK_TOKEN, ["--include-path", WEBHOOK]),
+    ],
+    ids=["admin", "alertmanager"],
+)
+def test_schemathesis_finds_nothing(stack: Stack, tmp_path: Path, bearer: str, paths: list[str]) -> None:
+    """No 5xx, no undeclared status, no schema broken, no bad data taken, no good data refused, nothing left open."""
+    found = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("schemathesis"), "run", f"{stack.control.root}/openapi.json"),
+            *("--header", f"Authorization: Bearer {bearer}", *paths),
+            *("--checks", "all", "--max-examples", "15", "--generation-database", "none", "--seed", "1"),
+        ],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.returncode == 0, found.stdout[-5000:]
