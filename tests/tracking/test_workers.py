@@ -112,6 +112,15 @@ def test_a_silent_solo_worker_is_up_for_its_grace(cluster: Cluster) -> None:
     assert not worker(cluster).up
 
 
+def test_a_solo_worker_may_fall_silent_before_its_first_heartbeat() -> None:
+    """Its first task comes within the first interval."""
+    cluster = Cluster()
+    cluster.heartbeat(kind="worker-online")
+    cluster.answer(pool="solo")
+    cluster.pass_time(60)
+    assert worker(cluster).up
+
+
 def test_a_worker_without_heartbeats_is_judged_by_its_replies() -> None:
     """`celery worker --without-heartbeat` still answers inspect."""
     cluster = Cluster()

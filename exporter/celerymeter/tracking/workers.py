@@ -239,6 +239,7 @@ class WorkerTable:
             return worker.up
         if now - worker.last_seen <= patience:
             return True
-        if worker.last_heartbeat is None and worker.inspected_at is not None:
-            return now - worker.inspected_at <= 2 * poll_interval + patience
-        return worker.pool == "solo" and now - worker.last_seen <= self._solo_grace
+        if worker.pool == "solo" and now - worker.last_seen <= self._solo_grace:
+            return True
+        answers = worker.last_heartbeat is None and worker.inspected_at is not None
+        return answers and now - (worker.inspected_at or now) <= 2 * poll_interval + patience
