@@ -113,7 +113,7 @@ def test_schemathesis_finds_nothing(stack: Stack, tmp_path: Path, bearer: str, p
         [
             *(Path(sys.executable).with_name("schemathesis"), "run", f"{stack.control.root}/openapi.json"),
             *("--header", f"Authorization: Bearer {bearer}", *paths),
-            *("--checks", "all", "--max-examples", "15", "--generation-database", "none", "--seed", "1"),
+            *("--checks", "all", "--max-examples", "8", "--generation-database", "none", "--seed", "1"),
         ],
         check=False,
         cwd=tmp_path,

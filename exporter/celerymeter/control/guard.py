@@ -122,7 +122,9 @@ def _parsed_body(operation: Operation) -> Mapping[str, Any]:
     if request.mimetype != "application/json":
         raise RequestRefused("unsupported_media_type", "the body must be application/json")
     try:
-        body = json.loads(data, parse_constant=_no_constant)
+        body = json.loads(data.decode(), parse_constant=_no_constant)
+        if b"\\u" in data:
+            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is no text, and no database takes it
     except (ValueError, RecursionError) as error:
         raise RequestRefused("malformed", "the body is not JSON") from error
     if not isinstance(body, dict):

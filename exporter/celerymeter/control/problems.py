@@ -100,7 +100,7 @@ def _challenge(reason: str) -> str:
 def validation_response(error: ValidationError) -> Response:
     """The 422 for what pydantic found, without the values."""
     errors = [
-        FieldError(pointer="/" + "/".join(str(part) for part in item["loc"]), message=item["msg"])
+        FieldError(pointer="/" + "/".join(str(part)[:100] for part in item["loc"]), message=item["msg"])
         for item in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     return problem_response(RequestRefused("invalid", f"{len(errors)} field(s) of the request are wrong"), errors[:100])

@@ -13,7 +13,8 @@ A module of views has one function that takes the parts it needs and returns its
         return area
 
 The docstring's first line is the operation's summary, the rest its description. ``body``, ``query``, ``path`` and
-``header`` parameters are pydantic models (`Body`, `Query`), checked before the view runs and after authentication.
+``header`` parameters are pydantic models (`Body`, `Query`), checked before the view runs and after authentication; what
+stands in ``<…>`` of the rule is a member of ``path``.
 """
 
 from __future__ import annotations
