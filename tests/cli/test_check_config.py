@@ -25,7 +25,7 @@ def test_the_settings_in_effect(run: Run, config: Path, monkeypatch: pytest.Monk
     assert f"  queues: a,b  # queues in {config}\n" in outcome.out
     assert "  rate_window: 30s  # CELERYMETER_RATE_WINDOW\n" in outcome.out
     assert "  poll_interval: 15s\n" in outcome.out
-    assert "  # compat is not set\n" in outcome.out
+    assert "  # web_config_file is not set\n" in outcome.out
     assert yaml.safe_load(outcome.out)["exporter"]["enable_events"] is True
 
 

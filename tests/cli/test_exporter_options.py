@@ -35,7 +35,7 @@ def test_every_field_has_its_option(build: Build, tmp_path: Path) -> None:
         *("--inspect-interval", "30", "--worker-retention", "30d", "--rate-window", "1m30s", "--solo-grace", "500ms"),
         *("--runtime-buckets", "0.1,1,1m", "--wait-buckets", "5", "--max-task-names", "1", "--max-queues", "2"),
         *("--max-workers", "3", "--max-exceptions", "4", "--max-task-pairs", "5", "--max-tracked-tasks", "6"),
-        *("--task-hostname-label", "--count-retry-exceptions", "--enable-events", "--compat", "celery-exporter"),
+        *("--task-hostname-label", "--count-retry-exceptions", "--enable-events"),
         *("--rabbitmq-management-url", "http://u:p@rabbit:15672"),
     ]
     assert build(*words) == ExporterSettings(
@@ -61,7 +61,6 @@ def test_every_field_has_its_option(build: Build, tmp_path: Path) -> None:
         solo_grace=0.5,
         enable_events=True,
         rabbitmq_management_url="http://u:p@rabbit:15672",
-        compat="celery-exporter",
     )
 
 
@@ -127,7 +126,7 @@ def test_a_secret_comes_from_a_file(build: Build, tmp_path: Path, monkeypatch: p
         (["--wait-buckets", ""], "--wait-buckets: "),
         (["--transport-option", "password=[hush"], "--transport-option: 'password': not key=value"),
         (["--max-queues", "0"], "--max-queues: 0 is not in the range"),
-        (["--compat", "hush"], "--compat: 'hush' is not "),
+        (["--log-format", "hush"], "--log-format: 'hush' is not "),
         (["--broker-url-file", "/nonexistent"], "--broker-url-file: cannot read /nonexistent: No such file"),
         (["--broker-url", URL, "--broker-url-file", "x"], "--broker-url and --broker-url-file: give one of them"),
         (["--lisen", "x"], "No such option"),

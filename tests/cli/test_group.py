@@ -10,7 +10,8 @@ import click
 import pytest
 
 from celerymeter import __version__, cli
-from celerymeter.cli import COMMANDS, LazyGroup, group
+from celerymeter.cli import COMMANDS, group
+from celerymeter.cli.command import all_commands
 
 from .conftest import Run
 
@@ -30,13 +31,17 @@ def test_version(run: Run) -> None:
 
 
 def test_every_listed_command_is_one() -> None:
-    """Each name in the list leads to a command with a help text."""
+    """Each name in the list leads to a command, and every option says what it is for and which variable it is."""
     ctx = click.Context(group)
-    assert isinstance(group, LazyGroup)
     for name in group.list_commands(ctx):
         found = group.get_command(ctx, name)
         assert found is not None
         assert found.help
+    for command in all_commands(ctx)():
+        text = " ".join(command.get_help(click.Context(command, terminal_width=500)).split())
+        for name, option in command.known().items():
+            assert isinstance(option, click.Option)
+            assert option.hidden or (option.help and f"CELERYMETER_{name.upper()}" in text), (command.name, name)
 
 
 def test_an_unknown_command_is_one_line(run: Run) -> None:

@@ -13,6 +13,7 @@ import redis
 import requests
 from celery import Celery
 from tests.apps.worker_app import make_app
+from tests.scrape import ExporterProcess
 from tests.workers import start_worker
 
 from celerymeter.demo.processes import Process, free_port, wait_until
@@ -144,6 +145,20 @@ def test_a_backlog_is_not_taken_for_silent_producers(
         producer.send_task("tests.sleep", (0.3,))
     worker()
     assert examine(redis_server.url, watch=2.0)[:2] == (0, {})
+
+
+def test_an_exporter_on_another_broker(worker: StartWorker, redis_server: Redis, tmp_path: Path) -> None:
+    """It knows none of the workers; the one on this broker knows them."""
+    worker()
+    with Redis(tmp_path / "other") as other, ExitStack() as stack:
+        exporters = {
+            name: stack.enter_context(ExporterProcess(tmp_path, url, name=name)).up()
+            for name, url in (("here", redis_server.url), ("elsewhere", other.up().url))
+        }
+        wait_until(lambda: exporters["here"].value("celery_worker_up", hostname="w1@test") == 1)
+        found = {name: examine(redis_server.url, exporter_url=exporters[name].url)[1] for name in exporters}
+    assert "exporter-elsewhere" in found["elsewhere"]
+    assert "exporter-elsewhere" not in found["here"]
 
 
 def test_an_exporter_that_prometheus_does_not_scrape(redis_server: Redis, tmp_path: Path) -> None:

@@ -79,7 +79,13 @@ def _module(command: str) -> str:
     return f"{__name__}.{command.replace('-', '_')}"
 
 
-@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Every option of a command is also a variable, CELERYMETER_<OPTION> or CELERYMETER_<COMMAND>_<OPTION>, and "
+    "a key of the YAML file that --config names: a flag goes before the environment, the environment before the file.",
+)
 @click.version_option(__version__, prog_name="celerymeter")
 @click.pass_context
 def group(ctx: click.Context) -> None:

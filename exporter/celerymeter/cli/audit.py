@@ -9,7 +9,7 @@ import click
 
 from celerymeter.cli.command import Values, setting, settings_command
 from celerymeter.cli.control import secret_option
-from celerymeter.cli.options import FILE, fields_of, require
+from celerymeter.cli.options import DIRECTORY, fields_of, require
 from celerymeter.cli.values import COUNT
 
 
@@ -51,7 +51,7 @@ def command() -> None:
 
 
 @settings_command("show", section="audit", build=show_settings)
-@setting("--state-dir", FILE, help="The control API's state directory.")
+@setting("--state-dir", DIRECTORY, help="The control API's state directory.")
 @setting("--last", COUNT, default=50, help="How many rows, from the end.")
 @setting("--sub", help="Only what this subject did.")
 @setting("--action", help="Only this action.")
@@ -68,7 +68,7 @@ def show(settings: ShowSettings) -> int:
 
 
 @settings_command("verify", section="audit", build=verify_settings)
-@setting("--state-dir", FILE, help="The control API's state directory.")
+@setting("--state-dir", DIRECTORY, help="The control API's state directory.")
 @secret_option("--audit-key", "File of the key that seals the trail; else the one in the state directory.")
 @setting("--head", help="ROW:HMAC as the log or a reply had it: proves that nothing was cut off since.")
 def verify(settings: VerifySettings) -> int:

@@ -19,7 +19,7 @@ DEFAULT = "exporter"
 
 
 @click.command("check-config", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("file", type=click.Path(path_type=Path), envvar="CELERYMETER_CONFIG", required=False)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), envvar="CELERYMETER_CONFIG", required=False)
 @click.pass_context
 def command(ctx: click.Context, file: Path | None) -> int:
     """Check the configuration FILE and print the settings in effect, without secrets.

@@ -146,7 +146,7 @@ def settings_command(
 def _config() -> Callable[[F], F]:
     return setting(
         "--config",
-        click.Path(path_type=Path),
+        click.Path(path_type=Path, dir_okay=False),
         is_eager=True,
         expose_value=True,
         callback=_load,

@@ -13,6 +13,7 @@ import click
 
 from celerymeter.cli.command import F, Values, setting, settings_command
 from celerymeter.cli.options import (
+    DIRECTORY,
     FILE,
     broker_options,
     broker_settings,
@@ -164,7 +165,7 @@ tokens = options(
 keeping = options(
     setting(
         "--state-dir",
-        FILE,
+        DIRECTORY,
         help="Local folder for the audit trail, batches, holds, alerts and reports; replicas on one machine may share "
         "it. Without it they end with the program.",
     ),

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import click
-
 from celerymeter.cli.command import F, Values, setting, settings_command
 from celerymeter.cli.options import FILE, broker_options, broker_settings, default_of, fields_of, options
 from celerymeter.cli.values import BUCKETS, COUNT, DURATION, HTTP_URL, INTERVAL, LISTEN, NAMES
@@ -42,7 +40,7 @@ polling = options(
     setting(
         "--queues",
         NAMES,
-        help="Queues to watch besides those found at the broker and at the workers.",
+        help="Look at the depth of these queues only; without it, of all that broker, workers and events name.",
     ),
     setting("--poll-interval", INTERVAL, default=_default("poll_interval"), help="Between two looks at the queues."),
     setting(
@@ -116,11 +114,6 @@ events = options(
         INTERVAL,
         default=default_of(BrokerSettings, "event_queue_expires"),
         help="RabbitMQ: how long our event queue outlives a lost connection.",
-    ),
-    setting(
-        "--compat",
-        click.Choice(["celery-exporter"]),
-        help="Publish the families of another exporter beside ours, while its users move.",
     ),
 )
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     D = TypeVar("D", bound=DataclassInstance)
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _SECRET_KEY = re.compile(r"pass|secret|token|credential", re.IGNORECASE)
 
 
@@ -51,8 +52,8 @@ broker_options = options(
         "--broker-url",
         BROKER_URL,
         mask=without_password,
-        help="The cluster's broker, as Celery's broker_url: redis://, rediss://, sentinel:// (with ; between), "
-        "redis+socket://, amqp://. Prefer --broker-url-file where others can see the process list.",
+        help="The cluster's broker, as Celery's broker_url: redis://, rediss://, redis+socket://, amqp://, "
+        "sentinel://HOST;sentinel://HOST. Prefer --broker-url-file where others can see the process list.",
     ),
     setting("--broker-url-file", FILE, help="File that holds the broker URL."),
     setting(

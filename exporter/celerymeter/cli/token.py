@@ -10,7 +10,7 @@ import click
 
 from celerymeter.cli.command import Values, setting, settings_command
 from celerymeter.cli.control import secret_option, secrets_of
-from celerymeter.cli.options import FILE, fields_of, require
+from celerymeter.cli.options import DIRECTORY, fields_of, require
 from celerymeter.cli.values import INTERVAL
 from celerymeter.control.settings import JwtSettings
 
@@ -44,7 +44,9 @@ def token_settings(values: Values) -> TokenSettings:
 @setting("--subject", help="Whom it is for: the name in the audit trail.")
 @setting("--jwt-issuer", help="Its iss, where the API wants one.")
 @setting("--jwt-audience", help="Its aud, where the API wants one.")
-@setting("--state-dir", FILE, help="The API's state directory: the token is then in the audit trail from the start.")
+@setting(
+    "--state-dir", DIRECTORY, help="The API's state directory: the token is then in the audit trail from the start."
+)
 @secret_option("--audit-key", "File of the key that seals the audit trail, where the API has one.")
 def command(settings: TokenSettings) -> int:
     """Mint a token for the control API, and print it alone on the last line."""

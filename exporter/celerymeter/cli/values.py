@@ -204,6 +204,12 @@ class Url(Kind):
         self.fail(f"{repr(scheme[:20] + '://…') if found else 'the value'} is not {self.accepts}", param, ctx)
 
 
+class Count(click.IntRange):
+    """A whole number with bounds."""
+
+    name = "count"
+
+
 DURATION = Duration()
 INTERVAL = Duration(minimum=1.0)
 NAMES = Names()
@@ -212,4 +218,4 @@ KEY_JSON = KeyJson()
 LISTEN = Listen()
 BROKER_URL = Url(example="redis://:PASSWORD@HOST:6379/0, amqp://USER:PASSWORD@HOST:5672/VHOST or sentinel://HOST:26379")
 HTTP_URL = Url("http", "https", example="http://127.0.0.1:9090")
-COUNT = click.IntRange(min=1)
+COUNT = Count(min=1)
