@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +23,14 @@ QUERIES = {
 def graph(prometheus_url: str, query: str) -> str:
     """A link to Prometheus' page with a query in it."""
     return f"{prometheus_url}/graph?g0.tab=0&g0.range_input=15m&g0.expr={quote(query, safe='')}"
+
+
+def program() -> str:
+    """How to call us: by name where the shell finds us, else by the script beside this interpreter."""
+    ours = Path(sys.executable).with_name("celerymeter")
+    if shutil.which("celerymeter") == str(ours):
+        return "celerymeter"
+    return os.path.relpath(ours) if ours.is_relative_to(Path.cwd()) else str(ours)
 
 
 def guide(values: Mapping[str, str], *, env: Path, victim: Process) -> str:
@@ -41,7 +52,7 @@ def guide(values: Mapping[str, str], *, env: Path, victim: Process) -> str:
         "  curl -s $CELERYMETER_EXPORTER_URL/metrics | grep celery_task_succeeded_total",
         '  curl -s -H "Authorization: Bearer $CELERYMETER_TOKEN" '
         "$CELERYMETER_CONTROL_URL/celery-admin/monitoring/metrics/realtime",
-        "  celerymeter doctor --broker-url $BROKER_URL --prometheus-url $PROMETHEUS_URL",
+        f"  {program()} doctor --broker-url $BROKER_URL --prometheus-url $PROMETHEUS_URL",
         f"  kill -9 {victim.pid}    the {victim.name} is gone: its alert comes, and goes when it is started again",
         "",
         "^C stops everything.",
