@@ -137,6 +137,8 @@ def test_a_good_body_reaches_the_view(client: FlaskClient) -> None:
         '{"count": NaN}',
         '{"count": Infinity}',
         b"\xff\xfe",
+        b'{"names": ["\xed\xa0\x80"]}',
+        '{"count": 1}'.encode("utf-16"),
         "[" * 100_000,
         '{"names": ["\\ud800"]}',
         '{"count": 1} x',

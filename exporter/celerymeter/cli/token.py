@@ -13,6 +13,7 @@ from celerymeter.cli.control import secret_option, secrets_of
 from celerymeter.cli.options import DIRECTORY, fields_of, require
 from celerymeter.cli.values import INTERVAL
 from celerymeter.control.settings import JwtSettings
+from celerymeter.errors import InvalidToken, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,10 @@ class TokenSettings:
 def token_settings(values: Values) -> TokenSettings:
     """The settings of the options; of two secrets the first one signs."""
     secrets = secrets_of(values, "jwt_secret")
-    secret = secrets[0] if secrets else require(values, "jwt_secret_file")
+    if not secrets:
+        raise SettingsError("--jwt-secret-file: missing; give it, or CELERYMETER_JWT_SECRET")
     require(values, "subject")
-    return TokenSettings(secret=secret, **fields_of(TokenSettings, values))
+    return TokenSettings(secret=secrets[0], **fields_of(TokenSettings, values))
 
 
 @settings_command("token", build=token_settings)
@@ -54,20 +56,22 @@ def command(settings: TokenSettings) -> int:
     from celerymeter.control.audit.record import record_minted
     from celerymeter.control.keys import Keyring, mint
 
-    role = Role.named(settings.role) or Role.VIEWER
     claims = {"iss": settings.jwt_issuer, "aud": settings.jwt_audience}
+    keyring = Keyring(
+        JwtSettings(secrets=(settings.secret,), issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    )
     token = mint(
         secret=settings.secret,
         subject=settings.subject,
-        role=role,
+        role=Role[settings.role.upper()],
         now=time.time(),
         ttl=settings.ttl,
         extra={name: value for name, value in claims.items() if value is not None},
     )
-    keyring = Keyring(
-        JwtSettings(secrets=(settings.secret,), issuer=settings.jwt_issuer, audience=settings.jwt_audience)
-    )
-    identity = keyring.verify(token)
+    try:
+        identity = keyring.verify(token)
+    except InvalidToken as error:
+        raise SettingsError(f"--subject: {error}") from error
     if settings.state_dir is not None:
         key = settings.audit_key.encode() if settings.audit_key else None
         record_minted(identity, state_dir=settings.state_dir, audit_key=key)
