@@ -13,6 +13,7 @@ from celerymeter.control.access import Role
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import bearer, token
+from celerymeter.instruments import CATALOGUE
 
 AUDIT = "/celery-admin/audit"
 STATUS = "/celery-admin/system/status"
@@ -199,3 +200,10 @@ def test_no_token_is_ever_logged(client: FlaskClient, caplog: pytest.LogCaptureF
         client.get(f"{AUDIT}?access_token={secret}", headers={"Authorization": f"Bearer {secret}"})
     assert caplog.records
     assert not [record for record in caplog.records if secret in str(vars(record))]
+
+
+def test_the_registry_holds_what_the_catalogue_says(services: Services) -> None:
+    """Every family of the area, by its name, and no other of ours."""
+    catalogued = {family.name.removesuffix("_total") for family in CATALOGUE if family.area == "control"}
+    exposed = {family.name for family in services.metrics.registry.collect() if family.name.startswith("celerymeter")}
+    assert exposed == catalogued

@@ -92,6 +92,20 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_full_disk_is_an_error_that_passes(tmp_path: Path) -> None:
+    """Once there is room again, writing works again."""
+    store = Store(tmp_path)
+    store.declare("CREATE TABLE IF NOT EXISTS thing (x)")
+    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
+    store._writer.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with pytest.raises(StateError, match="full"):
+        store.declare(f"INSERT INTO thing VALUES (zeroblob({100 * 4096}))")
+    store._writer.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    store.declare(f"INSERT INTO thing VALUES (zeroblob({100 * 4096}))")
+    assert len(store.read("SELECT x FROM thing")) == 1
+    store.close()
+
+
 def test_errors_of_the_database_are_ours(tmp_path: Path) -> None:
     """Callers catch `StateError`, not sqlite3's."""
     store = Store(tmp_path)

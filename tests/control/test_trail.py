@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from celerymeter.control.audit.trail import Actor, AuditTrail
 from celerymeter.control.audit.verification import verify
 from celerymeter.control.instances import Instance
 from celerymeter.control.store import DATABASE, Store
+from celerymeter.demo.processes import Process
 from celerymeter.errors import RequestRefused, SettingsError, StateError
 
 KEY = b"the key of these tests' trails, long enough"
@@ -127,6 +129,30 @@ def test_an_intent_of_a_dead_process_is_marked_at_the_next_start(replica: Replic
     assert (next_start.trail.mark_orphans(), next_start.trail.mark_orphans()) == (1, 0)
     assert told(next_start) == [("intent", ""), ("outcome", "unknown")]
     next_start.store.close()
+
+
+_BEGIN = """
+import sys, time
+from pathlib import Path
+from celerymeter.control.audit.trail import Actor, AuditTrail
+from celerymeter.control.instances import Instance
+from celerymeter.control.store import Store
+folder = Path(sys.argv[1])
+trail = AuditTrail(Store(folder), instance=Instance(folder), key=sys.argv[2].encode())
+print("begun", trail.begin(Actor("ann"), "tasks.revoke"), flush=True)
+time.sleep(60)
+"""
+
+
+def test_kill_9_between_intent_and_outcome_is_marked(replica: Replica) -> None:
+    """By any replica, as soon as the process is dead, and not before."""
+    argv = [sys.executable, "-c", _BEGIN, str(replica.folder), KEY.decode()]
+    with Process("api", argv, log=replica.folder / "api.log") as api:
+        api.start(ready=lambda: "begun 1" in api.tail())
+        assert replica.trail.mark_orphans() == 0
+        api.kill()
+        assert replica.trail.mark_orphans() == 1
+    assert told(replica) == [("intent", ""), ("outcome", "unknown")]
 
 
 def test_an_intent_of_a_living_replica_is_left_alone(replica: Replica, clock: Clock) -> None:

@@ -7,8 +7,6 @@ parts that it needs.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from celerymeter.control.audit.keeper import AuditKeeper
@@ -33,4 +31,3 @@ class Services:
     keeper: AuditKeeper
     watching: Watching
     background: tuple[Background, ...] = ()
-    clock: Callable[[], float] = time.time

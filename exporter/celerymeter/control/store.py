@@ -52,10 +52,11 @@ class Store:
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._writer
+                    self._writer.execute("COMMIT")
                 except BaseException:
-                    self._writer.execute("ROLLBACK")
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
                     raise
-                self._writer.execute("COMMIT")
         finally:
             self._lock.release()
 
