@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celerymeter.control.switching import taskevents
-from celerymeter.control.switching.taskevents import Told, Watch, judge
+from celerymeter.control.switching.taskevents import Joined, Told, Watch, judge
 from celerymeter.model import Event
 
 W = "w@host"
@@ -14,7 +13,7 @@ NOT_OURS = Told(wanted=True, at=100.0, ours=False)
 WITHDRAWN = Told(wanted=False, at=100.0, ours=False)
 
 
-def heard(watch: Watch, kind: str, at: float, **fields: object) -> list[taskevents.Joined]:
+def heard(watch: Watch, kind: str, at: float, **fields: object) -> list[Joined]:
     """The watch takes one event of the worker."""
     return watch.take([Event(type=kind, hostname=W, timestamp=at, pid=7, **fields)], at)  # type: ignore[arg-type]  # fields of Event
 
@@ -117,10 +116,9 @@ def test_a_worker_that_said_goodbye_is_forgotten() -> None:
     assert watch.alive(22.0) == set()
 
 
-def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_is_bounded() -> None:
     """Beyond the bound the longest silent goes."""
-    monkeypatch.setattr(taskevents, "MAX_WORKERS", 3)
-    watch = Watch()
+    watch = Watch(max_workers=3)
     watch.take([Event(type="worker-heartbeat", hostname=f"w{n}", timestamp=1.0) for n in range(10)], 1.0)
 
     assert watch.alive(1.0) == {"w7", "w8", "w9"}

@@ -20,7 +20,7 @@ Kind = Literal["connection_established", "dashboard_data", "metrics_update", "al
 
 MAILBOX = 32
 RING = 512
-RING_BYTES = 4 * 1024 * 1024
+RING_CHARACTERS = 4_000_000
 GOODBYE = 1.2
 """Seconds that clients get to say goodbye when the server stops."""
 _UPDATES = frozenset({"metrics_update", "dashboard_data", "error"})
@@ -94,6 +94,29 @@ class Resumption:
     complete: bool = True
 
 
+class Ring:
+    """The last messages, bounded in number and in characters. Not thread-safe."""
+
+    def __init__(self, *, most: int = RING, characters: int = RING_CHARACTERS) -> None:
+        self._most = most
+        self._characters = characters
+        self._messages: deque[FeedMessage] = deque()
+        self._size = 0
+
+    def add(self, message: FeedMessage) -> None:
+        """Remember one, and forget the oldest for it."""
+        self._messages.append(message)
+        self._size += len(message.text)
+        while len(self._messages) > self._most or self._size > self._characters:
+            self._size -= len(self._messages.popleft().text)
+
+    def since(self, seq: int, *, newest: int) -> Resumption:
+        """What came after ``seq``; ``newest`` is the last number that was given."""
+        oldest = self._messages[0].seq if self._messages else newest + 1
+        missed = tuple(message for message in self._messages if message.seq > seq)
+        return Resumption(missed, complete=oldest - 1 <= seq <= newest)
+
+
 class Hub:
     """The feed's clients and its memory; thread-safe."""
 
@@ -106,9 +129,8 @@ class Hub:
         self._clock = clock
         self._lock = Lock()
         self._mailboxes: set[Mailbox] = set()
-        self._ring: deque[FeedMessage] = deque()
-        self._ring_bytes = 0
-        self._seq = self._first = int(clock() * 1000)
+        self._ring = Ring()
+        self._seq = int(clock() * 1000)
         self._stopped = False
 
     @property
@@ -121,7 +143,7 @@ class Hub:
         with self._lock:
             self._seq += 1
             message = self._message(kind, data)
-            self._remember(message)
+            self._ring.add(message)
             lost = sum(mailbox.put(message) for mailbox in self._mailboxes)
         self._dropped.inc(lost)
 
@@ -142,7 +164,7 @@ class Hub:
             mailbox = Mailbox(wake=wake, abort=abort)
             self._mailboxes.add(mailbox)
             self._clients.set(len(self._mailboxes))
-            return mailbox, self._since(since)
+            return mailbox, Resumption() if since is None else self._ring.since(since, newest=self._seq)
 
     def leave(self, mailbox: Mailbox) -> None:
         """Forget a client."""
@@ -170,16 +192,3 @@ class Hub:
         now = datetime.fromtimestamp(self._clock(), timezone.utc)
         envelope = Envelope(message_type=kind, timestamp=now, seq=self._seq, data=data)
         return FeedMessage(seq=self._seq, kind=kind, text=envelope.model_dump_json(serialize_as_any=True))
-
-    def _remember(self, message: FeedMessage) -> None:
-        self._ring.append(message)
-        self._ring_bytes += len(message.text)
-        while len(self._ring) > RING or self._ring_bytes > RING_BYTES:
-            self._ring_bytes -= len(self._ring.popleft().text)
-
-    def _since(self, since: int | None) -> Resumption:
-        if since is None:
-            return Resumption()
-        oldest = self._ring[0].seq if self._ring else self._seq + 1
-        known = oldest - 1 <= since <= self._seq
-        return Resumption(tuple(message for message in self._ring if message.seq > since), complete=known)

@@ -58,6 +58,8 @@ class Session:
     mailbox: Mailbox
     bell: Bell
     expires_at: float | None
+    ping_interval: float = PING_INTERVAL
+    silence: float = SILENCE
     clock: Callable[[], float] = time.time
 
     def run(self, *first: Iterable[FeedMessage]) -> None:
@@ -77,7 +79,7 @@ class Session:
             self.bell.hush()
             self.peer.read()
             self._send_waiting()
-            if time.monotonic() - pinged_at >= PING_INTERVAL:
+            if time.monotonic() - pinged_at >= self.ping_interval:
                 pinged_at = time.monotonic()
                 self.peer.ping()
 
@@ -86,7 +88,7 @@ class Session:
             self.peer.close(UNAUTHENTICATED, "the token has expired")
         elif self.mailbox.closing:
             self.peer.close(GOING_AWAY, "the server stops")
-        elif time.monotonic() - self.peer.heard_at > SILENCE:
+        elif time.monotonic() - self.peer.heard_at > self.silence:
             self.peer.abort()
         else:
             return False
@@ -94,8 +96,8 @@ class Session:
 
     def _patience(self, pinged_at: float) -> float:
         """Seconds until something is to be done anyway."""
-        until_ping = pinged_at + PING_INTERVAL - time.monotonic()
-        until_expiry = PING_INTERVAL if self.expires_at is None else self.expires_at - self.clock()
+        until_ping = pinged_at + self.ping_interval - time.monotonic()
+        until_expiry = self.ping_interval if self.expires_at is None else self.expires_at - self.clock()
         return max(0.0, min(until_ping, until_expiry))
 
     def _send_waiting(self) -> None:

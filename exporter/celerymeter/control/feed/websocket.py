@@ -40,9 +40,17 @@ class Gone(Exception):
 class WebSocket:
     """An accepted WebSocket. `abort` may be called from any thread, everything else from the owner's."""
 
-    def __init__(self, sock: socket.socket, headers: Iterable[tuple[str, str]], *, subprotocol: str | None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        headers: Iterable[tuple[str, str]],
+        *,
+        subprotocol: str | None,
+        write_timeout: float = WRITE_TIMEOUT,
+    ) -> None:
         """Answer the handshake; raises `BadHandshake` before anything is sent."""
         self._sock = sock
+        self._write_timeout = write_timeout
         self._protocol = WSConnection(ConnectionType.SERVER)
         self._closed = False
         self._received = 0
@@ -130,9 +138,9 @@ class WebSocket:
         except LocalProtocolError as error:
             raise self._gone() from error
 
-    def _write(self, data: bytes, *, timeout: float = WRITE_TIMEOUT) -> None:
+    def _write(self, data: bytes, *, timeout: float | None = None) -> None:
         """Write everything; the system's own `send` may take less than it is given."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + (timeout or self._write_timeout)
         rest = memoryview(data)
         while rest:
             if self._closed:

@@ -77,7 +77,8 @@ class Joined:
 class Watch:
     """What the event stream shows of each worker; bounded, the longest silent go first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_workers: int = MAX_WORKERS) -> None:
+        self._max_workers = max_workers
         self._workers: OrderedDict[str, Watched] = OrderedDict()
         self.last_event_at: float | None = None
 
@@ -120,7 +121,7 @@ class Watch:
 
     def _bound(self, now: float) -> None:
         oldest = next(iter(self._workers.values()))
-        if len(self._workers) > MAX_WORKERS or now - oldest.any_at > FORGET_AFTER:
+        if len(self._workers) > self._max_workers or now - oldest.any_at > FORGET_AFTER:
             self._workers.popitem(last=False)
 
 
