@@ -14,7 +14,8 @@ import requests
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import PortInUse, SettingsError
-from celerymeter.httpd import MetricsServer, connection, server
+from celerymeter.httpd import MetricsServer, connection
+from celerymeter.httpd import server as listener
 from celerymeter.httpd.listener import bind
 
 from .conftest import PAGE, Serve, Site
@@ -188,7 +189,7 @@ def test_a_client_that_does_not_read_is_cut(site: Site, monkeypatch: pytest.Monk
 
 def test_too_many_connections_are_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newcomer gets 503 at once, and is welcome when another has left."""
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 2)
     held = [socket.create_connection(site.server.address) for _ in range(2)]
     wait_until(lambda: len(site.server._connections) == 2)
     assert get(f"{site.url}/metrics").status_code == 503
@@ -206,6 +207,16 @@ def test_addresses_of_both_families(serve: Serve, listen: str) -> None:
     assert get(f"{site.url}/metrics").content == PAGE
     if listen in {"[::]:0", ":0"}:
         assert get(f"http://127.0.0.1:{site.server.address[1]}/metrics").content == PAGE
+
+
+def test_a_socket_that_listens_already() -> None:
+    """Bound by somebody else before, as a parent does for its child."""
+    sock = bind("127.0.0.1:0", option="--listen")
+    server = MetricsServer(sock, page=lambda: PAGE, healthy=lambda: None, ready=lambda: None)
+    server.start()
+    assert server.address == sock.getsockname()
+    assert get(f"{server.url}/metrics").content == PAGE
+    server.stop()
 
 
 def test_a_port_in_use_is_named(site: Site) -> None:

@@ -57,11 +57,10 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
     watched = watching(settings, store=store, auth=auth, metrics=metrics, client=client)
     tap = EventTap(settings.broker, watched.monitoring.switch)
     own_metrics = MetricsServer(
-        settings.metrics_listen,
+        metrics_socket,
         page=lambda: generate_latest(metrics.registry),
         healthy=lambda: None,
         ready=lambda: None,
-        sock=metrics_socket,
     )
     return Services(
         auth=auth,

@@ -33,26 +33,24 @@ GRACE = 1.0
 class MetricsServer:
     """Serves ``/metrics``, ``/-/healthy``, ``/-/ready`` and ``/`` from `start` to `stop`.
 
+    ``listen`` is an address, or a socket that listens already (a parent may have bound it before it forked).
     ``page`` is called in threads of its own, several at once; ``healthy`` and ``ready`` return at once: ``None``, or
-    the reason that goes with a 503. ``option`` is the setting that errors name. ``sock`` is one that listens already,
-    instead of ``listen``: a parent may have bound it before it forked.
+    the reason that goes with a 503. ``option`` is the setting that errors name.
     """
 
     def __init__(
         self,
-        listen: str,
+        listen: str | socket.socket,
         *,
         page: Callable[[], bytes],
         healthy: Callable[[], str | None],
         ready: Callable[[], str | None],
         web_config: WebConfig | None = None,
         option: str = "--listen",
-        sock: socket.socket | None = None,
     ) -> None:
         config = web_config or WebConfig()
         self._listen = listen
         self._option = option
-        self._sock = sock
         self._certificates = Certificates(config.tls) if config.tls else None
         self._application = Application(
             Pages(page, healthy, ready),
@@ -86,7 +84,8 @@ class MetricsServer:
 
     def start(self) -> None:
         """Listen; raises `PortInUse` or `SettingsError`."""
-        sock = self._sock or bind(self._listen, option=self._option)
+        listen = self._listen
+        sock = bind(listen, option=self._option) if isinstance(listen, str) else listen
         host, port, *_ = sock.getsockname()
         self._address = (host, port)
         started = threading.Event()
