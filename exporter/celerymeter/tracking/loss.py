@@ -37,7 +37,9 @@ class LossMeter:
         self._baseline: int | None = None
         self._previous: int | None = None
         self._silent_totals: dict[str, int] | None = None
-        self._ever_heard = self._heard = False
+        self.hearing = False
+        """Whether a task event came since the last heartbeat: then another one is no news."""
+        self._ever_heard = False
         self._silent_beats = 0
         self._settling = 0
 
@@ -51,10 +53,10 @@ class LossMeter:
         self._recent.append(clock)
 
     def heard(self) -> None:
-        """Any task event of this worker arrived."""
+        """A task event of this worker arrived, the first since its last heartbeat."""
         if self.off or not self._ever_heard:
             self._settling = 2
-        self._ever_heard = self._heard = True
+        self._ever_heard = self.hearing = True
         self.off = False
 
     def restart(self) -> None:
@@ -62,7 +64,7 @@ class LossMeter:
         self._counted = 0
         self._recent.clear()
         self._last = self._baseline = self._previous = self._silent_totals = None
-        self._ever_heard = self._heard = self.off = False
+        self._ever_heard = self.hearing = self.off = False
         self._silent_beats = 0
 
     def heartbeat(self, *, processed: int, clock: int) -> None:
@@ -90,8 +92,8 @@ class LossMeter:
 
     def _watch(self, work: int) -> None:
         """Tell lost events from events turned off: those stay away however long the worker works."""
-        self._silent_beats = 0 if self._heard or work <= 0 else self._silent_beats + 1
-        self._heard = False
+        self._silent_beats = 0 if self.hearing or work <= 0 else self._silent_beats + 1
+        self.hearing = False
         if self._silent_beats == 0:
             self._certain = self.shortfall
         elif self._silent_beats >= SILENT_BEATS or not self._ever_heard:

@@ -49,8 +49,11 @@ class TaskTracker:
         self._ended = EndedRuns()
         self._waiting: deque[tuple[float, Run]] = deque()
 
-    def sent(self, event: Event, at: float) -> None:
-        """`task-sent`: the only event that names the queue. A retry's comes while the run before still runs."""
+    def sent(self, event: Event, at: float, *, sent_at: float) -> None:
+        """`task-sent`: the only event that names the queue. A retry's comes while the run before still runs.
+
+        ``sent_at`` is by our clock.
+        """
         uuid = event.uuid or ""
         run = self.runs.get(uuid)
         if run is None:
@@ -59,7 +62,7 @@ class TaskTracker:
             self._sent_ahead(run, event)
             return
         known = run.sent is not None
-        self._address(run, event)
+        self._address(run, event, sent_at)
         if run.queue is None or run.name is None:
             self._hold(run, event, at)
             return
@@ -203,12 +206,12 @@ class TaskTracker:
 
     def _take_next(self, run: Run, ahead: list[Event] | None) -> None:
         if ahead:
-            self._address(run, ahead[0])
+            self._address(run, ahead[0], self._waits.sent(ahead[0]))
             run.next = ahead[1:] or None
 
-    def _address(self, run: Run, event: Event) -> None:
+    def _address(self, run: Run, event: Event, sent_at: float | None) -> None:
         """Take name, queue and send time from a `task-sent`; what was counted once keeps its labels."""
-        run.sent, run.eta, run.retries = self._waits.sent(event), event.eta, event.retries or 0
+        run.sent, run.eta, run.retries = sent_at, event.eta, event.retries or 0
         if run.pair is None:
             queue = queue_of(event)
             run.queue = self.pairs.queue(queue) if queue is not None else None

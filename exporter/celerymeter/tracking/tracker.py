@@ -11,7 +11,7 @@ from celerymeter.tracking.rates import RateWindow
 from celerymeter.tracking.series import Histogram, PairTable
 from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.waits import Waits, host_of
-from celerymeter.tracking.workers import Worker, WorkerTable
+from celerymeter.tracking.workers import WorkerTable
 
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 MAX_EVENT_TYPES = 50
@@ -56,16 +56,18 @@ class Tracker:
             count_retry_exceptions=settings.count_retry_exceptions,
         )
         self.rates = RateWindow(settings.rate_window, now)
-        self._handlers: dict[str, Callable[[Event, float], None]] = {
+        self._of_runs: dict[str, Callable[[Event, float], None]] = {
+            "task-received": self.tasks.received,
+            "task-started": self.tasks.started,
+            "task-succeeded": self.tasks.ended,
+            "task-failed": self.tasks.ended,
+            "task-retried": self.tasks.ended,
+            "task-rejected": self.tasks.ended,
+            "task-revoked": self.tasks.ended,
+            "task-cancelled": self.tasks.ended,
+        }
+        self._of_others: dict[str, Callable[[Event, float], None]] = {
             "task-sent": self._sent,
-            "task-received": self._received,
-            "task-started": self._started,
-            "task-succeeded": self._ended,
-            "task-failed": self._ended,
-            "task-retried": self._ended,
-            "task-rejected": self._ended,
-            "task-revoked": self._ended,
-            "task-cancelled": self._ended,
             "worker-online": self._worker,
             "worker-heartbeat": self._worker,
             "worker-offline": self._worker,
@@ -74,15 +76,18 @@ class Tracker:
     # From the stream
 
     def apply(self, events: Sequence[Event], at: float) -> None:
-        """Take events in the order of receipt."""
-        counts, handlers = self.event_counts, self._handlers
+        """Take events in the order of receipt. Nearly all are of runs: they take the shortest way."""
+        counts, of_runs = self.event_counts, self._of_runs
         for event in events:
             kind = event.type
-            handler = handlers.get(kind)
-            if handler is None:
-                kind = kind if kind in counts or len(counts) < MAX_EVENT_TYPES else OTHER
-            else:
+            handler = of_runs.get(kind)
+            if handler is not None:
+                self._run_event(event, at)
                 handler(event, at)
+            elif (handler := self._of_others.get(kind)) is not None:
+                handler(event, at)
+            elif kind not in counts and len(counts) >= MAX_EVENT_TYPES:
+                kind = OTHER
             counts[kind] += 1
         if events:
             self.last_event_at = at
@@ -105,31 +110,23 @@ class Tracker:
         self.connected_at = None
 
     def _sent(self, event: Event, at: float) -> None:
-        host = host_of(event.hostname)
-        self._observe_lag(event, at, self.waits.producers.observe(host, timestamp=event.timestamp, at=at))
-        self.tasks.sent(event, at)
+        offset = self.waits.producers.observe(host_of(event.hostname), timestamp=event.timestamp, at=at)
+        self._observe_lag(event, at, offset)
+        self.tasks.sent(event, at, sent_at=event.timestamp + offset)
 
-    def _received(self, event: Event, at: float) -> None:
-        self._task_event(event, at)
-        self.tasks.received(event, at)
-
-    def _started(self, event: Event, at: float) -> None:
-        worker = self._task_event(event, at)
-        if worker is not None:
-            worker.loss.started(event.clock)
-        self.tasks.started(event, at)
-
-    def _ended(self, event: Event, at: float) -> None:
-        self._task_event(event, at)
-        self.tasks.ended(event, at)
-
-    def _task_event(self, event: Event, at: float) -> Worker | None:
+    def _run_event(self, event: Event, at: float) -> None:
+        """What any event of a run says of its worker."""
         worker = self.workers.sight(event.hostname, at)
-        if worker is not None:
-            worker.loss.heard()
-            if worker.offset is not None:
-                self._observe_lag(event, at, worker.offset)
-        return worker
+        if worker is None:
+            return
+        loss = worker.loss
+        if not loss.hearing:
+            loss.heard()
+        if event.type == "task-started":
+            loss.started(event.clock)
+        if worker.offset is not None:
+            lag = at - event.timestamp - worker.offset
+            self.lag.observe(lag if lag > 0.0 else 0.0)
 
     def _worker(self, event: Event, at: float) -> None:
         renewed = self.workers.event(event, at)
