@@ -42,6 +42,7 @@ class Exporter:
         tracker = Tracker(settings, now=time.time())
         self.state = SharedTracker(tracker)
         self._page = Page(tracker, build=_build(), process=_process_lines())
+        self._broker = settings.broker.safe_url
         self._reader = open_reader(settings.broker, self.state)
         self._queue_poller = open_queue_poller(settings)
         worker_poller = WorkerPoller(settings)
@@ -80,6 +81,7 @@ class Exporter:
     def start(self) -> None:
         """Listen, then read and poll; raises `PortInUse` or `SettingsError`."""
         self.http.start()
+        log.info("listening on %s, reading %s", self.http.url, self._broker)
         for thread in self._threads:
             thread.start()
 
@@ -145,7 +147,6 @@ def run(settings: ExporterSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     exporter.start()
-    log.info("listening on %s, reading %s", exporter.http.url, settings.broker.safe_url)
     _spare_the_collector()
     ended.wait()
     log.info("stopping")
