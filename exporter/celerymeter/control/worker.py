@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import socket
 import time
 from contextlib import suppress
@@ -31,11 +33,17 @@ class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         self.method_queue.defer(self._begin_end)
 
     def run(self) -> None:
-        """Serve; whatever ends that, the background ends too."""
+        """Serve; whatever ends that, the background ends too.
+
+        After SIGTERM the process ends here: the interpreter would first wait for threads that a client holds, and then
+        take apart what nobody needs any more, for up to seconds where the machine is busy.
+        """
         try:
             super().run()
         finally:
             self._end()
+        logging.shutdown()
+        os._exit(0)
 
     def _begin_end(self) -> None:
         Thread(target=self._end, name="end").start()
