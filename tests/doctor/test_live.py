@@ -121,11 +121,12 @@ def test_workers_and_queues_at_fault(worker: StartWorker, producer: Celery, redi
     producer.send_task("tests.add", (1, 2), queue="lonely")
     status, found, _ = examine(redis_server.url, watch=3.0)
     assert status == 1
-    assert found == {
+    expected = {
         "events-disabled": "no task events from silent@test, though they work",
         "queue-without-consumers": "no worker consumes lonely (1 waiting)",
         "events-unproven": "cannot tell whether idle@test send task events: they were idle for 3 s",
     }
+    assert expected.items() <= found.items()
 
 
 def test_producers_that_do_not_say_what_they_send(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:

@@ -18,7 +18,7 @@ SUBSCRIBE_TIMEOUT = 10.0
 MAX_SENDERS = 10_000
 MAX_TASKS = 100_000
 """Senders and tasks that are remembered; a watch of some seconds that has more needs no more."""
-OVERTAKING = 0.5
+OVERTAKING = 1.0
 """Seconds by which a task-received may come before its task-sent, and a receipt may follow the look at its queue."""
 
 
