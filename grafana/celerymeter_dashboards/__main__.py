@@ -12,13 +12,20 @@ DASHBOARDS = (overview.dashboard, tasks.dashboard, queues.dashboard, workers.das
 FOLDER = Path(__file__).parents[1] / "dashboards"
 
 
-def main() -> None:
-    """Write the files and name them."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+def write(folder: Path) -> list[Path]:
+    """Write the files and return their paths."""
+    written = []
     for make in DASHBOARDS:
         document = make()
         path = folder / f"{document.uid}.json"
         path.write_text(text(document))
+        written.append(path)
+    return written
+
+
+def main() -> None:
+    """Write the files and name them."""
+    for path in write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER):
         print(path)
 
 

@@ -72,7 +72,9 @@ def queues_beyond(scope: Scope, what: str, value: str, severity: str) -> str:
 
 def queues_unread(scope: Scope) -> str:
     """Queues with messages that no live worker consumes."""
-    length, consumers = (scope.recorded(f"celery:queue_{what}:max", "queue_name") for what in ("length", "consumers"))
+    length, consumers = (
+        latest(scope.of(family), "queue_name") for family in (families.QUEUE_LENGTH, families.QUEUE_CONSUMERS)
+    )
     return f"{length} > 0 and on (cluster, queue_name) {consumers} == 0"
 
 

@@ -8,7 +8,7 @@ from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, limi
 from celerymeter_dashboards.promql import Scope, most, rate
 
 NO_RUNS = "No task has ended in the shown time."
-NO_WAITS = "No task has started in the shown time, or waits cannot be measured: see 'Unusable and unmeasured'."
+NO_WAITS = "No task has started in the shown time, or waits cannot be measured: the Exporter dashboard says why."
 NO_QUEUES = "No queue is known yet, or the queues could not be polled."
 OUTCOMES = (
     (families.TASK_SUCCEEDED, "succeeded", "green"),
@@ -35,7 +35,7 @@ def failing(scope: Scope, here: str) -> Panel:
     """Error ratios against their limits."""
     about = About(
         "Failing tasks over time",
-        "Failed share of the runs that ended within 5 minutes, of the eight tasks that failed most in the shown time. "
+        "Failed share of the runs that ended within 5 minutes, of the five tasks that failed most in the shown time. "
         "Limits: the lowest among the shown tasks.",
         "percentunit",
         NO_RUNS,
@@ -56,7 +56,7 @@ def waits(scope: Scope, here: str) -> Panel:
     """Waits by queue against their targets."""
     about = About(
         "Waits over time (p95)",
-        "How long tasks waited before they started, in the eight queues with the longest waits of the shown time; the "
+        "How long tasks waited before they started, in the five queues with the longest waits of the shown time; the "
         "95th percentile of 15 minutes, on a logarithmic scale. Target: the lowest among the shown queues.",
         "s",
         NO_WAITS,
@@ -77,7 +77,7 @@ def lengths(scope: Scope, here: str) -> Panel:
     """Queue lengths against their limits."""
     about = About(
         "Waiting messages over time",
-        "Of the eight queues that were longest in the shown time. Limits: the lowest among the shown queues.",
+        "Of the five queues that were longest in the shown time. Limits: the lowest among the shown queues.",
         "short",
         NO_QUEUES,
     )

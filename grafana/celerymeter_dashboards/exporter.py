@@ -76,7 +76,11 @@ def _last_event() -> Panel:
         "No event has come since the exporter started.",
     )
     value = f"time() - min({latest(SCOPE.of(families.LAST_EVENT))})"
-    return figure(about, figure_of(value, warning=alarms.events_stopped(SCOPE), idle=SUBSCRIBED), links=[])
+    return figure(
+        about,
+        figure_of(value, critical=alarms.broker_down(SCOPE), warning=alarms.events_stopped(SCOPE), idle=SUBSCRIBED),
+        links=[],
+    )
 
 
 def _lag() -> Panel:
@@ -139,7 +143,7 @@ def _up_and_down() -> Panel:
     )
     return timeline(
         about,
-        Line(EXPORTERS, "{{instance}} {{cluster}}"),
+        Line(EXPORTERS, "{{instance}}"),
         Line(alarms.broker_up(SCOPE), "broker {{cluster}}"),
         words=UP_DOWN,
     )
@@ -187,7 +191,7 @@ def _three_counts() -> Panel:
 def _missed_over_time() -> Panel:
     about = About(
         "Runs whose events never arrived",
-        "Within 5 minutes, of the eight workers with the most; and the runs whose cause is not known yet.",
+        "Within 5 minutes, of the five workers with the most; and the runs whose cause is not known yet.",
         "short",
         "No worker was seen.",
     )
@@ -196,7 +200,7 @@ def _missed_over_time() -> Panel:
     limits = SCOPE.recorded("celery:events_missed:effective", severity="warning")
     return chart(
         about,
-        Line(most(missed, "hostname", call="increase", selector=selector), "{{hostname}} {{cluster}}"),
+        Line(most(missed, "hostname", call="increase", selector=selector, above="0"), "{{hostname}} {{cluster}}"),
         Line(f"sum({latest(SCOPE.of(families.EVENTS_UNEXPLAINED), 'hostname')})", "not explained yet", "text"),
         limit(limits, beside=missed),
         links=[between(EXPORTER, WORKERS, picked="worker", labels="series")],

@@ -17,7 +17,7 @@ def alerts() -> Panel:
         "Firing alerts",
         "What fires, for which queue, task or worker, and since when.",
         "none",
-        "No alert fires.",
+        "No alert fires; or the rules do not run, and then the figure above is unknown.",
     )
     since = f"1000 * ({alarms.SINCE} and ignoring (alertstate) {alarms.FIRING})"
     named = f'label_join({since}, "subject", " ", "queue_name", "name", "hostname")'

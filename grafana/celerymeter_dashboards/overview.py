@@ -11,7 +11,7 @@ from celerymeter_dashboards.figures import figure as figure_of
 from celerymeter_dashboards.figures import level, verdict
 from celerymeter_dashboards.links import EXPORTER, OVERVIEW, QUEUES, TASKS, WORKERS, between
 from celerymeter_dashboards.panels import About, Line, Panel, chart, figure, timeline
-from celerymeter_dashboards.promql import Scope, first_of
+from celerymeter_dashboards.promql import Scope, first_of, latest
 from celerymeter_dashboards.states import State
 
 SCOPE = Scope(("queue_name", "name", "hostname"))
@@ -114,7 +114,7 @@ def _pending() -> Panel:
         "locale",
         "The queues could not be polled.",
     )
-    length = SCOPE.recorded("celery:queue_length:max", "queue_name")
+    length = latest(SCOPE.of(families.QUEUE_LENGTH), "queue_name")
     value = first_of(f"sum({length})", f"0 * (max({SCOPE.of(families.POLL_SUCCESS, collector='queues')}) == 1)")
     critical, warning = (" or ".join(alarms.queues_in_trouble(SCOPE, severity)) for severity in ("critical", "warning"))
     expr = figure_of(value, critical=critical, warning=warning)

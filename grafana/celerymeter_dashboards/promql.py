@@ -67,10 +67,13 @@ def quantile(share: float, buckets: str, *by: str, window: str = WINDOW) -> str:
     return f"(histogram_quantile({share:g}, sum by ({keep}) ({rate(buckets, 'le', *within, window=window)})) >= 0)"
 
 
-def most(expr: str, by: str, *, call: str, selector: str, number: int = 8) -> str:
-    """The series of ``expr`` for which ``call`` over the whole shown time is highest, so that legends stay readable."""
+def most(expr: str, by: str, *, call: str, selector: str, above: str = "") -> str:
+    """The five series of ``expr`` for which ``call`` over the whole shown time is highest: legends stay readable.
+
+    With ``above`` only those for which it is higher than that.
+    """
     ranked = f"max by (cluster, {by}) ({call}({selector}[$__range] @ end()))"
-    return f"{expr}\nand on (cluster, {by}) topk({number}, {ranked})"
+    return f"{expr}\nand on (cluster, {by}) topk(5, {ranked}{f' > {above}' if above else ''})"
 
 
 def first_of(*exprs: str) -> str:

@@ -62,7 +62,7 @@ def _waiting() -> Panel:
         alarms.queues_beyond(SCOPE, "queue_backlog", "celery:queue_length:max", severity)
         for severity in ("critical", "warning")
     )
-    value = first_of(f"sum({LENGTH})", f"0 * ({POLLED})")
+    value = first_of(f"sum({latest(SCOPE.of(families.QUEUE_LENGTH), 'queue_name')})", f"0 * ({POLLED})")
     expr = figure_of(value, critical=critical, warning=warning)
     return figure(about, expr, links=[])
 
@@ -92,17 +92,17 @@ def _drain() -> Panel:
         "No message waits in a queue that starts tasks.",
     )
     stalled = f"{LENGTH} > 0 unless on (cluster, queue_name) {DRAIN}"
-    return figure(about, figure_of(f"max({DRAIN})", warning=stalled, idle=POLLED), links=[])
+    return figure(about, figure_of(f"max({DRAIN})", warning=stalled, idle=POLLED), links=[], nothing="no starts")
 
 
 def _unread() -> Panel:
     about = About(
-        "Queues that nobody reads",
+        "Unread queues",
         "Queues with waiting messages that no live worker consumes: they wait until one does.",
         "locale",
         NOT_POLLED,
     )
-    value = first_of(f"count({UNREAD})", f"0 * count({LENGTH})", f"0 * ({POLLED})")
+    value = first_of(f"count({UNREAD})", f"0 * ({POLLED})")
     return figure(about, figure_of(value, critical=UNREAD), links=[between(QUEUES, WORKERS)])
 
 
@@ -185,18 +185,18 @@ def _table() -> Panel:
 def _ages() -> Panel:
     about = About(
         "Age of the oldest message",
-        "Of the eight queues with the oldest heads in the shown time, on a logarithmic scale. Limits: the lowest among "
+        "Of the five queues with the oldest heads in the shown time, on a logarithmic scale. Limits: the lowest among "
         "the shown queues.",
         "s",
         "No queue holds a message whose age can be known.",
     )
-    ages = _eight(f"{AGE} > 0", "celery:queue_age:seconds")
+    ages = _five(f"{AGE} > 0", "celery:queue_age:seconds")
     return chart(
         about, Line(ages, LEGEND), *limits(SCOPE, "queue_age", "queue_name", beside=AGE), scale=Scale.LOGARITHMIC
     )
 
 
-def _eight(expr: str, ranked_by: str) -> str:
+def _five(expr: str, ranked_by: str) -> str:
     return most(expr, "queue_name", call="max_over_time", selector=SCOPE.stored(ranked_by, "queue_name"))
 
 
@@ -217,13 +217,13 @@ def _flow() -> Panel:
 
 def _drains() -> Panel:
     about = About(
-        "Empty in",
-        "Time that the waiting messages need at the pace of the last 5 minutes, of the eight slowest queues in the "
+        "Empty in, over time",
+        "Time that the waiting messages need at the pace of the last 5 minutes, of the five slowest queues in the "
         "shown time, on a logarithmic scale. A queue that starts nothing has no line.",
         "s",
         "No message waited in a queue that started tasks.",
     )
-    return chart(about, Line(_eight(f"{DRAIN} > 0", "celery:queue_drain:seconds"), LEGEND), scale=Scale.LOGARITHMIC)
+    return chart(about, Line(_five(f"{DRAIN} > 0", "celery:queue_drain:seconds"), LEGEND), scale=Scale.LOGARITHMIC)
 
 
 def _wait_spread() -> Panel:
@@ -233,32 +233,30 @@ def _wait_spread() -> Panel:
 
 def _saturation() -> Panel:
     about = About(
-        "Slots busy",
-        "Share of the slots of each queue's workers that run a task of the queue, of the eight busiest queues.",
+        "Slots busy over time",
+        "Share of the slots of each queue's workers that run a task of the queue, of the five busiest queues.",
         "percentunit",
         "No worker consumes any of them.",
     )
     share = f"{RUNNING} / on (cluster, queue_name) ({SLOTS} > 0)"
-    ranked = _eight(share, "celery:queue_in_progress:max")
+    ranked = _five(share, "celery:queue_in_progress:max")
     return chart(about, Line(ranked, LEGEND), top=1.0, links=[between(QUEUES, WORKERS)])
 
 
 def _consumers() -> Panel:
-    about = About(
-        "Workers", "Live workers that list the queue, of the eight queues with the most.", "short", NOT_POLLED
-    )
-    expr = _eight(CONSUMERS, "celery:queue_consumers:max")
+    about = About("Workers", "Live workers that list the queue, of the five queues with the most.", "short", NOT_POLLED)
+    expr = _five(CONSUMERS, "celery:queue_consumers:max")
     return chart(about, Line(expr, LEGEND), links=[between(QUEUES, WORKERS)])
 
 
 def _unacked_over_time() -> Panel:
     about = About(
         "Unacknowledged messages",
-        "Delivered to a worker and not acknowledged, of the eight queues with the most.",
+        "Delivered to a worker and not acknowledged, of the five queues with the most.",
         "short",
         "Nothing was delivered, or the broker does not tell (RabbitMQ without its management API).",
     )
-    return chart(about, Line(_eight(UNACKED, "celery:queue_unacked:max"), LEGEND))
+    return chart(about, Line(_five(UNACKED, "celery:queue_unacked:max"), LEGEND))
 
 
 def _unacked_ages() -> Panel:
@@ -273,7 +271,7 @@ def _unacked_ages() -> Panel:
     share = SCOPE.recorded("celery:redelivery:effective", severity="warning")
     return chart(
         about,
-        Line(_eight(f"{UNACKED_AGE} > 0", "celery:queue_unacked_age:seconds"), LEGEND),
+        Line(_five(f"{UNACKED_AGE} > 0", "celery:queue_unacked_age:seconds"), LEGEND),
         limit(f"{timeout} * on (cluster) {share}", beside=UNACKED_AGE),
         limit(timeout, beside=UNACKED_AGE, severity="critical", legend="visibility timeout"),
         scale=Scale.LOGARITHMIC,

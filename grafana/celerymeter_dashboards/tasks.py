@@ -220,12 +220,12 @@ def _wait_spread() -> Panel:
 def _exceptions() -> Panel:
     about = About(
         "Exceptions",
-        "Failed runs a second by exception class, of the eight most frequent ones in the shown time.",
+        "Failed runs a second by exception class, of the five most frequent ones in the shown time.",
         "ops",
         "Nothing has failed in the shown time.",
     )
     selector = SCOPE.of(families.TASK_EXCEPTIONS)
-    ranked = f"topk(8, sum by (exception) (increase({selector}[$__range] @ end())) > 0)"
+    ranked = f"topk(5, sum by (exception) (increase({selector}[$__range] @ end())) > 0)"
     expr = f"sum by (exception) ({rate(selector, 'exception')})\nand on (exception) {ranked}"
     return chart(about, Line(expr, "{{exception}}"), stacked=True)
 
@@ -253,7 +253,7 @@ def _burn() -> Panel:
         "How many times faster than its budget allows the worst of the shown tasks fails, over three windows. At the "
         "dashed line of the same window an alert fires (with a second, shorter window above it as well).",
         "short",
-        "Too little history: the budget rules need an hour of it.",
+        "Nothing has run, or there is too little history: the budget rules need an hour of it.",
     )
     lines = [
         Line(f"max({SCOPE.recorded(f'celery:error_burn:rate{window}', 'name')} >= 0)", window, color)
@@ -271,7 +271,7 @@ def _in_progress() -> Panel:
         "Running, and for how long",
         "Runs that have started and not ended (left axis), and the age of the oldest (right axis).",
         "short",
-        "The broker is out of reach.",
+        "Nothing has run yet, or the broker is out of reach.",
     )
     running = Line(f"sum({once(SCOPE.of(families.TASK_IN_PROGRESS))})", "running", "blue")
     oldest = Line(

@@ -174,99 +174,100 @@ def _table() -> Panel:
 def _states() -> Panel:
     about = About(
         "Up and down",
-        "The twenty workers that were away for longest in the shown time, or all when there are fewer. Blank: the "
+        "The twelve workers that were away for longest in the shown time, or all when there are fewer. Blank: the "
         "worker was not known, or the broker was out of reach.",
         "none",
         NONE_SEEN,
     )
     up = SCOPE.stored("celery:worker_up:max", "hostname")
-    ranked = f"bottomk(20, avg_over_time({up}[$__range] @ end()))"
+    ranked = f"bottomk(12, avg_over_time({up}[$__range] @ end()))"
     expr = f"({alarms.worker_states(SCOPE)})\nand on ({ROW}) {ranked}"
     return timeline(about, Line(expr, LEGEND), words=states.WORKERS)
 
 
-def _eight(expr: str, family: Family, call: str = "max_over_time") -> str:
+def _five(expr: str, family: Family, call: str = "max_over_time") -> str:
     return most(expr, "hostname", call=call, selector=SCOPE.of(family))
 
 
 def _saturation() -> Panel:
     about = About(
-        "Slots busy",
-        "Of the eight workers that ran the most tasks at once in the shown time.",
+        "Slots busy over time",
+        "Of the five workers that ran the most tasks at once in the shown time.",
         "percentunit",
         "No live worker tells its slots.",
     )
     limits = SCOPE.recorded("celery:worker_saturation:effective", severity="warning")
-    return chart(about, Line(_eight(BUSY, families.WORKER_ACTIVE), LEGEND), limit(limits, beside=BUSY), top=1.0)
+    return chart(about, Line(_five(BUSY, families.WORKER_ACTIVE), LEGEND), limit(limits, beside=BUSY), top=1.0)
 
 
 def _runs() -> Panel:
     about = About(
         "Runs begun",
-        "A second, by the workers' own count, which is right even when events are lost; of the eight busiest.",
+        "A second, by the workers' own count, which is right even when events are lost; of the five busiest.",
         "ops",
         NONE_SEEN,
     )
     runs = rate(SCOPE.of(families.WORKER_PROCESSED), "hostname")
     return chart(
-        about, Line(_eight(runs, families.WORKER_PROCESSED, "increase"), LEGEND), links=[between(WORKERS, TASKS)]
+        about, Line(_five(runs, families.WORKER_PROCESSED, "increase"), LEGEND), links=[between(WORKERS, TASKS)]
     )
 
 
 def _load() -> Panel:
     about = About(
         "Load of the hosts",
-        "Load average over a minute, of the eight workers on the most loaded hosts.",
+        "Load average over a minute, of the five workers on the most loaded hosts.",
         "short",
         "No worker has sent a heartbeat.",
     )
-    return chart(about, Line(_eight(gauge(families.WORKER_LOAD1), families.WORKER_LOAD1), LEGEND))
+    return chart(about, Line(_five(gauge(families.WORKER_LOAD1), families.WORKER_LOAD1), LEGEND))
 
 
 def _held() -> Panel:
     about = About(
         "Prefetched tasks",
-        "Taken from the queues and not begun, of the eight workers that hold the most.",
+        "Taken from the queues and not begun, of the five workers that hold the most.",
         "short",
         "No worker answered an inspection.",
     )
-    return chart(about, Line(_eight(gauge(families.WORKER_RESERVED), families.WORKER_RESERVED), LEGEND))
+    return chart(about, Line(_five(gauge(families.WORKER_RESERVED), families.WORKER_RESERVED), LEGEND))
 
 
 def _heartbeats() -> Panel:
     about = About(
         "Since the last heartbeat",
-        "Of the eight workers that were silent for longest. A worker counts as down after three missed intervals.",
+        "Of the five workers that were silent for longest. A worker counts as down after three missed intervals.",
         "s",
         "No worker has sent a heartbeat.",
     )
     ago = f"time() - {gauge(families.WORKER_LAST_HEARTBEAT)}"
-    ranked = f"bottomk(8, {latest(SCOPE.of(families.WORKER_LAST_HEARTBEAT) + ' @ end()', 'hostname')})"
+    ranked = f"bottomk(5, {latest(SCOPE.of(families.WORKER_LAST_HEARTBEAT) + ' @ end()', 'hostname')})"
     return chart(about, Line(f"{ago}\nand on ({ROW}) {ranked}", LEGEND))
 
 
 def _changes() -> Panel:
     about = About(
         "Changes between up and down",
-        "Within 30 minutes, of the eight workers that changed most; a restart is two.",
+        "Within 30 minutes, of the five workers that changed most; a restart is two.",
         "short",
-        NONE_SEEN,
+        "No worker went down or came up in the shown time.",
     )
     changes = f"changes({SCOPE.stored('celery:worker_up:max', 'hostname')}[30m])"
-    ranked = most(changes, "hostname", call="changes", selector=SCOPE.stored("celery:worker_up:max", "hostname"))
+    up = SCOPE.stored("celery:worker_up:max", "hostname")
+    ranked = most(changes, "hostname", call="changes", selector=up, above="0")
     limits = SCOPE.recorded("celery:worker_flapping:effective", severity="warning")
-    return chart(about, Line(ranked, LEGEND), limit(limits, beside=changes))
+    return chart(about, Line(ranked, LEGEND), limit(limits, beside=f"{changes} > 0"))
 
 
 def _clocks() -> Panel:
     about = About(
         "Clocks",
-        "Difference between each worker's clock and the exporter's, either way, of the eight furthest off.",
+        "Difference between each worker's clock and the exporter's, either way, of the five furthest off.",
         "s",
         "No worker has sent a heartbeat.",
     )
     offset = f"abs({gauge(families.WORKER_CLOCK_OFFSET)})"
-    ranked = f"topk(8, abs({latest(SCOPE.of(families.WORKER_CLOCK_OFFSET) + ' @ end()', 'hostname')}))"
+    ranked = f"topk(5, abs({latest(SCOPE.of(families.WORKER_CLOCK_OFFSET) + ' @ end()', 'hostname')}))"
     limits = SCOPE.recorded("celery:clock_offset:effective", severity="warning")
     return chart(about, Line(f"{offset}\nand on ({ROW}) {ranked}", LEGEND), limit(limits, beside=offset))
 
@@ -274,11 +275,11 @@ def _clocks() -> Panel:
 def _missed() -> Panel:
     about = About(
         "Runs whose events never arrived",
-        "Within 5 minutes, by the workers' own count, of the eight workers with the most. They are in no other "
-        "counter.",
+        "Within 5 minutes, by the workers' own count, of the five workers with the most. They are in no other counter.",
         "short",
-        NONE_SEEN,
+        "Every run of the shown time left its events.",
     )
     missed = once(f"increase({SCOPE.of(families.EVENTS_MISSED)}[5m])", "hostname")
     links = [between(WORKERS, EXPORTER, picked="worker", labels="series")]
-    return chart(about, Line(_eight(missed, families.EVENTS_MISSED, "increase"), LEGEND), links=links, top=1.0)
+    ranked = most(missed, "hostname", call="increase", selector=SCOPE.of(families.EVENTS_MISSED), above="0")
+    return chart(about, Line(ranked, LEGEND), links=links)

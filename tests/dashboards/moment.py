@@ -1,0 +1,71 @@
+"""A weather at a time: what is up, and how much has happened so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from zlib import crc32
+
+from tests.dashboards.weather import ONSET_AGO, STARTED_AGO, Weather
+
+_WAVE = 1800.0
+"""Seconds from one busy time to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """``told_at`` is the time from which the "ago" of a weather counts; counters are functions of ``now`` alone."""
+
+    weather: Weather
+    told_at: float
+    now: float
+
+    @property
+    def started(self) -> float:
+        """When the exporter started."""
+        return self.told_at - STARTED_AGO
+
+    @property
+    def bad(self) -> float:
+        """Seconds since the onset of bad weather; 0 before it."""
+        return max(0.0, self.now - (self.told_at - ONSET_AGO))
+
+    @property
+    def blind(self) -> bool:
+        """Whether the broker is out of reach, so that no event arrives and no poll succeeds."""
+        return self.weather.broker_down and self.bad > 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether the exporter does not answer."""
+        return self.weather.exporter_gone and self.bad > 0
+
+    @property
+    def manned(self) -> bool:
+        """Whether any worker is up."""
+        return any(map(self.up, self.weather.workers))
+
+    @property
+    def working(self) -> float:
+        """Seconds during which tasks ran."""
+        idle = self.blind or not self.manned
+        return self.now - self.started - (self.bad if idle else 0.0)
+
+    def up(self, worker: str) -> bool:
+        """Whether this worker sends heartbeats."""
+        return not (worker in self.weather.lost and self.bad > 0)
+
+    def count(self, key: str, rate: float) -> float:
+        """Events since the start at ``rate`` per second on average; each key has busy times of its own."""
+        phase, scale = crc32(key.encode()) % 628 / 100, _WAVE / math.tau
+        wave = 0.5 * scale * (math.cos(phase) - math.cos(self.working / scale + phase))
+        return float(math.floor(rate * max(0.0, self.working + wave)))
+
+    def runs(self, rate: float = 1.0) -> float:
+        """Runs of all tasks since the start, times ``rate``."""
+        return math.floor(rate * sum(self.count(task.name, task.rate) for task in self.weather.tasks))
+
+    def wobble(self, key: str, level: float) -> float:
+        """A gauge around ``level`` that changes within minutes."""
+        period = 120 + crc32(key.encode()) % 240
+        return max(0.0, round(level * (1 + 0.6 * math.sin(self.now / period * math.tau))))

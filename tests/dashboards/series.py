@@ -1,0 +1,180 @@
+"""What each family of the catalogue shows at a moment, so that a dashboard that queries it finds something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from zlib import crc32
+
+from tests.dashboards.moment import Moment
+from tests.dashboards.weather import Queue, Task
+
+from celerymeter import instruments as m
+from celerymeter.instruments import Family
+
+HEARTBEAT = 2.0
+Labels = tuple[str, ...]
+Samples = Callable[[Moment], Iterable[tuple[Labels, float]]]
+Distributions = Callable[[Moment], Iterable[tuple[Labels, float, float]]]
+"""Labels, number of observations, and their mean in seconds."""
+
+
+def share_of_runs(share: Callable[[Task], float] | float, *extra: str) -> Samples:
+    """A counter of each task that grows with its runs; ``extra`` are values of a third label."""
+
+    def samples(at: Moment) -> Iterator[tuple[Labels, float]]:
+        for task in at.weather.tasks:
+            part = share(task) if callable(share) else share
+            value = float(math.floor(at.count(task.name, task.rate) * part))
+            if not extra:
+                yield (task.name, task.queue), value
+            for label in extra:
+                yield (task.name, task.queue, label), value
+
+    return samples
+
+
+def by_worker(value: Callable[[Moment, str], float] | float, *, only_live: bool = True) -> Samples:
+    """A series of each worker, unknown while the broker is out of reach."""
+
+    def samples(at: Moment) -> Iterator[tuple[Labels, float]]:
+        for worker in () if at.blind else at.weather.workers:
+            if at.up(worker) or not only_live:
+                yield (worker,), value(at, worker) if callable(value) else value
+
+    return samples
+
+
+def by_queue(value: Callable[[Moment, Queue], float]) -> Samples:
+    """A series of each queue, unknown while the broker is out of reach."""
+    return lambda at: (((queue.name,), value(at, queue)) for queue in (() if at.blind else at.weather.queues))
+
+
+def by_value(values: Iterable[str], amount: Callable[[Moment, str], float] | float = 0.0) -> Samples:
+    """A series of each value of the only label."""
+    names = tuple(values)
+    return lambda at: [((name,), amount(at, name) if callable(amount) else amount) for name in names]
+
+
+def plain(value: Callable[[Moment], float] | float) -> Samples:
+    """A family without labels."""
+    return lambda at: [((), value(at) if callable(value) else value)]
+
+
+def timed(mean: Callable[[Task], float]) -> Distributions:
+    """A distribution of each task's runs."""
+    return lambda at: [
+        ((task.name, task.queue), at.count(task.name, task.rate), mean(task)) for task in at.weather.tasks
+    ]
+
+
+def in_progress(at: Moment) -> Iterator[tuple[Labels, float]]:
+    """Runs that have started and not ended."""
+    for task in () if at.blind else at.weather.tasks:
+        running = min(4.0, at.wobble(task.name, task.rate * task.runtime)) if at.manned else 0.0
+        yield (task.name, task.queue), running
+
+
+def length(at: Moment, queue: Queue) -> float:
+    """Waiting messages."""
+    return at.wobble(queue.name, queue.backlog) + math.floor(at.weather.growth * at.bad)
+
+
+def heads(at: Moment) -> Iterator[tuple[Labels, float]]:
+    """When the oldest message of each queue that holds one was sent."""
+    for (queue,), waiting in by_queue(length)(at):
+        if waiting:
+            yield (queue, "stamp"), at.now - 0.5 * waiting
+
+
+def events(at: Moment) -> Iterator[tuple[Labels, float]]:
+    """Events by type."""
+    for event in ("task-sent", "task-received", "task-started", "task-succeeded"):
+        yield (event,), at.runs()
+    yield ("worker-heartbeat",), math.floor(len(at.weather.workers) / HEARTBEAT * at.working)
+
+
+def requests(at: Moment) -> Iterator[tuple[Labels, float]]:
+    """Requests to the control API."""
+    asked = {"/monitoring/metrics/realtime": 0.4, "/monitoring/reports/performance": 0.02, "/system/health": 0.1}
+    for route, rate in asked.items():
+        yield (route, "GET", "503" if at.blind else "200"), math.floor(rate * (at.now - at.started))
+    yield ("/tasks/batch", "POST", "403"), math.floor(0.003 * (at.now - at.started))
+
+
+def _ago(seconds: float) -> Callable[[Moment], float]:
+    return lambda at: at.now - (at.bad if at.blind else seconds)
+
+
+SAMPLES: dict[Family, Samples] = {
+    m.TASK_SENT: share_of_runs(1.02),
+    m.TASK_RECEIVED: share_of_runs(1.01),
+    m.TASK_STARTED: share_of_runs(1.0),
+    m.TASK_SUCCEEDED: share_of_runs(lambda task: 1 - task.failing - task.retried),
+    m.TASK_FAILED: share_of_runs(lambda task: task.failing),
+    m.TASK_RETRIED: share_of_runs(lambda task: task.retried),
+    m.TASK_REJECTED: share_of_runs(2e-4, "true", "false"),
+    m.TASK_REVOKED: share_of_runs(5e-4, "revoked", "terminated", "expired"),
+    m.TASK_ACCEPTED: lambda at: [((task.name,), at.count(task.name, task.rate)) for task in at.weather.tasks],
+    m.TASK_EXCEPTIONS: share_of_runs(lambda task: task.failing / 2, "ConnectionError", "ValueError"),
+    m.TASK_IN_PROGRESS: in_progress,
+    m.TASK_OLDEST_START: lambda at: [(pair, at.now - at.now % 40 - 1) for pair, runs in in_progress(at) if runs],
+    m.TASK_LAST_SUCCESS: lambda at: [((task.name,), at.started + at.working - 1) for task in at.weather.tasks],
+    m.TASK_THROUGHPUT: lambda at: [((task.name, task.queue), task.rate) for task in at.weather.tasks],
+    m.TASK_ERROR_RATIO: lambda at: [((task.name, task.queue), task.failing) for task in at.weather.tasks],
+    m.WORKER_UP: by_worker(lambda at, worker: float(at.up(worker)), only_live=False),
+    m.WORKER_SHUTDOWN: by_worker(0.0, only_live=False),
+    m.WORKER_LAST_HEARTBEAT: by_worker(lambda at, worker: at.now - (1.0 if at.up(worker) else at.bad), only_live=False),
+    m.WORKER_ACTIVE: by_worker(lambda at, worker: min(4.0, at.wobble(worker, 2))),
+    m.WORKER_PROCESSED: by_worker(lambda at, _: at.runs(1 / len(at.weather.workers))),
+    m.WORKER_RESERVED: by_worker(lambda at, worker: at.wobble(worker, 5)),
+    m.WORKER_SCHEDULED: by_worker(lambda at, worker: at.wobble(worker, 1)),
+    m.WORKER_POOL_SIZE: by_worker(4.0),
+    m.WORKER_LOAD1: by_worker(lambda at, worker: 0.4 + 0.2 * at.wobble(worker, 4)),
+    m.WORKER_CLOCK_OFFSET: by_worker(lambda _, worker: crc32(worker.encode()) % 100 / 2000),
+    m.WORKER_TASK_EVENTS: by_worker(1.0),
+    m.WORKER_INFO: lambda at: [((*worker, "5.4.0", "prefork"), 1.0) for worker, _ in by_worker(1.0)(at)],
+    m.QUEUE_LENGTH: by_queue(length),
+    m.QUEUE_UNACKED: by_queue(lambda at, queue: at.wobble(queue.name, queue.slots)),
+    m.QUEUE_OLDEST_TASK: heads,
+    m.QUEUE_OLDEST_UNACKED: by_queue(lambda at, queue: at.now - 30 - queue.backlog),
+    m.QUEUE_CONSUMERS: by_queue(lambda at, queue: float(at.manned * math.ceil(queue.slots / 4))),
+    m.QUEUE_SLOTS: by_queue(lambda at, queue: float(at.manned * queue.slots)),
+    m.QUEUE_VISIBILITY: plain(3600.0),
+    m.BUILD_INFO: lambda _: [(("0.1.0", "3.12.1", "5.4.0"), 1.0)],
+    m.START_TIME: plain(lambda at: at.started),
+    m.BROKER_UP: plain(lambda at: float(not at.blind)),
+    m.WORKER_DUPLICATE: by_worker(0.0),
+    m.RECONNECTS: plain(lambda at: math.floor(at.bad / 30) if at.weather.broker_down else 0.0),
+    m.EVENTS: events,
+    m.EVENTS_INVALID: by_value(("json", "fields")),
+    m.EVENTS_MISSED: by_worker(lambda at, _: math.floor(at.weather.missed * at.bad), only_live=False),
+    m.EVENTS_UNEXPLAINED: by_worker(0.0),
+    m.EVENTS_DUPLICATE: by_value(("task-failed",), lambda at, _: at.runs(0.001)),
+    m.LAST_EVENT: plain(_ago(0.4)),
+    m.WAITS_UNMEASURED: by_value(("no-sent", "clock"), lambda at, _: at.runs(0.01)),
+    m.TRACKED: plain(lambda at: at.wobble("tracked", 20)),
+    m.EVICTED: by_value(("vanished", "limit")),
+    m.SERIES: plain(lambda at: 300.0 + 45 * len(at.weather.tasks) + 15 * len(at.weather.workers)),
+    m.FOLDED: by_value(("name", "queue_name", "hostname", "exception", "pair")),
+    m.POLL_SUCCESS: by_value(("queues", "workers"), lambda at, _: float(not at.blind)),
+    m.POLL_DURATION: by_value(("queues", "workers"), lambda at, name: 0.01 + at.wobble(name, 3) / 500),
+    m.POLL_LAST_SUCCESS: by_value(("queues", "workers"), lambda at, _: _ago(7.0)(at)),
+    m.CONTROL_REQUESTS: requests,
+    m.CONTROL_AUTH_FAILURES: by_value(("expired", "signature"), lambda at, _: math.floor((at.now - at.started) / 300)),
+    m.CONTROL_FEED_CLIENTS: plain(3.0),
+    m.CONTROL_FEED_DROPPED: plain(0.0),
+    m.CONTROL_PROMQL_FAILURES: by_value(("timeout", "refused")),
+    m.CONTROL_ALERTS: by_value(("firing", "resolved")),
+    m.CONTROL_REVOCATIONS: by_value(("revoked", "terminated")),
+    m.CONTROL_HELD: plain(1.0),
+    m.CONTROL_HELD_DROPPED: by_value(("limit", "expired")),
+}
+DISTRIBUTIONS: dict[Family, Distributions] = {
+    m.TASK_RUNTIME: timed(lambda task: task.runtime),
+    m.TASK_FAILED_RUNTIME: timed(lambda task: task.runtime / 3),
+    m.TASK_WAIT: timed(lambda task: task.wait),
+    m.EVENT_LAG: lambda at: [((), at.runs(4), 0.02)],
+    m.CONTROL_LATENCY: lambda at: [(("/tasks/batch", "POST"), math.floor(at.now - at.started), 0.15)],
+    m.CONTROL_PROMQL_LATENCY: lambda at: [((), math.floor(2 * (at.now - at.started)), 0.02)],
+}

@@ -1,0 +1,157 @@
+"""A real Prometheus that has watched every weather for some time, ready in seconds.
+
+History is written in advance (``promtool tsdb create-blocks-from openmetrics``), the present is scraped from a small
+HTTP server in this process, and the shipped rules run on both. Each weather is a cluster of its own.
+
+``python -m tests.dashboards.stage FOLDER`` keeps one running, to look at the dashboards with.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import requests
+import yaml
+from tests.dashboards import synthetic
+from tests.dashboards.moment import Moment
+from tests.dashboards.pages import Pages, Target, targets
+from tests.dashboards.weather import ALL, BIG_CROWD, Weather
+
+from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Prometheus, find_binary
+
+RULES = Path(__file__).parents[2] / "alerts" / "rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds of history, seconds between its samples, and how often the present is scraped and the rules run.
+
+    ``patient`` rules wait as they were written to; else every rule runs at once and every alert fires at once.
+    """
+
+    past: float = 1200.0
+    step: float = 60.0
+    interval: str = "4s"
+    patient: bool = False
+
+
+class Stage:
+    """Pages, history and a Prometheus with the rules; a context manager."""
+
+    def __init__(self, folder: Path, weathers: Iterable[Weather], pace: Pace) -> None:
+        self._folder, self._pace = folder, pace
+        self._targets = tuple(targets(weathers))
+        self.told_at = time.time()
+        self._pages = Pages(self._targets, told_at=self.told_at)
+        self._prometheus = Prometheus(folder, config=folder / "prometheus.yml")
+        self.url = self._prometheus.url
+
+    def __enter__(self) -> Stage:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._write_history()
+        self._write_configuration()
+        self._pages.__enter__()
+        self._prometheus.up()
+        wait_until(self._told, timeout=60, interval=0.5, what="a scrape of every page, and rules that ran on it")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._prometheus.stop()
+        self._pages.__exit__(kind, error, trace)
+
+    def _write_history(self) -> None:
+        source = self._folder / "history.txt"
+        with source.open("w") as sink:
+            sink.writelines(_history(self._targets, told_at=self.told_at, pace=self._pace))
+        command = [find_binary("promtool"), "tsdb", "create-blocks-from", "openmetrics", "-q", str(source)]
+        subprocess.run([*command, str(self._folder / "data")], check=True, capture_output=True)
+        source.unlink()
+
+    def _write_configuration(self) -> None:
+        rules = self._folder / "rules"
+        rules.mkdir(exist_ok=True)
+        for path in RULES.glob("*.yml"):
+            (rules / path.name).write_text(path.read_text() if self._pace.patient else _impatient(path))
+        jobs = defaultdict(list)
+        for target in self._targets:
+            labels = {**target.labels, "__metrics_path__": target.path}
+            job = labels.pop("job")
+            jobs[job].append({"targets": [f"127.0.0.1:{self._pages.port}"], "labels": labels})
+        every = {f"{what}_interval": self._pace.interval for what in ("scrape", "evaluation")}
+        config = {
+            "global": {**every, "scrape_timeout": self._pace.interval},
+            "rule_files": [str(rules / "*.yml")],
+            "scrape_configs": [{"job_name": job, "static_configs": configs} for job, configs in jobs.items()],
+        }
+        (self._folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+
+    def _told(self) -> bool:
+        """Whether every page was scraped since the start and the rules, which build on each other, ran on it."""
+        scraped = f"count(timestamp(up) > {self.told_at:.0f}) == {len(self._targets)}"
+        ran = " and on () ".join(f"count({name})" for name in ("celery:wait_burn:rate5m", "celery:task_runtime:p95"))
+        reply = requests.get(f"{self.url}/api/v1/query", params={"query": f"{scraped} and on () {ran}"}, timeout=5)
+        return bool(reply.json()["data"]["result"])
+
+
+def _impatient(path: Path) -> str:
+    """A rule file whose groups run at the common interval and whose alerts do not wait."""
+    content = yaml.safe_load(path.read_text())
+    for group in content["groups"]:
+        group.pop("interval", None)
+        for rule in group["rules"]:
+            rule.pop("for", None)
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _history(targets: tuple[Target, ...], *, told_at: float, pace: Pace) -> Iterator[str]:
+    """OpenMetrics lines of all that was scraped before, and of the recorded series that others look back on."""
+    times = [told_at - pace.past + index * pace.step for index in range(int(pace.past / pace.step) + 1)]
+    for target in targets:
+        series: dict[str, list[str]] = defaultdict(list)
+        outer = ",".join(f'{name}="{value}"' for name, value in target.labels.items())
+        for now in times:
+            for name, labels, value in _scraped(target, Moment(target.weather, told_at, now)):
+                series[f"{name}{{{labels[1:-1]}{',' if labels else ''}{outer}}}"].append(f"{value!r} {now:.3f}\n")
+        for name, samples in series.items():
+            yield from (f"{name} {sample}" for sample in samples)
+    for series_name, value in _recorded({target.weather.cluster: target.weather for target in targets}):
+        yield from (f"{series_name} {value!r} {now:.3f}\n" for now in times)
+    yield "# EOF\n"
+
+
+def _scraped(target: Target, at: Moment) -> Iterator[synthetic.Sample]:
+    gone = at.gone and not target.control
+    yield "up", "", float(not gone)
+    if not gone:
+        yield from synthetic.page(at, control=target.control)
+
+
+def _recorded(clusters: dict[str, Weather]) -> Iterator[tuple[str, float]]:
+    for cluster, weather in clusters.items():
+        for task in weather.tasks:
+            name = f'{{cluster="{cluster}",name="{task.name}"}}'
+            yield f"celery:task_ended:increase5m{name}", 300 * task.rate
+            yield f"celery:task_failed:increase5m{name}", 300 * task.rate * task.failing
+
+
+def main() -> None:
+    """Keep a stage with three hours of history until ^C, and say where it is."""
+    weathers = (*ALL[:-1], BIG_CROWD)
+    with Stage(Path(sys.argv[1]), weathers, Pace(past=3 * 3600, step=30, interval="10s", patient=True)) as stage:
+        print(stage.url, flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
