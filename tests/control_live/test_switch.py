@@ -221,9 +221,9 @@ def test_untouched_monitoring_tells_nobody(store: Store, remote: FakeRemote) -> 
             [{"a": {"ok": "task events enabled"}}, {"b": {"ok": "task events already enabled"}}],
             {"a": "changed", "b": "already"},
         ),
-        ([{"a": {"error": "event dispatcher unavailable"}}], {}),
+        ([{"a": {"error": "event dispatcher unavailable"}}], {"a": "failed"}),
         (None, {}),
-        ([{"a": None}, {"b": {"ok": 1}}, "x", {3: {"ok": "task events enabled"}}], {}),
+        ([{"a": None}, {"b": {"ok": 1}}, "x", {3: {"ok": "task events enabled"}}], {"b": "failed"}),
     ],
 )
 def test_replies_are_read_with_care(replies: object, expected: dict[str, Reply]) -> None:

@@ -10,7 +10,7 @@ from celerymeter.broker import HeldConnection
 from celerymeter.settings import BrokerSettings
 
 Command = Literal["enable_events", "disable_events"]
-Reply = Literal["changed", "already"]
+Reply = Literal["changed", "already", "failed"]
 
 REPLY_TIMEOUT = 1.0
 """Seconds; a busy solo worker answers when its task is done, and is asked again."""
@@ -20,7 +20,7 @@ class Remote(Protocol):
     """How workers are told. Raises `BrokerUnavailable`."""
 
     def tell(self, command: Command, workers: Sequence[str] | None = None) -> Mapping[str, Reply]:
-        """What the workers that acknowledged in time said, by hostname; ``None`` asks all of them."""
+        """What the workers that answered in time said, by hostname; ``None`` asks all of them."""
 
     def provoke(self) -> None:
         """Have every worker send a heartbeat event now, if it can send events at all."""
@@ -60,14 +60,16 @@ class CeleryRemote:
 
 
 def understood(replies: object) -> dict[str, Reply]:
-    """Acknowledgements of the two commands: ``[{hostname: {"ok": "task events already enabled"}}, …]``.
-
-    Errors and anything else count as no acknowledgement.
-    """
+    """What workers answered: ``[{hostname: {"ok": "task events already enabled"}}, …]``, or ``error`` for ``ok``."""
     found: dict[str, Reply] = {}
     for reply in replies if isinstance(replies, list) else ():
         for hostname, answer in reply.items() if isinstance(reply, dict) else ():
-            words = answer.get("ok") if isinstance(answer, dict) else None
-            if isinstance(hostname, str) and isinstance(words, str):
-                found[hostname] = "already" if "already" in words else "changed"
+            if isinstance(hostname, str) and isinstance(answer, dict):
+                found[hostname] = _meaning(answer.get("ok"))
     return found
+
+
+def _meaning(words: object) -> Reply:
+    if not isinstance(words, str):
+        return "failed"
+    return "already" if "already" in words else "changed"

@@ -25,8 +25,8 @@ from celerymeter.control.switching.wishes import EventsWish, Wishes
 from celerymeter.errors import BrokerUnavailable, CelerymeterError
 from celerymeter.model import Event
 
-SWEEP: Final = 60.0
-"""Seconds between two calls to all workers while task events are wanted: some cannot be seen joining."""
+FIRST_SWEEP, SWEEP = 2.0, 60.0
+"""Seconds between two calls to all workers while task events are wanted, doubling: some cannot be seen joining."""
 _STEP: Final = 0.05
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Switch:
         self._awake = threading.Event()
         self._thread: threading.Thread | None = None
         self._sweep_at = float("-inf")
+        self._sweep_pause = FIRST_SWEEP
         self.subscribed_since: float | None = None
 
     # as an event sink
@@ -65,8 +66,7 @@ class Switch:
     def connected(self, at: float) -> None:
         """Whoever reconnected meanwhile has forgotten what it was told: tell everybody again."""
         self.subscribed_since = at
-        self._sweep_at = float("-inf")
-        self._awake.set()
+        self._sweep_soon()
 
     def disconnected(self, at: float, reason: str) -> None:  # noqa: ARG002 - the reader logs the reason
         """Nothing can be judged until the subscription is back."""
@@ -83,6 +83,7 @@ class Switch:
         """Want task events, tell every worker, and judge; raises `BrokerUnavailable` with nothing changed."""
         with self._acting:
             self._say("on", self._tell_all)
+            self._sweep_pause, self._sweep_at = FIRST_SWEEP, self._clock() + FIRST_SWEEP
             self._await_proof()
             return self.judgements()
 
@@ -131,20 +132,26 @@ class Switch:
         wish = self._wishes.get().events
         now = self._clock()
         due = self._due.take(now)
-        sweep = now - self._sweep_at >= SWEEP
+        sweep = now >= self._sweep_at
+        if sweep:
+            self._sweep_at = now + self._sweep_pause
+            self._sweep_pause = min(2 * self._sweep_pause, SWEEP)
         if wish == "on":
             if sweep:
-                self._sweep_at = now
                 self._tell_all()
             self._tell(due, wanted=True)
             return
         for name in due:
             self._due.settle(name, done=True, now=now)
         if wish == "withdrawn" and (due or sweep):
-            self._sweep_at = now
             self._tell(self._ours(), wanted=False)
 
     # inner workings
+
+    def _sweep_soon(self) -> None:
+        self._sweep_pause = FIRST_SWEEP
+        self._sweep_at = float("-inf")
+        self._awake.set()
 
     def _welcome(self, joined: Joined) -> None:
         """A worker came: it must be told, and if it has just started it has forgotten what it was told."""
@@ -197,6 +204,8 @@ class Switch:
         with self._lock:
             for name, reply in replies.items():
                 self._acknowledged[name] = now
+                if reply == "failed" and self._watch.get(name):
+                    continue  # it will be told again; only one that is never heard of is judged by its failure
                 self._remember(name, Told(wanted, at=now, ours=name in ours), anew=reply == "changed")
             self._forget_the_silent(now)
         for name in replies:

@@ -1,0 +1,100 @@
+"""The switch against real workers of every kind: what is said of them is what their events show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.apps.worker_app import make_app
+from tests.workers import start_worker
+
+from celerymeter.control.store import Store
+from celerymeter.control.switching.remote import CeleryRemote
+from celerymeter.control.switching.switch import Switch
+from celerymeter.control.switching.wishes import Wishes
+from celerymeter.control.tap import EventTap
+from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Redis
+from celerymeter.settings import BrokerSettings
+
+pytestmark = pytest.mark.integration
+
+PLAIN, ALWAYS, MUTE, LATE = "plain@t", "always@t", "mute@t", "late@t"
+DISPATCHER_OFF = ("--without-heartbeat", "--without-gossip")
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis with one worker of each kind, each on a queue of its own name."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(Redis(tmp_path / "redis")).up()
+        for name, events, options in ((PLAIN, False, ()), (ALWAYS, True, ()), (MUTE, False, DISPATCHER_OFF)):
+            stack.enter_context(
+                start_worker(
+                    redis.url, tmp_path, hostname=name, events=events, options=options, queues=[name], pool="threads"
+                )
+            )
+        yield redis
+
+
+@pytest.fixture
+def switch(broker: Redis, tmp_path: Path) -> Iterator[Switch]:
+    """A switch that is subscribed, over a state directory."""
+    with ExitStack() as stack:
+        store = Store(tmp_path / "state")
+        stack.callback(store.close)
+        settings = BrokerSettings(url=broker.url)
+        remote = CeleryRemote(settings)
+        stack.callback(remote.close)
+        switch = Switch(remote, Wishes(store))
+        for part in (EventTap(settings, switch), switch):
+            part.start()
+            stack.callback(part.stop)
+        wait_until(lambda: switch.subscribed_since)
+        yield switch
+
+
+def states(switch: Switch) -> dict[str, tuple[str, bool]]:
+    """State and whether it is proven, by worker."""
+    return {found.hostname: (found.task_events, found.confirmed) for found in switch.judgements()}
+
+
+def run_tasks(broker: Redis, *workers: str) -> None:
+    """One short task on each."""
+    app = make_app(broker.url)
+    for worker in workers:
+        app.send_task("tests.add", (1, 2), queue=worker)
+    app.close()
+
+
+def test_events_are_turned_on_and_off_and_never_by_hearsay(broker: Redis, switch: Switch, tmp_path: Path) -> None:
+    """On where they were off, also for a worker that comes later; off again only there; each proven by its events."""
+    switch.turn_on()
+    told = {PLAIN: ("enabled", False), ALWAYS: ("always_on", False), MUTE: ("impossible", True)}
+    wait_until(lambda: states(switch) == told)
+
+    with start_worker(broker.url, tmp_path, hostname=LATE, events=False, queues=[LATE], pool="threads"):
+        wait_until(lambda: states(switch).get(LATE, ("", False))[0] == "enabled")
+        run_tasks(broker, PLAIN, ALWAYS, MUTE, LATE)
+        proven = {PLAIN: ("enabled", True), ALWAYS: ("always_on", True), LATE: ("enabled", True)}
+        wait_until(lambda: states(switch) == {**proven, MUTE: ("impossible", True)})
+
+        withdrawn = {judgement.hostname: judgement.task_events for judgement in switch.withdraw()}
+        assert withdrawn == {PLAIN: "disabled", ALWAYS: "always_on", MUTE: "impossible", LATE: "disabled"}
+        run_tasks(broker, PLAIN, LATE)
+        wait_until(lambda: (states(switch)[PLAIN], states(switch)[LATE]) == (("disabled", True),) * 2)
+        assert states(switch)[ALWAYS] == ("always_on", True)
+
+
+def test_a_worker_that_starts_anew_is_turned_on_again(broker: Redis, switch: Switch, tmp_path: Path) -> None:
+    """A restart forgets it; the wish does not."""
+    switch.turn_on()
+    options = {"hostname": LATE, "events": False, "queues": [LATE], "pool": "threads"}
+    for _ in range(2):
+        with start_worker(broker.url, tmp_path, **options):  # type: ignore[arg-type]  # keywords of start_worker
+            wait_until(lambda: states(switch).get(LATE, ("", False))[0] == "enabled")
+            run_tasks(broker, LATE)
+            wait_until(lambda: states(switch)[LATE] == ("enabled", True))
+        wait_until(lambda: LATE not in states(switch) or states(switch)[LATE][0] != "enabled", timeout=30)
