@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from celerymeter.control.app import create_app
 from celerymeter.control.services import Services
-from celerymeter.control.settings import ControlSettings
+from celerymeter.control.settings import ControlSettings, RequestLimits
 from celerymeter.control.testing import control_services, control_settings
 
 MakeClient = Callable[..., FlaskClient]
@@ -35,6 +35,15 @@ def services(settings: ControlSettings, tmp_path: Path) -> Iterator[Services]:
 def client(settings: ControlSettings, services: Services) -> FlaskClient:
     """The API of `settings`."""
     return create_app(settings, services).test_client()
+
+
+@pytest.fixture(scope="module")
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    """One API, without limits on rates, for tests that leave nothing behind which others would notice."""
+    settings = replace(control_settings(), limits=RequestLimits(auth_failures_per_minute=1e6, requests_per_minute=1e6))
+    services = control_services(settings, tmp_path_factory.mktemp("state"))
+    yield create_app(settings, services).test_client()
+    services.store.close()
 
 
 @pytest.fixture

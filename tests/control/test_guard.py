@@ -51,22 +51,22 @@ def failures(services: Services, reason: str) -> float:
     ],
 )
 def test_without_a_valid_token_in_the_right_place_there_is_no_way_in(
-    client: FlaskClient, headers: dict[str, str]
+    shared_client: FlaskClient, headers: dict[str, str]
 ) -> None:
     """401, with the challenge that RFC 6750 wants."""
-    reply = client.get(AUDIT, headers=headers)
+    reply = shared_client.get(AUDIT, headers=headers)
     assert (reply.status_code, reply.get_json()["code"]) == (401, "unauthenticated")
     assert reply.headers["WWW-Authenticate"].startswith('Bearer realm="celerymeter"')
 
 
-def test_a_token_in_the_address_is_no_token(client: FlaskClient) -> None:
+def test_a_token_in_the_address_is_no_token(shared_client: FlaskClient) -> None:
     """Addresses end in logs and histories; only the feed takes a token there."""
-    assert client.get(f"{AUDIT}?access_token={token(Role.ADMIN)}").status_code == 401
+    assert shared_client.get(f"{AUDIT}?access_token={token(Role.ADMIN)}").status_code == 401
 
 
-def test_a_lower_role_does_not_suffice(client: FlaskClient) -> None:
+def test_a_lower_role_does_not_suffice(shared_client: FlaskClient) -> None:
     """403, which says the role that is wanted."""
-    reply = client.get(AUDIT, headers=bearer(Role.OPERATOR))
+    reply = shared_client.get(AUDIT, headers=bearer(Role.OPERATOR))
     assert (reply.status_code, reply.get_json()["detail"]) == (403, "this needs the role admin")
 
 
@@ -126,29 +126,33 @@ def test_a_subject_may_not_ask_too_often(make_client: MakeClient, settings: Cont
 
 
 @pytest.mark.parametrize("path", ["/", "/celery-admin/nothing", "/static/x", "/celery-admin/system/health/"])
-def test_unknown_paths_are_problems(client: FlaskClient, path: str) -> None:
+def test_unknown_paths_are_problems(shared_client: FlaskClient, path: str) -> None:
     """Nothing answers in HTML."""
-    reply = client.get(path)
+    reply = shared_client.get(path)
     assert (reply.status_code, reply.content_type) == (404, "application/problem+json")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "NONSENSE"])
-def test_other_methods_are_problems_that_say_which_are_allowed(client: FlaskClient, method: str) -> None:
+def test_other_methods_are_problems_that_say_which_are_allowed(shared_client: FlaskClient, method: str) -> None:
     """405 with Allow; there is no CORS to be asked for."""
-    reply = client.open(STATUS, method=method)
+    reply = shared_client.open(STATUS, method=method)
     assert (reply.status_code, reply.get_json()["code"]) == (405, "method_not_allowed")
     assert "GET" in reply.headers["Allow"]
 
 
-def test_a_large_body_is_refused_by_its_length(client: FlaskClient) -> None:
+def test_a_large_body_is_refused_by_its_length(shared_client: FlaskClient) -> None:
     """Nobody reads it."""
-    reply = client.get(STATUS, environ_overrides={"CONTENT_LENGTH": "100000000"})
+    reply = shared_client.get(STATUS, environ_overrides={"CONTENT_LENGTH": "100000000"})
     assert (reply.status_code, reply.get_json()["code"]) == (413, "too_large")
 
 
-def test_every_answer_carries_the_security_headers(client: FlaskClient) -> None:
+def test_every_answer_carries_the_security_headers(shared_client: FlaskClient) -> None:
     """Good or bad."""
-    for reply in (client.get("/celery-admin/system/info"), client.get(AUDIT), client.get("/nothing")):
+    for reply in (
+        shared_client.get("/celery-admin/system/info"),
+        shared_client.get(AUDIT),
+        shared_client.get("/nothing"),
+    ):
         assert reply.headers["X-Content-Type-Options"] == "nosniff"
         assert reply.headers["Cache-Control"] == "no-store"
         assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
@@ -193,11 +197,11 @@ def test_requests_are_counted_and_timed_by_route(client: FlaskClient, services: 
     assert read("celerymeter_control_request_duration_seconds_count", {"route": route, "method": "GET"}) == 2
 
 
-def test_no_token_is_ever_logged(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_token_is_ever_logged(shared_client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     """Neither from the header nor from the address."""
     secret = token(Role.ADMIN)
     with caplog.at_level("DEBUG"):
-        client.get(f"{AUDIT}?access_token={secret}", headers={"Authorization": f"Bearer {secret}"})
+        shared_client.get(f"{AUDIT}?access_token={secret}", headers={"Authorization": f"Bearer {secret}"})
     assert caplog.records
     assert not [record for record in caplog.records if secret in str(vars(record))]
 

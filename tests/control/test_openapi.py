@@ -30,22 +30,22 @@ def operations(client: FlaskClient) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{method.upper()} {path}", operation
 
 
-def test_the_committed_document_is_the_one_that_is_served(client: FlaskClient) -> None:
+def test_the_committed_document_is_the_one_that_is_served(shared_client: FlaskClient) -> None:
     """After a change: ``make generate``."""
-    assert openapi.COMMITTED.read_text() == client.get("/openapi.json").text
+    assert openapi.COMMITTED.read_text() == shared_client.get("/openapi.json").text
 
 
-def test_it_is_openapi_3_1(client: FlaskClient) -> None:
+def test_it_is_openapi_3_1(shared_client: FlaskClient) -> None:
     """And no reference leads nowhere."""
-    document = client.get("/openapi.json")
+    document = shared_client.get("/openapi.json")
     assert document.get_json()["openapi"].startswith("3.1")
     names = set(re.findall(r'"#/components/schemas/([^"]+)"', document.text))
     assert names <= document.get_json()["components"]["schemas"].keys()
 
 
-def test_every_operation_says_who_may_and_how_it_refuses(client: FlaskClient) -> None:
+def test_every_operation_says_who_may_and_how_it_refuses(shared_client: FlaskClient) -> None:
     """Secured ones declare 401 and 429, and every refusal is a problem."""
-    for name, operation in operations(client):
+    for name, operation in operations(shared_client):
         statuses = operation["responses"]
         if operation.get("security"):
             assert {"401", "429"} <= statuses.keys(), name
@@ -54,22 +54,22 @@ def test_every_operation_says_who_may_and_how_it_refuses(client: FlaskClient) ->
                 assert list(response["content"]) == [CONTENT_TYPE], (name, status)
 
 
-def test_only_what_is_meant_for_strangers_is_open(client: FlaskClient) -> None:
+def test_only_what_is_meant_for_strangers_is_open(shared_client: FlaskClient) -> None:
     """Everything else names a scheme; the feed checks its token itself."""
-    unsecured = {name for name, operation in operations(client) if not operation.get("security")}
+    unsecured = {name for name, operation in operations(shared_client) if not operation.get("security")}
     assert unsecured == {"GET /celery-admin/system/health", "GET /celery-admin/system/info", f"GET {FEED}"}
 
 
-def test_operations_have_names_of_their_own(client: FlaskClient) -> None:
+def test_operations_have_names_of_their_own(shared_client: FlaskClient) -> None:
     """Generated clients make functions of them."""
-    names = [operation["operationId"] for _, operation in operations(client)]
+    names = [operation["operationId"] for _, operation in operations(shared_client)]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("prefix", ["", "/celery-admin"])
-def test_both_are_at_the_root_and_below_the_base_path(client: FlaskClient, prefix: str) -> None:
+def test_both_are_at_the_root_and_below_the_base_path(shared_client: FlaskClient, prefix: str) -> None:
     """A proxy may forward only the base path."""
-    assert [client.get(prefix + path).status_code for path in ("/openapi.json", "/docs")] == [200, 200]
+    assert [shared_client.get(prefix + path).status_code for path in ("/openapi.json", "/docs")] == [200, 200]
 
 
 def test_an_api_at_the_root_has_both_once(make_client: MakeClient) -> None:
@@ -77,10 +77,10 @@ def test_an_api_at_the_root_has_both_once(make_client: MakeClient) -> None:
     assert make_client(base_path="").get("/docs").status_code == 200
 
 
-def test_the_page_shows_every_operation_and_fetches_nothing(client: FlaskClient) -> None:
+def test_the_page_shows_every_operation_and_fetches_nothing(shared_client: FlaskClient) -> None:
     """No script, no font, no picture from anywhere: it works where there is no internet."""
-    page = client.get("/docs")
-    for name, _ in operations(client):
+    page = shared_client.get("/docs")
+    for name, _ in operations(shared_client):
         assert f'<span class="path">{name.split()[1]}</span>' in page.text
     assert not re.search(r"<(script|link|img|iframe)|https?://(?!HOST)|url\(", page.text)
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]

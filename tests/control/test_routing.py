@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -10,14 +11,13 @@ from flask import Response
 from flask.testing import FlaskClient
 from flask_openapi3 import OpenAPI
 from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.routing import Rule
 
 from celerymeter.control import guard, problems
 from celerymeter.control.access import Role, Who
 from celerymeter.control.problems import STATUS, Problem
 from celerymeter.control.routing import Area, Body, Instant, Query, answer
-from celerymeter.control.services import Services
-from celerymeter.control.settings import ControlSettings
-from celerymeter.control.testing import bearer
+from celerymeter.control.testing import bearer, control_services, control_settings
 from celerymeter.errors import (
     AmbiguousCluster,
     BrokerUnavailable,
@@ -104,15 +104,18 @@ def sample() -> Area:
     return area
 
 
-@pytest.fixture
-def client(settings: ControlSettings, services: Services) -> FlaskClient:
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """An application of the sample area alone."""
+    settings = control_settings()
+    services = control_services(settings, tmp_path_factory.mktemp("state"))
     app = OpenAPI("sample", doc_ui=False, validation_error_callback=problems.validation_response)
     area = sample()
     app.register_api(area.blueprint)
     problems.install(app)
     guard.install(app, area.operations, auth=services.auth, keeper=services.keeper, settings=settings)
-    return app.test_client()
+    yield app.test_client()
+    services.store.close()
 
 
 def order(
@@ -270,5 +273,7 @@ def test_every_code_has_a_status() -> None:
 
 def test_an_endpoint_that_says_not_who_may_is_never_answered(client: FlaskClient) -> None:
     """A route that came in past `Area` is an error, not an opening."""
-    client.application.add_url_rule("/backdoor", "backdoor", lambda: "open")
+    app = client.application
+    app.url_map.add(Rule("/backdoor", endpoint="backdoor"))
+    app.view_functions["backdoor"] = lambda: "open"
     assert client.get("/backdoor").status_code == 500
