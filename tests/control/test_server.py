@@ -72,6 +72,13 @@ def test_a_hundred_megabytes_are_refused_before_they_are_sent(shared: Control) -
     assert time.monotonic() - begun < 3
 
 
+def test_a_body_of_untold_length_is_read_up_to_the_limit(shared: Control) -> None:
+    """Chunked, it is refused like one whose length is told."""
+    chunks = (b"x" * 65536 for _ in range(80))
+    headers = {**bearer(Role.ADMIN), "Content-Type": "application/json"}
+    assert requests.post(f"{shared.url}/monitoring/stop", data=chunks, headers=headers, timeout=10).status_code == 413
+
+
 @pytest.mark.parametrize(
     "request_",
     [

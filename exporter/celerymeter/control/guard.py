@@ -62,14 +62,14 @@ def install(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
     """Put the guard before every view of ``app``; an endpoint without an `Operation` is never answered."""
-    app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes
+    app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes + 1  # werkzeug reads so far where no length is told
     app.request_class = GuardedRequest
     rate = Throttle(settings.limits.requests_per_minute)
 
     @app.before_request
     def guard() -> None:
         g.address = client_address(request.remote_addr, _forwarded_for(), settings.trusted_proxies)
-        _check_size(settings.limits.body_bytes)
+        _check_size(request.content_length or 0, settings.limits.body_bytes)
         if request.endpoint is None:
             return
         operation = operations[request.endpoint]
@@ -77,7 +77,9 @@ def install(
         if "identity" in g:
             _check_rate(rate, identity().sub, monotonic())
         if operation.takes_body:
-            g.body = _parsed_body(operation)
+            data = request.get_data(cache=False)
+            _check_size(len(data), settings.limits.body_bytes)
+            g.body = _parsed_body(data, operation)
 
     @app.after_request
     def note(response: Response) -> Response:
@@ -91,8 +93,8 @@ def _forwarded_for() -> list[str]:
     return [part for line in request.headers.getlist("X-Forwarded-For") for part in line.split(",")]
 
 
-def _check_size(limit: int) -> None:
-    if (request.content_length or 0) > limit:
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
         raise RequestRefused("too_large", f"a body of at most {limit} bytes is accepted")
 
 
@@ -115,8 +117,7 @@ def _check_rate(rate: Throttle, subject: str, now: float) -> None:
         raise RequestRefused("too_many_requests", "too many requests for this subject", retry_after=wait)
 
 
-def _parsed_body(operation: Operation) -> Mapping[str, Any]:
-    data = request.get_data(cache=False)
+def _parsed_body(data: bytes, operation: Operation) -> Mapping[str, Any]:
     if not data and operation.optional_body:
         return {}
     if request.mimetype != "application/json":
