@@ -7,7 +7,7 @@ A task's uuid is not enough to name a run: a retry comes with the same uuid (its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from celerymeter.model import Event
@@ -81,6 +81,8 @@ class RunTable:
         self.evicted: Counter[str] = Counter()
         self._limit = limit
         self._runs: dict[str, Run] = {}
+        self.get: Callable[[str], Run | None] = self._runs.get
+        """The newest run of a task, by its uuid."""
         self._beside: dict[tuple[str, str], list[Run]] = {}
 
     def __len__(self) -> int:
@@ -90,10 +92,6 @@ class RunTable:
         yield from self._runs.values()
         for runs in self._beside.values():
             yield from runs
-
-    def get(self, uuid: str) -> Run | None:
-        """The newest run of a task."""
-        return self._runs.get(uuid)
 
     def open(self, uuid: str, at: float) -> Run:
         """A new run, which becomes the newest of its task."""
@@ -143,15 +141,17 @@ class RunTable:
         self._set_beside(earlier)
         return earlier
 
-    def forget(self, run: Run) -> None:
-        """Drop a run."""
+    def forget(self, run: Run) -> bool:
+        """Drop a run; whether it was the newest of its task."""
         if self._runs.get(run.uuid) is run:
             del self._runs[run.uuid]
-        elif self._beside:
+            return True
+        if self._beside:
             key = (run.uuid, run.worker or "")
             rest = [other for other in self._beside.pop(key, ()) if other is not run]
             if rest:
                 self._beside[key] = rest
+        return False
 
     def evict(self, run: Run, reason: str) -> None:
         """Drop an unfinished run, and count it; what it still holds is counted when its grace is over."""

@@ -72,11 +72,12 @@ class TaskTracker:
 
     def received(self, event: Event, at: float) -> None:
         """`task-received`: names the task, and begins a run at a worker."""
-        late = self._late(event)
+        known = self.runs.get(event.uuid or "")
+        late = self._ended.get(event.uuid or "") if known is None else None
         if late is not None and not late.received:
             self._count_late(late, event)
             return
-        run = self._arriving(event, at)
+        run = self._arriving(known, event, at)
         run.received = True
         if late is not None and run.queue is None:
             run.queue = late.queue
@@ -181,12 +182,11 @@ class TaskTracker:
         else:
             run.pair.started += 1
 
-    def _arriving(self, event: Event, at: float) -> Run:
-        """The run that a `task-received` begins."""
-        uuid, hostname, retries = event.uuid or "", event.hostname, event.retries or 0
-        run = self.runs.get(uuid)
+    def _arriving(self, run: Run | None, event: Event, at: float) -> Run:
+        """The run that a `task-received` begins; ``run`` is the newest known of its task."""
+        hostname, retries = event.hostname, event.retries or 0
         if run is None:
-            run = self.runs.open(uuid, at)
+            run = self.runs.open(event.uuid or "", at)
         elif retries < run.retries and run.worker != hostname:
             return self.runs.precede(run, hostname, at)
         elif retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
@@ -264,10 +264,9 @@ class TaskTracker:
         run.give_back()
 
     def _close(self, run: Run, event: Event | None, at: float) -> None:
-        newest = self.runs.get(run.uuid) is run
+        newest = self.runs.forget(run)
         run.stop_running()
         run.ended = True
-        self.runs.forget(run)
         if newest and run.next:
             ahead, run.next = run.next, None
             self._take_next(self.runs.open(run.uuid, at), ahead)

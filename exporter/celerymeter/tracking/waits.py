@@ -54,9 +54,7 @@ class Waits:
                 self.unmeasured["eta"] += 1
                 return
             due = max(due, eta + offset)
-        self._record(run, event.timestamp + offset - due)
-
-    def _record(self, run: Run, wait: float) -> None:
+        wait = event.timestamp + offset - due
         if wait < -TOLERANCE:
             self.unmeasured["negative"] += 1
         elif run.pair is not None:
