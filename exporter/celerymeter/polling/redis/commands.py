@@ -43,8 +43,8 @@ class Scripts:
             None if isinstance(reply, redis.ResponseError) else reply
             for reply in run(client, [("EVAL", text, len(keys), *keys, *arguments) for keys, arguments in calls])
         ]
-        refused = None in replies
-        if refused and not self._refused:
+        if None in replies and not self._refused:
             _log.warning("Redis refuses EVAL to this account: the heads and owners of queued messages stay unknown")
-        self._refused = refused
+        if replies:
+            self._refused = None in replies
         return replies

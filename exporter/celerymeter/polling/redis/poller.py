@@ -34,11 +34,11 @@ class RedisQueuePoller:
 
     def __init__(self, settings: ExporterSettings, *, unacked_limit: int = UNACKED_LIMIT) -> None:
         self._settings = settings
-        self._unacked = UnackedReader(limit=unacked_limit)
         self._broker: RedisBroker | None = None
         event_exchange = settings.broker.celery_settings.get("event_exchange", "celeryev")
         self._discovery = Discovery(str(event_exchange))
         self._scripts = Scripts()
+        self._unacked = UnackedReader(self._scripts, limit=unacked_limit)
         self._watch = HeadWatch()
 
     def poll(self, names: Collection[str], *, now: float) -> QueuesSnapshot:

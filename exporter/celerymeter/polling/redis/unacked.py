@@ -54,10 +54,10 @@ class UnackedReader:
     So a poll costs what is new, also with many tasks that wait for hours.
     """
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, scripts: Scripts, *, limit: int) -> None:
         self._limit = limit
+        self._scripts = scripts
         self._destinations: dict[bytes, Destination] = {}
-        self._scripts = Scripts()
 
     def read(self, client: redis.Redis, keys: RedisKeys, routes: Routes) -> Unacked:
         """Look at no more messages than the limit, the oldest first."""

@@ -1,0 +1,52 @@
+"""Which names are queues, and who looks at them."""
+
+from __future__ import annotations
+
+import pytest
+
+from celerymeter.polling.amqp import AmqpQueuePoller
+from celerymeter.polling.queues import chosen, is_task_queue, open_queue_poller
+from celerymeter.polling.redis.poller import RedisQueuePoller
+from celerymeter.settings import BrokerSettings, ExporterSettings
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("celery", True),
+        ("celeryevents", True),
+        ("w1@host.celery.pidbox", False),
+        ("8a3e.reply.celery.pidbox", False),
+        ("celeryev.94ed603b", False),
+        ("bcast.94ed603b", False),
+        ("unknown", False),
+        ("__other__", False),
+        ("", False),
+    ],
+)
+def test_what_celery_uses_for_itself_is_no_queue(name: str, is_one: bool) -> None:
+    """Nor are the labels that stand for no queue."""
+    assert is_task_queue(name) is is_one
+
+
+def test_configured_queues_are_the_only_ones() -> None:
+    """Without them everything known counts, once."""
+    broker = BrokerSettings(url="redis://")
+    assert chosen(ExporterSettings(broker, queues=("b", "a")), {"c"}) == ["a", "b"]
+    assert chosen(ExporterSettings(broker), {"c", "celeryev.1"}, ["a", "c"]) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("url", "poller"),
+    [
+        ("redis://h/0", RedisQueuePoller),
+        ("rediss://h/0", RedisQueuePoller),
+        ("redis+socket:///s", RedisQueuePoller),
+        ("sentinel://h", RedisQueuePoller),
+        ("amqp://h//", AmqpQueuePoller),
+        ("memory://", AmqpQueuePoller),
+    ],
+)
+def test_each_transport_has_its_poller(url: str, poller: type[object]) -> None:
+    """Opening one does not connect."""
+    assert type(open_queue_poller(ExporterSettings(BrokerSettings(url=url)))) is poller

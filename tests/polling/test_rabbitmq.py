@@ -1,0 +1,122 @@
+"""Queues and workers on a real RabbitMQ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+from tests.apps.worker_app import make_app
+from tests.workers import start_worker
+
+from celerymeter.demo.processes import wait_until
+from celerymeter.demo.rabbitmq import RabbitMQ
+from celerymeter.errors import BrokerUnavailable
+from celerymeter.model import QueueState
+from celerymeter.polling.amqp import AmqpQueuePoller
+from celerymeter.polling.workers import WorkerPoller
+from celerymeter.settings import BrokerSettings, ExporterSettings
+
+pytestmark = pytest.mark.integration
+
+GUEST = ("guest", "guest")
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """One RabbitMQ for this module."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
+        server.up()
+        yield server
+
+
+QUEUES = {"a-classic": "classic", "a-quorum": "quorum"}
+
+
+@pytest.fixture
+def filled(rabbitmq: RabbitMQ) -> Iterator[None]:
+    """A queue of each type, with five messages of which a consumer holds two."""
+    held: list[object] = []
+    with make_app(rabbitmq.url).connection_for_write() as connection, connection.channel() as channel:
+        channel.basic_qos(0, 2, False)
+        for name, kind in QUEUES.items():
+            channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-queue-type": kind})
+            for _ in range(5):
+                connection.Producer(channel).publish("x", routing_key=name)
+            channel.basic_consume(name, callback=held.append, consumer_tag=name)
+        while len(held) < 4:
+            connection.drain_events(timeout=5)
+        yield
+        for name in QUEUES:
+            channel.basic_cancel(name)
+            channel.queue_delete(name)
+
+
+def settings(rabbitmq: RabbitMQ, management: str | None = None) -> ExporterSettings:
+    """Settings with or without a management URL."""
+    return ExporterSettings(BrokerSettings(url=rabbitmq.url), rabbitmq_management_url=management)
+
+
+def management(rabbitmq: RabbitMQ, *, user: str = "guest") -> str:
+    """The management URL, with the right password for the user guest alone."""
+    return f"http://{user}:guest@127.0.0.1:{rabbitmq.management_port}"
+
+
+def told(unacked: int | None) -> tuple[QueueState, ...]:
+    """What is to be told of both queues."""
+    return tuple(QueueState(name, 3, unacked=unacked, consumers=1) for name in QUEUES)
+
+
+@pytest.mark.usefixtures("filled")
+def test_ready_messages_and_consumers(rabbitmq: RabbitMQ) -> None:
+    """Of classic and quorum queues; a queue that does not exist is no empty one."""
+    poller = AmqpQueuePoller(settings(rabbitmq))
+    snapshot = poller.poll(["missing", *QUEUES, "a-missing"], now=1.0)
+    poller.close()
+    assert snapshot.queues == told(None)
+
+
+@pytest.mark.usefixtures("filled")
+def test_unacknowledged_messages_by_the_management_api(rabbitmq: RabbitMQ) -> None:
+    """It also tells what queues there are; its statistics come with a delay of 5 s."""
+    poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq)))
+    wait_until(lambda: poller.poll([], now=1.0).queues == told(2), timeout=40, interval=0.3)
+    poller.close()
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_management_api_that_refuses_costs_its_own_figures_alone(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is said once, without the password."""
+    poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq, user="nobody")))
+    for _ in range(2):
+        assert poller.poll(QUEUES, now=1.0).queues == told(None)
+    poller.close()
+    assert len(caplog.records) == 1
+    assert "401" in caplog.text
+    assert "nobody:guest" not in caplog.text
+
+
+def test_a_broker_that_is_away(rabbitmq: RabbitMQ) -> None:
+    """Nothing listens at this port; the password is not repeated."""
+    away = replace(settings(rabbitmq), broker=BrokerSettings(url="amqp://guest:hush@127.0.0.1:1//"))
+    with pytest.raises(BrokerUnavailable) as caught:
+        AmqpQueuePoller(away).poll(["b"], now=1.0)
+    assert "hush" not in str(caught.value)
+
+
+def test_workers_answer_over_rabbitmq_and_no_queue_is_left(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    """Reply queues are gone after the poll."""
+    api = f"http://127.0.0.1:{rabbitmq.management_port}/api/queues?columns=name"
+    workers = WorkerPoller(settings(rabbitmq))
+    with start_worker(rabbitmq.url, tmp_path, concurrency=2) as worker:
+        for _ in range(3):
+            state = workers.poll(now=1.0, expected=1).workers["w1@test"]
+        worker.kill()
+    assert (state.slots, state.queues, state.scheduled) == (2, ("celery",), 0)
+    names = [one["name"] for one in requests.get(api, auth=GUEST, timeout=5).json()]
+    assert not [name for name in names if "reply" in name]
+    workers.close()
