@@ -35,6 +35,7 @@ dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
 
 generate: dashboards ## write anew all that is made of the code
+	@$(BIN)/python alerts/generate.py
 	@$(BIN)/python -m tests.docs.tables
 	@$(BIN)/python -m celerymeter.control.openapi
 

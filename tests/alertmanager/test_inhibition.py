@@ -1,0 +1,63 @@
+"""One cause, one message: what a live Alertmanager holds back, and what it does not."""
+
+from __future__ import annotations
+
+import pytest
+from tests.alertmanager.conftest import PAGER, Office
+from tests.alertmanager.sinks import awaited
+
+from celerymeter.demo.processes import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def alert(alertname: str, severity: str, area: str, cluster: str, **labels: str) -> dict[str, dict[str, str]]:
+    """An alert as Prometheus sends it."""
+    return {"labels": {"alertname": alertname, "severity": severity, "area": area, "cluster": cluster, **labels}}
+
+
+def test_a_cause_silences_its_consequences_in_its_own_cluster(office: Office) -> None:
+    """The broker's queues, the missing workers' queues, the warning of what is critical; never another cluster's."""
+    office.tell(
+        alert("CeleryBrokerDown", "critical", "exporter", "eu"),
+        alert("CeleryQueueBacklog", "critical", "queues", "eu", queue_name="orders"),
+        alert("CeleryWorkerDown", "warning", "workers", "eu", hostname="celery@a"),
+        alert("CeleryPollsFailing", "warning", "exporter", "eu", collector="queues"),
+        alert("CeleryControlDown", "warning", "control", "eu", instance="c:9809"),
+        alert("CeleryNoWorkers", "critical", "workers", "us"),
+        alert("CeleryWorkerDown", "warning", "workers", "us", hostname="celery@a"),
+        alert("CeleryQueueNoConsumers", "critical", "queues", "us", queue_name="orders"),
+        alert("CeleryQueueBacklog", "critical", "queues", "us", queue_name="orders"),
+        alert("CeleryQueueBacklog", "warning", "queues", "us", queue_name="orders"),
+        alert("CeleryQueueHeadOld", "warning", "queues", "us", queue_name="orders"),
+        alert("CeleryHighErrorRate", "critical", "tasks", "us", name="shop.pay"),
+        alert("CeleryErrorBudgetBurn", "critical", "slo", "us", name="shop.pay", window="1h"),
+    )
+    suppressed = {
+        ("CeleryQueueBacklog", "eu", "critical"),
+        ("CeleryWorkerDown", "eu", "warning"),
+        ("CeleryPollsFailing", "eu", "warning"),
+        ("CeleryWorkerDown", "us", "warning"),
+        ("CeleryQueueNoConsumers", "us", "critical"),
+        ("CeleryQueueBacklog", "us", "warning"),
+        ("CeleryErrorBudgetBurn", "us", "critical"),
+    }
+    wait_until(lambda: {key for key, state in office.states().items() if state == "suppressed"} == suppressed)
+    awaited(lambda: office.http.to(PAGER), count=4, what="a page for each cause")
+    assert office.http.alerts(PAGER, "firing") == {
+        ("CeleryBrokerDown", "critical"),
+        ("CeleryNoWorkers", "critical"),
+        ("CeleryQueueBacklog", "critical"),
+        ("CeleryHighErrorRate", "critical"),
+    }
+
+
+def test_one_queue_does_not_silence_another(office: Office) -> None:
+    """A critical queue leaves the warnings of other queues, workers and tasks alone."""
+    office.tell(
+        alert("CeleryQueueBacklog", "critical", "queues", "eu", queue_name="orders"),
+        alert("CeleryQueueBacklog", "warning", "queues", "eu", queue_name="reports"),
+    )
+    wait_until(lambda: len(office.states()) == 2)
+    awaited(lambda: office.http.to("/slack"), count=1, what="a chat message")
+    assert set(office.states().values()) == {"active"}

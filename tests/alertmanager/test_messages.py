@@ -1,0 +1,116 @@
+"""What people read: what is wrong, where, since when, how badly, and what to open next; then that it is over."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+from functools import cache
+
+import pytest
+import yaml
+from tests.alertmanager.conftest import LOG, PAGER, SLACK, Office
+from tests.alertmanager.sinks import awaited
+from tests.rules.bundle import TESTS
+
+pytestmark = pytest.mark.integration
+
+Message = dict[str, dict[str, str]]
+SILENCE = "http://am.example.org/#/silences/new?filter=%7Balertname%3D%22CeleryQueueBacklog%22"
+
+
+@cache
+def rendered(name: str, severity: str) -> Message:
+    """The alert as the promtool tests prove that Prometheus sends it."""
+    for path in TESTS:
+        for test in yaml.safe_load(path.read_text())["tests"]:
+            for check in test.get("alert_rule_test", []):
+                for alert in check["exp_alerts"] if check["alertname"] == name else []:
+                    if alert["exp_labels"]["severity"] == severity:
+                        labels = {"alertname": name, **alert["exp_labels"]}
+                        return {"labels": labels, "annotations": alert["exp_annotations"]}
+    raise LookupError(name)
+
+
+def body(message: EmailMessage, kind: str) -> str:
+    """The text of one of an e-mail's parts."""
+    part = message.get_body((kind,))
+    assert part is not None
+    content = part.get_content()
+    assert isinstance(content, str)
+    return content
+
+
+def tells_all(text: str, alert: Message) -> bool:
+    """Both languages, severity, place, and the links to open next."""
+    notes, labels = alert["annotations"], alert["labels"]
+    wanted = [notes[key] for key in ("summary", "description", "summary_zh", "description_zh", "runbook_url")]
+    missing = [part for part in (*wanted, labels["severity"], labels["queue_name"], "Query") if part not in text]
+    assert not missing
+    return notes["dashboard_url"] in text.replace("&amp;", "&")
+
+
+def test_an_email_says_it_all_and_later_that_it_is_over(office: Office) -> None:
+    """Subject, text and HTML, to a server that wants the password from the file."""
+    backlog = rendered("CeleryQueueBacklog", "critical")
+    office.tell(backlog)
+    [first, *_] = awaited(lambda: office.mail.messages, what="an e-mail")
+    assert first["Subject"] == "CRITICAL: CeleryQueueBacklog in eu"
+    assert first["To"] == "on-call@example.org"
+    for kind in ("plain", "html"):
+        assert tells_all(body(first, kind), backlog)
+        assert "Since" in body(first, kind)
+        assert SILENCE in body(first, kind)
+    office.tell(backlog, ended=True)
+    [_, last] = awaited(lambda: office.mail.messages, count=2, what="its end")
+    assert last["Subject"] == "RESOLVED: CeleryQueueBacklog in eu"
+    assert "Resolved" in body(last, "plain")
+    assert "Silence" not in body(last, "plain")
+
+
+def test_a_chat_message_says_it_all_and_later_that_it_is_over(office: Office) -> None:
+    """Slack's incoming webhook, its URL from the file."""
+    backlog = rendered("CeleryQueueBacklog", "warning")
+    office.tell(backlog)
+    [first, *_] = awaited(lambda: office.http.to(SLACK), what="a chat message")
+    [card] = first.body["attachments"]
+    assert first.body["channel"] == "#celery-alerts"
+    assert card["title"] == card["fallback"] == "WARNING: CeleryQueueBacklog in eu"
+    assert card["title_link"] == backlog["annotations"]["dashboard_url"]
+    assert tells_all(card["text"], backlog)
+    assert "since 20" in card["text"]
+    assert card["color"] == "#e65100"
+    office.tell(backlog, ended=True)
+    [_, last] = awaited(lambda: office.http.to(SLACK), count=2, what="its end")
+    [card] = last.body["attachments"]
+    assert card["title"] == "RESOLVED: CeleryQueueBacklog in eu"
+    assert "resolved 20" in card["text"]
+    assert card["color"] == "#2e7d32"
+
+
+def test_webhooks_carry_every_label_and_annotation_and_their_own_token(office: Office) -> None:
+    """The pager's and the log's, each with the bearer token from its file; both hear of the end."""
+    backlog = rendered("CeleryQueueBacklog", "critical")
+    office.tell(backlog)
+    for path, token in ((PAGER, "pager-secret"), (LOG, "log-secret")):
+        [first, *_] = awaited(lambda path=path: office.http.to(path, "firing"), what=path)  # type: ignore[misc]  # a bound default
+        assert first.authorization == f"Bearer {token}"
+        [alert] = first.body["alerts"]
+        assert alert["labels"] == backlog["labels"]
+        assert alert["annotations"] == backlog["annotations"]
+    office.tell(backlog, ended=True)
+    for path in (PAGER, LOG):
+        awaited(lambda path=path: office.http.to(path, "resolved"), what=f"the end at {path}")  # type: ignore[misc]  # a bound default
+
+
+def test_alerts_of_one_kind_share_a_message_and_their_names_cannot_break_it(office: Office) -> None:
+    """Grouped by cluster and alert; markup in a queue's name stays text."""
+    backlog = rendered("CeleryQueueBacklog", "critical")
+    other = {
+        "labels": {**backlog["labels"], "queue_name": "<b>bold</b>"},
+        "annotations": {**backlog["annotations"], "summary": "eu: <b>bold</b> is long"},
+    }
+    office.tell(backlog, other)
+    [message, *_] = awaited(lambda: office.mail.messages, what="an e-mail")
+    assert message["Subject"] == "CRITICAL (2): CeleryQueueBacklog in eu"
+    assert backlog["annotations"]["summary"] in body(message, "html")
+    assert "&lt;b&gt;bold&lt;/b&gt; is long" in body(message, "html")
+    assert "<b>" not in body(message, "html")
