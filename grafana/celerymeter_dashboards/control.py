@@ -19,6 +19,7 @@ def requests(scope: Scope) -> Panel:
         about,
         Line(f"sum by (code) ({rate(scope.of(families.CONTROL_REQUESTS), 'code')})", "{{code}}"),
         Line(f"sum({rate(scope.of(families.CONTROL_AUTH_FAILURES))})", "refused", "red"),
+        top=1.0,
     )
 
 

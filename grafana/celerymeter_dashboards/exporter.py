@@ -221,13 +221,16 @@ def _unusable() -> Panel:
         (families.EVENTS_DUPLICATE, "event", "second end: {{event}}"),
         (families.WAITS_UNMEASURED, "reason", "no wait: {{reason}}"),
     )
-    lines = [Line(_increase(family, label), legend) for family, label, legend in kinds]
-    return chart(about, *lines, Line(_increase(families.RECONNECTS), "reconnects"), top=1.0)
+    lines = [Line(_occurring(family, label), legend) for family, label, legend in kinds]
+    reconnects = f"sum({once(f'increase({SCOPE.of(families.RECONNECTS)}[5m])')})"
+    return chart(about, *lines, Line(reconnects, "reconnects"), top=1.0)
 
 
-def _increase(family: Family, *by: str) -> str:
-    grouping = f"sum by ({', '.join(by)})" if by else "sum"
-    return f"{grouping} ({once(f'increase({SCOPE.of(family)}[5m])', *by)})"
+def _occurring(family: Family, label: str) -> str:
+    """Increase within 5 minutes by the label's values, of those that occurred at all in the shown time."""
+    selector = SCOPE.of(family)
+    occurred = f"sum by ({label}) (increase({selector}[$__range] @ end())) > 0"
+    return f"sum by ({label}) ({once(f'increase({selector}[5m])', label)})\nand on ({label}) ({occurred})"
 
 
 def _poll_ages() -> Panel:
@@ -258,7 +261,7 @@ def _folded() -> Panel:
     return chart(
         about,
         Line(pages, "{{instance}}"),
-        Line(_increase(families.FOLDED, "label"), "beyond: {{label}}", right="short"),
+        Line(_occurring(families.FOLDED, "label"), "beyond: {{label}}", right="short"),
     )
 
 
@@ -273,7 +276,7 @@ def _tracked() -> Panel:
     return chart(
         about,
         Line(tracked, "{{instance}}"),
-        Line(_increase(families.EVICTED, "reason"), "dropped: {{reason}}", right="short"),
+        Line(_occurring(families.EVICTED, "reason"), "dropped: {{reason}}", right="short"),
     )
 
 

@@ -164,7 +164,7 @@ def _table() -> Panel:
     backlog = SCOPE.recorded("celery:queue_backlog:effective", "queue_name", severity="warning")
     return table_of(
         about,
-        [Key("queue_name", "Queue", (between(QUEUES, QUEUES, picked="queue"),))],
+        [Key("queue_name", "Queue", (between(QUEUES, QUEUES, picked="queue"),), at_least=200)],
         [
             Column("State", alarms.queue_states(SCOPE), "none", width=90, words=states.LEVELS),
             Column("Waiting", LENGTH, "locale", width=90),
@@ -219,11 +219,11 @@ def _drains() -> Panel:
     about = About(
         "Empty in, over time",
         "Time that the waiting messages need at the pace of the last 5 minutes, of the five slowest queues in the "
-        "shown time, on a logarithmic scale. A queue that starts nothing has no line.",
+        "shown time. A queue that starts nothing has no line.",
         "s",
         "No message waited in a queue that started tasks.",
     )
-    return chart(about, Line(_five(f"{DRAIN} > 0", "celery:queue_drain:seconds"), LEGEND), scale=Scale.LOGARITHMIC)
+    return chart(about, Line(_five(DRAIN, "celery:queue_drain:seconds"), LEGEND))
 
 
 def _wait_spread() -> Panel:

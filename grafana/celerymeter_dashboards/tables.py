@@ -24,6 +24,8 @@ class Key:
     title: str
     links: tuple[Link, ...] = ()
     width: int = 0
+    at_least: int = 140
+    """Its width where the screen is narrow."""
     words: dict[str, State] | None = None
     last: bool = False
     """Whether it stands behind the figures."""
@@ -88,7 +90,7 @@ def _organized(order: Sequence[str]) -> model.DataTransformerConfig:
 
 
 def _properties(key: Key) -> list[model.DynamicConfigValue]:
-    properties: dict[str, object] = {"displayName": key.title, "custom.minWidth": 140}
+    properties: dict[str, object] = {"displayName": key.title, "custom.minWidth": key.at_least}
     if key.width:
         properties["custom.width"] = key.width
     if key.words:

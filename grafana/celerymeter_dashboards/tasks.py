@@ -130,7 +130,7 @@ def _retried() -> Panel:
 
 
 def _last_success() -> Panel:
-    about = About("Last success", "How long ago a run last succeeded.", "s", "No run has succeeded yet.")
+    about = About("Since the last success", "How long ago a run last succeeded.", "s", "No run has succeeded yet.")
     value = f"time() - max({latest(SCOPE.of(families.TASK_LAST_SUCCESS), 'name')})"
     return figure(about, figure_of(value, idle=IDLE), links=[], nothing="never")
 
@@ -138,8 +138,8 @@ def _last_success() -> Panel:
 def _table() -> Panel:
     about = About(
         "Tasks",
-        "Counts over the shown time, worst state first; the state compares the last 5 minutes with each task's "
-        "limits. A click on a name chooses the task; the last column opens its reports.",
+        "Counts over the shown time, worst state first; the state compares the last 5 minutes with each task's own "
+        "limits. A click on a name offers the figures of that task alone, and its reports.",
         "short",
         "No task is known yet, or nothing is scraped.",
     )
@@ -153,7 +153,7 @@ def _table() -> Panel:
     worst = f"max_over_time({SCOPE.stored('celery:task_runtime:p95', 'name')}[$__range]) >= 0"
     return table_of(
         about,
-        [Key("name", "Task", (between(TASKS, TASKS, picked="task"), report()))],
+        [Key("name", "Task", (between(TASKS, TASKS, picked="task"), report()), at_least=200)],
         [
             Column("State", alarms.task_states(SCOPE), "none", width=90, words=states.LEVELS),
             Column("Runs", runs, "locale", width=90, decimals=0),

@@ -153,7 +153,7 @@ def _table() -> Panel:
     runs = rate(SCOPE.of(families.WORKER_PROCESSED), "hostname", window="5m")
     return table_of(
         about,
-        [Key("hostname", "Worker", (between(WORKERS, WORKERS, picked="worker"),))],
+        [Key("hostname", "Worker", (between(WORKERS, WORKERS, picked="worker"),), at_least=200)],
         [
             Column("State", alarms.worker_states(SCOPE), "none", width=80, words=states.WORKERS),
             Column("Slots", gauge(families.WORKER_POOL_SIZE), width=70),

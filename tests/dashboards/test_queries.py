@@ -45,6 +45,9 @@ QUIET = {
     ("workers", "Changes between up and down"),
     ("workers", "Runs whose events never arrived"),
     ("exporter", "Runs whose events never arrived"),
+    ("exporter", "Unusable and unmeasured"),
+    ("exporter", "Series, and names beyond a cap"),
+    ("exporter", "Tasks in memory"),
 }
 """Panels that rightly have something missing in good weather."""
 PER_EXPORTER = {"Series", "Series, and names beyond a cap", "Tasks in memory", "What the exporter costs"}
