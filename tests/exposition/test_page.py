@@ -54,7 +54,9 @@ def busy() -> Cluster:
         QueueState("mail", 3, unacked=1, head=QueueHead("x", None, cluster.now - 9), oldest_unacked_at=cluster.now - 4),
         QueueState("celery", 0, unacked=0),
     )
-    cluster.tracker.queues_seen(QueuesSnapshot(cluster.now, queues, unacked_other=5, visibility_timeout=3600.0))
+    cluster.tracker.queues_seen(
+        QueuesSnapshot(cluster.now, queues, unacked_other=5, unacked_unknown=2, visibility_timeout=3600.0)
+    )
     for collector in ("queues", "workers"):
         cluster.tracker.polled(PollOutcome(collector, True, cluster.now, 0.25))  # type: ignore[arg-type] # literals in a loop
     return cluster

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from celerymeter import instruments as m
 from celerymeter.exposition.text import Text
 from celerymeter.exposition.workers import fresh
-from celerymeter.model import OTHER, QueueHead, QueueState
+from celerymeter.model import OTHER, UNKNOWN, QueueHead, QueueState
 from celerymeter.tracking.tracker import Tracker
 
 
@@ -19,8 +19,10 @@ def render(text: Text, tracker: Tracker, now: float) -> None:
     cap = tracker.pairs.queue
     text.values(m.QUEUE_LENGTH, _sum((cap(queue.name), queue.length) for queue in queues))
     unacked = _sum((cap(queue.name), queue.unacked) for queue in queues)
-    if snapshot is not None and snapshot.unacked_other:
-        unacked[OTHER] = (unacked.get(OTHER) or 0) + snapshot.unacked_other
+    if snapshot is not None:
+        for label, count in ((OTHER, snapshot.unacked_other), (UNKNOWN, snapshot.unacked_unknown)):
+            if count:
+                unacked[label] = (unacked.get(label) or 0) + count
     text.values(m.QUEUE_UNACKED, unacked)
     _heads(text, tracker, queues)
     text.values(m.QUEUE_OLDEST_UNACKED, _least((cap(queue.name), queue.oldest_unacked_at) for queue in queues))

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import redis
 
 from celerymeter.broker import RedisKeys
 from celerymeter.polling.redis.bindings import Routes
-from celerymeter.polling.redis.commands import Scripts, run
+from celerymeter.polling.redis.commands import Scripts
 from celerymeter.polling.redis.messages import UNACKED_TAIL, parse_destination
 
 PAGE = 200
@@ -61,10 +61,8 @@ class UnackedReader:
 
     def read(self, client: redis.Redis, keys: RedisKeys, routes: Routes) -> Unacked:
         """Look at no more messages than the limit, the oldest first."""
-        total, held = run(
-            client,
-            [("ZCARD", keys.unacked_index), ("ZRANGE", keys.unacked_index, 0, self._limit - 1, "WITHSCORES")],
-        )
+        total = client.zcard(keys.unacked_index)
+        held: Any = client.zrange(keys.unacked_index, 0, self._limit - 1, withscores=True)
         self._destinations = self._look(client, keys, [tag for tag, _ in held])
         unacked = Unacked(refused=bool(held) and not self._destinations)
         for tag, delivered_at in held:
