@@ -11,7 +11,7 @@ from celerymeter.tracking.rates import RateWindow
 from celerymeter.tracking.series import Histogram, PairTable
 from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.waits import Waits, host_of
-from celerymeter.tracking.workers import WorkerTable
+from celerymeter.tracking.workers import Worker, WorkerTable
 
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 MAX_EVENT_TYPES = 50
@@ -77,12 +77,14 @@ class Tracker:
 
     def apply(self, events: Sequence[Event], at: float) -> None:
         """Take events in the order of receipt. Nearly all are of runs: they take the shortest way."""
-        counts, of_runs = self.event_counts, self._of_runs
+        counts, of_runs, find = self.event_counts, self._of_runs, self.workers.get
         for event in events:
             kind = event.type
             handler = of_runs.get(kind)
             if handler is not None:
-                self._run_event(event, at)
+                worker = find(event.hostname) or self.workers.sight(event.hostname, at)
+                if worker is not None:
+                    self._seen(worker, event, at)
                 handler(event, at)
             elif (handler := self._of_others.get(kind)) is not None:
                 handler(event, at)
@@ -114,11 +116,9 @@ class Tracker:
         self._observe_lag(event, at, offset)
         self.tasks.sent(event, at, sent_at=event.timestamp + offset)
 
-    def _run_event(self, event: Event, at: float) -> None:
+    def _seen(self, worker: Worker, event: Event, at: float) -> None:
         """What any event of a run says of its worker."""
-        worker = self.workers.sight(event.hostname, at)
-        if worker is None:
-            return
+        worker.last_seen = at
         loss = worker.loss
         if not loss.hearing:
             loss.heard()

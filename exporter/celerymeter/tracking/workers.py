@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from celerymeter.model import Event, WorkersSnapshot, WorkerState
 from celerymeter.tracking.clocks import ClockOffsets
@@ -103,6 +103,8 @@ class WorkerTable:
         self._solo_grace = solo_grace
         self._folded = folded
         self._workers: dict[str, Worker] = {}
+        self.get: Callable[[str], Worker | None] = self._workers.get
+        """A known worker, by its node name."""
         self._offsets = ClockOffsets(limit=limit)
 
     def __iter__(self) -> Iterator[Worker]:
@@ -110,10 +112,6 @@ class WorkerTable:
 
     def __len__(self) -> int:
         return len(self._workers)
-
-    def get(self, hostname: str) -> Worker | None:
-        """A known worker."""
-        return self._workers.get(hostname)
 
     def sight(self, hostname: str, at: float) -> Worker | None:
         """Any sign of life; ``None`` when the worker is beyond the cap."""
