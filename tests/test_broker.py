@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+from tests.events.certificates import Certificates
 
-from celerymeter.broker import RedisBroker, celery_app, connect_redis
+from celerymeter.broker import HeldConnection, RedisBroker, celery_app, connect_redis
+from celerymeter.demo.processes import free_port
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import BrokerUnavailable, SettingsError
 from celerymeter.settings import BrokerSettings, without_password
@@ -46,6 +50,43 @@ def test_pub_sub_names_follow_the_fanout_options(shared_redis: Redis, options: d
 def test_the_next_of_several_urls_is_tried(shared_redis: Redis) -> None:
     """A dead first URL does not hide a living second."""
     assert renamed(f"{NOTHING_LISTENS};{shared_redis.url}").client.ping()
+
+
+def reached(broker: BrokerSettings) -> RedisBroker:
+    """The broker, reached directly and through kombu."""
+    held = HeldConnection(broker)
+    assert held.use(lambda connection: connection.default_channel.client.ping())
+    held.close()
+    return connect_redis(broker)
+
+
+@pytest.mark.integration
+def test_a_unix_socket(tmp_path: Path) -> None:
+    """The database is an argument there, the path being the socket's."""
+    path = tmp_path / "redis.sock"
+    with Redis(tmp_path / "redis", options=["--unixsocket", str(path)]) as server:
+        server.up()
+        assert reached(BrokerSettings(url=f"redis+socket://{path}?virtual_host=2")).keys.db == 2
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("by", ["url", "settings"])
+def test_tls(tmp_path: Path, by: str) -> None:
+    """With an authority of one's own, named in the URL or in the cluster's ``broker_use_ssl``."""
+    files, port = Certificates(tmp_path), free_port()
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(files.certificate), "--tls-key-file", str(files.key)]
+    with Redis(tmp_path / "redis", options=[*tls, "--tls-ca-cert-file", str(files.authority)]) as server:
+        server.up()
+        mine = {"ssl_ca_certs": files.authority, "ssl_certfile": files.certificate, "ssl_keyfile": files.key}
+        words = {name: str(path) for name, path in mine.items()}
+        url = f"rediss://localhost:{port}/0"
+        if by == "url":
+            broker = BrokerSettings(url=f"{url}?{urlencode({**words, 'ssl_cert_reqs': 'required'})}")
+        else:
+            broker = BrokerSettings(url=url, celery_settings={"broker_use_ssl": {**words, "ssl_cert_reqs": 2}})
+        assert reached(broker).client.ping()
+        with pytest.raises(BrokerUnavailable, match="certificate"):
+            connect_redis(BrokerSettings(url=f"{url}?ssl_cert_reqs=required"))
 
 
 @pytest.mark.integration
