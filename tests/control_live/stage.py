@@ -63,6 +63,8 @@ class Stage:
     page: Page
     prometheus: Prometheus
     control: Control
+    elsewhere: str
+    """Where that page is: another site, to a browser."""
 
     @property
     def feed_url(self) -> str:
@@ -104,7 +106,7 @@ def on_stage(folder: Path, options: Sequence[str] = ()) -> Iterator[Stage]:
         with prometheus.up(), Control(folder, [*live, *options]) as control:
             control.up()
             wait_until(lambda: control.get("/monitoring/metrics/realtime").status_code == 200, what=control.tail())
-            yield Stage(page, prometheus, control)
+            yield Stage(page, prometheus, control, f"http://127.0.0.1:{port}/metrics")
 
 
 @contextmanager

@@ -1,0 +1,111 @@
+"""What the API and the feed say agrees with what Celery really did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+from tests.apps.worker_app import make_app
+from tests.control.stack import Stack, running_stack
+from tests.control_live.stage import Message, feed, until
+
+from celerymeter.control.testing import token
+from celerymeter.demo.processes import wait_until
+
+pytestmark = pytest.mark.integration
+
+SUCCEEDED, FAILED, RETRIED = 40, 10, 5
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Broker, one worker of one slot, exporter, Prometheus and the API: nothing has run yet."""
+    with running_stack(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def app(stack: Stack) -> Iterator[Celery]:
+    """A producer."""
+    app = make_app(stack.redis.url)
+    yield app
+    app.close()
+
+
+def figures(stack: Stack) -> dict[str, Any]:
+    """The metrics object."""
+    found: dict[str, Any] = stack.control.get("/monitoring/metrics/realtime").json()
+    return found
+
+
+def test_a_cluster_that_never_ran_a_task_is_zeros(stack: Stack) -> None:
+    """One worker, and zeros that clients can format."""
+    wait_until(lambda: figures(stack)["active_workers"] == 1)
+    found = figures(stack)
+
+    assert (found["pending_tasks"], found["processing_tasks"]) == (0, 0)
+    assert f"{found['current_throughput']:.2f} {found['error_rate_percent']:.1f}" == "0.00 0.0"
+    assert (found["finished_in_window"], found["avg_execution_time_ms"]) == (0, None)
+
+
+def test_figures_follow_a_workload_to_the_task(stack: Stack, app: Celery) -> None:
+    """One task runs, others wait; then each outcome is counted, once."""
+    url = stack.control.url.replace("http", "ws", 1) + "/monitoring/ws"
+    with feed(url, bearer=token()) as client:
+        app.send_task("tests.sleep", (4,))
+        begun = time.monotonic()
+        for _ in range(SUCCEEDED):
+            app.send_task("tests.add", (1, 2))
+        for _ in range(FAILED):
+            app.send_task("tests.fail")
+        for _ in range(RETRIED):
+            app.send_task("tests.retry", (1,))
+
+        waiting = SUCCEEDED + FAILED + RETRIED
+        busy = until(client, lambda m: metrics(m).get("processing_tasks") == 1)
+        assert time.monotonic() - begun < 4
+        held = metrics(until(client, lambda m: waits(m) == waiting))
+        assert held["pending_tasks"] == sum(held["queue_lengths"].values())
+
+        ended = 1 + SUCCEEDED + FAILED + RETRIED
+        done = metrics(until(client, lambda m: metrics(m).get("finished_in_window") == ended))
+    assert (done["failed_in_window"], done["retried_in_window"]) == (FAILED, RETRIED)
+    assert done["error_rate_percent"] == pytest.approx(100 * FAILED / ended)
+    assert done["current_throughput"] == pytest.approx(ended / done["window_seconds"])
+    assert done["avg_execution_time_ms"] == pytest.approx(4000 / (ended - FAILED), rel=0.2)
+    assert (done["pending_tasks"], busy["data"]["metrics"]["active_workers"]) == (0, 1)
+
+
+def test_the_dashboard_tells_the_same(stack: Stack) -> None:
+    """By task, worker and queue."""
+    ended = 1 + SUCCEEDED + FAILED + RETRIED
+    wait_until(lambda: figures(stack)["finished_in_window"] == ended)
+    board = stack.control.get("/monitoring/dashboard").json()
+    tasks = {task["name"]: task for task in board["busiest_tasks"]}
+
+    assert {name: task["finished"] for name, task in tasks.items()} == {
+        "tests.add": SUCCEEDED,
+        "tests.fail": FAILED,
+        "tests.retry": RETRIED,
+        "tests.sleep": 1,
+    }
+    assert [task["name"] for task in board["most_failing_tasks"]] == ["tests.fail"]
+    assert tasks["tests.fail"]["error_rate_percent"] == 100
+    assert [(worker["hostname"], worker["status"]) for worker in board["workers"]] == [("w1@test", "up")]
+    assert [queue["name"] for queue in board["queues"]] == ["celery"]
+    assert board["system_summary"]["active_workers"] == 1
+
+
+def metrics(message: Message) -> dict[str, Any]:
+    """The metrics object of an update, else nothing."""
+    found: dict[str, Any] = message["data"].get("metrics", {})
+    return found
+
+
+def waits(message: Message) -> int:
+    """Messages ready in queues and prefetched by workers."""
+    found = metrics(message)
+    return int(found.get("pending_tasks", 0)) + int(found.get("reserved_tasks") or 0)
