@@ -1,45 +1,43 @@
-"""What is marked on every chart: alerts that begin to fire, and workers that go and come."""
+"""What is marked on every chart: since when alerts fire, and workers that go and come."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
-from celerymeter_dashboards.alarms import FIRING
+from celerymeter import instruments as families
+from celerymeter_dashboards.alarms import FIRING, SINCE
 from celerymeter_dashboards.panels import DATASOURCE
+from celerymeter_dashboards.promql import Scope, latest
 
-_BY_ALERT = "cluster, alertname, severity"
 _BY_WORKER = "cluster, hostname"
-_UP = 'celery:worker_up:max{cluster=~"$cluster"}'
-_WATCHED = '(time() - max by (cluster) (celerymeter_start_time_seconds{job=~"$job"}) > 120)'
+_EVERY = Scope()
+_UP = f"{_EVERY.recorded('celery:worker_up:max')} == 1"
+_DOWN = f"{_EVERY.recorded('celery:worker_up:max')} == 0"
+_WAS_DOWN = f"min_over_time({_EVERY.stored('celery:worker_up:max')}[5m]) == 0"
+_UNSEEN = f"unless on ({_BY_WORKER}) {_EVERY.stored('celery:worker_up:max')} offset 5m"
+_WATCHED = f"(time() - {latest(_EVERY.of(families.START_TIME))} > 300)"
 """Else every worker would seem to start when the exporter does."""
-_EARLIER = "offset $__interval"
 
 
 def marks() -> list[dashboard.AnnotationQuery]:
-    """Queries that hold at the moment of a change; what lasts is for the tables to say."""
+    """Queries; the first two give the time of the mark as their value, so that no step of a query misses it."""
+    alerts = f"max by (cluster, alertname, severity) ({SINCE} and ignoring (alertstate) {FIRING})"
+    heartbeats = latest(_EVERY.of(families.WORKER_LAST_HEARTBEAT), "hostname")
+    started = f"{_UP} and on ({_BY_WORKER}) {_WAS_DOWN}\nor {_UP} {_UNSEEN} and on (cluster) {_WATCHED}"
     return [
-        _mark(
-            "Alert fires",
-            f"count by ({_BY_ALERT}) ({FIRING})\nunless on ({_BY_ALERT}) count by ({_BY_ALERT}) ({FIRING} {_EARLIER})",
-            color="red",
-            title="{{alertname}} ({{severity}})",
-        ),
+        _mark("Alert fires", f"1000 * {alerts}", color="red", title="{{alertname}} ({{severity}})", value_is_time=True),
         _mark(
             "Worker stops",
-            f"{_UP} == 0 and on ({_BY_WORKER}) {_UP} {_EARLIER} == 1",
+            f"1000 * ({heartbeats}\nand on ({_BY_WORKER}) {_DOWN})",
             color="orange",
-            title="{{hostname}} stopped",
+            title="{{hostname}}: last heartbeat",
+            value_is_time=True,
         ),
-        _mark(
-            "Worker starts",
-            f"{_UP} == 1 unless on ({_BY_WORKER}) {_UP} {_EARLIER} == 1 and on (cluster) {_WATCHED}",
-            color="blue",
-            title="{{hostname}} started",
-        ),
+        _mark("Worker starts", started, color="blue", title="{{hostname}}: up for less than 5 minutes"),
     ]
 
 
-def _mark(name: str, expr: str, *, color: str, title: str) -> dashboard.AnnotationQuery:
+def _mark(name: str, expr: str, *, color: str, title: str, value_is_time: bool = False) -> dashboard.AnnotationQuery:
     return (
         dashboard.AnnotationQuery()
         .name(name)
@@ -48,6 +46,7 @@ def _mark(name: str, expr: str, *, color: str, title: str) -> dashboard.Annotati
         .icon_color(color)
         .expr(expr)
         .step("15s")
+        .use_value_for_time(value_is_time)
         .title_format(title)
         .text_format("{{cluster}}")
         .tag_keys("cluster")

@@ -28,6 +28,8 @@ from tests.dashboards.weather import ALL, BIG_CROWD, Weather
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Prometheus, find_binary
 
+LAST_OF_CHAINS = ("celery:error_burn:rate1h", "celery:wait_burn:rate5m", "celery:task_runtime:p95")
+"""Recorded series that need others, which need others."""
 RULES = Path(__file__).parents[2] / "alerts" / "rules"
 
 
@@ -99,7 +101,7 @@ class Stage:
     def _told(self) -> bool:
         """Whether every page was scraped since the start and the rules, which build on each other, ran on it."""
         scraped = f"count(timestamp(up) > {self.told_at:.0f}) == {len(self._targets)}"
-        ran = " and on () ".join(f"count({name})" for name in ("celery:wait_burn:rate5m", "celery:task_runtime:p95"))
+        ran = " and on () ".join(f"count({name})" for name in LAST_OF_CHAINS)
         reply = requests.get(f"{self.url}/api/v1/query", params={"query": f"{scraped} and on () {ran}"}, timeout=5)
         return bool(reply.json()["data"]["result"])
 

@@ -215,6 +215,20 @@ def test_the_tables_begin_with_the_culprits(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_marks_stand_where_it_happened(stage: Stage, board: Board) -> None:
+    """In trouble a worker is marked at its last heartbeat and alerts at the time since which they hold."""
+    onset = stage.told_at - weather.ONSET_AGO
+    marks = [
+        Query(one["name"], "mark", one["expr"], False, "") for one in board.annotations if one.get("useValueForTime")
+    ]
+    alerts, stops = (ask(stage, mark, {**NONE_CHOSEN, "cluster": ("troubled",)}, at=time.time()) for mark in marks)
+
+    assert stops.values == [pytest.approx(1000 * onset, abs=1000 * 60)]
+    assert {dict(labels)["alertname"] for labels in alerts.series} >= {"CeleryWorkerDown", "CeleryEventsMissed"}
+    assert min(alerts.values) >= 1000 * onset
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
 def test_a_crowd_stays_legible(stage: Stage, board: Board) -> None:
     """However many tasks and workers there are, a chart holds few lines."""
     kinds = {panel.title: panel.type for panel in board.drawn}
