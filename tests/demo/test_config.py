@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from celerymeter.demo.config import Yaml, alertmanager_config, prometheus_config
+from celerymeter.demo.config import Receivers, Yaml, alertmanager_config, prometheus_config
 from celerymeter.demo.ports import Ports
 
 PORTS = Ports(exporter=1, prometheus=2, alertmanager=3, control_metrics=4)
@@ -38,24 +38,40 @@ def test_targets_move_and_rules_are_found() -> None:
 
 
 def test_routing_stays_and_receivers_need_no_secret() -> None:
-    """Routes, inhibition and templates are the shipped ones; every receiver is a webhook of ours."""
+    """The log stays the control API's; mail, chat and pager become the sink; who had nobody still has nobody."""
     route: Yaml = {"receiver": "chat", "routes": [{"receiver": "pager"}]}
+    hook: Yaml = {"url": "http://127.0.0.1:8000/celery-admin/alerts/webhook", "http_config": {"authorization": {}}}
     shipped: dict[str, Yaml] = {
         "global": {"smtp_auth_password_file": "/run/secrets/smtp"},
         "templates": ["templates/*.tmpl"],
         "route": route,
         "inhibit_rules": [],
-        "receivers": [{"name": "chat", "slack_configs": []}, {"name": "pager", "email_configs": []}],
+        "receivers": [
+            {"name": "log", "webhook_configs": [hook]},
+            {"name": "chat", "slack_configs": []},
+            {"name": "pager", "email_configs": [], "webhook_configs": [{"url": "https://pager.example.org"}]},
+            {"name": "watchdog"},
+        ],
     }
-    adapted = alertmanager_config(
-        shipped, folder=Path("/shipped"), receiver=lambda name: [{"url": f"http://sink/{name}"}]
-    )
-    assert adapted == {
+    receivers = Receivers("http://127.0.0.1:5", Path("/token"), "http://sink")
+    sink: Yaml = [{"url": "http://sink", "send_resolved": True}]
+    assert alertmanager_config(shipped, folder=Path("/shipped"), receivers=receivers) == {
         "templates": ["/shipped/templates/*.tmpl"],
         "route": route,
         "inhibit_rules": [],
         "receivers": [
-            {"name": "chat", "webhook_configs": [{"url": "http://sink/chat"}]},
-            {"name": "pager", "webhook_configs": [{"url": "http://sink/pager"}]},
+            {
+                "name": "log",
+                "webhook_configs": [
+                    {
+                        "url": "http://127.0.0.1:5/celery-admin/alerts/webhook",
+                        "send_resolved": True,
+                        "http_config": {"authorization": {"credentials_file": "/token"}},
+                    }
+                ],
+            },
+            {"name": "chat", "webhook_configs": sink},
+            {"name": "pager", "webhook_configs": sink},
+            {"name": "watchdog", "webhook_configs": []},
         ],
     }

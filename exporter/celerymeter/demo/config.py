@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from celerymeter.demo.ports import Ports
 
 Yaml: TypeAlias = "Mapping[str, Yaml] | list[Yaml] | str | int | float | bool | None"
 
+CONTROL_WEBHOOK = "/alerts/webhook"
 PACE = "5s"
 """How often the demo scrapes and evaluates: a person is watching."""
 
@@ -50,19 +53,39 @@ def _absolute(paths: Yaml, folder: Path) -> list[Yaml]:
     return [str(folder / str(path)) for path in paths] if isinstance(paths, list) else []
 
 
-def alertmanager_config(
-    shipped: Mapping[str, Yaml], *, folder: Path, receiver: Callable[[str], list[Yaml]]
-) -> dict[str, Yaml]:
-    """The shipped routing and inhibition of ``folder``, with each receiver's webhooks given by ``receiver(name)``.
+@dataclass(frozen=True, slots=True)
+class Receivers:
+    """Where notifications go in the demo: to the control API with a token, and everything else to the sink."""
 
-    Nothing that needs a secret or a mail server is left.
-    """
-    receivers = shipped.get("receivers")
-    names = (
-        [str(entry["name"]) for entry in receivers if isinstance(entry, Mapping)] if isinstance(receivers, list) else []
-    )
+    control_url: str
+    token_file: Path
+    sink_url: str
+
+
+def alertmanager_config(shipped: Mapping[str, Yaml], *, folder: Path, receivers: Receivers) -> dict[str, Yaml]:
+    """The shipped routing, inhibition and templates of ``folder``; no receiver needs a secret or a mail server."""
+    found = shipped.get("receivers")
     return {
         **{key: value for key, value in shipped.items() if key != "global"},
         "templates": _absolute(shipped.get("templates"), folder),
-        "receivers": [{"name": name, "webhook_configs": receiver(name)} for name in names],
+        "receivers": [_receiver(entry, receivers) for entry in found if isinstance(entry, Mapping)]
+        if isinstance(found, list)
+        else [],
+    }
+
+
+def _receiver(shipped: Mapping[str, Yaml], receivers: Receivers) -> Yaml:
+    hooks = shipped.get("webhook_configs")
+    urls = [str(hook.get("url")) for hook in hooks if isinstance(hook, Mapping)] if isinstance(hooks, list) else []
+    webhooks: list[Yaml] = [_control_hook(url, receivers) for url in urls if url.endswith(CONTROL_WEBHOOK)]
+    if len(shipped) > 1 and not webhooks:
+        webhooks = [{"url": receivers.sink_url, "send_resolved": True}]
+    return {"name": shipped["name"], "webhook_configs": webhooks}
+
+
+def _control_hook(url: str, receivers: Receivers) -> Yaml:
+    return {
+        "url": f"{receivers.control_url}{urlsplit(url).path}",
+        "send_resolved": True,
+        "http_config": {"authorization": {"credentials_file": str(receivers.token_file)}},
     }

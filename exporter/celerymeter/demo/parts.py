@@ -123,36 +123,20 @@ def prometheus(site: Site) -> Prometheus:
     path = site.folder / "prometheus.yml"
     adapted = config.prometheus_config(_read(folder / "prometheus.yml"), folder=folder, ports=site.ports)
     path.write_text(yaml.safe_dump(adapted, sort_keys=False))
-    options = ("--rules.alert.resend-delay=5s", "--storage.tsdb.retention.time=2d")
+    options = ("--rules.alert.resend-delay=5s", "--rules.alert.for-grace-period=1m", "--storage.tsdb.retention.time=2d")
     return Prometheus(site.folder / "prometheus", config=path, port=site.ports.prometheus, options=options)
 
 
 def alertmanager(site: Site, *, sink_url: str) -> Alertmanager:
-    """With the shipped routing; every receiver is the sink."""
+    """With the shipped routing."""
     folder = shipped("alerts")
     path = site.folder / "alertmanager.yml"
-    adapted = config.alertmanager_config(
-        _read(folder / "alertmanager.yml"), folder=folder, receiver=lambda name: [{"url": f"{sink_url}/{name}"}]
-    )
+    receivers = config.Receivers(site.control_url, site.webhook_token, sink_url)
+    adapted = config.alertmanager_config(_read(folder / "alertmanager.yml"), folder=folder, receivers=receivers)
     path.write_text(yaml.safe_dump(adapted, sort_keys=False))
     return Alertmanager(site.folder / "alertmanager", config=path, port=site.ports.alertmanager)
 
 
 def _read(path: Path) -> dict[str, config.Yaml]:
-    loaded: dict[str, config.Yaml] = yaml.safe_load(path.read_text()) if path.exists() else _MINIMAL[path.name]
+    loaded: dict[str, config.Yaml] = yaml.safe_load(path.read_text())
     return loaded
-
-
-_MINIMAL: Mapping[str, dict[str, config.Yaml]] = {
-    "prometheus.yml": {
-        "rule_files": [],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": ["127.0.0.1:9093"]}]}]},
-        "scrape_configs": [
-            {
-                "job_name": "celerymeter",
-                "static_configs": [{"targets": ["127.0.0.1:9808"], "labels": {"cluster": "demo"}}],
-            }
-        ],
-    },
-    "alertmanager.yml": {"route": {"receiver": "log"}, "receivers": [{"name": "log"}]},
-}
