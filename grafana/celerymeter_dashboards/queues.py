@@ -188,11 +188,11 @@ def _ages() -> Panel:
         "Of the five queues with the oldest heads in the shown time, on a logarithmic scale. Limits: the lowest among "
         "the shown queues.",
         "s",
-        "No queue holds a message whose age can be known.",
+        NOT_POLLED,
     )
     ages = _five(f"{AGE} > 0", "celery:queue_age:seconds")
     return chart(
-        about, Line(ages, LEGEND), *limits(SCOPE, "queue_age", "queue_name", beside=AGE), scale=Scale.LOGARITHMIC
+        about, Line(ages, LEGEND), *limits(SCOPE, "queue_age", "queue_name", beside=LENGTH), scale=Scale.LOGARITHMIC
     )
 
 
@@ -272,7 +272,7 @@ def _unacked_ages() -> Panel:
     return chart(
         about,
         Line(_five(f"{UNACKED_AGE} > 0", "celery:queue_unacked_age:seconds"), LEGEND),
-        limit(f"{timeout} * on (cluster) {share}", beside=UNACKED_AGE),
-        limit(timeout, beside=UNACKED_AGE, severity="critical", legend="visibility timeout"),
+        limit(f"{timeout} * on (cluster) {share}", beside=UNACKED),
+        limit(timeout, beside=UNACKED, severity="critical", legend="visibility timeout"),
         scale=Scale.LOGARITHMIC,
     )

@@ -215,6 +215,12 @@ def test_charts_are_marked_with_alerts_and_restarts(board: Board) -> None:
     assert [one["name"] for one in board.annotations] == ["Alert fires", "Worker stops", "Worker starts"]
 
 
+@every_board
+def test_a_picture_shows_it(board: Board) -> None:
+    """Each dashboard has a picture for the README, small enough for a repository."""
+    assert 0 < (FOLDER.parent / "pictures" / f"{board.name}.png").stat().st_size <= 250_000
+
+
 def test_grafana_finds_everything_by_itself() -> None:
     """The provisioned data source is the default one, and the provider reads the folder that the comments name."""
     sources = yaml.safe_load((PROVISIONING / "datasources" / "celerymeter.yml").read_text())["datasources"]
