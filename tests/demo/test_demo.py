@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from tests.docs.commands import commands, run
+from tests.docs.commands import run, scripts
 from tests.docs.tables import READMES
 
 from celerymeter.demo.processes import Process, wait_until
@@ -93,8 +93,8 @@ def test_the_token_opens_the_control_api(demo: Demo) -> None:
     assert requests.get(url, timeout=10).status_code == 401
 
 
-@pytest.mark.parametrize("command", list(commands(READMES[0])))
-def test_every_command_of_the_readme_works(demo: Demo, command: str) -> None:
+@pytest.mark.parametrize("script", list(scripts(READMES[0])))
+def test_every_command_of_the_readme_works(demo: Demo, script: str) -> None:
     """As a reader would type it (both languages show the same ones)."""
     defaults = {
         "http://localhost:9808": demo.env["CELERYMETER_EXPORTER_URL"],
@@ -103,7 +103,7 @@ def test_every_command_of_the_readme_works(demo: Demo, command: str) -> None:
         "http://localhost:8000": demo.env["CELERYMETER_CONTROL_URL"],
         "redis://localhost:6379/0": demo.env["BROKER_URL"],
     }
-    run(command, folder=demo.folder, addresses=defaults)
+    run(script, folder=demo.folder, addresses=defaults)
 
 
 def test_the_env_file_is_for_its_owner_alone(demo: Demo) -> None:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 
 from tests.docs.tables import ROOT
@@ -15,19 +16,21 @@ from tests.docs.tables import ROOT
 from celerymeter.demo.processes import Process
 
 _BASH = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_ALONE = re.compile(r"make |pip |celerymeter (exporter|control)\b")
 _SERVES = re.compile(r"celerymeter (exporter|control)\b")
 
 
-def commands(path: Path) -> Iterator[str]:
-    """Each command of each bash block, its continuation lines joined."""
+def scripts(path: Path) -> Iterator[str]:
+    """What each bash block does: a service or a `make` or `pip` line by itself, the lines between as one script."""
     for block in _BASH.findall(path.read_text()):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.strip() and not line.lstrip().startswith("#"):
-                yield line
+        lines = [line for line in block.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+        for alone, group in groupby(lines, key=lambda line: bool(_ALONE.match(line))):
+            together = list(group)
+            yield from together if alone else ["\n".join(together)]
 
 
 def run(command: str, *, folder: Path, addresses: Mapping[str, str]) -> None:
-    """Run one command in ``folder`` with the demo's addresses in place of the default ones; raises when it fails."""
+    """Run one of `scripts` with the demo's addresses in place of the default ones; raises when it fails."""
     for default, ours in addresses.items():
         command = command.replace(default, ours)
     if _SERVES.match(command):
@@ -40,8 +43,9 @@ def _harmless(command: str) -> str:
     """What changes the machine, or takes minutes, is looked at but not done: other checks do it."""
     if command.startswith("make "):
         return f"make --directory {ROOT} --dry-run {command.removeprefix('make ')}"
-    if command.startswith("pip install ."):
-        return f"{sys.executable} -m pip install --dry-run --no-deps --no-build-isolation --quiet {ROOT}"
+    if command.startswith("pip install "):
+        what = command.removeprefix("pip install ").replace(".", str(ROOT), 1)
+        return f"{sys.executable} -m pip install --dry-run --no-deps --no-build-isolation --quiet {what}"
     return command
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.docs.tables import READMES, ROOT, made_anew
 
 ENGLISH, CHINESE = READMES
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CODES = re.compile(r"`([a-z]+(?:-[a-z]+)+)`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
@@ -43,3 +45,18 @@ def test_every_link_into_the_repository_leads_somewhere(path: Path) -> None:
     links = LINK.findall(path.read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def doctors_codes() -> set[str]:
+    """The code of every finding, as the source of the checks names it."""
+    sources = (ROOT / "exporter" / "celerymeter" / "doctor" / "checks").glob("*.py")
+    nodes = (node for source in sources for node in ast.walk(ast.parse(source.read_text())))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {text for text in texts if re.fullmatch(r"[a-z]+(-[a-z]+)+", text) and not text.startswith("task-")}
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_every_finding_of_the_doctor_is_explained(path: Path) -> None:
+    """Whoever looks up a code finds it, and none is explained that there is not."""
+    explained = {code for row in path.read_text().splitlines() for code in CODES.findall("".join(row.split("|")[2:3]))}
+    assert explained == doctors_codes()
