@@ -22,10 +22,8 @@ from celerymeter.events.stream import EventSink
 
 LARGEST_FRAME = 64 * 1024 * 1024
 """Bytes that may come without completing a frame."""
-TICK = 0.1
+TICK = 0.25
 """Longest wait for data, so that a stop is noticed."""
-REST = 0.02
-"""Pause after the socket was drained, so that a steady stream comes in batches: waking up costs more than decoding."""
 
 _INCOMPLETE = object()
 
@@ -78,7 +76,7 @@ class PubSub:
             elif self._bytes.ended is not None:
                 raise BrokerUnavailable(self._bytes.ended)
             elif not rested:
-                time.sleep(REST)
+                self._bytes.rest()
                 rested = True
             else:
                 self._check_liveness()

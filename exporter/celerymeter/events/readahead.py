@@ -20,6 +20,10 @@ BLOCK = 1024 * 1024
 LIMIT = 256 * 1024 * 1024
 """Bytes that may wait here; beyond them the server has to wait, and may drop us."""
 LARGEST_READ = 256 * 1024
+REST = 0.1
+"""Seconds; longer ones save less and blur the times of receipt."""
+ENOUGH = 128 * 1024
+"""Bytes that end a rest at once: a burst must not wait."""
 _BURST = 128 * 1024
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)  # which is Linux' own
 
@@ -60,6 +64,15 @@ class ReadAhead:
     def wait(self, seconds: float) -> None:
         """Return once the socket has something, or after this long."""
         self._readable.poll(seconds * 1000)
+
+    def rest(self) -> None:
+        """Let some bytes gather, so that a steady stream comes in batches: waking up costs more than decoding."""
+        if self._socket.family == socket.AF_UNIX:  # which knows no low-water mark
+            time.sleep(REST / 2)
+            return
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, ENOUGH)
+        self._readable.poll(REST * 1000)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     def _fill(self) -> None:
         """Read until the socket is empty or has ended, or memory is full."""
