@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email import message_from_bytes, policy
@@ -22,11 +23,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One POST: where to, with which Authorization, and its JSON."""
+    """One POST: where to, with which Authorization, its JSON, and when it came (monotonic seconds)."""
 
     path: str
     authorization: str
     body: Mapping[str, Any]
+    at: float
 
 
 def awaited(found: Callable[[], list[T]], *, what: str, count: int = 1, timeout: float = 30.0) -> list[T]:
@@ -61,7 +63,9 @@ class HttpSink:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                sink.posted.append(Posted(self.path, self.headers.get("Authorization", ""), json.loads(body)))
+                sink.posted.append(
+                    Posted(self.path, self.headers.get("Authorization", ""), json.loads(body), time.monotonic())
+                )
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(b"ok")

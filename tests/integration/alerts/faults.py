@@ -1,0 +1,301 @@
+"""Each fault that the alerts promise to tell: how it is caused, what must be heard, how it is mended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import redis
+from tests.integration.alerts.stage import Cast, Stage
+
+from celerymeter.demo.processes import wait_until
+
+OVERRIDES: list[dict[str, object]] = [
+    {"record": "celery:task_stuck:limit", "expr": 60, "labels": {"severity": "warning", "name": "tests.sleep"}},
+    {"record": "celery:queue_age:limit", "expr": 60, "labels": {"severity": "warning", "queue_name": "old"}},
+]
+"""With shipped pace: what may take an hour, or five minutes, here takes one."""
+QUICK_OVERRIDES = [{**line, "expr": 3} for line in OVERRIDES]
+
+
+def cast() -> Cast:
+    """The clusters and their workers."""
+    return {
+        "tasks": (
+            lambda cluster: cluster.worker("t@tasks", "celery", concurrency=4),
+            lambda cluster: cluster.worker("quiet@tasks", "quiet", events=False),
+        ),
+        "queues": (
+            lambda cluster: cluster.worker("ghost@queues", "ghost"),
+            lambda cluster: cluster.worker("full@queues", "full"),
+        ),
+        "workers": (
+            lambda cluster: cluster.worker("one@workers", "celery"),
+            lambda cluster: cluster.worker("two@workers", "celery"),
+        ),
+        "broker": (lambda cluster: cluster.worker("b@broker", "celery"),),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """An alert that a fault must bring; ``labels`` besides its cluster."""
+
+    fault: str
+    cluster: str
+    alert: str
+    severity: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return self.fault
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Seconds from the cause to its notification, and from the mend to its end."""
+
+    firing: float
+    resolved: float
+
+
+class Drill:
+    """Causes and mends faults on a stage and keeps how long their alerts took."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.told: dict[Expected, Told] = {}
+        self._firing: dict[Expected, float] = {}
+
+    def arrives(self, *expected: Expected, since: float) -> None:
+        """Wait until these fire."""
+        for one in expected:
+            self._firing[one] = self._await("firing", one, since)
+
+    def ends(self, *expected: Expected, since: float) -> None:
+        """Wait until these are resolved."""
+        for one in expected:
+            self.told[one] = Told(self._firing[one], self._await("resolved", one, since))
+
+    def _await(self, status: str, one: Expected, since: float) -> float:
+        labels = {"severity": one.severity, **dict(one.labels)}
+
+        def times() -> list[float]:
+            return [at for at in self.stage.heard(status, one.cluster, one.alert, **labels) if at > since]
+
+        wait_until(times, timeout=self.stage.pace.patience, what=f"{one.fault}: {one.alert} {status}", interval=0.2)
+        return min(times()) - since
+
+
+def queue(name: str) -> tuple[tuple[str, str], ...]:
+    """The label of a queue's alert."""
+    return (("queue_name", name),)
+
+
+def task(name: str) -> tuple[tuple[str, str], ...]:
+    """The label of a task's alert."""
+    return (("name", name),)
+
+
+def host(name: str) -> tuple[tuple[str, str], ...]:
+    """The label of a worker's alert."""
+    return (("hostname", name),)
+
+
+NO_WORKERS = Expected("no workers", "workers", "CeleryNoWorkers", "critical")
+WORKER_KILLED = Expected("one worker killed", "workers", "CeleryWorkerDown", "warning", host("one@workers"))
+BACKLOG = Expected("backlog above 50", "queues", "CeleryQueueBacklog", "warning", queue("bulk"))
+LONG_BACKLOG = Expected("backlog above 100", "queues", "CeleryQueueBacklog", "critical", queue("bulk"))
+ERRORS = Expected("error rate above 5 %", "tasks", "CeleryHighErrorRate", "warning", task("tests.add"))
+MANY_ERRORS = Expected("error rate above 10 %", "tasks", "CeleryHighErrorRate", "critical", task("tests.total"))
+UNREAD = Expected("queue without consumer", "queues", "CeleryQueueNoConsumers", "critical", queue("unread"))
+STALLED = Expected("stalled queue", "queues", "CeleryQueueStalled", "critical", queue("ghost"))
+SATURATED = Expected("pool saturated", "queues", "CeleryPoolSaturated", "warning", host("full@queues"))
+OLD_HEAD = Expected("old head of queue", "queues", "CeleryQueueHeadOld", "warning", queue("old"))
+HANGING = Expected("task that hangs", "tasks", "CeleryTaskStuck", "warning", task("tests.sleep"))
+RETRIES = Expected("retry storm", "tasks", "CeleryRetryStorm", "warning", task("tests.retry"))
+NO_EVENTS = Expected("worker that sends no events", "tasks", "CeleryWorkerNoTaskEvents", "warning", host("quiet@tasks"))
+BROKER_DOWN = Expected("broker stopped", "broker", "CeleryBrokerDown", "critical")
+EXPORTER_DOWN = Expected("exporter stopped", "broker", "CeleryExporterDown", "critical")
+EVENTS_MISSED = Expected("events missed", "broker", "CeleryEventsMissed", "warning")
+
+
+def workers_die(drill: Drill) -> None:
+    """One is killed, then the other; both are started again."""
+    cluster = drill.stage.clusters["workers"]
+    since = time.monotonic()
+    cluster.workers["one@workers"].kill()
+    drill.arrives(WORKER_KILLED, since=since)
+    since = time.monotonic()
+    cluster.workers["two@workers"].kill()
+    drill.arrives(NO_WORKERS, since=since)
+    since = time.monotonic()
+    for name in ("one@workers", "two@workers"):
+        cluster.worker(name, "celery")
+    drill.ends(WORKER_KILLED, NO_WORKERS, since=since)
+
+
+def queues_are_unread(drill: Drill) -> None:
+    """Messages go to queues that nobody reads, until a worker does."""
+    cluster = drill.stage.clusters["queues"]
+    since = time.monotonic()
+    cluster.send("tests.add", 1, 2, queue="bulk", count=60)
+    cluster.send("tests.add", 1, 2, queue="unread", count=3)
+    cluster.send("tests.add", 1, 2, queue="old")
+    drill.arrives(BACKLOG, UNREAD, OLD_HEAD, since=since)
+    since = time.monotonic()
+    cluster.send("tests.add", 1, 2, queue="bulk", count=60)
+    drill.arrives(LONG_BACKLOG, since=since)
+    since = time.monotonic()
+    cluster.worker("reader@queues", "bulk", "unread", "old")
+    drill.ends(LONG_BACKLOG, BACKLOG, UNREAD, OLD_HEAD, since=since)
+
+
+def a_queue_stalls(drill: Drill) -> None:
+    """The worker's pool process is stopped: heartbeats go on, nothing starts."""
+    cluster = drill.stage.clusters["queues"]
+    child = int(
+        subprocess.check_output(["pgrep", "-P", str(cluster.workers["ghost@queues"].pid)], text=True).split()[0]
+    )
+    since = time.monotonic()
+    os.kill(child, signal.SIGSTOP)
+    cluster.send("tests.add", 1, 2, queue="ghost", count=10)
+    drill.arrives(STALLED, since=since)
+    since = time.monotonic()
+    os.kill(child, signal.SIGCONT)
+    drill.ends(STALLED, since=since)
+
+
+def a_pool_is_full(drill: Drill) -> None:
+    """The only slot is taken for long, and more waits."""
+    cluster = drill.stage.clusters["queues"]
+    since = time.monotonic()
+    ids = cluster.send("tests.sleep", 3600, queue="full", count=4)
+    drill.arrives(SATURATED, since=since)
+    since = time.monotonic()
+    cluster.app.control.revoke(ids, terminate=True, signal="SIGKILL")
+    drill.ends(SATURATED, since=since)
+
+
+def a_task_hangs(drill: Drill) -> None:
+    """A run does not end until it is killed."""
+    cluster = drill.stage.clusters["tasks"]
+    since = time.monotonic()
+    ids = cluster.send("tests.sleep", 3600)
+    drill.arrives(HANGING, since=since)
+    since = time.monotonic()
+    cluster.app.control.revoke(ids, terminate=True, signal="SIGKILL")
+    drill.ends(HANGING, since=since)
+
+
+@contextmanager
+def sending(send: Callable[[], object], *, every: float) -> Iterator[None]:
+    """Send again and again while the block runs."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(every):
+            send()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def tasks_fail(drill: Drill) -> None:
+    """1 of 14 runs of one task and 2 of 14 of another fail (they add numbers and words), then none."""
+    cluster = drill.stage.clusters["tasks"]
+
+    def send() -> None:
+        cluster.send("tests.add", 1, 2, count=13)
+        cluster.send("tests.add", 1, "two")
+        cluster.send("tests.total", [1, 2], count=12)
+        cluster.send("tests.total", [1, "two"], count=2)
+
+    since = time.monotonic()
+    with sending(send, every=2):
+        drill.arrives(MANY_ERRORS, ERRORS, since=since)
+    since = time.monotonic()
+    drill.ends(MANY_ERRORS, ERRORS, since=since)
+
+
+def tasks_retry(drill: Drill) -> None:
+    """Each run retries three times, then succeeds."""
+    cluster = drill.stage.clusters["tasks"]
+    since = time.monotonic()
+    with sending(lambda: cluster.send("tests.retry", 3, count=4), every=2):
+        drill.arrives(RETRIES, since=since)
+    since = time.monotonic()
+    drill.ends(RETRIES, since=since)
+
+
+def a_worker_is_quiet(drill: Drill) -> None:
+    """It works and sends no task events, until told to."""
+    cluster = drill.stage.clusters["tasks"]
+    since = time.monotonic()
+    with sending(lambda: cluster.send("tests.add", 1, 2, queue="quiet"), every=1):
+        drill.arrives(NO_EVENTS, since=since)
+        since = time.monotonic()
+        cluster.app.control.enable_events(destination=["quiet@tasks"])
+        drill.ends(NO_EVENTS, since=since)
+
+
+def _events_are_missed(drill: Drill) -> None:
+    """The exporter is halted, loses its subscription, and tasks run meanwhile."""
+    cluster = drill.stage.clusters["broker"]
+    broker = redis.Redis(port=cluster.redis.port)
+    with sending(lambda: cluster.send("tests.add", 1, 2), every=1):  # an account of events needs some to begin with
+        wait_until(lambda: cluster.exporter.scrape().sum("celery_worker_tasks_processed_total") >= 8)
+    since = time.monotonic()
+    cluster.exporter.signal(signal.SIGSTOP)
+    try:
+        for subscription in cluster.subscriptions:
+            broker.client_kill_filter(_id=subscription)
+        cluster.send("tests.add", 1, 2, count=30)
+        wait_until(lambda: broker.llen("celery") == 0)
+        time.sleep(0.5)  # the last of them runs
+    finally:
+        cluster.exporter.signal(signal.SIGCONT)
+        broker.close()
+    drill.arrives(EVENTS_MISSED, since=since)
+    since = time.monotonic()
+    drill.ends(EVENTS_MISSED, since=since)
+
+
+def events_the_broker_the_exporter(drill: Drill) -> None:
+    """Events are lost; then the broker, and last the exporter, is killed and started again."""
+    _events_are_missed(drill)
+    cluster = drill.stage.clusters["broker"]
+    for expected, process, start in (
+        (BROKER_DOWN, cluster.redis, cluster.redis.up),
+        (EXPORTER_DOWN, cluster.exporter, cluster.exporter.up),
+    ):
+        since = time.monotonic()
+        process.kill()
+        drill.arrives(expected, since=since)
+        since = time.monotonic()
+        start()
+        drill.ends(expected, since=since)
+
+
+SCRIPTS: dict[Callable[[Drill], None], tuple[Expected, ...]] = {
+    workers_die: (NO_WORKERS, WORKER_KILLED),
+    queues_are_unread: (BACKLOG, LONG_BACKLOG, UNREAD, OLD_HEAD),
+    a_queue_stalls: (STALLED,),
+    a_pool_is_full: (SATURATED,),
+    a_task_hangs: (HANGING,),
+    tasks_fail: (ERRORS, MANY_ERRORS),
+    tasks_retry: (RETRIES,),
+    a_worker_is_quiet: (NO_EVENTS,),
+    events_the_broker_the_exporter: (EVENTS_MISSED, BROKER_DOWN, EXPORTER_DOWN),
+}

@@ -1,0 +1,41 @@
+"""How long a person waits for each message, with rules, routing and intervals as shipped; takes half an hour.
+
+``python -m tests.integration.alerts.measure`` prints the table for alerts/README.md.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+from tests.integration.alerts.faults import OVERRIDES, SCRIPTS, Drill, cast
+from tests.integration.alerts.stage import SHIPPED, Stage
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as ``2 m 05 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} m {rest:02d} s" if minutes else f"{rest} s"
+
+
+def main() -> None:
+    """Run every script at once and print what was measured, whatever failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder), cast(), pace=SHIPPED, overrides=OVERRIDES)
+        with stage, ThreadPoolExecutor(len(SCRIPTS)) as pool:
+            drill = Drill(stage)
+            ran = {script: pool.submit(script, drill) for script in SCRIPTS}
+            wait(ran.values())
+    print("| fault | alert | told after | end told after |\n|---|---|---|---|")
+    for one in (expected for all_of_it in SCRIPTS.values() for expected in all_of_it):
+        told = drill.told.get(one)
+        times = (clock(told.firing), clock(told.resolved)) if told else ("not heard", "")
+        print(f"| {one.fault} | {one.alert} ({one.severity}) | {times[0]} | {times[1]} |")
+    for script, future in ran.items():
+        if error := future.exception():
+            print(f"{script.__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Several real clusters under one real Prometheus and Alertmanager, with the shipped rules and routing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
+
+import redis
+import requests
+import yaml
+from celery import Celery
+from tests.alertmanager.conftest import LOG, SECRETS, adapted
+from tests.alertmanager.sinks import HttpSink
+from tests.apps.worker_app import make_app
+from tests.integration.alerts.pace import write_rules
+from tests.scrape import ExporterProcess
+from tests.workers import start_worker
+
+from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.servers import Alertmanager, Prometheus, Redis
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast time goes: rules are divided by ``factor``; the rest is how often things look."""
+
+    factor: float
+    scrape: str
+    evaluate: str
+    group_wait: str
+    group_interval: str
+    poll: str
+    patience: float
+
+    @property
+    def five_minutes(self) -> float:
+        """In real seconds."""
+        return 300 / self.factor
+
+
+QUICK = Pace(30, scrape="1s", evaluate="1s", group_wait="0s", group_interval="1s", poll="1s", patience=100)
+SHIPPED = Pace(1, scrape="10s", evaluate="15s", group_wait="15s", group_interval="2m", poll="15s", patience=3000)
+
+
+class Cluster:
+    """A broker, its exporter and its workers; ``app`` sends tasks to it."""
+
+    def __init__(self, name: str, folder: Path, *, poll: str) -> None:
+        self.name = name
+        self.folder = folder / name
+        self.redis = Redis(self.folder)
+        self.exporter = ExporterProcess(
+            self.folder, self.redis.url, options=("--poll-interval", poll, "--rate-window", "10s")
+        )
+        self.workers: dict[str, Process] = {}
+        self.subscriptions: list[str] = []
+        self.app: Celery = make_app(self.redis.url)
+
+    def up(self, workers: Sequence[Callable[[Cluster], None]]) -> None:
+        """Start everything; the exporter first, so that it sees all events."""
+        self.redis.up()
+        self.exporter.up("/-/ready")
+        self.subscriptions = self._subscriptions()
+        with ThreadPoolExecutor(2) as pool:
+            for started in [pool.submit(worker, self) for worker in workers]:
+                started.result()
+
+    def _subscriptions(self) -> list[str]:
+        """The ids of the exporter's subscriptions, while nobody else has any."""
+        with redis.Redis(port=self.redis.port) as client:
+            return [str(one["id"]) for one in client.client_list() if int(one["psub"]) or int(one["sub"])]
+
+    def worker(self, name: str, *queues: str, events: bool = True, concurrency: int = 1) -> None:
+        """Start a worker, or start it again."""
+        self.workers[name] = start_worker(
+            self.redis.url,
+            self.folder,
+            hostname=name,
+            queues=queues,
+            events=events,
+            concurrency=concurrency,
+            options=("--prefetch-multiplier", "1", "--without-gossip"),
+        )
+
+    def send(self, task: str, *args: object, queue: str = "celery", count: int = 1) -> list[str]:
+        """Send a task so many times; their ids."""
+        return [str(self.app.send_task(task, args=args, queue=queue).id) for _ in range(count)]
+
+    def down(self) -> None:
+        """Stop everything."""
+        self.app.close()
+        for worker in self.workers.values():
+            worker.kill()
+        self.exporter.stop()
+        self.redis.kill()
+
+
+Cast: TypeAlias = Mapping[str, Sequence[Callable[[Cluster], None]]]
+"""Clusters and how to start their workers."""
+
+
+class Stage:
+    """Clusters by name, and what reaches the log's webhook about them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        clusters: Cast,
+        *,
+        pace: Pace,
+        overrides: list[dict[str, object]],
+    ) -> None:
+        self.pace = pace
+        self.sink = HttpSink()
+        self._cast = clusters
+        self.clusters = {name: Cluster(name, folder, poll=pace.poll) for name in clusters}
+        write_rules(folder / "rules", factor=pace.factor, overrides=overrides)
+        self.alertmanager = Alertmanager(folder / "alertmanager", config=self._routing(folder))
+        self.prometheus = Prometheus(
+            folder / "prometheus",
+            config=self._scraping(folder),
+            options=(
+                "--rules.alert.resend-delay=1s",
+                f"--rules.alert.for-grace-period={max(1, 60 / pace.factor):g}s",
+                f"--query.lookback-delta={pace.five_minutes:g}s",
+            ),
+        )
+        self._stack = ExitStack()
+
+    def _routing(self, folder: Path) -> Path:
+        (folder / "secrets").mkdir()
+        for name, secret in {**SECRETS, "slack_url": f"{self.sink.url}/slack"}.items():
+            (folder / "secrets" / name).write_text(secret)
+        text = adapted(folder, http=self.sink.url, smtp="127.0.0.1:9")
+        text = text.replace("group_wait: 1s", f"group_wait: {self.pace.group_wait}")
+        text = text.replace("group_interval: 1s", f"group_interval: {self.pace.group_interval}")
+        (folder / "alertmanager.yml").write_text(text)
+        return folder / "alertmanager.yml"
+
+    def _scraping(self, folder: Path) -> Path:
+        targets = [
+            {"targets": [f"127.0.0.1:{cluster.exporter.port}"], "labels": {"cluster": name}}
+            for name, cluster in self.clusters.items()
+        ]
+        config = {
+            "global": {"scrape_interval": self.pace.scrape, "evaluation_interval": self.pace.evaluate},
+            "rule_files": ["rules/*.yml"],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{self.alertmanager.port}"]}]}]},
+            "scrape_configs": [{"job_name": "whatever", "static_configs": targets}],
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        return folder / "prometheus.yml"
+
+    def __enter__(self) -> Stage:
+        self._stack.enter_context(self.sink)
+        for server in (self.alertmanager, self.prometheus):
+            self._stack.callback(server.stop)
+            server.up()
+        for cluster in self.clusters.values():
+            self._stack.callback(cluster.down)
+        with ThreadPoolExecutor(3) as pool:
+            for started in [pool.submit(self.clusters[name].up, workers) for name, workers in self._cast.items()]:
+                started.result()
+        wait_until(self._notifies, timeout=60, what="Prometheus finds its Alertmanager")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _notifies(self) -> bool:
+        answer = requests.get(f"{self.prometheus.url}/api/v1/alertmanagers", timeout=5).json()
+        return bool(answer["data"]["activeAlertmanagers"])
+
+    def heard(self, status: str, cluster: str, alert: str, **labels: str) -> list[float]:
+        """When the log was told of such an alert with this status (monotonic seconds)."""
+        wanted = {"cluster": cluster, "alertname": alert, **labels}.items()
+        return [
+            posted.at
+            for posted in self.sink.to(LOG)
+            for told in posted.body["alerts"]
+            if told["status"] == status and wanted <= told["labels"].items()
+        ]
+
+    def told(self) -> set[tuple[str, str]]:
+        """``(cluster, alertname)`` of everything that the log was told of."""
+        return {
+            (told["labels"]["cluster"], told["labels"]["alertname"])
+            for posted in self.sink.to(LOG)
+            for told in posted.body["alerts"]
+        }
