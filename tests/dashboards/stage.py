@@ -8,12 +8,14 @@ HTTP server in this process, and the shipped rules run on both. Each weather is 
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -149,10 +151,12 @@ def _recorded(clusters: dict[str, Weather]) -> Iterator[tuple[str, float]]:
 
 def main() -> None:
     """Keep a stage with three hours of history until ^C, and say where it is."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     weathers = (*ALL[:-1], BIG_CROWD)
     with Stage(Path(sys.argv[1]), weathers, Pace(past=3 * 3600, step=30, interval="10s", patient=True)) as stage:
         print(stage.url, flush=True)
-        threading.Event().wait()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 if __name__ == "__main__":
