@@ -125,7 +125,7 @@ class Stage:
             folder / "prometheus",
             config=self._scraping(folder),
             options=(
-                "--rules.alert.resend-delay=1s",
+                f"--rules.alert.resend-delay={60 / pace.factor:g}s",
                 f"--rules.alert.for-grace-period={max(1, 60 / pace.factor):g}s",
                 f"--query.lookback-delta={pace.five_minutes:g}s",
             ),
@@ -177,6 +177,15 @@ class Stage:
     def _notifies(self) -> bool:
         answer = requests.get(f"{self.prometheus.url}/api/v1/alertmanagers", timeout=5).json()
         return bool(answer["data"]["activeAlertmanagers"])
+
+    def firing(self) -> set[tuple[str, str]]:
+        """``(cluster, alertname)`` of what Prometheus itself holds to be firing."""
+        answer = requests.get(f"{self.prometheus.url}/api/v1/alerts", timeout=5).json()
+        return {
+            (alert["labels"].get("cluster", ""), alert["labels"]["alertname"])
+            for alert in answer["data"]["alerts"]
+            if alert["state"] == "firing"
+        }
 
     def heard(self, status: str, cluster: str, alert: str, **labels: str) -> list[float]:
         """When the log was told of such an alert with this status (monotonic seconds)."""
