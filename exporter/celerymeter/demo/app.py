@@ -65,7 +65,7 @@ def place_order(order: int) -> int:
 
 
 @app.task(name="orders.charge_card", bind=True, max_retries=3)
-def charge_card(self: Task, order: int, declined: float = 0.01, timeouts: float = 0.05) -> str:
+def charge_card(self: Task, order: int, declined: float = 0.005, timeouts: float = 0.05) -> str:
     """Fails when the card is declined; is tried again, up to three times, when the gateway does not answer."""
     work(0.06)
     if chance(timeouts):
