@@ -101,7 +101,12 @@ def main(kind: str, url: str, file: str) -> None:
 
         signal.signal(signal.SIGTERM, report)
 
-    KINDS[kind](url, ready)
+    try:
+        KINDS[kind](url, ready)
+    except Exception as error:  # noqa: BLE001 - dropped by Redis, says so in many ways; what was seen counts
+        print(error, file=sys.stderr)
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

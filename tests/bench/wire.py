@@ -30,7 +30,6 @@ class Load:
     """Seconds between two tasks, by the events' own timestamps."""
     began: float = 1_700_000_000.0
     seed: int = 1
-    first_task: int = 0
 
 
 @dataclass(slots=True)
@@ -65,29 +64,45 @@ class _Worker:
         return {**head, **fields, "timestamp": at, "type": kind}
 
 
+class Cluster:
+    """Workers that go on from one stream to the next."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._dice = random.Random(load.seed)
+        self._workers = [_Worker(number) for number in range(load.workers)]
+        self._next = 0
+
+    def stream(self, tasks: int) -> Stream:
+        """So many more tasks: sent, received, started and (95 %) succeeded, over all names, queues and workers."""
+        load, dice = self._load, self._dice if self._load.batched else None
+        stream = Stream()
+        if self._next == 0:
+            for worker in self._workers:
+                _publish(stream, "worker.online", worker.event("worker-online", load.began, **_health(worker)))
+        at = load.began
+        for number in range(self._next, self._next + tasks):
+            at = load.began + number * load.spacing
+            worker = self._workers[number % load.workers]
+            sent, *run = _task(worker, number, load, at, self._dice)
+            _publish(stream, "task.sent", sent)
+            stream.ends[run[-1]["type"], sent["name"], sent["queue"]] += 1
+            worker.pending += run
+            _flush(stream, worker, dice)
+            if worker.processed % HEARTBEAT_EVERY == 0:
+                _flush(stream, worker, dice, keep=0)
+                _publish(stream, "worker.heartbeat", worker.event("worker-heartbeat", at, **_health(worker)))
+        self._next += tasks
+        for worker in self._workers:
+            _flush(stream, worker, dice, keep=0)
+            for _ in range(2):  # a count of what was missed takes two heartbeats
+                _publish(stream, "worker.heartbeat", worker.event("worker-heartbeat", at, **_health(worker)))
+        return stream
+
+
 def make_stream(load: Load) -> Stream:
-    """Tasks that are sent, received, started and (95 %) succeed, spread over names, queues and workers."""
-    dice = random.Random(load.seed)
-    stream = Stream()
-    workers = [_Worker(number) for number in range(load.workers)]
-    for worker in workers:
-        _publish(stream, "worker.online", worker.event("worker-online", load.began, **_health(worker)))
-    for number in range(load.first_task, load.first_task + load.tasks):
-        at = load.began + (number - load.first_task) * load.spacing
-        worker = workers[number % load.workers]
-        sent, *run = _task(worker, number, load, at, dice)
-        _publish(stream, "task.sent", sent)
-        stream.ends[run[-1]["type"], sent["name"], sent["queue"]] += 1
-        worker.pending += run
-        _flush(stream, worker, dice if load.batched else None)
-        if worker.processed % HEARTBEAT_EVERY == 0:
-            _flush(stream, worker, None if not load.batched else dice, keep=0)
-            _publish(stream, "worker.heartbeat", worker.event("worker-heartbeat", at, **_health(worker)))
-    for worker in workers:
-        _flush(stream, worker, dice if load.batched else None, keep=0)
-        for _ in range(2):  # a count of what was missed takes two heartbeats
-            _publish(stream, "worker.heartbeat", worker.event("worker-heartbeat", at, **_health(worker)))
-    return stream
+    """All of a load at once."""
+    return Cluster(load).stream(load.tasks)
 
 
 def _task(worker: _Worker, number: int, load: Load, at: float, dice: random.Random) -> list[dict[str, Any]]:
