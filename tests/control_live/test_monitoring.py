@@ -1,0 +1,229 @@
+"""``/monitoring/*`` as a client sees it: who may, what is answered, what the audit trail keeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from tests.control_live.workers import FakeRemote, FakeWorker, send
+
+from celerymeter.control.access import Role
+from celerymeter.control.app import create_app
+from celerymeter.control.services import Services
+from celerymeter.control.testing import bearer, control_services, control_settings
+from celerymeter.control.watching import watching
+from celerymeter.errors import PrometheusUnavailable
+from celerymeter.prometheus import Sample, Vector
+
+BASE = "/celery-admin/monitoring"
+
+
+class FakePrometheus:
+    """Knows the exporters of these clusters, and an idle cluster's figures; ``away`` answers nothing."""
+
+    def __init__(self) -> None:
+        self.clusters = ["eu"]
+        self.away = False
+
+    def instants(self, queries: Mapping[str, str], *, time: float | None = None) -> dict[str, Vector]:
+        if self.away:
+            raise PrometheusUnavailable("http://user:hidden@prometheus is away")
+        known = {
+            "clusters": Vector(tuple(Sample({"cluster": name}, 1.0, 500.0) for name in self.clusters)),
+            "broker_up": Vector((Sample({}, 1.0, 500.0),)),
+            "exporters": Vector((Sample({}, 1.0, 500.0),)),
+            "scraped": Vector((Sample({}, 497.5, 500.0),)),
+            "queues_polled": Vector((Sample({}, 1.0, 500.0),)),
+            "pages": Vector(
+                (
+                    Sample({"__name__": "celerymeter_start_time_seconds", "base": "0"}, 400.0, 500.0),
+                    Sample({"what": "scraped", "base": "0"}, 497.5, 500.0),
+                )
+            ),
+        }
+        return {key: known.get(key, Vector()) for key in queries}
+
+
+@pytest.fixture
+def prometheus() -> FakePrometheus:
+    """What the API asks."""
+    return FakePrometheus()
+
+
+@pytest.fixture
+def remote() -> FakeRemote:
+    """The workers that it tells."""
+    return FakeRemote({"plain": FakeWorker(), "always": FakeWorker(always=True)})
+
+
+@pytest.fixture
+def services(tmp_path: Path, prometheus: FakePrometheus, remote: FakeRemote) -> Iterator[Services]:
+    """Parts of an API over both."""
+    settings = control_settings()
+    made = control_services(settings, tmp_path / "state")
+    watched = watching(
+        settings, store=made.store, auth=made.auth, metrics=made.metrics, client=prometheus, remote=remote
+    )
+    switch = watched.monitoring.switch
+    switch.connected(time.time())
+    remote.beat = lambda name: send(switch, "worker-heartbeat", name)
+    yield replace(made, watching=watched, system=watched.sampler)
+    made.store.close()
+
+
+@pytest.fixture
+def client(services: Services) -> FlaskClient:
+    """That API."""
+    return create_app(control_settings(), services).test_client()
+
+
+def test_an_idle_cluster_has_numbers_and_nulls(client: FlaskClient) -> None:
+    """Six numbers always; what is not known is null."""
+    found = client.get(f"{BASE}/metrics/realtime", headers=bearer()).get_json()
+
+    assert {name: found[name] for name in ("active_workers", "pending_tasks", "processing_tasks", "queue_lengths")} == {
+        "active_workers": 0,
+        "pending_tasks": 0,
+        "processing_tasks": 0,
+        "queue_lengths": {},
+    }
+    assert (found["current_throughput"], found["error_rate_percent"], found["finished_in_window"]) == (0.0, 0.0, 0)
+    assert (found["avg_execution_time_ms"], found["p95_wait_ms"]) == (None, None)
+    assert (found["timestamp"], found["data_age_seconds"]) == ("1970-01-01T00:08:20Z", 2.5)
+
+
+@pytest.mark.parametrize("path", ["metrics/realtime", "dashboard"])
+def test_without_prometheus_there_are_no_figures(client: FlaskClient, prometheus: FakePrometheus, path: str) -> None:
+    """503 with a time to come back, and no text of an exception."""
+    prometheus.away = True
+    answer = client.get(f"{BASE}/{path}", headers=bearer())
+
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "prometheus_unavailable")
+    assert answer.headers["Retry-After"]
+    assert "hidden" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["metrics/realtime", "dashboard"])
+def test_several_clusters_ask_for_a_choice(client: FlaskClient, prometheus: FakePrometheus, path: str) -> None:
+    """422 with their names, never a sum."""
+    prometheus.clusters = ["eu", "us"]
+    answer = client.get(f"{BASE}/{path}", headers=bearer())
+
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "invalid")
+    assert "eu, us" in answer.get_json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "role", "status"),
+    [
+        ("start", None, Role.VIEWER, 403),
+        ("start", None, Role.OPERATOR, 200),
+        ("start", {"reason": "looking"}, Role.OPERATOR, 200),
+        ("start", {"resaon": "looking"}, Role.OPERATOR, 422),
+        ("stop", None, Role.VIEWER, 403),
+        ("stop", None, Role.OPERATOR, 200),
+        ("stop", {"disable_task_events": True}, Role.OPERATOR, 403),
+        ("stop", {"disable_task_events": True}, Role.ADMIN, 200),
+        ("stop", {"disable_task_events": "yes"}, Role.ADMIN, 422),
+    ],
+)
+def test_who_may_start_and_stop(
+    client: FlaskClient, path: str, body: dict[str, object] | None, role: Role, status: int
+) -> None:
+    """Operators; withdrawing task events takes an administrator."""
+    assert client.post(f"{BASE}/{path}", json=body, headers=bearer(role)).status_code == status
+
+
+def test_start_and_stop_say_what_became_of_each_worker(client: FlaskClient, remote: FakeRemote) -> None:
+    """And the status shows the same."""
+    started = client.post(f"{BASE}/start", headers=bearer(Role.OPERATOR)).get_json()
+    status = client.get(f"{BASE}/status", headers=bearer()).get_json()
+    stopped = client.post(f"{BASE}/stop", json={"disable_task_events": True}, headers=bearer(Role.ADMIN)).get_json()
+    after = client.get(f"{BASE}/status", headers=bearer()).get_json()
+
+    assert events(started) == events(status) == {"plain": "enabled", "always": "always_on"}
+    assert events(stopped) == events(after) == {"plain": "disabled", "always": "always_on"}
+    assert (started["status"], stopped["status"]) == ("running", "stopped")
+    assert (status["running"], status["task_events_wanted"], status["since"]) == (True, True, started["since"])
+    assert (after["running"], after["task_events_wanted"]) == (False, False)
+    assert (status["last_scrape"], status["events_subscribed"]) == ("1970-01-01T00:08:17.500000Z", True)
+    assert not remote.workers["plain"].on
+
+
+def events(reply: dict[str, object]) -> dict[str, str]:
+    """State by worker."""
+    workers = reply["workers"]
+    assert isinstance(workers, list)
+    return {worker["hostname"]: worker["task_events"] for worker in workers}
+
+
+def test_stopping_the_feed_leaves_task_events_alone(client: FlaskClient, remote: FakeRemote) -> None:
+    """And starting again begins it anew."""
+    client.post(f"{BASE}/start", headers=bearer(Role.OPERATOR))
+    client.post(f"{BASE}/stop", headers=bearer(Role.OPERATOR))
+    status = client.get(f"{BASE}/status", headers=bearer()).get_json()
+    assert (status["running"], status["task_events_wanted"], remote.workers["plain"].on) == (False, True, True)
+    client.post(f"{BASE}/start", headers=bearer(Role.OPERATOR))
+    assert client.get(f"{BASE}/status", headers=bearer()).get_json()["running"] is True
+
+
+def test_without_a_broker_nothing_is_claimed(client: FlaskClient, remote: FakeRemote) -> None:
+    """503, and the wish is what it was."""
+    remote.away = True
+    answer = client.post(f"{BASE}/start", headers=bearer(Role.OPERATOR))
+
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "broker_unavailable")
+    assert client.get(f"{BASE}/status", headers=bearer()).get_json()["task_events_wanted"] is False
+
+
+def test_the_audit_trail_has_who_why_and_what_came_of_it(client: FlaskClient, remote: FakeRemote) -> None:
+    """Also of an attempt that failed."""
+    client.post(f"{BASE}/start", json={"reason": "incident 7"}, headers=bearer(Role.OPERATOR))
+    remote.away = True
+    client.post(f"{BASE}/stop", json={"disable_task_events": True}, headers=bearer(Role.ADMIN))
+    rows = client.get("/celery-admin/audit", headers=bearer(Role.ADMIN)).text
+
+    assert rows.count("monitoring.start") == 2
+    assert "incident 7" in rows
+    assert rows.count("monitoring.stop") == 2
+    assert '"failed"' in rows
+
+
+def test_the_feed_is_silent_while_stopped(client: FlaskClient, services: Services) -> None:
+    """Updates pause, what must not be missed goes through, and updates come back."""
+    hub, sampler = services.watching.monitoring.hub, services.watching.sampler
+    mailbox, _ = hub.join(wake=lambda: None, abort=lambda: None)
+    sampler.tick()
+    assert [message.kind for message in iter(mailbox.take, None)] == ["metrics_update"]
+    client.post(f"{BASE}/stop", headers=bearer(Role.OPERATOR))
+    sampler.tick()
+    assert list(iter(mailbox.take, None)) == []
+    client.post(f"{BASE}/start", headers=bearer(Role.OPERATOR))
+    sampler.tick()
+    assert [message.kind for message in iter(mailbox.take, None)] == ["metrics_update"]
+
+
+def test_every_thirtieth_tick_brings_a_dashboard(services: Services) -> None:
+    """While somebody listens."""
+    hub, sampler = services.watching.monitoring.hub, services.watching.sampler
+    mailbox, _ = hub.join(wake=lambda: None, abort=lambda: None)
+    kinds = []
+    for _ in range(60):
+        sampler.tick()
+        kinds += [message.kind for message in iter(mailbox.take, None)]
+
+    assert [place for place, kind in enumerate(kinds) if kind == "dashboard_data"] == [30, 61]
+    assert kinds.count("metrics_update") == 60
+
+
+def test_health_is_the_samplers_last_look(client: FlaskClient, services: Services, prometheus: FakePrometheus) -> None:
+    """Asking costs Prometheus nothing."""
+    services.watching.sampler.tick()
+    prometheus.away = True
+    found = client.get("/celery-admin/system/health").get_json()
+
+    assert (found["checks"]["prometheus"], found["checks"]["workers"], found["status"]) == ("ok", "failed", "degraded")
