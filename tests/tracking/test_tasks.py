@@ -245,12 +245,38 @@ def test_ignore_leaves_progress_after_two_polls(cluster: Cluster) -> None:
     cluster.publish("a")
     cluster.receive("a")
     cluster.start("a")
-    cluster.pass_time(1)
-    cluster.answer(active=())
-    assert len(cluster.pair().running) == 1
-    cluster.answer(active=())
-    assert not cluster.pair().running
+    for seconds, running in ((1, 1), (1, 1), (5, 0)):
+        cluster.pass_time(seconds, beating=(WORKER,))
+        cluster.answer(active=())
+        assert len(cluster.pair().running) == running
     assert cluster.tracker.tasks.runs.evicted["vanished"] == 1
+
+
+def test_an_end_that_comes_after_all_is_counted(cluster: Cluster) -> None:
+    """Held up somewhere for longer than two polls."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    for _ in range(3):
+        cluster.pass_time(6, beating=(WORKER,))
+        cluster.answer(active=())
+    cluster.end("a")
+    cluster.end("a")
+    assert cluster.pair().succeeded == 1
+    assert cluster.tracker.tasks.duplicates == {"task-succeeded": 1}
+
+
+def test_a_poll_may_overtake_the_start_that_it_shows(cluster: Cluster) -> None:
+    """The worker lists the task before its batch of events has come: one run, not two."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.pass_time(1)
+    cluster.answer(active=(ActiveTask("a", "add", cluster.now - 1, "celery"),))
+    cluster.start("a")
+    cluster.end("a")
+    pair = cluster.pair()
+    assert (pair.started, pair.succeeded, len(pair.running)) == (1, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
 
 
 def test_a_task_that_its_worker_lists_stays_in_progress(cluster: Cluster) -> None:

@@ -21,9 +21,11 @@ class Run:
     """One unfinished run of a task, or a task that is still to run. Times are UTC seconds."""
 
     __slots__ = (
+        "adopted",
         "ended",
         "eta",
         "held",
+        "missing_since",
         "name",
         "next",
         "opened",
@@ -37,7 +39,6 @@ class Run:
         "started",
         "touched",
         "uuid",
-        "vanishing",
         "worker",
     )
 
@@ -58,9 +59,13 @@ class Run:
         """Events not yet counted, because the queue is not yet known."""
         self.next: list[Event] | None = None
         """The `task-sent` of later runs of this task."""
-        self.received = self.ended = self.rejected = self.vanishing = False
+        self.received = self.ended = self.rejected = False
         self.over = False
         """Its end has come, but is still held."""
+        self.adopted = False
+        """Its worker lists it as running, but its `task-started` has not come."""
+        self.missing_since: float | None = None
+        """Since when its worker no longer lists it."""
 
     def stop_running(self) -> None:
         """No longer in progress."""
@@ -71,7 +76,7 @@ class Run:
         """The message is with the broker again: the task may come to any worker."""
         self.stop_running()
         self.worker = self.started = None
-        self.over = False
+        self.over = self.adopted = False
 
 
 class RunTable:
@@ -104,8 +109,8 @@ class RunTable:
         """The run that a `task-started` of this worker begins: the oldest at hand that has not started."""
         newest = self._runs.get(uuid)
         if not self._beside and newest is not None and newest.worker in (None, hostname):
-            return newest if newest.started is None else None
-        return next((run for run in self._at(uuid, hostname) if run.started is None), None)
+            return newest if newest.started is None or newest.adopted else None
+        return next((run for run in self._at(uuid, hostname) if run.started is None or run.adopted), None)
 
     def ending(self, uuid: str, hostname: str) -> Run | None:
         """The run that an end told by this worker belongs to: the oldest that has started, else any that waits."""

@@ -20,6 +20,8 @@ GRACE = 2.0
 GRACE_NEW_WORKER = 15.0
 """The same while a worker has not yet said which queues it consumes."""
 MAX_AGE = 7 * 86400.0
+VANISHED = 5.0
+"""Seconds for which a worker must have left out a run: its end may be on the way, as events come in batches."""
 MAX_HELD = 32
 
 
@@ -103,7 +105,7 @@ class TaskTracker:
         if run is None:
             newest = self.runs.get(uuid)
             run = self.runs.open(uuid, at) if newest is None else self.runs.succeed(newest, at)
-        run.worker, run.started, run.touched = hostname, event.timestamp, at
+        run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
         if run.pair is None and self._resolve(run) is None:
             self._hold(run, event, at)
         else:
@@ -113,10 +115,10 @@ class TaskTracker:
         """Any event that may end a run; what comes after the run's one end is a duplicate."""
         uuid = event.uuid or ""
         run = self.runs.ending(uuid, event.hostname)
+        if run is None and (late := self._ended.get(uuid)) is not None:
+            self._end(late, event, at)
+            return
         if run is None:
-            if self._ended.get(uuid) is not None:
-                self.duplicates[event.type] += 1
-                return
             newest = self.runs.get(uuid)
             run = self.runs.open(uuid, at) if newest is None else self.runs.precede(newest, event.hostname, at)
         if run.worker is None:
@@ -148,17 +150,19 @@ class TaskTracker:
     def reconcile(self, hostname: str, active: Iterable[ActiveTask], *, at: float) -> None:
         """Hold a worker's unfinished runs against its own list, asked for at ``at``.
 
-        A run missing twice in a row is gone without an end (`celery.exceptions.Ignore`); a task that we never
-        heard of was started before we were.
+        A run missing twice in a row, and for `VANISHED`, is gone without an end (`celery.exceptions.Ignore`); should
+        its end come yet, it is still counted. A task that we never heard of was started before we were.
         """
         listed = {task.uuid: task for task in active}
         for run in self._running_at(hostname):
             if listed.pop(run.uuid, None) is not None or run.touched >= at:
-                run.vanishing = False
-            elif run.vanishing:
+                run.missing_since = None
+            elif run.missing_since is None:
+                run.missing_since = at
+            elif not 0 <= at - run.missing_since < VANISHED:
                 self.runs.evict(run, "vanished")
-            else:
-                run.vanishing = True
+                run.ended = False
+                self._ended.add(run)
         for task in listed.values():
             self._adopt(hostname, task, at)
 
@@ -323,14 +327,11 @@ class TaskTracker:
 
     def _adopt(self, hostname: str, task: ActiveTask, at: float) -> None:
         run = self.runs.get(task.uuid)
-        if (
-            task.started_at is None
-            or self._ended.get(task.uuid) is not None
-            or (run is not None and run.started is not None)
-        ):
+        known = run is not None and (run.started is not None or run.touched >= at)
+        if known or task.started_at is None or self._ended.get(task.uuid) is not None:
             return
         run = run or self.runs.open(task.uuid, at)
-        run.worker, run.started, run.touched = hostname, task.started_at, at
+        run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
         run.name = run.name or self.pairs.name(task.name)
         run.queue = run.queue or (self.pairs.queue(task.queue_name) if task.queue_name else None)
         self._settle(run)
