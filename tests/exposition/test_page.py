@@ -58,7 +58,7 @@ def busy() -> Cluster:
         QueuesSnapshot(cluster.now, queues, unacked_other=5, unacked_unknown=2, visibility_timeout=3600.0)
     )
     for collector in ("queues", "workers"):
-        cluster.tracker.polled(PollOutcome(collector, True, cluster.now, 0.25))  # type: ignore[arg-type] # literals in a loop
+        cluster.tracker.polled(PollOutcome(collector, True, cluster.now, 0.25))
     return cluster
 
 
