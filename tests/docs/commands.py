@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
+import requests
 from tests.docs.tables import ROOT
 
 from celerymeter.demo.processes import Process
 
 _BASH = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ALONE = re.compile(r"make |pip |celerymeter (exporter|control)\b")
+_ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 _SERVES = re.compile(r"celerymeter (exporter|control)\b")
 
 
@@ -63,14 +65,25 @@ def _finish(command: str, folder: Path) -> None:
 
 
 def _serve(command: str, folder: Path) -> None:
-    """A service: it must come up, and end when told to."""
+    """A service: it must come up, answer, and end when told to."""
     log = folder / "service.log"
     log.unlink(missing_ok=True)
-    service = Process(
-        "service", [*shlex.split(command), "--listen=127.0.0.1:0"], log=log, cwd=folder, env=_environment()
-    )
-    service.start(ready=lambda: "listening" in service.tail(), timeout=60)
-    assert service.stop() == 0, service.tail()
+    argv = [*shlex.split(command), "--listen=127.0.0.1:0"]
+    if "celerymeter control" in command:
+        argv.append("--metrics-listen=127.0.0.1:0")
+    service = Process("service", argv, log=log, cwd=folder, env=_environment())
+    service.start(ready=lambda: _answers(service), timeout=60)
+    status = service.stop()
+    assert status == 0, f"{command} ended with {status}\n{service.tail()}"
+
+
+def _answers(service: Process) -> bool:
+    """Whether the address of its first log line answers a request, whatever it says."""
+    found = _ADDRESS.search(service.tail())
+    try:
+        return found is not None and requests.get(found[0], timeout=5).status_code > 0
+    except requests.RequestException:
+        return False
 
 
 def _environment() -> dict[str, str]:
