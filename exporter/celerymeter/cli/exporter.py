@@ -42,12 +42,14 @@ polling = options(
         NAMES,
         help="Look at the depth of these queues only; without it, of all that broker, workers and events name.",
     ),
-    setting("--poll-interval", INTERVAL, default=_default("poll_interval"), help="Between two looks at the queues."),
+    setting(
+        "--poll-interval", INTERVAL, default=_default("poll_interval"), help="Between two looks at queues and workers."
+    ),
     setting(
         "--inspect-interval",
         INTERVAL,
         default=_default("inspect_interval"),
-        help="Between two questions to the workers (`celery inspect`).",
+        help="At least this long between two questions for a worker's waiting tasks; longer for one that holds many.",
     ),
     setting(
         "--rabbitmq-management-url",
