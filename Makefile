@@ -31,6 +31,10 @@ types: .venv/.installed-dev ## mypy --strict
 
 check: lint types test ## everything that must hold before a change is merged
 
+bench: .venv/.installed-dev ## events, bursts, memory and pages side by side, into tests/bench/RESULTS.md
+	@.ci/servers test
+	@$(BIN)/python -m tests.bench.bench $(ARGS)
+
 dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
 
@@ -45,4 +49,4 @@ newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare
 .venv/.installed-%: pyproject.toml .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check dashboards generate newer
+.PHONY: help demo test test-slow lint types check bench dashboards generate newer

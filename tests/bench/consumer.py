@@ -23,6 +23,7 @@ EXPORTER = "exporter"
 LABELS = {
     "receiver": "(a) Celery's Receiver, empty handler",
     "raw": "(b) hiredis and orjson, decoding only",
+    "cut": "(b') the same with our decoder's short cuts",
     "reader": "reader and decoder alone, no tracker",
     EXPORTER: "(c) `celerymeter exporter`, as shipped",
 }

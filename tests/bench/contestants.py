@@ -2,6 +2,7 @@
 
 ``receiver``  Celery's own `app.events.Receiver` with a handler that does nothing but count
 ``raw``       frames read with hiredis and decoded with the fastest JSON library, nothing else
+``cut``       the same with every short cut that we know
 ``reader``    our reader and decoder, whose events go nowhere
 
 Each prints ``ready`` when it is subscribed and writes to FILE, on SIGTERM, how many events it has seen.
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from binascii import a2b_base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,10 +43,24 @@ def receiver(url: str, ready: Callable[[Count], None]) -> None:
 
 
 def raw(url: str, ready: Callable[[Count], None]) -> None:
-    """(b): the envelope is cut, not parsed, and the body decoded to plain objects."""
-    import hiredis
+    """(b): envelope and body decoded to plain objects."""
+    import orjson
+
+    loads = orjson.loads
+    _frames(url, ready, lambda message: loads(a2b_base64(loads(message)["body"])))
+
+
+def cut(url: str, ready: Callable[[Count], None]) -> None:
+    """(b'): with the short cuts of our own decoder, the envelope unseen and base64 decoded by vector instructions."""
     import orjson
     from pybase64 import b64decode
+
+    loads = orjson.loads
+    _frames(url, ready, lambda message: loads(b64decode(message[10 : message.find(b'"', 10)])))
+
+
+def _frames(url: str, ready: Callable[[Count], None], decode: Callable[[bytes], Any]) -> None:
+    import hiredis
 
     seen = 0
     where = urlsplit(url)
@@ -55,11 +71,9 @@ def raw(url: str, ready: Callable[[Count], None]) -> None:
     while chunk := connection.recv(32 * 1024):
         reader.feed(chunk)
         while frame := reader.gets():
-            if len(frame) < 4:
-                continue
-            message = frame[3]
-            events = orjson.loads(b64decode(message[10 : message.find(b'"', 10)]))
-            seen += len(events) if type(events) is list else 1
+            if len(frame) == 4:
+                events = decode(frame[3])
+                seen += len(events) if type(events) is list else 1
 
 
 def reader(url: str, ready: Callable[[Count], None]) -> None:
@@ -88,7 +102,7 @@ def reader(url: str, ready: Callable[[Count], None]) -> None:
     open_reader(BrokerSettings(url=url), sink).run()
 
 
-KINDS = {"receiver": receiver, "raw": raw, "reader": reader}
+KINDS = {"receiver": receiver, "raw": raw, "cut": cut, "reader": reader}
 
 
 def main(kind: str, url: str, file: str) -> None:

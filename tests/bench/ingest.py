@@ -14,6 +14,7 @@ from tests.bench.consumer import LABELS, Run, flat_out
 from tests.bench.wire import Load, Stream, make_stream
 
 KINDS = tuple(LABELS)
+RIVALS = ("receiver", "raw", "cut")
 
 
 def side_by_side(kinds: Sequence[str], stream: Stream, rounds: int, folder: Path) -> dict[str, list[Run]]:
@@ -29,9 +30,9 @@ def side_by_side(kinds: Sequence[str], stream: Stream, rounds: int, folder: Path
 def table(runs: dict[str, list[Run]]) -> str:
     """The medians, as Markdown."""
     medians = {kind: statistics.median(run.per_second for run in several) for kind, several in runs.items()}
-    lines = ["| consumer | events per CPU second | ÷ (a) | ÷ (b) | lost | peak MB |", "|---|---|---|---|---|---|"]
+    lines = ["| consumer | events per CPU second | ÷ (a) | ÷ (b) | ÷ (b') | lost | peak MB |", "|---" * 7 + "|"]
     for kind, several in runs.items():
-        ratios = [f"{medians[kind] / medians[other]:.2f}" if other in medians else "" for other in ("receiver", "raw")]
+        ratios = [f"{medians[kind] / medians[other]:.2f}" if other in medians else "" for other in RIVALS]
         lost, peak = max(run.lost for run in several), statistics.median(run.peak_mb for run in several)
         cells = [LABELS[kind], f"{medians[kind]:,.0f}", *ratios, f"{lost:,}", f"{peak:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -1,0 +1,60 @@
+"""The benchmarks measure what they say: the stream is the real format, and nobody loses any of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.bench.consumer import EXPORTER, UNLIMITED, Consumer, flat_out
+from tests.bench.publish import Publisher
+from tests.bench.wire import Load, make_stream
+
+from celerymeter.demo.servers import Redis
+from celerymeter.events.decode import Decoder
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_the_stream_is_what_it_claims_to_be(batched: bool) -> None:
+    """Every event decodes, and they are as many as the stream says."""
+    rejected: Counter[str] = Counter()
+    stream = make_stream(Load(tasks=1000, batched=batched))
+
+    events = Decoder(lambda reason, count: rejected.update({reason: count})).messages(
+        message for _, message in stream.messages
+    )
+
+    assert Counter(event.type for event in events) == stream.events
+    assert not rejected
+    assert (len(stream.messages) == stream.total) is not batched
+
+
+@pytest.mark.integration
+def test_a_contestant_sees_every_event(tmp_path: Path) -> None:
+    """And its CPU time is measured."""
+    stream = make_stream(Load(tasks=1000))
+    run = flat_out("reader", stream, tmp_path)
+    assert (run.events, run.lost) == (stream.total, 0)
+    assert run.cpu > 0
+
+
+@pytest.mark.integration
+def test_the_exporter_counts_a_stream_exactly(tmp_path: Path) -> None:
+    """Each end under its name and queue, nothing missed, no wait unmeasured for want of a clock."""
+    stream = make_stream(Load(tasks=4000, names=7, queues=3, workers=4))
+    with Redis(tmp_path, options=UNLIMITED) as server:
+        server.up()
+        with Consumer(EXPORTER, server, tmp_path) as consumer:
+            publisher = Publisher(server.port)
+            publisher.paced(stream.messages, 1)
+            publisher.close()
+            page = consumer.page()
+
+    counted = {
+        (kind, *labels): int(value)
+        for kind in ("task-succeeded", "task-failed")
+        for labels, value in page.by(f"celery_{kind.replace('-', '_')}_total", "name", "queue_name").items()
+    }
+    assert counted == stream.ends
+    assert page.sum("celerymeter_events_total") == stream.total
+    assert page.sum("celerymeter_events_missed_total") == 0
