@@ -95,7 +95,7 @@ def on_stage(folder: Path, options: Sequence[str] = ()) -> Iterator[Stage]:
     """Everything up, with the first figures known."""
     page = Page()
     folder.mkdir(parents=True, exist_ok=True)
-    with _served(page) as port:
+    with served(page) as port:
         config = folder / "prometheus.yml"
         config.write_text(
             f"scrape_configs: [{{job_name: celery, scrape_interval: {SCRAPE * 1000:.0f}ms, scrape_timeout: 400ms, "
@@ -110,7 +110,9 @@ def on_stage(folder: Path, options: Sequence[str] = ()) -> Iterator[Stage]:
 
 
 @contextmanager
-def _served(page: Page) -> Iterator[int]:
+def served(page: Page) -> Iterator[int]:
+    """The page on loopback; gives its port."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = page.text().encode()

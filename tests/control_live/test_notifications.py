@@ -19,6 +19,7 @@ from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
 from celerymeter.control.notifications.kept import KEPT, KeptAlerts
 from celerymeter.control.notifications.models import PostedAlert
+from celerymeter.control.notifications.tail import AlertTail
 from celerymeter.control.services import Services
 from celerymeter.control.store import Store
 from celerymeter.control.testing import bearer, control_services, control_settings, token
@@ -203,6 +204,20 @@ def test_the_memory_is_bounded_in_time_and_number(tmp_path: Path) -> None:
     kept.take([alert(-1)])
     assert [one.fingerprint for one in kept.since(0, limit=10)] == ["-1"]
     store.close()
+
+
+def test_replicas_of_one_state_directory_tell_their_own_clients(client: FlaskClient, services: Services) -> None:
+    """What one took is on the other's feed too, once, and nothing from before it started."""
+    post(client, FIRING)
+    hub = services.watching.monitoring.hub
+    other = AlertTail(KeptAlerts(services.store), hub)
+    mailbox, _ = hub.join(wake=lambda: None, abort=lambda: None)
+    other.publish_new()
+    post(client, FIRING, CRITICAL)
+    for _ in range(2):
+        other.publish_new()
+
+    assert [json.loads(message.text)["data"]["name"] for message in iter(mailbox.take, None)] == ["CeleryNoWorkers"]
 
 
 @pytest.mark.integration

@@ -16,6 +16,7 @@ from celerymeter.control.switching.switch import Switch
 from celerymeter.control.switching.wishes import Wishes
 from celerymeter.control.tap import EventTap
 from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.demo.servers import Redis
 from celerymeter.settings import BrokerSettings
 
@@ -25,22 +26,26 @@ PLAIN, ALWAYS, MUTE, LATE = "plain@t", "always@t", "mute@t", "late@t"
 DISPATCHER_OFF = ("--without-heartbeat", "--without-gossip")
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Redis]:
-    """A Redis with one worker of each kind, each on a queue of its own name."""
+Broker = Redis | RabbitMQ
+
+
+@pytest.fixture(params=[Redis, pytest.param(RabbitMQ, marks=pytest.mark.slow)])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """A broker with one worker of each kind, each on a queue of its own name."""
     with ExitStack() as stack:
-        redis = stack.enter_context(Redis(tmp_path / "redis")).up()
+        broker: Broker = stack.enter_context(request.param(tmp_path / "broker"))
+        broker.up()
         for name, events, options in ((PLAIN, False, ()), (ALWAYS, True, ()), (MUTE, False, DISPATCHER_OFF)):
             stack.enter_context(
                 start_worker(
-                    redis.url, tmp_path, hostname=name, events=events, options=options, queues=[name], pool="threads"
+                    broker.url, tmp_path, hostname=name, events=events, options=options, queues=[name], pool="threads"
                 )
             )
-        yield redis
+        yield broker
 
 
 @pytest.fixture
-def switch(broker: Redis, tmp_path: Path) -> Iterator[Switch]:
+def switch(broker: Broker, tmp_path: Path) -> Iterator[Switch]:
     """A switch that is subscribed, over a state directory."""
     with ExitStack() as stack:
         store = Store(tmp_path / "state")
@@ -61,12 +66,12 @@ def states(switch: Switch) -> dict[str, tuple[str, bool]]:
     return {found.hostname: (found.task_events, found.confirmed) for found in switch.judgements()}
 
 
-def late_worker(broker: Redis, folder: Path) -> Process:
+def late_worker(broker: Broker, folder: Path) -> Process:
     """A worker that is started when events are wanted already."""
     return start_worker(broker.url, folder, hostname=LATE, events=False, queues=[LATE], pool="threads")
 
 
-def run_tasks(broker: Redis, *workers: str) -> None:
+def run_tasks(broker: Broker, *workers: str) -> None:
     """One short task on each."""
     app = make_app(broker.url)
     for worker in workers:
@@ -74,7 +79,7 @@ def run_tasks(broker: Redis, *workers: str) -> None:
     app.close()
 
 
-def test_events_are_turned_on_and_off_and_never_by_hearsay(broker: Redis, switch: Switch, tmp_path: Path) -> None:
+def test_events_are_turned_on_and_off_and_never_by_hearsay(broker: Broker, switch: Switch, tmp_path: Path) -> None:
     """On where they were off, also at a worker that comes later, and comes again; off again only there; all proven."""
     switch.turn_on()
     told = {PLAIN: ("enabled", False), ALWAYS: ("always_on", False), MUTE: ("impossible", True)}

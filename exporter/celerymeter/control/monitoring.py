@@ -14,11 +14,13 @@ from celerymeter.control.access import Role, Who
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.live.lookout import Lookout
-from celerymeter.control.live.models import DashboardReply, MetricsReply, show_metrics
+from celerymeter.control.live.models import DashboardReply, MetricsReply, Trouble, show_metrics
 from celerymeter.control.routing import Area, Body, answer, utc
 from celerymeter.control.switching.switch import Switch
 from celerymeter.control.switching.taskevents import Judgement, State
 from celerymeter.control.switching.wishes import Wishes
+
+STOPPED = Trouble(code="monitoring_stopped", detail="updates were stopped; POST /monitoring/start resumes them")
 
 
 class WorkerEvents(BaseModel):
@@ -141,10 +143,15 @@ def area(*, monitoring: Monitoring, audit: AuditTrail) -> Area:
 
 
 def _stop(monitoring: Monitoring, *, disable: bool) -> tuple[Judgement, ...]:
+    wishes, was_on = monitoring.wishes, monitoring.wishes.get().feed_on
     if disable:
-        return monitoring.switch.withdraw()
-    monitoring.wishes.say(events=monitoring.wishes.get().events, feed_on=False)
-    return monitoring.switch.judgements()
+        found = monitoring.switch.withdraw()
+    else:
+        wishes.say(events=wishes.get().events, feed_on=False)
+        found = monitoring.switch.judgements()
+    if was_on:
+        monitoring.hub.publish("error", STOPPED)
+    return found
 
 
 def _status(monitoring: Monitoring) -> MonitoringReply:

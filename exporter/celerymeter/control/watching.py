@@ -85,18 +85,21 @@ def watching(
     def board() -> DashboardReply:
         return show_dashboard(lookout.dashboard(), links=links)
 
+    def feed_on() -> bool:
+        return wishes.get().feed_on
+
     sampler = Sampler(
         lookout.look,
         board,
         hub,
         interval=settings.feed_interval,
-        feed_on=lambda: wishes.get().feed_on,
+        feed_on=feed_on,
         probes=() if settings.alertmanager_url is None else (AlertmanagerProbe(settings.alertmanager_url),),
     )
     return Watching(
         monitoring=Monitoring(lookout, board, switch, wishes, hub, settings.feed_interval),
         sampler=sampler,
-        feed=Feed(hub, auth, board, settings),
+        feed=Feed(hub, auth, board, feed_on, settings),
         alerts=kept,
         tail=AlertTail(kept, hub, language=settings.lang),
     )

@@ -48,11 +48,12 @@ class Finished(Response):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What a connection needs. ``dashboard`` gives the object of now, or raises."""
+    """What a connection needs. ``dashboard`` gives the object of now, or raises; ``running``: are updates sent."""
 
     hub: Hub
     auth: Authenticator
     dashboard: Callable[[], DashboardReply]
+    running: Callable[[], bool]
     settings: ControlSettings
 
     def serve(self, query: FeedQuery) -> Response:
@@ -106,7 +107,10 @@ class Feed:
     def _greeting(self, *, complete: bool) -> Iterable[FeedMessage]:
         """Lazily, so that the first message does not wait for Prometheus."""
         greeting = Greeting(
-            client_count=self.hub.client_count, interval_seconds=self.settings.feed_interval, complete=complete
+            client_count=self.hub.client_count,
+            interval_seconds=self.settings.feed_interval,
+            running=self.running(),
+            complete=complete,
         )
         yield self.hub.private("connection_established", greeting)
         try:

@@ -97,11 +97,14 @@ class DashboardReply(BaseModel):
 
 
 class Greeting(BaseModel):
-    """The first message of a WebSocket. ``complete``: with ``?since=``, whether all that was missed is still known."""
+    """The first message of a WebSocket. ``running``: whether updates will come. ``complete``: with ``?since=``, whether
+    all that was missed is still known.
+    """
 
     message: str = "connected to celerymeter"
     client_count: int
     interval_seconds: float
+    running: bool = True
     complete: bool = True
 
 
@@ -112,7 +115,7 @@ class MetricsUpdate(BaseModel):
 
 
 class Trouble(BaseModel):
-    """Sent in place of figures when they cannot be known; ``code`` as in problems."""
+    """Sent in place of figures when they cannot be known; ``code`` as in problems, or ``monitoring_stopped``."""
 
     code: str
     detail: str
