@@ -9,7 +9,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from tests.integration.alerts.faults import OVERRIDES, SCRIPTS, Drill, cast
+from tests.integration.alerts.drill import Drill
+from tests.integration.alerts.faults import OVERRIDES, SCRIPTS, cast
 from tests.integration.alerts.stage import SHIPPED, Stage
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
-from tests.integration.alerts.faults import QUICK_OVERRIDES, SCRIPTS, Drill, Expected, cast
+from tests.integration.alerts.drill import Drill, Expected
+from tests.integration.alerts.faults import QUICK_OVERRIDES, SCRIPTS, cast
 from tests.integration.alerts.stage import QUICK, Stage
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
