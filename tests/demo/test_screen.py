@@ -74,6 +74,14 @@ def test_the_line_fits_the_terminal_and_tells_the_most_important_first() -> None
     assert "orders" not in narrow
 
 
+def test_the_longest_queue_comes_first() -> None:
+    """It is the one to see where not all fit."""
+    quiet, full = {"a": 0.0, "b": 0.0, "c": 0.0}, {"a": 0.0, "b": 9.0, "c": 1.0}
+    readings = (Figures(at, 0, 0, queues, up=1, workers=1, broker_up=True) for at, queues in ((0, full), (1, quiet)))
+    line = live_line(history(*readings), (), elapsed=0, width=200, colour=False)
+    assert line.index("b 0") < line.index("c 0") < line.index("a 0")
+
+
 def test_colours_take_no_room() -> None:
     """The same parts are shown with and without colours."""
     remembered = history(reading(0), reading(1, ended=12, length=3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from celerymeter.demo.processes import Process
+from celerymeter.demo.site import shown
 
 QUERIES = {
     "tasks per second": "sum by (name) (rate(celery_task_succeeded_total[1m]))",
@@ -30,7 +30,7 @@ def program() -> str:
     ours = Path(sys.executable).with_name("celerymeter")
     if shutil.which("celerymeter") == str(ours):
         return "celerymeter"
-    return os.path.relpath(ours) if ours.is_relative_to(Path.cwd()) else str(ours)
+    return str(shown(ours))
 
 
 def guide(values: Mapping[str, str], *, env: Path, victim: Process) -> str:

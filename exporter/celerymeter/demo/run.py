@@ -16,7 +16,7 @@ from celerymeter.demo.servers import answers
 from celerymeter.demo.settings import DemoSettings
 from celerymeter.demo.show import show
 from celerymeter.demo.sink import Sink
-from celerymeter.demo.site import Site, env_values, write_env
+from celerymeter.demo.site import Site, env_values, shown, write_env
 from celerymeter.demo.stack import Part, Stack
 from celerymeter.demo.watch import Watch
 from celerymeter.errors import ProcessEnded, SettingsError, StartFailed
@@ -50,7 +50,7 @@ def _run(settings: DemoSettings, screen: Screen) -> None:
         sink = cleanup.enter_context(Sink(site.ports.sink))
         watch = cleanup.enter_context(Watch(site))
         stages = _stages(site, watch, sink=sink, load=settings.load)
-        screen.say(f"Starting; logs are in {site.folder}")
+        screen.say(f"Starting; logs are in {shown(site.folder)}")
         stack = cleanup.enter_context(Stack(screen.say))
         cleanup.callback(_ignore_signals)
         for stage in stages:
@@ -58,7 +58,7 @@ def _run(settings: DemoSettings, screen: Screen) -> None:
         values = env_values(site, token=parts.admin_token(site))
         write_env(folder / "env", values)
         cleanup.callback((folder / "env").unlink, missing_ok=True)
-        screen.say(guide(values, env=folder / "env", victim=stages[1][-1].process))
+        screen.say(guide(values, env=shown(folder / "env"), victim=stages[1][-1].process))
         show(screen, stack, watch, sink, duration=settings.duration)
 
 

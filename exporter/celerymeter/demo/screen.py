@@ -59,7 +59,7 @@ def _parts(history: History, alerts: Sequence[str], *, colour: bool) -> list[str
         parts.append(paint(f"failed {share:.1%}", RED if share > 0.05 else DIM, colour=colour))
     parts.append(paint(f"workers {now.up}/{now.workers}", DIM if now.up == now.workers else RED, colour=colour))
     parts.append(_alerts(alerts, colour=colour))
-    for queue in sorted(now.queues):
+    for queue in sorted(now.queues, key=lambda name: (-max(history.depths(name)), name)):
         bars = paint(sparkline(history.depths(queue), width=6, top=8), YELLOW, colour=colour)
         parts.append(f"{queue} {now.queues[queue]:.0f} {bars}")
     return parts

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from celerymeter.demo.figures import History
-from celerymeter.demo.screen import Screen, live_line
+from celerymeter.demo.screen import GREEN, RED, Screen, live_line, paint
 from celerymeter.demo.sink import Sink
 from celerymeter.demo.stack import Stack
 from celerymeter.demo.watch import ALWAYS_FIRING, Watch
@@ -47,7 +47,8 @@ def show(screen: Screen, stack: Stack, watch: Watch, sink: Sink, *, duration: fl
             firing = watch.firing()
         for notification in sink.take():
             if notification.alert != ALWAYS_FIRING:
-                screen.say(f"{time.strftime('%H:%M:%S')} {notification}")
+                tone = RED if notification.status == "firing" else GREEN
+                screen.say(f"{time.strftime('%H:%M:%S')} {paint(str(notification), tone, colour=screen.colour)}")
         if line.due(now):
             screen.show(live_line(history, firing, elapsed=now - start, width=screen.width, colour=screen.colour))
         time.sleep(max(0.0, TICK - (time.monotonic() - now)))

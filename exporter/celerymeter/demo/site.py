@@ -63,6 +63,11 @@ class Site:
         return self.folder / f"{name}.log"
 
 
+def shown(path: Path) -> Path:
+    """The path as a person would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def env_values(site: Site, *, token: str) -> Mapping[str, str]:
     """The names under which scripts find the parts."""
     return {
