@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from threading import Barrier, Thread
 
 import pytest
+from tests.control_live.stage import Page, served
 
+from celerymeter.control.live.alertmanager import AlertmanagerProbe
 from celerymeter.control.live.lookout import Lookout, Shared
 from celerymeter.control.live.models import trouble
 from celerymeter.errors import AmbiguousCluster, PrometheusUnavailable, RequestRefused
@@ -111,6 +113,13 @@ def test_components_are_judged_by_what_prometheus_holds(values: dict[str, float]
     found = conditions(Lookout(FakeQueries(**values), Scope()))
 
     assert {name: found[name] for name in expected} == expected
+
+
+def test_alertmanager_is_asked_whether_it_lives() -> None:
+    """Any 200 will do; nobody there is a failure, and no error."""
+    with served(Page()) as port:
+        assert AlertmanagerProbe(f"http://127.0.0.1:{port}/")().condition == "ok"
+    assert AlertmanagerProbe(f"http://127.0.0.1:{port}")().condition == "failed"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -83,26 +84,27 @@ class Feed:
         return self.auth.authenticate(token, address=guard.address())
 
     def _attend(self, peer: WebSocket, identity: Identity | None, since: int | None) -> None:
-        bell = Bell()
         try:
-            mailbox, missed = self.hub.join(wake=bell.ring, abort=peer.abort, since=since)
-        except FeedFull:
-            bell.close()
+            with closing(Bell()) as bell:
+                self._follow(peer, bell, identity, since)
+        except (FeedFull, OSError):
             peer.close(TRY_AGAIN_LATER, "too many clients")
-            return
-        who = "" if identity is None else identity.sub
-        log.info("feed: client connected", extra={"sub": who, "address": guard.address()})
-        try:
-            session = Session(peer, mailbox, bell, expires_at=None if identity is None else identity.exp)
-            session.run(self._greeting(complete=missed.complete), missed.messages)
         except Exception:
             log.exception("feed: a client's thread failed unexpectedly")
             peer.close(INTERNAL)
         finally:
-            self.hub.leave(mailbox)
             peer.abort()
-            bell.close()
-            log.info("feed: client gone", extra={"sub": who, "address": guard.address()})
+
+    def _follow(self, peer: WebSocket, bell: Bell, identity: Identity | None, since: int | None) -> None:
+        mailbox, missed = self.hub.join(wake=bell.ring, abort=peer.abort, since=since)
+        who = {"sub": "" if identity is None else identity.sub, "address": guard.address()}
+        log.info("feed: client connected", extra=who)
+        try:
+            session = Session(peer, mailbox, bell, expires_at=None if identity is None else identity.exp)
+            session.run(self._greeting(complete=missed.complete), missed.messages)
+        finally:
+            self.hub.leave(mailbox)
+            log.info("feed: client gone", extra=who)
 
     def _greeting(self, *, complete: bool) -> Iterable[FeedMessage]:
         """Lazily, so that the first message does not wait for Prometheus."""
