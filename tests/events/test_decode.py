@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.events.messages import RECORDED, event, message, recorded
 
@@ -270,6 +270,7 @@ FIELDS = st.dictionaries(st.sampled_from(Event.__struct_fields__), JSON, max_siz
 SPOILED = st.builds(lambda fields: event(**fields), FIELDS)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_rejected_once(data: bytes) -> None:
     """Nothing raises; one message that is no message is one rejection."""
@@ -279,6 +280,7 @@ def test_any_bytes_are_rejected_once(data: bytes) -> None:
     assert set(rejections) <= set(REASONS)
 
 
+@settings(deadline=None)
 @given(st.lists(SPOILED | JSON, max_size=6))
 def test_every_event_of_a_batch_is_delivered_or_counted(batch: list[Any]) -> None:
     """Whatever the fields hold, events and rejections add up to what was sent."""
@@ -288,6 +290,7 @@ def test_every_event_of_a_batch_is_delivered_or_counted(batch: list[Any]) -> Non
     assert all(got.uuid or not got.type.startswith("task-") for got in events)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damage_anywhere_raises_nothing(data: st.DataObject) -> None:
     """A message with a few bytes changed decodes or is counted."""

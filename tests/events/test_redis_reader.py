@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import redis
-from tests.events.certificates import Certificates
 from tests.events.messages import event, message
 from tests.events.running import Readers, app_of, emit, emit_until_received
 from tests.events.sinks import RecordingSink
+from tests.workers import start_worker
 
-from celerymeter.demo.processes import free_port
+from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.events import open_reader
 from celerymeter.events.redis import RedisReader
@@ -24,27 +24,15 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority of this module's own, with a server's and a client's certificate."""
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Redis]:
-    """A Redis on TCP, TLS and a unix socket, with users."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A Redis on TCP and a unix socket, with users."""
     folder = tmp_path_factory.mktemp("redis")
-    options = ["--unixsocket", str(folder / "redis.sock"), "--tls-port", str(free_port())]
-    options += ["--tls-ca-cert-file", str(certificates.authority), "--tls-auth-clients", "optional"]
-    options += ["--tls-cert-file", str(certificates.certificate), "--tls-key-file", str(certificates.key)]
+    options = ["--unixsocket", str(folder / "redis.sock")]
     users = ["default on nopass ~* &* +@all", "shop on >s3cret:/@ ~* &* +@all"]
     users += ["reader on >s3cret:/@ resetchannels &/0.celeryev/* -@all +psubscribe +ping"]
     options += [word for user in users for word in ("--user", *user.split())]
     with Redis(folder, options=options) as started:
         yield started.up()
-
-
-def tls_port(server: Redis) -> int:
-    return int(server.argv[server.argv.index("--tls-port") + 1])
 
 
 def unix_path(server: Redis) -> str:
@@ -103,39 +91,16 @@ def test_other_databases_and_exchanges_are_not_heard(server: Redis, readers: Rea
         "redis+socket://{path}",
         "unix://{path}",
         "redis+socket://shop:s3cret%3A%2F%40@{path}?virtual_host=0",
-        "rediss://localhost:{tls}/0?ssl_cert_reqs=required&ssl_ca_certs={ca}",
-        "rediss://localhost:{tls}/0?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={ca}&ssl_certfile={cert}&ssl_keyfile={key}",
-        "rediss://shop:s3cret%3A%2F%40@localhost:{tls}/0?ssl_cert_reqs=none",
     ],
 )
-def test_every_way_to_reach_redis(server: Redis, certificates: Certificates, readers: Readers, address: str) -> None:
-    """Passwords, a user that may do nothing but subscribe, unix sockets, TLS: as in the workers' own URL."""
-    url = address.format(
-        tcp=server.port,
-        tls=tls_port(server),
-        path=unix_path(server),
-        ca=certificates.authority,
-        cert=certificates.certificate,
-        key=certificates.key,
-    )
+def test_every_way_to_reach_redis(server: Redis, readers: Readers, address: str) -> None:
+    """Passwords, a user that may do nothing but subscribe, unix sockets: as in the workers' own URL."""
     sink = RecordingSink()
+    url = address.format(tcp=server.port, path=unix_path(server))
     readers.start(open_reader(BrokerSettings(url=url), sink))
     sink.await_connections()
 
     emit_until_received(app_of(server.url), sink)
-
-
-def test_tls_options_may_come_as_the_clusters_setting(
-    server: Redis, certificates: Certificates, readers: Readers
-) -> None:
-    """`broker_use_ssl` is honoured, for reader and workers alike."""
-    settings = {"broker_use_ssl": {"ssl_cert_reqs": "required", "ssl_ca_certs": str(certificates.authority)}}
-    url = f"rediss://localhost:{tls_port(server)}/0"
-    sink = RecordingSink()
-    readers.start(open_reader(BrokerSettings(url=url, celery_settings=settings), sink))
-    sink.await_connections()
-
-    emit_until_received(app_of(url, settings=settings), sink)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +108,6 @@ def test_tls_options_may_come_as_the_clusters_setting(
     [
         ("redis://shop:wr0ng@127.0.0.1:{tcp}/0", "invalid username-password"),
         ("redis://reader:s3cret%3A%2F%40@127.0.0.1:{tcp}/1", "no permissions"),
-        ("rediss://localhost:{tls}/0?ssl_cert_reqs=required", "certificate verify failed"),
         ("redis://127.0.0.1:1/0", "refused"),
         ("redis+socket:///nowhere/redis.sock", "No such file"),
     ],
@@ -151,8 +115,7 @@ def test_tls_options_may_come_as_the_clusters_setting(
 def test_a_refusal_is_told_without_the_password(server: Redis, readers: Readers, address: str, reason: str) -> None:
     """The reason names what is wrong in one line, and attempts go on."""
     sink = RecordingSink()
-    url = address.format(tcp=server.port, tls=tls_port(server))
-    readers.start(open_reader(BrokerSettings(url=url), sink))
+    readers.start(open_reader(BrokerSettings(url=address.format(tcp=server.port)), sink))
 
     told = sink.await_loss()
 
@@ -217,6 +180,26 @@ def test_a_burst_is_read_completely_and_in_order(server: Redis, readers: Readers
     assert [got.uuid for got in sink.received] == [f"{number}{half}" for number in range(10_000) for half in "ab"]
     assert not sink.losses
     client.close()
+
+
+def test_real_workers_are_heard(server: Redis, readers: Readers, tmp_path: Path) -> None:
+    """Every event of every run on a prefork worker, and its heartbeats."""
+    url = server.url.replace("/0", "/5")
+    sink = RecordingSink()
+    readers.start(open_reader(BrokerSettings(url=url), sink))
+    sink.await_connections()
+
+    with start_worker(url, tmp_path, concurrency=2):
+        app = app_of(url)
+        for number in range(20):
+            app.send_task("tests.add", (number, 1))
+            app.send_task("tests.fail")
+        wait_until(lambda: sink.types()["task-succeeded"] + sink.types()["task-failed"] >= 40)
+
+    expected = {"task-sent": 40, "task-received": 40, "task-started": 40, "task-succeeded": 20, "task-failed": 20}
+    assert {kind: count for kind, count in sink.types().items() if kind in expected} == expected
+    assert sink.types()["worker-online"] == 1
+    assert not sink.rejections
 
 
 def test_receipt_is_when_the_bytes_were_read(server: Redis, readers: Readers) -> None:
