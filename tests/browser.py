@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 from websockets.sync.client import ClientConnection, connect
 
 from celerymeter.demo.processes import Process, wait_until
+from celerymeter.errors import ServerMissing
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage")
 
@@ -52,10 +52,10 @@ class Tab:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Tab]:
-    """An empty page of a browser with a profile of its own; skips the test where there is no Chromium."""
+    """An empty page of a browser with a profile of its own; raises `ServerMissing` where there is no Chromium."""
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if binary is None:
-        pytest.skip("no Chromium on this machine: install Debian's package chromium")
+        raise ServerMissing("no Chromium on this machine: install Debian's package chromium")
     port = folder / "profile" / "DevToolsActivePort"
     argv = [binary, *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={folder / 'profile'}", "about:blank"]
     process = Process("chromium", argv, log=folder / "chromium.log")

@@ -11,17 +11,13 @@ from tests.control_live.stage import Page, served
 
 from celerymeter.demo.processes import Process, free_port, wait_until
 from celerymeter.demo.servers import answers, find_binary
-from celerymeter.errors import ServerMissing
 
 pytestmark = pytest.mark.integration
 
 
 def victoria(folder: Path, port: int, scraped: int) -> Process:
     """VictoriaMetrics that scrapes a page every second, up."""
-    try:
-        binary = find_binary("victoria-metrics")
-    except ServerMissing as error:
-        pytest.skip(str(error))
+    binary = find_binary("victoria-metrics")
     config = folder / "scrape.yml"
     targets = f"[{{targets: ['127.0.0.1:{scraped}']}}]"
     config.write_text(f"scrape_configs: [{{job_name: celery, scrape_interval: 1s, static_configs: {targets}}}]\n")

@@ -81,7 +81,7 @@ def test_every_part_is_up_when_the_env_file_is_there(demo: Demo, prometheus: Pro
     assert requests.get(f"{exporter}/-/ready", timeout=5).status_code == 200
     assert requests.get(f"{control}/celery-admin/system/health", timeout=5).status_code == 200
     assert requests.get(f"{demo.env['ALERTMANAGER_URL']}/-/ready", timeout=5).status_code == 200
-    assert prometheus.instant("count(celery_worker_up == 1)").value() == 2
+    wait_until(lambda: prometheus.instant("count(celery_worker_up == 1)").value() == 2, what="both workers seen")
     wait_until(lambda: prometheus.instant("min(up)").value() == 1, what="all targets scraped")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortInUse, match=rf"port {port}, .*control-metrics.*--ports control-metrics=PORT"):
-            Ports(control_metrics=port).settled()
+            replace(parse_ports("auto"), control_metrics=port).settled()
 
 
 def test_one_port_for_two_parts_is_refused() -> None:

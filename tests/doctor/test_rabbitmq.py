@@ -8,7 +8,6 @@ import pytest
 
 from celerymeter.demo.processes import free_port
 from celerymeter.demo.rabbitmq import RabbitMQ
-from celerymeter.errors import ServerMissing
 
 from .examining import examine
 
@@ -17,12 +16,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """A RabbitMQ, when it is installed."""
-    try:
-        server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    except ServerMissing as error:
-        pytest.skip(str(error))
-    with server:
+    """A RabbitMQ."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
         yield server.up()
 
 

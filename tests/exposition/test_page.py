@@ -122,13 +122,14 @@ def test_folded_queues_add_up() -> None:
     """Lengths are summed, timestamps take the minimum."""
     cluster = Cluster(make_settings(Limits(queues=1)))
     queues = tuple(
-        QueueState(f"q{number}", number, head=QueueHead(None, None, cluster.now - number), oldest_unacked_at=None)
+        QueueState(f"q{number}", number, head=QueueHead(None, None, cluster.now - number), consumers=2)
         for number in range(4)
     )
     cluster.tracker.queues_seen(QueuesSnapshot(cluster.now, queues))
     cluster.tracker.polled(PollOutcome("queues", True, cluster.now, 0.1))
     page = render(cluster)
     assert 'celery_queue_length{queue_name="__other__"} 6' in page
+    assert 'celery_queue_consumers{queue_name="__other__"} 6' in page
     start = f'celery_queue_oldest_task_timestamp_seconds{{queue_name="__other__",source="observed"}} {cluster.now - 3}'
     assert start in page
 

@@ -50,7 +50,8 @@ def _age(tracker: Tracker, head: QueueHead) -> tuple[float, str]:
 
 def _consumers(text: Text, tracker: Tracker, queues: Iterable[QueueState], now: float) -> None:
     if not fresh(tracker, now, "workers"):
-        text.values(m.QUEUE_CONSUMERS, {queue.name: queue.consumers for queue in queues})
+        cap = tracker.pairs.queue
+        text.values(m.QUEUE_CONSUMERS, _sum((cap(queue.name), queue.consumers) for queue in queues))
         return
     names = sorted({tracker.pairs.queue(queue.name) for queue in queues})
     consumers: dict[str, float | None] = dict.fromkeys(names, 0)

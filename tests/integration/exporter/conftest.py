@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.result import AsyncResult
 from tests.apps.worker_app import BACKEND, make_app
 from tests.scrape import ExporterProcess
 from tests.workers import start_worker
@@ -41,7 +42,8 @@ def chord_producer(redis_server: Redis) -> Iterator[Celery]:
     app = make_app(redis_server.url, backend=f"{redis_server.url[:-1]}1")
     yield app
     app.close()
-    gc.collect()
+    for result in [one for one in gc.get_objects() if isinstance(one, AsyncResult)]:
+        result.backend = None  # else it calls its backend when it is collected, long after that is gone
 
 
 @pytest.fixture

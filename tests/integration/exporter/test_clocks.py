@@ -14,6 +14,7 @@ from tests.workers import ROOT
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
+from celerymeter.errors import ServerMissing
 from celerymeter.events.open import open_reader
 from celerymeter.settings import BrokerSettings
 
@@ -32,7 +33,7 @@ for _ in range(10):
 def skewed(seconds: int, zone: str) -> dict[str, str]:
     """The environment of a process whose clock is so far ahead, in this zone."""
     if FAKETIME is None:
-        pytest.skip("no libfaketime: install Debian's package faketime")
+        raise ServerMissing("no libfaketime on this machine: install Debian's package faketime")
     return {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME": f"{seconds:+d}s",

@@ -65,6 +65,18 @@ def mixed_workload(app: Celery, expected: Expected, *, rounds: int) -> None:
         expected.add("tests.total", queue, succeeded=1)
 
 
+def revoke_two(app: Celery, exporter: ExporterProcess, expected: Expected) -> None:
+    """One that waits for its ETA in a worker, one that runs."""
+    waiting = app.send_task("tests.add", (0, 0), queue="mail", countdown=3)
+    running = app.send_task("tests.sleep", (60,), queue="slow")
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress", name="tests.sleep") == 1)
+    wait_until(lambda: exporter.scrape().sum("celery_task_received_total", queue_name="mail") == 1)
+    app.control.revoke(waiting.id)
+    app.control.revoke(running.id, terminate=True)
+    expected.add("tests.add", "mail", started=0)
+    expected.add("tests.sleep", "slow")
+
+
 def settle(exporter: ExporterProcess, expected: Expected) -> Scrape:
     """Wait until all counts are as expected; on time-out say what differs."""
     try:
@@ -84,9 +96,16 @@ def test_a_mixed_workload_is_counted_to_the_task(
     expected = Expected()
     chord_producer.send_task("tests.add", (0, 0), queue="fast", expires=datetime(2020, 1, 1, tzinfo=timezone.utc))
     expected.add("tests.add", "fast", received=0, started=0)
+    revoke_two(chord_producer, exporter, expected)
     mixed_workload(chord_producer, expected, rounds=12)
-    page = settle(exporter, expected)
-    assert page.get("celery_task_revoked_total", name="tests.add", queue_name="fast", reason="expired") == 1
+    settle(exporter, expected)
+    wait_until(lambda: exporter.scrape().sum("celery_task_revoked_total") == 3)
+    page = exporter.scrape()
+    assert page.by("celery_task_revoked_total", "name", "queue_name", "reason") == {
+        ("tests.add", "fast", "expired"): 1,
+        ("tests.add", "mail", "revoked"): 1,
+        ("tests.sleep", "slow", "terminated"): 1,
+    }
     assert not {"unknown", "None"} & (page.values("name") | page.values("queue_name"))
     assert page.sum("celerymeter_events_missed_total") == 0
     assert page.sum("celerymeter_events_invalid_total") == 0

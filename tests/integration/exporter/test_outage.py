@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -31,6 +32,23 @@ def test_it_starts_without_a_broker(redis_server: Redis, new_exporter: StartExpo
     redis_server.up()
     wait_until(lambda: exporter.value("celerymeter_broker_up") == 1, timeout=15)
     assert exporter.code("/-/ready") == 200
+
+
+def test_the_page_is_there_while_the_broker_hangs(redis_server: Redis, new_exporter: StartExporter) -> None:
+    """A Redis that takes connections and never answers, long enough to be noticed by reader and pollers."""
+    exporter = new_exporter()
+    redis_server.signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: exporter.value("celerymeter_broker_up") == 0, timeout=20)
+        times = []
+        for _ in range(20):
+            begun = time.perf_counter()
+            assert requests.get(f"{exporter.url}/metrics", timeout=1).status_code == 200
+            times.append(time.perf_counter() - begun)
+    finally:
+        redis_server.signal(signal.SIGCONT)
+    assert sorted(times)[10] < 0.05
+    wait_until(lambda: exporter.value("celerymeter_broker_up") == 1, timeout=20)
 
 
 @pytest.mark.parametrize("away", [4, pytest.param(20, marks=pytest.mark.slow)])
