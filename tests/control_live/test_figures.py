@@ -13,6 +13,7 @@ from tests.engines import NAMES, Canned, start_engine
 from celerymeter.control.live import dashboard, figures
 from celerymeter.control.live.dashboard import Dashboard
 from celerymeter.control.live.figures import Metrics
+from celerymeter.control.live.lookout import ask
 from celerymeter.errors import AmbiguousCluster, RequestRefused
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 
@@ -53,13 +54,13 @@ def holding(
 def read(client: PrometheusClient, scope: Scope | None = None, *, at: float = ASKED) -> Metrics:
     """The metrics object."""
     scope = scope or Scope()
-    return figures.metrics(client.instants(figures.queries(scope), time=at), scope)
+    return figures.metrics(ask(client, figures.queries(scope), scope, time=at), scope)
 
 
 def read_dashboard(client: PrometheusClient) -> Dashboard:
     """The dashboard object."""
     rounds = figures.queries(Scope()) | dashboard.state_queries(Scope()) | dashboard.queries(Scope())
-    return dashboard.dashboard(client.instants(rounds, time=ASKED), Scope())
+    return dashboard.dashboard(ask(client, rounds, Scope(), time=ASKED), Scope())
 
 
 Holding = Callable[..., PrometheusClient]
@@ -120,6 +121,24 @@ def test_slow_scrapes_give_the_nearest_window(holding: Holding) -> None:
     found = read(holding(Exporter(interval=60.0, counts=EVERY_SECOND)))
 
     assert (found.finished_in_window, found.window_seconds) == (60, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("exporter", "window", "finished"),
+    [
+        (Exporter(span=30.0, counts=EVERY_SECOND), 20.0, 20),
+        (Exporter(interval=100.0, counts=EVERY_SECOND), 100.0, 100),
+        (Exporter(interval=240.0, span=480.0, counts=EVERY_SECOND), 240.0, 240),
+    ],
+    ids=["Prometheus has just started", "a scrape was missed", "scrapes are rare"],
+)
+def test_other_pages_serve_where_the_wanted_one_is_missing(
+    holding: Holding, exporter: Exporter, window: float, finished: int
+) -> None:
+    """The span that there is, and what ended in it."""
+    found = read(holding(exporter))
+
+    assert (found.window_seconds, found.finished_in_window) == (window, finished)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ QUERIES: Mapping[str, str] = {
         '"})'
     ),
     "worker_info": "max by (hostname, version, pool) (celery_worker_info{SEL})",
-    "task_pages": pages_query(by="name"),
+    "task_pages": pages_query(300, by="name"),
 }
 
 

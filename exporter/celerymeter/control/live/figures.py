@@ -37,7 +37,7 @@ QUERIES: Mapping[str, str] = {
         "histogram_quantile(0.95, max by (le) (sum by (cluster, job, instance, le) ("
         "rate(celery_task_wait_seconds_bucket{SEL}[5m]))))"
     ),
-    "pages": pages_query(),
+    "pages": pages_query(60),
 }
 
 

@@ -14,8 +14,12 @@ from typing import NamedTuple
 
 from celerymeter.prometheus import Vector
 
-BASES = (20, 60, 300)
-"""How far back pages are looked for; together with the start of the process one is near any wanted window."""
+OTHER_BASES = (20, 60, 300)
+"""Seconds back where a page is looked for when the wanted one is missing (Prometheus has just started, scrapes are
+rare); every one costs Prometheus a look at all task series.
+"""
+OLDEST = 300.0
+"""Seconds for which the start of a process serves as the page before it."""
 ENDED = (
     "celery_task_succeeded_total",
     "celery_task_failed_total",
@@ -32,13 +36,13 @@ _SUMS = (
 _SCRAPES = "max by (cluster, job, instance) (timestamp(" + _STARTED + "{{SEL}}{offset}))"
 
 
-def pages_query(*, by: str = "") -> str:
-    """The template of one query for all pages; ``by`` is a label (``name``) by which counters are kept apart.
+def pages_query(*bases: int, by: str = "") -> str:
+    """The template of one query for the pages now and so many seconds ago; counters are kept apart ``by`` a label.
 
     ``base`` tells the pages apart, and ``what`` the scrape times from the sums: ``or`` does not look at names.
     """
     parts = []
-    for base in (0, *BASES):
+    for base in (0, *bases):
         offset = f" offset {base}s" if base else ""
         sums = _SUMS.format(more=f", {by}" if by else "", offset=offset)
         scrapes = f'label_replace({_SCRAPES.format(offset=offset)}, "what", "scraped", "", "")'
@@ -112,7 +116,7 @@ def _growth(pages: Mapping[int, _Page], wanted: float) -> Increment | None:
     now = pages.get(0, _Page())
     if now.scraped is None or now.started is None:
         return None
-    spans = _spans(now.scraped, now.started, [pages[base] for base in BASES if base in pages])
+    spans = _spans(now.scraped, now.started, [page for base, page in pages.items() if base])
     nearest = min(spans, key=lambda span: abs(span[0] - wanted), default=None)
     if nearest is None:
         return None
@@ -126,5 +130,5 @@ def _spans(scraped: float, started: float, pages: Sequence[_Page]) -> Iterator[t
     for page in pages:
         if page.scraped is not None and page.scraped < scraped and page.started == started:
             yield scraped - page.scraped, page.counts
-    if scraped - started <= max(BASES):
+    if scraped - started <= OLDEST:
         yield max(scraped - started, 1.0), {}

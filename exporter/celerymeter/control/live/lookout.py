@@ -12,6 +12,7 @@ from celerymeter.control.health import Component, FiringAlert, QueueFigure, judg
 from celerymeter.control.live import dashboard, figures
 from celerymeter.control.live.dashboard import Dashboard
 from celerymeter.control.live.figures import Metrics
+from celerymeter.control.live.increments import OTHER_BASES, increment, pages_query
 from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused
 from celerymeter.prometheus import Scope, Vector
 
@@ -96,14 +97,28 @@ class Lookout:
     def _look(self) -> Look:
         rounds = figures.queries(self._scope) | dashboard.state_queries(self._scope)
         try:
-            return look_at(self._client.instants(rounds), self._scope, now=self._clock())
+            return look_at(ask(self._client, rounds, self._scope), self._scope, now=self._clock())
         except PrometheusError as error:
             return blind(error, now=self._clock())
 
     def _dashboard(self) -> Dashboard:
         rounds = figures.queries(self._scope) | dashboard.state_queries(self._scope) | dashboard.queries(self._scope)
-        found = self._client.instants(rounds)
+        found = ask(self._client, rounds, self._scope)
         return dashboard.dashboard(found, self._scope).judged(judge(components(found)))
+
+
+OTHER_PAGES = {"pages": pages_query(*OTHER_BASES), "task_pages": pages_query(*OTHER_BASES, by="name")}
+
+
+def ask(client: Queries, rounds: Mapping[str, str], scope: Scope, *, time: float | None = None) -> dict[str, Vector]:
+    """All answers in one round; where the wanted page is missing, a second one looks for others."""
+    found = client.instants(rounds, time=time)
+    lacking = [
+        key for key in OTHER_PAGES if key in found and len(found[key]) and increment(found[key], wanted=0) is None
+    ]
+    if lacking:
+        found |= client.instants({key: scope.render(OTHER_PAGES[key]) for key in lacking}, time=time)
+    return found
 
 
 def look_at(found: Mapping[str, Vector], scope: Scope, *, now: float) -> Look:
