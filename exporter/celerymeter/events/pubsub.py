@@ -65,7 +65,8 @@ class PubSub:
     def deliver(self, sink: EventSink, stop: Flag) -> None:
         """Hand events to ``sink`` until ``stop`` is set; what was read before a loss is delivered before it is told."""
         decode = Decoder(sink.rejected).messages
-        sink.events(decode(self._early), time.time())
+        if self._early:
+            sink.events(decode(self._early), time.time())
         rested = False
         while not stop.is_set():
             if (taken := self._bytes.take()) is not None:

@@ -96,7 +96,7 @@ class ReadAhead:
         """How many bytes came; none when the socket is empty or has ended."""
         try:
             read = self._socket.recv_into(into)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
         except OSError as error:
             self.ended = f"connection lost: {error.strerror or type(error).__name__}{self._blame()}"

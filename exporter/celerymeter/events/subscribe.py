@@ -54,7 +54,7 @@ def stay_subscribed(subscribe: Callable[[], Subscription], sink: EventSink, stop
             subscription = _interruptible(subscribe, stop)
             if subscription is not None:
                 _deliver(subscription, sink, stop, pauses)
-        except CelerymeterError as error:  # noqa: PERF203 - an iteration is a connection
+        except (CelerymeterError, OSError) as error:  # noqa: PERF203 - an iteration is a connection
             sink.disconnected(time.time(), str(error))
 
 
