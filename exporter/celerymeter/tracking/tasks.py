@@ -7,9 +7,9 @@ counted under the only queue that its worker consumes, else under ``unknown``, a
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from celerymeter.model import UNKNOWN, ActiveTask, Event
+from celerymeter.model import UNKNOWN, Event
 from celerymeter.tracking.ends import EndedRuns, apply_end
 from celerymeter.tracking.runs import MAX_NEXT, Run, RunTable
 from celerymeter.tracking.series import Pair, PairTable
@@ -20,8 +20,6 @@ GRACE = 2.0
 GRACE_NEW_WORKER = 15.0
 """The same while a worker has not yet said which queues it consumes."""
 MAX_AGE = 7 * 86400.0
-VANISHED = 5.0
-"""Seconds for which a worker must have left out a run: its end may be on the way, as events come in batches."""
 MAX_HELD = 32
 
 
@@ -48,7 +46,7 @@ class TaskTracker:
         self._waits = waits
         self._queues_of = queues_of
         self._count_retry_exceptions = count_retry_exceptions
-        self._ended = EndedRuns()
+        self.lately = EndedRuns()
         self._waiting: deque[tuple[float, Run]] = deque()
 
     def sent(self, event: Event, at: float, *, sent_at: float) -> None:
@@ -75,7 +73,7 @@ class TaskTracker:
     def received(self, event: Event, at: float) -> None:
         """`task-received`: names the task, and begins a run at a worker."""
         known = self.runs.get(event.uuid or "")
-        late = self._ended.get(event.uuid or "") if known is None else None
+        late = self.lately.get(event.uuid or "") if known is None else None
         if late is not None and not late.received:
             self._count_late(late, event)
             return
@@ -115,7 +113,7 @@ class TaskTracker:
         """Any event that may end a run; what comes after the run's one end is a duplicate."""
         uuid = event.uuid or ""
         run = self.runs.ending(uuid, event.hostname)
-        if run is None and (late := self._ended.get(uuid)) is not None:
+        if run is None and (late := self.lately.get(uuid)) is not None:
             self._end(late, event, at)
             return
         if run is None:
@@ -142,30 +140,6 @@ class TaskTracker:
         for run in self.runs.older_than(now - MAX_AGE):
             self.runs.evict(run, "age")
 
-    def worker_lost(self, hostname: str) -> None:
-        """The worker died: what it ran is no longer in progress, and may be delivered again."""
-        for run in self._running_at(hostname):
-            run.give_back()
-
-    def reconcile(self, hostname: str, active: Iterable[ActiveTask], *, at: float) -> None:
-        """Hold a worker's unfinished runs against its own list, asked for at ``at``.
-
-        A run missing twice in a row, and for `VANISHED`, is gone without an end (`celery.exceptions.Ignore`); should
-        its end come yet, it is still counted. A task that we never heard of was started before we were.
-        """
-        listed = {task.uuid: task for task in active}
-        for run in self._running_at(hostname):
-            if listed.pop(run.uuid, None) is not None or run.touched >= at:
-                run.missing_since = None
-            elif run.missing_since is None:
-                run.missing_since = at
-            elif not 0 <= at - run.missing_since < VANISHED:
-                self.runs.evict(run, "vanished")
-                run.ended = False
-                self._ended.add(run)
-        for task in listed.values():
-            self._adopt(hostname, task, at)
-
     def sent_at(self, uuid: str) -> float | None:
         """When a task that waits was sent, by our clock; ``None`` when that is not known."""
         run = self.runs.get(uuid)
@@ -174,7 +148,7 @@ class TaskTracker:
     def _late(self, event: Event) -> Run | None:
         """The run that has ended already, when nothing of this task is unfinished."""
         uuid = event.uuid or ""
-        return self._ended.get(uuid) if self.runs.get(uuid) is None else None
+        return self.lately.get(uuid) if self.runs.get(uuid) is None else None
 
     def _count_late(self, run: Run, event: Event) -> None:
         """An earlier step of a run, overtaken by its end."""
@@ -275,7 +249,7 @@ class TaskTracker:
             ahead, run.next = run.next, None
             self._take_next(self.runs.open(run.uuid, at), ahead)
         elif newest and (event is None or event.type != "task-retried"):
-            self._ended.add(run, terminated=event is not None and bool(event.terminated))
+            self.lately.add(run, terminated=event is not None and bool(event.terminated))
 
     def _hold(self, run: Run, event: Event, at: float) -> None:
         if run.held is None:
@@ -284,14 +258,14 @@ class TaskTracker:
         elif len(run.held) < MAX_HELD:
             run.held.append(event)
         else:
-            self._settle(run)
-            self._flush(run, at)
+            self.settle(run, at)
             self._replay(run, event, at)
 
-    def _settle(self, run: Run) -> None:
-        """Decide the labels of a run whose `task-sent` did not come."""
+    def settle(self, run: Run, at: float) -> None:
+        """Decide the labels of a run whose `task-sent` did not come, and count what it holds."""
         run.name = run.name or UNKNOWN
         run.queue = run.queue or self._only_queue(run) or UNKNOWN
+        self._flush(run, at)
 
     def _flush(self, run: Run, at: float) -> None:
         if run.pair is None and self._resolve(run) is None:
@@ -319,28 +293,10 @@ class TaskTracker:
 
     def _give_up(self, run: Run, now: float) -> None:
         if run.held is not None:
-            self._settle(run)
-            self._flush(run, now)
+            self.settle(run, now)
         if run.rejected and not run.ended and run.pair is not None:
             run.pair.rejected_end += 1
             self._close(run, None, now)
-
-    def _adopt(self, hostname: str, task: ActiveTask, at: float) -> None:
-        run = self.runs.get(task.uuid)
-        known = run is not None and (run.started is not None or run.touched >= at)
-        if known or task.started_at is None or self._ended.get(task.uuid) is not None:
-            return
-        run = run or self.runs.open(task.uuid, at)
-        run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
-        run.name = run.name or self.pairs.name(task.name)
-        run.queue = run.queue or (self.pairs.queue(task.queue_name) if task.queue_name else None)
-        self._settle(run)
-        self._flush(run, at)
-        if run.pair is not None and not run.ended:
-            run.pair.running[run] = None
-
-    def _running_at(self, hostname: str) -> list[Run]:
-        return [run for pair in self.pairs for run in pair.running if run.worker == hostname]
 
 
 def queue_of(event: Event) -> str | None:

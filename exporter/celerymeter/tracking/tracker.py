@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from celerymeter.model import OTHER, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
+from celerymeter.tracking.progress import Progress
 from celerymeter.tracking.rates import RateWindow
 from celerymeter.tracking.series import Histogram, PairTable
 from celerymeter.tracking.tasks import TaskTracker
@@ -55,6 +56,7 @@ class Tracker:
             queues_of=self.workers.queues_of,
             count_retry_exceptions=settings.count_retry_exceptions,
         )
+        self.progress = Progress(self.tasks)
         self.rates = RateWindow(settings.rate_window, now)
         self._of_runs: dict[str, Callable[[Event, float], None]] = {
             "task-received": self.tasks.received,
@@ -133,7 +135,7 @@ class Tracker:
         if (offset := self.workers.offset_of(event.hostname)) is not None:
             self._observe_lag(event, at, offset)
         if renewed:
-            self.tasks.worker_lost(event.hostname)
+            self.progress.worker_lost(event.hostname)
 
     def _observe_lag(self, event: Event, at: float, offset: float) -> None:
         lag = at - event.timestamp - offset
@@ -150,7 +152,7 @@ class Tracker:
         self.workers.inspected(snapshot, heard_names=self.tasks.names_received)
         for hostname, state in snapshot.workers.items():
             if state.active is not None:
-                self.tasks.reconcile(hostname, state.active, at=snapshot.at)
+                self.progress.reconcile(hostname, state.active, at=snapshot.at)
 
     def queues_seen(self, snapshot: QueuesSnapshot) -> None:
         """The broker's queues at one poll."""
@@ -170,7 +172,7 @@ class Tracker:
         for hostname in self.workers.judge(
             now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval
         ):
-            self.tasks.worker_lost(hostname)
+            self.progress.worker_lost(hostname)
         self.rates.sample(self.pairs, now)
 
     def known_queues(self) -> frozenset[str]:

@@ -1,0 +1,63 @@
+"""What is in progress, held against what the workers say of themselves: they die, and events may never come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from celerymeter.model import ActiveTask
+from celerymeter.tracking.runs import Run
+from celerymeter.tracking.tasks import TaskTracker
+
+VANISHED = 5.0
+"""Seconds for which a worker must have left out a run: its end may be on the way, as events come in batches."""
+
+
+class Progress:
+    """Corrects the runs in progress of a `TaskTracker`."""
+
+    def __init__(self, tasks: TaskTracker) -> None:
+        self._tasks = tasks
+
+    def worker_lost(self, hostname: str) -> None:
+        """The worker died: what it ran is no longer in progress, and may be delivered again."""
+        for run in self._running_at(hostname):
+            run.give_back()
+
+    def reconcile(self, hostname: str, active: Iterable[ActiveTask], *, at: float) -> None:
+        """Hold a worker's unfinished runs against its own list, asked for at ``at``.
+
+        A run missing twice in a row, and for `VANISHED`, is gone without an end (`celery.exceptions.Ignore`); should
+        its end come yet, it is still counted. A task that we never heard of was started before we were.
+        """
+        listed = {task.uuid: task for task in active}
+        for run in self._running_at(hostname):
+            if listed.pop(run.uuid, None) is not None or run.touched >= at:
+                run.missing_since = None
+            elif run.missing_since is None:
+                run.missing_since = at
+            elif not 0 <= at - run.missing_since < VANISHED:
+                self._vanish(run)
+        for task in listed.values():
+            self._adopt(hostname, task, at)
+
+    def _vanish(self, run: Run) -> None:
+        self._tasks.runs.evict(run, "vanished")
+        run.ended = False
+        self._tasks.lately.add(run)
+
+    def _adopt(self, hostname: str, task: ActiveTask, at: float) -> None:
+        tasks = self._tasks
+        run = tasks.runs.get(task.uuid)
+        known = run is not None and (run.started is not None or run.touched >= at)
+        if known or task.started_at is None or tasks.lately.get(task.uuid) is not None:
+            return
+        run = run or tasks.runs.open(task.uuid, at)
+        run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
+        run.name = run.name or tasks.pairs.name(task.name)
+        run.queue = run.queue or (tasks.pairs.queue(task.queue_name) if task.queue_name else None)
+        tasks.settle(run, at)
+        if run.pair is not None and not run.ended:
+            run.pair.running[run] = None
+
+    def _running_at(self, hostname: str) -> list[Run]:
+        return [run for pair in self._tasks.pairs for run in pair.running if run.worker == hostname]
