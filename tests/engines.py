@@ -47,15 +47,15 @@ def _prometheus(name: str, folder: Path, series: Sequence[Canned]) -> tuple[Proc
     folder.mkdir(parents=True)
     (folder / "canned.txt").write_text("\n".join([*(_open_metrics(series)), "# EOF\n"]))
     subprocess.run(
-        [_binary(name, "promtool"), "tsdb", "create-blocks-from", "openmetrics", "canned.txt", "data"],
+        [binary(name, "promtool"), "tsdb", "create-blocks-from", "openmetrics", "canned.txt", "data"],
         cwd=folder,
         check=True,
         capture_output=True,
         timeout=120,
     )
     (folder / "prometheus.yml").write_text("global: {}\n")
-    server = Prometheus(folder, config=folder / "prometheus.yml", options=[f"--storage.tsdb.retention.time={FOREVER}"])
-    server.argv = (_binary(name, "prometheus"), *server.argv[1:])
+    options = [f"--storage.tsdb.retention.time={FOREVER}"]
+    server = prometheus(name, folder, config=folder / "prometheus.yml", options=options)
     return server.up(), server.url
 
 
@@ -71,7 +71,15 @@ def _victoria(folder: Path, series: Sequence[Canned]) -> tuple[Process, str]:
     return server, url
 
 
-def _binary(name: str, tool: str) -> str:
+def prometheus(name: str, folder: Path, *, config: Path, options: Sequence[str] = ()) -> Prometheus:
+    """The Prometheus of this name, not started; raises `ServerMissing`."""
+    server = Prometheus(folder, config=config, options=options)
+    server.argv = (binary(name, "prometheus"), *server.argv[1:])
+    return server
+
+
+def binary(name: str, tool: str) -> str:
+    """Path of a tool that comes with the engine of this name; raises `ServerMissing`."""
     if name == "prometheus":
         return find_binary(tool)
     if not (NEWER / tool).exists():

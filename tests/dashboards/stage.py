@@ -26,9 +26,9 @@ from tests.dashboards import synthetic
 from tests.dashboards.moment import Moment
 from tests.dashboards.pages import Pages, Target, targets
 from tests.dashboards.weather import ALL, BIG_CROWD, Weather
+from tests.engines import binary, prometheus
 
 from celerymeter.demo.processes import wait_until
-from celerymeter.demo.servers import Prometheus, find_binary
 
 LAST_OF_CHAINS = ("celery:error_burn:rate1h", "celery:wait_burn:rate5m", "celery:task_runtime:p95")
 """Recorded series that need others, which need others."""
@@ -49,14 +49,15 @@ class Pace:
 
 
 class Stage:
-    """Pages, history and a Prometheus with the rules; a context manager."""
+    """Pages, history and a Prometheus with the rules; a context manager. Raises `ServerMissing` without that engine."""
 
-    def __init__(self, folder: Path, weathers: Iterable[Weather], pace: Pace) -> None:
+    def __init__(self, folder: Path, weathers: Iterable[Weather], pace: Pace, *, engine: str = "prometheus") -> None:
         self._folder, self._pace = folder, pace
+        self._promtool = binary(engine, "promtool")
         self._targets = tuple(targets(weathers))
         self.told_at = time.time()
         self._pages = Pages(self._targets, told_at=self.told_at)
-        self._prometheus = Prometheus(folder, config=folder / "prometheus.yml")
+        self._prometheus = prometheus(engine, folder, config=folder / "prometheus.yml")
         self.url = self._prometheus.url
 
     def __enter__(self) -> Stage:
@@ -78,7 +79,7 @@ class Stage:
         source = self._folder / "history.txt"
         with source.open("w") as sink:
             sink.writelines(_history(self._targets, told_at=self.told_at, pace=self._pace))
-        command = [find_binary("promtool"), "tsdb", "create-blocks-from", "openmetrics", "-q", str(source)]
+        command = [self._promtool, "tsdb", "create-blocks-from", "openmetrics", "-q", str(source)]
         subprocess.run([*command, str(self._folder / "data")], check=True, capture_output=True)
         source.unlink()
 

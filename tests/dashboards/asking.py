@@ -1,0 +1,77 @@
+"""Runs the queries of the dashboards as their panels would, for any choice of the variables."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import requests
+from tests.dashboards.grafana import ALL, Board, Query, fill
+
+SHOWN, STEP = 900.0, 60
+"""Seconds of history that a chart shows, and between its points."""
+Choice = Mapping[str, tuple[str, ...]]
+WINDOWS = {"__rate_interval": ("4m",), "__range": (f"{SHOWN:.0f}s",), "__interval": ("15s",)}
+NONE_CHOSEN = {**dict.fromkeys(("job", "cluster", "queue", "task", "worker"), (ALL,)), **WINDOWS}
+QUIET = {
+    ("overview", "Firing alerts"),
+    ("workers", "Changes between up and down"),
+    ("workers", "Runs whose events never arrived"),
+    ("exporter", "Runs whose events never arrived"),
+    ("exporter", "Unusable and unmeasured"),
+    ("exporter", "Series, and names beyond a cap"),
+    ("exporter", "Tasks in memory"),
+}
+"""Panels that rightly have something missing in good weather."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Prometheus says to a query: its series by labels with their last value, what it warns of, and the time."""
+
+    query: Query
+    series: dict[frozenset[tuple[str, str]], float]
+    complaints: tuple[str, ...]
+    seconds: float
+
+    @property
+    def values(self) -> list[float]:
+        return list(self.series.values())
+
+
+def ask(url: str, query: Query, choice: Choice, *, at: float, step: int = STEP) -> Answer:
+    """Run one query as its panel would: at the end of the shown time, or over it."""
+    form: dict[str, str | float] = {"query": fill(query.expr, choice)}
+    shown = float(choice["__range"][0].removesuffix("s"))
+    form |= {"time": at} if query.instant else {"start": at - shown, "end": at, "step": step}
+    begun = time.monotonic()
+    reply = requests.post(f"{url}/api/v1/query{'' if query.instant else '_range'}", data=form, timeout=30)
+    took = time.monotonic() - begun
+    body = reply.json()
+    complaints = (*([body["error"]] if "error" in body else []), *body.get("warnings", []), *body.get("infos", []))
+    found = {
+        frozenset(one["metric"].items()): float((one["values"][-1] if "values" in one else one["value"])[1])
+        for one in body.get("data", {}).get("result", [])
+    }
+    return Answer(query, found, complaints, took)
+
+
+def ask_all(url: str, board: Board, choice: Choice, *, at: float | None = None, step: int = STEP) -> list[Answer]:
+    """Every query of every panel of a dashboard, now or at an earlier time."""
+    at = at or time.time()
+    asked = [query for panel in board.drawn for query in panel.queries]
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda query: ask(url, query, choice, at=at, step=step), asked))
+
+
+def complaints(answers: list[Answer]) -> list[tuple[str, tuple[str, ...]]]:
+    """Every error and warning, with the panel that it belongs to."""
+    return [(one.query.panel, one.complaints) for one in answers if one.complaints]
+
+
+def silent(board: Board, answers: list[Answer]) -> set[tuple[str, str]]:
+    """Dashboard and panel of every query that gives no number."""
+    return {(board.name, one.query.panel) for one in answers if not any(map(math.isfinite, one.values))}

@@ -1,0 +1,74 @@
+"""Every query of every panel answers, whatever is chosen, on the oldest and on a newer Prometheus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+from tests.dashboards import weather
+from tests.dashboards.asking import NONE_CHOSEN, QUIET, Choice, ask, ask_all, complaints, silent
+from tests.dashboards.grafana import Board, Query, boards, fill
+from tests.dashboards.stage import Pace, Stage
+
+from celerymeter.errors import ServerMissing
+
+pytestmark = pytest.mark.integration
+
+GOOD = {**NONE_CHOSEN, "cluster": (weather.GOOD.cluster,)}
+CHOICES = {
+    "all": NONE_CHOSEN,
+    "one of each": {
+        **GOOD,
+        "job": ("celerymeter",),
+        "queue": ("orders",),
+        "task": ("shop.orders.charge_card",),
+        "worker": ("orders@app-1",),
+    },
+    "several of each": {
+        **GOOD,
+        "cluster": (weather.GOOD.cluster, weather.TWIN.cluster),
+        "queue": ("orders", "mail"),
+        "task": ("shop.orders.charge_card", "shop.mail.send"),
+        "worker": ("orders@app-1", "mail@app-2"),
+    },
+}
+BOARDS = boards()
+PACE = Pace(interval="2s")
+
+
+@pytest.fixture(scope="module", params=["prometheus", "prometheus-newer"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Good weather, watched for twenty minutes by one exporter and by two."""
+    try:
+        stage = Stage(tmp_path_factory.mktemp("stage"), (weather.GOOD, weather.TWIN), PACE, engine=request.param)
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    with stage:
+        yield stage
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_every_query_answers(stage: Stage, board: Board, choice: Choice) -> None:
+    """Whatever is chosen, no query fails or is warned about, and each gives numbers."""
+    answers = ask_all(stage.url, board, choice)
+
+    assert complaints(answers) == []
+    assert silent(board, answers) <= QUIET
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_every_list_of_values_is_filled(stage: Stage, board: Board) -> None:
+    """Each variable finds values, and annotations can be drawn."""
+    for name, variable in board.variables.items():
+        if variable["type"] == "query":
+            selector, label = variable["definition"].removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)
+            match = {"match[]": fill(selector, NONE_CHOSEN)}
+            reply = requests.get(f"{stage.url}/api/v1/label/{label}/values", params=match, timeout=10)
+            assert reply.json()["data"], name
+    marks = [Query(one["name"], "mark", one["expr"], False, "") for one in board.annotations]
+    assert not [
+        one.complaints for one in (ask(stage.url, mark, GOOD, at=time.time()) for mark in marks) if one.complaints
+    ]
