@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import codecs
-import gzip
 import json
-import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.events.malformed import MALFORMED
 from tests.events.messages import RECORDED, event, message, recorded
 
 from celerymeter.events import envelope
@@ -86,98 +84,6 @@ def test_unusual_envelopes_are_understood(data: bytes) -> None:
     events, rejections = decode(data)
     assert [got.name for got in events] == ["shop.pay"]
     assert not rejections
-
-
-NESTED = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
-MALFORMED: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "envelope"),
-    "not JSON": (b"hello", "envelope"),
-    "binary": (bytes(range(256)), "envelope"),
-    "a list": (b"[]", "envelope"),
-    "null": (b"null", "envelope"),
-    "a string": (b'"celery"', "envelope"),
-    "cut within the body": (message(event())[:100], "envelope"),
-    "trailing bytes": (message(event(type=5)) + b"}", "envelope"),
-    "nested envelope": (NESTED, "envelope"),
-    "no body": (message(event(), body=...), "envelope"),
-    "body null": (message(event(), body=None), "envelope"),
-    "body an object": (message(event(), body=event()), "envelope"),
-    "no content type": (message(event(), content_type=...), "envelope"),
-    "headers a string": (message(event(), headers="x"), "envelope"),
-    "properties a list": (message(event(), properties=[], body=json.dumps(event())), "envelope"),
-    "pickle": (message(pickle.dumps(event()), content_type="application/x-python-serialize"), "content_type"),
-    "yaml": (message(b"type: task-sent", content_type="application/x-yaml"), "content_type"),
-    "msgpack": (message(b"\x81\xa4type", content_type="application/x-msgpack"), "content_type"),
-    "pickle called JSON": (message(pickle.dumps(event())), "body"),
-    "binary charset": (message(event(), content_encoding="binary"), "encoding"),
-    "utf-16": (message(json.dumps(event()).encode("utf-16"), content_encoding="utf-16"), "encoding"),
-    "compressed": (
-        message(gzip.compress(b"{}"), headers={"compression": "application/x-gzip"}),
-        "encoding",
-    ),
-    "unknown body encoding": (
-        message(event(), properties={"body_encoding": "rot13"}, body=codecs.encode(json.dumps(event()), "rot13")),
-        "encoding",
-    ),
-    "bad base64": (message(event(), body="!!!!"), "encoding"),
-    "base64 cut short": (message(event(), body="eyJ0e"), "encoding"),
-    "empty body": (message(b""), "body"),
-    "body not JSON": (message(b"task-sent"), "body"),
-    "body a number": (message(b"5"), "body"),
-    "body null in JSON": (message(b"null"), "body"),
-    "body a string in JSON": (message(b'"x"'), "body"),
-    "nested body": (message(NESTED), "body"),
-    "body with a byte order mark": (message(b"\xef\xbb\xbf" + json.dumps(event()).encode()), "body"),
-    "too large": (message(event(args="x" * envelope.MAX_MESSAGE)), "too_large"),
-    "empty object": (message({}), "fields"),
-    "list of numbers": (message([5]), "fields"),
-    "list of null": (message([None]), "fields"),
-    "list in a list": (message([[event()]]), "fields"),
-    "no type": (message(event(type=...)), "fields"),
-    "type null": (message(event(type=None)), "fields"),
-    "type a number": (message(event(type=5)), "fields"),
-    "type empty": (message(event(type="")), "fields"),
-    "type too long": (message(event(type="x" * 1000)), "fields"),
-    "no hostname": (message(event(hostname=...)), "fields"),
-    "hostname empty": (message(event(hostname="")), "fields"),
-    "hostname too long": (message(event(hostname="h" * 1000)), "fields"),
-    "hostname a lone surrogate": (message(event(hostname="\udcff")), "fields"),
-    "hostname not UTF-8": (message(b'{"type":"worker-online","hostname":"\xff","timestamp":1}'), "fields"),
-    "worker without hostname": (message(event(type="worker-online", hostname=...)), "fields"),
-    "no uuid": (message(event(uuid=...)), "fields"),
-    "uuid null": (message(event(uuid=None)), "fields"),
-    "uuid empty": (message(event(uuid="")), "fields"),
-    "uuid a number": (message(event(uuid=5)), "fields"),
-    "uuid too long": (message(event(uuid="u" * 1000)), "fields"),
-    "name too long": (message(event(name="n" * 1000)), "fields"),
-    "name an object": (message(event(name={"__type__": "bytes"})), "fields"),
-    "queue a list": (message(event(queue=["a"])), "fields"),
-    "no timestamp": (message(event(timestamp=...)), "fields"),
-    "timestamp a string": (message(event(timestamp="1700000000")), "fields"),
-    "timestamp true": (message(event(timestamp=True)), "fields"),
-    "timestamp NaN": (message(event(timestamp=float("nan"))), "fields"),
-    "timestamp infinite": (message(event(timestamp=float("inf"))), "fields"),
-    "timestamp past every float": (message(b'{"type":"worker-online","hostname":"h","timestamp":1e999}'), "fields"),
-    "timestamp in milliseconds": (message(event(timestamp=1.7e12)), "fields"),
-    "timestamp negative": (message(event(timestamp=-5)), "fields"),
-    "timestamp zero": (message(event(timestamp=0)), "fields"),
-    "clock negative": (message(event(clock=-1)), "fields"),
-    "clock true": (message(event(clock=True)), "fields"),
-    "clock beyond 64 bits": (message(event(clock=2**64)), "fields"),
-    "pid a string": (message(event(pid="7")), "fields"),
-    "runtime NaN": (message(event(type="task-succeeded", runtime=float("nan"))), "fields"),
-    "runtime infinite": (message(event(type="task-succeeded", runtime=float("inf"))), "fields"),
-    "runtime negative": (message(event(type="task-succeeded", runtime=-0.5)), "fields"),
-    "runtime a string": (message(event(type="task-succeeded", runtime="fast")), "fields"),
-    "retries negative": (message(event(retries=-1)), "fields"),
-    "retries true": (message(event(retries=True)), "fields"),
-    "processed negative": (message(event(type="worker-heartbeat", processed=-1)), "fields"),
-    "processed a fraction": (message(event(type="worker-heartbeat", processed=1.5)), "fields"),
-    "active a string": (message(event(type="worker-heartbeat", active="2")), "fields"),
-    "loadavg of strings": (message(event(type="worker-heartbeat", loadavg=["a"])), "fields"),
-    "loadavg endless": (message(event(type="worker-heartbeat", loadavg=[0] * 1000)), "fields"),
-    "requeue a string": (message(event(type="task-rejected", requeue="yes")), "fields"),
-}
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
