@@ -12,6 +12,7 @@ CelerymeterError
 │   ├── QueryRejected        the query itself was refused (4xx): our fault or a parameter's
 │   │   └── AnswerTooLarge   the answer is more than we are willing to hold
 │   └── AmbiguousCluster     several clusters match and none was chosen            (exit 2, 422)
+├── ReportRefused            the window or the filters of a report make no sense      (exit 2, 422)
 ├── StateError               the state directory cannot be used, or does not hold what was written there
 ├── RequestRefused           a request to the control API that is answered with a problem
 │   └── InvalidToken         no usable token: absent, expired, forged, for someone else … (401, 4401)
@@ -76,6 +77,14 @@ class AmbiguousCluster(PrometheusError):
     def __init__(self, clusters: tuple[str, ...]) -> None:
         super().__init__(f"several clusters, choose one with --cluster: {', '.join(clusters)}")
         self.clusters = clusters
+
+
+class ReportRefused(CelerymeterError):
+    """A report was asked for that cannot be; ``code`` is stable and ``str(error)`` says what would be accepted."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class StateError(CelerymeterError):

@@ -29,7 +29,7 @@ import click
 
 from celerymeter import __version__
 from celerymeter.cli.errors import complain
-from celerymeter.errors import AmbiguousCluster, CelerymeterError, SettingsError, UnsupportedTransport
+from celerymeter.errors import AmbiguousCluster, CelerymeterError, ReportRefused, SettingsError, UnsupportedTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ COMMANDS = {
     "doctor": Entry("Say what is wrong with a cluster's monitoring, and how to mend it."),
     "check-config": Entry("Check a configuration file and print the settings in effect."),
     "token": Entry("Mint a token for the control API.", extra="control"),
-    "report": Entry("Write a performance report from Prometheus."),
+    "report": Entry("Write a performance report from Prometheus.", extra="report"),
     "revoke": Entry("Revoke tasks through the control API."),
     "audit": Entry("Show or verify the audit trail of the control API.", extra="control"),
     "bundle": Entry("Lay out the alert rules and dashboards that come with celerymeter."),
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = group.main(arguments, prog_name="celerymeter", standalone_mode=False)
     except click.ClickException as error:
         return complain(error)
-    except (SettingsError, UnsupportedTransport, AmbiguousCluster) as error:
+    except (SettingsError, UnsupportedTransport, AmbiguousCluster, ReportRefused) as error:
         return complain(error, status=2)
     except CelerymeterError as error:
         return complain(error, status=1)

@@ -12,6 +12,7 @@ from celerymeter.control import guard, monitoring, observing, openapi, problems,
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
 from celerymeter.control.notifications import views as notifications
+from celerymeter.control.reports import views as reports
 from celerymeter.control.routing import Area, Operation
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
@@ -43,6 +44,7 @@ def areas(settings: ControlSettings, services: Services) -> tuple[Area, ...]:
         notifications.area(
             kept=watching.alerts, tail=watching.tail, counted=services.metrics.alerts, language=settings.lang
         ),
+        reports.area(desk=services.reports, language=settings.lang),
         audit.area(trail=services.audit, store=services.store),
     )
 

@@ -15,6 +15,7 @@ from celerymeter.control.auth import Authenticator
 from celerymeter.control.instances import Instance
 from celerymeter.control.keys import Keyring
 from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.reporting import report_desk
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
@@ -55,6 +56,7 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
     )
     client = prometheus_client(settings, metrics, timeout=TIMEOUT)
     watched = watching(settings, store=store, auth=auth, metrics=metrics, client=client)
+    desk = report_desk(settings, store=store, metrics=metrics)
     tap = EventTap(settings.broker, watched.monitoring.switch)
     own_metrics = MetricsServer(
         metrics_socket,
@@ -70,5 +72,6 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
         audit=trail,
         keeper=keeper,
         watching=watched,
-        background=(keeper, own_metrics, tap, *watched.background),
+        reports=desk,
+        background=(keeper, own_metrics, desk, tap, *watched.background),
     )

@@ -19,6 +19,7 @@ from celerymeter.errors import (
     BrokerUnavailable,
     InvalidToken,
     PrometheusError,
+    ReportRefused,
     RequestRefused,
     StateError,
 )
@@ -38,6 +39,10 @@ STATUS = {
     "conflict": 409,
     "too_large": 413,
     "unsupported_media_type": 415,
+    "end_before_start": 422,
+    "time_malformed": 422,
+    "window_in_future": 422,
+    "window_too_long": 422,
     "invalid": 422,
     "too_many_requests": 429,
     "internal": 500,
@@ -45,6 +50,7 @@ STATUS = {
     "exporter_unavailable": 503,
     "prometheus_unavailable": 503,
     "state_unavailable": 503,
+    "no_workers": 503,
     "no_worker_answered": 504,
 }
 """Every ``code`` and its HTTP status. Codes are stable: clients may branch on them."""
@@ -111,6 +117,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(RequestRefused, problem_response)
     app.register_error_handler(BrokerUnavailable, lambda _: _away("broker_unavailable", "the broker"))
     app.register_error_handler(AmbiguousCluster, lambda error: problem_response(RequestRefused("invalid", str(error))))
+    app.register_error_handler(ReportRefused, lambda error: problem_response(RequestRefused(error.code, str(error))))
     app.register_error_handler(PrometheusError, lambda _: _away("prometheus_unavailable", "Prometheus"))
     app.register_error_handler(StateError, lambda _: _away("state_unavailable", "the state directory"))
     app.register_error_handler(HTTPException, _http_error)

@@ -15,6 +15,7 @@ from celerymeter.control.auth import Authenticator
 from celerymeter.control.background import Background
 from celerymeter.control.health import SystemSource
 from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.reports.desk import ReportDesk
 from celerymeter.control.store import Store
 from celerymeter.control.watching import Watching
 
@@ -30,4 +31,5 @@ class Services:
     audit: AuditTrail
     keeper: AuditKeeper
     watching: Watching
+    reports: ReportDesk
     background: tuple[Background, ...] = ()

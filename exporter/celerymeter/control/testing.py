@@ -13,6 +13,7 @@ from celerymeter.control.health import Component, SystemState
 from celerymeter.control.instances import Instance
 from celerymeter.control.keys import Keyring, mint
 from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.reporting import report_desk
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings, JwtSettings
 from celerymeter.control.store import Store
@@ -65,6 +66,7 @@ def control_services(settings: ControlSettings, state_dir: Path) -> Services:
         audit=trail,
         keeper=keeper,
         watching=watching(settings, store=store, auth=auth, metrics=metrics, client=client),
+        reports=report_desk(settings, store=store, metrics=metrics),
     )
 
 

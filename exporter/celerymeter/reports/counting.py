@@ -81,6 +81,10 @@ class Counting:
         counts, disagreement = _choose(based, pieces, reading.pages)
         return WindowCounts(counts, based, gaps, late, disagreement, tuple(sorted(reading.warnings)))
 
+    def lives(self, *, start: float, end: float) -> tuple[Life, ...]:
+        """The lives that were scraped in this time."""
+        return self._lives(start, end, _Reading())
+
     def _lives(self, start: float, end: float, reading: _Reading) -> tuple[Life, ...]:
         """A day at a time, so that a month of scrapes is no single answer."""
         answers: list[Matrix] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from celerymeter.prometheus import Vector
 
@@ -26,16 +26,20 @@ FAMILIES = {
     "celery_task_wait_seconds_count": "wait_count",
     "celery_task_runtime_seconds_bucket": "runtime_bucket",
     "celery_task_wait_seconds_bucket": "wait_bucket",
+    "celery_worker_tasks_processed_total": "processed",
+    "celerymeter_events_missed_total": "missed",
+    "celerymeter_series_folded_total": "folded",
 }
 
 
 class Key(NamedTuple):
-    """One figure: what is counted, of which task in which queue; ``le`` is a bucket's bound."""
+    """One figure: what is counted, of which task in which queue, or of which worker; ``le`` is a bucket's bound."""
 
     what: str
     name: str
     queue_name: str
     le: str = ""
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,33 @@ class Counts:
         """Tasks that came to an end."""
         return sum(self.total(what) for what in ENDS)
 
+    def buckets(self, what: str) -> dict[float, float]:
+        """A histogram's cumulative counts by upper bound."""
+        found: dict[float, float] = defaultdict(float)
+        for key, value in self.values.items():
+            if key.what == what:
+                found[float(key.le)] += value
+        return dict(found)
+
+    def only(self, *, name: str | None = None, queue_name: str | None = None) -> Counts:
+        """What belongs to one task, or queue, or both; what belongs to no task stays."""
+        return Counts(
+            {
+                key: value
+                for key, value in self.values.items()
+                if not (key.name or key.queue_name)
+                or (name in (None, key.name) and queue_name in (None, key.queue_name))
+            }
+        )
+
+    def split(self, label: Literal["name", "queue_name", "hostname"]) -> dict[str, Counts]:
+        """By the values of a label, in one pass; what lacks the label is left out."""
+        parts: dict[str, dict[Key, float]] = defaultdict(dict)
+        for key, value in self.values.items():
+            if text := getattr(key, label):
+                parts[text][key] = value
+        return {text: Counts(values) for text, values in parts.items()}
+
     def minus(self, base: Counts) -> Counts:
         """What was counted since ``base``, an earlier page of the same life."""
         grown = {key: value - base.values.get(key, 0.0) for key, value in self.values.items()}
@@ -80,6 +111,6 @@ def read_page(answer: Vector) -> Counts:
     for sample in answer:
         what = FAMILIES.get(sample.label("__name__"))
         if what is not None:
-            key = Key(what, sample.label("name"), sample.label("queue_name"), sample.label("le"))
+            key = Key(what, *sample.key("name", "queue_name", "le", "hostname"))
             values[key] += sample.value
     return Counts(dict(values))

@@ -8,10 +8,39 @@ LIVES = "celerymeter_start_time_seconds{SEL}[$window]"
 PAST = "celerymeter_start_time_seconds{SEL, cluster=$cluster, job=$job, instance=$instance}[$window]"
 """The same of one exporter."""
 
+_TARGET = "SEL, cluster=$cluster, job=$job, instance=$instance"
 PAGE = (
-    "sum by (__name__, name, queue_name, le) (last_over_time({SEL, cluster=$cluster, job=$job, instance=$instance,"
+    f"sum by (__name__, name, queue_name, le) (last_over_time({{{_TARGET},"
     ' __name__=~"celery_task_(succeeded|failed|retried|rejected|revoked)_total'
     '|celery_task_(runtime|failed_runtime|wait)_seconds_(sum|count)|celery_task_(runtime|wait)_seconds_bucket",'
     ' requeue!="true"}[1s]))'
+    f" or sum by (__name__, hostname) (last_over_time({{{_TARGET},"
+    ' __name__=~"celery_worker_tasks_processed_total|celerymeter_events_missed_total|celerymeter_series_folded_total"'
+    "}[1s]))"
 )
 """One page at its own time: the short window keeps out what only Prometheus' lookback would still show."""
+
+_ENDS = (
+    '{SEL, __name__=~"celery_task_(succeeded|failed|rejected|revoked)_total", requeue!="true",'
+    " name=~$name, queue_name=~$queue}"
+)
+ENDED = f"sum by (cluster, job, instance) ({_ENDS})"
+"""All ends of tasks that an exporter counted."""
+FAILED = "sum by (cluster, job, instance) (celery_task_failed_total{SEL, name=~$name, queue_name=~$queue})"
+RUNTIME_BUCKETS = (
+    "sum by (cluster, job, instance, le) (celery_task_runtime_seconds_bucket{SEL, name=~$name, queue_name=~$queue})"
+)
+RECORDED_RATE = "max(celery:tasks_ended:rate5m{SEL})"
+"""Tasks per second over five minutes, as the shipped rules record it."""
+
+QUEUE_LENGTHS = "max by (queue_name) (celery_queue_length{SEL, queue_name=~$queue})"
+BUSY = (
+    "100 * max by (hostname) (celery_worker_tasks_active{SEL}) / (max by (hostname) (celery_worker_pool_size{SEL}) > 0)"
+)
+"""Percent of a worker's slots that run a task."""
+POOL_SIZE = "max by (hostname) (celery_worker_pool_size{SEL})"
+RESERVED = "max by (hostname) (celery_worker_tasks_reserved{SEL})"
+UNACKED_AGE = "time() - min(celery_queue_oldest_unacked_timestamp_seconds{SEL})"
+VISIBILITY = "max(last_over_time(celery_queue_visibility_timeout_seconds{SEL}[$window]))"
+OBJECTIVE = 'max(celery:success_objective:limit{cluster="", name=""})'
+"""The share of tasks that should succeed, by the shipped limits; they carry no target labels."""

@@ -1,0 +1,1 @@
+"""Performance reports over HTTP: asked for, kept, and read again."""

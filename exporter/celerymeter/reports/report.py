@@ -1,0 +1,234 @@
+"""A performance report as a value: what is sent, kept and drawn.
+
+A figure that cannot be known is ``None``, and ``unknown`` has its reason by the figure's name. Times are UTC, names
+tell their unit, counts are whole tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+Curve = tuple[tuple[float, float | None], ...]
+"""``(UTC seconds, value)``; a gap is ``None``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """Which scrapes are in: those in ``(start, end]``. ``assumed_zone`` is set when a time came without one."""
+
+    start: datetime
+    end: datetime
+    seconds: float
+    assumed_zone: str | None
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What the report is narrowed to; ``None`` is everything."""
+
+    task: str | None = None
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Milliseconds, interpolated within a histogram's bucket."""
+
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """How tasks came to an end; a retry is none."""
+
+    total: int
+    successful: int
+    failed: int
+    revoked: int
+    rejected: int
+    retried: int
+    error_rate_percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One task; ``execution_seconds`` is the time that its successes and failures took together."""
+
+    name: str
+    ends: Ends
+    avg_execution_time_ms: float | None
+    execution_time_ms: Quantiles
+    wait_time_ms: Quantiles
+    execution_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """One queue; lengths were looked at every ``history.step_seconds``."""
+
+    queue_name: str
+    ends: Ends
+    wait_time_ms: Quantiles
+    avg_length: float | None
+    max_length: float | None
+    length_at_end: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One worker; ``runs_begun`` is by its own count, unknown when it was not there at the window's end."""
+
+    hostname: str
+    runs_begun: int | None
+    avg_busy_percent: float | None
+    max_busy_percent: float | None
+    pool_size: float | None
+    avg_reserved: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """When most tasks ended: the mean over one step, which begins ``at``."""
+
+    at: datetime
+    tasks_per_second: float
+    step_seconds: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBudget:
+    """Failures against what the objective allows; ``assumed`` when no objective is recorded."""
+
+    objective_percent: float
+    allowed_failures: float
+    spent_percent: float | None
+    assumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Against the window of the same length before; percentages are of that window's figure."""
+
+    total_tasks: int
+    failed_tasks: int
+    total_change_percent: float | None
+    error_rate_change_points: float | None
+    avg_execution_time_change_percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Redelivery:
+    """The oldest message that was delivered and not acknowledged, against Redis' visibility timeout."""
+
+    oldest_unacked_seconds: float
+    visibility_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Why something is advised; ``query`` is a key of the report's ``queries``."""
+
+    figure: str
+    subject: str
+    value: float
+    threshold: float
+    unit: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """One piece of advice in the report's language: ``text`` says what is, ``action`` what to do."""
+
+    code: str
+    severity: str
+    evidence: tuple[Evidence, ...]
+    text: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Why something is unknown, or what limits the data."""
+
+    code: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How far the figures can be trusted; ``verdict`` is complete, limited or unusable, ``words`` says it."""
+
+    verdict: str
+    words: str
+    scrapes_present_percent: float | None
+    scrape_interval_seconds: float | None
+    longest_gap_seconds: float | None
+    exporters: int
+    exporter_restarts: int
+    events_missed: int | None
+    series_folded: int | None
+    disagreement_tasks: int | None
+    query_warnings: tuple[str, ...]
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is drawn. Rates in tasks per second, execution in ms, lengths in messages."""
+
+    step_seconds: float
+    throughput: Curve = ()
+    failures: Curve = ()
+    execution_p50: Curve = ()
+    execution_p95: Curve = ()
+    execution_p99: Curve = ()
+    queue_lengths: Mapping[str, Curve] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A performance report."""
+
+    report_id: str
+    generated_at: datetime
+    language: str
+    cluster: str
+    filters: Filters
+    time_range: TimeRange
+    settled: bool
+    total_tasks: int | None
+    successful_tasks: int | None
+    failed_tasks: int | None
+    retried_tasks: int | None
+    revoked_tasks: int | None
+    rejected_tasks: int | None
+    error_rate_percent: float | None
+    avg_execution_time_ms: float | None
+    execution_time_ms: Quantiles
+    avg_wait_time_ms: float | None
+    wait_time_ms: Quantiles
+    average_throughput: float | None
+    peak_throughput: float | None
+    peak: Peak | None
+    avg_busy_percent: float | None
+    error_budget: ErrorBudget | None
+    redelivery: Redelivery | None
+    previous_window: Change | None
+    tasks: tuple[TaskRow, ...]
+    queues: tuple[QueueRow, ...]
+    workers: tuple[WorkerRow, ...]
+    slowest_tasks: tuple[str, ...]
+    most_failing_tasks: tuple[str, ...]
+    optimization_recommendations: tuple[str, ...] = ()
+    recommendations: tuple[Recommendation, ...] = ()
+    unknown: Mapping[str, Note]
+    data_quality: Quality
+    history: History
+    queries: Mapping[str, str]

@@ -1,0 +1,117 @@
+"""Two hours of a shop, canned: what each scrape showed, and what a report must say of them, computed beside PromQL."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.engines import Canned
+
+NOON = 1_700_000_000.0 - 1_700_000_000.0 % 86_400 + 43_200
+EVERY = 15.0
+BEGIN, END = NOON - 3600, NOON + 3600
+BOUNDS = (0.1, 0.5, 1.0, 5.0, math.inf)
+TARGET = {"cluster": "shop", "job": "celerymeter", "instance": "a"}
+
+
+@dataclass
+class Task:
+    """A task of steady habits: so many runs each scrape, so many of them failing, and what a run takes (s)."""
+
+    name: str
+    queue: str
+    runs: int
+    failing_every: int = 0
+    retried_every: int = 0
+    takes: tuple[float, ...] = (0.3,)
+    """Run times in turn."""
+    rush: tuple[float, float] = (0.0, 0.0)
+    """Between these times there are ten times as many."""
+
+
+TASKS = (
+    Task("order.pay", "orders", 4, failing_every=20, retried_every=10, takes=(0.05, 0.2, 0.3, 0.7)),
+    Task("mail.send", "mail", 6, takes=(0.05, 0.05, 0.05, 4.0), rush=(NOON + 1200, NOON + 1260)),
+    Task("report.make", "orders", 1, failing_every=5, takes=(3.0,)),
+)
+
+
+@dataclass
+class Shop:
+    """Everything that ended, each at the scrape that showed it."""
+
+    ended: list[tuple[float, Task, str, float]] = field(default_factory=list)
+    """(scrape, task, outcome, run time)"""
+
+    def __post_init__(self) -> None:
+        count = dict.fromkeys((task.name for task in TASKS), 0)
+        for at in self.scrapes():
+            for task in TASKS:
+                for _ in range(task.runs * (10 if task.rush[0] < at <= task.rush[1] else 1)):
+                    count[task.name] += 1
+                    self.ended.append((at, task, *_outcome(task, count[task.name])))
+
+    def scrapes(self) -> Iterator[float]:
+        """When Prometheus came by."""
+        at = BEGIN
+        while at <= END:
+            yield at
+            at += EVERY
+
+    def within(self, start: float, end: float, outcome: str, *, name: str | None = None) -> list[float]:
+        """Run times of what ended so in (start, end]."""
+        return [
+            takes
+            for at, task, ended, takes in self.ended
+            if start < at <= end and ended == outcome and name in (None, task.name)
+        ]
+
+    def series(self) -> list[Canned]:
+        """For an engine; the exporter starts just before the first scrape."""
+        return [
+            self._steady("celerymeter_start_time_seconds", {}, BEGIN - 5),
+            self._steady("celerymeter_build_info", {}, 1),
+            *(one for task in TASKS for one in self._task(task)),
+            self._steady("celery_queue_length", {"queue_name": "mail"}, 3),
+            self._steady("celery_worker_tasks_active", {"hostname": "w1"}, 1),
+            self._steady("celery_worker_pool_size", {"hostname": "w1"}, 4),
+        ]
+
+    def _task(self, task: Task) -> Iterator[Canned]:
+        labels = {"name": task.name, "queue_name": task.queue}
+        for outcome in ("succeeded", "failed", "retried"):
+            times = [at for at, of, ended, _ in self.ended if of is task and ended == outcome]
+            yield self._counted(f"celery_task_{outcome}_total", labels, times, 1.0)
+        runs = [(at, takes) for at, of, ended, takes in self.ended if of is task and ended == "succeeded"]
+        yield self._summed("celery_task_runtime_seconds_sum", labels, runs)
+        yield self._counted("celery_task_runtime_seconds_count", labels, [at for at, _ in runs], 1.0)
+        for bound in BOUNDS:
+            le = "+Inf" if math.isinf(bound) else f"{bound}"
+            times = [at for at, takes in runs if takes <= bound]
+            yield self._counted("celery_task_runtime_seconds_bucket", {**labels, "le": le}, times, 1.0)
+
+    def _steady(self, name: str, labels: dict[str, str], value: float) -> Canned:
+        return Canned(name, {**TARGET, **labels}, [(at, value) for at in self.scrapes()])
+
+    def _counted(self, name: str, labels: dict[str, str], times: list[float], unit: float) -> Canned:
+        return Canned(name, {**TARGET, **labels}, [(at, unit * bisect_right(times, at)) for at in self.scrapes()])
+
+    def _summed(self, name: str, labels: dict[str, str], runs: list[tuple[float, float]]) -> Canned:
+        samples, total, position = [], 0.0, 0
+        for at in self.scrapes():
+            while position < len(runs) and runs[position][0] <= at:
+                total += runs[position][1]
+                position += 1
+            samples.append((at, total))
+        return Canned(name, {**TARGET, **labels}, samples)
+
+
+def _outcome(task: Task, number: int) -> tuple[str, float]:
+    takes = task.takes[number % len(task.takes)]
+    if task.failing_every and number % task.failing_every == 0:
+        return "failed", takes
+    if task.retried_every and number % task.retried_every == 1:
+        return "retried", takes
+    return "succeeded", takes

@@ -1,0 +1,145 @@
+"""A report's figures equal what the canned history says when it is counted by hand, on every engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from tests.engines import NAMES, start_engine
+from tests.reports.shop import BOUNDS, EVERY, NOON, Shop
+
+from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
+from celerymeter.reports.performance import Performance, Question
+from celerymeter.reports.report import Filters, Report
+from celerymeter.reports.window import Window
+
+pytestmark = pytest.mark.integration
+
+SHOP = Shop()
+START, END = NOON, NOON + 3000.0
+WINDOW = Window(START, END)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusClient]:
+    """A client of each engine, with the shop's history."""
+    server, url = start_engine(request.param, Path(tmp_path_factory.mktemp("engine")) / "data", SHOP.series())
+    with server, PrometheusClient(PrometheusSettings(url)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def report(client: PrometheusClient) -> Report:
+    """Of fifty minutes."""
+    return ask(client)
+
+
+def ask(client: PrometheusClient, window: Window = WINDOW, filters: Filters | None = None) -> Report:
+    """The report of the only cluster."""
+    return Performance(client, Scope()).report(Question(window, filters or Filters()))
+
+
+def bucket_of(seconds: float) -> tuple[float, float]:
+    """The bounds between which a run time lies."""
+    upper = next(bound for bound in BOUNDS if seconds <= bound)
+    return max((bound for bound in BOUNDS if bound < upper), default=0.0), upper
+
+
+def test_counts_are_those_of_the_history(report: Report) -> None:
+    """To the task."""
+    ended = [len(SHOP.within(START, END, outcome)) for outcome in ("succeeded", "failed", "retried")]
+    assert [report.successful_tasks, report.failed_tasks, report.retried_tasks] == ended
+    assert (report.total_tasks, report.revoked_tasks, report.rejected_tasks) == (ended[0] + ended[1], 0, 0)
+    assert report.error_rate_percent == pytest.approx(100 * ended[1] / (ended[0] + ended[1]))
+
+
+def test_each_task_and_queue_has_its_row(report: Report) -> None:
+    """Rows add up to the whole, the most frequent first."""
+    assert [row.name for row in report.tasks] == ["mail.send", "order.pay", "report.make"]
+    pay = report.tasks[1]
+    assert pay.ends.failed == len(SHOP.within(START, END, "failed", name="order.pay"))
+    assert pay.ends.successful == len(SHOP.within(START, END, "succeeded", name="order.pay"))
+    assert sum(row.ends.total for row in report.queues) == report.total_tasks
+    assert {row.queue_name: row.avg_length for row in report.queues} == {"mail": 3.0, "orders": None}
+    assert (report.slowest_tasks[0], report.most_failing_tasks[0]) == ("report.make", "order.pay")
+
+
+def test_times_are_within_a_bucket(report: Report) -> None:
+    """The mean is exact."""
+    times = sorted(SHOP.within(START, END, "succeeded"))
+    assert report.avg_execution_time_ms == pytest.approx(1000 * fmean(times))
+    found = report.execution_time_ms
+    for q, value in ((0.5, found.p50), (0.95, found.p95), (0.99, found.p99)):
+        lower, upper = bucket_of(times[math.ceil(q * len(times)) - 1])
+        assert value is not None
+        assert 1000 * lower <= value <= 1000 * upper
+
+
+def test_the_peak_is_found_within_a_step(report: Report) -> None:
+    """A rush of one minute."""
+    per_step: dict[float, int] = {}
+    for at, _, outcome, _ in SHOP.ended:
+        if START < at <= END and outcome != "retried":
+            step = 60 * math.ceil(at / 60)
+            per_step[step] = per_step.get(step, 0) + 1
+    highest = max(per_step, key=lambda step: per_step[step])
+    assert report.peak is not None
+    assert report.peak.source == "raw"
+    assert abs(report.peak.at.timestamp() + 60 - highest) <= 60
+    assert report.peak_throughput == pytest.approx(per_step[highest] / 60)
+
+
+def test_it_is_compared_with_the_window_before(report: Report) -> None:
+    """Of the same length."""
+    before = sum(len(SHOP.within(START - 3000, START, outcome)) for outcome in ("succeeded", "failed"))
+    assert report.previous_window is not None
+    assert report.total_tasks is not None
+    assert report.previous_window.total_tasks == before
+    assert report.previous_window.total_change_percent == pytest.approx(100 * (report.total_tasks - before) / before)
+
+
+def test_workers_and_budget(report: Report) -> None:
+    """One of four slots is busy; without recorded objectives 99 % is assumed, and that is said."""
+    assert [(row.hostname, row.avg_busy_percent, row.runs_begun) for row in report.workers] == [("w1", 25.0, None)]
+    assert report.error_budget is not None
+    assert (report.error_budget.objective_percent, report.error_budget.assumed) == (99.0, True)
+
+
+def test_whole_data_is_called_complete(report: Report) -> None:
+    """Every scrape is there, and the window is long over."""
+    quality = report.data_quality
+    assert (quality.verdict, quality.notes, report.settled) == ("complete", (), True)
+    assert (quality.scrapes_present_percent, quality.scrape_interval_seconds) == (100.0, EVERY)
+
+
+def test_a_filter_narrows_all_of_it(client: PrometheusClient) -> None:
+    """One task: its counts, its peak, its row."""
+    report = ask(client, filters=Filters(task="report.make"))
+    assert report.failed_tasks == len(SHOP.within(START, END, "failed", name="report.make"))
+    assert [row.name for row in report.tasks] == ["report.make"]
+    assert report.peak_throughput == pytest.approx(4 / 60)
+
+
+def test_a_name_cannot_change_a_query(client: PrometheusClient) -> None:
+    """Such a task did not run."""
+    assert ask(client, filters=Filters(task='x"} or vector(1) #')).total_tasks == 0
+
+
+@pytest.mark.parametrize("hours", [-500, 5])
+def test_a_window_without_scrapes_has_no_numbers(client: PrometheusClient, hours: int) -> None:
+    """Beyond retention, or before anything was scraped: null, and why."""
+    report = ask(client, Window(NOON + hours * 3600, NOON + hours * 3600 + 600))
+    assert (report.total_tasks, report.avg_execution_time_ms, report.peak_throughput) == (None, None, None)
+    assert report.unknown["total_tasks"].code == "no_scrapes"
+    assert report.data_quality.verdict == "unusable"
+
+
+def test_half_a_window_is_called_limited(client: PrometheusClient) -> None:
+    """The numbers are those of what was scraped, and the share is told."""
+    report = ask(client, Window(NOON + 1800, NOON + 5400))
+    assert report.data_quality.verdict == "limited"
+    assert report.data_quality.scrapes_present_percent == pytest.approx(50, abs=1)
+    assert [note.code for note in report.data_quality.notes] == ["scrapes_missing"]
