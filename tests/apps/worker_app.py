@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -86,6 +87,12 @@ def overrun(seconds: float = 30) -> None:
     time.sleep(seconds)
 
 
+def stubborn(seconds: float) -> None:
+    """Take a while, whatever SIGTERM says (prefork)."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(seconds)
+
+
 _TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tests.add": (add, {}),
     "tests.sleep": (sleep, {}),
@@ -97,6 +104,8 @@ _TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tests.ignore": (ignore, {}),
     "tests.total": (total, {}),
     "tests.overrun": (overrun, {"time_limit": 1}),
+    "tests.stubborn": (stubborn, {}),
+    "tests.limited": (add, {"rate_limit": "1/h"}),
     "tests.silent": (add, {"send_events": False}),
 }
 

@@ -8,7 +8,7 @@ from flask import Response
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import guard, monitoring, observing, openapi, problems, system
+from celerymeter.control import guard, monitoring, observing, openapi, problems, system, tasks
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
 from celerymeter.control.notifications import views as notifications
@@ -40,6 +40,7 @@ def areas(settings: ControlSettings, services: Services) -> tuple[Area, ...]:
     return (
         system.area(system=services.system, keeper=services.keeper, settings=settings),
         monitoring.area(monitoring=watching.monitoring, audit=services.audit),
+        tasks.area(revocation=services.revocation, base_path=settings.base_path),
         feed.area(feed=watching.feed),
         notifications.area(
             kept=watching.alerts, tail=watching.tail, counted=services.metrics.alerts, language=settings.lang

@@ -16,6 +16,8 @@ from celerymeter.control.instances import Instance
 from celerymeter.control.keys import Keyring
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.reporting import report_desk
+from celerymeter.control.revocation.compose import revocation
+from celerymeter.control.revocation.lookups import open_states
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
@@ -32,6 +34,7 @@ def check(settings: ControlSettings, state_dir: Path) -> None:
     """
     Keyring(settings.jwt)
     EventTap(settings.broker)
+    open_states(settings.result_backend_url, settings.broker)
     PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers)
     Scope(settings.cluster, settings.selector)
     with open_trail(state_dir, settings.audit_key):
@@ -57,7 +60,8 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
     client = prometheus_client(settings, metrics, timeout=TIMEOUT)
     watched = watching(settings, store=store, auth=auth, metrics=metrics, client=client)
     desk = report_desk(settings, store=store, metrics=metrics)
-    tap = EventTap(settings.broker, watched.monitoring.switch)
+    revoking = revocation(settings, store=store, audit=trail, hub=watched.monitoring.hub, metrics=metrics)
+    tap = EventTap(settings.broker, watched.monitoring.switch, *revoking.sinks)
     own_metrics = MetricsServer(
         metrics_socket,
         page=lambda: generate_latest(metrics.registry),
@@ -72,6 +76,7 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
         audit=trail,
         keeper=keeper,
         watching=watched,
+        revocation=revoking,
         reports=desk,
-        background=(keeper, own_metrics, desk, tap, *watched.background),
+        background=(keeper, own_metrics, desk, tap, *revoking.background, *watched.background),
     )

@@ -16,6 +16,7 @@ from celerymeter.control.background import Background
 from celerymeter.control.health import SystemSource
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.reports.desk import ReportDesk
+from celerymeter.control.revocation.compose import Revocation
 from celerymeter.control.store import Store
 from celerymeter.control.watching import Watching
 
@@ -31,5 +32,6 @@ class Services:
     audit: AuditTrail
     keeper: AuditKeeper
     watching: Watching
+    revocation: Revocation
     reports: ReportDesk
     background: tuple[Background, ...] = ()

@@ -14,6 +14,7 @@ from celerymeter.control.instances import Instance
 from celerymeter.control.keys import Keyring, mint
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.reporting import report_desk
+from celerymeter.control.revocation.compose import revocation
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings, JwtSettings
 from celerymeter.control.store import Store
@@ -58,6 +59,7 @@ def control_services(settings: ControlSettings, state_dir: Path) -> Services:
         watcher=keeper,
     )
     client = prometheus_client(settings, metrics, timeout=1.0)
+    watched = watching(settings, store=store, auth=auth, metrics=metrics, client=client)
     return Services(
         auth=auth,
         system=FakeSystem(),
@@ -65,7 +67,8 @@ def control_services(settings: ControlSettings, state_dir: Path) -> Services:
         store=store,
         audit=trail,
         keeper=keeper,
-        watching=watching(settings, store=store, auth=auth, metrics=metrics, client=client),
+        watching=watched,
+        revocation=revocation(settings, store=store, audit=trail, hub=watched.monitoring.hub, metrics=metrics),
         reports=report_desk(settings, store=store, metrics=metrics),
     )
 

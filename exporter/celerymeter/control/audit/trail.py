@@ -58,6 +58,11 @@ class AuditTrail:
         self._clock = clock
         self._check_key()
 
+    @property
+    def instance(self) -> str:
+        """The id of this process, as rows have it."""
+        return self._instance.id
+
     @contextmanager
     def act(self, actor: Actor, action: str, *, target: Sequence[str] = (), reason: str = "") -> Iterator[Act]:
         """An intent row before the block, an outcome row after it, whichever way it ends."""
