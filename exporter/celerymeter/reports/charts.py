@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -12,6 +13,9 @@ import pygal
 from pygal.style import Style
 
 from celerymeter.reports.report import Curve
+
+# pygal adds a finder for its plugins, in a form that Python 3.11 warns of at every failed import; we use no plugin
+sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 WIDTH, HEIGHT = 920, 280
 MARKS = 6
@@ -37,9 +41,14 @@ _STYLE = Style(
 )
 
 
+def drawable(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Those that have a value, in the order of the colours."""
+    return {name: curve for name, curve in curves.items() if any(value is not None for _, value in curve)}
+
+
 def chart(curves: Mapping[str, Curve]) -> str:
-    """One SVG of lines over time; empty when there is nothing to draw."""
-    drawn = {name: curve for name, curve in curves.items() if any(value is not None for _, value in curve)}
+    """One SVG of lines over time, without legend; empty when there is nothing to draw."""
+    drawn = drawable(curves)
     times = [at for curve in drawn.values() for at, _ in curve]
     if not times or min(times) == max(times):
         return ""
@@ -55,11 +64,9 @@ def chart(curves: Mapping[str, Curve]) -> str:
         show_dots=False,
         allow_interruptions=True,
         include_x_axis=True,
-        legend_at_bottom=True,
-        legend_at_bottom_columns=4,
-        truncate_legend=24,
+        show_legend=False,
         margin=8,
-        stroke_style={"width": 2},
+        range=(0, 1.05 * _highest(drawn) or 1),
         max_scale=6,
         x_labels=_marks(min(times), max(times)),
         x_value_formatter=_formatter(max(times) - min(times)),
@@ -79,6 +86,10 @@ def _with_gaps(curve: Curve) -> list[tuple[float, float | None]]:
             points.append((before[0] + usual, None))
         points.append(after)
     return points
+
+
+def _highest(curves: Mapping[str, Curve]) -> float:
+    return max(value for curve in curves.values() for _, value in curve if value is not None)
 
 
 def _marks(first: float, last: float) -> list[float]:

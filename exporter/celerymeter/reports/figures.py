@@ -157,7 +157,7 @@ def unknown(counted: WindowCounts, peak: Peak | None) -> dict[str, Note]:
     reasons = {
         "error_rate_percent": None if counts.ended else "nothing_ended",
         "avg_execution_time_ms": None if counts.total("runtime_count") else _no_execution(counts),
-        "avg_wait_time_ms": None if counts.total("wait_count") else "no_waits",
+        "avg_wait_time_ms": None if counts.total("wait_count") else "no_waits" if counts.ended else "nothing_ended",
         "peak_throughput": None if peak else "no_history",
     }
     return {name: Note(code) for name, code in reasons.items() if code}

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from celerymeter.reports import shown
-from celerymeter.reports.charts import chart
+from celerymeter.reports.charts import chart, drawable
 from celerymeter.reports.language import amount
 from celerymeter.reports.report import History, Report
 from celerymeter.reports.rows import largest
@@ -38,8 +38,8 @@ def page(report: Report) -> str:
     )
 
 
-def _charts(report: Report) -> list[tuple[str, Markup]]:
-    """Headings and drawings; our own SVG, in which names are escaped."""
+def _charts(report: Report) -> list[tuple[str, Markup, list[str]]]:
+    """Headings, drawings (our own SVG, in which names are escaped) and the lines' names in the order of colours."""
     say, history = partial(shown.label, report), report.history
     drawings = [
         (say("throughput_chart"), {say("ended_rate"): history.throughput, say("failed_rate"): history.failures}),
@@ -49,7 +49,7 @@ def _charts(report: Report) -> list[tuple[str, Markup]]:
         ),
         (say("queue_chart"), {name: history.queue_lengths[name] for name in _longest(history)}),
     ]
-    return [(heading, Markup(chart(curves))) for heading, curves in drawings]  # noqa: S704 - drawn here, names escaped
+    return [(heading, Markup(chart(curves)), list(drawable(curves))) for heading, curves in drawings]  # noqa: S704 - drawn here, names escaped
 
 
 def _longest(history: History) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from celerymeter.reports.report import Quantiles, Report
-from celerymeter.reports.shown import count, decimal, label, moment, ms, percent, signed
+from celerymeter.reports.shown import count, decimal, label, moment, ms, percent, rate, signed
 
 LONGEST = 20
 """Rows of a table; the rest is in the other formats."""
@@ -46,8 +46,8 @@ def _figures(report: Report) -> Iterator[str]:
         (say("avg_execution"), ms(report.avg_execution_time_ms)),
         (f"{say('execution')} p50 / p95 / p99", _quantiles(report.execution_time_ms)),
         (f"{say('wait')} p50 / p95 / p99", _quantiles(report.wait_time_ms)),
-        (say("throughput"), f"{decimal(report.average_throughput)}/s"),
-        (say("peak"), f"{decimal(report.peak_throughput)}/s" + (f", {moment(report.peak.at)}" if report.peak else "")),
+        (say("throughput"), rate(report.average_throughput)),
+        (say("peak"), rate(report.peak_throughput) + (f", {moment(report.peak.at)}" if report.peak else "")),
     ]
     yield from _table(("", ""), figures)
 

@@ -25,6 +25,11 @@ def decimal(value: float | None) -> str:
     return ABSENT if value is None else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def rate(value: float | None) -> str:
+    """Tasks per second."""
+    return ABSENT if value is None else f"{decimal(value)}/s"
+
+
 def percent(value: float | None) -> str:
     """A share."""
     return ABSENT if value is None else amount(value, "%")
@@ -45,6 +50,14 @@ def signed(value: float | None) -> str:
 def moment(at: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def reasons(report: Report) -> dict[str, str]:
+    """Why figures are unknown, each reason once, with the figures' names."""
+    found: dict[str, list[str]] = {}
+    for name, note in report.unknown.items():
+        found.setdefault(note.text, []).append(name)
+    return {text: ", ".join(names) for text, names in found.items()}
 
 
 def label(report: Report, key: str) -> str:

@@ -1,0 +1,64 @@
+"""A report as a file says the same in every form, and nothing in it is taken for markup or a formula."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+from tests.reports import samples
+
+from celerymeter.reports.formats import FORMATS, from_json, to_json, written
+from celerymeter.reports.language import LANGUAGES, in_language
+from celerymeter.reports.report import History, Report
+
+EVIL = '=<script>alert("|")</script>'
+
+
+def busy() -> Report:
+    """A report with a curve, and a task of an evil name."""
+    curve = tuple((float(at), at % 7 + 0.5) for at in range(0, 3600, 60))
+    return samples.report(
+        total_tasks=1200,
+        tasks=(samples.task(EVIL, successful=1200),),
+        history=History(60.0, throughput=curve, queue_lengths={EVIL: curve}),
+    )
+
+
+def test_json_can_be_read_again() -> None:
+    """To the same report."""
+    assert from_json(to_json(busy())) == busy()
+
+
+def test_html_fetches_and_runs_nothing() -> None:
+    """Whatever tasks are called."""
+    page = written(busy(), "html").decode()
+    assert not re.search(r"<script|<link|<img|src=|@import|url\(", page)
+    assert "&lt;script&gt;" in page
+    assert page.count("<svg") == 2
+    assert "1,200" in page
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_empty_window_is_a_whole_report(form: str, language: str) -> None:
+    """Without drawings, and with the reasons."""
+    text = written(in_language(samples.report(), language), form).decode()
+    assert "<svg" not in text
+    assert form == "csv" or ("沒有任務成功" if language == "zh-TW" else "No task succeeded") in text
+
+
+def test_csv_is_one_table_without_formulas() -> None:
+    """A name that begins like one is marked as text; the unknown is empty."""
+    rows = list(csv.DictReader(io.StringIO(written(busy(), "csv").decode())))
+    assert [(row["kind"], row["name"]) for row in rows] == [("all", ""), ("task", f"'{EVIL}")]
+    assert (rows[0]["total"], rows[0]["avg_execution_ms"]) == ("1200", "")
+
+
+def test_markdown_keeps_its_tables() -> None:
+    """A name may hold what Markdown would read."""
+    lines = written(busy(), "md").decode().splitlines()
+    (row,) = (line for line in lines if "script" in line)
+    assert len(re.findall(r"(?<!\\)\|", row)) == 7
+    assert "<script>" not in row.replace("\\<", "")
