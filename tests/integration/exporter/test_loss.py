@@ -1,0 +1,146 @@
+"""Runs whose events were lost are counted, neither one less nor one more."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from tests.apps.worker_app import make_app
+from tests.scrape import ExporterProcess
+from tests.workers import start_worker
+
+from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Redis
+
+pytestmark = pytest.mark.integration
+
+WORKERS = ("w1@test", "w2@test")
+BEATS = 3
+"""Heartbeats of each worker that make a baseline: the one that is judged, and those that settle it."""
+SOON = 6.0
+"""Seconds: two heartbeats of 1 s, one reply to `inspect stats` within a poll of up to 2 s, and the machine's load."""
+
+
+class Office:
+    """Two workers, and an exporter that has a Redis user of its own so that it alone can be cut off."""
+
+    def __init__(self, server: Redis, folder: Path, stack: ExitStack) -> None:
+        self.client = redis.Redis(port=server.port)
+        self.client.acl_setuser(
+            "exporter", enabled=True, passwords=["+s3cret"], categories=["+@all"], keys="*", channels="*"
+        )
+        self.exporter = ExporterProcess(folder, server.url.replace("//", "//exporter:s3cret@"))
+        stack.callback(self.exporter.stop)
+        self.exporter.up()
+        for hostname in WORKERS:
+            options = ["--heartbeat-interval", "1"]
+            stack.enter_context(start_worker(server.url, folder, hostname=hostname, concurrency=2, options=options))
+        self.producer = make_app(server.url)
+        stack.callback(self.producer.close)
+
+    def run(self, tasks: int, name: str = "tests.add") -> None:
+        """Send so many, and wait until the workers have begun them all."""
+        wanted = self.begun() + tasks
+        for number in range(tasks):
+            self.producer.send_task(name, (number, 1))
+        wait_until(lambda: self.begun() == wanted, timeout=30, interval=0.2, what=f"{wanted} runs have begun")
+
+    def begun(self) -> int:
+        """Runs that the workers have begun, by their own word."""
+        stats = self.producer.control.inspect(timeout=5, limit=len(WORKERS)).stats() or {}
+        return sum(count for answer in stats.values() for count in answer["total"].values())
+
+    def lost(self) -> float:
+        """Runs that have begun and that the exporter never heard of."""
+        return self.begun() - self.exporter.scrape().sum("celery_task_started_total")
+
+    def missed(self) -> float:
+        """The counter under test."""
+        return self.exporter.scrape().sum("celerymeter_events_missed_total")
+
+    def await_beats(self, count: int = BEATS) -> None:
+        """Wait for so many more heartbeats of each worker."""
+        heard = self._beats()
+        wait_until(lambda: self._beats() >= heard + count * len(WORKERS), timeout=30, what="heartbeats")
+
+    def _beats(self) -> float:
+        return self.exporter.scrape().sum("celerymeter_events_total", event="worker-heartbeat")
+
+    @contextmanager
+    def refused(self) -> Iterator[None]:
+        """The broker has closed the exporter's connections and refuses new ones."""
+        self.client.acl_setuser("exporter", enabled=False)
+        self.client.client_kill_filter(user="exporter")
+        wait_until(lambda: self.exporter.value("celerymeter_broker_up") == 0)
+        yield
+        self.client.acl_setuser("exporter", enabled=True)
+        wait_until(lambda: self.exporter.value("celerymeter_broker_up") == 1)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The exporter does not read, and the broker has dropped it for that."""
+        reconnects = self.exporter.value("celerymeter_broker_reconnects_total") or 0
+        self.exporter.signal(signal.SIGSTOP)
+        self.client.client_kill_filter(user="exporter")
+        yield
+        self.exporter.signal(signal.SIGCONT)
+        wait_until(lambda: self.exporter.value("celerymeter_broker_reconnects_total") == reconnects + 1)
+
+
+@pytest.fixture(scope="module")
+def office(shared_redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    """Its baseline is made: each worker has run tasks, and heartbeats have said so."""
+    with ExitStack() as stack:
+        made = Office(shared_redis, tmp_path_factory.mktemp("office"), stack)
+        made.run(60)
+        made.await_beats()
+        yield made
+
+
+def test_a_reconnect_between_events_misses_nothing(office: Office) -> None:
+    """A task begins before it and ends after it; what never sends events is no loss either."""
+    missed, lost = office.missed(), office.lost()
+    office.producer.send_task("tests.sleep", (4,))
+    wait_until(lambda: office.exporter.scrape().sum("celery_task_in_progress") == 1)
+    with office.refused():
+        pass
+    office.run(30)
+    office.run(70, name="tests.silent")
+    wait_until(lambda: office.exporter.scrape().sum("celery_task_succeeded_total", name="tests.sleep") == 1)
+    office.await_beats()
+    wait_until(lambda: office.exporter.scrape().sum("celery_task_accepted_total", name="tests.silent") == 70)
+    assert office.lost() - lost == 70
+    assert office.missed() == missed
+
+
+def test_lost_runs_are_missed_exactly(office: Office) -> None:
+    """Within two heartbeats and a reply after the subscription is back."""
+    missed, lost = office.missed(), office.lost()
+    with office.stopped():
+        office.run(137)
+    wait_until(lambda: office.missed() == missed + 137, timeout=SOON)
+    office.run(40)
+    office.await_beats()
+    assert (office.missed() - missed, office.lost() - lost) == (137, 137)
+    assert office.exporter.scrape().sum("celerymeter_events_unexplained") == 0
+
+
+def test_a_subscription_lost_under_load_is_missed_exactly(office: Office) -> None:
+    """Events are cut off and come back in the middle of runs, batches and retries."""
+    missed, lost, begun = office.missed(), office.lost(), office.begun()
+    for _ in range(40):
+        office.producer.send_task("tests.retry", (1,))
+        for _ in range(7):
+            office.producer.send_task("tests.sleep", (0.02,))
+    with office.refused():
+        before = office.begun()
+        wait_until(lambda: office.begun() > before + 50, timeout=30)
+    wait_until(lambda: office.begun() == begun + 40 * (2 + 7), timeout=60, interval=0.2)
+    office.await_beats()
+    new = office.lost() - lost
+    assert new >= 50
+    wait_until(lambda: office.missed() - missed == new, timeout=SOON)
