@@ -114,9 +114,9 @@ def test_memory_is_bounded(tcp: Pair) -> None:
     """At the limit nothing more is read, and the peer has to wait; afterwards nothing is missing."""
     ours, peer = tcp
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-    sent = numbered(40 * BLOCK)
+    sent = numbered(12 * BLOCK)
     sending = send(peer, sent)
-    ahead = ReadAhead(ours, limit=3 * BLOCK)
+    ahead = ReadAhead(ours, limit=2 * BLOCK)
 
     first = ahead.take()
     while first is None:
