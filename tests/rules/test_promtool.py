@@ -32,16 +32,16 @@ def promtool(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def test_runs(promtool: str) -> dict[Path, Future[Ran]]:
+def runs(promtool: str) -> dict[Path, Future[Ran]]:
     """All rule tests of one generation, two at a time."""
     with ThreadPoolExecutor(2) as pool:
         return {path: pool.submit(_run, promtool, "test", "rules", str(path)) for path in TESTS}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
-def test_the_alerts_fire_and_resolve_as_written(test_runs: dict[Path, Future[Ran]], path: Path) -> None:
+def test_the_alerts_fire_and_resolve_as_written(runs: dict[Path, Future[Ran]], path: Path) -> None:
     """promtool's own unit tests: exact labels, exact annotations, exact moments."""
-    ran = test_runs[path].result()
+    ran = runs[path].result()
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "SUCCESS" in ran.stdout
 
@@ -55,7 +55,7 @@ def test_rules_and_configuration_are_valid(promtool: str) -> None:
     assert f"{len(RULES)} rule files found" in config.stdout
 
 
-def test_no_template_fails(test_runs: dict[Path, Future[Ran]]) -> None:
+def test_no_template_fails(runs: dict[Path, Future[Ran]]) -> None:
     """A template that cannot be expanded leaves its error in the annotation."""
     assert not [path for path in TESTS if "error executing template" in path.read_text().lower()]
-    assert all("error expanding" not in future.result().stderr for future in test_runs.values())
+    assert all("error expanding" not in future.result().stderr for future in runs.values())
