@@ -14,6 +14,7 @@ CelerymeterError
 │   └── AmbiguousCluster     several clusters match and none was chosen            (exit 2, 422)
 ├── ReportRefused            the window or the filters of a report make no sense      (exit 2, 422)
 ├── StateError               the state directory cannot be used, or does not hold what was written there
+├── ControlError             the control API cannot be reached, or refuses
 ├── RequestRefused           a request to the control API that is answered with a problem
 │   └── InvalidToken         no usable token: absent, expired, forged, for someone else … (401, 4401)
 ├── ServerMissing            a server that the demo or the tests start is not installed
@@ -89,6 +90,10 @@ class ReportRefused(CelerymeterError):
 
 class StateError(CelerymeterError):
     """The state directory cannot be used, or what it holds is not what was written."""
+
+
+class ControlError(CelerymeterError):
+    """The control API cannot be reached, refuses, or says what we do not understand."""
 
 
 class RequestRefused(CelerymeterError):

@@ -1,0 +1,73 @@
+"""``celerymeter revoke``, against an API whose answers are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import responses
+
+from celerymeter.cli import main
+
+URL = "http://127.0.0.1:8000/celery-admin/tasks/batch"
+
+
+def reply(status: str, *, settled: bool, successful: int = 0) -> dict[str, object]:
+    """The API's answer about one task."""
+    result = {"task_id": "t-1", "status": status, "detail": "words", "worker": "a@t", "name": None, "state": None}
+    counts = {"total": 1, "successful": successful, "failed": 0, "unverified": 1 - successful}
+    return {**counts, "summary": f"1 {status}", "settled": settled, "results": [result], "batch_id": "b1"}
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    """A file with a token."""
+    path = tmp_path / "token"
+    path.write_text("the-token\n")
+    return path
+
+
+def revoke(token: Path, *words: str) -> int:
+    """Call the command."""
+    return main(["revoke", "--control-url", "http://127.0.0.1:8000", "--token-file", str(token), *words])
+
+
+@responses.activate
+def test_it_follows_until_all_is_settled(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With progress on stderr and a table on stdout."""
+    asked = responses.post(URL, json=reply("terminate_sent", settled=False))
+    responses.get(f"{URL}/b1", json=reply("terminated", settled=True, successful=1))
+    assert revoke(token, "--id", "t-1", "--terminate", "--reason", "why") == 0
+    out, err = capsys.readouterr()
+    assert "1 of 1 settled" in err
+    assert out.splitlines()[0].split() == ["TASK", "STATUS", "WORKER", "DETAIL"]
+    assert out.splitlines()[1].split() == ["t-1", "terminated", "a@t", "words"]
+    assert out.splitlines()[2].startswith("1 task(s): 1 successful, 0 failed, 0 unverified")
+    request = asked.calls[0].request
+    assert request.headers["Authorization"] == "Bearer the-token"
+    assert json.loads(request.body or "")["parameters"]["reason"] == "why"
+
+
+@responses.activate
+def test_what_is_not_proven_is_no_success(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 1, and the API goes on alone."""
+    responses.post(URL, json=reply("flagged_unknown", settled=False))
+    assert revoke(token, "--id", "t-1", "--wait", "0s", "--format", "json") == 1
+    assert json.loads(capsys.readouterr().out)["batch_id"] == "b1"
+
+
+@responses.activate
+def test_a_refusal_is_one_line(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the API's words, without the token."""
+    responses.post(URL, status=503, json={"detail": "no worker is alive", "code": "no_workers"})
+    assert revoke(token, "--id", "t-1") == 1
+    line = capsys.readouterr().err
+    assert "no worker is alive" in line
+    assert "the-token" not in line
+
+
+def test_without_an_id_it_says_so(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 2, as for every wrong setting."""
+    assert revoke(token) == 2
+    assert "--id" in capsys.readouterr().err
