@@ -15,8 +15,8 @@ _UP = f"{_EVERY.recorded('celery:worker_up:max')} == 1"
 _DOWN = f"{_EVERY.recorded('celery:worker_up:max')} == 0"
 _WAS_DOWN = f"min_over_time({_EVERY.stored('celery:worker_up:max')}[5m]) == 0"
 _UNSEEN = f"unless on ({_BY_WORKER}) {_EVERY.stored('celery:worker_up:max')} offset 5m"
-_WATCHED = f"(time() - {latest(_EVERY.of(families.START_TIME))} > 300)"
-"""Else every worker would seem to start when the exporter does."""
+_WATCHED = latest(f"{_EVERY.of(families.START_TIME)} offset 6m")
+"""Else all workers would seem to start with the exporter or Prometheus; a minute for the rules to see them."""
 
 
 def marks() -> list[dashboard.AnnotationQuery]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import requests
-from tests.dashboards.grafana import ALL, Board, Query, fill
+from tests.dashboards.grafana import ALL, Board, Json, Query, fill
 
 SHOWN, STEP = 900.0, 60
 """Seconds of history that a chart shows, and between its points."""
@@ -17,15 +17,17 @@ Choice = Mapping[str, tuple[str, ...]]
 WINDOWS = {"__rate_interval": ("4m",), "__range": (f"{SHOWN:.0f}s",), "__interval": ("15s",)}
 NONE_CHOSEN = {**dict.fromkeys(("job", "cluster", "queue", "task", "worker"), (ALL,)), **WINDOWS}
 QUIET = {
-    ("overview", "Firing alerts"),
-    ("workers", "Changes between up and down"),
-    ("workers", "Runs whose events never arrived"),
-    ("exporter", "Runs whose events never arrived"),
-    ("exporter", "Unusable and unmeasured"),
-    ("exporter", "Series, and names beyond a cap"),
-    ("exporter", "Tasks in memory"),
+    ("overview", "Firing alerts", "A"),
+    ("workers", "Changes between up and down", "A"),
+    ("workers", "Changes between up and down", "B"),
+    ("workers", "Runs whose events never arrived", "A"),
+    ("exporter", "Runs whose events never arrived", "A"),
+    ("exporter", "Unusable and unmeasured", "A"),
+    ("exporter", "Unusable and unmeasured", "B"),
+    ("exporter", "Series, and names beyond a cap", "B"),
+    ("exporter", "Tasks in memory", "B"),
 }
-"""Panels that rightly have something missing in good weather."""
+"""Queries that rightly give nothing in good weather."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,25 @@ def ask_all(url: str, board: Board, choice: Choice, *, at: float | None = None, 
         return list(pool.map(lambda query: ask(url, query, choice, at=at, step=step), asked))
 
 
+def ask_mark(url: str, annotation: Json, choice: Choice, *, step: int = STEP) -> Answer:
+    """The query of an annotation over the shown time."""
+    query = Query(annotation["name"], "mark", annotation["expr"], False, "")
+    return ask(url, query, choice, at=time.time(), step=step)
+
+
 def complaints(answers: list[Answer]) -> list[tuple[str, tuple[str, ...]]]:
     """Every error and warning, with the panel that it belongs to."""
     return [(one.query.panel, one.complaints) for one in answers if one.complaints]
 
 
-def silent(board: Board, answers: list[Answer]) -> set[tuple[str, str]]:
-    """Dashboard and panel of every query that gives no number."""
-    return {(board.name, one.query.panel) for one in answers if not any(map(math.isfinite, one.values))}
+def silent(board: Board, answers: list[Answer]) -> set[tuple[str, str, str]]:
+    """Dashboard, panel and letter of every query that gives no number."""
+    return {(board.name, one.query.panel, one.query.ref) for one in answers if not any(map(math.isfinite, one.values))}
+
+
+def choosable(url: str, variable: Json) -> list[str]:
+    """The values that a variable offers."""
+    selector, label = variable["definition"].removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)
+    match = {"match[]": fill(selector, NONE_CHOSEN)}
+    found: list[str] = requests.get(f"{url}/api/v1/label/{label}/values", params=match, timeout=10).json()["data"]
+    return found

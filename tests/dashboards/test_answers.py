@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
-import requests
 from tests.dashboards import weather
-from tests.dashboards.asking import NONE_CHOSEN, QUIET, Choice, ask, ask_all, complaints, silent
-from tests.dashboards.grafana import Board, Query, boards, fill
+from tests.dashboards.asking import NONE_CHOSEN, QUIET, Choice, ask_all, ask_mark, choosable, complaints, silent
+from tests.dashboards.grafana import Board, boards
 from tests.dashboards.stage import Pace, Stage
 
 from celerymeter.errors import ServerMissing
@@ -64,11 +62,5 @@ def test_every_list_of_values_is_filled(stage: Stage, board: Board) -> None:
     """Each variable finds values, and annotations can be drawn."""
     for name, variable in board.variables.items():
         if variable["type"] == "query":
-            selector, label = variable["definition"].removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)
-            match = {"match[]": fill(selector, NONE_CHOSEN)}
-            reply = requests.get(f"{stage.url}/api/v1/label/{label}/values", params=match, timeout=10)
-            assert reply.json()["data"], name
-    marks = [Query(one["name"], "mark", one["expr"], False, "") for one in board.annotations]
-    assert not [
-        one.complaints for one in (ask(stage.url, mark, GOOD, at=time.time()) for mark in marks) if one.complaints
-    ]
+            assert choosable(stage.url, variable), name
+    assert complaints([ask_mark(stage.url, one, GOOD) for one in board.annotations]) == []

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from tests.dashboards import weather
-from tests.dashboards.asking import NONE_CHOSEN, Answer, ask, ask_all
-from tests.dashboards.grafana import Board, Query, boards
+from tests.dashboards.asking import NONE_CHOSEN, Answer, ask, ask_all, ask_mark
+from tests.dashboards.grafana import Board, boards
 from tests.dashboards.stage import Pace, Stage
 
 pytestmark = pytest.mark.integration
@@ -120,10 +120,8 @@ def test_the_tables_begin_with_the_culprits(stage: Stage) -> None:
 def test_marks_stand_where_it_happened(stage: Stage, board: Board) -> None:
     """In trouble a worker is marked at its last heartbeat and alerts at the time since which they hold."""
     onset = stage.told_at - weather.ONSET_AGO
-    marks = [
-        Query(one["name"], "mark", one["expr"], False, "") for one in board.annotations if one.get("useValueForTime")
-    ]
-    alerts, stops = (ask(stage.url, mark, {**NONE_CHOSEN, "cluster": ("troubled",)}, at=time.time()) for mark in marks)
+    timed = [one for one in board.annotations if one.get("useValueForTime")]
+    alerts, stops = (ask_mark(stage.url, one, {**NONE_CHOSEN, "cluster": ("troubled",)}) for one in timed)
 
     assert stops.values == [pytest.approx(1000 * onset, abs=1000 * 60)]
     assert {dict(labels)["alertname"] for labels in alerts.series} >= {"CeleryWorkerDown", "CeleryEventsMissed"}

@@ -4,55 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
+from tests.demo.running import Demo, command, command_line, started
 from tests.docs.commands import run, scripts
 from tests.docs.tables import READMES
 
-from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.processes import wait_until
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-START = 150.0
-
-
-@dataclass(frozen=True)
-class Demo:
-    """A demo that is ready, and what its env file says."""
-
-    process: Process
-    folder: Path
-    env: dict[str, str]
-
-    def alive(self) -> list[str]:
-        """Command lines of the processes that work in its folder."""
-        return [line for line in map(_command_line, Path("/proc").glob("[0-9]*")) if str(self.folder / ".demo") in line]
-
-
-def _command_line(process: Path) -> str:
-    """A process' folder and command line, empty when it has just ended."""
-    try:
-        return f"{(process / 'cwd').resolve()} {(process / 'cmdline').read_text()}"
-    except OSError:
-        return ""
-
-
-def command(folder: Path, *options: str) -> Process:
-    """``celerymeter demo`` in a folder."""
-    argv = [sys.executable, "-m", "celerymeter", "demo", *options]
-    return Process("demo", argv, log=folder / "demo.log", cwd=folder)
-
-
-def started(folder: Path, *options: str) -> Demo:
-    """Start one and wait for its env file."""
-    env = folder / ".demo" / "env"
-    process = command(folder, "--ports", "auto", *options).start(ready=env.exists, timeout=START)
-    return Demo(process, folder, dict(line.split("=", 1) for line in env.read_text().splitlines()))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +115,7 @@ def test_when_a_part_dies_the_demo_says_which_and_why_and_ends(tmp_path: Path) -
     """Exit status 1, the last lines of the dead one's log, and no process left."""
     demo = started(tmp_path)
     (line,) = [line for line in demo.alive() if "\0exporter\0" in line]
-    pid = next(int(p.name) for p in Path("/proc").glob("[0-9]*") if _command_line(p) == line)
+    pid = next(int(p.name) for p in Path("/proc").glob("[0-9]*") if command_line(p) == line)
     os.kill(pid, signal.SIGKILL)
     assert demo.process.wait(30) == 1
     assert "exporter ended (by SIGKILL); the end of " in demo.process.log.read_text()

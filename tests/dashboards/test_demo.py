@@ -1,0 +1,87 @@
+"""Every dashboard on the demo, after ten minutes of real work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+from tests.dashboards.asking import (
+    NONE_CHOSEN,
+    QUIET,
+    Choice,
+    ask_all,
+    ask_mark,
+    choosable,
+    complaints,
+    silent,
+)
+from tests.dashboards.grafana import Board, boards
+from tests.demo.running import Demo, started
+
+from celerymeter.demo.processes import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+WATCHED = 600
+NOW = {**NONE_CHOSEN, "__rate_interval": ("20s",), "__range": (f"{WATCHED}s",)}
+UNREFUSED = {("exporter", "Requests", "B")}
+"""Nobody asks the control API without a token."""
+SELDOM = {
+    ("overview", "Queues", "D"),
+    ("queues", "Queues", "D"),
+    ("queues", "Age of the oldest message", "A"),
+    ("tasks", "Exceptions", "A"),
+    ("tasks", "Running, and for how long", "B"),
+}
+"""Queries that rightly give nothing of one queue that is empty, or of one task that never fails or is not running."""
+BOARDS = boards()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A demo under light load whose Prometheus remembers ten minutes, and whose control API was just asked."""
+    running = started(tmp_path_factory.mktemp("demo"))
+    try:
+        wait_until(lambda: _remembers(running, WATCHED), timeout=2 * WATCHED, interval=5, what="ten minutes of history")
+        yield running
+    finally:
+        running.process.stop(timeout=15)
+
+
+def _remembers(demo: Demo, seconds: int) -> bool:
+    """Whether Prometheus knows what was so long ago. Asks the control API too, so that there are requests to show."""
+    headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
+    figures = f"{demo.env['CELERYMETER_CONTROL_URL']}/celery-admin/monitoring/metrics/realtime"
+    requests.get(figures, headers=headers, timeout=10).raise_for_status()
+    query = {"query": f"celery_task_succeeded_total offset {seconds}s"}
+    reply = requests.get(f"{demo.env['PROMETHEUS_URL']}/api/v1/query", params=query, timeout=10)
+    return bool(reply.json()["data"]["result"])
+
+
+def choices(url: str, board: Board) -> Iterator[Choice]:
+    """All; each value of each variable by itself; the first two; every one by name."""
+    yield NOW
+    for name, variable in board.variables.items():
+        values = choosable(url, variable) if variable["type"] == "query" else []
+        picks = {*((one,) for one in values), tuple(values[:2]), tuple(values)} - {()}
+        yield from ({**NOW, name: pick} for pick in sorted(picks))
+
+
+@pytest.mark.timeout(3 * WATCHED)
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_every_query_answers_whatever_is_chosen(demo: Demo, board: Board) -> None:
+    """No query fails or is warned about; for All each gives numbers, else each but those that seldom do."""
+    url = demo.env["PROMETHEUS_URL"]
+    for choice in choices(url, board):
+        answers = ask_all(url, board, choice, step=15)
+        assert complaints(answers) == [], choice
+        assert silent(board, answers) <= (QUIET | UNREFUSED if choice == NOW else QUIET | UNREFUSED | SELDOM), choice
+
+
+@pytest.mark.timeout(3 * WATCHED)
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_no_worker_is_marked_as_started_later(demo: Demo, board: Board) -> None:
+    """The workers are as old as what watches them."""
+    (starts,) = (one for one in board.annotations if one["name"] == "Worker starts")
+    assert ask_mark(demo.env["PROMETHEUS_URL"], starts, NOW, step=15).series == {}

@@ -1,0 +1,46 @@
+"""A demo as a person starts it, for tests to look at."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from celerymeter.demo.processes import Process
+
+START = 150.0
+"""Seconds that a loaded machine may take to start one."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo that is ready, and what its env file says."""
+
+    process: Process
+    folder: Path
+    env: dict[str, str]
+
+    def alive(self) -> list[str]:
+        """Command lines of the processes that work in its folder."""
+        return [line for line in map(command_line, Path("/proc").glob("[0-9]*")) if str(self.folder / ".demo") in line]
+
+
+def command_line(process: Path) -> str:
+    """A process' folder and command line, empty when it has just ended."""
+    try:
+        return f"{(process / 'cwd').resolve()} {(process / 'cmdline').read_text()}"
+    except OSError:
+        return ""
+
+
+def command(folder: Path, *options: str) -> Process:
+    """``celerymeter demo`` in a folder."""
+    argv = [sys.executable, "-m", "celerymeter", "demo", *options]
+    return Process("demo", argv, log=folder / "demo.log", cwd=folder)
+
+
+def started(folder: Path, *options: str) -> Demo:
+    """Start one and wait for its env file."""
+    env = folder / ".demo" / "env"
+    process = command(folder, "--ports", "auto", *options).start(ready=env.exists, timeout=START)
+    return Demo(process, folder, dict(line.split("=", 1) for line in env.read_text().splitlines()))
