@@ -35,6 +35,10 @@ bench: .venv/.installed-dev ## events, bursts, memory and pages side by side, in
 	@.ci/servers test
 	@$(BIN)/python -m tests.bench.bench $(ARGS)
 
+soak: .venv/.installed-dev ## half an hour under load and faults (ARGS="--minutes 3" for less)
+	@.ci/servers test
+	@$(BIN)/python -m tests.soak.soak $(ARGS)
+
 dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
 
@@ -49,4 +53,4 @@ newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare
 .venv/.installed-%: pyproject.toml .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check bench dashboards generate newer
+.PHONY: help demo test test-slow lint types check bench soak dashboards generate newer

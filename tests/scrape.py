@@ -41,6 +41,11 @@ class Scrape:
                 totals[key] = totals.get(key, 0) + value
         return totals
 
+    def counters(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Every series that must never fall: counters, and the counts and sums of histograms."""
+        rising = ("_total", "_count", "_sum", "_bucket")
+        return {key: value for key, value in self._samples.items() if key[0].endswith(rising)}
+
     def values(self, label: str) -> set[str]:
         """Every value that a label has anywhere on the page."""
         return {dict(has)[label] for _, has in self._samples if label in dict(has)}

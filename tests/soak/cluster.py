@@ -1,0 +1,105 @@
+"""A small cluster under a steady load, and the exporter that watches it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from itertools import cycle
+from pathlib import Path
+
+import redis
+from kombu.exceptions import OperationalError
+from tests.apps.worker_app import make_app
+from tests.bench.measure import memory_mb
+from tests.scrape import ExporterProcess
+from tests.workers import start_worker
+
+from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.servers import Redis
+
+WORKERS = {"w1@soak": "prefork", "w2@soak": "prefork", "w3@soak": "threads"}
+TASKS = (
+    ("tests.add", (1, 2)),
+    ("tests.sleep", (0.05,)),
+    ("tests.fail", ()),
+    ("tests.retry", (2,)),
+    ("tests.add", (3,)),
+)
+PAUSE = 0.04
+"""Seconds between two tasks."""
+
+
+class Cluster:
+    """Redis, three workers, an exporter, and a producer in a thread; left, all of it is stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.redis = Redis(folder / "redis")
+        self.client = redis.Redis(port=self.redis.port)
+        self.exporter = ExporterProcess(folder, self.redis.url)
+        self.generation = 0
+        """How many times the exporter was started anew: its counters begin again."""
+        self.away = threading.Event()
+        """Set while the exporter is not there to answer, because we made it so."""
+        self.sent = 0
+        self._folder = folder
+        self._workers: dict[str, Process] = {}
+        self._idle = threading.Event()
+        self._stack = ExitStack()
+        self._load = threading.Thread(target=self._produce, name="load")
+
+    def __enter__(self) -> Cluster:
+        with self._stack:  # stops what was started, should the rest fail to
+            self._stack.enter_context(self.redis).up()
+            self._stack.enter_context(self.exporter).up()
+            self._stack.callback(lambda: [worker.kill() for worker in self._workers.values()])
+            for hostname in WORKERS:
+                self.start_worker(hostname)
+            self._load.start()
+            self._stack.callback(self.stop_load)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start_worker(self, hostname: str) -> None:
+        """Start it, or start it again."""
+        pool = WORKERS[hostname]
+        self._workers[hostname] = start_worker(
+            self.redis.url, self._folder, hostname=hostname, pool=pool, concurrency=2
+        )
+
+    def kill_worker(self, hostname: str) -> None:
+        """With SIGKILL, and its pool with it."""
+        self._workers[hostname].kill()
+
+    def stop_load(self) -> None:
+        """Send no more tasks."""
+        self._idle.set()
+        if self._load.ident is not None:
+            self._load.join(30)
+
+    def await_health(self) -> None:
+        """Wait until the exporter sees broker and workers; raises `TimeoutError`."""
+        wait_until(self._healthy, timeout=90, interval=0.5, what="broker and workers are up")
+
+    def memory(self) -> float:
+        """What the exporter occupies now, MB."""
+        return memory_mb(self.exporter.pid, "VmRSS")
+
+    def _healthy(self) -> bool:
+        page = self.exporter.scrape()
+        ups = [page.get("celery_worker_up", hostname=hostname) for hostname in WORKERS]
+        return page.get("celerymeter_broker_up") == 1 and all(up == 1 for up in ups)
+
+    def _produce(self) -> None:
+        app = make_app(self.redis.url)
+        for name, arguments in cycle(TASKS):
+            if self._idle.wait(PAUSE):
+                break
+            try:
+                app.send_task(name, arguments, retry=False)
+                self.sent += 1
+            except (OperationalError, redis.RedisError, OSError):
+                self._idle.wait(0.5)  # the broker is away
+        app.close()

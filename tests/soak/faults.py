@@ -1,0 +1,94 @@
+"""What goes wrong in operation, caused for real; each fault is over when its function returns."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.events.messages import RECORDED, recorded
+from tests.events.test_rubbish import damaged
+from tests.soak.cluster import Cluster
+
+from celerymeter.demo.processes import wait_until
+
+OUTAGE = 4.0
+"""Seconds for which broker or exporter are away."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``lossy``: events may be lost by it, so `celerymeter_events_missed_total` may grow."""
+
+    name: str
+    cause: Callable[[Cluster], None]
+    lossy: bool = False
+
+
+def kill_worker(cluster: Cluster) -> None:
+    """Its `celery_worker_up` goes 1, 0, 1."""
+    cluster.kill_worker("w1@soak")
+    wait_until(lambda: cluster.exporter.value("celery_worker_up", hostname="w1@soak") == 0, timeout=15, interval=0.5)
+    cluster.start_worker("w1@soak")
+
+
+def stop_redis(cluster: Cluster) -> None:
+    """`celerymeter_broker_up` goes 1, 0, 1."""
+    cluster.redis.stop()
+    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 0, timeout=15, interval=0.2)
+    time.sleep(OUTAGE)
+    cluster.redis.up()
+    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 1, timeout=30, interval=0.2)
+
+
+def cut_subscriptions(cluster: Cluster) -> None:
+    """Redis drops every subscriber; the exporter comes back by itself."""
+    before = cluster.exporter.value("celerymeter_broker_reconnects_total") or 0
+    cluster.client.client_kill_filter(_type="pubsub", skipme=True)
+    wait_until(lambda: (cluster.exporter.value("celerymeter_broker_reconnects_total") or 0) > before, timeout=15)
+
+
+def stop_exporter(cluster: Cluster) -> None:
+    """It does not run for a while, too short for Redis to drop it."""
+    cluster.away.set()
+    cluster.exporter.signal(signal.SIGSTOP)
+    time.sleep(OUTAGE)
+    cluster.exporter.signal(signal.SIGCONT)
+    wait_until(lambda: cluster.exporter.code("/-/ready") == 200)
+    cluster.away.clear()
+
+
+def send_rubbish(cluster: Cluster) -> None:
+    """Some thousand damaged messages: every one that is no event is counted."""
+    dice = random.Random(cluster.sent)
+    real = [data for path in RECORDED for _, data in recorded(path)]
+    before = cluster.exporter.scrape().sum("celerymeter_events_invalid_total")
+    pipeline = cluster.client.pipeline(transaction=False)
+    for _ in range(2_000):
+        pipeline.publish("/0.celeryev/task.multi", damaged(dice, real))
+    pipeline.execute()
+    wait_until(lambda: cluster.exporter.scrape().sum("celerymeter_events_invalid_total") > before + 500)
+
+
+def restart_exporter(cluster: Cluster) -> None:
+    """It ends with status 0 and begins anew, in the midst of the load."""
+    cluster.away.set()
+    status = cluster.exporter.stop()
+    cluster.generation += 1
+    cluster.exporter.up()
+    cluster.away.clear()
+    if status != 0:
+        raise TimeoutError(f"the exporter ended with status {status}")
+
+
+FAULTS = (
+    Fault("a worker is killed", kill_worker),
+    Fault("the exporter is stopped", stop_exporter),
+    Fault("subscriptions are cut", cut_subscriptions, lossy=True),
+    Fault("rubbish is sent", send_rubbish),
+    Fault("Redis is away", stop_redis, lossy=True),
+)
+RESTART = Fault("the exporter is restarted", restart_exporter)
+"""Once, at half time: memory can only be judged over a long life."""

@@ -1,0 +1,74 @@
+"""Looks at the exporter's page all the time, and notes what must not be."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections import defaultdict
+
+import requests
+from tests.scrape import Scrape
+from tests.soak.cluster import Cluster
+
+INTERVAL = 0.5
+GROWTH = 10.0
+"""MB that memory may differ between the second and the last quarter of an exporter's life."""
+ENOUGH = 60
+"""Samples of memory that can be judged."""
+
+
+class Watch:
+    """Scrapes in a thread until it is left; ``problems`` are sentences."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.problems: list[str] = []
+        self.pages = 0
+        self._cluster = cluster
+        self._memory: dict[int, list[float]] = defaultdict(list)
+        self._last: tuple[int, Scrape] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch")
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def judge_memory(self) -> list[str]:
+        """What each life of the exporter used in its second quarter and in its last, MB; too much is a problem."""
+        told = []
+        for generation, samples in self._memory.items():
+            if len(samples) < ENOUGH:
+                continue
+            quarter = len(samples) // 4
+            early, late = statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:])
+            told.append(f"memory {early:.0f} MB, {late:.0f} MB at last")
+            if late - early > GROWTH:
+                self.problems.append(f"memory grew from {early:.0f} to {late:.0f} MB in life {generation}")
+        return told
+
+    def _run(self) -> None:
+        while not self._stop.wait(INTERVAL):
+            generation = self._cluster.generation
+            try:
+                page = self._cluster.exporter.scrape()
+                memory = self._cluster.memory()
+            except (requests.RequestException, ValueError, OSError) as error:
+                if not self._cluster.away.is_set():
+                    self.problems.append(f"no page: {error}")
+                continue
+            if generation == self._cluster.generation:
+                self._memory[generation].append(memory)
+                self._take(generation, page)
+
+    def _take(self, generation: int, page: Scrape) -> None:
+        if self._last is not None and self._last[0] == generation:
+            now = page.counters()
+            for key, before in self._last[1].counters().items():
+                if now.get(key, before) < before:
+                    self.problems.append(f"{key} fell from {before} to {now[key]}")
+        self._last = (generation, page)
+        self.pages += 1
