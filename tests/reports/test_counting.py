@@ -65,6 +65,11 @@ def canned() -> History:
             history.page(
                 at + lag, cluster="two", started=begin - 50, succeeded={add: number * 2 - lag}, instance=instance
             )
+        history.page(at + 5, cluster="handover", started=begin - 50, succeeded={add: number * 10 + 5}, instance="b")
+        if at <= NOON + 100:
+            history.page(at, cluster="handover", started=begin - 50, succeeded={add: number * 10})
+        if at >= NOON + 150:
+            history.page(at, cluster="handover", started=NOON + 140, succeeded={add: int(at - NOON - 140)})
         if at > NOON + 30:
             history.page(at, cluster="blind", started=begin - 86_400, succeeded={add: 10_000 + number})
         if at < NOON - 300 or at > NOON + 30:
@@ -128,6 +133,12 @@ def test_two_exporters_are_not_added_up(client: PrometheusClient) -> None:
     counted = count(client, "two")
     assert succeeded(counted) in (60, 62)
     assert counted.disagreement <= 6
+
+
+def test_a_handover_counts_no_task_twice(client: PrometheusClient) -> None:
+    """One task a second; one of two exporters, scraped five seconds apart, goes and comes back meanwhile."""
+    assert succeeded(count(client, "handover")) == 300
+    assert succeeded(count(client, "handover", end=NOON + 147)) == pytest.approx(147, abs=STEP)
 
 
 def test_a_life_without_a_page_before_the_window_cannot_be_counted(client: PrometheusClient) -> None:

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from celerymeter.prometheus import Matrix, PrometheusClient, Scope
 from celerymeter.reports import queries
-from celerymeter.reports.lives import Exporter, Life, Need, Piece, Span, cut, read_lives, spans
+from celerymeter.reports.lives import Exporter, Life, Need, Span, cut, read_lives
 from celerymeter.reports.pages import Counts, read_page
 
 DAY = 86_400.0
@@ -77,8 +77,8 @@ class Counting:
         if gaps or not seen:
             return WindowCounts(None, seen, gaps, late, warnings=tuple(sorted(reading.warnings)))
         pieces = cut(based, start=start, end=end)
-        self._read(based, pieces, reading)
-        counts, disagreement = _choose(based, pieces, reading.pages)
+        self._read(pieces, reading)
+        counts, disagreement = _choose(pieces, reading.pages)
         return WindowCounts(counts, based, gaps, late, disagreement, tuple(sorted(reading.warnings)))
 
     def lives(self, *, start: float, end: float) -> tuple[Life, ...]:
@@ -134,8 +134,8 @@ class Counting:
             until -= window
         return None
 
-    def _read(self, lives: Iterable[Life], pieces: Iterable[Piece], reading: _Reading) -> None:
-        needs = {need for piece in pieces for span in spans(lives, piece) for need in _needs(span)}
+    def _read(self, pieces: Iterable[Iterable[Span]], reading: _Reading) -> None:
+        needs = {need for piece in pieces for span in piece for need in _needs(span)}
         for done, need in enumerate(sorted(needs), start=1):
             query = self._scope.render(queries.PAGE, **need.exporter._asdict())
             answer = self._client.instant(query, time=need.at)
@@ -150,12 +150,12 @@ def _needs(span: Span) -> Iterable[Need]:
         yield Need(span.life.exporter, span.base)
 
 
-def _choose(lives: tuple[Life, ...], pieces: Iterable[Piece], pages: Mapping[Need, Counts]) -> tuple[Counts, float]:
+def _choose(pieces: Iterable[Iterable[Span]], pages: Mapping[Need, Counts]) -> tuple[Counts, float]:
     """For each piece the exporter with the most ended tasks, and by how much the others fell short."""
     chosen, disagreement = [], 0.0
     for piece in pieces:
         by_exporter: dict[Exporter, list[Counts]] = defaultdict(list)
-        for span in spans(lives, piece):
+        for span in piece:
             base = pages[Need(span.life.exporter, span.base)] if span.base is not None else Counts()
             by_exporter[span.life.exporter].append(pages[Need(span.life.exporter, span.last)].minus(base))
         rivals = sorted((Counts.sum(parts) for parts in by_exporter.values()), key=lambda one: one.ended)

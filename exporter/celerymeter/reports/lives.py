@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 from celerymeter.prometheus import Matrix
@@ -48,22 +47,6 @@ def read_lives(answers: Iterable[Matrix]) -> tuple[Life, ...]:
     return tuple(sorted(lives, key=lambda life: (life.pages[0], life.exporter)))
 
 
-class Piece(NamedTuple):
-    """A part of the window, ``(start, end]``, in which no life begins or ends."""
-
-    start: float
-    end: float
-
-
-def cut(lives: Iterable[Life], *, start: float, end: float) -> tuple[Piece, ...]:
-    """The window's pieces: it is cut where a life's pages begin or end."""
-    edges = {start, end}
-    for life in lives:
-        edges |= {page for page in (life.pages[0], life.pages[-1]) if start < page < end}
-    ordered = sorted(edges)
-    return tuple(Piece(before, after) for before, after in pairwise(ordered))
-
-
 class Need(NamedTuple):
     """A page that must be read: of which exporter, and when it was scraped."""
 
@@ -72,18 +55,52 @@ class Need(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What one life adds to one piece: the page at its end less the page at its beginning (``None``: from 0)."""
+    """What one life adds to one piece of the window: the page at its end less that at its beginning (``None``: 0)."""
 
     life: Life
     base: float | None
     last: float
 
 
-def spans(lives: Iterable[Life], piece: Piece) -> tuple[Span, ...]:
-    """One span for each life that was scraped within the piece."""
-    found = []
-    for life in lives:
-        last = life.last_page(piece.end)
-        if last is not None and last > piece.start:
-            found.append(Span(life, life.last_page(piece.start), last))
-    return tuple(found)
+class _Edge(NamedTuple):
+    """A time at which the window is cut; ``after``: a life ended, so others are read at their next page."""
+
+    at: float
+    after: bool = False
+
+
+def cut(lives: Iterable[Life], *, start: float, end: float) -> tuple[tuple[Span, ...], ...]:
+    """The window's pieces, cut where a life's pages begin or end, each as one span for each life scraped in it.
+
+    Exporters are scraped at different moments. Where one falls silent another is read at its next page, and where one
+    begins, at its page before: so whoever speaks in the one piece and in the next, no task is counted twice.
+    """
+    lives = tuple(lives)
+    edges = _edges(lives, start=start, end=end)
+    marks = [(life, _marks(life, edges)) for life in lives]
+    return tuple(
+        tuple(
+            Span(life, at[number], last)
+            for life, at in marks
+            if (last := at[number + 1]) is not None and last != at[number]
+        )
+        for number in range(len(edges) - 1)
+    )
+
+
+def _edges(lives: Iterable[Life], *, start: float, end: float) -> list[_Edge]:
+    ends = {life.pages[-1] for life in lives if start < life.pages[-1] < end}
+    begins = {life.pages[0] for life in lives if start < life.pages[0] < end}
+    return [_Edge(start), *(_Edge(at, at in ends) for at in sorted(ends | begins)), _Edge(end)]
+
+
+def _marks(life: Life, edges: Iterable[_Edge]) -> list[float | None]:
+    """The page of a life at each edge, never an earlier one than at the edge before."""
+    found: list[float | None] = []
+    for edge in edges:
+        page = life.last_page(edge.at)
+        if page is not None and edge.after:
+            page = min((later for later in life.pages if later >= edge.at), default=page)
+        earlier = found[-1] if found else None
+        found.append(page if earlier is None or page is None else max(earlier, page))
+    return found

@@ -43,9 +43,10 @@ class KeptReport:
 class KeptReports:
     """The reports of a state directory. Every method raises `StateError` when the disk does not do its part."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, *, keep: int = KEPT, clock: Callable[[], float] = time.time) -> None:
         store.declare(SCHEMA)
         self._store = store
+        self._keep = keep
         self._clock = clock
 
     def begin(self, report_id: str, question: Question) -> None:
@@ -58,7 +59,7 @@ class KeptReports:
             )
             connection.execute(
                 "DELETE FROM reports WHERE asked_at < ? OR number <= (SELECT MAX(number) FROM reports) - ?",
-                (self._clock() - KEPT_FOR, KEPT),
+                (self._clock() - KEPT_FOR, self._keep),
             )
 
     def finish(self, report: Report) -> None:

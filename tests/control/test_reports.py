@@ -1,0 +1,177 @@
+"""Reports over HTTP: at once, later, again, and never a number that nobody knows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from tests.reports import samples
+from werkzeug.test import TestResponse
+
+from celerymeter.control.app import create_app
+from celerymeter.control.reports.desk import WAITING, ReportDesk
+from celerymeter.control.reports.kept import GIVEN_UP, KeptReports
+from celerymeter.control.services import Services
+from celerymeter.control.settings import ControlSettings
+from celerymeter.control.store import Store
+from celerymeter.control.testing import bearer
+from celerymeter.demo.processes import wait_until
+from celerymeter.errors import PrometheusUnavailable
+from celerymeter.reports.performance import Question
+from celerymeter.reports.report import Filters, Report
+from celerymeter.reports.window import Window
+
+BASE = "/celery-admin/monitoring/reports"
+HOUR = {"start": "-1h", "end": "now"}
+
+
+class Maker:
+    """Makes a report at once, or when it is let; raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self.may_go.set()
+        self.error: Exception | None = None
+        self.asked: list[Question] = []
+
+    def __call__(self, question: Question, report_id: str) -> Report:
+        """A report with this id."""
+        self.asked.append(question)
+        assert self.may_go.wait(20)
+        if self.error is not None:
+            raise self.error
+        return samples.report(report_id=report_id, filters=question.filters, total_tasks=7)
+
+
+@pytest.fixture
+def maker() -> Iterator[Maker]:
+    """What makes the reports."""
+    made = Maker()
+    yield made
+    made.may_go.set()
+
+
+@pytest.fixture
+def api(settings: ControlSettings, services: Services, maker: Maker) -> Iterator[FlaskClient]:
+    """The API, which waits a moment for a report."""
+    desk = ReportDesk(maker, KeptReports(services.store), patience=0.3)
+    yield create_app(settings, replace(services, reports=desk)).test_client()
+    maker.may_go.set()
+    desk.stop()
+
+
+def post(api: FlaskClient, **body: str) -> TestResponse:
+    """Ask for a report of the last hour, or of what the body says."""
+    return api.post(f"{BASE}/performance", json={**HOUR, **body}, headers=bearer())
+
+
+def get(api: FlaskClient, path: str = "", **headers: str) -> TestResponse:
+    """GET below the reports."""
+    return api.get(BASE + path, headers={**bearer(), **headers})
+
+
+def test_a_quick_report_is_the_answer(api: FlaskClient) -> None:
+    """With the fields that the documented client prints."""
+    reply = post(api)
+    report = reply.get_json()
+    assert reply.status_code == 200
+    assert (report["total_tasks"], report["successful_tasks"], report["failed_tasks"]) == (7, 0, 0)
+    assert {"report_id", "time_range", "avg_execution_time_ms", "peak_throughput"} <= report.keys()
+    assert report["optimization_recommendations"] == []
+
+
+def test_it_can_be_read_again_in_every_form(api: FlaskClient) -> None:
+    """And in the reader's language."""
+    report_id = post(api).get_json()["report_id"]
+    assert get(api, f"/{report_id}").get_json()["report_id"] == report_id
+    types = {form: get(api, f"/{report_id}.{form}").mimetype for form in ("html", "csv", "md")}
+    assert types == {"html": "text/html", "csv": "text/csv", "md": "text/markdown"}
+    page = get(api, f"/{report_id}.html", **{"Accept-Language": "zh-TW,en;q=0.5"})
+    assert "效能報告" in page.text
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'unsafe-inline'")
+
+
+def test_a_slow_report_is_promised(api: FlaskClient, maker: Maker) -> None:
+    """202 with its address, which has it when it is ready; until then there is no page."""
+    maker.may_go.clear()
+    reply = post(api)
+    url = reply.get_json()["url"].removeprefix(BASE)
+    assert (reply.status_code, reply.headers["Location"]) == (202, BASE + url)
+    assert (get(api, url).status_code, get(api, f"{url}.html").status_code) == (202, 409)
+    maker.may_go.set()
+    wait_until(lambda: get(api, url).status_code == 200)
+    assert get(api, url).get_json()["total_tasks"] == 7
+
+
+def test_reports_are_listed_by_task(api: FlaskClient) -> None:
+    """As the dashboards' links ask for them; the newest first."""
+    for task in ("add", "mail", "add"):
+        post(api, task=task)
+    listed = get(api, "?task=add").get_json()["reports"]
+    assert [(one["task"], one["status"]) for one in listed] == [("add", "ready")] * 2
+    assert [one["task"] for one in get(api).get_json()["reports"]] == ["add", "mail", "add"]
+
+
+def test_filters_reach_the_report(api: FlaskClient, maker: Maker) -> None:
+    """As they are written."""
+    post(api, task='a"b', queue="{x}")
+    assert maker.asked[0].filters == Filters('a"b', "{x}")
+
+
+@pytest.mark.parametrize(
+    ("window", "code"),
+    [
+        ({"start": "now", "end": "-1h"}, "end_before_start"),
+        ({"start": "2999-01-01T00:00:00Z", "end": "2999-01-02T00:00:00Z"}, "window_in_future"),
+        ({"start": "2001-01-01T00:00:00Z"}, "window_too_long"),
+        ({"start": "2026-02-30T00:00:00"}, "time_malformed"),
+        ({"start": "yesterday"}, "invalid"),
+    ],
+)
+def test_a_bad_window_is_refused_with_its_code(api: FlaskClient, window: dict[str, str], code: str) -> None:
+    """422."""
+    reply = post(api, **window)
+    assert (reply.status_code, reply.get_json()["code"]) == (422, code)
+
+
+def test_without_prometheus_there_is_no_report(api: FlaskClient, maker: Maker) -> None:
+    """503; the list says what became of it, and so does its address."""
+    maker.error = PrometheusUnavailable("away")
+    assert post(api).status_code == 503
+    (listed,) = get(api).get_json()["reports"]
+    assert (listed["status"], listed["problem"]) == ("failed", "prometheus_unavailable")
+    assert get(api, f"/{listed['report_id']}").status_code == 503
+
+
+def test_an_unknown_report_is_not_found(api: FlaskClient) -> None:
+    """Nor one with a name that cannot be."""
+    codes = [get(api, path).status_code for path in (f"/{'0' * 32}", f"/{'0' * 32}.html", "/x", f"/{'g' * 32}")]
+    assert codes == [404, 404, 404, 422]
+
+
+def test_only_so_many_are_made(api: FlaskClient, maker: Maker) -> None:
+    """More are refused for now, and nothing is lost."""
+    maker.may_go.clear()
+    codes = [post(api).status_code for _ in range(WAITING + 1)]
+    assert codes == [202] * WAITING + [429]
+    maker.may_go.set()
+    wait_until(lambda: {one["status"] for one in get(api).get_json()["reports"]} == {"ready"})
+    assert post(api).status_code == 200
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    """And one whose maker died is given up."""
+    now = [1000.0]
+    store = Store(tmp_path)
+    kept = KeptReports(store, keep=3, clock=lambda: now[0])
+    for number in range(5):
+        kept.begin(f"{number}", Question(Window(0.0, 1.0)))
+    listed = kept.newest(task=None, limit=9)
+    assert (len(listed), listed[0].id, listed[0].status) == (3, "4", "running")
+    now[0] += GIVEN_UP + 1
+    assert {one.status for one in kept.newest(task=None, limit=9)} == {"failed"}
+    store.close()
