@@ -59,7 +59,7 @@ def test_the_token_opens_the_control_api(demo: Demo) -> None:
 
 @pytest.mark.parametrize("script", list(scripts(READMES[0])))
 def test_every_command_of_the_readme_works(demo: Demo, script: str) -> None:
-    """As a reader would type it (both languages show the same ones)."""
+    """As a reader would type it; both languages show the same ones."""
     defaults = {
         "http://localhost:9808": demo.env["CELERYMETER_EXPORTER_URL"],
         "http://localhost:9090": demo.env["PROMETHEUS_URL"],
@@ -107,7 +107,7 @@ def test_the_workload_has_successes_failures_retries_and_a_schedule(prometheus: 
             )
         )
 
-    wait_until(seen, timeout=60, what="all kinds of outcomes in Prometheus")
+    wait_until(seen, timeout=120, what="all kinds of outcomes in Prometheus")
     assert not prometheus.instant('celery_task_started_total{queue_name="unknown"}')
 
 
