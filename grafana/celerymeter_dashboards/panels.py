@@ -216,7 +216,11 @@ def _line_properties(line: Line) -> list[model.DynamicConfigValue]:
         axis = {"unit": line.right, "custom.axisPlacement": "right", "custom.fillOpacity": 0}
         properties += [model.DynamicConfigValue(id_val=key, value=value) for key, value in axis.items()]
     if line.dashed:
-        style = {"custom.lineStyle": {"fill": "dash", "dash": [8, 6]}, "custom.fillOpacity": 0}
-        style |= {"custom.stacking": {"mode": "none"}}
+        style = {
+            "custom.lineStyle": {"fill": "dash", "dash": [8, 6]},
+            "custom.fillOpacity": 0,
+            "custom.showPoints": "never",
+            "custom.stacking": {"mode": "none"},
+        }
         properties += [model.DynamicConfigValue(id_val=key, value=value) for key, value in style.items()]
     return properties

@@ -218,7 +218,7 @@ def _load() -> Panel:
         "Load of the hosts",
         "Load average over a minute, of the five workers on the most loaded hosts.",
         "short",
-        "No worker has sent a heartbeat.",
+        "No worker sent a heartbeat in the shown time.",
     )
     return chart(about, Line(_five(gauge(families.WORKER_LOAD1), families.WORKER_LOAD1), LEGEND))
 
@@ -264,7 +264,7 @@ def _clocks() -> Panel:
         "Clocks",
         "Difference between each worker's clock and the exporter's, either way, of the five furthest off.",
         "s",
-        "No worker has sent a heartbeat.",
+        "No worker sent a heartbeat in the shown time.",
     )
     offset = f"abs({gauge(families.WORKER_CLOCK_OFFSET)})"
     ranked = f"topk(5, abs({latest(SCOPE.of(families.WORKER_CLOCK_OFFSET) + ' @ end()', 'hostname')}))"
