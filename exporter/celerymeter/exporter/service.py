@@ -102,7 +102,7 @@ class Exporter:
 
     def why_not_healthy(self) -> str | None:
         """The reason why this process should be restarted, or ``None``; an absent broker is none."""
-        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        dead = [thread.name for thread in self._threads if thread.ident is not None and not thread.is_alive()]
         if dead:
             return f"threads ended: {', '.join(dead)}"
         return "stalled" if time.monotonic() - self._beat > STALLED else None
