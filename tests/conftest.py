@@ -9,10 +9,18 @@ import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import ServerMissing
+
+hypothesis.settings.register_profile(
+    "any machine",
+    deadline=None,  # a machine that is busy with other tests is no finding
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def _skip_without_server() -> Generator[None, object, object]:

@@ -93,8 +93,8 @@ def test_what_the_command_mints_is_accepted() -> None:
     ("reason", "changes"),
     [
         ("expired", {"exp": int(time.time()) - 31}),
-        ("immature", {"nbf": int(time.time()) + 60}),
-        ("immature", {"iat": int(time.time()) + 60}),
+        ("immature", {"nbf": int(time.time()) + 86_400}),
+        ("immature", {"iat": int(time.time()) + 86_400}),
         ("claims", {"exp": None}),
         ("claims", {"sub": None}),
         ("claims", {"sub": ""}),
