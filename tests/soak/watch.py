@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 
 import requests
 from tests.scrape import Scrape
@@ -15,6 +16,24 @@ GROWTH = 10.0
 """MB that memory may differ between the second and the last quarter of an exporter's life."""
 ENOUGH = 60
 """Samples of memory that can be judged."""
+
+
+def fallen(before: Scrape, now: Scrape) -> list[str]:
+    """The counters that fell between two pages of one life; a series that is gone has not fallen."""
+    found = now.counters()
+    return [
+        f"{key} fell from {value} to {found[key]}"
+        for key, value in before.counters().items()
+        if found.get(key, value) < value
+    ]
+
+
+def quarters(samples: Sequence[float]) -> tuple[float, float] | None:
+    """The medians of the second and of the last quarter; ``None`` for too few."""
+    if len(samples) < ENOUGH:
+        return None
+    quarter = len(samples) // 4
+    return statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:])
 
 
 class Watch:
@@ -41,10 +60,9 @@ class Watch:
         """What each life of the exporter used in its second quarter and in its last, MB; too much is a problem."""
         told = []
         for generation, samples in self._memory.items():
-            if len(samples) < ENOUGH:
+            if (medians := quarters(samples)) is None:
                 continue
-            quarter = len(samples) // 4
-            early, late = statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:])
+            early, late = medians
             told.append(f"memory {early:.0f} MB, {late:.0f} MB at last")
             if late - early > GROWTH:
                 self.problems.append(f"memory grew from {early:.0f} to {late:.0f} MB in life {generation}")
@@ -66,9 +84,6 @@ class Watch:
 
     def _take(self, generation: int, page: Scrape) -> None:
         if self._last is not None and self._last[0] == generation:
-            now = page.counters()
-            for key, before in self._last[1].counters().items():
-                if now.get(key, before) < before:
-                    self.problems.append(f"{key} fell from {before} to {now[key]}")
+            self.problems += fallen(self._last[1], page)
         self._last = (generation, page)
         self.pages += 1
