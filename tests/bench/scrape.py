@@ -14,6 +14,7 @@ import requests
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.bench.consumer import EXPORTER, Consumer
+from tests.bench.measure import await_quiet
 from tests.bench.publish import Publisher
 from tests.bench.wire import Cluster, Load
 
@@ -114,7 +115,7 @@ def measure_under_load(*, rate: int = 20_000, seconds: float = 30, every: float 
                 time.sleep(every)
             publishing.join()
             publisher.close()
-            time.sleep(1)
+            await_quiet(consumer.pid)
             series = sum(1 for line in response.text.splitlines() if not line.startswith("#"))
             lost = stream.total - consumer.seen()
     took = sorted(took[len(took) // 5 :])  # without those before all series were there
