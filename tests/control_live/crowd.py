@@ -20,7 +20,7 @@ from celerymeter.control.testing import token
 
 @dataclass
 class Seen:
-    """What the crowd saw: for each client when its updates came (monotonic seconds)."""
+    """What the crowd saw: for each client when word of each interval came, figures or not (monotonic seconds)."""
 
     updates: list[list[float]] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ async def _follow(client: ClientConnection, until: float) -> list[float]:
             message = await asyncio.wait_for(client.recv(decode=False), left)
         except TimeoutError:
             break
-        if b'"metrics_update"' in message[:60]:
+        if message.startswith((b'{"message_type":"metrics_update"', b'{"message_type":"error"')):
             times.append(time.monotonic())
     return times
 

@@ -24,7 +24,7 @@ from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Prometheus
 
 INTERVAL = 1.0
-SCRAPE = 0.5
+SCRAPE = "500ms"
 
 
 @dataclass
@@ -98,7 +98,7 @@ def on_stage(folder: Path, options: Sequence[str] = ()) -> Iterator[Stage]:
     with served(page) as port:
         config = folder / "prometheus.yml"
         config.write_text(
-            f"scrape_configs: [{{job_name: celery, scrape_interval: {SCRAPE * 1000:.0f}ms, scrape_timeout: 400ms, "
+            f"global: {{scrape_interval: {SCRAPE}, scrape_timeout: {SCRAPE}}}\nscrape_configs: [{{job_name: celery, "
             f"static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n"
         )
         prometheus = Prometheus(folder / "prometheus", config=config)

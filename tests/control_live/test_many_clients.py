@@ -47,9 +47,9 @@ class Measured:
 
 
 def took(session: requests.Session, url: str) -> float:
-    """Seconds that an answer took."""
+    """Seconds that an answer took; 503 where this busy process was too slow a page for Prometheus."""
     begun = time.monotonic()
-    session.get(url, timeout=10).raise_for_status()
+    assert session.get(url, timeout=10).status_code in (200, 503)
     return time.monotonic() - begun
 
 
