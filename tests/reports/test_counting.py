@@ -29,6 +29,7 @@ class History:
         """One scrape."""
         target = {"cluster": cluster, "job": "celery", "instance": instance}
         self._add("celerymeter_start_time_seconds", target, at, started)
+        self._add("celerymeter_build_info", target, at, 1)
         for (name, queue), value in succeeded.items():
             labels = {**target, "name": name, "queue_name": queue}
             self._add("celery_task_succeeded_total", labels, at, value)

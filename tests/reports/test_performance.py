@@ -12,7 +12,7 @@ from tests.engines import NAMES, start_engine
 from tests.reports.shop import BOUNDS, EVERY, NOON, Shop
 
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
-from celerymeter.reports.performance import Performance, Question
+from celerymeter.reports.performance import Performance, Question, wait_until_settled
 from celerymeter.reports.report import Filters, Report
 from celerymeter.reports.window import Window
 
@@ -143,3 +143,12 @@ def test_half_a_window_is_called_limited(client: PrometheusClient) -> None:
     assert report.data_quality.verdict == "limited"
     assert report.data_quality.scrapes_present_percent == pytest.approx(50, abs=1)
     assert [note.code for note in report.data_quality.notes] == ["scrapes_missing"]
+
+
+def test_waiting_ends_when_the_window_is_settled(client: PrometheusClient) -> None:
+    """Half a minute after its end, at a scrape every 15 s."""
+    now = [END + 10.0]
+    wait_until_settled(
+        client, Scope(), WINDOW, sleep=lambda seconds: now.append(now[-1] + seconds), clock=lambda: now[-1]
+    )
+    assert now[-1] == END + 30.0

@@ -13,12 +13,12 @@ PAGE = (
     f"sum by (__name__, name, queue_name, le) (last_over_time({{{_TARGET},"
     ' __name__=~"celery_task_(succeeded|failed|retried|rejected|revoked)_total'
     '|celery_task_(runtime|failed_runtime|wait)_seconds_(sum|count)|celery_task_(runtime|wait)_seconds_bucket",'
-    ' requeue!="true"}[1s]))'
+    ' requeue!="true"}[100ms]))'
     f" or sum by (__name__, hostname) (last_over_time({{{_TARGET},"
     ' __name__=~"celery_worker_tasks_processed_total|celerymeter_events_missed_total|celerymeter_series_folded_total"'
-    "}[1s]))"
+    "}[100ms]))"
 )
-"""One page at its own time: the short window keeps out what only Prometheus' lookback would still show."""
+"""One page at its own time: the short window keeps out the page of a process before, which lookback would show."""
 
 _ENDS = (
     '{SEL, __name__=~"celery_task_(succeeded|failed|rejected|revoked)_total", requeue!="true",'

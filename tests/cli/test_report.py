@@ -1,0 +1,69 @@
+"""``celerymeter report`` says in one line what is wrong, and by its exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from tests.engines import start_engine
+from tests.reports.test_counting import NOON, canned
+
+from celerymeter.cli import main
+
+AWAY = ["--prometheus-url", "http://127.0.0.1:1"]
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus with several clusters."""
+    server, url = start_engine("prometheus", Path(tmp_path_factory.mktemp("engine")) / "data", canned().series())
+    with server:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "--prometheus-url"),
+        ([*AWAY, "--from", "now", "--to", "-1h"], "end must be later than start"),
+        ([*AWAY, "--from", "2999-01-01T00:00:00Z", "--to", "2999-01-02T00:00:00Z"], "future"),
+        ([*AWAY, "--from", "-2000d"], "366 days"),
+        ([*AWAY, "--from", "yesterday"], "ISO 8601"),
+        ([*AWAY, "--selector", "{}"], "selector"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2, before anything is asked."""
+    assert main(["report", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_without_prometheus_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 1, no trace."""
+    assert main(["report", *AWAY]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_a_cluster_must_be_chosen_among_several(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are listed, and never added up."""
+    window = ["--from", f"{_iso(NOON)}", "--to", f"{_iso(NOON + 300)}"]
+    assert main(["report", "--prometheus-url", prometheus, *window]) == 2
+    assert "restart, steady, two" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("cluster", "status"), [("steady", 0), ("blind", 1)])
+def test_the_status_tells_whether_there_are_counts(prometheus: str, tmp_path: Path, cluster: str, status: int) -> None:
+    """The report is written all the same."""
+    out = tmp_path / "report.md"
+    window = ["--from", f"{_iso(NOON)}", "--to", f"{_iso(NOON + 300)}"]
+    options = ["--prometheus-url", prometheus, "--cluster", cluster, "--format", "md", "--out", str(out), "--wait"]
+    assert main(["report", *window, *options]) == status
+    assert ("| Ended | 30 " in out.read_text()) == (status == 0)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, timezone.utc).isoformat()

@@ -1,0 +1,85 @@
+"""The verdict on a window's data names each limit, and is never better than the data."""
+
+from __future__ import annotations
+
+import pytest
+from tests.reports import samples
+
+from celerymeter.reports.counting import Gap, WindowCounts
+from celerymeter.reports.language import in_language
+from celerymeter.reports.lives import Exporter, Life
+from celerymeter.reports.pages import Counts, Key
+from celerymeter.reports.quality import judge, settled
+from celerymeter.reports.report import Note
+from celerymeter.reports.texts import NOTES, VERDICTS
+from celerymeter.reports.window import Window
+
+HOUR = Window(0.0, 3600.0)
+EXPORTER = Exporter("", "celerymeter", "a")
+WHOLE = Life(EXPORTER, -100.0, tuple(float(at) for at in range(-10, 3601, 10)))
+
+
+def counted(*lives: Life, **what: float) -> WindowCounts:
+    """A window in which so much was counted."""
+    return WindowCounts(Counts({Key(name, "", ""): value for name, value in what.items()}), lives or (WHOLE,))
+
+
+def codes(found: WindowCounts) -> tuple[str, list[str]]:
+    """The verdict and its reasons."""
+    quality = judge(found, HOUR, [])
+    return quality.verdict, [note.code for note in quality.notes]
+
+
+def test_whole_data_is_complete() -> None:
+    """Every scrape, nothing missed."""
+    assert codes(counted()) == ("complete", [])
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        (counted(missed=2), "events_missed"),
+        (counted(folded=1), "series_folded"),
+        (counted(Life(EXPORTER, -100.0, WHOLE.pages[:300])), "scrapes_missing"),
+        (WindowCounts(Counts(), (WHOLE,), late_bases=(Gap(EXPORTER, -9e4, 0.0),)), "late_base"),
+        (WindowCounts(Counts(), (WHOLE,), warnings=("partial answer",)), "query_warnings"),
+    ],
+)
+def test_each_limit_is_named(found: WindowCounts, code: str) -> None:
+    """And the figures are called limited."""
+    assert codes(found) == ("limited", [code])
+
+
+def test_a_restart_is_counted_and_named() -> None:
+    """Two lives of one exporter."""
+    lives = Life(EXPORTER, -100.0, WHOLE.pages[:200]), Life(EXPORTER, 1980.0, WHOLE.pages[200:])
+    assert codes(counted(*lives)) == ("limited", ["restarted"])
+    assert judge(counted(*lives), HOUR, []).exporter_restarts == 1
+
+
+def test_a_gap_is_measured() -> None:
+    """From the page before it to the page after it; half an hour of scrapes is gone."""
+    life = Life(EXPORTER, -100.0, tuple(page for page in WHOLE.pages if not 600 < page < 2400))
+    quality = judge(counted(life), HOUR, [])
+    assert quality.longest_gap_seconds == 1800
+    assert quality.scrapes_present_percent == pytest.approx(50, abs=1)
+
+
+def test_without_counts_it_is_unusable() -> None:
+    """Whatever else there is."""
+    assert codes(WindowCounts(None, (WHOLE,)))[0] == "unusable"
+
+
+def test_a_window_settles_after_two_scrapes_and_half_a_minute() -> None:
+    """Whichever is longer."""
+    assert not settled(HOUR, now=3629.0, scrape_interval=10.0)
+    assert settled(HOUR, now=3630.0, scrape_interval=10.0)
+    assert not settled(HOUR, now=3719.0, scrape_interval=60.0)
+
+
+@pytest.mark.parametrize("language", ["en", "zh-TW"])
+def test_every_reason_and_verdict_has_words(language: str) -> None:
+    """In both languages."""
+    report = in_language(samples.report(unknown={code: Note(code) for code in NOTES}), language)
+    assert all(note.text for note in report.unknown.values())
+    assert report.data_quality.words in VERDICTS["complete"]
