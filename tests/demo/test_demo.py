@@ -11,7 +11,7 @@ import pytest
 import requests
 from tests.demo.running import Demo, command, command_line, started
 from tests.docs.commands import run, scripts
-from tests.docs.tables import READMES
+from tests.docs.markdown import READMES
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 import requests
-from tests.docs.tables import ROOT
+from tests.docs.markdown import ROOT
 
 from celerymeter.demo.processes import Process
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import click
+from tests.docs.figures import comparison
+from tests.docs.markdown import READMES, table
 
 from celerymeter import instruments
 from celerymeter.cli import group
 from celerymeter.cli.command import SettingsCommand
 
-ROOT = Path(__file__).parents[2]
-READMES = (ROOT / "README.md", ROOT / "README.zh-TW.md")
 _MARKED = re.compile(r"(<!-- made: (?P<part>[a-z ]+) -->\n).*?(<!-- /made -->)", re.DOTALL)
 _HEADS: Mapping[str, tuple[str, ...]] = {
     "metrics README.md": ("metric", "type", "labels", "meaning"),
@@ -31,7 +30,7 @@ def metrics(area: str, readme: str) -> str:
         for family in instruments.CATALOGUE
         if family.area == area
     ]
-    return _table(_HEADS[f"metrics {readme}"], rows)
+    return table(_HEADS[f"metrics {readme}"], rows)
 
 
 def options(command: str, readme: str) -> str:
@@ -40,7 +39,7 @@ def options(command: str, readme: str) -> str:
     assert isinstance(found, SettingsCommand)
     with click.Context(found) as context:
         rows = [(f"`{_flags(option)}`", _default(option, context), option.help or "") for option in found.settings()]
-    return _table(_HEADS[f"options {readme}"], rows)
+    return table(_HEADS[f"options {readme}"], rows)
 
 
 def _flags(option: click.Option) -> str:
@@ -52,12 +51,7 @@ def _default(option: click.Option, context: click.Context) -> str:
     return "" if value in (None, False, ()) else f"`{value}`"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
-
-
-MAKERS: Mapping[str, Callable[[str, str], str]] = {"metrics": metrics, "options": options}
+MAKERS: Mapping[str, Callable[[str, str], str]] = {"metrics": metrics, "options": options, "figures": comparison}
 
 
 def made_anew(text: str, readme: str) -> str:

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.docs.tables import READMES, ROOT, made_anew
+from tests.docs.markdown import READMES, ROOT
+from tests.docs.tables import made_anew
 
 ENGLISH, CHINESE = READMES
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
