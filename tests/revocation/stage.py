@@ -70,7 +70,7 @@ class Stage:
             lambda: set(statuses(self.follow(batch_id)).values()) == {status},
             timeout=timeout,
             interval=0.2,
-            what=f"{status}; it is {self.follow(batch_id)['results']}",
+            what=f"every id of the batch is {status}",
         )
         return self.follow(batch_id)
 

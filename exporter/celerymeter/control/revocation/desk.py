@@ -89,8 +89,9 @@ class Desk:
             raise
         decided = self._followup.decide(made.id, acted)
         detail |= {"statuses": by_status(decided.results), "missing": sorted(acted.workers.missing)}
-        self._audit.finish(made.intent, "no_answer" if acted.unheard else "ok", detail=detail)
-        if acted.unheard:
+        unheard = acted.unheard and not looked.answering
+        self._audit.finish(made.intent, "no_answer" if unheard else "ok", detail=detail)
+        if unheard:
             raise RequestRefused(
                 "no_worker_answered",
                 "no worker answered in time; the revoke may still apply, and is followed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from celerymeter.control.revocation.lookups import QueueLists, States
@@ -16,8 +16,10 @@ from celerymeter.control.revocation.verdict import Evidence, Killing, preview, s
 from celerymeter.control.revocation.workers import Workers
 from celerymeter.errors import RequestRefused
 
-LOOKING, ACTING = 1.5, 3.4
+LOOKING, ACTING = 1.3, 3.5
 """Seconds after a request came by which its evidence is gathered, and by which it is acted on."""
+AFTERWARDS: Final = 0.8
+"""Seconds of these that are kept for ending tasks and looking again."""
 _REMEMBERED: Final = 60.0
 _PAUSE: Final = 0.15
 
@@ -28,6 +30,8 @@ class Looked:
 
     expected: frozenset[str]
     seen: Mapping[str, Sighting]
+    answering: bool = True
+    """Whether any worker answered, so that they are alive by more than hearsay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ class Revoker:
             queued=self._lists.find(lost, queues) if lost else {},
             answered=replies.answered("query_task"),
         )
-        return Looked(expected, {task_id: sighting(task_id, evidence) for task_id in task_ids})
+        seen = {task_id: sighting(task_id, evidence) for task_id in task_ids}
+        return Looked(expected, seen, answering=bool(replies.answered("stats")))
 
     def preview(self, order: Order, looked: Looked) -> tuple[Result, ...]:
         """What an act would meet."""
@@ -105,7 +110,7 @@ class Revoker:
         targets = [task_id for task_id in seen if untouched(task_id, seen[task_id]) is None]
         if not targets:
             return Acted(tuple(verdict(task_id, where, Acknowledgements()) for task_id, where in seen.items()))
-        told = self._workers.flag(targets, expected=looked.expected, until=until)
+        told = self._workers.flag(targets, expected=looked.expected, until=until - AFTERWARDS)
         flags, kills = told.together, _Kills()
         self._end(order, seen, targets, kills, until=until)
         self._look_again(order, seen, targets, kills, listening=flags.acknowledged, until=until)
@@ -119,7 +124,8 @@ class Revoker:
             )
             for task_id, where in seen.items()
         )
-        return Acted(tuple(results), flags)
+        acted = Acted(tuple(results), flags)
+        return _busy(acted) if acted.unheard and looked.answering else acted
 
     def _end(
         self, order: Order, seen: Mapping[str, Sighting], targets: Sequence[str], kills: _Kills, *, until: float
@@ -172,6 +178,15 @@ class Revoker:
         self._heard = {name: at for name, at in self._heard.items() if now - at < _REMEMBERED}
         self._heard.update(dict.fromkeys(answered, now))
         return answered
+
+
+def _busy(acted: Acted) -> Acted:
+    """Workers that answered a moment ago are busy with so many ids: nothing is decided yet."""
+    why = "no worker has acknowledged it yet"
+    pending = (
+        replace(each, status="pending", detail=why) if each.status == "partial" else each for each in acted.results
+    )
+    return replace(acted, results=tuple(pending))
 
 
 def _tells_more(now: Sighting, before: Sighting) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, LifoQueue
@@ -12,7 +12,7 @@ from typing import Protocol
 from celerymeter.control.revocation.models import CHUNK, Acknowledgements, Signal
 from celerymeter.control.revocation.replies import Replies
 from celerymeter.errors import RequestRefused
-from celerymeter.polling.control import Command, RemoteControl
+from celerymeter.polling.control import LONGEST, Command, RemoteControl
 from celerymeter.settings import BrokerSettings
 
 LINES = 4
@@ -76,15 +76,18 @@ class CeleryWorkers:
     def flag(
         self, task_ids: Sequence[str], *, expected: frozenset[str], until: float, only: Collection[str] | None = None
     ) -> Told:
-        """See `Workers`; a worker that was silent once is told on, but not waited for again."""
-        told, awaited = Told(), expected
-        for start in range(0, len(task_ids), CHUNK):
-            chunk = list(task_ids[start : start + CHUNK])
-            replies = self._ask((_revoke(chunk, only),), expected=awaited, until=until)
-            answered = replies.answered("revoke")
-            awaited = awaited & (answered | replies.errors.keys())
-            found = Acknowledgements(expected | answered, answered, dict(replies.errors))
-            told.by_id.update(dict.fromkeys(chunk, found))
+        """See `Workers`. A worker answers in order, so the number of its replies tells which of them it took."""
+        chunks = [list(task_ids[start : start + CHUNK]) for start in range(0, len(task_ids), CHUNK)]
+        replies = Replies()
+
+        def enough() -> bool:
+            return bool(expected) and all(replies.counts[worker] >= len(chunks) for worker in expected)
+
+        self._send([_revoke(chunk, only) for chunk in chunks], replies, enough, until=until, patience=LONGEST)
+        told, errors = Told(), dict(replies.errors)
+        for number, chunk in enumerate(chunks, start=1):
+            took = frozenset(worker for worker, count in replies.counts.items() if count >= number) - errors.keys()
+            told.by_id.update(dict.fromkeys(chunk, Acknowledgements(expected | took, took, errors)))
         return told
 
     def kill(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> Replies:
@@ -102,12 +105,30 @@ class CeleryWorkers:
 
         def enough() -> bool:
             said = all(expected <= replies.answered(command.method) | replies.errors.keys() for command in commands)
-            return (bool(expected) and said) or time.monotonic() >= until
+            return bool(expected) and said
 
-        patience = min(PATIENCE, max(until - time.monotonic(), 0.05))
-        with self._line() as line:
-            line.ask(commands, replies.receive, enough=enough, patience=patience)
+        self._send(commands, replies, enough, until=until, patience=PATIENCE)
         return replies
+
+    def _send(
+        self,
+        commands: Sequence[Command],
+        replies: Replies,
+        enough: Callable[[], bool],
+        *,
+        until: float,
+        patience: float,
+    ) -> None:
+        """Together, and wait for what comes until then at the latest."""
+        with self._line() as line:
+            left = max(until - time.monotonic(), 0.05)
+            late = time.monotonic() + left
+            line.ask(
+                commands,
+                replies.receive,
+                enough=lambda: enough() or time.monotonic() >= late,
+                patience=min(patience, left),
+            )
 
     @contextmanager
     def _line(self) -> Iterator[RemoteControl]:
