@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from tests.revocation.stage import Stage, only, staged_on_redis, statuses
 
 from celerymeter.control.access import Role
+from celerymeter.control.testing import bearer
 
 pytestmark = pytest.mark.integration
 
@@ -160,3 +163,21 @@ def test_a_client_may_go_on_at_once(stage: Stage) -> None:
     response = stage.post("later-id", headers={"Prefer": "respond-async"})
     assert response.status_code == 202
     stage.becomes(response.json()["batch_id"], "flagged_unknown")
+
+
+def test_an_async_client_with_its_usual_timeout_gets_the_figures(stage: Stage) -> None:
+    """Three ids that nobody knows, with terminate and a reason in Chinese: nothing is claimed."""
+    body = {
+        "task_ids": ["task-123-456-789", "task-987-654-321", "task-456-789-123"],
+        "operation": "revoke",
+        "parameters": {"terminate": True, "reason": "系統維護"},
+    }
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient() as client:
+            return await client.post(f"{stage.control.url}/tasks/batch", json=body, headers=bearer(Role.ADMIN))
+
+    response = asyncio.run(ask())
+    result = response.json()
+    assert (response.status_code, result["total"], result["successful"], result["failed"]) == (200, 3, 0, 0)
+    assert result["summary"] == "3 flagged_unknown"
