@@ -34,6 +34,7 @@ check: lint types test ## everything that must hold before a change is merged
 bench: .venv/.installed-dev ## events, bursts, memory and pages side by side, into tests/bench/RESULTS.md
 	@.ci/servers test
 	@$(BIN)/python -m tests.bench.bench $(ARGS)
+	@$(BIN)/python -m tests.docs.tables
 
 soak: .venv/.installed-dev ## half an hour under load and faults (ARGS="--minutes 3" for less)
 	@.ci/servers test

@@ -48,7 +48,7 @@ def _harmless(command: str) -> str:
     if command.startswith("pip install "):
         what = command.removeprefix("pip install ").replace(".", str(ROOT), 1)
         return f"{sys.executable} -m pip install --dry-run --no-deps --no-build-isolation --quiet {what}"
-    return command
+    return command.replace("openssl rand -hex 32 > secret", "cp .demo/run/jwt-secret secret")
 
 
 def _finish(command: str, folder: Path) -> None:
@@ -61,7 +61,11 @@ def _finish(command: str, folder: Path) -> None:
         check=False,
         timeout=60,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    said = f"{command}\n{done.stdout}{done.stderr}"
+    if command.startswith("celerymeter revoke"):  # the README's id is of no task: that is told, and is no success
+        assert (done.returncode, "1 unverified" in done.stdout) == (1, True), said
+    else:
+        assert done.returncode == 0, said
 
 
 def _serve(command: str, folder: Path) -> None:
