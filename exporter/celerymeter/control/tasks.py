@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from celerymeter.control import guard
 from celerymeter.control.access import Role, Who
-from celerymeter.control.revocation.announcer import Change, change
+from celerymeter.control.revocation.announcer import TaskChange, change
 from celerymeter.control.revocation.compose import Revocation
 from celerymeter.control.revocation.desk import new_id
 from celerymeter.control.revocation.idempotency import Asked
@@ -88,7 +88,7 @@ class BatchReply(BaseModel):
     unverified: int
     merged: int = Field(description="Doubles among the ids given")
     summary: str
-    results: list[Change]
+    results: list[TaskChange]
     workers: WorkersReply
     dry_run: bool
     settled: bool = Field(description="Whether nothing will change any more")

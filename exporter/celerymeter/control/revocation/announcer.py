@@ -18,7 +18,7 @@ PAGE: Final = 100
 """Ids a message of the feed."""
 
 
-class Change(BaseModel):
+class TaskChange(BaseModel):
     """What an id has become."""
 
     task_id: str
@@ -37,7 +37,7 @@ class RevocationMessage(BaseModel):
     successful: int
     failed: int
     unverified: int
-    changes: list[Change]
+    changes: list[TaskChange]
 
 
 class Announcer:
@@ -84,9 +84,9 @@ class Announcer:
             self._hub.publish("revocation", message)
 
 
-def change(result: Result) -> Change:
+def change(result: Result) -> TaskChange:
     """A result as clients see it."""
-    return Change(
+    return TaskChange(
         task_id=result.task_id,
         status=result.status,
         detail=result.detail,
