@@ -69,10 +69,10 @@ def ask_all(url: str, board: Board, choice: Choice, *, at: float | None = None, 
         return list(pool.map(lambda query: ask(url, query, choice, at=at, step=step), asked))
 
 
-def ask_mark(url: str, annotation: Json, choice: Choice, *, step: int = STEP) -> Answer:
+def ask_mark(url: str, annotation: Json, choice: Choice, *, at: float | None = None, step: int = STEP) -> Answer:
     """The query of an annotation over the shown time."""
     query = Query(annotation["name"], "mark", annotation["expr"], False, "")
-    return ask(url, query, choice, at=time.time(), step=step)
+    return ask(url, query, choice, at=at or time.time(), step=step)
 
 
 def complaints(answers: list[Answer]) -> list[tuple[str, tuple[str, ...]]]:

@@ -8,6 +8,8 @@ HTTP server in this process, and the shipped rules run on both. Each weather is 
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -30,8 +34,8 @@ from tests.engines import binary, prometheus
 
 from celerymeter.demo.processes import wait_until
 
-LAST_OF_CHAINS = ("celery:error_burn:rate1h", "celery:wait_burn:rate5m", "celery:task_runtime:p95")
-"""Recorded series that need others, which need others."""
+LONGEST_CHAIN = 3
+"""Evaluations until what is scraped has reached the alerts: recorded series need others, which need others."""
 RULES = Path(__file__).parents[2] / "alerts" / "rules"
 
 
@@ -66,7 +70,7 @@ class Stage:
         self._write_configuration()
         self._pages.__enter__()
         self._prometheus.up()
-        wait_until(self._told, timeout=60, interval=0.5, what="a scrape of every page, and rules that ran on it")
+        self.settled = self._settle()
         return self
 
     def __exit__(
@@ -101,21 +105,42 @@ class Stage:
         }
         (self._folder / "prometheus.yml").write_text(yaml.safe_dump(config))
 
-    def _told(self) -> bool:
-        """Whether every page was scraped since the start and the rules, which build on each other, ran on it."""
-        scraped = f"count(timestamp(up) > {self.told_at:.0f}) == {len(self._targets)}"
-        ran = " and on () ".join(f"count({name})" for name in LAST_OF_CHAINS)
-        reply = requests.get(f"{self.url}/api/v1/query", params={"query": f"{scraped} and on () {ran}"}, timeout=5)
+    def _settle(self) -> float:
+        """A time at which every page was scraped as it should be and every alert had seen it: the time to ask about."""
+        begun = time.time()
+        for _ in range(1 + LONGEST_CHAIN):
+            wait_until(partial(self._evaluated, time.time()), timeout=60, what="every rule")
+        settled = time.time()
+        return settled if self._scraped(settled - begun) else self._settle()
+
+    def _scraped(self, seconds: float) -> bool:
+        """Whether in the last ``seconds`` all pages answered that should, and the others were tried."""
+        rightly_up = sum(target.control or not target.weather.exporter_gone for target in self._targets)
+        lately = f"[{math.ceil(seconds)}s]"
+        answers = f"count(min_over_time(up{lately}) == 1) == {rightly_up}"
+        query = f"count(max_over_time(up{lately})) == {len(self._targets)} and {answers}"
+        reply = requests.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=10)
         return bool(reply.json()["data"]["result"])
+
+    def _evaluated(self, since: float) -> bool:
+        """Whether every group of rules began and ended an evaluation after ``since``."""
+        groups = requests.get(f"{self.url}/api/v1/rules", timeout=10).json()["data"]["groups"]
+        return all(_timestamp(one["lastEvaluation"]) > since for one in groups)
+
+
+def _timestamp(text: str) -> float:
+    """Whole seconds of a time in an answer of Prometheus, which writes nanoseconds."""
+    return datetime.fromisoformat(re.sub(r"\.\d+", "", text).replace("Z", "+00:00")).timestamp()
 
 
 def _impatient(path: Path) -> str:
-    """A rule file whose groups run at the common interval and whose alerts do not wait."""
+    """A rule file whose groups run at the common interval and whose alerts neither wait nor linger."""
     content = yaml.safe_load(path.read_text())
     for group in content["groups"]:
         group.pop("interval", None)
         for rule in group["rules"]:
             rule.pop("for", None)
+            rule.pop("keep_firing_for", None)
     return yaml.safe_dump(content, sort_keys=False)
 
 

@@ -51,7 +51,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 def test_every_query_answers(stage: Stage, board: Board, choice: Choice) -> None:
     """Whatever is chosen, no query fails or is warned about, and each gives numbers."""
-    answers = ask_all(stage.url, board, choice)
+    answers = ask_all(stage.url, board, choice, at=stage.settled)
 
     assert complaints(answers) == []
     assert silent(board, answers) <= QUIET
@@ -63,4 +63,4 @@ def test_every_list_of_values_is_filled(stage: Stage, board: Board) -> None:
     for name, variable in board.variables.items():
         if variable["type"] == "query":
             assert choosable(stage.url, variable), name
-    assert complaints([ask_mark(stage.url, one, GOOD) for one in board.annotations]) == []
+    assert complaints([ask_mark(stage.url, one, GOOD, at=stage.settled) for one in board.annotations]) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def figure(stage: Stage, board: str, title: str, cluster: str) -> float:
     """The value that a figure shows of one cluster."""
     panel = next(one for one in BOARDS if one.name == board).panel(title)
-    answer = ask(stage.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=time.time())
+    answer = ask(stage.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=stage.settled)
     (value,) = answer.values
     return value
 
@@ -64,7 +63,7 @@ def _seen(answer: Answer) -> dict[frozenset[tuple[str, str]], float]:
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
 def test_a_figure_is_never_empty(stage: Stage, board: Board, cluster: str) -> None:
     """In any weather each figure shows exactly one number or word."""
-    at = time.time()
+    at = stage.settled
     for panel in board.drawn:
         if panel.type == "stat":
             answer = ask(stage.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=at)
@@ -107,7 +106,7 @@ def test_the_tables_begin_with_the_culprits(stage: Stage) -> None:
     choice = {**NONE_CHOSEN, "cluster": ("troubled",)}
     worst = {}
     for title, label in (("Queues", "queue_name"), ("Tasks", "name"), ("Workers", "hostname")):
-        states = ask(stage.url, overview.panel(title).queries[0], choice, at=time.time()).series
+        states = ask(stage.url, overview.panel(title).queries[0], choice, at=stage.settled).series
         lowest = min(states.values())
         worst[title] = {dict(labels)[label] for labels, state in states.items() if state == lowest}
 
@@ -121,7 +120,9 @@ def test_marks_stand_where_it_happened(stage: Stage, board: Board) -> None:
     """In trouble a worker is marked at its last heartbeat and alerts at the time since which they hold."""
     onset = stage.told_at - weather.ONSET_AGO
     timed = [one for one in board.annotations if one.get("useValueForTime")]
-    alerts, stops = (ask_mark(stage.url, one, {**NONE_CHOSEN, "cluster": ("troubled",)}) for one in timed)
+    alerts, stops = (
+        ask_mark(stage.url, one, {**NONE_CHOSEN, "cluster": ("troubled",)}, at=stage.settled) for one in timed
+    )
 
     assert stops.values == [pytest.approx(1000 * onset, abs=1000 * 60)]
     assert {dict(labels)["alertname"] for labels in alerts.series} >= {"CeleryWorkerDown", "CeleryEventsMissed"}
@@ -132,7 +133,7 @@ def test_marks_stand_where_it_happened(stage: Stage, board: Board) -> None:
 def test_a_crowd_stays_legible(stage: Stage, board: Board) -> None:
     """However many tasks and workers there are, a chart holds few lines."""
     kinds = {panel.title: panel.type for panel in board.drawn}
-    answers = ask_all(stage.url, board, {**NONE_CHOSEN, "cluster": ("crowded",)})
+    answers = ask_all(stage.url, board, {**NONE_CHOSEN, "cluster": ("crowded",)}, at=stage.settled)
 
     assert not [
         (one.query.panel, len(one.series))
@@ -149,8 +150,8 @@ def test_a_big_crowd_is_shown_quickly(tmp_path: Path) -> None:
     """
     choice = {**NONE_CHOSEN, "__rate_interval": ("1m",), "__range": ("3600s",)}
     with Stage(tmp_path, (weather.BIG_CROWD,), Pace(past=3600, step=15, interval="15s")) as stage:
-        answers = [one for board in BOARDS for one in ask_all(stage.url, board, choice, step=15)]
-        again = [ask(stage.url, one.query, choice, at=time.time(), step=15) for one in answers if one.seconds > 2]
+        answers = [one for board in BOARDS for one in ask_all(stage.url, board, choice, at=stage.settled, step=15)]
+        again = [ask(stage.url, one.query, choice, at=stage.settled, step=15) for one in answers if one.seconds > 2]
 
     assert len([one for one in answers if one.series]) > 150
     assert not [(one.query.panel, one.seconds) for one in again if one.seconds > 2]
