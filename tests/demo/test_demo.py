@@ -103,11 +103,11 @@ def test_the_workload_has_successes_failures_retries_and_a_schedule(prometheus: 
                 'celery_task_failed_total{name="orders.charge_card"}',
                 'celery_task_retried_total{name="orders.charge_card"}',
                 'celery_task_succeeded_total{name="reports.refresh_sales"}',
-                'celery_queue_length{queue_name="media"}',
+                'max_over_time(celery_queue_length{queue_name="media"}[5m])',
             )
         )
 
-    wait_until(seen, timeout=120, what="all kinds of outcomes in Prometheus")
+    wait_until(seen, timeout=120, interval=1, what="all kinds of outcomes in Prometheus")
     assert not prometheus.instant('celery_task_started_total{queue_name="unknown"}')
 
 

@@ -85,4 +85,4 @@ def test_rubbish_neither_stops_an_exporter_nor_costs_it_an_event(redis_server: R
 
     assert page.sum("celerymeter_events_invalid_total") > len(everything) / 2
     assert page.sum("celerymeter_broker_reconnects_total") == 0
-    assert min(pages) > 10
+    assert min(pages) > 3

@@ -91,7 +91,8 @@ class Followup:
             followed.acted(acted.workers)
             changed = followed.change(acted.results)
             self._holding.chase(followed.missing, self._clock())
-            self._announcer.decided(followed.batch, [*changed, *followed.early])
+            self._announcer.decided(followed.batch, changed)
+            self._announcer.changed(followed.batch, followed.early)
             return followed.batch
 
     def broke_off(self, batch: str, workers: frozenset[str]) -> None:
