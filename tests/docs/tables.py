@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import click
 from tests.docs.figures import comparison
+from tests.docs.lists import alerts, paths
 from tests.docs.markdown import READMES, table
 
 from celerymeter import instruments
@@ -51,7 +52,13 @@ def _default(option: click.Option, context: click.Context) -> str:
     return "" if value in (None, False, ()) else f"`{value}`"
 
 
-MAKERS: Mapping[str, Callable[[str, str], str]] = {"metrics": metrics, "options": options, "figures": comparison}
+MAKERS: Mapping[str, Callable[[str, str], str]] = {
+    "metrics": metrics,
+    "options": options,
+    "figures": comparison,
+    "alerts": alerts,
+    "paths": paths,
+}
 
 
 def made_anew(text: str, readme: str) -> str:
