@@ -1,8 +1,8 @@
 """The shipped rules, run so many times faster: what takes minutes for people takes seconds for a test.
 
 Every duration of a rule is divided: ``for``, ``keep_firing_for``, ranges, subquery steps, offsets, group intervals, and
-``300``, which in our rules always is five minutes in seconds. Limits are left alone: a test sets those that it needs by
-lines of its own, as an operator would.
+``300`` and ``360``, which in our rules always are five and six minutes in seconds. Limits are left alone: a test sets
+those that it needs by lines of its own, as an operator would.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 from tests.rules.bundle import RULES, seconds
 
 _DURATION = re.compile(r"(?<=\[)\d+[smhd](?=[:\]])|(?<=:)\d+[smhd](?=\])|(?<=offset )\d+[smhd]")
-_FIVE_MINUTES = re.compile(r"(?<=[</] )300\b")
+_SECONDS = re.compile(r"(?<=[</] )(300|360)\b")
 
 
 def quickened(expr: str, factor: float) -> str:
@@ -25,7 +25,7 @@ def quickened(expr: str, factor: float) -> str:
     'rate(x[30s]) / 30 < sum_over_time(y[6m0s:30s]) + z offset 30s'
     """
     shorter = _DURATION.sub(lambda found: _divided(found.group(), factor), expr)
-    return _FIVE_MINUTES.sub(f"{300 / factor:g}", shorter)
+    return _SECONDS.sub(lambda found: f"{int(found.group()) / factor:g}", shorter)
 
 
 def _divided(duration: str, factor: float) -> str:
