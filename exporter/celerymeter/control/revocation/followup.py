@@ -101,6 +101,7 @@ class Followup:
             if (followed := self._ledger.get(batch)) is not None:
                 followed.acted(Acknowledgements(workers))
                 self._holding.chase(workers, self._clock())
+                self._announcer.changed(followed.batch, followed.early)
 
     def find(self, batch: str) -> Batch | None:
         """A batch as it stands, whoever follows it."""
@@ -141,11 +142,11 @@ class Followup:
     def turn(self) -> None:
         """All that is due now."""
         now = self._clock()
-        self._take_events()
         if now >= self._claim_at:
             self._claim_at = now + CLAIM
             self._claim(now)
             self._give_up(now)
+        self._take_events()
         self._holding.turn(now)
         with self._lock:
             self._ledger.tidy()
@@ -167,8 +168,13 @@ class Followup:
 
     def _claim(self, now: float) -> None:
         with self._lock:
-            taken = self._batches.claim(followed.id for followed in self._ledger.all())
-            for batch in taken:
+            mine = [followed.id for followed in self._ledger.all()]
+            claimed = self._batches.claim(mine)
+            for followed in self._ledger.all():
+                if followed.id in claimed.lost and followed.decided:
+                    self._ledger.drop(followed.id)
+                    log.warning("another process goes on with a batch revoke", extra={"batch_id": followed.id})
+            for batch in claimed.taken:
                 followed = self._ledger.add(batch)
                 followed.decided = True
                 followed.missing |= batch.workers.expected

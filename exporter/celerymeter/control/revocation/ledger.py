@@ -115,9 +115,12 @@ class Ledger:
         """Follow settled batches no longer."""
         for followed in self.all():
             if followed.decided and followed.batch.settled:
-                del self._batches[followed.id]
-                for task_id in followed.results:
-                    self._leave(task_id, followed.id)
+                self.drop(followed.id)
+
+    def drop(self, batch: str) -> None:
+        """Follow this one no longer."""
+        for task_id in self._batches.pop(batch).results:
+            self._leave(task_id, batch)
 
     def overdue(self, *, now: float, hold: float) -> list[tuple[str, Followed, list[Result]]]:
         """What is to be given up, and why: ids that were held for too long, and the oldest of too many."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from celerymeter.control.revocation.models import OPEN, Acknowledgements, Batch, Order, Result
@@ -15,6 +15,7 @@ from celerymeter.control.store import Store
 LEASE: Final = 10.0
 """Seconds after which a batch whose owner is silent is somebody else's."""
 KEPT: Final = 1000
+"""Batches that stay readable; one that is open stays beyond that."""
 SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS revoke_batches (
         batch TEXT PRIMARY KEY, at REAL NOT NULL, intent INTEGER NOT NULL, asked TEXT NOT NULL, workers TEXT NOT NULL,
@@ -26,6 +27,14 @@ SCHEMA: Final = (
 )
 _OPEN: Final = ", ".join(f"'{status}'" for status in sorted(OPEN))
 _UPDATE: Final = "UPDATE revoke_tasks SET status = ?, result = ? WHERE batch = ? AND task_id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Batches that are ours from now on, and ids of those that were and are another's."""
+
+    taken: tuple[Batch, ...]
+    lost: frozenset[str]
 
 
 class Batches:
@@ -63,10 +72,11 @@ class Batches:
         rows = self._store.read("SELECT * FROM revoke_batches WHERE batch = ?", (batch,))
         return self._load(rows[0]) if rows else None
 
-    def claim(self, mine: Iterable[str]) -> list[Batch]:
+    def claim(self, mine: Collection[str]) -> Claimed:
         """Renew our leases, and take over the open batches that nobody owns any more."""
         now = self._clock()
         with self._store.write() as connection:
+            others = connection.execute("SELECT batch FROM revoke_batches WHERE owner != ?", (self._owner,)).fetchall()
             renewed = [(now + LEASE, batch, self._owner) for batch in mine]
             connection.executemany("UPDATE revoke_batches SET lease = ? WHERE batch = ? AND owner = ?", renewed)
             orphans = connection.execute(
@@ -76,7 +86,8 @@ class Batches:
             ).fetchall()
             taken = [(self._owner, now + LEASE, row["batch"]) for row in orphans]
             connection.executemany("UPDATE revoke_batches SET owner = ?, lease = ? WHERE batch = ?", taken)
-        return [self._load(row) for row in orphans]
+        lost = {row["batch"] for row in others}.intersection(mine) - {row["batch"] for row in orphans}
+        return Claimed(tuple(self._load(row) for row in orphans), frozenset(lost))
 
     def release(self, mine: Iterable[str]) -> None:
         """Another may take them at once."""
@@ -122,7 +133,9 @@ def _prune(connection: sqlite3.Connection) -> None:
     old = [
         (row["batch"],)
         for row in connection.execute(
-            "SELECT batch FROM revoke_batches ORDER BY at DESC LIMIT -1 OFFSET ?", (KEPT,)
+            f"SELECT batch FROM (SELECT batch FROM revoke_batches ORDER BY at DESC LIMIT -1 OFFSET ?) "  # noqa: S608 - our own statuses
+            f"WHERE batch NOT IN (SELECT batch FROM revoke_tasks WHERE status IN ({_OPEN}))",
+            (KEPT,),
         ).fetchall()
     ]
     connection.executemany("DELETE FROM revoke_tasks WHERE batch = ?", old)
