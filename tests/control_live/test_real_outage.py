@@ -1,0 +1,55 @@
+"""A real broker that is stopped under a real exporter, Prometheus and API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+from tests.control.stack import Stack, gives_figures, running_stack
+
+from celerymeter.control.access import Role
+from celerymeter.control.testing import bearer
+from celerymeter.demo.processes import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+FIGURES = "/monitoring/metrics/realtime"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Everything runs; the test mends what it broke."""
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+def health(stack: Stack) -> tuple[str, str]:
+    """Of the whole, and of the broker."""
+    found = stack.control.get("/system/health").json()
+    return found["status"], found["checks"]["broker"]
+
+
+def revoke(stack: Stack) -> requests.Response:
+    """Ask for a revoke."""
+    body = {"task_ids": ["no-such-task"], "operation": "revoke"}
+    return requests.post(f"{stack.control.url}/tasks/batch", json=body, headers=bearer(Role.OPERATOR), timeout=10)
+
+
+def test_a_stopped_broker_is_said_never_shown_as_zeros_and_over_by_itself(stack: Stack) -> None:
+    """Figures are a 503 that names it, health is degraded, what needs the broker claims nothing; then all is back."""
+    wait_until(lambda: health(stack) == ("healthy", "ok"), timeout=60, interval=0.3)
+    stack.redis.stop()
+
+    wait_until(lambda: not gives_figures(stack.control), timeout=60, interval=0.3, what="no figures")
+    wait_until(lambda: health(stack) == ("degraded", "failed"), timeout=60, interval=0.3)
+    answer = stack.control.get(FIGURES)
+    assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
+    refused = revoke(stack)
+    assert (refused.status_code, refused.json()["code"]) == (503, "broker_unavailable")
+    assert stack.exporter.value("celerymeter_broker_up") == 0
+
+    stack.redis.up()
+    wait_until(lambda: health(stack) == ("healthy", "ok"), timeout=90, interval=0.3)
+    assert stack.control.get(FIGURES).json()["active_workers"] == 1
+    assert revoke(stack).status_code == 200
