@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ def page(client: FlaskClient, **query: str | int) -> dict[str, Any]:
     """One page as an administrator gets it."""
     answer = client.get("/celery-admin/audit", query_string=query, headers=bearer(Role.ADMIN))
     assert answer.status_code == 200
-    found: dict[str, Any] = answer.json
+    found: dict[str, Any] = json.loads(answer.data)
     return found
 
 
