@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from celery import Celery, chord, group
 from tests.integration.exporter.conftest import StartExporter, StartWorker
 from tests.integration.exporter.expected import Expected, settle
-from tests.scrape import ExporterProcess
+from tests.scrape import ExporterProcess, Scrape
 
 from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import find_binary
 
 pytestmark = pytest.mark.integration
 
@@ -53,6 +55,13 @@ def revoke_two(app: Celery, exporter: ExporterProcess, expected: Expected) -> No
     expected.add("tests.sleep", "slow")
 
 
+def complaints(page: Scrape) -> str:
+    """What `promtool check metrics` has to say of a page."""
+    command = [find_binary("promtool"), "check", "metrics"]
+    check = subprocess.run(command, input=page.text, text=True, capture_output=True, check=False)
+    return check.stdout + check.stderr
+
+
 def test_a_mixed_workload_is_counted_to_the_task(
     chord_producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
 ) -> None:
@@ -84,6 +93,7 @@ def test_a_mixed_workload_is_counted_to_the_task(
     }
     waits = page.sum("celery_task_wait_seconds_count") + page.sum("celerymeter_waits_unmeasured_total")
     assert waits == page.sum("celery_task_started_total")
+    assert complaints(page) == ""
 
 
 def test_without_task_sent_the_queue_is_right_where_it_can_be_known(
