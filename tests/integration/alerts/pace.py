@@ -1,8 +1,9 @@
 """The shipped rules, run so many times faster: what takes minutes for people takes seconds for a test.
 
 Every duration of a rule is divided: ``for``, ``keep_firing_for``, ranges, subquery steps, offsets, group intervals, and
-``300`` and ``360``, which in our rules always are five and six minutes in seconds. Limits are left alone: a test sets
-those that it needs by lines of its own, as an operator would.
+``300`` and ``360``, which in our rules always are five and six minutes in seconds. A ``for`` is not divided below
+`PATIENCE`: heartbeats come no oftener than they do. Limits are left alone: a test sets those that it needs by lines of
+its own, as an operator would.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from pathlib import Path
 import yaml
 from tests.rules.bundle import RULES, seconds
 
+PATIENCE = 8.0
+"""Seconds: four heartbeats, so that neither a new exporter nor a machine that is late makes an alert."""
+_LEAST = {"for": PATIENCE, "keep_firing_for": 1.0}
 _DURATION = re.compile(r"(?<=\[)\d+[smhd](?=[:\]])|(?<=:)\d+[smhd](?=\])|(?<=offset )\d+[smhd]")
 _SECONDS = re.compile(r"(?<=[</] )(300|360)\b")
 
@@ -28,8 +32,8 @@ def quickened(expr: str, factor: float) -> str:
     return _SECONDS.sub(lambda found: f"{int(found.group()) / factor:g}", shorter)
 
 
-def _divided(duration: str, factor: float) -> str:
-    milliseconds = max(1000, round(1000 * seconds(duration) / factor))
+def _divided(duration: str, factor: float, *, least: float = 1.0) -> str:
+    milliseconds = round(1000 * max(least, seconds(duration) / factor))
     minutes, rest = divmod(milliseconds, 60_000)
     text = f"{minutes}m{rest // 1000}s" if minutes else f"{rest // 1000}s"
     return text if rest % 1000 == 0 else f"{milliseconds}ms"
@@ -45,8 +49,8 @@ def write_rules(folder: Path, *, factor: float, overrides: Iterable[Mapping[str,
                 group["interval"] = _divided(group["interval"], factor)
             for rule in group["rules"]:
                 rule["expr"] = quickened(str(rule["expr"]), factor)
-                for key in rule.keys() & {"for", "keep_firing_for"}:
-                    rule[key] = _divided(rule[key], factor)
+                for key in rule.keys() & _LEAST.keys():
+                    rule[key] = _divided(rule[key], factor, least=_LEAST[key])
         (folder / path.name).write_text(yaml.safe_dump(content, allow_unicode=True))
     own = {"groups": [{"name": "my-limits", "rules": [dict(line) for line in overrides]}]}
     (folder / "overrides.yml").write_text(yaml.safe_dump(own))

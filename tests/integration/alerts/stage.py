@@ -69,6 +69,7 @@ class Cluster:
         with ThreadPoolExecutor(2) as pool:
             for started in [pool.submit(worker, self) for worker in workers]:
                 started.result()
+        wait_until(lambda: self.exporter.scrape().sum("celery_worker_up") == len(workers), timeout=60)
 
     def _subscriptions(self) -> list[str]:
         """The ids of the exporter's subscriptions, while nobody else has any."""
@@ -158,15 +159,16 @@ class Stage:
 
     def __enter__(self) -> Stage:
         self._stack.enter_context(self.sink)
-        for server in (self.alertmanager, self.prometheus):
-            self._stack.callback(server.stop)
-            server.up()
         for cluster in self.clusters.values():
             self._stack.callback(cluster.down)
         with ThreadPoolExecutor(3) as pool:
             for started in [pool.submit(self.clusters[name].up, workers) for name, workers in self._cast.items()]:
                 started.result()
+        for server in (self.alertmanager, self.prometheus):  # last: workers that are late to start are no fault
+            self._stack.callback(server.stop)
+            server.up()
         wait_until(self._notifies, timeout=60, what="Prometheus finds its Alertmanager")
+        wait_until(self._watches, timeout=60, what="Prometheus counts what it sees")
         return self
 
     def __exit__(
@@ -177,6 +179,12 @@ class Stage:
     def _notifies(self) -> bool:
         answer = requests.get(f"{self.prometheus.url}/api/v1/alertmanagers", timeout=5).json()
         return bool(answer["data"]["activeAlertmanagers"])
+
+    def _watches(self) -> bool:
+        """Whether a counter that is born now counts from 0 in every cluster."""
+        watched = {"query": "count(celery:exporter_watched:info)"}
+        answer = requests.get(f"{self.prometheus.url}/api/v1/query", params=watched, timeout=5).json()
+        return [sample["value"][1] for sample in answer["data"]["result"]] == [str(len(self.clusters))]
 
     def firing(self) -> set[tuple[str, str]]:
         """``(cluster, alertname)`` of what Prometheus itself holds to be firing."""

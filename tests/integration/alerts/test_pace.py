@@ -33,4 +33,4 @@ def test_every_shipped_rule_is_kept_and_waits_less(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "rules").iterdir()} == {*(path.name for path in RULES), "overrides.yml"}
     queues = yaml.safe_load((tmp_path / "rules" / "queues.yml").read_text())
     [backlog, *_] = [rule for group in queues["groups"] for rule in group["rules"] if rule.get("alert")]
-    assert (backlog["for"], backlog["keep_firing_for"]) == ("4s", "10s")
+    assert (backlog["for"], backlog["keep_firing_for"]) == ("8s", "10s")
