@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["counter", "gauge", "histogram", "summary"]
-Area = Literal["tasks", "workers", "queues", "exporter", "control"]
+Area = Literal["tasks", "workers", "queues", "exporter", "control", "compat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,3 +363,13 @@ CONTROL_HELD_DROPPED = _family(
 
 CATALOGUE: tuple[Family, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Family))
 """All families in the order of the page."""
+
+# --- beside the catalogue, only with --compat celery-exporter: its families that we have under other names ------
+COMPAT_RUNTIME = _family("compat", "histogram", "celery_task_runtime", TASK, "As celery_task_runtime_seconds.")
+COMPAT_WAIT = _family("compat", "histogram", "celery_task_queue_wait_time", TASK, "As celery_task_wait_seconds.")
+COMPAT_CONSUMERS = _family(
+    "compat", "gauge", "celery_active_consumer_count", QUEUE, "Consumers of the queue, as RabbitMQ counts them."
+)
+COMPAT_WORKERS = _family("compat", "gauge", "celery_active_worker_count", QUEUE, "Workers that consume the queue.")
+COMPAT_PROCESSES = _family("compat", "gauge", "celery_active_process_count", QUEUE, "As celery_queue_pool_slots.")
+COMPATIBLE: tuple[Family, ...] = (COMPAT_RUNTIME, COMPAT_WAIT, COMPAT_CONSUMERS, COMPAT_WORKERS, COMPAT_PROCESSES)

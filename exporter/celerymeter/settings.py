@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from celerymeter.errors import SettingsError
 
@@ -87,4 +88,5 @@ class ExporterSettings:
     solo_grace: float = 3600.0
     enable_events: bool = False
     rabbitmq_management_url: str | None = field(default=None, repr=False)
-    compat: str | None = None
+    compat: Literal["celery-exporter"] | None = None
+    """Whose families to serve beside our own."""

@@ -15,7 +15,9 @@ PRODUCER = "gen7@web"
 WORKER = "celery@one"
 
 
-def make_settings(limits: Limits | None = None, **changes: float | bool | tuple[float, ...]) -> ExporterSettings:
+def make_settings(
+    limits: Limits | None = None, **changes: float | bool | str | tuple[float, ...] | None
+) -> ExporterSettings:
     """Settings of an exporter that needs no broker."""
     broker = BrokerSettings(url="redis://localhost")
     return ExporterSettings(broker=broker, limits=limits or Limits(), **changes)  # type: ignore[arg-type] # a test's own names

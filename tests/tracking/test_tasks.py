@@ -368,4 +368,4 @@ def test_retry_exceptions_are_counted_on_request() -> None:
         cluster.receive("a")
         cluster.start("a")
         cluster.end("a", "retried", exception="Retry(ValueError('x'))")
-        assert cluster.pair().exceptions == ({"Retry": 1} if wanted else {})
+        assert cluster.pair().retry_exceptions == ({"Retry": 1} if wanted else {})

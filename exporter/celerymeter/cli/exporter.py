@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import click
+
 from celerymeter.cli.command import F, Values, setting, settings_command
 from celerymeter.cli.options import FILE, broker_options, broker_settings, default_of, fields_of, options
 from celerymeter.cli.values import BUCKETS, COUNT, DURATION, HTTP_URL, INTERVAL, LISTEN, NAMES
@@ -34,6 +36,11 @@ serving = options(
         "--web.config.file",
         FILE,
         help="TLS and basic auth for /metrics, in the format of Prometheus' own exporters.",
+    ),
+    setting(
+        "--compat",
+        click.Choice(["celery-exporter"]),
+        help="Serve what dashboards and alerts for this other exporter query, beside our own families.",
     ),
 )
 polling = options(

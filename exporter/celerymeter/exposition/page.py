@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from celerymeter import instruments as m
-from celerymeter.exposition import queues, tasks, workers
+from celerymeter.exposition import compat, queues, tasks, workers
 from celerymeter.exposition.text import Text
 from celerymeter.tracking.tracker import Tracker
 
@@ -39,6 +39,8 @@ class Page:
         self._tasks.render(text, now)
         workers.render(text, self._tracker, now)
         queues.render(text, self._tracker, now)
+        if self._tracker.settings.compat is not None:
+            compat.render(text, self._tracker, now)
         self._exporter(text)
         text.add(self._process())
         page = text.bytes()

@@ -17,8 +17,8 @@ def render(text: Text, tracker: Tracker, now: float) -> None:
     snapshot = tracker.queues if fresh(tracker, now, "queues") else None
     queues = snapshot.queues if snapshot is not None else ()
     cap = tracker.pairs.queue
-    text.values(m.QUEUE_LENGTH, _sum((cap(queue.name), queue.length) for queue in queues))
-    unacked = _sum((cap(queue.name), queue.unacked) for queue in queues)
+    text.values(m.QUEUE_LENGTH, sums((cap(queue.name), queue.length) for queue in queues))
+    unacked = sums((cap(queue.name), queue.unacked) for queue in queues)
     if snapshot is not None:
         for label, count in ((OTHER, snapshot.unacked_other), (UNKNOWN, snapshot.unacked_unknown)):
             if count:
@@ -51,8 +51,17 @@ def _age(tracker: Tracker, head: QueueHead) -> tuple[float, str]:
 def _consumers(text: Text, tracker: Tracker, queues: Iterable[QueueState], now: float) -> None:
     if not fresh(tracker, now, "workers"):
         cap = tracker.pairs.queue
-        text.values(m.QUEUE_CONSUMERS, _sum((cap(queue.name), queue.consumers) for queue in queues))
+        text.values(m.QUEUE_CONSUMERS, sums((cap(queue.name), queue.consumers) for queue in queues))
         return
+    consumers, slots = by_workers(tracker, queues)
+    text.values(m.QUEUE_CONSUMERS, consumers)
+    text.values(m.QUEUE_SLOTS, slots)
+
+
+def by_workers(
+    tracker: Tracker, queues: Iterable[QueueState]
+) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """Workers that list each queue, and their slots; 0 for a queue that none lists."""
     names = sorted({tracker.pairs.queue(queue.name) for queue in queues})
     consumers: dict[str, float | None] = dict.fromkeys(names, 0)
     slots: dict[str, float | None] = dict.fromkeys(names, 0)
@@ -61,11 +70,11 @@ def _consumers(text: Text, tracker: Tracker, queues: Iterable[QueueState], now: 
             for queue in sorted({tracker.pairs.queue(name) for name in worker.state.queues or ()}):
                 consumers[queue] = (consumers.get(queue) or 0) + 1
                 slots[queue] = (slots.get(queue) or 0) + (worker.state.slots or 0)
-    text.values(m.QUEUE_CONSUMERS, consumers)
-    text.values(m.QUEUE_SLOTS, slots)
+    return consumers, slots
 
 
-def _sum(rows: Iterable[tuple[str, float | None]]) -> dict[str, float | None]:
+def sums(rows: Iterable[tuple[str, float | None]]) -> dict[str, float | None]:
+    """The values of each label added up; rows without a value count for nothing."""
     totals: dict[str, float | None] = defaultdict(float)
     for label, value in rows:
         if value is not None:

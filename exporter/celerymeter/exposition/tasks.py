@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 from celerymeter import instruments as m
+from celerymeter.exposition.compat import NamedFailures
 from celerymeter.exposition.text import Text, fill, histogram_template, labels
 from celerymeter.instruments import Family
 from celerymeter.tracking.series import Histogram, Pair
@@ -28,6 +30,7 @@ class TaskPage:
         self._names = (*m.TASK, "hostname") if tracker.settings.task_hostname_label else m.TASK
         self._tags: dict[Pair, str] = {}
         self._templates: dict[tuple[str, Pair], str] = {}
+        self._named = NamedFailures() if tracker.settings.compat else None
 
     def render(self, text: Text, now: float) -> None:
         """All task families."""
@@ -35,7 +38,10 @@ class TaskPage:
         tags = [self._tag(pair) for pair in pairs]
         for family, number in _COUNTERS:
             text.head(family)
-            text.column(family, tags, map(number, pairs))
+            if family is m.TASK_FAILED and self._named is not None:
+                self._failed_by_class(text, pairs, self._named, now)
+            else:
+                text.column(family, tags, map(number, pairs))
         self._ends(text, pairs, tags)
         text.values(m.TASK_ACCEPTED, dict(self._tracker.workers.accepted))
         self._exceptions(text, pairs)
@@ -45,6 +51,9 @@ class TaskPage:
         self._running(text, pairs, tags)
         text.values(m.TASK_LAST_SUCCESS, dict(self._tracker.tasks.last_success))
         self._rates(text, pairs, now)
+        if self._named is not None:
+            self._histogram(text, m.COMPAT_RUNTIME, pairs, lambda pair: pair.runtime)
+            self._histogram(text, m.COMPAT_WAIT, pairs, lambda pair: pair.wait)
 
     def _tag(self, pair: Pair) -> str:
         tag = self._tags.get(pair)
@@ -64,9 +73,19 @@ class TaskPage:
     def _exceptions(self, text: Text, pairs: list[Pair]) -> None:
         text.head(m.TASK_EXCEPTIONS)
         for pair in pairs:
-            for exception, count in pair.exceptions.items():
-                tag = f"{self._tag(pair)},{labels(('exception',), (exception,))}"
-                text.add(f"{m.TASK_EXCEPTIONS.name}{{{tag}}} {count}\n")
+            raised = Counter(pair.exceptions) + Counter(pair.retry_exceptions) if pair.retry_exceptions else None
+            self._by_class(text, m.TASK_EXCEPTIONS, pair, raised or pair.exceptions)
+
+    def _failed_by_class(self, text: Text, pairs: list[Pair], named: NamedFailures, now: float) -> None:
+        for pair in pairs:
+            counts = named.of(pair, now)
+            text.add(f"{m.TASK_FAILED.name}{{{self._tag(pair)}}} {pair.failed - sum(counts.values())}\n")
+            self._by_class(text, m.TASK_FAILED, pair, counts)
+
+    def _by_class(self, text: Text, family: Family, pair: Pair, counts: Mapping[str, int]) -> None:
+        for exception, count in counts.items():
+            tag = f"{self._tag(pair)},{labels(('exception',), (exception,))}"
+            text.add(f"{family.name}{{{tag}}} {count}\n")
 
     def _histogram(self, text: Text, family: Family, pairs: list[Pair], of: Callable[[Pair], Histogram]) -> None:
         text.head(family)

@@ -10,7 +10,6 @@ from celerymeter.tracking.labels import exception_class
 
 if TYPE_CHECKING:
     from celerymeter.tracking.runs import Run
-    from celerymeter.tracking.series import Pair
 
 
 _WRAPPER = "ExceptionWithTraceback"
@@ -27,7 +26,10 @@ class EndedRuns:
         self._terminated: dict[str, Run] = {}
 
     def add(self, run: Run, *, terminated: bool = False) -> None:
-        """Remember an ended run."""
+        """Remember an ended run, without what only a running one needs: thousands are kept, of tasks that are over."""
+        if run.ended:
+            run.worker = run.sent = run.started = run.eta = run.missing_since = None
+            run.touched = run.opened
         if terminated:
             self._terminated[run.uuid] = run
             if len(self._terminated) > self._limit:
@@ -53,14 +55,14 @@ def apply_end(run: Run, event: Event, *, exception: Callable[[str], str], count_
             pair.runtime.observe(event.runtime)
     elif kind == "task-failed":
         pair.failed += 1
-        _raised(pair, event, exception)
+        _raised(pair.exceptions, event, exception)
         if run.started is not None:
             pair.failed_runtime_count += 1
             pair.failed_runtime_sum += max(0.0, event.timestamp - run.started)
     elif kind == "task-retried":
         pair.retried += 1
         if count_retry:
-            _raised(pair, event, exception)
+            _raised(pair.retry_exceptions, event, exception)
     elif event.expired:
         pair.revoked_expired += 1
     elif event.terminated:
@@ -69,9 +71,9 @@ def apply_end(run: Run, event: Event, *, exception: Callable[[str], str], count_
         pair.revoked += 1
 
 
-def _raised(pair: Pair, event: Event, cap: Callable[[str], str]) -> None:
+def _raised(counts: dict[str, int], event: Event, cap: Callable[[str], str]) -> None:
     name = exception_class(event.exception)
     if name == _WRAPPER and event.traceback:
         name = exception_class(event.traceback.rstrip().rpartition("\n")[2])
     label = cap(name) if name != UNKNOWN else name
-    pair.exceptions[label] = pair.exceptions.get(label, 0) + 1
+    counts[label] = counts.get(label, 0) + 1

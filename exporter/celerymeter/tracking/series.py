@@ -44,6 +44,7 @@ class Pair:
         "rejected_end",
         "rejected_requeued",
         "retried",
+        "retry_exceptions",
         "revoked",
         "revoked_expired",
         "revoked_terminated",
@@ -68,6 +69,9 @@ class Pair:
         self.runtime = Histogram(runtime_buckets)
         self.wait = Histogram(wait_buckets)
         self.exceptions: dict[str, int] = {}
+        """Failed runs by exception class: they add up to ``failed``."""
+        self.retry_exceptions: dict[str, int] = {}
+        """Retried runs by exception class, with ``count_retry_exceptions``."""
         self.running: dict[Run, None] = {}
         """Runs started and not finished, oldest first."""
 
