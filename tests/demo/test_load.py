@@ -9,6 +9,7 @@ import pytest
 
 from celerymeter.demo.app import QUEUES, app
 from celerymeter.demo.load import LOADS, TIDE, Flow, arrivals, tide
+from celerymeter.demo.workload import Depths
 
 
 def sent(flows: tuple[Flow, ...], *, seconds: float) -> list[tuple[float, Flow]]:
@@ -36,6 +37,26 @@ def test_the_tide_doubles_and_halves_but_never_stops() -> None:
 def test_every_task_that_is_sent_exists(load: str) -> None:
     """The application knows each flow's task."""
     assert {flow.task for flow in LOADS[load]} <= set(app.tasks)
+
+
+def test_what_was_sent_since_the_last_look_counts() -> None:
+    """Within a second nobody looks again; a queue fills up to its cap, not beyond."""
+    now = iter([0.0, 0.0, 0.9, 1.5, 1.5])
+    lengths = {"orders": 5}
+    depths = Depths(lengths.__getitem__, clock=lambda: next(now))
+    assert depths("orders") == 5
+    depths.grow("orders")
+    lengths["orders"] = 2
+    assert depths("orders") == 6
+    assert depths("orders") == 2
+
+
+@pytest.mark.parametrize("load", ["light", "busy"])
+def test_a_healthy_load_never_reaches_the_limit_of_a_backlog(load: str) -> None:
+    """Also where the machine is too slow for it: the sender waits, and each message waits less than its target."""
+    assert max(flow.cap for flow in LOADS[load]) < 50
+    slow = [flow for flow in LOADS[load] if flow.queue_name == "media"]
+    assert all(flow.cap * flow.arguments["seconds"] / 2 < 60 for flow in slow)
 
 
 @pytest.mark.parametrize("load", ["light", "busy"])

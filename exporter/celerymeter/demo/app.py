@@ -1,7 +1,8 @@
 """The demo's Celery application, a small shop: quick orders and e-mails, slow videos, reports on a schedule.
 
-The broker comes from Celery's own variables ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND``. How often a task
-goes wrong is an argument, so that the sender decides how healthy the shop is.
+The broker comes from Celery's own variables ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND``, or from files that
+``CELERY_BROKER_URL_FILE`` and ``CELERY_RESULT_BACKEND_FILE`` name. How often a task goes wrong is an argument, so that
+the sender decides how healthy the shop is.
 """
 
 # mypy: disallow-untyped-decorators=False
@@ -9,8 +10,10 @@ goes wrong is an argument, so that the sender decides how healthy the shop is.
 
 from __future__ import annotations
 
+import os
 import random
 import time
+from pathlib import Path
 
 from celery import Celery, Task
 
@@ -44,6 +47,9 @@ app.conf.update(
         "send what is left in the outbox": {"task": "emails.flush_outbox", "schedule": 30.0},
     },
 )
+for setting, variable in (("broker_url", "CELERY_BROKER_URL_FILE"), ("result_backend", "CELERY_RESULT_BACKEND_FILE")):
+    if variable in os.environ:
+        app.conf[setting] = Path(os.environ[variable]).read_text().strip()
 celerymeter.stamp.install()
 
 
@@ -73,6 +79,14 @@ def charge_card(self: Task, order: int, declined: float = 0.005, timeouts: float
     if chance(declined):
         raise PaymentDeclined(f"order {order}")
     return "paid"
+
+
+@app.task(name="orders.sync_stock", time_limit=2)
+def sync_stock(hanging: float = 0.0) -> None:
+    """Runs into its time limit when the supplier does not answer."""
+    work(0.1)
+    if chance(hanging):
+        time.sleep(60)
 
 
 @app.task(name="emails.send_receipt")

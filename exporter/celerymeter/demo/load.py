@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 TIDE = 120.0
 """Seconds from one high tide of traffic to the next."""
+HEALTHY_CAP = 40
+"""Messages in a queue at which a healthy shop sends no more: below every limit, however slow the machine is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Flow:
     arguments: Mapping[str, float] = field(default_factory=dict)
     numbered: bool = True
     delay: float = 0.0
-    cap: int = 400
+    cap: int = HEALTHY_CAP
     queue: str | None = None
 
     @property
@@ -36,22 +38,23 @@ def _shop(scale: float) -> tuple[Flow, ...]:
         Flow("orders.charge_card", 2.0 * scale),
         Flow("emails.send_receipt", 2.5 * scale),
         Flow("emails.send_reminder", 0.3 * scale, delay=15.0),
-        Flow("media.render_video", 0.42, {"seconds": 3.0}, numbered=False),
+        Flow("media.render_video", 0.42, {"seconds": 3.0}, numbered=False, cap=25),
     )
 
 
 LOADS: Mapping[str, tuple[Flow, ...]] = {
     "light": _shop(1.0),
-    "busy": _shop(6.0),
+    "busy": _shop(4.0),
     "faulty": (
         Flow("orders.place", 3.0),
         Flow("orders.charge_card", 2.0, {"declined": 0.3, "timeouts": 0.35}),
         Flow("emails.send_receipt", 2.5, {"broken": 0.08}),
         Flow("media.render_video", 2.0, {"seconds": 4.0}, numbered=False, cap=150),
         Flow("exports.push_to_warehouse", 0.5, cap=30),
+        Flow("orders.sync_stock", 0.3, {"hanging": 0.5}, numbered=False),
     ),
 }
-"""``light`` is a healthy shop, ``busy`` six times as many quick tasks, ``faulty`` makes alerts fire."""
+"""``light`` is a healthy shop, ``busy`` four times as many quick tasks, ``faulty`` makes alerts fire."""
 
 
 def tide(moment: float) -> float:
