@@ -152,6 +152,17 @@ def test_two_processes_under_one_name_are_told(cluster: Cluster) -> None:
     assert worker(cluster).duplicate
 
 
+def test_when_one_of_two_processes_has_gone_the_name_is_no_longer_a_duplicate(cluster: Cluster) -> None:
+    """A minute after the last change."""
+    for _ in range(3):
+        cluster.heartbeat(pid=1)
+        cluster.heartbeat(pid=2)
+    cluster.pass_time(50, beating=())
+    assert worker(cluster).duplicate
+    cluster.pass_time(11, beating=())
+    assert not worker(cluster).duplicate
+
+
 def test_a_restart_is_no_duplicate(cluster: Cluster) -> None:
     """One change of process is a deploy."""
     cluster.heartbeat(kind="worker-online", pid=2)

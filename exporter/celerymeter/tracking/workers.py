@@ -15,7 +15,8 @@ RECONNECT_GRACE = 30.0
 MAX_ASKED = 3
 """A new worker is asked out of turn so often; one that is too busy to answer waits for the next poll."""
 TAKEOVERS = 3
-"""This many changes of process under one node name within a minute are two processes, not a restart."""
+TAKEOVER_MEMORY = 60.0
+"""This many changes of process under one node name within so many seconds are two processes, not a restart."""
 
 
 class Worker:
@@ -161,7 +162,7 @@ class WorkerTable:
         if event.type == "worker-online":
             worker.queues_stale = worker.queues_stale or renewed
         if renewed:
-            worker.takeovers = [*(mark for mark in worker.takeovers if 0 <= at - mark < 60), at][-10:]
+            worker.takeovers = [*worker.takeovers, at][-10:]
             worker.queues_stale = True
             worker.asked = 0
             worker.totals = None
@@ -218,6 +219,8 @@ class WorkerTable:
             return []
         fallen: list[str] = []
         for worker in list(self._workers.values()):
+            if worker.takeovers:
+                worker.takeovers = [mark for mark in worker.takeovers if 0 <= now - mark < TAKEOVER_MEMORY]
             was, worker.up = worker.up, self._alive(worker, now, connected_at=connected_at, poll_interval=poll_interval)
             if worker.up:
                 worker.down_since = None
