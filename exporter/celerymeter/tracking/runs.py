@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+import msgspec
+
 from celerymeter.model import Event
 from celerymeter.tracking.series import Pair
 
@@ -17,55 +19,39 @@ MAX_NEXT = 8
 MAX_BESIDE = 8
 
 
-class Run:
-    """One unfinished run of a task, or a task that is still to run. Times are UTC seconds."""
+class Run(msgspec.Struct, gc=False, eq=False):
+    """One unfinished run of a task, or a task that is still to run. Times are UTC seconds.
 
-    __slots__ = (
-        "adopted",
-        "ended",
-        "eta",
-        "held",
-        "missing_since",
-        "name",
-        "next",
-        "opened",
-        "over",
-        "pair",
-        "queue",
-        "received",
-        "rejected",
-        "retries",
-        "sent",
-        "started",
-        "touched",
-        "uuid",
-        "worker",
-    )
+    A Struct is made in a third of the time of a class and never looked at by the garbage collector: a run and its
+    pair point at each other only while the run is in progress.
+    """
 
-    def __init__(self, uuid: str, at: float) -> None:
-        self.uuid = uuid
-        self.opened = self.touched = at
-        self.name: str | None = None
-        self.queue: str | None = None
-        self.pair: Pair | None = None
-        self.sent: float | None = None
-        """By our clock."""
-        self.started: float | None = None
-        """By the worker's clock."""
-        self.eta: str | None = None
-        self.retries = 0
-        self.worker: str | None = None
-        self.held: list[Event] | None = None
-        """Events not yet counted, because the queue is not yet known."""
-        self.next: list[Event] | None = None
-        """The `task-sent` of later runs of this task."""
-        self.received = self.ended = self.rejected = False
-        self.over = False
-        """Its end has come, but is still held."""
-        self.adopted = False
-        """Its worker lists it as running, but its `task-started` has not come."""
-        self.missing_since: float | None = None
-        """Since when its worker no longer lists it."""
+    uuid: str
+    opened: float
+    touched: float
+    name: str | None = None
+    queue: str | None = None
+    pair: Pair | None = None
+    sent: float | None = None
+    """By our clock."""
+    started: float | None = None
+    """By the worker's clock."""
+    eta: str | None = None
+    retries: int = 0
+    worker: str | None = None
+    held: list[Event] | None = None
+    """Events not yet counted, because the queue is not yet known."""
+    next: list[Event] | None = None
+    """The `task-sent` of later runs of this task."""
+    received: bool = False
+    ended: bool = False
+    rejected: bool = False
+    over: bool = False
+    """Its end has come, but is still held."""
+    adopted: bool = False
+    """Its worker lists it as running, but its `task-started` has not come."""
+    missing_since: float | None = None
+    """Since when its worker no longer lists it."""
 
     def stop_running(self) -> None:
         """No longer in progress."""
@@ -102,7 +88,7 @@ class RunTable:
         """A new run, which becomes the newest of its task."""
         if len(self._runs) >= self._limit:
             self._evict_oldest()
-        run = self._runs[uuid] = Run(uuid, at)
+        run = self._runs[uuid] = Run(uuid, at, at)
         return run
 
     def starting(self, uuid: str, hostname: str) -> Run | None:
@@ -141,7 +127,7 @@ class RunTable:
 
     def precede(self, run: Run, hostname: str, at: float) -> Run:
         """Open a run that came before the newest, at another worker, and is heard of only now."""
-        earlier = Run(run.uuid, at)
+        earlier = Run(run.uuid, at, at)
         earlier.name, earlier.queue, earlier.worker = run.name, run.queue, hostname
         self._set_beside(earlier)
         return earlier

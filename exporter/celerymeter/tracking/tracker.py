@@ -126,8 +126,9 @@ class Tracker:
             loss.heard()
         if event.type == "task-started":
             loss.started(event.clock)
-        if worker.offset is not None:
-            lag = at - event.timestamp - worker.offset
+        offset = worker.offset
+        if offset is not None:
+            lag = at - event.timestamp - offset
             self.lag.observe(lag if lag > 0.0 else 0.0)
 
     def _worker(self, event: Event, at: float) -> None:
