@@ -5,7 +5,7 @@ from __future__ import annotations
 from celerymeter import instruments as families
 from celerymeter_dashboards.figures import levels
 from celerymeter_dashboards.promql import Scope, first_of, latest
-from celerymeter_dashboards.states import IDLE_LEVEL
+from celerymeter_dashboards.states import IDLE_LEVEL, NOT_KNOWN
 
 FIRING = 'ALERTS{alertname=~"Celery.+", alertstate="firing", severity=~"critical|warning", cluster=~"$cluster|"}'
 """An alert about the whole monitoring has no cluster and belongs to every choice of one."""
@@ -13,6 +13,7 @@ FIRING_CRITICAL = FIRING.replace("critical|warning", "critical")
 FIRING_WARNING = FIRING.replace("critical|warning", "warning")
 SINCE = FIRING.replace("ALERTS", "ALERTS_FOR_STATE").replace('alertstate="firing", ', "")
 RULES_RUN = 'ALERTS{alertname="Watchdog", area="exporter"}'
+LIMITS_MISSING = 'ALERTS{alertname="CeleryThresholdsMissing", alertstate="firing"}'
 
 
 def beyond(value: str, limit: str, *, on: str) -> str:
@@ -36,9 +37,25 @@ def some_exporter_down(scope: Scope) -> str:
     return f"{exporters(scope)} == 0"
 
 
+def rules_missing(scope: Scope) -> str:
+    """Exporters, when Prometheus evaluates no rules of ours."""
+    return f"{exporters(scope)} unless on () count({RULES_RUN})"
+
+
+def limits_missing(scope: Scope) -> str:
+    """Exporters of clusters without limits, and the alert that some of them are missing everywhere."""
+    some_limit = scope.recorded("celery:event_silence:effective", severity="warning")
+    return f"({exporters(scope)} unless on (cluster) {some_limit}) or {LIMITS_MISSING}"
+
+
 def broker_up(scope: Scope) -> str:
     """1 where the event stream is subscribed."""
     return scope.recorded("celery:broker_up:max")
+
+
+def connected(scope: Scope, expr: str) -> str:
+    """``expr`` where the event stream is subscribed: elsewhere counters stand still, which is no rate of 0."""
+    return f"({expr} and on (cluster) {latest(scope.of(families.BROKER_UP))} == 1)"
 
 
 def broker_down(scope: Scope) -> str:
@@ -97,14 +114,15 @@ def queue_states(scope: Scope) -> str:
 
 
 def task_states(scope: Scope) -> str:
-    """By task, in the numbers of `states.LEVELS`; idle when no run ended within 5 minutes."""
+    """By task, in the numbers of `states.LEVELS`; idle when no run ended within 5 minutes that were watched."""
     ended = scope.recorded("celery:task_ended:increase5m", "name")
     worse = levels(
         critical=(tasks_failing(scope, "critical"),),
         warning=(tasks_failing(scope, "warning"),),
         known=f"({ended} > 0)",
     )
-    return f"{worse}\nor {IDLE_LEVEL} + 0 * {ended}"
+    idle = f"{IDLE_LEVEL} + 0 * ({ended} and on (cluster) {broker_up(scope)} == 1)"
+    return f"{worse}\nor {idle}\nor {NOT_KNOWN} + 0 * {ended}"
 
 
 def running(scope: Scope) -> str:

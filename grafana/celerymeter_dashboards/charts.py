@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celerymeter import instruments as families
+from celerymeter_dashboards.alarms import connected
 from celerymeter_dashboards.links import QUEUES, TASKS, between
 from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, limit, limits
 from celerymeter_dashboards.promql import Scope, most, rate
@@ -11,23 +12,26 @@ NO_RUNS = "No task has ended in the shown time."
 NO_WAITS = "No task has started in the shown time, or waits cannot be measured: the Exporter dashboard says why."
 NO_QUEUES = "No queue is known yet, or the queues could not be polled."
 OUTCOMES = (
-    (families.TASK_SUCCEEDED, "succeeded", "green"),
     (families.TASK_FAILED, "failed", "red"),
     (families.TASK_RETRIED, "retried", "yellow"),
     (families.TASK_REJECTED, "rejected", "purple"),
     (families.TASK_REVOKED, "revoked", "blue"),
+    (families.TASK_SUCCEEDED, "succeeded", "green"),
 )
+"""The few at the bottom of the stack, where they can be read off the axis."""
 
 
 def outcomes(scope: Scope, here: str) -> Panel:
     """Throughput by outcome."""
     about = About(
         "Throughput",
-        "Task runs that ended, a second, by how they ended.",
+        "Task runs that ended, a second, by how they ended. Blank: the broker or the exporter was out of reach.",
         "ops",
-        "No task is known yet, or nothing is scraped.",
+        "No task is known yet, or nothing was scraped, or the broker was out of reach.",
     )
-    lines = [Line(f"sum({rate(scope.of(family))})", outcome, color) for family, outcome, color in OUTCOMES]
+    lines = [
+        Line(f"sum({connected(scope, rate(scope.of(family)))})", outcome, color) for family, outcome, color in OUTCOMES
+    ]
     return chart(about, *lines, stacked=True, links=[] if here == TASKS else [between(here, TASKS)])
 
 

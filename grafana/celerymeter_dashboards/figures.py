@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celerymeter_dashboards.promql import first_of
-from celerymeter_dashboards.states import CRITICAL_LEVEL, GOOD_LEVEL, NOT_KNOWN, NOTHING, WARNING_LEVEL
+from celerymeter_dashboards.states import CRITICAL_LEVEL, GOOD_LEVEL, IDLE_LEVEL, NOT_KNOWN, NOTHING, WARNING_LEVEL
 
 
 def figure(value: str, *, warning: str = "", critical: str = "", idle: str = "") -> str:
@@ -21,12 +21,16 @@ def figure(value: str, *, warning: str = "", critical: str = "", idle: str = "")
     return first_of(*options, _labelled(f"vector({NOT_KNOWN})", "unknown"))
 
 
-def level(*, critical: tuple[str, ...] = (), warning: tuple[str, ...] = (), known: str) -> str:
-    """0 when any critical condition holds, 1 when any warning does, 2 while ``known`` gives anything, else -1."""
+def level(*, critical: tuple[str, ...] = (), warning: tuple[str, ...] = (), known: str, idle: str = "") -> str:
+    """0 when any critical condition holds, 1 when any warning does, 2 while ``known`` gives anything, else -1.
+
+    3 where ``known`` gives nothing and ``idle`` does: there was nothing to judge.
+    """
     return first_of(
         *(f"{CRITICAL_LEVEL} * count({test})" for test in critical),
         *(f"{WARNING_LEVEL} + 0 * count({test})" for test in warning),
         f"{GOOD_LEVEL} + 0 * count({known})",
+        *([f"{IDLE_LEVEL} + 0 * count({idle})"] if idle else []),
         f"vector({NOT_KNOWN})",
     )
 

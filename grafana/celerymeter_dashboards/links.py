@@ -64,9 +64,9 @@ def by_area(here: str, label: str) -> Link:
 
 
 def report() -> Link:
-    """From a task's row to the control API's reports."""
+    """From a task's row to the control API's reports, which it gives only to who shows a token."""
     url = "${control}/monitoring/reports?task=${__data.fields.name:percentencode}"
-    return Link("Reports of this task", url, new_tab=True)
+    return Link("Reports of this task (the control API asks for a token)", url, new_tab=True)
 
 
 def menu() -> dashboard.DashboardLink:

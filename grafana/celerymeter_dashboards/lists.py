@@ -32,10 +32,10 @@ def alerts() -> Panel:
     return table_of(
         about,
         [
-            Key("severity", "Severity", width=75, words=severities),
-            Key("alertname", "Alert"),
-            Key("subject", "Where"),
-            Key("leads_to", "See", (by_area(OVERVIEW, "leads_to"),), width=75, last=True),
+            Key("severity", "Severity", width=90, words=severities),
+            Key("alertname", "Alert", at_least=190),
+            Key("subject", "Where", at_least=260),
+            Key("leads_to", "See", (by_area(OVERVIEW, "leads_to"),), width=80, last=True),
         ],
         [Column("Since", led, "dateTimeFromNow", width=115)],
         sort="Severity",
@@ -54,9 +54,9 @@ def queues(scope: Scope) -> Panel:
     backlog = scope.recorded("celery:queue_backlog:effective", "queue_name", severity="warning")
     return table_of(
         about,
-        [Key("queue_name", "Queue", (between(OVERVIEW, QUEUES, picked="queue"),))],
+        [Key("queue_name", "Queue", (between(OVERVIEW, QUEUES, picked="queue"),), at_least=110)],
         [
-            Column("State", alarms.queue_states(scope), "none", width=80, words=states.LEVELS),
+            Column("State", alarms.queue_states(scope), "none", width=75, words=states.LEVELS),
             Column("Waiting", length, "locale", width=75),
             Column("Limit", f"{backlog} and on (cluster, queue_name) {length}", "locale", width=60),
             Column("Oldest", scope.recorded("celery:queue_age:seconds", "queue_name"), "s", width=80),
@@ -77,7 +77,7 @@ def tasks(scope: Scope) -> Panel:
     ended = scope.recorded("celery:task_ended:increase5m", "name")
     return table_of(
         about,
-        [Key("name", "Task", (between(OVERVIEW, TASKS, picked="task"),))],
+        [Key("name", "Task", (between(OVERVIEW, TASKS, picked="task"),), at_least=260)],
         [
             Column("State", alarms.task_states(scope), "none", width=80, words=states.LEVELS),
             Column("Runs/s", f"{ended} / 300", "short", width=65, decimals=2),
@@ -100,18 +100,18 @@ def workers(scope: Scope) -> Panel:
     heartbeat = f"time() - {latest(scope.of(families.WORKER_LAST_HEARTBEAT), 'hostname')}"
     return table_of(
         about,
-        [Key("hostname", "Worker", (between(OVERVIEW, WORKERS, picked="worker"),))],
+        [Key("hostname", "Worker", (between(OVERVIEW, WORKERS, picked="worker"),), at_least=195)],
         [
-            Column("State", alarms.worker_states(scope), "none", width=75, words=states.WORKERS),
+            Column("State", alarms.worker_states(scope), "none", width=70, words=states.WORKERS),
             Column(
                 "Busy",
                 scope.recorded("celery:worker_saturation:ratio", "hostname"),
                 "percentunit",
-                width=75,
+                width=60,
                 decimals=0,
             ),
             Column("Runs/s", rate(scope.of(families.WORKER_PROCESSED), "hostname", window="5m"), width=65, decimals=2),
-            Column("Heartbeat", heartbeat, "s", width=90, decimals=0),
+            Column("Heartbeat", heartbeat, "s", width=85, decimals=0),
         ],
         sort="State",
     )

@@ -38,8 +38,9 @@ def dashboard() -> model.Dashboard:
         ),
         section(
             "Which one is it?",
-            line(8, lists.alerts(), lists.queues(SCOPE)),
-            line(8, lists.tasks(SCOPE), lists.workers(SCOPE)),
+            line(7, lists.alerts()),
+            line(8, lists.queues(SCOPE), lists.workers(SCOPE)),
+            line(8, lists.tasks(SCOPE)),
         ),
         section(
             "How it got there",
@@ -53,9 +54,10 @@ def _health() -> Panel:
     about = About(
         "Health",
         "Unhealthy while a critical alert fires, degraded while a warning does; a broker that is down and the absence "
-        "of workers show at once, before any alert. The rows of 'What is wrong, and since when' say more.",
+        "of workers show at once, before any alert. The rows of 'What is wrong, and since when' say more. Unknown: "
+        "nothing is scraped or the rules do not run; 'Can I trust this page?' says which.",
         "none",
-        "Nothing is scraped: see whether Prometheus has a target for the exporter.",
+        "Nothing is scraped, or the rules do not run.",
     )
     expr = verdict(
         alarms.exporter_down(SCOPE),
@@ -159,8 +161,8 @@ def _errors() -> Panel:
 def _parts() -> Panel:
     about = About(
         "What is wrong, and since when",
-        "Each part over time, in the same colours and by the same limits as the figures above. Grey: nobody knew, or "
-        "nothing ran.",
+        "Each part over time, in the same colours and by the same limits as the figures above. Grey: nothing ran "
+        "within 5 minutes. Purple: nobody knew.",
         "none",
         "Nothing is scraped, or the recording rules do not run.",
     )
@@ -189,6 +191,7 @@ def _levels() -> dict[str, str]:
             critical=(alarms.tasks_failing(SCOPE, "critical"),),
             warning=(alarms.tasks_failing(SCOPE, "warning"),),
             known=f"{SCOPE.recorded('celery:task_ended:increase5m', 'name')} > 0",
+            idle=f"{alarms.broker_up(SCOPE)} == 1",
         ),
         "Events": level(
             critical=(alarms.events_stopped(SCOPE),),
@@ -203,11 +206,12 @@ def _slots_over_time() -> Panel:
         "Slots over time",
         "Slots of all live workers, and how many of them ran a task.",
         "short",
-        "No worker was up in the shown time.",
+        "No exporter knew of workers in the shown time.",
     )
+    none = f"0 * sum({SCOPE.recorded('celery:workers_up:count')})"
     return chart(
         about,
-        Line(f"sum({SCOPE.recorded('celery:pool_busy:sum')})", "busy", "blue"),
-        Line(f"sum({SCOPE.recorded('celery:pool_slots:sum')})", "slots", "text"),
+        Line(first_of(f"sum({SCOPE.recorded('celery:pool_busy:sum')})", none), "busy", "blue"),
+        Line(first_of(f"sum({SCOPE.recorded('celery:pool_slots:sum')})", none), "slots", "text"),
         links=[between(OVERVIEW, WORKERS)],
     )

@@ -87,12 +87,13 @@ def _drain() -> Panel:
     about = About(
         "Empty in",
         "The time that the slowest queue needs for its waiting messages at the pace of the last 5 minutes, should no "
-        "more arrive. Orange when a queue with messages started nothing.",
+        "more arrive. Orange when a queue with messages started nothing, 'never' when none of them started any.",
         "s",
         "No message waits in a queue that starts tasks.",
     )
     stalled = f"{LENGTH} > 0 unless on (cluster, queue_name) {DRAIN}"
-    return figure(about, figure_of(f"max({DRAIN})", warning=stalled, idle=POLLED), links=[], nothing="no starts")
+    value = first_of(f"max({DRAIN})", f"{states.NEVER} + 0 * count({stalled})")
+    return figure(about, figure_of(value, warning=stalled, idle=POLLED), links=[], nothing="no starts")
 
 
 def _unread() -> Panel:
@@ -114,13 +115,15 @@ def _arriving() -> Panel:
         "Nobody sends task-sent events.",
     )
     value = f"sum({rate(SCOPE.of(families.TASK_SENT), window='5m')})"
-    return figure(about, figure_of(value, idle=SUBSCRIBED), links=[between(QUEUES, TASKS)])
+    expr = figure_of(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
+    return figure(about, expr, links=[between(QUEUES, TASKS)])
 
 
 def _started() -> Panel:
     about = About("Started", "Runs started, a second, over 5 minutes.", "ops", charts.NO_RUNS)
     value = f"sum({rate(SCOPE.of(families.TASK_STARTED), window='5m')})"
-    return figure(about, figure_of(value, idle=SUBSCRIBED), links=[between(QUEUES, TASKS)])
+    expr = figure_of(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
+    return figure(about, expr, links=[between(QUEUES, TASKS)])
 
 
 def _unacked() -> Panel:
@@ -145,7 +148,7 @@ def _busy() -> Panel:
         "Slots busy",
         "Share of the slots of the busiest queue's workers that run a task of that queue. Workers may serve several.",
         "percentunit",
-        "No worker consumes any of them.",
+        "Nothing has run, or no worker consumes any of them.",
     )
     value = f"max({RUNNING} / on (cluster, queue_name) ({SLOTS} > 0))"
     return figure(about, figure_of(value, idle=POLLED), links=[between(QUEUES, WORKERS)])
@@ -164,19 +167,19 @@ def _table() -> Panel:
     backlog = SCOPE.recorded("celery:queue_backlog:effective", "queue_name", severity="warning")
     return table_of(
         about,
-        [Key("queue_name", "Queue", (between(QUEUES, QUEUES, picked="queue"),), at_least=200)],
+        [Key("queue_name", "Queue", (between(QUEUES, QUEUES, picked="queue"),), at_least=160)],
         [
-            Column("State", alarms.queue_states(SCOPE), "none", width=90, words=states.LEVELS),
-            Column("Waiting", LENGTH, "locale", width=90),
-            Column("Limit", f"{backlog} and on (cluster, queue_name) {LENGTH}", "locale", width=75),
-            Column("Oldest", AGE, "s", width=90),
-            Column("Sent/s", sent, width=80, decimals=2),
-            Column("Started/s", started, width=90, decimals=2),
-            Column("Empty in", DRAIN, "s", width=95),
-            Column("Wait p95", f"{recorded('queue_wait:p95')} >= 0", "s", width=95),
-            Column("Unacked", UNACKED, "locale", width=90),
-            Column("Workers", CONSUMERS, width=85),
-            Column("Slots", SLOTS, width=70),
+            Column("State", alarms.queue_states(SCOPE), "none", width=75, words=states.LEVELS),
+            Column("Waiting", LENGTH, "locale", width=75),
+            Column("Limit", f"{backlog} and on (cluster, queue_name) {LENGTH}", "locale", width=55),
+            Column("Oldest", AGE, "s", width=80),
+            Column("Sent/s", sent, width=65, decimals=2),
+            Column("Started/s", started, width=80, decimals=2),
+            Column("Empty in", DRAIN, "s", width=80),
+            Column("Wait p95", f"{recorded('queue_wait:p95')} >= 0", "s", width=80),
+            Column("Unacked", UNACKED, "locale", width=80),
+            Column("Workers", CONSUMERS, width=75),
+            Column("Slots", SLOTS, width=55),
         ],
         sort="State",
     )
@@ -203,14 +206,14 @@ def _five(expr: str, ranked_by: str) -> str:
 def _flow() -> Panel:
     about = About(
         "Sent and started",
-        "Tasks a second. While more are sent than started, the queues grow.",
+        "Tasks a second. While more are sent than started, the queues grow. Blank: the broker was out of reach.",
         "ops",
         charts.NO_RUNS,
     )
     return chart(
         about,
-        Line(f"sum({rate(SCOPE.of(families.TASK_SENT))})", "sent", "blue"),
-        Line(f"sum({rate(SCOPE.of(families.TASK_STARTED))})", "started", "green"),
+        Line(f"sum({alarms.connected(SCOPE, rate(SCOPE.of(families.TASK_SENT)))})", "sent", "blue"),
+        Line(f"sum({alarms.connected(SCOPE, rate(SCOPE.of(families.TASK_STARTED)))})", "started", "green"),
         links=[between(QUEUES, TASKS)],
     )
 
@@ -236,7 +239,7 @@ def _saturation() -> Panel:
         "Slots busy over time",
         "Share of the slots of each queue's workers that run a task of the queue, of the five busiest queues.",
         "percentunit",
-        "No worker consumes any of them.",
+        "Nothing has run, or no worker consumes any of them.",
     )
     share = f"{RUNNING} / on (cluster, queue_name) ({SLOTS} > 0)"
     ranked = _five(share, "celery:queue_in_progress:max")

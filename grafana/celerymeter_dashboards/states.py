@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from grafana_foundation_sdk.models import dashboard as model
 
-GOOD, WARNING, BAD, CALM, QUIET, GREY = "green", "orange", "red", "blue", "text", "#8e8e8e"
+GOOD, WARNING, BAD, CALM, QUIET, GREY, UNSEEN = "green", "orange", "red", "blue", "text", "#8e8e8e", "purple"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +18,14 @@ class State:
     color: str
 
 
-NOT_KNOWN, NOTHING = -1, -2
+NOT_KNOWN, NOTHING, NEVER = -1, -2, -3
 """Sentinels below every real value: a figure that is gone is red and says so, instead of an empty panel."""
 FIGURE_COLORS = {"critical": BAD, "warning": WARNING, "good": GOOD}
 """By the label ``state`` of a figure; any other has the calm colour."""
 
 CRITICAL_LEVEL, WARNING_LEVEL, GOOD_LEVEL, IDLE_LEVEL = 0, 1, 2, 3
 LEVELS = {
-    NOT_KNOWN: State("unknown", GREY),
+    NOT_KNOWN: State("unknown", UNSEEN),
     IDLE_LEVEL: State("idle", GREY),
     GOOD_LEVEL: State("good", GOOD),
     WARNING_LEVEL: State("warning", WARNING),
@@ -36,8 +36,8 @@ WORKERS = {0: State("down", BAD), 1: State("left", GREY), 2: State("up", GOOD)}
 
 
 def absent(nothing: str) -> dict[int, State]:
-    """The words for a figure without a value: unknown, or ``nothing`` to count."""
-    return {NOT_KNOWN: State("unknown", BAD), NOTHING: State(nothing, QUIET)}
+    """The words for a figure without a value: unknown, ``nothing`` to count, or a time that will not come."""
+    return {NOT_KNOWN: State("unknown", BAD), NOTHING: State(nothing, QUIET), NEVER: State("never", BAD)}
 
 
 def mapping(states: Mapping[int, State] | Mapping[str, State]) -> list[model.ValueMapping]:

@@ -62,7 +62,7 @@ def table_of(about: About, keys: Sequence[Key], columns: Sequence[Column], *, so
         .sort_by([common.TableSortByFieldState().display_name(sort).desc(False)])
         .with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
         .with_transformation(_organized(order))
-        .override_by_name("cluster", _properties(Key("cluster", "Cluster", width=110)))
+        .override_by_name("cluster", _properties(Key("cluster", "Cluster", width=110, at_least=90)))
     )
     for key in keys:
         panel = panel.override_by_name(key.label, _properties(key))

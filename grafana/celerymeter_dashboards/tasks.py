@@ -39,7 +39,7 @@ def dashboard() -> model.Dashboard:
 def _runs() -> Panel:
     about = About("Runs", "Runs that succeeded or failed, a second, over the last 5 minutes.", "ops", charts.NO_RUNS)
     ended = " + ".join(f"sum({_rate5m(family)})" for family in (families.TASK_SUCCEEDED, families.TASK_FAILED))
-    return figure(about, figure_of(ended, idle=IDLE), links=[], nothing="no runs")
+    return figure(about, figure_of(f"{ended} and on () {IDLE}", idle=IDLE), links=[], nothing="no runs")
 
 
 def _rate5m(family: families.Family) -> str:
@@ -138,8 +138,10 @@ def _last_success() -> Panel:
 def _table() -> Panel:
     about = About(
         "Tasks",
-        "Counts over the shown time, worst state first; the state compares the last 5 minutes with each task's own "
-        "limits. A click on a name offers the figures of that task alone, and its reports.",
+        "Counts over the shown time, worst state first; share: of the runs, failed. The state compares the last 5 "
+        "minutes with each task's own limits. A click on a name offers the figures of that task alone, and its stored "
+        "reports: the control API wants a token for them, so a browser needs a proxy that adds one. Without one: "
+        "celerymeter report --task NAME.",
         "short",
         "No task is known yet, or nothing is scraped.",
     )
@@ -153,21 +155,21 @@ def _table() -> Panel:
     worst = f"max_over_time({SCOPE.stored('celery:task_runtime:p95', 'name')}[$__range]) >= 0"
     return table_of(
         about,
-        [Key("name", "Task", (between(TASKS, TASKS, picked="task"), report()), at_least=200)],
+        [Key("name", "Task", (between(TASKS, TASKS, picked="task"), report()), at_least=280)],
         [
-            Column("State", alarms.task_states(SCOPE), "none", width=90, words=states.LEVELS),
-            Column("Runs", runs, "locale", width=90, decimals=0),
-            Column("Failed", failed, "locale", width=90, decimals=0),
-            Column("Failed share", f"{failed} / ({runs} > 0)", "percentunit", width=110, decimals=1),
-            Column("Retried", retried, "locale", width=90, decimals=0),
-            Column("Mean run", f"{total} / ({count} > 0)", "s", width=100),
-            Column("Worst p95", worst, "s", width=100),
-            Column("Running", once(SCOPE.of(families.TASK_IN_PROGRESS), "name"), width=85),
+            Column("State", alarms.task_states(SCOPE), "none", width=75, words=states.LEVELS),
+            Column("Runs", runs, "locale", width=65, decimals=0),
+            Column("Failed", failed, "locale", width=65, decimals=0),
+            Column("Share", f"{failed} / ({runs} > 0)", "percentunit", width=65, decimals=1),
+            Column("Retried", retried, "locale", width=70, decimals=0),
+            Column("Mean run", f"{total} / ({count} > 0)", "s", width=80),
+            Column("Worst p95", worst, "s", width=85),
+            Column("Running", once(SCOPE.of(families.TASK_IN_PROGRESS), "name"), width=70),
             Column(
                 "Last success",
                 f"1000 * {latest(SCOPE.of(families.TASK_LAST_SUCCESS), 'name')}",
                 "dateTimeFromNow",
-                width=140,
+                width=125,
             ),
         ],
         sort="State",

@@ -13,12 +13,13 @@ from celerymeter_dashboards.states import State
 WORDS = {
     0: State("no: exporter down", states.BAD),
     1: State("no: rules not loaded", states.BAD),
-    2: State("no: broker down", states.BAD),
-    3: State("no: events stopped", states.BAD),
-    4: State("partly: a poll fails", states.WARNING),
-    5: State("partly: events missed", states.WARNING),
-    6: State("partly: silent worker", states.WARNING),
-    7: State("yes", states.GOOD),
+    2: State("no: limits not loaded", states.BAD),
+    3: State("no: broker down", states.BAD),
+    4: State("no: events stopped", states.BAD),
+    5: State("partly: a poll fails", states.WARNING),
+    6: State("partly: events missed", states.WARNING),
+    7: State("partly: silent worker", states.WARNING),
+    8: State("yes", states.GOOD),
     states.NOT_KNOWN: State("no: nothing scraped", states.BAD),
 }
 
@@ -27,14 +28,16 @@ def figure(scope: Scope, here: str) -> Panel:
     """The verdict: the gravest of the findings."""
     about = About(
         "Can I trust this page?",
-        "Yes when an exporter answers, it is subscribed to events and receives them, its polls succeed, the rules run, "
-        "and no event was lost in the last 5 minutes. Else the gravest reason why not.",
+        "Yes when an exporter answers, it is subscribed to events and receives them, its polls succeed, the rules and "
+        "their limits are loaded, and no event was lost in the last 5 minutes. Else the gravest reason why not. "
+        "Without rules or limits nothing here turns orange or red by itself: load alerts/rules/*.yml into Prometheus.",
         "none",
         "Nothing is scraped: see whether Prometheus has a target for the exporter.",
     )
     expr = verdict(
         alarms.exporter_down(scope),
-        f"{alarms.exporters(scope)} unless on () count({alarms.RULES_RUN})",
+        alarms.rules_missing(scope),
+        alarms.limits_missing(scope),
         alarms.broker_down(scope),
         alarms.events_stopped(scope),
         alarms.polls_failing(scope),

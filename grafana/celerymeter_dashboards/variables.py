@@ -27,7 +27,7 @@ def variables(names: tuple[str, ...]) -> list[Builder[model.VariableModel]]:
         "worker": _values("worker", "Worker", f"label_values({by_queue.of(families.WORKER_UP)}, hostname)"),
         "control": dashboard.TextBoxVariable("control")
         .label("Control API")
-        .description("Where your browser reaches the control API; links to reports start with it.")
+        .description("Where your browser reaches the control API; links to reports start with it and need a token.")
         .default_value(CONTROL_URL)
         .current(model.VariableOption(selected=True, text=CONTROL_URL, value=CONTROL_URL)),
     }

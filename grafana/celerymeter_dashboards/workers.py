@@ -153,19 +153,19 @@ def _table() -> Panel:
     runs = rate(SCOPE.of(families.WORKER_PROCESSED), "hostname", window="5m")
     return table_of(
         about,
-        [Key("hostname", "Worker", (between(WORKERS, WORKERS, picked="worker"),), at_least=200)],
+        [Key("hostname", "Worker", (between(WORKERS, WORKERS, picked="worker"),), at_least=210)],
         [
-            Column("State", alarms.worker_states(SCOPE), "none", width=80, words=states.WORKERS),
-            Column("Slots", gauge(families.WORKER_POOL_SIZE), width=70),
-            Column("Busy", BUSY, "percentunit", width=75, decimals=0),
-            Column("Running", gauge(families.WORKER_ACTIVE), width=85),
-            Column("Prefetched", gauge(families.WORKER_RESERVED), width=105),
-            Column("ETA", gauge(families.WORKER_SCHEDULED), width=65),
-            Column("Runs/s", runs, width=80, decimals=2),
-            Column("Load", gauge(families.WORKER_LOAD1), width=70, decimals=1),
-            Column("Heartbeat", heartbeat, "s", width=100, decimals=0),
-            Column("Clock off", gauge(families.WORKER_CLOCK_OFFSET), "s", width=95),
-            Column("Events", gauge(families.WORKER_TASK_EVENTS), "none", width=80, words=states.EVENTS),
+            Column("State", alarms.worker_states(SCOPE), "none", width=65, words=states.WORKERS),
+            Column("Slots", gauge(families.WORKER_POOL_SIZE), width=55),
+            Column("Busy", BUSY, "percentunit", width=60, decimals=0),
+            Column("Running", gauge(families.WORKER_ACTIVE), width=75),
+            Column("Prefetched", gauge(families.WORKER_RESERVED), width=90),
+            Column("ETA", gauge(families.WORKER_SCHEDULED), width=50),
+            Column("Runs/s", runs, width=65, decimals=2),
+            Column("Load", gauge(families.WORKER_LOAD1), width=55, decimals=1),
+            Column("Heartbeat", heartbeat, "s", width=85, decimals=0),
+            Column("Clock off", gauge(families.WORKER_CLOCK_OFFSET), "s", width=80),
+            Column("Events", gauge(families.WORKER_TASK_EVENTS), "none", width=70, words=states.EVENTS),
         ],
         sort="State",
     )
@@ -182,7 +182,7 @@ def _states() -> Panel:
     up = SCOPE.stored("celery:worker_up:max", "hostname")
     ranked = f"bottomk(12, avg_over_time({up}[$__range] @ end()))"
     expr = f"({alarms.worker_states(SCOPE)})\nand on ({ROW}) {ranked}"
-    return timeline(about, Line(expr, LEGEND), words=states.WORKERS)
+    return timeline(about, Line(expr, "{{cluster}} {{hostname}}"), words=states.WORKERS)
 
 
 def _five(expr: str, family: Family, call: str = "max_over_time") -> str:

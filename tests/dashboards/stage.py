@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 
@@ -36,7 +36,7 @@ from celerymeter.demo.processes import wait_until
 
 LONGEST_CHAIN = 3
 """Evaluations until what is scraped has reached the alerts: recorded series need others, which need others."""
-RULES = Path(__file__).parents[2] / "alerts" / "rules"
+RULES = tuple((Path(__file__).parents[2] / "alerts" / "rules").glob("*.yml"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,16 @@ class Pace:
 class Stage:
     """Pages, history and a Prometheus with the rules; a context manager. Raises `ServerMissing` without that engine."""
 
-    def __init__(self, folder: Path, weathers: Iterable[Weather], pace: Pace, *, engine: str = "prometheus") -> None:
-        self._folder, self._pace = folder, pace
+    def __init__(
+        self,
+        folder: Path,
+        weathers: Iterable[Weather],
+        pace: Pace,
+        *,
+        engine: str = "prometheus",
+        rules: Iterable[Path] = RULES,
+    ) -> None:
+        self._folder, self._pace, self._rules = folder, pace, rules
         self._promtool = binary(engine, "promtool")
         self._targets = tuple(targets(weathers))
         self.told_at = time.time()
@@ -70,7 +78,6 @@ class Stage:
         self._write_configuration()
         self._pages.__enter__()
         self._prometheus.up()
-        self.settled = self._settle()
         return self
 
     def __exit__(
@@ -90,7 +97,7 @@ class Stage:
     def _write_configuration(self) -> None:
         rules = self._folder / "rules"
         rules.mkdir(exist_ok=True)
-        for path in RULES.glob("*.yml"):
+        for path in self._rules:
             (rules / path.name).write_text(path.read_text() if self._pace.patient else _impatient(path))
         jobs = defaultdict(list)
         for target in self._targets:
@@ -105,11 +112,15 @@ class Stage:
         }
         (self._folder / "prometheus.yml").write_text(yaml.safe_dump(config))
 
-    def _settle(self) -> float:
+    @cached_property
+    def settled(self) -> float:
         """A time at which every page was scraped as it should be and every alert had seen it: the time to ask about."""
+        return self._settle()
+
+    def _settle(self) -> float:
         begun = time.time()
         for _ in range(1 + LONGEST_CHAIN):
-            wait_until(partial(self._evaluated, time.time()), timeout=60, what="every rule")
+            wait_until(partial(self._evaluated, time.time()), timeout=180, what="every rule")
         settled = time.time()
         return settled if self._scraped(settled - begun) else self._settle()
 
@@ -176,10 +187,10 @@ def _recorded(clusters: dict[str, Weather]) -> Iterator[tuple[str, float]]:
 
 
 def main() -> None:
-    """Keep a stage with three hours of history until ^C, and say where it is."""
+    """Keep a stage with more than an hour of history until ^C, and say where it is."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     weathers = (*ALL[:-1], BIG_CROWD)
-    with Stage(Path(sys.argv[1]), weathers, Pace(past=3 * 3600, step=30, interval="10s", patient=True)) as stage:
+    with Stage(Path(sys.argv[1]), weathers, Pace(past=4500, step=60, interval="15s", patient=True)) as stage:
         print(stage.url, flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()

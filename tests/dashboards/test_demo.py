@@ -82,6 +82,18 @@ def test_every_query_answers_whatever_is_chosen(demo: Demo, board: Board) -> Non
         assert silent(board, answers) <= (RARE if choice == NOW else RARE_OF_ONE), choice
 
 
+def test_a_tasks_link_finds_its_reports(demo: Demo) -> None:
+    """Filled in as Grafana does it, the link answers to who shows a token, and asks everybody else for one."""
+    tasks = next(board for board in BOARDS if board.name == "tasks")
+    (link,) = (url for url in tasks.panel("Tasks").links if "${control}" in url)
+    url = link.replace("${control}", demo.env["CELERYMETER_CONTROL_URL"] + "/celery-admin")
+    url = url.replace("${__data.fields.name:percentencode}", "orders.place")
+    headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
+
+    assert requests.get(url, timeout=10).json()["code"] == "unauthenticated"
+    assert requests.get(url, headers=headers, timeout=10).json()["reports"] == []
+
+
 @pytest.mark.timeout(3 * WATCHED)
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
 def test_no_worker_is_marked_as_started_later(demo: Demo, board: Board) -> None:

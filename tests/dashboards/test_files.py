@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
+import promql_parser
 import pytest
 import yaml
 from tests.dashboards.grafana import FOLDER, Board, Panel, boards, names_in
+from tests.rules.bundle import Alert, alerts
+from tests.rules.promql import labels_of
+from tests.rules.schema import series
 
 BOARDS = boards()
 UIDS = {f"celerymeter-{name}" for name in ("overview", "tasks", "queues", "workers", "exporter")}
@@ -207,6 +211,28 @@ def test_a_task_leads_to_its_reports() -> None:
 
     assert reports == ["${control}/monitoring/reports?task=${__data.fields.name:percentencode}"]
     assert tasks.variables["control"]["query"].endswith("/celery-admin")
+
+
+def test_a_link_that_needs_a_token_says_so() -> None:
+    """A browser shows no token by itself: the link, the panel and the variable warn before the click."""
+    tasks = next(board for board in BOARDS if board.name == "tasks")
+    links = next(options["links"] for name, options in tasks.panel("Tasks").overrides("byName") if name == "name")
+
+    assert ["token" in link["title"] for link in links] == ["/monitoring/" in link["url"] for link in links]
+    assert "token" in tasks.panel("Tasks").raw["description"]
+    assert "token" in tasks.variables["control"]["description"]
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=str)
+def test_an_alert_leads_to_a_dashboard_that_exists(alert: Alert) -> None:
+    """Its row leads by the task or queue that it is about, or else by its area."""
+    overview = next(board for board in BOARDS if board.name == "overview")
+    (url,) = overview.panel("Firing alerts").links
+    subjects = {"name", "queue_name"} & labels_of(promql_parser.parse(alert.expr), series)
+    area = alert.labels["area"].replace("control", "exporter")
+
+    assert url.startswith("/d/celerymeter-${__data.fields.leads_to}?")
+    assert subjects or f"celerymeter-{area}" in UIDS
 
 
 @every_board

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.dashboards import weather
 from tests.dashboards.asking import NONE_CHOSEN, Answer, ask, ask_all, ask_mark
 from tests.dashboards.grafana import Board, boards
-from tests.dashboards.stage import Pace, Stage
+from tests.dashboards.stage import RULES, Pace, Stage
 
 pytestmark = pytest.mark.integration
 
@@ -25,19 +26,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield running
 
 
-def figure(stage: Stage, board: str, title: str, cluster: str) -> float:
-    """The value that a figure shows of one cluster."""
+def figure(stage: Stage, board: str, title: str, cluster: str, *, at: float | None = None) -> float:
+    """The value that a figure shows of one cluster, when all is settled or at another time."""
     panel = next(one for one in BOARDS if one.name == board).panel(title)
-    answer = ask(stage.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=stage.settled)
+    answer = ask(stage.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=at or stage.settled)
     (value,) = answer.values
     return value
 
 
-def word(stage: Stage, board: str, title: str, cluster: str) -> str:
-    """The word that a figure shows of one cluster."""
+def word(stage: Stage, board: str, title: str, cluster: str, *, at: float | None = None) -> str:
+    """The word that a figure shows of one cluster, when all is settled or at another time."""
     panel = next(one for one in BOARDS if one.name == board).panel(title)
     options = panel.defaults["mappings"][0]["options"]
-    text: str = options[f"{figure(stage, board, title, cluster):g}"]["text"]
+    text: str = options[f"{figure(stage, board, title, cluster, at=at):g}"]["text"]
     return text
 
 
@@ -89,6 +90,21 @@ def test_the_overview_says_how_it_is(stage: Stage, cluster: str, health: str, tr
     assert word(stage, "overview", "Can I trust this page?", cluster) == trust
 
 
+def test_a_page_without_rules_is_not_trusted(stage: Stage) -> None:
+    """Before the first rule ran, what is scraped is there and nobody says that it is well."""
+    before = stage.told_at - 1
+
+    assert word(stage, "overview", "Can I trust this page?", "good", at=before) == "no: rules not loaded"
+    assert word(stage, "overview", "Health", "good", at=before) == "unknown"
+
+
+def test_a_page_without_limits_is_not_trusted(tmp_path: Path) -> None:
+    """Rules that have nothing to compare with are as good as none."""
+    rules = [path for path in RULES if path.stem != "thresholds"]
+    with Stage(tmp_path, (weather.NOTHING_RUN,), Pace(past=300, interval="2s"), rules=rules) as stage:
+        assert word(stage, "overview", "Can I trust this page?", "nothing-run") == "no: limits not loaded"
+
+
 @pytest.mark.parametrize(
     ("cluster", "workers", "pending"),
     [("good", 4, 0), ("no-workers", 0, 500), ("nothing-run", 1, 0), ("broker-down", -1, -1), ("exporter-gone", -1, -1)],
@@ -98,6 +114,42 @@ def test_what_is_not_known_is_not_zero(stage: Stage, cluster: str, workers: int,
     assert figure(stage, "overview", "Active workers", cluster) == workers
     found = figure(stage, "overview", "Pending tasks", cluster)
     assert found == pending if pending < 0 else found >= pending
+
+
+@pytest.mark.parametrize(("board", "title"), [("tasks", "Runs"), ("queues", "Sent"), ("queues", "Started")])
+def test_a_counter_that_nobody_feeds_has_no_rate(stage: Stage, board: str, title: str) -> None:
+    """While the broker is out of reach counters stand still, and their rate is unknown rather than 0."""
+    assert word(stage, board, title, "broker-down") == "unknown"
+    assert figure(stage, board, title, "good") > 0
+
+
+def test_a_chart_of_throughput_is_blank_while_nobody_sees_it(stage: Stage) -> None:
+    """The broker is down at the end of the shown time, and the last line ends where it went away."""
+    overview = next(board for board in BOARDS if board.name == "overview")
+    query = replace(overview.panel("Throughput").queries[0], instant=True)
+    choice = {**NONE_CHOSEN, "cluster": ("broker-down",)}
+    onset = stage.told_at - weather.ONSET_AGO
+
+    assert ask(stage.url, query, choice, at=stage.settled).series == {}
+    assert ask(stage.url, query, choice, at=onset - 1).values[0] > 0
+
+
+def test_the_state_of_a_task_is_unknown_while_nobody_sees_it(stage: Stage) -> None:
+    """No run ended: idle where all is well with the broker and its workers are gone, unknown where it is down."""
+    overview = next(board for board in BOARDS if board.name == "overview")
+    query = overview.panel("Tasks").queries[0]
+    states = {
+        cluster: set(ask(stage.url, query, {**NONE_CHOSEN, "cluster": (cluster,)}, at=stage.settled).values)
+        for cluster in ("no-workers", "broker-down")
+    }
+
+    assert states == {"no-workers": {3}, "broker-down": {-1}}
+
+
+def test_a_backlog_that_nobody_works_off_is_never_empty(stage: Stage) -> None:
+    """Messages wait and none is started: the time until the queues are empty is not 0, and not unknown."""
+    assert word(stage, "queues", "Empty in", "no-workers") == "never"
+    assert word(stage, "queues", "Empty in", "nothing-run") == "no starts"
 
 
 def test_the_tables_begin_with_the_culprits(stage: Stage) -> None:
