@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class Cluster:
         self._folder = folder
         self._workers: dict[str, Process] = {}
         self._idle = threading.Event()
+        self._held = threading.Event()
         self._stack = ExitStack()
         self._load = threading.Thread(target=self._produce, name="load")
 
@@ -73,11 +75,25 @@ class Cluster:
         """With SIGKILL, and its pool with it."""
         self._workers[hostname].kill()
 
+    def stop_worker(self, hostname: str) -> None:
+        """With SIGTERM: it lets its tasks end."""
+        self._workers[hostname].stop()
+
     def stop_load(self) -> None:
         """Send no more tasks."""
         self._idle.set()
         if self._load.ident is not None:
             self._load.join(30)
+
+    @contextmanager
+    def held_load(self) -> Iterator[None]:
+        """No new tasks within, and those that were sent have come to their end: nothing can be lost but heartbeats."""
+        self._held.set()
+        try:
+            wait_until(self._at_rest, timeout=90, interval=0.5, what="all tasks have ended")
+            yield
+        finally:
+            self._held.clear()
 
     def await_health(self) -> None:
         """Wait until the exporter sees broker and workers; raises `TimeoutError`."""
@@ -92,9 +108,16 @@ class Cluster:
         ups = [page.get("celery_worker_up", hostname=hostname) for hostname in WORKERS]
         return page.get("celerymeter_broker_up") == 1 and all(up == 1 for up in ups)
 
+    def _at_rest(self) -> bool:
+        page = self.exporter.scrape()
+        ended = page.sum("celery_queue_length") == 0 and page.sum("celery_task_in_progress") == 0
+        return ended and self.client.llen("celery") == 0 and self.client.hlen("unacked") == 0
+
     def _produce(self) -> None:
         app = make_app(self.redis.url)
         for name, arguments in cycle(TASKS):
+            while self._held.is_set() and not self._idle.is_set():
+                self._idle.wait(PAUSE)
             if self._idle.wait(PAUSE):
                 break
             try:

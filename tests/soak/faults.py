@@ -50,6 +50,23 @@ def cut_subscriptions(cluster: Cluster) -> None:
     wait_until(lambda: (cluster.exporter.value("celerymeter_broker_reconnects_total") or 0) > before, timeout=15)
 
 
+def cut_subscriptions_at_rest(cluster: Cluster) -> None:
+    """The same while no task runs: a reconnect as such must cost no count."""
+    with cluster.held_load():
+        cut_subscriptions(cluster)
+
+
+def cut_workers(cluster: Cluster) -> None:
+    """Workers, producer and pollers lose their connections and come back; workers keep their events meanwhile."""
+    cluster.client.client_kill_filter(_type="normal", skipme=True)
+
+
+def restart_worker(cluster: Cluster) -> None:
+    """It finishes what it runs, goes, and comes as a new process under its name."""
+    cluster.stop_worker("w2@soak")
+    cluster.start_worker("w2@soak")
+
+
 def stop_exporter(cluster: Cluster) -> None:
     """It does not run for a while, too short for Redis to drop it."""
     cluster.away.set()
@@ -90,5 +107,14 @@ FAULTS = (
     Fault("rubbish is sent", send_rubbish),
     Fault("Redis is away", stop_redis, lossy=True),
 )
+GENTLE = (
+    Fault("a worker is killed", kill_worker),
+    Fault("workers are cut off", cut_workers),
+    Fault("the exporter is stopped", stop_exporter),
+    Fault("a worker is restarted", restart_worker),
+    Fault("subscriptions are cut", cut_subscriptions_at_rest),
+    Fault("rubbish is sent", send_rubbish),
+)
+"""Nothing of this loses an event of a task: not one may be told as missed, however long it goes on."""
 RESTART = Fault("the exporter is restarted", restart_exporter)
 """Once, at half time: memory can only be judged over a long life."""

@@ -1,26 +1,30 @@
 """`make soak`: the exporter on a real cluster under load for half an hour, while one thing after another goes wrong.
 
-``make soak ARGS="--minutes 3"`` is shorter. Counters must never fall, pages always come, memory stay flat, and runs be
-missed only where events were really lost. The exit status is 1 when something of that did not hold.
+``make soak ARGS="--minutes 3"`` is shorter, ``--gentle`` does only what loses no event: then none may be missed, for an
+hour or as long as you like. ``--record`` adds a row to ``tests/soak/RESULTS.md``. Counters must never fall, pages always
+come, memory stay flat, and runs be missed only where events were really lost. The exit status is 1 when something of
+that did not hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import requests
 from tests.soak.cluster import Cluster
-from tests.soak.faults import FAULTS, RESTART, Fault
+from tests.soak.faults import FAULTS, GENTLE, RESTART, Fault
 from tests.soak.watch import Watch
 
 from celerymeter.demo.processes import wait_until
 
+RESULTS = Path(__file__).with_name("RESULTS.md")
 CALM = 12.0
 """Seconds after each fault: loss shows within two heartbeats and one poll."""
 
@@ -28,9 +32,10 @@ CALM = 12.0
 class Soak:
     """One run, of so many seconds."""
 
-    def __init__(self, cluster: Cluster, watch: Watch, seconds: float) -> None:
+    def __init__(self, cluster: Cluster, watch: Watch, seconds: float, *, faults: Sequence[Fault] = FAULTS) -> None:
         self.faults = 0
-        self._cluster, self._watch, self._seconds = cluster, watch, seconds
+        self.missed = 0.0
+        self._cluster, self._watch, self._seconds, self._repertoire = cluster, watch, seconds, faults
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -49,7 +54,7 @@ class Soak:
 
     def _schedule(self) -> Iterator[Fault]:
         restarted = False
-        for fault in itertools.cycle(FAULTS):
+        for fault in itertools.cycle(self._repertoire):
             if self._elapsed > self._seconds:
                 return
             if not restarted and self._elapsed > self._seconds / 2:
@@ -70,6 +75,7 @@ class Soak:
         self._cluster.await_health()
         self._calm(fault.name)
         caused = self._missed() - (before if life == self._cluster.generation else 0)
+        self.missed += caused
         if caused and not fault.lossy:
             self._watch.problems.append(f"{fault.name}: {caused:g} runs missed, though nothing was lost")
 
@@ -104,18 +110,33 @@ class Soak:
             print(line, flush=True)
 
 
+def record(soak: Soak, watch: Watch, *, kind: str, minutes: float, facts: Sequence[str]) -> None:
+    """Add a row of this run to the results."""
+    today, load = time.strftime("%Y-%m-%d"), f"{os.getloadavg()[2]:.0f}"
+    cells = [today, load, kind, f"{minutes:g}", f"{soak.faults}", f"{soak.missed:,.0f}", *facts]
+    outcome = "all held" if not watch.problems else "; ".join(dict.fromkeys(watch.problems))
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(f"| {' | '.join([*cells, outcome])} |\n")
+
+
 def main() -> int:
     """Run, and say how it went."""
     parser = argparse.ArgumentParser(description="Hold the exporter against faults for a while.")
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: %(default)g)")
-    seconds = 60 * parser.parse_args().minutes
+    parser.add_argument("--gentle", action="store_true", help="only what loses no event")
+    parser.add_argument("--record", action="store_true", help=f"add a row to {RESULTS.name}")
+    chosen = parser.parse_args()
+    faults = GENTLE if chosen.gentle else FAULTS
     with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster, Watch(cluster) as watch:
-        soak = Soak(cluster, watch, seconds)
+        soak = Soak(cluster, watch, 60 * chosen.minutes, faults=faults)
         soak.run()
         memory = watch.judge_memory()
     problems = list(dict.fromkeys(watch.problems))
-    print(f"\n{soak.faults} faults, {cluster.sent:,} tasks, {watch.pages:,} pages", *memory, sep="; ")
+    facts = [f"{cluster.sent:,}", f"{watch.pages:,}", ", ".join(memory)]
+    print(f"\n{soak.faults} faults, {soak.missed:g} missed; tasks, pages, memory:", "; ".join(facts))
     print(*(problems[:50] or ["all held"]), sep="\n")
+    if chosen.record:
+        record(soak, watch, kind="gentle" if chosen.gentle else "all faults", minutes=chosen.minutes, facts=facts)
     return 1 if problems else 0
 
 
