@@ -1,9 +1,9 @@
 """`make soak`: the exporter on a real cluster under load for half an hour, while one thing after another goes wrong.
 
-``make soak ARGS="--minutes 3"`` is shorter, ``--gentle`` does only what loses no event: then none may be missed, for an
-hour or as long as you like. ``--record`` adds a row to ``tests/soak/RESULTS.md``. Counters must never fall, pages always
-come, memory stay flat, and runs be missed only where events were really lost. The exit status is 1 when something of
-that did not hold.
+``make soak ARGS="--minutes 3"`` is shorter, ``--gentle`` does only what loses no event: then none may be missed, for
+an hour or as long as you like. ``--record`` adds a row to ``tests/soak/RESULTS.md``. Counters must never fall, pages
+always come, memory stay flat, and runs be missed only where events were really lost. The exit status is 1 when
+something of that did not hold.
 """
 
 from __future__ import annotations
