@@ -11,10 +11,12 @@ import pytest
 import requests
 from tests.demo.running import Demo, command, command_line, started
 from tests.docs.commands import run, scripts
-from tests.docs.markdown import READMES
+from tests.docs.markdown import READMES, ROOT
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings
+
+PAGES = (READMES[0], *sorted((ROOT / "deploy" / "migration").glob("*.md")))
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -57,11 +59,12 @@ def test_the_token_opens_the_control_api(demo: Demo) -> None:
     assert requests.get(url, timeout=10).status_code == 401
 
 
-@pytest.mark.parametrize("script", list(scripts(READMES[0])))
+@pytest.mark.parametrize("script", dict.fromkeys(script for page in PAGES for script in scripts(page)))
 def test_every_command_of_the_readme_works(demo: Demo, script: str) -> None:
-    """As a reader would type it; both languages show the same ones."""
+    """As a reader would type it, and those of the pages about moving; both languages show the same ones."""
     defaults = {
         "http://localhost:9808": demo.env["CELERYMETER_EXPORTER_URL"],
+        "http://localhost:9818": demo.env["CELERYMETER_EXPORTER_URL"],
         "http://localhost:9090": demo.env["PROMETHEUS_URL"],
         "http://localhost:9093": demo.env["ALERTMANAGER_URL"],
         "http://localhost:8000": demo.env["CELERYMETER_CONTROL_URL"],
