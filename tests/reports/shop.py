@@ -26,13 +26,22 @@ class Task:
     failing_every: int = 0
     retried_every: int = 0
     takes: tuple[float, ...] = (0.3,)
-    """Run times in turn."""
+    waits: tuple[float, ...] = (0.02,)
+    """Run times and waits, in turn."""
     rush: tuple[float, float] = (0.0, 0.0)
     """Between these times there are ten times as many."""
 
 
 TASKS = (
-    Task("order.pay", "orders", 4, failing_every=20, retried_every=10, takes=(0.05, 0.2, 0.3, 0.7)),
+    Task(
+        "order.pay",
+        "orders",
+        4,
+        failing_every=20,
+        retried_every=10,
+        takes=(0.05, 0.2, 0.3, 0.7),
+        waits=(0.2, 0.02, 7.0),
+    ),
     Task("mail.send", "mail", 6, takes=(0.05, 0.05, 0.05, 4.0), rush=(NOON + 1200, NOON + 1260)),
     Task("report.make", "orders", 1, failing_every=5, takes=(3.0,)),
 )
@@ -44,6 +53,8 @@ class Shop:
 
     ended: list[tuple[float, Task, str, float]] = field(default_factory=list)
     """(scrape, task, outcome, run time)"""
+    waited: list[tuple[float, Task, float]] = field(default_factory=list)
+    """(scrape, task, wait), of every run"""
 
     def __post_init__(self) -> None:
         count = dict.fromkeys((task.name for task in TASKS), 0)
@@ -52,6 +63,7 @@ class Shop:
                 for _ in range(task.runs * (10 if task.rush[0] < at <= task.rush[1] else 1)):
                     count[task.name] += 1
                     self.ended.append((at, task, *_outcome(task, count[task.name])))
+                    self.waited.append((at, task, task.waits[count[task.name] % len(task.waits)]))
 
     def scrapes(self) -> Iterator[float]:
         """When Prometheus came by."""
@@ -74,6 +86,7 @@ class Shop:
             self._steady("celerymeter_start_time_seconds", {}, BEGIN - 5),
             self._steady("celerymeter_build_info", {}, 1),
             *(one for task in TASKS for one in self._task(task)),
+            self._recorded(),
             self._steady("celery_queue_length", {"queue_name": "mail"}, 3),
             self._steady("celery_worker_tasks_active", {"hostname": "w1"}, 1),
             self._steady("celery_worker_pool_size", {"hostname": "w1"}, 4),
@@ -85,12 +98,26 @@ class Shop:
             times = [at for at, of, ended, _ in self.ended if of is task and ended == outcome]
             yield self._counted(f"celery_task_{outcome}_total", labels, times, 1.0)
         runs = [(at, takes) for at, of, ended, takes in self.ended if of is task and ended == "succeeded"]
-        yield self._summed("celery_task_runtime_seconds_sum", labels, runs)
-        yield self._counted("celery_task_runtime_seconds_count", labels, [at for at, _ in runs], 1.0)
+        yield from self._histogram("celery_task_runtime_seconds", labels, runs)
+        waits = [(at, wait) for at, of, wait in self.waited if of is task]
+        yield from self._histogram("celery_task_wait_seconds", labels, waits)
+
+    def _histogram(self, name: str, labels: dict[str, str], measured: list[tuple[float, float]]) -> Iterator[Canned]:
+        yield self._summed(f"{name}_sum", labels, measured)
+        yield self._counted(f"{name}_count", labels, [at for at, _ in measured], 1.0)
         for bound in BOUNDS:
             le = "+Inf" if math.isinf(bound) else f"{bound}"
-            times = [at for at, takes in runs if takes <= bound]
-            yield self._counted("celery_task_runtime_seconds_bucket", {**labels, "le": le}, times, 1.0)
+            times = [at for at, seconds in measured if seconds <= bound]
+            yield self._counted(f"{name}_bucket", {**labels, "le": le}, times, 1.0)
+
+    def ends_in(self, start: float, end: float) -> int:
+        """How many came to an end in (start, end]."""
+        return sum(1 for at, _, outcome, _ in self.ended if start < at <= end and outcome != "retried")
+
+    def _recorded(self) -> Canned:
+        """As the shipped rules record it: tasks per second over the five minutes before."""
+        rates = [(at, self.ends_in(at - 300, at) / 300) for at in self.scrapes()]
+        return Canned("celery:tasks_ended:rate5m", {"cluster": TARGET["cluster"]}, rates)
 
     def _steady(self, name: str, labels: dict[str, str], value: float) -> Canned:
         return Canned(name, {**TARGET, **labels}, [(at, value) for at in self.scrapes()])

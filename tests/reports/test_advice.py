@@ -29,9 +29,10 @@ def saturated(busy: float) -> Report:
     return samples.report(avg_busy_percent=busy, queues=(samples.queue(length=10.0),))
 
 
-def spent(percent: float) -> Report:
+def spent(percent: float, *, judged: int = 100) -> Report:
     """Of the error budget."""
-    return samples.report(error_budget=ErrorBudget(99.0, 10.0, percent, assumed=False), most_failing_tasks=("add",))
+    budget = ErrorBudget(99.0, 0.01 * judged, percent, assumed=False)
+    return samples.report(error_budget=budget, successful_tasks=judged - 1, failed_tasks=1, most_failing_tasks=("add",))
 
 
 def tailed(p99: float) -> Report:
@@ -105,6 +106,16 @@ def test_sentences_are_in_the_readers_language(language: str) -> None:
     assert "add" in sentence
     assert "50.0%" in sentence
     assert ("重試" in sentence) == (language == "zh-TW")
+
+
+def test_a_budget_is_not_judged_by_few_runs() -> None:
+    """One failure of nine is a large share, and may be chance; it still is a figure of the report."""
+    assert recommend(spent(1000.0, judged=99)) == ()
+    (advice,) = recommend(spent(1000.0, judged=100))
+    assert [(one.figure, one.value, one.threshold) for one in advice.evidence] == [
+        ("error_budget.spent_percent", 1000.0, 100.0),
+        ("judged_tasks", 100, 100),
+    ]
 
 
 def test_a_busy_pool_alone_is_no_trouble() -> None:

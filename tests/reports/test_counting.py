@@ -11,6 +11,8 @@ from tests.engines import NAMES, Canned, start_engine
 
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 from celerymeter.reports.counting import Counting, WindowCounts
+from celerymeter.reports.quality import judge
+from celerymeter.reports.window import Window
 
 pytestmark = pytest.mark.integration
 
@@ -66,6 +68,8 @@ def canned() -> History:
             history.page(
                 at + lag, cluster="two", started=begin - 50, succeeded={add: number * 2 - lag}, instance=instance
             )
+            seen = number * 2 if instance == "a" else number
+            history.page(at + lag, cluster="apart", started=begin - 50, succeeded={add: seen}, instance=instance)
         history.page(at + 5, cluster="handover", started=begin - 50, succeeded={add: number * 10 + 5}, instance="b")
         if at <= NOON + 100:
             history.page(at, cluster="handover", started=begin - 50, succeeded={add: number * 10})
@@ -134,6 +138,15 @@ def test_two_exporters_are_not_added_up(client: PrometheusClient) -> None:
     counted = count(client, "two")
     assert succeeded(counted) in (60, 62)
     assert counted.disagreement <= 6
+
+
+def test_an_exporter_that_sees_half_is_told(client: PrometheusClient) -> None:
+    """The figures are those of the other one, and the verdict is lowered."""
+    window = Window(NOON, NOON + 300)
+    apart = count(client, "apart")
+    assert (succeeded(apart), apart.disagreement) == (60, 30)
+    assert [note.code for note in judge(apart, window, []).notes] == ["exporters_disagree"]
+    assert judge(count(client, "two"), window, []).verdict == "complete"
 
 
 def test_a_handover_counts_no_task_twice(client: PrometheusClient) -> None:

@@ -10,10 +10,13 @@ from statistics import fmean
 import pytest
 from tests.engines import NAMES, start_engine
 from tests.reports.shop import BOUNDS, EVERY, NOON, Shop
+from tests.reports.test_advice import CASES
 
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
+from celerymeter.reports.advice import recommend
+from celerymeter.reports.history import Historian, peak
 from celerymeter.reports.performance import Performance, Question, wait_until_settled
-from celerymeter.reports.report import Filters, Report
+from celerymeter.reports.report import Filters, Quantiles, Report
 from celerymeter.reports.window import Window
 
 pytestmark = pytest.mark.integration
@@ -69,27 +72,71 @@ def test_each_task_and_queue_has_its_row(report: Report) -> None:
 
 def test_times_are_within_a_bucket(report: Report) -> None:
     """The mean is exact."""
-    times = sorted(SHOP.within(START, END, "succeeded"))
+    times = SHOP.within(START, END, "succeeded")
     assert report.avg_execution_time_ms == pytest.approx(1000 * fmean(times))
-    found = report.execution_time_ms
+    assert_within_a_bucket(report.execution_time_ms, times)
+
+
+def test_waits_are_within_a_bucket(report: Report) -> None:
+    """Over all, by task and by queue; every run waited, however it ended."""
+    waited = [(task, wait) for at, task, wait in SHOP.waited if START < at <= END]
+    assert report.avg_wait_time_ms == pytest.approx(1000 * fmean(wait for _, wait in waited))
+    assert_within_a_bucket(report.wait_time_ms, [wait for _, wait in waited])
+    for row in report.tasks:
+        assert_within_a_bucket(row.wait_time_ms, [wait for task, wait in waited if task.name == row.name])
+    for queue in report.queues:
+        assert_within_a_bucket(queue.wait_time_ms, [wait for task, wait in waited if task.queue == queue.queue_name])
+
+
+def assert_within_a_bucket(found: Quantiles, seconds: list[float]) -> None:
+    """Each quantile lies between the bounds of the bucket that holds the measured one."""
     for q, value in ((0.5, found.p50), (0.95, found.p95), (0.99, found.p99)):
-        lower, upper = bucket_of(times[math.ceil(q * len(times)) - 1])
+        lower, upper = bucket_of(sorted(seconds)[math.ceil(q * len(seconds)) - 1])
         assert value is not None
         assert 1000 * lower <= value <= 1000 * upper
 
 
+def busiest(step: int) -> tuple[float, int]:
+    """The end of the aligned step in which most tasks ended, and how many; counted one by one."""
+    ends = range(step * math.ceil(START / step) + step, int(END) + 1, step)
+    return max(((end, SHOP.ends_in(end - step, end)) for end in ends), key=lambda found: found[1])
+
+
 def test_the_peak_is_found_within_a_step(report: Report) -> None:
     """A rush of one minute."""
-    per_step: dict[float, int] = {}
-    for at, _, outcome, _ in SHOP.ended:
-        if START < at <= END and outcome != "retried":
-            step = 60 * math.ceil(at / 60)
-            per_step[step] = per_step.get(step, 0) + 1
-    highest = max(per_step, key=lambda step: per_step[step])
+    at, most = busiest(60)
     assert report.peak is not None
     assert report.peak.source == "raw"
-    assert abs(report.peak.at.timestamp() + 60 - highest) <= 60
-    assert report.peak_throughput == pytest.approx(per_step[highest] / 60)
+    assert abs(report.peak.at.timestamp() + 60 - at) <= 60
+    assert report.peak_throughput == pytest.approx(most / 60)
+
+
+def test_where_there_are_too_many_series_the_peak_is_the_recorded_one(client: PrometheusClient) -> None:
+    """Of five-minute means; it equals the highest of them, at its time."""
+    rates = Historian(client, Scope(cluster="shop"), WINDOW, Filters()).rates((), series=10**9)
+    at, most = busiest(300)
+    found = peak(rates)
+    assert found is not None
+    assert (found.source, found.step_seconds, found.at.timestamp() + 300) == ("recorded", 300.0, at)
+    assert found.tasks_per_second == pytest.approx(most / 300)
+
+
+def test_over_months_the_recorded_peak_is_a_mean_of_its_step(client: PrometheusClient) -> None:
+    """Not whatever the last five minutes of a step were."""
+    months = Window(START - 120 * 86_400, END)
+    found = peak(Historian(client, Scope(cluster="shop"), months, Filters()).rates((), series=10**9))
+    assert found is not None
+    begin, step = found.at.timestamp(), found.step_seconds
+    assert step == math.ceil(months.seconds / 10_000)
+    assert begin - step <= busiest(60)[0] <= begin + 2 * step
+    least, most = sorted(SHOP.ends_in(at, at + step) / step for at in (begin - 300, begin))
+    assert least * 0.9 <= found.tasks_per_second <= most * 1.1
+
+
+def test_every_advice_names_a_query_of_the_report(report: Report) -> None:
+    """Under its evidence."""
+    named = {one.query for case in CASES for advice in recommend(case[1]) for one in advice.evidence}
+    assert named <= report.queries.keys()
 
 
 def test_it_is_compared_with_the_window_before(report: Report) -> None:

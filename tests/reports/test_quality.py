@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.reports import samples
 
@@ -55,6 +57,15 @@ def test_a_restart_is_counted_and_named() -> None:
     lives = Life(EXPORTER, -100.0, WHOLE.pages[:200]), Life(EXPORTER, 1980.0, WHOLE.pages[200:])
     assert codes(counted(*lives)) == ("limited", ["restarted"])
     assert judge(counted(*lives), HOUR, []).exporter_restarts == 1
+
+
+def test_exporters_that_disagree_lower_the_verdict() -> None:
+    """By more than tasks that end while one has been scraped and the other has not."""
+    other = Life(Exporter("", "celerymeter", "b"), -100.0, tuple(page + 3 for page in WHOLE.pages))
+    both = replace(counted(WHOLE, other, succeeded=3600), disagreement=40.0)
+    assert codes(both) == ("complete", [])
+    assert codes(replace(both, disagreement=41.0)) == ("limited", ["exporters_disagree"])
+    assert judge(replace(both, disagreement=41.0), HOUR, []).disagreement_tasks == 41
 
 
 def test_a_gap_is_measured() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from tests.workers import start_worker
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Prometheus, Redis
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
+from celerymeter.reports.counting import Counting
 from celerymeter.reports.performance import Performance, Question
 from celerymeter.reports.report import Report
 from celerymeter.reports.window import Window
@@ -38,6 +41,10 @@ ENDED = (
 )
 
 
+SEVERAL_SCRAPES = 5.0
+"""Seconds."""
+
+
 @dataclass(frozen=True)
 class Afternoon:
     """What is left of it: Prometheus, and when it was."""
@@ -45,11 +52,20 @@ class Afternoon:
     prometheus: str
     instances: tuple[str, str]
     window: Window
+    restarted: float
+    """Between the last scrape of the first exporter's first life and the first one of its second."""
+    blind: float
+    """For so many seconds there was no Prometheus."""
 
-    def report(self, selector: str = "") -> Report:
-        """The report of the exporters that the selector leaves."""
-        with PrometheusClient(PrometheusSettings(self.prometheus)) as client:
-            return Performance(client, Scope(selector=selector)).report(Question(self.window))
+    def client(self) -> PrometheusClient:
+        """A client of its Prometheus."""
+        return PrometheusClient(PrometheusSettings(self.prometheus))
+
+    def report(self, selector: str = "", *, since: float | None = None) -> Report:
+        """The report of the exporters that the selector leaves; ``since`` is another start."""
+        window = self.window if since is None else Window(since, self.window.end)
+        with self.client() as client:
+            return Performance(client, Scope(selector=selector)).report(Question(window))
 
 
 def first_half(app: Celery) -> None:
@@ -77,6 +93,12 @@ def scraped(client: PrometheusClient) -> list[float]:
     return sorted(sample.value for sample in client.instant(ENDED))
 
 
+def ended(exporter: ExporterProcess) -> float:
+    """Ends on an exporter's page."""
+    page = exporter.scrape()
+    return page.sum("celery_task_succeeded_total") + page.sum("celery_task_failed_total")
+
+
 def newest_start(client: PrometheusClient) -> float:
     """When the youngest exporter that was scraped started."""
     return client.instant("max(celerymeter_start_time_seconds)").value() or 0.0
@@ -84,7 +106,7 @@ def newest_start(client: PrometheusClient) -> float:
 
 @pytest.fixture(scope="module")
 def afternoon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Afternoon]:
-    """Two exporters on one broker; the first is killed and started anew in the middle."""
+    """Two exporters on one broker: the first is killed and started anew in the middle, Prometheus while tasks run."""
     folder = tmp_path_factory.mktemp("afternoon")
     with ExitStack() as stack:
         redis = stack.enter_context(Redis(folder / "redis")).up()
@@ -95,21 +117,33 @@ def afternoon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Afternoon]:
         stack.enter_context(start_worker(redis.url, folder, concurrency=3, queues=("fast", "slow")))
         client = stack.enter_context(PrometheusClient(PrometheusSettings(prometheus.url)))
         app = make_app(redis.url)
-        wait_until(lambda: len(client.instant("celerymeter_start_time_seconds")) == 2, what="scrapes of both")
+        wait_until(
+            lambda: len(client.instant("celerymeter_start_time_seconds")) == 2, timeout=90, what="scrapes of both"
+        )
         begins = time.time()
         first_half(app)
-        wait_until(lambda: scraped(client) == [500, 500], timeout=60, interval=0.3, what="the first half, scraped")
+        wait_until(lambda: scraped(client) == [500, 500], timeout=120, interval=0.3, what="the first half, scraped")
         pair[0].kill()
         killed = time.time()
         pair[0].up()
-        wait_until(lambda: newest_start(client) > killed, timeout=30, interval=0.3, what="a scrape of the new one")
+        wait_until(lambda: newest_start(client) > killed, timeout=90, interval=0.3, what="a scrape of the new one")
         second_half(app)
-        wait_until(lambda: scraped(client) == [500, 1000], timeout=60, interval=0.3, what="the second half, scraped")
+        prometheus.kill()
+        away = time.time()
+        wait_until(
+            lambda: [ended(one) for one in pair] == [500, 1000], timeout=120, interval=0.3, what="all have ended"
+        )
+        wait_until(lambda: time.time() > away + SEVERAL_SCRAPES, what="scrapes that Prometheus missed")
+        blind = time.time() - away
+        prometheus.up()
+        wait_until(lambda: scraped(client) == [500, 1000], timeout=120, interval=0.3, what="the second half, scraped")
         app.close()
         yield Afternoon(
             prometheus.url,
             (f"127.0.0.1:{pair[0].port}", f"127.0.0.1:{pair[1].port}"),
             Window(begins, time.time()),
+            restarted=killed,
+            blind=blind,
         )
 
 
@@ -141,6 +175,50 @@ def test_one_exporter_alone_counts_the_same(afternoon: Afternoon, number: int) -
     report = afternoon.report(f'instance="{afternoon.instances[number]}"')
     assert_exact(report)
     assert report.data_quality.exporter_restarts == 1 - number
+
+
+@pytest.mark.parametrize("number", [None, 0, 1])
+def test_a_restart_at_the_edge_counts_the_second_half(afternoon: Afternoon, number: int | None) -> None:
+    """The exporter was new between the last scrape before the window and the first one in it; also beside another."""
+    selector = "" if number is None else f'instance="{afternoon.instances[number]}"'
+    report = afternoon.report(selector, since=afternoon.restarted)
+    assert (report.total_tasks, report.successful_tasks, report.failed_tasks) == (500, 450, 50)
+    assert {row.queue_name: row.ends.total for row in report.queues} == {"fast": 250, "slow": 250}
+
+
+def test_a_window_between_scrapes_is_what_was_scraped_in_it(afternoon: Afternoon) -> None:
+    """For every place between two scrapes at which it may start or end, as the raw samples say; and that is told."""
+    selector = f'instance="{afternoon.instances[1]}"'
+    begin, end = afternoon.window.start, afternoon.window.end
+    with afternoon.client() as client:
+        pages = raw_pages(client, selector, begin, end)
+        between = [(earlier + later) / 2 for earlier, later in pairwise(sorted(pages))]
+        assert len(between) > 5
+        for start, over in [*((at, between[-1]) for at in between[:-1]), *((begin, at) for at in between)]:
+            counts = Counting(client, Scope(selector=selector)).window(start=start, end=over).counts
+            base, last = (max((page for page in pages if page <= edge), default=begin) for edge in (start, over))
+            expected = None if base == last else pages[last] - pages.get(base, 0)
+            assert (None if counts is None else counts.ended) == expected
+    assert afternoon.report().time_range.meaning.startswith("what Prometheus scraped after start")
+
+
+def raw_pages(client: PrometheusClient, selector: str, start: float, end: float) -> dict[float, float]:
+    """Ends by scrape, added up from raw samples."""
+    pages: dict[float, float] = {}
+    for name in ("celery_task_succeeded_total", "celery_task_failed_total", "celerymeter_start_time_seconds"):
+        for series in client.samples(f"{name}{{{selector}}}[{math.ceil(end - start)}s]", time=end):
+            for point in series.points:
+                pages[point.at] = pages.get(point.at, 0) + (point.value if name.endswith("_total") else 0)
+    return pages
+
+
+def test_prometheus_killed_in_the_window_costs_no_task(afternoon: Afternoon) -> None:
+    """What ended meanwhile is counted at the next scrape; the gap is measured, and the verdict says so."""
+    quality = afternoon.report(f'instance="{afternoon.instances[1]}"').data_quality
+    assert quality.verdict == "limited"
+    assert quality.longest_gap_seconds is not None
+    assert quality.longest_gap_seconds >= afternoon.blind
+    assert (quality.scrapes_present_percent or 0) < 100
 
 
 def test_the_command_says_the_same(afternoon: Afternoon, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ HOARDED_IDLE = 20.0
 AT_RISK = 80.0
 """Percent of the visibility timeout that the oldest unacknowledged message reached."""
 OVERSPENT = 100.0
+JUDGED = 100
+"""Runs, succeeded or failed, from which on a budget is judged: as many as the shipped burn alerts want."""
 
 Rule = Callable[[Report], Iterable[Recommendation]]
 
@@ -147,13 +149,15 @@ def events_missing(report: Report) -> Iterable[Recommendation]:
 
 
 def error_budget_spent(report: Report) -> Iterable[Recommendation]:
-    """More failed than the objective allows."""
-    budget = report.error_budget
-    if budget is not None and (budget.spent_percent or 0.0) >= OVERSPENT:
+    """More failed than the objective allows, of enough runs to tell."""
+    spent = (report.error_budget.spent_percent if report.error_budget else None) or 0.0
+    judged = (report.successful_tasks or 0) + (report.failed_tasks or 0)
+    if spent >= OVERSPENT and judged >= JUDGED:
         worst = report.most_failing_tasks[0] if report.most_failing_tasks else ""
         yield _advice(
             "error_budget_spent",
-            Evidence("error_budget.spent_percent", worst, budget.spent_percent or 0.0, OVERSPENT, "%", "counts"),
+            Evidence("error_budget.spent_percent", worst, spent, OVERSPENT, "%", "counts"),
+            Evidence("judged_tasks", "", judged, JUDGED, "tasks", "counts"),
         )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from celerymeter.prometheus import Matrix, PrometheusClient, Scope
 from celerymeter.reports import queries
 from celerymeter.reports.lives import Exporter, Life, Need, Span, cut, read_lives
 from celerymeter.reports.pages import Counts, read_page
+from celerymeter.reports.report import Filters
 
 DAY = 86_400.0
 LOOKBACK = 3600.0
@@ -52,40 +53,44 @@ class WindowCounts:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Reading:
-    """What is read once and used by several pieces."""
-
-    pages: dict[Need, Counts] = field(default_factory=dict)
-    warnings: set[str] = field(default_factory=set)
-
-
 class Counting:
-    """Counts windows by queries; raises `PrometheusUnavailable` and `QueryRejected`."""
+    """Counts windows by queries, a page that ends one and begins the next only once.
 
-    def __init__(self, client: PrometheusClient, scope: Scope, *, progress: Progress | None = None) -> None:
+    Raises `PrometheusUnavailable` and `QueryRejected`.
+    """
+
+    def __init__(
+        self,
+        client: PrometheusClient,
+        scope: Scope,
+        *,
+        filters: Filters | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self._client = client
         self._scope = scope
+        self._chosen = queries.chosen(filters or Filters())
         self._progress: Progress = progress or _unseen
+        self._pages: dict[tuple[Need, bool], Counts] = {}
 
-    def window(self, *, start: float, end: float) -> WindowCounts:
-        """What was scraped in ``(start, end]`` (UTC seconds)."""
-        reading = _Reading()
-        lives = self._lives(start - LOOKBACK, end, reading)
+    def window(self, *, start: float, end: float, histograms: bool = True) -> WindowCounts:
+        """What was scraped in ``(start, end]`` (UTC seconds); quantiles need ``histograms``."""
+        warnings: set[str] = set()
+        lives = self._lives(start - LOOKBACK, end, warnings)
         seen = tuple(life for life in lives if life.last_page(end) is not None and life.pages[-1] > start)
-        based, gaps, late = self._find_bases(seen, start, reading)
+        based, gaps, late = self._find_bases(seen, start, warnings)
         if gaps or not seen:
-            return WindowCounts(None, seen, gaps, late, warnings=tuple(sorted(reading.warnings)))
+            return WindowCounts(None, seen, gaps, late, warnings=tuple(sorted(warnings)))
         pieces = cut(based, start=start, end=end)
-        self._read(pieces, reading)
-        counts, disagreement = _choose(pieces, reading.pages)
-        return WindowCounts(counts, based, gaps, late, disagreement, tuple(sorted(reading.warnings)))
+        pages = self._read(pieces, warnings, histograms=histograms)
+        counts, disagreement = _choose(pieces, pages)
+        return WindowCounts(counts, based, gaps, late, disagreement, tuple(sorted(warnings)))
 
     def lives(self, *, start: float, end: float) -> tuple[Life, ...]:
         """The lives that were scraped in this time."""
-        return self._lives(start, end, _Reading())
+        return self._lives(start, end, set())
 
-    def _lives(self, start: float, end: float, reading: _Reading) -> tuple[Life, ...]:
+    def _lives(self, start: float, end: float, warnings: set[str]) -> tuple[Life, ...]:
         """A day at a time, so that a month of scrapes is no single answer."""
         answers: list[Matrix] = []
         until = end
@@ -93,13 +98,13 @@ class Counting:
             window = min(DAY, until - start)
             query = self._scope.render(queries.LIVES, window=timedelta(seconds=window))
             answers.append(self._client.samples(query, time=until))
-            reading.warnings.update(answers[-1].warnings)
+            warnings.update(answers[-1].warnings)
             until -= window
             self._progress("scrapes", (end - until) / (end - start))
         return read_lives(answers)
 
     def _find_bases(
-        self, lives: Iterable[Life], start: float, reading: _Reading
+        self, lives: Iterable[Life], start: float, warnings: set[str]
     ) -> tuple[tuple[Life, ...], tuple[Gap, ...], tuple[Gap, ...]]:
         """Give each life that was up before the window its last page of that time."""
         based, gaps, late = [], [], []
@@ -107,7 +112,7 @@ class Counting:
             if life.started >= start or life.pages[0] <= start:
                 based.append(life)
                 continue
-            page = self._older_page(life, start, reading)
+            page = self._older_page(life, start, warnings)
             gap = Gap(life.exporter, life.started, life.pages[0])
             if page is not None:
                 late.append(gap)
@@ -118,7 +123,7 @@ class Counting:
                 gaps.append(gap)
         return tuple(based), tuple(gaps), tuple(late)
 
-    def _older_page(self, life: Life, start: float, reading: _Reading) -> float | None:
+    def _older_page(self, life: Life, start: float, warnings: set[str]) -> float | None:
         """The newest page of this life before the window, looked for a day at a time."""
         place = life.exporter._asdict()
         until, furthest = start, max(life.started, start - FURTHEST)
@@ -127,21 +132,30 @@ class Counting:
             answer = self._client.samples(
                 self._scope.render(queries.PAST, window=timedelta(seconds=window), **place), time=until
             )
-            reading.warnings.update(answer.warnings)
+            warnings.update(answer.warnings)
             pages = [page for one in read_lives([answer]) if one.started == life.started for page in one.pages]
             if pages:
                 return max(pages)
             until -= window
         return None
 
-    def _read(self, pieces: Iterable[Iterable[Span]], reading: _Reading) -> None:
+    def _read(self, pieces: Iterable[Iterable[Span]], warnings: set[str], *, histograms: bool) -> Mapping[Need, Counts]:
         needs = {need for piece in pieces for span in piece for need in _needs(span)}
+        pages = {}
         for done, need in enumerate(sorted(needs), start=1):
-            query = self._scope.render(queries.PAGE, **need.exporter._asdict())
-            answer = self._client.instant(query, time=need.at)
-            reading.warnings.update(answer.warnings)
-            reading.pages[need] = read_page(answer)
+            known = self._pages.get((need, True))
+            pages[need] = self._page(need, warnings, histograms=histograms) if known is None else known
             self._progress("pages", done / len(needs))
+        return pages
+
+    def _page(self, need: Need, warnings: set[str], *, histograms: bool) -> Counts:
+        query = queries.PAGE if histograms else queries.COUNTS
+        answer = self._client.instant(
+            self._scope.render(query, **need.exporter._asdict(), **self._chosen), time=need.at
+        )
+        warnings.update(answer.warnings)
+        self._pages[need, histograms] = read_page(answer)
+        return self._pages[need, histograms]
 
 
 def _needs(span: Span) -> Iterable[Need]:

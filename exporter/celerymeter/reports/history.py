@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 
 from celerymeter.prometheus import Matrix, PrometheusClient, Scope
@@ -56,7 +56,7 @@ class Historian:
         self._client = client
         self._scope = scope
         self._window = window
-        self._values = {"name": _chosen(filters.task), "queue": _chosen(filters.queue)}
+        self._values = queries.chosen(filters)
         self._filtered = filters != Filters()
 
     @property
@@ -82,7 +82,7 @@ class Historian:
             ended, failed = (highest(by_exporter(found[key], lives, step=step).values()) for key in _RATES)
             return Rates(step, ended, failed, "raw" if ended else "")
         step = _whole(max(RECORDED_STEP, step))
-        recorded = Matrix() if self._filtered else self._range(queries.RECORDED_RATE, step)
+        recorded = Matrix() if self._filtered else self._recorded(step)
         steps = {point.at: point.value * step for one in recorded for point in one.points}
         return Rates(step, steps, {}, "recorded" if steps else "")
 
@@ -111,12 +111,17 @@ class Historian:
         samples = series * self._window.seconds / 10.0
         return samples <= MOST_SAMPLES and series * self._window.seconds / step <= MOST_SAMPLES / 3
 
+    def _recorded(self, step: float) -> Matrix:
+        longer = step > RECORDED_STEP
+        return self._range(queries.RECORDED_MEAN if longer else queries.RECORDED_RATE, step)
+
     def _range(self, query: str, step: float) -> Matrix:
         start = math.ceil(self._window.start / step) * step
         end = math.floor(self._window.end / step) * step
         if end < start:
             return Matrix()
-        return self._client.range(self._scope.render(query, **self._values), start=start, end=end, step=step)
+        rendered = self._scope.render(query, window=timedelta(seconds=step), **self._values)
+        return self._client.range(rendered, start=start, end=end, step=step)
 
 
 _RATES = {"ended": queries.ENDED, "failed": queries.FAILED}
@@ -153,11 +158,6 @@ def _curves(matrix: Matrix) -> dict[str, Curve]:
         )
         for series in matrix
     }
-
-
-def _chosen(text: str | None) -> str | tuple[str, ...]:
-    """What ``=~`` takes: exactly this text, or anything."""
-    return ".*" if text is None else (text,)
 
 
 def _whole(seconds: float) -> float:

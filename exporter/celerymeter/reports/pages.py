@@ -33,7 +33,10 @@ FAMILIES = {
 
 
 class Key(NamedTuple):
-    """One figure: what is counted, of which task in which queue, or of which worker; ``le`` is a bucket's bound."""
+    """One figure: what is counted, of which task in which queue, or of which worker.
+
+    ``le`` is a bucket's bound; buckets are of a task in all of its queues, or of a queue (``queue_wait_bucket``).
+    """
 
     what: str
     name: str
@@ -71,17 +74,6 @@ class Counts:
                 found[float(key.le)] += value
         return dict(found)
 
-    def only(self, *, name: str | None = None, queue_name: str | None = None) -> Counts:
-        """What belongs to one task, or queue, or both; what belongs to no task stays."""
-        return Counts(
-            {
-                key: value
-                for key, value in self.values.items()
-                if not (key.name or key.queue_name)
-                or (name in (None, key.name) and queue_name in (None, key.queue_name))
-            }
-        )
-
     def split(self, label: Literal["name", "queue_name", "hostname"]) -> dict[str, Counts]:
         """By the values of a label, in one pass; what lacks the label is left out."""
         parts: dict[str, dict[Key, float]] = defaultdict(dict)
@@ -112,5 +104,5 @@ def read_page(answer: Vector) -> Counts:
         what = FAMILIES.get(sample.label("__name__"))
         if what is not None:
             key = Key(what, *sample.key("name", "queue_name", "le", "hostname"))
-            values[key] += sample.value
+            values[key._replace(what=f"queue_{what}") if key.le and not key.name else key] += sample.value
     return Counts(dict(values))

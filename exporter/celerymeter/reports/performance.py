@@ -78,14 +78,14 @@ class Performance:
 
     def _read(self, scope: Scope, question: Question, historian: Historian) -> _Read:
         window = question.window
-        counting = Counting(self._client, scope, progress=self._progress)
+        counting = Counting(self._client, scope, filters=question.filters, progress=self._progress)
         counted = counting.window(start=window.start, end=window.end)
-        before = counting.window(start=window.start - window.seconds, end=window.start)
+        before = counting.window(start=window.start - window.seconds, end=window.start, histograms=False)
         sizes = _sizes(counted.counts)
         length = timedelta(seconds=window.seconds)
         return _Read(
-            counted=_only(counted, question.filters),
-            before=_only(before, question.filters),
+            counted=counted,
+            before=before,
             rates=historian.rates(counted.lives, series=sizes["ends"]),
             curves=historian.execution(counted.lives, series=sizes["buckets"]),
             gauges=historian.gauges(),
@@ -121,7 +121,7 @@ class Performance:
             unknown=figures.unknown(read.counted, highest),
             data_quality=judge(read.counted, window, notes),
             history=_history(read, historian),
-            queries=_queries(scope, historian),
+            queries=_queries(scope, historian, question.filters),
         )
         return in_language(replace(report, recommendations=advice.recommend(report)), question.language)
 
@@ -141,18 +141,12 @@ def wait_until_settled(
         sleep(min(left, 1.0))
 
 
-def _only(counted: WindowCounts, filters: Filters) -> WindowCounts:
-    if counted.counts is None:
-        return counted
-    return replace(counted, counts=counted.counts.only(name=filters.task, queue_name=filters.queue))
-
-
 def _sizes(counts: Counts | None) -> dict[str, int]:
+    """How many series a query over time would have to add up."""
     keys = () if counts is None else counts.values
-    return {
-        "ends": len({(key.name, key.queue_name) for key in keys if key.name}) * len(ENDS),
-        "buckets": sum(1 for key in keys if key.what == "runtime_bucket"),
-    }
+    pairs = len({(key.name, key.queue_name) for key in keys if key.name and not key.le})
+    bounds = len({key.le for key in keys if key.what == "runtime_bucket"})
+    return {"ends": pairs * len(ENDS), "buckets": pairs * bounds}
 
 
 def _whole_window(counts: Counts | None, window: Window) -> Peak | None:
@@ -189,11 +183,11 @@ def _history(read: _Read, historian: Historian) -> History:
     )
 
 
-def _queries(scope: Scope, historian: Historian) -> dict[str, str]:
+def _queries(scope: Scope, historian: Historian, filters: Filters) -> dict[str, str]:
     place = {"cluster": scope.cluster or "", "job": "JOB", "instance": "INSTANCE"}
     return {
         "scrapes": scope.render(queries.LIVES, window=timedelta(hours=1)),
-        "counts": scope.render(queries.PAGE, **place),
+        "counts": scope.render(queries.PAGE, **place, **queries.chosen(filters)),
         **historian.queries(),
         "visibility_timeout": scope.render(queries.VISIBILITY, window=timedelta(hours=1)),
         "success_objective": queries.OBJECTIVE,

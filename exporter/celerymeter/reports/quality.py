@@ -37,6 +37,8 @@ def judge(counted: WindowCounts, window: Window, notes: Sequence[Note]) -> Quali
     present = min(100.0, 100 * len(best) * every / window.seconds) if every and best else None
     missed, folded = _total(counted, "missed"), _total(counted, "folded")
     found = [*notes, *_limits(counted, present, missed, folded)]
+    if _apart(counted, every or 0.0, window):
+        found.append(Note("exporters_disagree"))
     return Quality(
         verdict="unusable" if counted.counts is None else "limited" if found else "complete",
         words="",
@@ -66,6 +68,12 @@ def _limits(counted: WindowCounts, present: float | None, missed: int | None, fo
         yield Note("restarted")
     if counted.warnings:
         yield Note("query_warnings")
+
+
+def _apart(counted: WindowCounts, every: float, window: Window) -> bool:
+    """Whether exporters differ by more than their moments of scraping explain: one scrape at each edge of a life."""
+    ended = 0.0 if counted.counts is None else counted.counts.ended
+    return counted.disagreement > 2 * len(counted.lives) * max(1.0, ended * every / window.seconds)
 
 
 def _restarts(lives: Sequence[Life]) -> int:

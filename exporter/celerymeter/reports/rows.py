@@ -32,7 +32,7 @@ def mean_ms(counts: Counts, what: str) -> float | None:
 
 
 def quantiles_ms(counts: Counts, what: str) -> Quantiles:
-    """Quantiles of ``runtime`` or ``wait`` in ms."""
+    """Quantiles of ``runtime``, ``wait`` or, by queue, ``queue_wait``, in ms."""
     buckets = counts.buckets(f"{what}_bucket")
     found = (quantile(q, buckets) for q in (0.5, 0.95, 0.99))
     return Quantiles(*(None if seconds is None else 1000 * seconds for seconds in found))
@@ -61,7 +61,7 @@ def queue_rows(counts: Counts, lengths: Mapping[str, Curve]) -> tuple[QueueRow, 
         QueueRow(
             queue_name=name,
             ends=ends(parts.get(name, Counts())),
-            wait_time_ms=quantiles_ms(parts.get(name, Counts()), "wait"),
+            wait_time_ms=quantiles_ms(parts.get(name, Counts()), "queue_wait"),
             avg_length=average(lengths.get(name, ())),
             max_length=largest(lengths.get(name, ())),
             length_at_end=last(lengths.get(name, ())),

@@ -60,6 +60,12 @@ def reasons(report: Report) -> dict[str, str]:
     return {text: ", ".join(names) for text, names in found.items()}
 
 
+def limits(report: Report) -> list[str]:
+    """What lowers the verdict; where nothing could be counted, why."""
+    notes = report.data_quality.notes or (report.unknown.values() if report.total_tasks is None else ())
+    return list(dict.fromkeys(note.text for note in notes))
+
+
 def label(report: Report, key: str) -> str:
     """A heading in the report's language."""
     return said(LABELS[key], report.language)

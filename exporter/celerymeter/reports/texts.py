@@ -155,6 +155,10 @@ NOTES: dict[str, Text] = {
         "The exporter restarted; what ended between its last scrape and the restart is not in the figures.",
         "Exporter 曾重新啟動；最後一次抓取到重啟之間結束的任務不在計數內。",
     ),
+    "exporters_disagree": Text(
+        "Exporters on one broker counted differently. The figures are those of the one that counted most.",
+        "同一個 broker 的多個 exporter 計數不一致；數字取自計數最多的那一個。",
+    ),
     "query_warnings": Text("Prometheus answered with warnings.", "Prometheus 的回應帶有警告。"),
     "peak_recorded": Text(
         "The peak is of recorded five-minute means of succeeded and failed tasks.",
@@ -168,7 +172,7 @@ NOTES: dict[str, Text] = {
 
 VERDICTS: dict[str, Text] = {
     "complete": Text("The figures are complete.", "資料完整。"),
-    "limited": Text("The figures are right within the limits named here.", "在下列限制內，數字是正確的。"),
+    "limited": Text("The figures are right within the limits that are named.", "在所列的限制內，數字是正確的。"),
     "unusable": Text("The tasks of this window cannot be counted.", "無法計算這段時間的任務。"),
 }
 
@@ -201,6 +205,7 @@ LABELS: dict[str, Text] = {
     "average": Text("average", "平均"),
     "peak": Text("Peak", "峰值"),
     "budget": Text("Error budget spent", "已用錯誤預算"),
+    "objective": Text("objective", "目標"),
     "before": Text("against the window before", "相較前一段時間"),
     "advice": Text("Advice", "建議"),
     "no_advice": Text("Nothing to advise.", "沒有建議事項。"),
@@ -210,6 +215,7 @@ LABELS: dict[str, Text] = {
     "scrapes": Text("Scrapes present", "抓取完整度"),
     "restarts": Text("Exporter restarts", "Exporter 重新啟動"),
     "missed": Text("Events missed", "遺失事件"),
+    "disagreement": Text("Tasks that other exporters did not count", "其他 exporter 未計入的任務"),
     "unsettled": Text(
         "The window is not settled: its last scrapes may still arrive.",
         "這段時間尚未結算：最後的抓取資料可能還會到達。",
