@@ -4,6 +4,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 JOBS ?= 3
+LOCK := --quiet --upgrade --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
 help: ## this list
@@ -45,13 +46,24 @@ dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 
 generate: dashboards ## write anew all that is made of the code
 	@$(BIN)/python alerts/generate.py
+	@$(BIN)/python deploy/compose/generate.py
 	@$(BIN)/python -m tests.docs.tables
 	@$(BIN)/python -m celerymeter.control.openapi
+
+secrets: ## passwords and keys for docker compose up
+	@deploy/compose/make-secrets
+
+lock: .venv/.installed-dev ## pin anew what exporter/Dockerfile installs
+	@$(BIN)/uv pip compile $(LOCK) --extra control pyproject.toml --output-file exporter/requirements.lock
+	@echo "hatchling>=1.26" | $(BIN)/uv pip compile $(LOCK) - --output-file exporter/build.lock
 
 newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare releases
 	@.ci/newer-servers .cache/newer
 
+celeries: .venv/.installed-dev ## Celery 5.4 and 5.6 in .cache, for the tests that run other versions of it
+	@.ci/celery-versions 5.4 5.6
+
 .venv/.installed-%: pyproject.toml .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check bench soak dashboards generate newer
+.PHONY: help demo test test-slow lint types check bench soak dashboards generate secrets lock newer celeries

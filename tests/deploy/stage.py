@@ -1,0 +1,167 @@
+"""The services of docker-compose.yml on this machine: their own command lines, mounts, users and names, no engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.deploy import container
+from tests.deploy.compose import ROOT, Compose, Service
+from tests.deploy.dockerfile import last_stage
+from tests.engines import NEWER
+
+from celerymeter.demo.processes import Process
+from celerymeter.demo.servers import find_binary
+
+TOOLS = "/image"
+"""Where each container finds the programs that its image would have."""
+USERS = {"celerymeter": last_stage()["USER"].rest, "prom/prometheus": "65534:65534", "prom/alertmanager": "65534:65534"}
+"""Whom an image runs as when compose does not say."""
+ENTRYPOINTS = {
+    "celerymeter": last_stage()["ENTRYPOINT"].words,
+    "prom/prometheus": ["prometheus"],
+    "prom/alertmanager": ["alertmanager"],
+}
+FETCH = """
+import json, sys, urllib.request
+with urllib.request.urlopen(urllib.request.Request(sys.argv[1], headers=json.loads(sys.argv[2])), timeout=10) as page:
+    print(page.read().decode())
+"""
+LOOPBACK = """
+import fcntl, socket, struct, time
+with socket.socket() as any_socket:  # SIOCSIFFLAGS: IFF_UP and IFF_RUNNING
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 0x41))
+print("up", flush=True)
+time.sleep(3600)
+"""
+
+
+def refuse_without_root() -> None:
+    """Skip where namespaces cannot be made."""
+    missing = [tool for tool in ("unshare", "nsenter", "setpriv", "mount") if not shutil.which(tool)]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"needs root and util-linux ({', '.join(missing) or 'not root'}): the services run in namespaces")
+
+
+class Stage:
+    """A network namespace with only a loopback, in which the names of all services lead to it."""
+
+    def __init__(self, folder: Path, compose: Compose) -> None:
+        self.compose = compose
+        self._folder = folder
+        self._running = ExitStack()
+        self._parts: dict[str, Process] = {}
+        self._net = Process("network", ["unshare", "--net", sys.executable, "-c", LOOPBACK], log=folder / "network.log")
+
+    def __enter__(self) -> Stage:
+        self._running.enter_context(self._net)
+        self._net.start(ready=lambda: "up" in self._net.tail())
+        self._tools = self._link_tools()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in self._parts.values():
+            part.signal(signal.SIGTERM)
+        self._running.close()
+
+    def start(self, *names: str) -> None:
+        """Start services; they may not be ready yet."""
+        for name in names:
+            wanted = self._specification(self.compose.services[name])
+            argv = [
+                *self._inside(),
+                "unshare",
+                "--mount",
+                "--uts",
+                sys.executable,
+                container.__file__,
+                wanted.to_json(),
+            ]
+            part = self._parts[name] = Process(name, argv, log=self._folder / f"{name}.log")
+            self._running.enter_context(part.start())
+
+    def healthy(self, name: str) -> bool:
+        """Whether the service's own health check says so; raises when the service has ended."""
+        assert self._parts[name].running, self.log(name)
+        return self.execute(name, *self.compose.services[name].healthcheck).returncode == 0
+
+    def execute(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the container of a service, as `docker compose exec` does."""
+        wanted = self._specification(self.compose.services[name])
+        into = ["nsenter", f"--target={self._parts[name].pid}", "--mount", "--net", "--root", "--wd=/"]
+        argv = [*into, *container.unprivileged(wanted.user), *words]
+        return subprocess.run(argv, env=dict(wanted.env), capture_output=True, text=True, check=False, timeout=60)
+
+    def fetch(self, url: str, *, token: str = "") -> str:
+        """The body of a page, as the exporter's container sees it; fails when it is not 200."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        ran = self.execute("exporter", "python", "-c", FETCH, url, json.dumps(headers))
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    def memory(self, name: str) -> int:
+        """What the service's processes hold, in bytes; what they share is counted once."""
+        group = str(self._parts[name].pid)
+        stats = (path for path in Path("/proc").glob("[0-9]*/stat") if path.exists())
+        members = [path.parent for path in stats if path.read_text().rpartition(")")[2].split()[2] == group]
+        rollups = [(member / "smaps_rollup").read_text() for member in members]
+        return sum(int(text.partition("\nPss:")[2].split()[0]) * 1024 for text in rollups)
+
+    def log(self, name: str) -> str:
+        """The end of what the service wrote."""
+        return self._parts[name].tail(40)
+
+    def _inside(self) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self._net.pid}/ns/net"]
+
+    def _specification(self, service: Service) -> container.Specification:
+        scratch = self._folder / "roots" / service.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        user = service.user or USERS[service.repository]
+        entrypoint = service.entrypoint or ENTRYPOINTS[service.repository]
+        return container.Specification(
+            scratch=str(scratch),
+            hostname=service.hostname,
+            user=user,
+            argv=[*entrypoint, *service.command],
+            env={"PATH": f"{Path(sys.executable).parent}:{TOOLS}:/usr/bin:/bin", **service.environment},
+            hosts=f"127.0.0.1 localhost {' '.join(self.compose.services)}\n",
+            binds=[*self._binds(service, user), (str(self._tools), TOOLS, "ro")],
+            memory=[(mount.source, mount.target) for mount in service.mounts if mount.kind == "tmpfs"],
+            visible=[
+                str(ROOT / "any"),
+                os.path.realpath(sys.executable),
+                *map(os.path.realpath, self._tools.iterdir()),
+            ],
+        )
+
+    def _binds(self, service: Service, user: str) -> list[tuple[str, str, str]]:
+        bound = [(each.source, each.target, "ro") for each in service.mounts if each.kind == "bind"]
+        named = [
+            (self._volume(each.source, user), each.target, "rw") for each in service.mounts if each.kind == "volume"
+        ]
+        return named + bound
+
+    def _volume(self, name: str, user: str) -> str:
+        folder = self._folder / "volumes" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chown(folder, *map(int, user.split(":")))
+        return str(folder)
+
+    def _link_tools(self) -> Path:
+        tools = self._folder / "tools"
+        tools.mkdir()
+        newer = {"prometheus": "prometheus", "promtool": "promtool", "alertmanager": "prometheus-alertmanager"}
+        for name, file in {**newer, "amtool": "amtool"}.items():
+            (tools / name).symlink_to(NEWER / file if (NEWER / file).exists() else find_binary(name))
+        server = find_binary("redis")
+        (tools / "redis-server").symlink_to(server)
+        (tools / "redis-cli").symlink_to(Path(server).with_name("redis-cli"))
+        return tools

@@ -1,0 +1,165 @@
+"""docker-compose.yml: valid, pinned, locked down, and closed to everybody but this machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.version import Version
+from tests.deploy import compose
+from tests.deploy.compose import ROOT, Compose, Service
+from tests.engines import NEWER
+
+from celerymeter import __version__
+
+OURS = f"celerymeter:{__version__}"
+NAMES = sorted(yaml.safe_load((ROOT / compose.MAIN).read_text())["services"])
+DIGEST = re.compile(r"\S+:v?\d+\.\d+\.\d+[a-z-]*@sha256:[0-9a-f]{64}")
+OPENED = {"grafana": "3000", "control": "8000", "prometheus": "9090", "alertmanager": "9093"}
+
+
+@pytest.fixture(scope="module")
+def stack(secrets: Path) -> Compose:
+    """The file as it is."""
+    return compose.resolved(secrets=secrets)
+
+
+@pytest.fixture(params=NAMES)
+def service(request: pytest.FixtureRequest, stack: Compose) -> Service:
+    """Each service in turn."""
+    return stack.services[request.param]
+
+
+def test_it_has_all_of_the_stack(stack: Compose) -> None:
+    """Broker, shop, exporter, control API, and the three that people look at."""
+    assert set(stack.services) == {"redis", "worker-quick", "worker-slow", "workload", "exporter", *OPENED}
+
+
+def test_without_secrets_it_says_how_to_make_them() -> None:
+    """Before anything is started."""
+    ran = compose.run("config", secrets=None)
+    assert ran.returncode != 0
+    assert "run `make secrets` first" in ran.stderr
+
+
+@pytest.mark.parametrize("extra", ["cluster", "slack"])
+def test_its_variants_are_valid_too(extra: str, secrets: Path) -> None:
+    """deploy/compose/cluster.yml and slack.yml on top of it."""
+    made = compose.resolved(compose.MAIN, f"deploy/compose/{extra}.yml", secrets=secrets)
+    assert set(made.services) >= {"exporter", *OPENED}
+
+
+def test_for_another_cluster_the_shop_stays_out_and_the_exporter_gets_out(secrets: Path) -> None:
+    """The networks of broker and monitoring lead nowhere, so the exporter needs a third one."""
+    made = compose.resolved(compose.MAIN, "deploy/compose/cluster.yml", secrets=secrets)
+    assert set(made.services) == {"exporter", *OPENED}
+    assert not made.services["exporter"].networks <= made.internal
+
+
+def test_with_slack_alertmanager_has_another_configuration_and_its_secret(secrets: Path) -> None:
+    """In place of the one without."""
+    alertmanager = compose.resolved(compose.MAIN, "deploy/compose/slack.yml", secrets=secrets).services["alertmanager"]
+    sources = {mount.target: Path(mount.source).name for mount in alertmanager.mounts}
+    assert sources["/etc/alertmanager/alertmanager.yml"] == "alertmanager-slack.yml"
+    assert sources["/run/secrets/slack_url"] == "slack_url"
+
+
+def test_each_image_is_one_image_for_ever(service: Service) -> None:
+    """Ours is built of this checkout; others are named by release and digest."""
+    assert service.image == OURS or DIGEST.fullmatch(service.image)
+
+
+@pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
+def test_a_pinned_release_exists(name: str, stack: Compose) -> None:
+    """It is not newer than what Debian packages of the same project."""
+    tool = NEWER / {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}[name]
+    if not tool.exists():
+        pytest.skip(f"no {tool}: run `make newer`")
+    said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True)
+    packaged = re.search(r"version (\d[\d.]*\d)", said.stdout + said.stderr)
+    pinned = re.search(r":v([\d.]+)@", stack.services[name].image)
+    assert packaged
+    assert pinned
+    assert Version(pinned[1]) <= Version(packaged[1])
+
+
+def test_each_service_is_locked_down(service: Service) -> None:
+    """What breaks into one of them can write nowhere, and gains nothing."""
+    assert service.read_only
+    assert service.options >= {"no-new-privileges:true", "drop ALL"}
+    assert 0 < service.memory <= 2**30
+    assert service.restart == "unless-stopped"
+    assert service.healthcheck
+
+
+def test_only_what_people_open_is_published_and_to_this_machine_alone(service: Service, stack: Compose) -> None:
+    """A container in internal networks alone cannot be reached from outside, nor reach out."""
+    wanted = [("127.0.0.1", OPENED[service.name])] if service.name in OPENED else []
+    assert list(service.published) == wanted
+    assert (service.networks <= stack.internal) == (service.name not in OPENED)
+
+
+def test_passwords_come_as_files_and_only_to_who_needs_them(stack: Compose) -> None:
+    """No variable and no command line holds one."""
+    got = {
+        name: {Path(mount.target).name for mount in service.mounts if mount.target.startswith("/run/secrets/")}
+        for name, service in stack.services.items()
+    }
+    cluster = {"broker_url", "result_backend_url"}
+    assert got == {
+        "redis": {"redis_users"},
+        "worker-quick": cluster,
+        "worker-slow": cluster,
+        "workload": cluster,
+        "exporter": {"broker_url"},
+        "control": cluster | {"jwt_secret", "webhook_token"},
+        "prometheus": set(),
+        "alertmanager": {"webhook_token"},
+        "grafana": {"grafana_admin_password"},
+    }
+
+
+def test_what_is_mounted_is_there(service: Service, secrets: Path) -> None:
+    """Every file and folder of the checkout, read-only; every secret."""
+    bound = [mount for mount in service.mounts if mount.kind == "bind"]
+    assert [mount.source for mount in bound if not Path(mount.source).exists()] == []
+    assert all(mount.read_only for mount in bound)
+    assert all(Path(mount.source).is_relative_to(ROOT) or Path(mount.source).parent == secrets for mount in bound)
+
+
+def test_grafana_finds_its_dashboards_and_its_data_source(stack: Compose) -> None:
+    """The paths and the address in the provisioning files are those of the mounts and services."""
+    targets = {mount.target: Path(mount.source) for mount in stack.services["grafana"].mounts}
+    provisioning = targets["/etc/grafana/provisioning"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards/celerymeter.yml").read_text())["providers"]
+    assert list(targets[provider["options"]["path"]].glob("*.json"))
+    (source,) = yaml.safe_load((provisioning / "datasources/celerymeter.yml").read_text())["datasources"]
+    assert source["url"] == f"http://prometheus:{OPENED['prometheus']}"
+
+
+def test_the_mounted_configurations_are_up_to_date() -> None:
+    """`python deploy/compose/generate.py` would change nothing."""
+    argv = [sys.executable, str(ROOT / "deploy/compose/generate.py"), "--check"]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_secrets_that_are_there_stay(make_secrets: Path) -> None:
+    """Made again, only what is missing is made; a new password of Redis goes into all that hold it."""
+    folder = make_secrets.parent / "secrets"
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    (folder / "redis_users").unlink()
+    subprocess.run([make_secrets], check=True, capture_output=True)
+    after = {path.name: path.read_text() for path in folder.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {
+        "redis_users",
+        "broker_url",
+        "result_backend_url",
+    }
+    password = after["broker_url"].split(":")[2].partition("@")[0]
+    assert f">{password} " in after["redis_users"]
+    assert folder.stat().st_mode & 0o777 == 0o700

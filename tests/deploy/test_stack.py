@@ -1,0 +1,95 @@
+"""What `docker compose up` starts, without an engine: command lines, mounts and users are those of the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.deploy import compose
+from tests.deploy.stage import Stage, refuse_without_root
+
+from celerymeter.demo.processes import wait_until
+
+pytestmark = pytest.mark.integration
+PARTS = ("alertmanager", "prometheus", "exporter", "workload", "control", "worker-quick", "worker-slow")
+PATIENCE = 120.0
+PROMETHEUS, CONTROL = "http://prometheus:9090", "http://control:8000/celery-admin"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, secrets: Path) -> Iterator[Stage]:
+    """All of it but Grafana, each healthy by its own check, and an alert on its way."""
+    refuse_without_root()
+    with Stage(tmp_path_factory.mktemp("stage"), compose.resolved(secrets=secrets)) as running:
+        start(running, "redis")
+        start(running, *PARTS, then=send_probe)
+        yield running
+
+
+def start(stage: Stage, *names: str, then: Callable[[Stage], None] | None = None) -> None:
+    """Start services and wait for them; ``then`` is called once the first of them is healthy."""
+    stage.start(*names)
+    for name in names:
+        wait_until(partial(stage.healthy, name), timeout=PATIENCE, interval=0.5, what=name)
+        if then and name == names[0]:
+            then(stage)
+
+
+def send_probe(stage: Stage) -> None:
+    """An alert, sent to Alertmanager early: it groups messages for some time before it sends them on."""
+    add = ["alert", "add", "alertname=Probe", "severity=warning", "--annotation=summary=a probe"]
+    sent = stage.execute("alertmanager", "amtool", "--alertmanager.url=http://alertmanager:9093", *add)
+    assert sent.returncode == 0, sent.stderr
+
+
+def value(stage: Stage, query: str) -> float | None:
+    """What Prometheus answers to a query of one series."""
+    found = json.loads(stage.fetch(f"{PROMETHEUS}/api/v1/query?query={query}"))["data"]["result"]
+    return float(found[0]["value"][1]) if found else None
+
+
+def test_prometheus_sees_what_the_shop_does(stage: Stage) -> None:
+    """From the workload over broker, workers and exporter; every target is up."""
+    wait_until(lambda: value(stage, "sum(celery_task_succeeded_total)"), timeout=PATIENCE)
+    wait_until(lambda: value(stage, "count(up==1)") == 4, timeout=PATIENCE)
+    wait_until(lambda: value(stage, "sum(celery_worker_up)") == 2, timeout=PATIENCE)
+
+
+def test_prometheus_has_the_rules_and_its_alertmanager(stage: Stage) -> None:
+    """The mounted folder of rules, and the Alertmanager by its name."""
+    groups = json.loads(stage.fetch(f"{PROMETHEUS}/api/v1/rules"))["data"]["groups"]
+    assert {Path(group["file"]).parent for group in groups} == {Path("/etc/prometheus/rules")}
+    wait_until(lambda: "alertmanager:9093" in stage.fetch(f"{PROMETHEUS}/api/v1/alertmanagers"), timeout=PATIENCE)
+
+
+def test_an_alert_arrives_at_the_control_api(stage: Stage) -> None:
+    """With the token that both have from a file; read with one minted as the README says."""
+    mint = ["celerymeter", "token", "--jwt-secret-file", "/run/secrets/jwt_secret", "--subject", "me"]
+    token = stage.execute("control", *mint).stdout.splitlines()[-1]
+    wait_until(lambda: "Probe" in stage.fetch(f"{CONTROL}/alerts", token=token), timeout=PATIENCE, interval=0.5)
+    assert json.loads(stage.fetch(f"{CONTROL}/system/health"))["status"] == "healthy"
+
+
+def test_redis_lets_nobody_in_without_the_password(stage: Stage) -> None:
+    """The user of its health check can do no more than that."""
+    assert "NOAUTH" in stage.execute("redis", "redis-cli", "get", "key").stdout
+    health = ["redis-cli", "--no-auth-warning", "--user", "health", "--pass", "any"]
+    assert "NOPERM" in stage.execute("redis", *health, "get", "key").stdout
+
+
+@pytest.mark.parametrize("name", ["redis", *PARTS])
+def test_each_service_writes_nowhere_but_to_its_volumes(name: str, stage: Stage) -> None:
+    """Its file system is read-only, its user is not root, and it has no capability."""
+    assert stage.execute(name, "/usr/bin/touch", "/etc/written").returncode != 0
+    status = stage.execute(name, "/usr/bin/cat", "/proc/self/status").stdout
+    assert "CapBnd:\t0000000000000000" in status
+    assert "Uid:\t0\t" not in status
+
+
+@pytest.mark.parametrize("name", ["redis", *PARTS])
+def test_each_service_fits_into_its_memory(name: str, stage: Stage) -> None:
+    """With room for a third more."""
+    assert 0 < stage.memory(name) * 4 / 3 < stage.compose.services[name].memory
