@@ -25,6 +25,8 @@ _NAMES = {
     "amtool": ("amtool",),
     "rabbitmq": ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"),
     "victoria-metrics": ("victoria-metrics", "victoria-metrics-prod"),
+    "vmalert": ("vmalert", "vmalert-prod"),
+    "nginx": ("nginx", "/usr/sbin/nginx"),
 }
 _PACKAGES = {
     "redis": "redis-server",
@@ -32,6 +34,7 @@ _PACKAGES = {
     "alertmanager": "prometheus-alertmanager",
     "amtool": "prometheus-alertmanager",
     "rabbitmq": "rabbitmq-server",
+    "vmalert": "victoria-metrics",
 }
 _HOW = "install Debian's package {package}, or set {variable} to the binary's path"
 

@@ -1,0 +1,140 @@
+"""Two exporters on one broker say what one says, also while one of them is away; beside them a third, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.scaling.series import Labels, Series, alerts, await_equal, names, recorded, value
+from tests.scaling.shipped import QUICK, configured, quick_rules
+from tests.scaling.site import Site
+from tests.scrape import ExporterProcess
+
+from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Prometheus
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+WAITING = 6
+"""Messages that nobody has taken yet."""
+
+
+@dataclass
+class Stage:
+    """The pair is the cluster ``main``, as shipped; the witness, on the same broker, is the cluster ``alone``."""
+
+    site: Site
+    pair: tuple[ExporterProcess, ExporterProcess]
+    prometheus: Prometheus
+    sent: int = 1
+
+    def work(self, *, sleep: float = 0.01) -> Series:
+        """Fifty runs, ten of them failures; what is recorded once the pair and the witness agree."""
+        self.sent += 50
+        self.site.send("tests.fail", queue="fast", count=10)
+        self.site.send("tests.add", 1, 2, queue="fast", count=30)
+        self.site.send("tests.sleep", sleep, queue="fast", count=10)
+        wait_until(lambda: self.ended("alone") == self.sent, timeout=120, what="all runs, recorded")
+        busy = 'celery:pool_busy:sum{cluster="alone"}'
+        wait_until(lambda: value(self.prometheus.url, busy) == 1, timeout=60, what="a heartbeat of the idle worker")
+        return self.agree()
+
+    def agree(self) -> Series:
+        """What is recorded of the pair, which is what is recorded of the witness."""
+        url = self.prometheus.url
+        return await_equal({"pair": lambda: recorded(url, "main"), "witness": lambda: recorded(url, "alone")})
+
+    def ended(self, cluster: str) -> float | None:
+        """Runs within 5 minutes."""
+        return value(self.prometheus.url, f'sum(celery:task_ended:increase5m{{cluster="{cluster}"}})')
+
+    def extra_alerts(self) -> set[Labels]:
+        """What was ever held against the pair, and never against the witness."""
+        url = self.prometheus.url
+        return alerts(url, "main", ever=True) - alerts(url, "alone", ever=True)
+
+    def most(self, expr: str) -> float | None:
+        """The highest value that was ever recorded of the pair."""
+        return value(self.prometheus.url, f'max_over_time(sum({expr}{{cluster="main"}})[10m:1s])')
+
+
+@pytest.fixture
+def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Three exporters on a broker with two workers, one of which is busy for good."""
+    quick: bool = request.param
+    with Site(tmp_path) as site:
+        with ThreadPoolExecutor(3) as pool:
+            first, second, witness = pool.map(site.exporter, ("first", "second", "witness"))
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(site.worker, "slow@test", "slow", concurrency=1)
+            pool.submit(site.worker, "fast@test", "fast")
+        site.send("tests.add", 1, 2, queue="fast")  # a queue that never started anything would look stalled
+        site.send("tests.sleep", 3600, queue="slow", count=2)
+        wait_until(lambda: witness.scrape().sum("celery_worker_tasks_reserved", hostname="slow@test") == 1, timeout=60)
+        wait_until(lambda: witness.scrape().sum("celery_task_succeeded_total") == 1, timeout=60)
+        site.send("tests.add", 1, 2, queue="slow", count=WAITING)
+        addresses = {
+            f"exporter-{letter}:9808": f"127.0.0.1:{one.port}"
+            for letter, one in zip("ab", (first, second), strict=True)
+        }
+        config = configured("two-exporters/prometheus.yml", tmp_path, {**addresses, **(QUICK if quick else {})})
+        alone = {"targets": [f"127.0.0.1:{witness.port}"], "labels": {"cluster": "alone"}}
+        content = yaml.safe_load(config.read_text())
+        content["scrape_configs"].append({"job_name": "witness", "static_configs": [alone]})
+        config.write_text(yaml.safe_dump(content))
+        quick_rules(tmp_path)
+        with Prometheus(tmp_path / "prometheus", config=config).up() as prometheus:
+            yield Stage(site, (first, second), prometheus)
+
+
+def assert_right(stage: Stage, figures: Series) -> None:
+    """Not only alike, but true."""
+    told = {dict(labels)["__name__"]: number for labels, number in figures.items() if len(labels) == 1}
+    assert told["celery:workers_up:count"] == 2
+    assert told["celery:pool_slots:sum"] == 3
+    assert told["celery:pool_busy:sum"] == 1
+    length = frozenset({("__name__", "celery:queue_length:max"), ("queue_name", "slow")})
+    assert figures[length] == WAITING
+    failed = frozenset({("__name__", "celery:task_failed:increase5m"), ("name", "tests.fail")})
+    assert figures[failed] == stage.sent // 5
+
+
+@pytest.mark.parametrize("stage", [True], indirect=True, ids=["quick"])
+def test_a_pair_counts_what_one_counts_while_one_is_killed_and_comes_back(stage: Stage) -> None:
+    """Every recorded series and every alert, but those about the exporter that died."""
+    assert_right(stage, stage.work())
+
+    stage.pair[0].kill()
+    wait_until(lambda: "CeleryExporterDown" in names(alerts(stage.prometheus.url, "main")), timeout=60)
+    assert_right(stage, stage.work())
+
+    stage.pair[0].up()
+    up = 'count(up{cluster="main"} == 1)'
+    wait_until(lambda: value(stage.prometheus.url, up) == 2, timeout=60, what="a scrape of the new one")
+    assert_right(stage, stage.work(sleep=0.3))
+
+    assert stage.most("celery:task_started:increase5m") == stage.sent + 1, "the one that sleeps is a run too"
+    assert stage.most("celery:queue_length:max") is not None
+    assert names(stage.extra_alerts()) == {"CeleryExporterDown"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("stage", [False], indirect=True, ids=["as shipped"])
+def test_nothing_fires_but_the_loss_of_the_one(stage: Stage) -> None:
+    """At the pace of the shipped files: a warning while it is away, and its end."""
+    firing = 'ALERTS{cluster="main",alertname="CeleryExporterDown",alertstate="firing",severity="warning"}'
+    assert_right(stage, stage.work())
+
+    stage.pair[0].kill()
+    wait_until(lambda: value(stage.prometheus.url, firing) == 1, timeout=400, interval=2, what="the warning")
+    stage.pair[0].up()
+    wait_until(lambda: value(stage.prometheus.url, firing) is None, timeout=400, interval=2, what="its end")
+
+    stage.agree()
+    extra = {(dict(one)["alertname"], dict(one)["severity"]) for one in stage.extra_alerts()}
+    assert extra == {("CeleryExporterDown", "warning")}
