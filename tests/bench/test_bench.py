@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.bench.consumer import EXPORTER, UNLIMITED, Consumer, flat_out
+from tests.bench.history import Month
+from tests.bench.months import Victoria, Writable
 from tests.bench.publish import Publisher
+from tests.bench.report import ask, expected
 from tests.bench.wire import Load, make_stream
 
 from celerymeter.demo.servers import Redis
@@ -36,6 +39,17 @@ def test_a_contestant_sees_every_event(tmp_path: Path) -> None:
     run = flat_out("reader", stream, tmp_path)
     assert (run.events, run.lost) == (stream.total, 0)
     assert run.cpu > 0
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("engine", [Victoria, Writable])
+def test_a_months_history_is_what_it_claims_to_be(engine: type[Victoria | Writable], tmp_path: Path) -> None:
+    """A small one, written as the large one is, and read by the command after a restart."""
+    month = Month(tasks=2, queues=2, days=0.6, fine=60, coarse=300)
+    with engine(tmp_path / "engine") as server:
+        server.up().write(month)
+    with engine(tmp_path / "engine") as server:
+        assert ask(server.up().url, month).total == expected(month)
 
 
 @pytest.mark.integration

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,27 @@ def test_the_status_tells_whether_there_are_counts(prometheus: str, tmp_path: Pa
     options = ["--prometheus-url", prometheus, "--cluster", cluster, "--format", "md", "--out", str(out), "--wait"]
     assert main(["report", *window, *options]) == status
     assert ("| Ended | 30 " in out.read_text()) == (status == 0)
+
+
+@pytest.mark.integration
+def test_a_window_beyond_retention_says_so(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 1, no number, and why."""
+    window = ["--from", "2001-01-01T00:00:00Z", "--to", "2001-01-02T00:00:00Z", "--cluster", "steady"]
+    assert main(["report", "--prometheus-url", prometheus, *window, "--format", "md"]) == 1
+    told = capsys.readouterr().out
+    assert "| Ended | - " in told
+    assert "beyond retention" in told
+
+
+@pytest.mark.integration
+def test_a_time_without_zone_is_this_machines(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the report says which that was."""
+    begins = datetime.fromtimestamp(NOON)
+    window = ["--from", begins.isoformat(), "--to", (begins + timedelta(minutes=5)).isoformat(), "--cluster", "steady"]
+    assert main(["report", "--prometheus-url", prometheus, *window]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["total_tasks"] == 30
+    assert report["time_range"]["assumed_zone"]
 
 
 def _iso(at: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ class Maker:
         self.may_go = threading.Event()
         self.may_go.set()
         self.error: Exception | None = None
+        self.known = True
         self.asked: list[Question] = []
 
     def __call__(self, question: Question, report_id: str) -> Report:
@@ -44,6 +46,8 @@ class Maker:
         assert self.may_go.wait(20)
         if self.error is not None:
             raise self.error
+        if not self.known:
+            return samples.unknowable(report_id=report_id)
         return samples.report(report_id=report_id, filters=question.filters, total_tasks=7)
 
 
@@ -136,6 +140,24 @@ def test_a_bad_window_is_refused_with_its_code(api: FlaskClient, window: dict[st
     """422."""
     reply = post(api, **window)
     assert (reply.status_code, reply.get_json()["code"]) == (422, code)
+
+
+def test_a_time_without_zone_is_the_servers(api: FlaskClient, maker: Maker) -> None:
+    """As the documented client writes it; the report will say which zone was assumed."""
+    end = datetime.now()
+    assert post(api, start=(end - timedelta(hours=24)).isoformat(), end=end.isoformat()).status_code == 200
+    (question,) = maker.asked
+    assert question.window.seconds == pytest.approx(86_400, abs=3_700)  # clocks may have been set by an hour
+    assert question.window.assumed_zone
+
+
+def test_what_cannot_be_known_is_null_with_its_reason(api: FlaskClient, maker: Maker) -> None:
+    """A window beyond retention is a report all the same."""
+    maker.known = False
+    report = post(api, start="-300d", end="-299d").get_json()
+    reason = report["unknown"]["total_tasks"]
+    assert (report["total_tasks"], reason["code"]) == (None, "no_scrapes")
+    assert "beyond retention" in reason["text"]
 
 
 def test_without_prometheus_there_is_no_report(api: FlaskClient, maker: Maker) -> None:

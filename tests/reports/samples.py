@@ -42,6 +42,12 @@ def worker(name: str, *, busy: float, highest: float = 0.0, reserved: float = 0.
     return WorkerRow(name, 1, busy, max(busy, highest), 4.0, reserved)
 
 
+def unknowable(**changes: object) -> Report:
+    """Nothing was scraped in its hour."""
+    why = Note("no_scrapes")
+    return report(total_tasks=None, peak=None, unknown={"total_tasks": why, "peak_throughput": why}, **changes)
+
+
 def report(**changes: object) -> Report:
     """A quiet hour, but for the changes."""
     begins, over = (datetime(2026, 1, 31, hour, tzinfo=timezone.utc) for hour in (12, 13))

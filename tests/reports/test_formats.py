@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from tests.reports import samples
 
 from celerymeter.reports.formats import FORMATS, from_json, to_json, written
 from celerymeter.reports.language import LANGUAGES, in_language
-from celerymeter.reports.report import History, Report
+from celerymeter.reports.report import History, Note, Report
 
 EVIL = '=<script>alert("|")</script>'
 
@@ -47,6 +48,16 @@ def test_an_empty_window_is_a_whole_report(form: str, language: str) -> None:
     text = written(in_language(samples.report(), language), form).decode()
     assert "<svg" not in text
     assert form == "csv" or ("沒有任務成功" if language == "zh-TW" else "No task succeeded") in text
+
+
+def test_html_says_at_its_top_what_limits_it() -> None:
+    """Before any figure; without counts it says why."""
+    usual = samples.report().data_quality
+    notes = Note("restarted"), Note("late_base")
+    limited = samples.report(total_tasks=1, data_quality=replace(usual, verdict="limited", notes=notes))
+    unusable = samples.unknowable(data_quality=replace(usual, verdict="unusable"))
+    for report, words in ((limited, "restarted"), (limited, "an hour older"), (unusable, "no scrape")):
+        assert words in written(report, "html").decode().partition("<dl")[0]
 
 
 def test_csv_is_one_table_without_formulas() -> None:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import pytest
 from tests.engines import NAMES, start_engine
-from tests.reports.shop import BOUNDS, EVERY, NOON, Shop
+from tests.reports.shop import BEGIN, BOUNDS, EVERY, NOON, Shop
 from tests.reports.test_advice import CASES
 
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
@@ -148,6 +148,14 @@ def test_it_is_compared_with_the_window_before(report: Report) -> None:
     assert report.previous_window.total_change_percent == pytest.approx(100 * (report.total_tasks - before) / before)
 
 
+def test_it_is_not_compared_with_a_window_that_was_hardly_watched(client: PrometheusClient) -> None:
+    """The exporter came when half of it was over: a rise would be none."""
+    report = ask(client, Window(BEGIN + 1000, BEGIN + 3000))
+    assert report.total_tasks == SHOP.ends_in(BEGIN + 1000, BEGIN + 3000)
+    assert report.previous_window is None
+    assert report.unknown["previous_window"].code == "not_watched_before"
+
+
 def test_workers_and_budget(report: Report) -> None:
     """One of four slots is busy; without recorded objectives 99 % is assumed, and that is said."""
     assert [(row.hostname, row.avg_busy_percent, row.runs_begun) for row in report.workers] == [("w1", 25.0, None)]
@@ -182,6 +190,14 @@ def test_a_window_without_scrapes_has_no_numbers(client: PrometheusClient, hours
     assert (report.total_tasks, report.avg_execution_time_ms, report.peak_throughput) == (None, None, None)
     assert report.unknown["total_tasks"].code == "no_scrapes"
     assert report.data_quality.verdict == "unusable"
+
+
+def test_a_year_may_be_asked_for(client: PrometheusClient) -> None:
+    """All that there is of it is counted, and how little that is is told."""
+    report = ask(client, Window(END - 366 * 86_400.0, END))
+    assert report.total_tasks == SHOP.ends_in(0, END)
+    assert report.data_quality.verdict == "limited"
+    assert (report.data_quality.scrapes_present_percent or 100) < 1
 
 
 def test_half_a_window_is_called_limited(client: PrometheusClient) -> None:

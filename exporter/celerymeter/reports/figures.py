@@ -147,7 +147,7 @@ def change(counts: Counts | None, before: Counts | None) -> Change | None:
     )
 
 
-def unknown(counted: WindowCounts, peak: Peak | None) -> dict[str, Note]:
+def unknown(counted: WindowCounts, peak: Peak | None, change: Change | None) -> dict[str, Note]:
     """Why figures are missing."""
     counts = counted.counts
     if counts is None:
@@ -159,6 +159,7 @@ def unknown(counted: WindowCounts, peak: Peak | None) -> dict[str, Note]:
         "avg_execution_time_ms": None if counts.total("runtime_count") else _no_execution(counts),
         "avg_wait_time_ms": None if counts.total("wait_count") else "no_waits" if counts.ended else "nothing_ended",
         "peak_throughput": None if peak else "no_history",
+        "previous_window": None if change else "not_watched_before",
     }
     return {name: Note(code) for name, code in reasons.items() if code}
 

@@ -6,6 +6,7 @@ time. So whole pages can be subtracted, and no sample in between needs to be rea
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,7 +33,13 @@ class Life:
 
     def last_page(self, at: float) -> float | None:
         """The newest page not after ``at``."""
-        return max((page for page in self.pages if page <= at), default=None)
+        number = bisect_right(self.pages, at)
+        return self.pages[number - 1] if number else None
+
+    def next_page(self, at: float) -> float | None:
+        """The oldest page not before ``at``."""
+        number = bisect_left(self.pages, at)
+        return self.pages[number] if number < len(self.pages) else None
 
 
 def read_lives(answers: Iterable[Matrix]) -> tuple[Life, ...]:
@@ -100,7 +107,7 @@ def _marks(life: Life, edges: Iterable[_Edge]) -> list[float | None]:
     for edge in edges:
         page = life.last_page(edge.at)
         if page is not None and edge.after:
-            page = min((later for later in life.pages if later >= edge.at), default=page)
+            page = life.next_page(edge.at) or page
         earlier = found[-1] if found else None
         found.append(page if earlier is None or page is None else max(earlier, page))
     return found

@@ -37,9 +37,10 @@ def _head(report: Report) -> Iterator[str]:
 
 def _figures(report: Report) -> Iterator[str]:
     say = partial(label, report)
-    change = None if report.previous_window is None else report.previous_window.total_change_percent
+    change = report.previous_window
+    compared = "" if change is None else f" ({signed(change.total_change_percent)} {say('before')})"
     figures = [
-        (say("total"), f"{count(report.total_tasks)} ({signed(change)} {say('before')})"),
+        (say("total"), count(report.total_tasks) + compared),
         (say("successful"), count(report.successful_tasks)),
         (say("failed"), f"{count(report.failed_tasks)} ({percent(report.error_rate_percent)})"),
         (say("retried"), count(report.retried_tasks)),

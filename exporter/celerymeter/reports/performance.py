@@ -14,7 +14,7 @@ from celerymeter.reports.counting import Counting, Progress, WindowCounts
 from celerymeter.reports.history import Curves, Historian, Rates, peak, thinned
 from celerymeter.reports.language import in_language
 from celerymeter.reports.pages import ENDS, Counts
-from celerymeter.reports.quality import SETTLED_AFTER, interval, judge, settled
+from celerymeter.reports.quality import COMPARABLE, SETTLED_AFTER, interval, judge, scrapes_present, settled
 from celerymeter.reports.report import Curve, Filters, History, Note, Peak, Redelivery, Report, TimeRange
 from celerymeter.reports.rows import largest
 from celerymeter.reports.window import Window
@@ -101,6 +101,7 @@ class Performance:
         highest = peak(read.rates) or _whole_window(read.counts, window)
         every = interval(read.counted.lives)
         notes = _notes(read, highest)
+        change = figures.change(read.counts, read.before.counts if _watched_before(read, window) else None)
         report = Report(
             report_id=report_id,
             generated_at=_utc(now),
@@ -116,9 +117,9 @@ class Performance:
             avg_busy_percent=figures.busy(read.gauges),
             error_budget=figures.error_budget(read.counts, read.objective, default=DEFAULT_OBJECTIVE),
             redelivery=_redelivery(read),
-            previous_window=figures.change(read.counts, read.before.counts),
+            previous_window=change,
             **figures.rows(read.counts, read.gauges),
-            unknown=figures.unknown(read.counted, highest),
+            unknown=figures.unknown(read.counted, highest, change),
             data_quality=judge(read.counted, window, notes),
             history=_history(read, historian),
             queries=_queries(scope, historian, question.filters),
@@ -163,6 +164,11 @@ def _notes(read: _Read, highest: Peak | None) -> list[Note]:
     if read.curves is None:
         notes.append(Note("execution_not_drawn"))
     return notes
+
+
+def _watched_before(read: _Read, window: Window) -> bool:
+    before = Window(window.start - window.seconds, window.start)
+    return (scrapes_present(read.before, before) or 0.0) >= COMPARABLE
 
 
 def _redelivery(read: _Read) -> Redelivery | None:

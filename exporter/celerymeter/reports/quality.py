@@ -14,6 +14,8 @@ from celerymeter.reports.window import Window
 
 FEW_SCRAPES = 99.0
 """Percent of scrapes below which figures are limited: what ended and was scraped is exact, but when is not."""
+COMPARABLE = 90.0
+"""Percent of its scrapes that the window before must have to be compared with."""
 SETTLED_AFTER = 30.0
 """Seconds, or two scrapes if that is longer: VictoriaMetrics answers no younger instant as it will later."""
 
@@ -29,12 +31,19 @@ def settled(window: Window, *, now: float, scrape_interval: float | None) -> boo
     return now - window.end >= max(SETTLED_AFTER, 2 * (scrape_interval or 0.0))
 
 
+def scrapes_present(counted: WindowCounts, window: Window) -> float | None:
+    """Percent of the scrapes that there should be, of the exporter that has most."""
+    every = interval(counted.lives)
+    most = max(map(len, _pages_within(counted.lives, window).values()), default=0)
+    return min(100.0, 100 * most * every / window.seconds) if every and most else None
+
+
 def judge(counted: WindowCounts, window: Window, notes: Sequence[Note]) -> Quality:
     """The verdict, without its words; ``notes`` are limits that were found elsewhere."""
     pages = _pages_within(counted.lives, window)
     every = interval(counted.lives)
     best = max(pages.values(), key=len, default=[])
-    present = min(100.0, 100 * len(best) * every / window.seconds) if every and best else None
+    present = scrapes_present(counted, window)
     missed, folded = _total(counted, "missed"), _total(counted, "folded")
     found = [*notes, *_limits(counted, present, missed, folded)]
     if _apart(counted, every or 0.0, window):

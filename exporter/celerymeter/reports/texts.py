@@ -126,6 +126,10 @@ NOTES: dict[str, Text] = {
     ),
     "nothing_ended": Text("No task ended in this window.", "這段時間內沒有任務結束。"),
     "nothing_succeeded": Text("No task succeeded in this window.", "這段時間內沒有任務成功。"),
+    "not_watched_before": Text(
+        "The window before was not watched throughout, so nothing is compared with it.",
+        "前一段時間並未全程監看，因此不與它比較。",
+    ),
     "not_measured": Text("Prometheus has no run times of these tasks.", "Prometheus 沒有這些任務的執行時間資料。"),
     "no_waits": Text(
         "No wait was measured: workers or producers send no task-sent events.",
