@@ -1,0 +1,90 @@
+"""The probes of the Kubernetes manifests on real processes: no outage of a broker restarts a pod or hides it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+from tests.deploy.manifests import Pod, pods
+
+from celerymeter.demo.processes import Process, free_ports, wait_until
+from celerymeter.demo.servers import Redis
+
+pytestmark = pytest.mark.integration
+PATIENCE = 90.0
+
+
+class Started:
+    """The command of a pod with its own arguments: other files, other ports."""
+
+    def __init__(self, pod: Pod, folder: Path, broker_url: str) -> None:
+        self.pod = pod
+        moved = dict(zip(pod.ports.values(), free_ports(len(pod.ports)), strict=True))
+        self.urls = {port: f"http://127.0.0.1:{moved[port]}" for port in moved}
+        (folder / "broker_url").write_text(broker_url)
+        for name in ("jwt_secret", "webhook_token"):
+            (folder / name).write_text("0123456789abcdef" * 4)
+        words = [self._moved(word, folder, moved) for word in pod.container["args"]]
+        if "--listen" not in " ".join(words):
+            words.append(f"--listen=127.0.0.1:{moved[9808]}")
+        self.process = Process(words[0], [sys.executable, "-m", "celerymeter", *words], log=folder / "log")
+
+    @staticmethod
+    def _moved(word: str, folder: Path, ports: dict[int, int]) -> str:
+        word = word.replace("/run/secrets/celerymeter", str(folder)).replace(
+            "/var/lib/celerymeter", str(folder / "var")
+        )
+        for port, other in ports.items():
+            word = word.replace(f"0.0.0.0:{port}", f"127.0.0.1:{other}")
+        return word.replace("http://prometheus-operated.monitoring:9090", "http://127.0.0.1:9")
+
+    def probes(self) -> dict[str, int]:
+        """What each probe gets: a status code, 0 for no answer."""
+        return {probe.name: code(self.urls[probe.port] + probe.path) for probe in self.pod.probes}
+
+    def up(self) -> Started:
+        """Start, and wait until every probe is content."""
+        self.process.start(ready=lambda: set(self.probes().values()) == {200}, timeout=PATIENCE)
+        return self
+
+
+def code(url: str) -> int:
+    """The status of a GET."""
+    try:
+        return requests.get(url, timeout=10).status_code
+    except requests.RequestException:
+        return 0
+
+
+def started(owner: str, folder: Path, redis: Redis) -> Started:
+    """The command of one workload, with a broker."""
+    (folder / "var").mkdir()
+    return Started(next(pod for pod in pods() if pod.owner == owner), folder, redis.url)
+
+
+CONTENT = {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 200}
+
+
+def test_a_dead_broker_fails_no_probe_of_the_exporter(tmp_path: Path, redis_server: Redis) -> None:
+    """It says that the broker is away, and is left alone."""
+    exporter = started("celerymeter-exporter", tmp_path, redis_server)
+    with exporter.process:
+        exporter.up()
+        wait_until(lambda: code(f"{exporter.urls[9808]}/-/ready") == 200, timeout=PATIENCE)
+        redis_server.kill()
+        wait_until(lambda: code(f"{exporter.urls[9808]}/-/ready") == 503, timeout=PATIENCE)
+        assert exporter.probes() == CONTENT
+        assert "celerymeter_broker_up 0" in requests.get(f"{exporter.urls[9808]}/metrics", timeout=10).text
+
+
+def test_a_dead_broker_and_prometheus_fail_no_probe_of_the_control_api(tmp_path: Path, redis_server: Redis) -> None:
+    """Its health says so, and it is left alone."""
+    control = started("celerymeter-control", tmp_path, redis_server)
+    with control.process:
+        control.up()
+        redis_server.kill()
+        health = f"{control.urls[8000]}/celery-admin/system/health"
+        wait_until(lambda: requests.get(health, timeout=10).json()["status"] != "healthy", timeout=PATIENCE)
+        assert control.probes() == CONTENT
