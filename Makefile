@@ -32,7 +32,7 @@ types: .venv/.installed-dev ## mypy --strict
 
 check: lint types test ## everything that must hold before a change is merged
 
-bench: .venv/.installed-dev ## events, bursts, memory and pages side by side, into tests/bench/RESULTS.md
+bench: .venv/.installed-dev ## events, bursts, memory, pages and a long report, into tests/bench/RESULTS.md
 	@.ci/servers test
 	@$(BIN)/python -m tests.bench.bench $(ARGS)
 	@$(BIN)/python -m tests.docs.tables
