@@ -8,8 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from tests.deploy import container
@@ -22,12 +25,23 @@ from celerymeter.demo.servers import find_binary
 
 TOOLS = "/image"
 """Where each container finds the programs that its image would have."""
-USERS = {"celerymeter": last_stage()["USER"].rest, "prom/prometheus": "65534:65534", "prom/alertmanager": "65534:65534"}
-"""Whom an image runs as when compose does not say."""
-ENTRYPOINTS = {
-    "celerymeter": last_stage()["ENTRYPOINT"].words,
-    "prom/prometheus": ["prometheus"],
-    "prom/alertmanager": ["alertmanager"],
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What compose takes from an image. Those with the root ``/`` are stood in for by the programs of this machine."""
+
+    user: str
+    entrypoint: Sequence[str] = ()
+    path: str = f"{Path(sys.executable).parent}:{TOOLS}:/usr/bin:/bin"
+    root: str = "/"
+
+
+IMAGES = {
+    "celerymeter": Image(last_stage()["USER"].rest, last_stage()["ENTRYPOINT"].words),
+    "prom/prometheus": Image("65534:65534", ["prometheus"]),
+    "prom/alertmanager": Image("65534:65534", ["alertmanager"]),
+    "redis": Image("0:0"),
 }
 FETCH = """
 import json, sys, urllib.request
@@ -53,8 +67,9 @@ def refuse_without_root() -> None:
 class Stage:
     """A network namespace with only a loopback, in which the names of all services lead to it."""
 
-    def __init__(self, folder: Path, compose: Compose) -> None:
+    def __init__(self, folder: Path, compose: Compose, *, images: Mapping[str, Image] = MappingProxyType({})) -> None:
         self.compose = compose
+        self.images = {**IMAGES, **images}
         self._folder = folder
         self._running = ExitStack()
         self._parts: dict[str, Process] = {}
@@ -124,23 +139,23 @@ class Stage:
     def _specification(self, service: Service) -> container.Specification:
         scratch = self._folder / "roots" / service.name
         scratch.mkdir(parents=True, exist_ok=True)
-        user = service.user or USERS[service.repository]
-        entrypoint = service.entrypoint or ENTRYPOINTS[service.repository]
+        image = self.images[service.repository]
+        user = service.user or image.user
         return container.Specification(
             scratch=str(scratch),
             hostname=service.hostname,
             user=user,
-            argv=[*entrypoint, *service.command],
-            env={"PATH": f"{Path(sys.executable).parent}:{TOOLS}:/usr/bin:/bin", **service.environment},
+            argv=[*(service.entrypoint or image.entrypoint), *service.command],
+            env={"PATH": image.path, **service.environment},
             hosts=f"127.0.0.1 localhost {' '.join(self.compose.services)}\n",
-            binds=[*self._binds(service, user), (str(self._tools), TOOLS, "ro")],
+            binds=[*self._binds(service, user), *([(str(self._tools), TOOLS, "ro")] if image.root == "/" else [])],
             memory=[(mount.source, mount.target) for mount in service.mounts if mount.kind == "tmpfs"],
-            visible=[
-                str(ROOT / "any"),
-                os.path.realpath(sys.executable),
-                *map(os.path.realpath, self._tools.iterdir()),
-            ],
+            visible=self._programs() if image.root == "/" else [],
+            root=image.root,
         )
+
+    def _programs(self) -> list[str]:
+        return [str(ROOT / "any"), *(str(path.resolve()) for path in (Path(sys.executable), *self._tools.iterdir()))]
 
     def _binds(self, service: Service, user: str) -> list[tuple[str, str, str]]:
         bound = [(each.source, each.target, "ro") for each in service.mounts if each.kind == "bind"]

@@ -19,10 +19,6 @@ from celerymeter.demo.processes import wait_until
 pytestmark = pytest.mark.integration
 PARTS = ("alertmanager", "prometheus", "exporter", "workload", "control", "worker-quick", "worker-slow")
 PATIENCE = 120.0
-TOKEN = re.search(r"^docker compose exec control (.*)$", (ROOT / "deploy" / "README.md").read_text(), re.MULTILINE) or (
-    "",
-    "",
-)
 PROMETHEUS, CONTROL = "http://prometheus:9090", "http://control:8000/celery-admin"
 
 
