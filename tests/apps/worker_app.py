@@ -1,7 +1,8 @@
 """The Celery application that real workers run in tests: one task for each way in which a run can end.
 
-The broker comes from ``CELERYMETER_TEST_BROKER``, transport options as JSON from ``CELERYMETER_TEST_OPTIONS``, a result
-backend (chords need one) from ``CELERYMETER_TEST_BACKEND``. JSON only. Retries come at once unless told otherwise.
+The broker comes from ``CELERYMETER_TEST_BROKER``, transport options and other settings as JSON from
+``CELERYMETER_TEST_OPTIONS`` and ``CELERYMETER_TEST_SETTINGS``, a result backend (chords need one) from
+``CELERYMETER_TEST_BACKEND``. JSON only. Retries come at once unless told otherwise.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
 BROKER, OPTIONS, BACKEND = "CELERYMETER_TEST_BROKER", "CELERYMETER_TEST_OPTIONS", "CELERYMETER_TEST_BACKEND"
+SETTINGS = "CELERYMETER_TEST_SETTINGS"
 
 
 def make_app(
@@ -87,10 +90,16 @@ def overrun(seconds: float = 30) -> None:
     time.sleep(seconds)
 
 
-def stubborn(seconds: float) -> None:
-    """Take a while, whatever SIGTERM says (prefork)."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    time.sleep(seconds)
+def hold(folder: str, unmoved: bool = False) -> None:
+    """Take until ``folder/go`` is there, two minutes at most; ``folder/began`` says that it runs. ``unmoved``: whatever
+    SIGTERM says (prefork).
+    """
+    if unmoved:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(folder, "began").touch()
+    end = time.monotonic() + 120
+    while not Path(folder, "go").exists() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 _TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -104,7 +113,7 @@ _TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tests.ignore": (ignore, {}),
     "tests.total": (total, {}),
     "tests.overrun": (overrun, {"time_limit": 1}),
-    "tests.stubborn": (stubborn, {}),
+    "tests.hold": (hold, {}),
     "tests.limited": (add, {"rate_limit": "1/h"}),
     "tests.silent": (add, {"send_events": False}),
 }
@@ -115,3 +124,4 @@ if BROKER in os.environ:
         transport_options=json.loads(os.environ.get(OPTIONS, "{}")),
         backend=os.environ.get(BACKEND),
     )
+    app.conf.update(json.loads(os.environ.get(SETTINGS, "{}")))

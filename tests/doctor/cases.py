@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from celerymeter.doctor.evidence import (
+    Alertmanager,
     Answer,
     BrokerEvidence,
     ControlEvidence,
@@ -12,7 +13,9 @@ from celerymeter.doctor.evidence import (
     ExporterEvidence,
     Heard,
     PrometheusEvidence,
+    RulesEvidence,
     Sample,
+    Scraped,
     Target,
     Watch,
 )
@@ -25,6 +28,25 @@ IDLE = Heard({"worker-heartbeat": 3}, (10, 10, 10), 0, 0.01)
 PRODUCER = Heard({"task-sent": 20}, clock_offset=0.01)
 
 HEALTHY = ControlEvidence("http://c:8000", status="healthy")
+
+NOW = 1_700_000_000.0
+STARTED = NOW - 3600
+SCRAPED = Scraped(
+    job="celery",
+    instance="e:9808",
+    cluster="main",
+    started=STARTED,
+    last_event=NOW - 5,
+    workers=frozenset({W1, W2}),
+    names=frozenset(
+        {
+            *("celerymeter_build_info", "celerymeter_broker_up", "celerymeter_start_time_seconds", "celery_worker_up"),
+            *("celerymeter_last_event_timestamp_seconds", "celery_task_wait_seconds_bucket"),
+            "celery_task_wait_seconds_count",
+        }
+    ),
+)
+TARGET = Target("http://e:9808/metrics", True, "", job="celery", instance="e:9808", interval=15, timeout=10, took=0.1)
 
 WELL = Evidence(
     broker=BrokerEvidence(
@@ -44,13 +66,21 @@ WELL = Evidence(
         page={
             "celerymeter_build_info": (Sample({"version": "1"}, 1),),
             "celerymeter_broker_up": (Sample({}, 1),),
+            "celerymeter_start_time_seconds": (Sample({}, STARTED),),
+            "celerymeter_last_event_timestamp_seconds": (Sample({}, NOW - 1),),
             "celery_worker_up": (Sample({"hostname": W1}, 1), Sample({"hostname": W2}, 1)),
+            "celery_task_wait_seconds_count": (Sample({"name": "add"}, 1),),
         },
+        clock_offset=0.3,
+        at=NOW,
     ),
     prometheus=PrometheusEvidence(
         "http://p:9090",
-        scraped=frozenset({"e:9808"}),
-        targets=(Target("http://e:9808/metrics", True, ""),),
+        exporters=(SCRAPED,),
+        targets=(TARGET,),
+        clock_offset=-0.2,
+        rules=RulesEvidence(frozenset({"celery:queue_length:max", "CeleryNoWorkers"})),
+        alertmanagers=(Alertmanager("http://a:9093"),),
     ),
     control=HEALTHY,
 )
@@ -67,11 +97,21 @@ def watched(**changes: object) -> Evidence:
 
 
 def paged(name: str, *samples: Sample) -> Evidence:
-    """All is well but for a family of the exporter's page."""
+    """All is well but for a family of the exporter's page, which Prometheus has too."""
     assert WELL.exporter
-    return replace(WELL, exporter=replace(WELL.exporter, page={**WELL.exporter.page, name: samples}))
+    names = SCRAPED.names | {name}
+    return replace(
+        prometheus(exporters=(replace(SCRAPED, names=names),)),
+        exporter=replace(WELL.exporter, page={**WELL.exporter.page, name: samples}),
+    )
 
 
 def hosts(**values: float) -> tuple[Sample, ...]:
     """Samples by hostname: ``w1`` is the first worker's."""
     return tuple(Sample({"hostname": {"w1": W1, "w2": W2}[host]}, value) for host, value in values.items())
+
+
+def prometheus(**changes: object) -> Evidence:
+    """All is well but for what Prometheus has."""
+    assert WELL.prometheus
+    return replace(WELL, prometheus=replace(WELL.prometheus, **changes))  # type: ignore[arg-type]  # fields by name

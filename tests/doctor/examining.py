@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from celerymeter.doctor.examine import run
@@ -11,10 +12,18 @@ from celerymeter.doctor.settings import DoctorSettings
 from celerymeter.settings import BrokerSettings
 
 
-def examine(url: str, *, watch: float = 1.0, **urls: Any) -> tuple[int, dict[str, str], str]:
+def examine(
+    url: str,
+    *,
+    watch: float = 1.0,
+    options: Mapping[str, object] | None = None,
+    celery_settings: Mapping[str, object] | None = None,
+    **urls: Any,
+) -> tuple[int, dict[str, str], str]:
     """Exit status, what was found by code, and all of the output."""
     out = io.StringIO()
-    settings = DoctorSettings(BrokerSettings(url), watch=watch, format="json", **urls)
+    broker = BrokerSettings(url, transport_options=options or {}, celery_settings=celery_settings or {})
+    settings = DoctorSettings(broker, watch=watch, format="json", **urls)
     status = run(settings, out=out, err=io.StringIO())
     told: dict[str, Any] = json.loads(out.getvalue())
     return status, {finding["code"]: finding["what"] for finding in told["findings"]}, out.getvalue()

@@ -20,12 +20,20 @@ from celerymeter.doctor.evidence import (
 )
 from celerymeter.model import QueueState
 
-from .cases import BUSY, HEALTHY, IDLE, W1, W2, WELL, broker, hosts, paged, watched
+from .cases import BUSY, HEALTHY, IDLE, NOW, SCRAPED, W1, W2, WELL, broker, hosts, paged, watched
 
 NO_TASK_EVENTS = Heard({"worker-heartbeat": 3}, (10, 12, 14), 1, 0.0)
 LOSSY = Heard({"worker-heartbeat": 3, "task-received": 20, "task-started": 9}, (10, 30), 1, 0.0)
 THREADS = {W1: Answer("celery.concurrency.thread:TaskPool", frozenset({"q"}))}
 FAILED = Failure("refused", "Connection refused")
+
+
+ANSWERS = WELL.broker.answers
+
+
+def told_by(worker: str, **changes: object) -> Evidence:
+    """All is well but for what one worker answered."""
+    return broker(answers={**ANSWERS, worker: replace(ANSWERS[worker], **changes)})  # type: ignore[arg-type]  # by name
 
 
 def told(evidence: Evidence) -> list[tuple[str, str]]:
@@ -68,6 +76,33 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             broker(answers={}, watch=replace(WELL.broker.watch, senders={})),
             ("fault", "no-workers"),
             id="nobody",
+        ),
+        pytest.param(
+            told_by(W1, event_exchange="shop"), ("fault", "event-exchange-differs"), id="events on another exchange"
+        ),
+        pytest.param(
+            told_by(W1, transport_options={"visibility_timeout": 60}),
+            ("hint", "transport-options-differ"),
+            id="an option that we lack",
+        ),
+        pytest.param(told_by(W1, time_zone="Asia/Taipei"), ("hint", "time-zones-differ"), id="two time zones"),
+        pytest.param(
+            broker(answers={name: replace(answer, time_zone="local time UTC") for name, answer in ANSWERS.items()}),
+            ("hint", "time-zones-differ"),
+            id="local times",
+        ),
+        pytest.param(
+            watched(senders={W1: replace(BUSY, clock_offset=-7 * 3600 + 1.5), W2: BUSY}),
+            ("hint", "clock-in-local-time"),
+            id="a clock in local time",
+        ),
+        pytest.param(
+            paged("celerymeter_last_event_timestamp_seconds", Sample({}, NOW - 90)),
+            ("fault", "exporter-deaf"),
+            id="deaf",
+        ),
+        pytest.param(
+            paged("celerymeter_last_event_timestamp_seconds"), ("fault", "exporter-deaf"), id="deaf since its start"
         ),
         pytest.param(broker(answers={W1: WELL.broker.answers[W1]}), ("hint", "no-remote-control"), id="one silent"),
         pytest.param(watched(senders={W1: BUSY}), ("hint", "no-heartbeats"), id="one without heartbeats"),
@@ -181,16 +216,47 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
             broker(queues=(QueueState("lonely", length=1, consumers=1),)), id="consumers that only the broker knows"
         ),
         pytest.param(broker(queues=None), id="queues unknown"),
+        pytest.param(
+            broker(
+                answers={**ANSWERS, W1: replace(ANSWERS[W1], transport_options={"sep": ":"})},
+                transport_options={"sep": ":", "global_keyprefix": "x"},
+            ),
+            id="an option that we have as well",
+        ),
+        pytest.param(
+            broker(
+                answers={name: replace(answer, event_exchange="shop") for name, answer in ANSWERS.items()},
+                event_exchange="shop",
+            ),
+            id="an exchange that we were told of",
+        ),
+        pytest.param(
+            broker(answers={name: replace(answer, time_zone="Asia/Taipei") for name, answer in ANSWERS.items()}),
+            id="one time zone",
+        ),
+        pytest.param(
+            paged("celerymeter_last_event_timestamp_seconds", Sample({}, NOW - 20)), id="an event of just before"
+        ),
         pytest.param(paged("celerymeter_events_missed_total", *hosts(w1=0)), id="none missed"),
         pytest.param(
-            replace(WELL, prometheus=PrometheusEvidence("http://p", scraped=frozenset("i"), targets=None)),
-            id="an engine without targets",
+            replace(WELL, prometheus=PrometheusEvidence("http://p", exporters=(SCRAPED,))),
+            id="an engine that tells nothing of targets, rules and Alertmanagers",
         ),
     ],
 )
 def test_what_is_nearly_a_fault_is_none(evidence: Evidence) -> None:
     """The limits are where they are meant to be."""
     assert told(evidence) == []
+
+
+def test_where_nobody_is_other_places_are_told() -> None:
+    """Beside the fault that nobody is here; with workers here the other places are nobody's business."""
+    empty = {"answers": {}, "watch": replace(WELL.broker.watch, senders={})}
+    places = ("database 1", "database 2 with global_keyprefix=shop_")
+    nobody = ("fault", "no-workers")
+    assert told(broker(**empty, elsewhere=places)) == [nobody, ("hint", "queues-elsewhere")]
+    assert told(broker(**empty, only_results=True)) == [nobody, ("hint", "result-backend")]
+    assert told(broker(elsewhere=places, only_results=True)) == []
 
 
 def test_the_exporter_knows_more_of_idle_workers() -> None:
@@ -208,7 +274,7 @@ def test_the_exporter_knows_more_of_idle_workers() -> None:
 
 def test_one_sent_event_by_the_exporter_is_enough() -> None:
     """Tasks that were sent before it started have no task-sent; that is no hint."""
-    evidence = paged("celery_task_received_total", Sample({"name": "add"}, 40))
+    evidence = replace(paged("celery_task_received_total", Sample({"name": "add"}, 40)), prometheus=None)
     assert evidence.exporter
     page = {**evidence.exporter.page, "celery_task_sent_total": (Sample({"name": "add"}, 1),)}
     assert told(evidence) == [("hint", "no-sent-events")]

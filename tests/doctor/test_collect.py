@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 import requests
@@ -102,7 +103,9 @@ def test_a_port_without_listener_and_a_host_without_name() -> None:
 def test_prometheus_tells_exporters_and_targets(serve: Serve) -> None:
     """The instances that have a build info, and every active target."""
     vector = [{"metric": {"instance": "e:9808"}, "value": [0, "1"]}]
-    targets = [{"scrapeUrl": "http://e:9808/metrics", "health": "down", "lastError": "refused"}]
+    targets: list[dict[str, Any]] = [{"scrapeUrl": "http://e:9808/metrics", "health": "down", "lastError": "refused"}]
+    targets[0] |= {"scrapeInterval": "1m30s", "scrapeTimeout": "500ms", "lastScrapeDuration": 0.25}
+    targets[0] |= {"labels": {"job": "celery", "instance": "e:9808"}}
     url = serve(
         {
             "/api/v1/query": (
@@ -114,8 +117,10 @@ def test_prometheus_tells_exporters_and_targets(serve: Serve) -> None:
     )
     seen = prometheus.look(url, scope=Scope())
     assert seen.failure is None
-    assert seen.scraped == {"e:9808"}
-    assert seen.targets == (Target("http://e:9808/metrics", False, "refused"),)
+    assert [one.instance for one in seen.exporters] == ["e:9808"]
+    assert seen.targets == (
+        Target("http://e:9808/metrics", False, "refused", "celery", "e:9808", interval=90.0, timeout=0.5, took=0.25),
+    )
 
 
 def test_an_engine_need_not_tell_its_targets(serve: Serve) -> None:
@@ -123,7 +128,7 @@ def test_an_engine_need_not_tell_its_targets(serve: Serve) -> None:
     empty = json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}})
     for targets in ((404, ""), (200, "{}"), (200, "no json")):
         seen = prometheus.look(serve({"/api/v1/query": (200, empty), "/api/v1/targets": targets}), scope=Scope())
-        assert (seen.scraped, seen.targets) == (frozenset(), None)
+        assert (seen.exporters, seen.targets, seen.rules, seen.alertmanagers) == ((), None, None, None)
 
 
 def test_prometheus_away() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ import pytest
 import redis
 import requests
 from celery import Celery
+from tests.apps import worker_app
 from tests.apps.worker_app import make_app
 from tests.scrape import ExporterProcess
 from tests.workers import start_worker
@@ -146,6 +148,37 @@ def test_a_backlog_is_not_taken_for_silent_producers(
         producer.send_task("tests.sleep", (0.3,))
     worker()
     assert examine(redis_server.url, watch=2.0)[:2] == (0, {})
+
+
+def test_workers_on_another_exchange_and_with_other_options(
+    worker: StartWorker, producer: Celery, redis_server: Redis
+) -> None:
+    """Read from what they say of their configuration."""
+    settings = {"event_exchange": "shop", "timezone": "Asia/Taipei", "enable_utc": False}
+    env = {worker_app.SETTINGS: json.dumps(settings)}
+    worker(env=env, transport_options={"visibility_timeout": 7200})
+    found = examine(redis_server.url)[1]
+    assert found["event-exchange-differs"] == "w1@test sends events to the exchange shop, not celeryev"
+    assert found["transport-options-differ"].endswith("visibility_timeout")
+    assert found["time-zones-differ"].endswith("w1@test local time Asia/Taipei")
+    told = examine(
+        redis_server.url,
+        options={"visibility_timeout": 7200},
+        celery_settings={"event_exchange": "shop"},
+    )[1]
+    assert not told.keys() & {"event-exchange-differs", "transport-options-differ"}
+
+
+def test_workers_in_another_place_of_the_same_redis(worker: StartWorker, redis_server: Redis) -> None:
+    """Another database and a key prefix; and a database that holds nothing but results."""
+    worker(transport_options={"global_keyprefix": "shop_"})
+    with redis.Redis(port=redis_server.port, db=3) as results:
+        results.set("celery-task-meta-1", "{}")
+    found = examine(redis_server.url.replace("/0", "/3"))[1]
+    assert found["queues-elsewhere"].endswith("database 0 with global_keyprefix=shop_")
+    assert "result-backend" in found
+    found = examine(redis_server.url, options={"global_keyprefix": "shop_"})[1]
+    assert not found.keys() & {"no-workers", "queues-elsewhere", "result-backend"}
 
 
 def test_an_exporter_on_another_broker(worker: StartWorker, redis_server: Redis, tmp_path: Path) -> None:

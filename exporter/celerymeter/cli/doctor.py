@@ -33,9 +33,10 @@ def doctor_settings(values: Values) -> DoctorSettings:
 def command(settings: DoctorSettings) -> int:
     """Say what is wrong with a cluster's monitoring, and how to mend it.
 
-    Looks at the broker and its workers, and at the exporter, Prometheus and control API where their URLs are given.
-    Changes nothing. Each finding is one line: FAULT (metrics are wrong or absent) or HINT, a code, what is, and what
-    to do. Exit status 1 when there is a fault.
+    Looks at the broker and its workers, and at the exporter, Prometheus (with its rules and Alertmanagers) and control
+    API where their URLs are given. Changes nothing. Each finding is one line: FAULT (figures are wrong or absent, or
+    nobody would be told) or HINT, a code, what is, and what to do. Exit status 0 when there is no fault, 1 when there
+    is one, 2 when a setting can never work.
     """
     from celerymeter.doctor.examine import run
 

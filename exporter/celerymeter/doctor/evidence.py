@@ -8,6 +8,9 @@ from typing import Literal
 
 from celerymeter.model import QueueState
 
+SHARED_OPTIONS = ("visibility_timeout", "priority_steps", "sep")
+"""Transport options that change what is read of the queues, so that exporter and workers must have the same."""
+
 FailureKind = Literal["refused", "unresolved", "password", "forbidden", "timeout", "tls", "missing", "http", "other"]
 
 
@@ -73,6 +76,11 @@ class Answer:
     queues: frozenset[str] | None = None
     sends_task_events: bool | None = None
     """Its configuration; ``-E`` on the command line does not show there."""
+    event_exchange: str = "celeryev"
+    time_zone: str = "UTC"
+    """Its ``timezone``, with ``enable_utc`` off the words ``local time`` before it."""
+    transport_options: Mapping[str, object] = field(default_factory=dict)
+    """Those of `SHARED_OPTIONS` that it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,13 @@ class BrokerEvidence:
     answers: Mapping[str, Answer] = field(default_factory=dict)
     queues: tuple[QueueState, ...] | None = None
     """``None`` when they could not be looked at."""
+    event_exchange: str = "celeryev"
+    transport_options: Mapping[str, object] = field(default_factory=dict)
+    """Ours, as given."""
+    elsewhere: tuple[str, ...] = ()
+    """Where else on this server Celery has queues; looked for only when nobody is here."""
+    only_results: bool = False
+    """Whether this database holds task results and no queues."""
 
     @property
     def workers(self) -> frozenset[str]:
@@ -107,6 +122,15 @@ class ExporterEvidence:
     url: str
     failure: Failure | None = None
     page: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    clock_offset: float | None = None
+    """Our clock minus the exporter's in seconds, to the second."""
+    at: float = 0.0
+    """When the page was taken, by our clock."""
+
+    @property
+    def started(self) -> float | None:
+        """When the process started, by its own clock: what tells exporters apart."""
+        return self.value("celerymeter_start_time_seconds")
 
     def value(self, name: str) -> float | None:
         """The value of a sample without labels."""
@@ -124,22 +148,76 @@ class ExporterEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target of Prometheus that may be an exporter of ours."""
+    """A target of Prometheus; durations in seconds, 0 where it does not tell."""
 
     url: str
     healthy: bool
     error: str
+    job: str = ""
+    instance: str = ""
+    interval: float = 0.0
+    timeout: float = 0.0
+    took: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scraped:
+    """An exporter of ours as Prometheus has it; ``started`` and ``last_event`` are UTC seconds."""
+
+    job: str
+    instance: str
+    cluster: str = ""
+    started: float | None = None
+    broker_up: bool = True
+    last_event: float | None = None
+    workers: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+    """The names of its series."""
+
+    def __str__(self) -> str:
+        return f"{self.instance} (job {self.job})"
+
+
+@dataclass(frozen=True, slots=True)
+class RulesEvidence:
+    """The rules that Prometheus has loaded: names of alerts and recorded series."""
+
+    loaded: frozenset[str] = frozenset()
+    failing: Mapping[str, str] = field(default_factory=dict)
+    """The last error of each rule that fails."""
+    limits: bool = True
+    """Whether the thresholds are there as series."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alertmanager:
+    """An Alertmanager that Prometheus has found."""
+
+    url: str
+    failure: Failure | None = None
+    """Why we cannot reach it from here."""
+    errors: int = 0
+    """Notifications that Prometheus could not deliver to it since its start."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrometheusEvidence:
-    """What Prometheus has of exporters; ``targets`` is ``None`` for engines that do not tell theirs."""
+    """What Prometheus has of exporters; ``None`` for what an engine does not tell."""
 
     url: str
     failure: Failure | None = None
-    scraped: frozenset[str] = frozenset()
-    """Instances with a `celerymeter_build_info` now."""
+    exporters: tuple[Scraped, ...] = ()
     targets: tuple[Target, ...] | None = None
+    others: frozenset[str] = frozenset()
+    """Instances with Celery's series that are no exporters of ours."""
+    renamed: frozenset[str] = frozenset()
+    """Labels of ours that came in as ``exported_…``."""
+    unlabelled: frozenset[str] = frozenset()
+    """Labels of ours that are missing."""
+    clock_offset: float | None = None
+    """Our clock minus Prometheus' in seconds."""
+    rules: RulesEvidence | None = None
+    alertmanagers: tuple[Alertmanager, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,10 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to mend. ``code`` never changes its meaning; a fault makes metrics wrong or absent, a hint does not."""
+    """One thing to mend. ``code`` never changes its meaning.
+
+    A fault makes figures wrong or absent, or leaves alerts untold; a hint does not.
+    """
 
     code: str
     severity: Severity
@@ -22,7 +25,7 @@ class Finding:
 
 
 def fault(code: str, what: str, mend: str) -> Finding:
-    """Something that makes metrics wrong or absent."""
+    """Something that makes figures wrong or absent, or leaves alerts untold."""
     return Finding(code, "fault", what, mend)
 
 

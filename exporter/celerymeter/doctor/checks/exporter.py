@@ -16,6 +16,10 @@ _MENDS: dict[FailureKind, str] = {
 }
 
 
+DEAF = 30.0
+"""Seconds without an event after which an exporter is called deaf, when there were some."""
+
+
 def unreachable(evidence: Evidence) -> Iterator[Finding]:
     """No page, or one of something else."""
     if evidence.exporter is None:
@@ -51,6 +55,23 @@ def elsewhere(evidence: Evidence) -> Iterator[Finding]:
             "exporter-elsewhere",
             f"the exporter {page.url} knows none of the {len(here)} workers here ({listed(here)})",
             "it reads another broker, database, virtual host or global_keyprefix: compare its settings with these",
+        )
+
+
+def deaf(evidence: Evidence) -> Iterator[Finding]:
+    """It is subscribed, and hears nothing of what was heard here."""
+    page, watch = _page(evidence), evidence.broker.watch
+    heard = sum(sum(sender.events.values()) for sender in watch.senders.values())
+    if not page or not heard or page.value("celerymeter_broker_up") != 1:
+        return
+    last = page.value("celerymeter_last_event_timestamp_seconds")
+    age = page.at - (page.clock_offset or 0.0) - last if last is not None else None
+    if age is None or age > DEAF + watch.seconds:
+        since = "ever" if age is None else f"for {age:.0f} s"
+        yield fault(
+            "exporter-deaf",
+            f"the exporter {page.url} has heard no event {since}; {heard} came here meanwhile",
+            "compare event_exchange and fanout options (--celery-setting, --transport-option) with its own; restart it",
         )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from celerymeter.broker import UNREACHABLE, HeldConnection
 from celerymeter.doctor.collect.failures import failure_of
+from celerymeter.doctor.collect.places import with_other_places
 from celerymeter.doctor.collect.watching import Watching
-from celerymeter.doctor.evidence import Answer, BrokerEvidence
+from celerymeter.doctor.evidence import SHARED_OPTIONS, Answer, BrokerEvidence
 from celerymeter.errors import BrokerError, PollError
 from celerymeter.model import QueuesSnapshot
 from celerymeter.polling.queues import open_queue_poller
@@ -45,7 +46,15 @@ def look(broker: BrokerSettings, *, watch: float, progress: Progress) -> BrokerE
             progress(f"listening to events for {watch:.0f} s")
             heard = watching.result(empty_at=_empty_at(seen, taken))
             queues = seen.queues if seen else None
-            return BrokerEvidence(broker.safe_url, watch=heard, answers=answers, queues=queues)
+            found = BrokerEvidence(
+                broker.safe_url,
+                watch=heard,
+                answers=answers,
+                queues=queues,
+                event_exchange=str(broker.celery_settings.get("event_exchange", "celeryev")),
+                transport_options=broker.transport_options,
+            )
+        return found if found.workers else with_other_places(found, broker)
     except BrokerError as error:
         return BrokerEvidence(broker.safe_url, failure=failure_of(error.__cause__ or error))
     finally:
@@ -64,9 +73,21 @@ def _ask(app: Any, connection: Any) -> dict[str, Answer]:
         name: Answer(
             pool=_word(_map(_map(told).get("pool")).get("implementation")),
             queues=_queue_names(queues[name]) if name in queues else None,
-            sends_task_events=_flag(_map(conf.get(name)).get("worker_send_task_events")),
+            **_configured(_map(conf.get(name))),
         )
         for name, told in stats.items()
+    }
+
+
+def _configured(conf: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an `Answer` that come from a worker's configuration: only what differs from Celery's defaults."""
+    options = _map(conf.get("broker_transport_options"))
+    zone = _word(conf.get("timezone")) or "UTC"
+    return {
+        "sends_task_events": _flag(conf.get("worker_send_task_events")),
+        "event_exchange": _word(conf.get("event_exchange")) or "celeryev",
+        "time_zone": zone if conf.get("enable_utc", True) else f"local time {zone}",
+        "transport_options": {name: options[name] for name in SHARED_OPTIONS if name in options},
     }
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
+
+import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from celerymeter.doctor.collect.http import get
@@ -22,7 +26,16 @@ def look(url: str) -> ExporterEvidence:
         page = {}
     if "celerymeter_build_info" not in page:
         return ExporterEvidence(shown, failure=Failure("other", "something answers, but it is no celerymeter exporter"))
-    return ExporterEvidence(shown, page=page)
+    now = time.time()
+    return ExporterEvidence(shown, page=page, clock_offset=_clock_offset(answer, now), at=now)
+
+
+def _clock_offset(answer: requests.Response, now: float) -> float | None:
+    """By the answer's date, which has whole seconds; a proxy's date would be its own."""
+    try:
+        return now - parsedate_to_datetime(answer.headers["Date"]).timestamp() - 0.5
+    except (KeyError, ValueError):
+        return None
 
 
 def parse(text: str) -> dict[str, tuple[Sample, ...]]:
