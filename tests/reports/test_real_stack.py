@@ -193,7 +193,7 @@ def test_a_window_between_scrapes_is_what_was_scraped_in_it(afternoon: Afternoon
     with afternoon.client() as client:
         pages = raw_pages(client, selector, begin, end)
         between = [(earlier + later) / 2 for earlier, later in pairwise(sorted(pages))]
-        assert len(between) > 5
+        assert len(between) >= 2
         for start, over in [*((at, between[-1]) for at in between[:-1]), *((begin, at) for at in between)]:
             counts = Counting(client, Scope(selector=selector)).window(start=start, end=over).counts
             base, last = (max((page for page in pages if page <= edge), default=begin) for edge in (start, over))
