@@ -57,6 +57,9 @@ lock: .venv/.installed-dev ## pin anew what exporter/Dockerfile installs
 	@$(BIN)/uv pip compile $(LOCK) --extra control pyproject.toml --output-file exporter/requirements.lock
 	@echo "hatchling>=1.26" | $(BIN)/uv pip compile $(LOCK) - --output-file exporter/build.lock
 
+audit: ## known vulnerabilities of what the image installs; asks the Python Package Index, so no part of the tests
+	@.ci/audit
+
 newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare releases
 	@.ci/newer-servers .cache/newer
 
@@ -66,4 +69,4 @@ celeries: .venv/.installed-dev ## Celery 5.4 and 5.6 in .cache, for the tests th
 .venv/.installed-%: pyproject.toml .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check bench soak dashboards generate secrets lock newer celeries
+.PHONY: help demo test test-slow lint types check bench soak dashboards generate secrets lock audit newer celeries
