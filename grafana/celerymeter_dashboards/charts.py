@@ -10,7 +10,7 @@ from celerymeter_dashboards.promql import Scope, most, rate
 
 NO_RUNS = "No task has ended in the shown time."
 NO_WAITS = "No task has started in the shown time, or waits cannot be measured: the Exporter dashboard says why."
-NO_QUEUES = "No queue is known yet, or the queues could not be polled."
+NO_QUEUES = "No queue is known yet, or nobody could poll the queues."
 OUTCOMES = (
     (families.TASK_FAILED, "failed", "red"),
     (families.TASK_RETRIED, "retried", "yellow"),

@@ -193,7 +193,7 @@ def _missed_over_time() -> Panel:
         "Runs whose events never arrived",
         "Within 5 minutes, of the five workers with the most; and the runs whose cause is not known yet.",
         "short",
-        "No worker was seen.",
+        "No worker was seen in the shown time.",
     )
     selector = SCOPE.of(families.EVENTS_MISSED)
     missed = once(f"increase({selector}[5m])", "hostname")

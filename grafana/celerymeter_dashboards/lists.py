@@ -48,7 +48,7 @@ def queues(scope: Scope) -> Panel:
         "Queues",
         "Worst first. The limit is the one at which a queue's backlog becomes a warning.",
         "short",
-        "No queue is known: nothing was sent and no worker consumes one, or the queues could not be polled.",
+        "No queue is known: nothing was sent and no worker consumes one, or nobody could poll the queues.",
     )
     length = scope.recorded("celery:queue_length:max", "queue_name")
     backlog = scope.recorded("celery:queue_backlog:effective", "queue_name", severity="warning")
@@ -95,7 +95,7 @@ def workers(scope: Scope) -> Panel:
         "Those that fell silent first. Busy is the share of its slots that run a task; heartbeat, "
         "how long ago the last one came.",
         "short",
-        "No worker has been seen, or the broker is out of reach.",
+        "No worker has been seen, or the broker or the exporter is out of reach.",
     )
     heartbeat = f"time() - {latest(scope.of(families.WORKER_LAST_HEARTBEAT), 'hostname')}"
     return table_of(

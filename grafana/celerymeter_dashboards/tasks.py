@@ -155,7 +155,7 @@ def _table() -> Panel:
     worst = f"max_over_time({SCOPE.stored('celery:task_runtime:p95', 'name')}[$__range]) >= 0"
     return table_of(
         about,
-        [Key("name", "Task", (between(TASKS, TASKS, picked="task"), report()), at_least=280)],
+        [Key("name", "Task", (between(TASKS, TASKS, picked="task"), report()), at_least=245)],
         [
             Column("State", alarms.task_states(SCOPE), "none", width=75, words=states.LEVELS),
             Column("Runs", runs, "locale", width=65, decimals=0),
@@ -169,7 +169,7 @@ def _table() -> Panel:
                 "Last success",
                 f"1000 * {latest(SCOPE.of(families.TASK_LAST_SUCCESS), 'name')}",
                 "dateTimeFromNow",
-                width=125,
+                width=135,
             ),
         ],
         sort="State",

@@ -20,7 +20,7 @@ ROW = "cluster, hostname"
 UP = SCOPE.recorded("celery:worker_up:max", "hostname")
 ANY = SCOPE.recorded("celery:workers_up:count")
 BUSY = SCOPE.recorded("celery:worker_saturation:ratio", "hostname")
-NONE_SEEN = "No worker was seen, or the broker was out of reach."
+NONE_SEEN = "No worker was seen, or the broker or the exporter was out of reach."
 
 
 def gauge(family: Family) -> str:
@@ -189,6 +189,11 @@ def _five(expr: str, family: Family, call: str = "max_over_time") -> str:
     return most(expr, "hostname", call=call, selector=SCOPE.of(family))
 
 
+def _last(family: Family) -> str:
+    """A gauge by worker as it was last seen in the shown time, which may be long before its end."""
+    return latest(f"last_over_time({SCOPE.of(family)}[$__range] @ end())", "hostname")
+
+
 def _saturation() -> Panel:
     about = About(
         "Slots busy over time",
@@ -218,7 +223,7 @@ def _load() -> Panel:
         "Load of the hosts",
         "Load average over a minute, of the five workers on the most loaded hosts.",
         "short",
-        "No worker sent a heartbeat in the shown time.",
+        "No heartbeat was seen in the shown time.",
     )
     return chart(about, Line(_five(gauge(families.WORKER_LOAD1), families.WORKER_LOAD1), LEGEND))
 
@@ -238,10 +243,10 @@ def _heartbeats() -> Panel:
         "Since the last heartbeat",
         "Of the five workers that were silent for longest. A worker counts as down after three missed intervals.",
         "s",
-        "No worker has sent a heartbeat.",
+        "No heartbeat was seen in the shown time.",
     )
     ago = f"time() - {gauge(families.WORKER_LAST_HEARTBEAT)}"
-    ranked = f"bottomk(5, {latest(SCOPE.of(families.WORKER_LAST_HEARTBEAT) + ' @ end()', 'hostname')})"
+    ranked = f"bottomk(5, {_last(families.WORKER_LAST_HEARTBEAT)})"
     return chart(about, Line(f"{ago}\nand on ({ROW}) {ranked}", LEGEND))
 
 
@@ -250,7 +255,7 @@ def _changes() -> Panel:
         "Changes between up and down",
         "Within 30 minutes, of the five workers that changed most; a restart is two.",
         "short",
-        "No worker went down or came up in the shown time.",
+        "No worker is known to have gone or come in the shown time.",
     )
     changes = f"changes({SCOPE.stored('celery:worker_up:max', 'hostname')}[30m])"
     up = SCOPE.stored("celery:worker_up:max", "hostname")
@@ -264,10 +269,10 @@ def _clocks() -> Panel:
         "Clocks",
         "Difference between each worker's clock and the exporter's, either way, of the five furthest off.",
         "s",
-        "No worker sent a heartbeat in the shown time.",
+        "No heartbeat was seen in the shown time.",
     )
     offset = f"abs({gauge(families.WORKER_CLOCK_OFFSET)})"
-    ranked = f"topk(5, abs({latest(SCOPE.of(families.WORKER_CLOCK_OFFSET) + ' @ end()', 'hostname')}))"
+    ranked = f"topk(5, abs({_last(families.WORKER_CLOCK_OFFSET)}))"
     limits = SCOPE.recorded("celery:clock_offset:effective", severity="warning")
     return chart(about, Line(f"{offset}\nand on ({ROW}) {ranked}", LEGEND), limit(limits, beside=offset))
 
@@ -277,7 +282,7 @@ def _missed() -> Panel:
         "Runs whose events never arrived",
         "Within 5 minutes, by the workers' own count, of the five workers with the most. They are in no other counter.",
         "short",
-        "Every run of the shown time left its events.",
+        "No run of the shown time is known to lack its events.",
     )
     missed = once(f"increase({SCOPE.of(families.EVENTS_MISSED)}[5m])", "hostname")
     links = [between(WORKERS, EXPORTER, picked="worker", labels="series")]
