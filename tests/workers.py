@@ -23,6 +23,7 @@ def start_worker(
     concurrency: int | None = 1,
     queues: Sequence[str] = ("celery",),
     events: bool = True,
+    mingle: bool = False,
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     transport_options: Mapping[str, object] | None = None,
@@ -32,7 +33,8 @@ def start_worker(
     argv = [sys.executable, "-m", "celery", "-A", "tests.apps.worker_app", "worker"]
     argv += ["--hostname", hostname, "--pool", pool, "--queues", ",".join(queues), "--loglevel", "info"]
     argv += ["--concurrency", str(concurrency)] if concurrency else []
-    argv += ["--without-mingle", *(["--task-events"] if events else [])]  # mingling waits a whole second
+    argv += ["--task-events"] if events else []
+    argv += [] if mingle else ["--without-mingle"]  # it waits a whole second
     settings = {
         worker_app.BROKER: broker_url,
         worker_app.OPTIONS: json.dumps(dict(transport_options or {})),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import requests
@@ -30,7 +30,7 @@ server.run(replace(control_settings(), listen="127.0.0.1:0", metrics_listen="127
 class Control(Process):
     """``celerymeter control`` whose broker and Prometheus are away unless ``options`` name others."""
 
-    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = (), *, env: Mapping[str, str] | None = None) -> None:
         self.state = folder / "state"
         secret = folder / "secret"
         secret.write_bytes(SECRET)
@@ -38,7 +38,7 @@ class Control(Process):
         away = {"--broker-url": "redis://127.0.0.1:1/0", "--prometheus-url": "http://127.0.0.1:1"}
         argv += [word for option, value in away.items() if option not in options for word in (option, value)]
         argv += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--state-dir", str(self.state)]
-        super().__init__("control", [*argv, *options], log=folder / "control.log")
+        super().__init__("control", [*argv, *options], log=folder / "control.log", env=env)
 
     @classmethod
     def impatient(cls, folder: Path) -> Control:

@@ -79,11 +79,15 @@ class Room:
         )
         self.mailbox: Mailbox = hub.join(wake=lambda: None, abort=lambda: None)[0]
 
-    def hear(self, kind: str, task_id: str | None = None, *, at: float) -> None:
-        """An event comes in, and is taken."""
+    def listen(self, kind: str, task_id: str | None = None, *, at: float) -> None:
+        """An event comes in."""
         event = Event(type=kind, hostname=WORKER, timestamp=at, uuid=task_id, name="tests.add" if task_id else None)
         for sink in self.revocation.sinks:
             sink.events([event], at)
+
+    def hear(self, kind: str, task_id: str | None = None, *, at: float) -> None:
+        """An event comes in, and is taken."""
+        self.listen(kind, task_id, at=at)
         self.revocation.followup.turn()
 
     def begin(self, *task_ids: str, batch: str = "b1") -> Callable[[], None]:

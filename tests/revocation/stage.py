@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +12,84 @@ import requests
 from celery import Celery
 from tests.apps import worker_app
 from tests.control.serving import Control
+from tests.revocation.releases import REDIS, Setting
 from tests.workers import start_worker
 
 from celerymeter.control.access import Role
+from celerymeter.control.audit import reading
+from celerymeter.control.audit.reading import Filter
 from celerymeter.control.testing import bearer
 from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.demo.servers import Redis
 
 BATCH = "/tasks/batch"
+PATIENCE = 60.0
+"""Seconds: many times what anything here takes on a machine that is not busy."""
+PERSISTENT = ("--appendonly", "yes")
 
 
 @dataclass
 class Stage:
-    """A broker with workers and the control API on it; ``backend`` holds results."""
+    """A broker with workers and the control API, started with ``words``, on it."""
 
     folder: Path
-    broker_url: str
+    broker: Redis | RabbitMQ
     backend_url: str
     stack: ExitStack
     app: Celery
     control: Control
+    words: Sequence[str]
+    env: Mapping[str, str]
+    held: list[Held] = field(default_factory=list)
 
     def worker(self, hostname: str, *, queues: Sequence[str] | None = None, **options: Any) -> Process:
         """Start a worker on a queue of its own name."""
-        env = {worker_app.BACKEND: self.backend_url}
+        env = {worker_app.BACKEND: self.backend_url, **self.env, **options.pop("env", {})}
         queues = [hostname.partition("@")[0]] if queues is None else queues
-        started = start_worker(self.broker_url, self.folder, hostname=hostname, queues=queues, env=env, **options)
+        started = start_worker(self.broker.url, self.folder, hostname=hostname, queues=queues, env=env, **options)
         return self.stack.enter_context(started)
+
+    def replica(self) -> Control:
+        """Another process of the API on the same state directory."""
+        folder = self.folder / "replica"
+        folder.mkdir()
+        words = (*self.words, "--state-dir", str(self.control.state))
+        return self.stack.enter_context(Control(folder, words, env=self.env)).up()
 
     def send(self, name: str, *args: object, queue: str, **options: Any) -> str:
         """Send a task and give its id."""
         return str(self.app.send_task(name, args, queue=queue, **options).id)
 
+    def hold(self, queue: str, *, unmoved: bool = False, known: str = "it runs") -> Held:
+        """A task that runs until it is let go; ``known`` is what the API says of it by then."""
+        folder = self.folder / f"held-{len(self.held)}"
+        folder.mkdir()
+        held = Held(self.send("tests.hold", str(folder), unmoved, queue=queue), folder)
+        self.held.append(held)
+        wait_until((folder / "began").exists, timeout=PATIENCE, what="the task runs")
+        self.knows(held.id, known)
+        return held
+
+    def let_go(self) -> None:
+        """Keep no worker from ending."""
+        for held in self.held:
+            held.let_go()
+
     def state(self, task_id: str) -> str:
         """What the result backend says."""
         return str(self.app.AsyncResult(task_id).state)
+
+    def ends(self, task_id: str) -> str:
+        """Wait until a task has ended, and give its state."""
+        self.app.AsyncResult(task_id).get(timeout=PATIENCE, propagate=False)
+        return self.state(task_id)
 
     def post(self, *task_ids: str, role: Role = Role.ADMIN, headers: Any = None, **parameters: object) -> Any:
         """Ask for a batch revoke; the raw response."""
         body = {"task_ids": list(task_ids), "operation": "revoke", "parameters": parameters}
         sent = {**bearer(role), **(headers or {})}
-        return requests.post(self.control.url + BATCH, json=body, headers=sent, timeout=5)
+        return requests.post(self.control.url + BATCH, json=body, headers=sent, timeout=PATIENCE)
 
     def revoke(self, *task_ids: str, **parameters: Any) -> dict[str, Any]:
         """Ask for a batch revoke that is answered with 200."""
@@ -60,24 +97,55 @@ class Stage:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
+    def knows(self, task_id: str, what: str = "it waits") -> None:
+        """Wait until the API knows where a task is."""
+        wait_until(
+            lambda: only(self.revoke(task_id, dry_run=True))["detail"].startswith(what),
+            timeout=PATIENCE,
+            interval=0.1,
+            what=f"{what}, by a dry run",
+        )
+
     def follow(self, batch_id: str) -> dict[str, Any]:
         """The batch as it stands."""
         return dict(self.control.get(f"{BATCH}/{batch_id}").json())
 
-    def becomes(self, batch_id: str, status: str, *, timeout: float = 20.0) -> dict[str, Any]:
-        """Wait until every id of the batch has this status."""
-        wait_until(
-            lambda: set(statuses(self.follow(batch_id)).values()) == {status},
-            timeout=timeout,
-            interval=0.2,
-            what=f"every id of the batch is {status}",
-        )
-        return self.follow(batch_id)
+    def becomes(self, reply: dict[str, Any], status: str | dict[str, str]) -> dict[str, Any]:
+        """Wait until the batch's ids have this status, or each its own."""
+        wanted = dict.fromkeys(statuses(reply), status) if isinstance(status, str) else status
+        seen = [reply]
 
-    def runs(self, task_id: str) -> None:
-        """Wait until a worker runs it."""
-        inspect = self.app.control.inspect(timeout=0.5)
-        wait_until(lambda: _is_active(inspect.active() or {}, task_id), interval=0.1, what="the task runs")
+        def there() -> bool:
+            seen.append(self.follow(reply["batch_id"]))
+            return statuses(seen[-1]) == wanted
+
+        with suppress(TimeoutError):
+            wait_until(there, timeout=PATIENCE, interval=0.1)
+        assert statuses(seen[-1]) == wanted
+        return seen[-1]
+
+    def outcomes(self, kind: str) -> list[str]:
+        """The audit trail's words about revokes in rows of a kind, in order."""
+        rows = reading.everything(self.control.state, Filter(action="tasks.revoke"), last=200)
+        return [row.outcome for row in rows if row.kind == kind]
+
+    def sample(self, series: str) -> float:
+        """A series of the API's own metrics; 0 when it is not there."""
+        page = requests.get(self.control.metrics_url, timeout=PATIENCE).text
+        values = [line.rpartition(" ")[2] for line in page.splitlines() if line.rpartition(" ")[0] == series]
+        return float(values[0]) if values else 0.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """A task that runs until `let_go`."""
+
+    id: str
+    folder: Path
+
+    def let_go(self) -> None:
+        """It may succeed now."""
+        (self.folder / "go").touch()
 
 
 def statuses(reply: dict[str, Any]) -> dict[str, str]:
@@ -91,23 +159,18 @@ def only(reply: dict[str, Any]) -> dict[str, Any]:
     return dict(result)
 
 
-def _is_active(active: dict[str, list[dict[str, Any]]], task_id: str) -> bool:
-    return any(task["id"] == task_id for tasks in active.values() for task in tasks)
-
-
 @contextmanager
-def staged(folder: Path, broker_url: str, backend_url: str, options: Sequence[str] = ()) -> Iterator[Stage]:
-    """The control API on a broker, subscribed to its events."""
+def staged(folder: Path, setting: Setting = REDIS, options: Sequence[str] = ()) -> Iterator[Stage]:
+    """The control API on a broker, subscribed to its events; no worker yet."""
+    env = setting.environment()
     with ExitStack() as stack:
-        app = worker_app.make_app(broker_url, backend=backend_url)
+        redis = stack.enter_context(Redis(folder / "redis", options=PERSISTENT)).up()
+        broker = redis if setting.broker == "redis" else stack.enter_context(RabbitMQ(folder / "rabbit")).up()
+        backend_url = f"{redis.url[:-1]}1"
+        app = worker_app.make_app(broker.url, backend=backend_url)
         stack.callback(app.close)
-        words = ("--broker-url", broker_url, "--result-backend-url", backend_url)
-        control = stack.enter_context(Control(folder, (*words, *options))).up()
-        yield Stage(folder, broker_url, backend_url, stack, app, control)
-
-
-@contextmanager
-def staged_on_redis(folder: Path, options: Sequence[str] = ()) -> Iterator[Stage]:
-    """With a Redis for both."""
-    with Redis(folder / "redis") as redis, staged(folder, redis.up().url, f"{redis.url[:-1]}1", options) as stage:
+        words = ("--broker-url", broker.url, "--result-backend-url", backend_url, *options)
+        control = stack.enter_context(Control(folder, words, env=env)).up()
+        stage = Stage(folder, broker, backend_url, stack, app, control, words, env)
+        stack.callback(stage.let_go)
         yield stage

@@ -139,3 +139,15 @@ def test_a_batch_belongs_to_one_process_at_a_time(make: MakeRoom) -> None:
     rows = [outcome for outcome, _ in first.audited("event")]
     assert (rows, first.counted("ran_anyway"), second.counted("ran_anyway")) == (["ran_anyway"], 0.0, 1.0)
     assert first.statuses() == {"ran_anyway": 1}
+
+
+def test_what_happened_while_nobody_followed_a_batch_is_caught_up_with(make: MakeRoom) -> None:
+    """The one that followed it died; the one that takes it over had heard all along."""
+    first, second = make(), make()
+    first.begin("t1", "t2")()
+    second.listen("task-succeeded", "t1", at=time.time())
+    first.revocation.followup.stop()
+    assert second.statuses() == {"flagged_unknown": 2}
+    second.revocation.followup.turn()
+    assert second.statuses() == {"ran_anyway": 1, "flagged_unknown": 1}
+    assert told_once(second, "t1", "ran_anyway")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from celerymeter.control.revocation.models import (
     totals,
     visible,
 )
+from celerymeter.control.revocation.replies import Replies
 from celerymeter.control.revocation.verdict import (
     Evidence,
     Killing,
@@ -53,6 +55,7 @@ def trace(kind: str, *, at: float = NOW - 10, terminated: bool = False) -> Trace
         (WAITS, replace(ALL, errors={"a@t": "no"}), False, None, "error"),
         (Sighting("finished", state="FAILURE"), ALL, True, None, "already_finished"),
         (Sighting("revoked"), ALL, True, None, "already_revoked"),
+        (Sighting("taken"), ALL, False, None, "error"),
         (RUNS, ALL, False, None, "running_not_terminated"),
         (RUNS, ALL, True, Killing(answered=True), "terminate_sent"),
         (RUNS, ALL, True, Killing(answered=True, died=True), "terminated"),
@@ -175,3 +178,15 @@ def test_a_worker_is_alive_for_half_a_minute_after_its_heartbeat() -> None:
         memory.events([Event(type="worker-heartbeat", hostname=name, timestamp=at)], at)
     memory.events([Event(type="worker-offline", hostname="b@t", timestamp=NOW)], NOW)
     assert memory.alive() == {"a@t"}
+
+
+@pytest.mark.parametrize(
+    ("module", "place"), [("prefork", "waiting"), ("solo", "waiting"), ("thread", "taken"), ("gevent", "taken")]
+)
+def test_what_reserved_means_depends_on_the_pool(module: str, place: str) -> None:
+    """Some pools take all that their worker has reserved, and it cannot be had back."""
+    replies = Replies()
+    pool = {"implementation": f"celery.concurrency.{module}:TaskPool"}
+    replies.receive("stats", json.dumps({"a@t": {"pool": pool}}))
+    replies.receive("query_task", json.dumps({"a@t": {"x": ["reserved", {"id": "x"}]}}))
+    assert replies.held()["x"].place == place

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Followup:
-    """An `EventSink` and a background thread; thread-safe."""
+    """An `EventSink` and two background threads, for leases do not wait for workers; thread-safe."""
 
     def __init__(
         self,
@@ -52,7 +52,10 @@ class Followup:
         self._lock = holding.lock
         self._claim_at = 0.0
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads = [
+            threading.Thread(target=self._run, args=(work, pause), name=f"revocations {work.__name__}", daemon=True)
+            for work, pause in ((self.turn, TURN), (self.renew, 1.0))
+        ]
 
     # as an event sink
 
@@ -109,48 +112,47 @@ class Followup:
             followed = self._ledger.get(batch)
             return followed.batch if followed is not None else self._batches.get(batch)
 
-    # as a background thread
+    # in the background
 
     def start(self) -> None:
         """Begin, with what an earlier process left."""
-        self._thread = threading.Thread(target=self._run, name="revocations", daemon=True)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End, and let others go on."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(2.0)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(TURN):
-            if not self._turned():
-                self._stopping.wait(1.0)
-        self._release()
-
-    def _turned(self) -> bool:
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(2.0)
         try:
-            self.turn()
+            with self._lock:
+                self._batches.release(followed.id for followed in self._ledger.all())
         except CelerymeterError as error:
             log.warning("revocations: %s", error)
-        except Exception:
-            log.exception("revocations: unexpected error")
-        else:
-            return True
-        return False
+
+    def _run(self, work: Callable[[], None], pause: float) -> None:
+        while not self._stopping.wait(pause):
+            if not _done(work):
+                self._stopping.wait(1.0)
 
     def turn(self) -> None:
-        """All that is due now."""
-        now = self._clock()
-        if now >= self._claim_at:
-            self._claim_at = now + CLAIM
-            self._claim(now)
-            self._give_up(now)
+        """All that is due now; takes seconds while workers are silent."""
+        self.renew()
         self._take_events()
-        self._holding.turn(now)
+        self._holding.turn(self._clock())
         with self._lock:
             self._ledger.tidy()
             self._announcer.holding(len(self._ledger.open_ids()))
+
+    def renew(self) -> None:
+        """See to the leases, and to what is held for too long; every 3 s, however often it is called."""
+        with self._lock:
+            now = self._clock()
+            if now >= self._claim_at:
+                self._claim_at = now + CLAIM
+                self._claim(now)
+                self._give_up(now)
 
     def _take_events(self) -> None:
         while self._heard:
@@ -167,30 +169,43 @@ class Followup:
             followed.early += changed
 
     def _claim(self, now: float) -> None:
-        with self._lock:
-            mine = [followed.id for followed in self._ledger.all()]
-            claimed = self._batches.claim(mine)
-            for followed in self._ledger.all():
-                if followed.id in claimed.lost and followed.decided:
-                    self._ledger.drop(followed.id)
-                    log.warning("another process goes on with a batch revoke", extra={"batch_id": followed.id})
-            for batch in claimed.taken:
-                followed = self._ledger.add(batch)
-                followed.decided = True
-                followed.missing |= batch.workers.expected
-                self._holding.chase(followed.missing | self._holding.alive(), now)
-                log.info("going on with a batch revoke", extra={"batch_id": batch.id})
+        claimed = self._batches.claim([followed.id for followed in self._ledger.all()])
+        for followed in self._ledger.all():
+            if followed.id in claimed.lost and followed.decided:
+                self._ledger.drop(followed.id)
+                log.warning("another process goes on with a batch revoke", extra={"batch_id": followed.id})
+        for batch in claimed.taken:
+            followed = self._ledger.add(batch)
+            followed.decided = True
+            followed.missing |= batch.workers.expected
+            self._catch_up(followed)
+            self._holding.chase(followed.missing | self._holding.alive(), now)
+            log.info("going on with a batch revoke", extra={"batch_id": batch.id})
+
+    def _catch_up(self, followed: Followed) -> None:
+        """What was heard while nobody followed it."""
+        traces = self._holding.remembered([result.task_id for result in followed.open()])
+        ends = [
+            after_event(followed.results[task_id], trace)
+            for task_id, trace in traces.items()
+            if trace.at >= followed.batch.at
+        ]
+        self._announcer.changed(followed.batch, followed.change(ends))
 
     def _give_up(self, now: float) -> None:
-        with self._lock:
-            for reason, followed, results in self._ledger.overdue(now=now, hold=self._hold):
-                changed: list[Result] = followed.change(give_up(results, reason))
-                self._announcer.changed(followed.batch, changed)
-                self._announcer.dropped(reason, len(changed))
+        for reason, followed, results in self._ledger.overdue(now=now, hold=self._hold):
+            changed: list[Result] = followed.change(give_up(results, reason))
+            self._announcer.changed(followed.batch, changed)
+            self._announcer.dropped(reason, len(changed))
 
-    def _release(self) -> None:
-        try:
-            with self._lock:
-                self._batches.release(followed.id for followed in self._ledger.all())
-        except CelerymeterError as error:
-            log.warning("revocations: %s", error)
+
+def _done(work: Callable[[], None]) -> bool:
+    try:
+        work()
+    except CelerymeterError as error:
+        log.warning("revocations: %s", error)
+    except Exception:
+        log.exception("revocations: unexpected error")
+    else:
+        return True
+    return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 from celerymeter.control.revocation.announcer import Announcer
 from celerymeter.control.revocation.ledger import Followed, Ledger
 from celerymeter.control.revocation.lookups import States
-from celerymeter.control.revocation.memory import EventMemory
+from celerymeter.control.revocation.memory import EventMemory, Trace
 from celerymeter.control.revocation.models import Result, Sighting
 from celerymeter.control.revocation.replies import Replies
 from celerymeter.control.revocation.revoker import gone
@@ -23,6 +23,8 @@ from celerymeter.model import Event
 AGAIN: Final = 3600.0
 """Seconds after which all workers are told again."""
 PATIENCE: Final = 5.0
+PAGE: Final = 1000
+"""Ids that workers are told before they are waited for."""
 LONGEST_LOOK: Final = 30.0
 
 
@@ -45,6 +47,10 @@ class Holding:
     def alive(self) -> frozenset[str]:
         """The workers that are heard."""
         return self._memory.alive()
+
+    def remembered(self, task_ids: Collection[str]) -> Mapping[str, Trace]:
+        """What was heard of these last."""
+        return self._memory.traces(task_ids)
 
     def heard(self, event: Event, now: float) -> None:
         """A worker that comes may know nothing, and lets the others forget what is old: all are told again."""
@@ -96,17 +102,25 @@ class Holding:
             for worker in due:
                 self._due.settle(worker, done=True, now=now)
             return
-        until = monotonic() + PATIENCE
-        told = self._workers.flag(task_ids, expected=frozenset(due), until=until, only=due)
-        acknowledged = told.together.acknowledged & frozenset(due)
+        acknowledged = frozenset(due)
+        for start in range(0, len(task_ids), PAGE):
+            acknowledged = self._tell_page(task_ids[start : start + PAGE], acknowledged)
         for worker in due:
             self._due.settle(worker, done=worker in acknowledged, now=now)
+        with self.lock:
+            for followed in self._ledger.all():
+                if followed.decided and followed.covers(frozenset(task_ids)):
+                    self._announcer.changed(followed.batch, followed.acknowledged(acknowledged))
+
+    def _tell_page(self, task_ids: Sequence[str], workers: frozenset[str]) -> frozenset[str]:
+        """Tell these workers, if there are any; gives those that have acknowledged all of it."""
+        if not workers:
+            return workers
+        told = self._workers.flag(task_ids, expected=workers, until=monotonic() + PATIENCE, only=workers)
+        acknowledged = told.together.acknowledged & workers
         if acknowledged:
             self._end_what_runs(task_ids, acknowledged)
-            with self.lock:
-                for followed in self._ledger.all():
-                    if followed.decided and followed.covers(frozenset(task_ids)):
-                        self._announcer.changed(followed.batch, followed.acknowledged(acknowledged))
+        return acknowledged
 
     def _drop_finished(self) -> None:
         """What has finished although no event said so is not sent again."""

@@ -25,7 +25,8 @@ Status = Literal[
 ]
 Count = Literal["successful", "failed", "unverified"]
 Signal = Literal["SIGTERM", "SIGKILL", "SIGQUIT", "SIGINT"]
-Place = Literal["running", "waiting", "finished", "revoked", "unknown"]
+Place = Literal["running", "taken", "waiting", "finished", "revoked", "unknown"]
+"""``taken``: not running yet, but in a pool that looks at no flags (threads, gevent, eventlet), so that it will run."""
 
 COUNTS_AS: Final[Mapping[Status, Count]] = {
     "terminated": "successful",

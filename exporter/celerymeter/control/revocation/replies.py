@@ -29,6 +29,7 @@ class _Scheduled(msgspec.Struct, gc=False):
 
 class _Pool(msgspec.Struct):
     processes: object = None
+    implementation: object = None
 
 
 class _Stats(msgspec.Struct):
@@ -54,6 +55,10 @@ _DECODERS: Final[Mapping[str, msgspec.json.Decoder[dict[str, object]]]] = {
     "revoke": msgspec.json.Decoder(dict[str, _Said]),
 }
 _ERROR: Final = msgspec.json.Decoder(dict[str, _Said])
+_EAGER: Final = frozenset(f"celery.concurrency.{name}:TaskPool" for name in ("thread", "gevent", "eventlet"))
+"""Pools that take all reserved tasks at once: a worker looks at its flags for the last time before that (only
+`celery.concurrency.prefork` has ``uses_semaphore``).
+"""
 _STATES: Final = {"active": "STARTED", "reserved": "RECEIVED", "scheduled": "RECEIVED"}
 
 
@@ -91,8 +96,8 @@ class Replies:
 
     def processes(self, hostname: str) -> frozenset[int] | None:
         """The pids of a prefork pool; None when the worker did not say, or has a pool of another kind."""
-        stats = self._said["stats"].get(hostname)
-        listed = stats.pool.processes if isinstance(stats, _Stats) and stats.pool is not None else None
+        pool = self._pool(hostname)
+        listed = pool.processes if pool is not None else None
         return frozenset(pid for pid in listed if isinstance(pid, int)) if isinstance(listed, list) else None
 
     def held(self) -> dict[str, Sighting]:
@@ -102,8 +107,17 @@ class Replies:
             for hostname, answer in self._said[method].items():
                 for state, task in _listed(method, answer):
                     if task.id and found.get(task.id, _NOWHERE).place != "running":
-                        found[task.id] = _sighting(state, task, hostname)
+                        found[task.id] = self._sighting(state, task, hostname)
         return found
+
+    def _pool(self, hostname: str) -> _Pool | None:
+        stats = self._said["stats"].get(hostname)
+        return stats.pool if isinstance(stats, _Stats) else None
+
+    def _sighting(self, state: str, task: _Request, hostname: str) -> Sighting:
+        pool = self._pool(hostname)
+        eager = state == "reserved" and pool is not None and pool.implementation in _EAGER
+        return _sighting("taken" if eager else state, task, hostname)
 
     def _receive_error(self, body: bytes | str) -> None:
         try:
@@ -125,10 +139,10 @@ def _listed(method: str, answer: object) -> list[tuple[str, _Request]]:
 
 
 def _sighting(state: str, task: _Request, hostname: str) -> Sighting:
-    running = state == "active"
+    running, taken = state == "active", state == "taken"
     return Sighting(
-        place="running" if running else "waiting",
-        how="runs" if running else f"{state} at {hostname}",
+        place="running" if running else "taken" if taken else "waiting",
+        how="runs" if running else f"taken by the pool of {hostname}" if taken else f"{state} at {hostname}",
         worker=hostname,
         name=task.name,
         state=_STATES.get(state, "RECEIVED"),

@@ -190,7 +190,8 @@ def _busy(acted: Acted) -> Acted:
 
 
 def _tells_more(now: Sighting, before: Sighting) -> bool:
-    return (before.place, now.place) in (("waiting", "running"), ("unknown", "running"), ("unknown", "waiting"))
+    order = ("unknown", "waiting", "taken", "running")
+    return before.place in order and order.index(now.place) > order.index(before.place)
 
 
 def note_deaths(seen: Mapping[str, Sighting], kills: dict[str, Killing], replies: Replies) -> None:

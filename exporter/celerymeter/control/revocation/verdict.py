@@ -88,6 +88,8 @@ def preview(task_id: str, seen: Sighting, *, terminate: bool) -> Result:
         return _result(task_id, "running_not_terminated", "it runs; without terminate it would run on", seen)
     if seen.place == "running":
         return _result(task_id, "pending", "it runs; it would be told to die", seen)
+    if seen.place == "taken":
+        return _result(task_id, "pending", f"it will run: {seen.how}, which looks at no flags", seen)
     if seen.place == "waiting":
         return _result(task_id, "pending", f"it waits ({seen.how}); it would be flagged", seen)
     return _result(task_id, "pending", "nobody has seen it; it would be discarded should it arrive", seen)
@@ -110,6 +112,8 @@ def verdict(
         return left
     if seen.place == "running":
         return _of_running(task_id, seen, flags, terminate=terminate, killing=killing or Killing())
+    if seen.place == "taken":
+        return _result(task_id, "error", f"it will run: {seen.how}, which looks at no flags", seen)
     return _of_flag(task_id, seen, flags)
 
 

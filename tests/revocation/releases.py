@@ -1,0 +1,45 @@
+"""Where batch revokes are tried: Redis and RabbitMQ, and the releases of Celery that `make celeries` puts aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+CACHE: Final = Path(__file__).parents[2] / ".cache"
+OTHERS: Final = ("5.4", "5.6")
+INSTALLED: Final = "installed"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A kind of broker, and the Celery of the API and of its workers."""
+
+    broker: str = "redis"
+    release: str = INSTALLED
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables under which Python finds that Celery first; skips the test where there is none."""
+        if self.release == INSTALLED:
+            return {}
+        folder = CACHE / f"celery-{self.release}"
+        if not (folder / ".complete").exists():
+            pytest.skip(f"no Celery {self.release} in {folder}: run `make celeries`")
+        return {"PYTHONPATH": str(folder)}
+
+
+REDIS: Final = Setting()
+
+
+def _param(setting: Setting) -> object:
+    marks = () if setting == REDIS else (pytest.mark.slow,)
+    return pytest.param(setting, marks=marks, id=f"{setting.broker}-{setting.release}")
+
+
+EVERYWHERE: Final = [
+    _param(Setting(broker, release)) for broker in ("redis", "rabbitmq") for release in (INSTALLED, *OTHERS)
+]
+"""Redis with the installed Celery always, the others with ``-m slow``."""
