@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tests.integration.alerts.stage import Stage
 
@@ -60,6 +62,31 @@ class Drill:
 
         wait_until(times, timeout=self.stage.pace.patience, what=f"{one.fault}: {one.alert} {status}", interval=0.2)
         return min(times()) - since
+
+
+Scripts: TypeAlias = Mapping[Callable[[Drill], None], tuple[Expected, ...]]
+"""What causes and mends faults, and what must be heard of each."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of each script."""
+
+    drill: Drill
+    ran: Mapping[Callable[[Drill], None], Future[None]]
+
+    def of(self, script: Callable[[Drill], None], expected: Expected) -> Told:
+        """How long one alert took; raises what ended its script when it was not heard, or not to the end."""
+        if expected not in self.drill.told:
+            self.ran[script].result()
+        return self.drill.told[expected]
+
+
+def outcomes(drill: Drill, scripts: Scripts) -> Outcome:
+    """Run all scripts at once, each to its end or to its failure."""
+    with ThreadPoolExecutor(len(scripts)) as pool:
+        ran = {script: pool.submit(script, drill) for script in scripts}
+    return Outcome(drill, ran)
 
 
 def queue(name: str) -> tuple[tuple[str, str], ...]:

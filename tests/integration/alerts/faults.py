@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import redis
 from tests.integration.alerts.drill import Drill, Expected, host, queue, sending, task
-from tests.integration.alerts.stage import Cast
+from tests.integration.alerts.stage import Cast, Cluster
 
 from celerymeter.demo.processes import wait_until
 
@@ -28,6 +28,7 @@ def cast() -> Cast:
         "tasks": (
             lambda cluster: cluster.worker("t@tasks", "celery", concurrency=4),
             lambda cluster: cluster.worker("quiet@tasks", "quiet", events=False),
+            lambda cluster: cluster.worker("mortal@tasks", "mortal"),
         ),
         "queues": (
             lambda cluster: cluster.worker("ghost@queues", "ghost"),
@@ -54,9 +55,19 @@ OLD_HEAD = Expected("old head of queue", "queues", "CeleryQueueHeadOld", "warnin
 HANGING = Expected("task that hangs", "tasks", "CeleryTaskStuck", "warning", task("tests.sleep"))
 RETRIES = Expected("retry storm", "tasks", "CeleryRetryStorm", "warning", task("tests.retry"))
 NO_EVENTS = Expected("worker that sends no events", "tasks", "CeleryWorkerNoTaskEvents", "warning", host("quiet@tasks"))
+PROCESS_LOST = Expected("pool process killed", "tasks", "CeleryPoolProcessLost", "warning", task("tests.hold"))
+OVERRUN = Expected("time limit exceeded", "tasks", "CeleryTimeLimitExceeded", "warning", task("tests.overrun"))
+NEVER_SUCCEEDS = Expected(
+    "rare task always fails", "tasks", "CeleryTaskAlwaysFails", "warning", task("tests.sleep_late")
+)
 BROKER_DOWN = Expected("broker stopped", "broker", "CeleryBrokerDown", "critical")
 EXPORTER_DOWN = Expected("exporter stopped", "broker", "CeleryExporterDown", "critical")
 EVENTS_MISSED = Expected("events missed", "broker", "CeleryEventsMissed", "warning")
+
+
+def pool_process(cluster: Cluster, worker: str) -> int:
+    """The pid of a worker's only pool process."""
+    return int(subprocess.check_output(["pgrep", "-P", str(cluster.workers[worker].pid)], text=True).split()[0])
 
 
 def workers_die(drill: Drill) -> None:
@@ -93,9 +104,7 @@ def queues_are_unread(drill: Drill) -> None:
 def a_queue_stalls(drill: Drill) -> None:
     """The worker's pool process is stopped: heartbeats go on, nothing starts."""
     cluster = drill.stage.clusters["queues"]
-    child = int(
-        subprocess.check_output(["pgrep", "-P", str(cluster.workers["ghost@queues"].pid)], text=True).split()[0]
-    )
+    child = pool_process(cluster, "ghost@queues")
     since = time.monotonic()
     os.kill(child, signal.SIGSTOP)
     cluster.send("tests.add", 1, 2, queue="ghost", count=10)
@@ -152,6 +161,36 @@ def tasks_retry(drill: Drill) -> None:
         drill.arrives(RETRIES, since=since)
     since = time.monotonic()
     drill.ends(RETRIES, since=since)
+
+
+def a_pool_process_is_killed(drill: Drill) -> None:
+    """By the kernel, as it were, while it runs a task; it does not happen again."""
+    cluster = drill.stage.clusters["tasks"]
+    cluster.send("tests.hold", str(cluster.folder), queue="mortal")
+    wait_until((cluster.folder / "began").exists, timeout=60, what="the task runs")
+    since = time.monotonic()
+    os.kill(pool_process(cluster, "mortal@tasks"), signal.SIGKILL)
+    drill.arrives(PROCESS_LOST, since=since)
+    drill.ends(PROCESS_LOST, since=time.monotonic())
+
+
+def a_time_limit_is_exceeded(drill: Drill) -> None:
+    """Once."""
+    since = time.monotonic()
+    drill.stage.clusters["tasks"].send("tests.overrun")
+    drill.arrives(OVERRUN, since=since)
+    drill.ends(OVERRUN, since=time.monotonic())
+
+
+def a_rare_task_always_fails(drill: Drill) -> None:
+    """It cannot sleep for a word; then it succeeds."""
+    cluster = drill.stage.clusters["tasks"]
+    since = time.monotonic()
+    cluster.send("tests.sleep_late", "soon", count=4)
+    drill.arrives(NEVER_SUCCEEDS, since=since)
+    since = time.monotonic()
+    cluster.send("tests.sleep_late", 0)
+    drill.ends(NEVER_SUCCEEDS, since=since)
 
 
 def a_worker_is_quiet(drill: Drill) -> None:
@@ -211,6 +250,9 @@ SCRIPTS: dict[Callable[[Drill], None], tuple[Expected, ...]] = {
     a_task_hangs: (HANGING,),
     tasks_fail: (ERRORS, MANY_ERRORS),
     tasks_retry: (RETRIES,),
+    a_pool_process_is_killed: (PROCESS_LOST,),
+    a_time_limit_is_exceeded: (OVERRUN,),
+    a_rare_task_always_fails: (NEVER_SUCCEEDS,),
     a_worker_is_quiet: (NO_EVENTS,),
     events_the_broker_the_exporter: (EVENTS_MISSED, BROKER_DOWN, EXPORTER_DOWN),
 }

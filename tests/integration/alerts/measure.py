@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import tempfile
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from tests.integration.alerts.drill import Drill
+from tests.integration.alerts.drill import Drill, outcomes
 from tests.integration.alerts.faults import OVERRIDES, SCRIPTS, cast
 from tests.integration.alerts.stage import SHIPPED, Stage
 
@@ -22,18 +21,17 @@ def clock(seconds: float) -> str:
 
 def main() -> None:
     """Run every script at once and print what was measured, whatever failed."""
-    with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(Path(folder), cast(), pace=SHIPPED, overrides=OVERRIDES)
-        with stage, ThreadPoolExecutor(len(SCRIPTS)) as pool:
-            drill = Drill(stage)
-            ran = {script: pool.submit(script, drill) for script in SCRIPTS}
-            wait(ran.values())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Stage(Path(folder), cast(), pace=SHIPPED, overrides=OVERRIDES) as stage,
+    ):
+        outcome = outcomes(Drill(stage), SCRIPTS)
     print("| fault | alert | told after | end told after |\n|---|---|---|---|")
     for one in (expected for all_of_it in SCRIPTS.values() for expected in all_of_it):
-        told = drill.told.get(one)
+        told = outcome.drill.told.get(one)
         times = (clock(told.firing), clock(told.resolved)) if told else ("not heard", "")
         print(f"| {one.fault} | {one.alert} ({one.severity}) | {times[0]} | {times[1]} |")
-    for script, future in ran.items():
+    for script, future in outcome.ran.items():
         if error := future.exception():
             print(f"{script.__name__}: {error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,12 +18,14 @@ from celery import Celery
 from tests.alertmanager.conftest import LOG, SECRETS, adapted
 from tests.alertmanager.sinks import HttpSink
 from tests.apps.worker_app import make_app
+from tests.control.serving import Control
 from tests.integration.alerts.pace import write_rules
 from tests.scrape import ExporterProcess
 from tests.workers import start_worker
 
-from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.processes import Process, free_port, wait_until
 from celerymeter.demo.servers import Alertmanager, Prometheus, Redis
+from celerymeter.prometheus import PrometheusClient, PrometheusSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +60,36 @@ class Cluster:
         self.exporter = ExporterProcess(
             self.folder, self.redis.url, options=("--poll-interval", poll, "--rate-window", "10s")
         )
+        self.targets = [f"127.0.0.1:{self.exporter.port}"]
         self.workers: dict[str, Process] = {}
+        self.control: Control | None = None
         self.subscriptions: list[str] = []
         self.app: Celery = make_app(self.redis.url)
 
-    def up(self, workers: Sequence[Callable[[Cluster], None]]) -> None:
+    def up(self, cast: Sequence[Callable[[Cluster], None]]) -> None:
         """Start everything; the exporter first, so that it sees all events."""
         self.redis.up()
         self.exporter.up("/-/ready")
         self.subscriptions = self._subscriptions()
         with ThreadPoolExecutor(2) as pool:
-            for started in [pool.submit(worker, self) for worker in workers]:
+            for started in [pool.submit(start, self) for start in cast]:
                 started.result()
-        wait_until(lambda: self.exporter.scrape().sum("celery_worker_up") == len(workers), timeout=60)
+        wait_until(lambda: self.exporter.scrape().sum("celery_worker_up") == len(self.workers), timeout=60)
 
     def _subscriptions(self) -> list[str]:
         """The ids of the exporter's subscriptions, while nobody else has any."""
         with redis.Redis(port=self.redis.port) as client:
             return [str(one["id"]) for one in client.client_list() if int(one["psub"]) or int(one["sub"])]
 
-    def worker(self, name: str, *queues: str, events: bool = True, concurrency: int = 1) -> None:
+    def worker(
+        self,
+        name: str,
+        *queues: str,
+        events: bool = True,
+        concurrency: int = 1,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         """Start a worker, or start it again."""
         self.workers[name] = start_worker(
             self.redis.url,
@@ -85,8 +98,15 @@ class Cluster:
             queues=queues,
             events=events,
             concurrency=concurrency,
-            options=("--prefetch-multiplier", "1", "--without-gossip"),
+            options=("--prefetch-multiplier", "1", "--without-gossip", *options),
+            env=env,
         )
+
+    def serve(self) -> None:
+        """Start a control API whose Prometheus is away; it is scraped too."""
+        listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        self.control = Control(self.folder, ("--listen", listen, "--metrics-listen", metrics)).up()
+        self.targets.append(metrics)
 
     def send(self, task: str, *args: object, queue: str = "celery", count: int = 1) -> list[str]:
         """Send a task so many times; their ids."""
@@ -97,12 +117,14 @@ class Cluster:
         self.app.close()
         for worker in self.workers.values():
             worker.kill()
+        if self.control:
+            self.control.stop()
         self.exporter.stop()
         self.redis.kill()
 
 
 Cast: TypeAlias = Mapping[str, Sequence[Callable[[Cluster], None]]]
-"""Clusters and how to start their workers."""
+"""Clusters and how to start what works in them."""
 
 
 class Stage:
@@ -117,6 +139,9 @@ class Stage:
         overrides: list[dict[str, object]],
     ) -> None:
         self.pace = pace
+        self.folder = folder
+        self.since = 0.0
+        """When Prometheus began to watch (monotonic seconds)."""
         self.sink = HttpSink()
         self._cast = clusters
         self.clusters = {name: Cluster(name, folder, poll=pace.poll) for name in clusters}
@@ -124,7 +149,7 @@ class Stage:
         self.alertmanager = Alertmanager(folder / "alertmanager", config=self._routing(folder))
         self.prometheus = Prometheus(
             folder / "prometheus",
-            config=self._scraping(folder),
+            config=folder / "prometheus.yml",
             options=(
                 f"--rules.alert.resend-delay={60 / pace.factor:g}s",
                 f"--rules.alert.for-grace-period={max(1, 60 / pace.factor):g}s",
@@ -143,11 +168,8 @@ class Stage:
         (folder / "alertmanager.yml").write_text(text)
         return folder / "alertmanager.yml"
 
-    def _scraping(self, folder: Path) -> Path:
-        targets = [
-            {"targets": [f"127.0.0.1:{cluster.exporter.port}"], "labels": {"cluster": name}}
-            for name, cluster in self.clusters.items()
-        ]
+    def _scraping(self, folder: Path) -> None:
+        targets = [{"targets": cluster.targets, "labels": {"cluster": name}} for name, cluster in self.clusters.items()]
         config = {
             "global": {"scrape_interval": self.pace.scrape, "evaluation_interval": self.pace.evaluate},
             "rule_files": ["rules/*.yml"],
@@ -155,20 +177,21 @@ class Stage:
             "scrape_configs": [{"job_name": "whatever", "static_configs": targets}],
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        return folder / "prometheus.yml"
 
     def __enter__(self) -> Stage:
         self._stack.enter_context(self.sink)
         for cluster in self.clusters.values():
             self._stack.callback(cluster.down)
         with ThreadPoolExecutor(3) as pool:
-            for started in [pool.submit(self.clusters[name].up, workers) for name, workers in self._cast.items()]:
+            for started in [pool.submit(self.clusters[name].up, cast) for name, cast in self._cast.items()]:
                 started.result()
+        self._scraping(self.folder)
         for server in (self.alertmanager, self.prometheus):  # last: workers that are late to start are no fault
             self._stack.callback(server.stop)
             server.up()
+        self.since = time.monotonic()
         wait_until(self._notifies, timeout=60, what="Prometheus finds its Alertmanager")
-        wait_until(self._watches, timeout=60, what="Prometheus counts what it sees")
+        wait_until(self._watches, timeout=self.pace.five_minutes + 60, what="Prometheus has watched for five minutes")
         return self
 
     def __exit__(
@@ -182,9 +205,13 @@ class Stage:
 
     def _watches(self) -> bool:
         """Whether a counter that is born now counts from 0 in every cluster."""
-        watched = {"query": "count(celery:exporter_watched:info)"}
-        answer = requests.get(f"{self.prometheus.url}/api/v1/query", params=watched, timeout=5).json()
-        return [sample["value"][1] for sample in answer["data"]["result"]] == [str(len(self.clusters))]
+        watched = f"count(celerymeter_build_info offset {round(1000 * self.pace.five_minutes)}ms)"
+        return self.value(watched) == len(self.clusters)
+
+    def value(self, query: str) -> float | None:
+        """The one value of a query; ``None`` when there is none."""
+        with PrometheusClient(PrometheusSettings(self.prometheus.url)) as prometheus:
+            return prometheus.instant(query).value()
 
     def firing(self) -> set[tuple[str, str]]:
         """``(cluster, alertname)`` of what Prometheus itself holds to be firing."""

@@ -6,10 +6,9 @@ All scripts run at once, on four clusters under one Prometheus, with the shipped
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
-from tests.integration.alerts.drill import Drill, Expected
+from tests.integration.alerts.drill import Drill, Expected, Outcome, outcomes
 from tests.integration.alerts.faults import QUICK_OVERRIDES, SCRIPTS, cast
 from tests.integration.alerts.stage import QUICK, Stage
 
@@ -17,26 +16,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 FAULTS = [(script, expected) for script, all_of_it in SCRIPTS.items() for expected in all_of_it]
 
 
-class Outcome:
-    """What came of each script."""
-
-    def __init__(self, drill: Drill, ran: dict[Callable[[Drill], None], Future[None]]) -> None:
-        self.drill = drill
-        self.ran = ran
-
-
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """The stage after every script has run to its end, or to its failure."""
     folder = tmp_path_factory.mktemp("alerts")
-    with (
-        Stage(folder, cast(), pace=QUICK, overrides=QUICK_OVERRIDES) as stage,
-        ThreadPoolExecutor(len(SCRIPTS)) as pool,
-    ):
-        drill = Drill(stage)
-        ran = {script: pool.submit(script, drill) for script in SCRIPTS}
-        wait(ran.values())
-        yield Outcome(drill, ran)
+    with Stage(folder, cast(), pace=QUICK, overrides=QUICK_OVERRIDES) as stage:
+        yield outcomes(Drill(stage), SCRIPTS)
 
 
 @pytest.mark.parametrize(("script", "expected"), FAULTS, ids=[str(expected) for _, expected in FAULTS])
@@ -44,9 +29,7 @@ def test_the_fault_is_told_and_its_end_too(
     outcome: Outcome, script: Callable[[Drill], None], expected: Expected
 ) -> None:
     """Firing, with the labels that say what and where, then resolved."""
-    if expected not in outcome.drill.told:
-        outcome.ran[script].result()
-    told = outcome.drill.told[expected]
+    told = outcome.of(script, expected)
     assert told.firing > 0
     assert told.resolved > 0
 

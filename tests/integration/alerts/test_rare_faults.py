@@ -1,0 +1,33 @@
+"""Rarer faults, caused for real as the others: each alert arrives, and ends when the cause is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.integration.alerts.drill import Drill, Expected, Outcome, outcomes
+from tests.integration.alerts.rare_faults import QUICK_OVERRIDES, SCRIPTS, cast
+from tests.integration.alerts.stage import QUICK, Stage
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(700)]
+FAULTS = [(script, expected) for script, all_of_it in SCRIPTS.items() for expected in all_of_it]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    """The stage after every script has run to its end, or to its failure."""
+    folder: Path = tmp_path_factory.mktemp("rare")
+    with Stage(folder, cast(), pace=replace(QUICK, patience=200), overrides=QUICK_OVERRIDES) as stage:
+        yield outcomes(Drill(stage), SCRIPTS)
+
+
+@pytest.mark.parametrize(("script", "expected"), FAULTS, ids=[str(expected) for _, expected in FAULTS])
+def test_the_rare_fault_is_told_and_its_end_too(
+    outcome: Outcome, script: Callable[[Drill], None], expected: Expected
+) -> None:
+    """Firing, with the labels that say what and where, then resolved."""
+    told = outcome.of(script, expected)
+    assert told.firing > 0
+    assert told.resolved > 0
