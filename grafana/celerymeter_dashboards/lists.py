@@ -33,7 +33,7 @@ def alerts() -> Panel:
         about,
         [
             Key("severity", "Severity", width=90, words=severities),
-            Key("alertname", "Alert", at_least=190),
+            Key("alertname", "Alert", width=220),
             Key("subject", "Where", at_least=260),
             Key("leads_to", "See", (by_area(OVERVIEW, "leads_to"),), width=80, last=True),
         ],

@@ -87,13 +87,15 @@ def _drain() -> Panel:
     about = About(
         "Empty in",
         "The time that the slowest queue needs for its waiting messages at the pace of the last 5 minutes, should no "
-        "more arrive. Orange when a queue with messages started nothing, 'never' when none of them started any.",
+        "more arrive. Orange when a queue with messages started nothing or lost its workers, 'never' when none of "
+        "them started any.",
         "s",
         "No message waits in a queue that starts tasks.",
     )
     stalled = f"{LENGTH} > 0 unless on (cluster, queue_name) {DRAIN}"
     value = first_of(f"max({DRAIN})", f"{states.NEVER} + 0 * count({stalled})")
-    return figure(about, figure_of(value, warning=stalled, idle=POLLED), links=[], nothing="no starts")
+    expr = figure_of(value, warning=f"({stalled}) or ({UNREAD})", idle=POLLED)
+    return figure(about, expr, links=[], nothing="no starts")
 
 
 def _unread() -> Panel:
