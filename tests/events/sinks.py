@@ -40,15 +40,15 @@ class RecordingSink:
         """How many events of each type came."""
         return Counter(event.type for event in self.received)
 
-    def await_connections(self, count: int = 1, timeout: float = 20) -> None:
+    def await_connections(self, count: int = 1, timeout: float = 60) -> None:
         """Return once so many subscriptions were confirmed."""
         wait_until(lambda: len(self.connections) >= count, timeout=timeout, what=f"{count} subscriptions")
 
-    def await_events(self, count: int, timeout: float = 20) -> None:
+    def await_events(self, count: int, timeout: float = 60) -> None:
         """Return once so many events came."""
         wait_until(lambda: len(self.received) >= count, timeout=timeout, what=f"{count} events")
 
-    def await_loss(self, timeout: float = 20) -> str:
+    def await_loss(self, timeout: float = 60) -> str:
         """Why the subscription was lost last, once it was."""
         wait_until(lambda: self.losses, timeout=timeout, what="a disconnection")
         return self.losses[-1][1]

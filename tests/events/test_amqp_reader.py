@@ -113,7 +113,7 @@ def test_real_workers_are_heard(server: RabbitMQ, readers: Readers, tmp_path: An
         for number in range(20):
             app.send_task("tests.add", (number, 1))
             app.send_task("tests.fail")
-        wait_until(lambda: sink.types()["task-succeeded"] + sink.types()["task-failed"] >= 40)
+        wait_until(lambda: sink.types()["task-succeeded"] + sink.types()["task-failed"] >= 40, timeout=60)
 
     expected = {"task-sent": 40, "task-received": 40, "task-started": 40, "task-succeeded": 20, "task-failed": 20}
     assert {kind: count for kind, count in sink.types().items() if kind in expected} == expected
@@ -128,11 +128,11 @@ def test_a_connection_that_the_server_closes_is_renewed_without_loss(server: Rab
     app = app_of(server.url)
     emit_until_received(app, sink)
 
-    wait_until(lambda: close_connections(server) and sink.losses, what="the reader's connection is closed")
+    wait_until(lambda: close_connections(server) and sink.losses, timeout=60, what="the reader's connection is closed")
     emit(app, *["shop-closed"] * 5)
     sink.await_connections(2)
 
-    wait_until(lambda: sink.types()["shop-closed"] == 5, what="events that were sent meanwhile")
+    wait_until(lambda: sink.types()["shop-closed"] == 5, timeout=60, what="events that were sent meanwhile")
     assert "CONNECTION_FORCED" in sink.losses[0][1]
 
 
@@ -143,7 +143,7 @@ def test_a_deaf_server_is_noticed_by_its_heartbeats(server: RabbitMQ, readers: R
     sink.await_connections()
 
     server.signal(signal.SIGSTOP, group=True)
-    told = sink.await_loss(timeout=8)
+    told = sink.await_loss()
     server.signal(signal.SIGCONT, group=True)
     sink.await_connections(2)
 
@@ -156,7 +156,7 @@ def test_a_queue_that_was_deleted_is_declared_again(server: RabbitMQ, readers: R
     sink = RecordingSink()
     readers.start(open_reader(BrokerSettings(url=server.url), sink))
     sink.await_connections()
-    wait_until(lambda: event_queues(server), what="the management API knows the queue")
+    wait_until(lambda: event_queues(server), timeout=60, what="the management API knows the queue")
 
     for queue in event_queues(server):
         url = f"http://127.0.0.1:{server.management_port}/api/queues/%2F/{queue['name']}"
@@ -191,6 +191,6 @@ def test_a_restart_of_the_broker_is_survived(server: RabbitMQ, readers: Readers)
     server.stop()
     sink.await_loss()
     server.up()
-    sink.await_connections(2, timeout=40)
+    sink.await_connections(2)
 
     emit_until_received(app_of(server.url), sink)

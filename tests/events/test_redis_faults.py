@@ -14,9 +14,11 @@ from tests.events.messages import event, message
 from tests.events.running import Readers, app_of, emit_until_received
 from tests.events.sinks import RecordingSink
 
+from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.events.pubsub import PATIENCE, Patience
 from celerymeter.events.redis import RedisReader
+from celerymeter.events.subscribe import LONGEST_PAUSE
 from celerymeter.model import Event
 from celerymeter.settings import BrokerSettings
 
@@ -53,7 +55,7 @@ def test_a_restart_of_the_broker_is_survived(redis_server: Redis, readers: Reade
     up = time.monotonic()
     sink.await_connections(2)
 
-    assert time.monotonic() - up < 6
+    assert time.monotonic() - up < 4 * LONGEST_PAUSE
     emit_until_received(app_of(redis_server.url), sink)
 
 
@@ -64,11 +66,10 @@ def test_a_killed_connection_is_renewed_at_once(redis_server: Redis, readers: Re
     time.sleep(1.1)  # a subscription that lasted
     client = redis.Redis(port=redis_server.port)
 
-    killed = time.time()
     client.client_kill_filter(_type="pubsub")
     sink.await_connections(2)
 
-    assert sink.connections[1] - killed < 1
+    assert sink.connections[1] - sink.losses[0][0] < LONGEST_PAUSE
     assert sink.losses[0][1] == "the server closed the connection"
     emit_until_received(app_of(redis_server.url), sink)
     client.close()
@@ -80,7 +81,7 @@ def test_a_deaf_subscription_is_noticed_and_renewed(redis_server: Redis, readers
     sink.await_connections()
 
     redis_server.signal(signal.SIGSTOP)
-    assert "no answer to PING" in sink.await_loss(timeout=3)
+    assert "no answer to PING" in sink.await_loss()
     redis_server.signal(signal.SIGCONT)
     sink.await_connections(2)
 
@@ -103,13 +104,20 @@ def test_a_deaf_subscription_is_noticed_within_15_seconds(redis_server: Redis, r
 
 def test_a_quiet_subscription_is_left_alone(redis_server: Redis, readers: Readers) -> None:
     """Answers to PING are signs of life, whatever the protocol version."""
-    sink = reading(readers, redis_server.url, Patience(silence=0.2, answer=0.4))
+    sink = reading(readers, redis_server.url, Patience(silence=0.2, answer=30))
     sink.await_connections()
+    client = redis.Redis(port=redis_server.port)
 
-    time.sleep(2.5)
+    def pings() -> int:
+        stats: dict[str, dict[str, int]] = client.info("commandstats")
+        return stats.get("cmdstat_ping", {}).get("calls", 0)
+
+    before = pings()
+    wait_until(lambda: pings() >= before + 3, timeout=60, what="asked again, which takes an answer")
 
     assert not sink.losses
     emit_until_received(app_of(redis_server.url), sink)
+    client.close()
 
 
 class Stalling(RecordingSink):
@@ -121,7 +129,7 @@ class Stalling(RecordingSink):
 
     def events(self, batch: Sequence[Event], at: float) -> None:
         """Wait, then take."""
-        self.open.wait(30)
+        self.open.wait(120)
         super().events(batch, at)
 
 
@@ -138,11 +146,11 @@ def test_a_subscriber_that_was_dropped_says_so_and_subscribes_at_once(redis_serv
     for number in range(20_000):
         pipeline.publish("/0.celeryev/task.multi", message([event(uuid=str(number), args="x" * 1000)]))
     pipeline.execute()
+    wait_until(lambda: not client.client_list(_type="pubsub"), timeout=60, what="Redis has dropped the subscriber")
     sink.open.set()
-    opened = time.time()
     sink.await_connections(2)
 
-    assert sink.connections[1] - opened < 2
+    assert sink.connections[1] - sink.losses[0][0] < LONGEST_PAUSE
     assert "amid a burst" in sink.losses[0][1]
     assert 0 < len(sink.received) < 20_000
     assert [got.uuid for got in sink.received] == [str(number) for number in range(len(sink.received))]

@@ -36,7 +36,7 @@ def test_a_failover_is_followed(cluster: SentinelCluster, readers: Readers) -> N
 
     cluster.master.kill()
     sink.await_loss()
-    sink.await_connections(2, timeout=30)
+    sink.await_connections(2)
 
     emit_until_received(app_of(cluster.url, **options), sink)
     assert not any(secret in told for _, told in sink.losses for secret in (PASSWORD, SENTINEL_PASSWORD))

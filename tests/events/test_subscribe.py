@@ -72,7 +72,7 @@ def test_attempts_go_on_whatever_they_raise() -> None:
 
     running = Running(subscribe)
     running.sink.await_connections()
-    assert running.end() < 1
+    assert running.end() < 5
 
     assert [reason for _, reason in running.sink.losses] == [
         "away",
@@ -99,13 +99,13 @@ def test_an_attempt_that_hangs_is_left_behind_and_closed_later() -> None:
     hanging, late = threading.Event(), FakeSubscription()
 
     def subscribe() -> FakeSubscription:
-        hanging.wait(10)
+        hanging.wait(60)
         return late
 
     running = Running(subscribe)
     took = running.end()
     hanging.set()
 
-    assert took < 1
-    wait_until(lambda: late.closed == 1, timeout=5)
+    assert took < 5
+    wait_until(lambda: late.closed == 1, timeout=60)
     assert not running.sink.connections
