@@ -315,6 +315,17 @@ def test_a_dead_worker_holds_nothing_in_progress(cluster: Cluster) -> None:
     assert (pair.started, pair.succeeded) == (2, 1)
 
 
+def test_a_start_that_is_counted_only_after_its_worker_died_is_not_in_progress(cluster: Cluster) -> None:
+    """Without `task-sent` it is held while the worker is asked for its queues; by then the worker may be gone."""
+    cluster.heartbeat()
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.pass_time(30)
+    pair = cluster.pair(queue="unknown")
+    assert pair.started == 1
+    assert not pair.running
+
+
 def test_a_redelivered_task_may_run_twice_at_once(cluster: Cluster) -> None:
     """Two workers, one uuid: two starts, two ends."""
     cluster.publish("a")

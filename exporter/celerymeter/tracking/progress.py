@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from celerymeter.model import ActiveTask
 from celerymeter.tracking.runs import Run
@@ -18,10 +18,14 @@ class Progress:
     def __init__(self, tasks: TaskTracker) -> None:
         self._tasks = tasks
 
-    def worker_lost(self, hostname: str) -> None:
-        """The worker died: what it ran is no longer in progress, and may be delivered again."""
-        for run in self._running_at(hostname):
-            run.give_back()
+    def workers_lost(self, hostnames: Collection[str]) -> None:
+        """These workers are dead: what they ran is no longer in progress, and may be delivered again.
+
+        To be told again and again: a start may have been held until its queue was known, and count only now.
+        """
+        for pair in self._tasks.pairs:
+            for run in [run for run in pair.running if run.worker in hostnames]:
+                run.give_back()
 
     def reconcile(self, hostname: str, active: Iterable[ActiveTask], *, at: float) -> None:
         """Hold a worker's unfinished runs against its own list, asked for at ``at``.

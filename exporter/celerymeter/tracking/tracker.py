@@ -136,7 +136,7 @@ class Tracker:
         if (offset := self.workers.offset_of(event.hostname)) is not None:
             self._observe_lag(event, at, offset)
         if renewed:
-            self.progress.worker_lost(event.hostname)
+            self.progress.workers_lost({event.hostname})
 
     def _observe_lag(self, event: Event, at: float, offset: float) -> None:
         lag = at - event.timestamp - offset
@@ -170,10 +170,9 @@ class Tracker:
     def tick(self, now: float) -> None:
         """To be called about once a second."""
         self.tasks.tick(now)
-        for hostname in self.workers.judge(
-            now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval
-        ):
-            self.progress.worker_lost(hostname)
+        down = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
+        if down:
+            self.progress.workers_lost(down)
         self.rates.sample(self.pairs, now)
 
     def known_queues(self) -> frozenset[str]:

@@ -213,11 +213,11 @@ class WorkerTable:
         worker.totals = totals
         worker.loss.explain(totals, heard_names=heard_names)
 
-    def judge(self, now: float, *, connected_at: float | None, poll_interval: float) -> list[str]:
-        """Decide who is up; returns the names of those who just went down. Forgets those long gone."""
+    def judge(self, now: float, *, connected_at: float | None, poll_interval: float) -> set[str]:
+        """Decide who is up; returns the names of those who are not. Forgets those long gone."""
+        down: set[str] = set()
         if connected_at is None:
-            return []
-        fallen: list[str] = []
+            return down
         for worker in list(self._workers.values()):
             if worker.takeovers:
                 worker.takeovers = [mark for mark in worker.takeovers if 0 <= now - mark < TAKEOVER_MEMORY]
@@ -225,12 +225,12 @@ class WorkerTable:
             if worker.up:
                 worker.down_since = None
                 continue
+            down.add(worker.hostname)
             if was or worker.down_since is None:
                 worker.down_since = now
-                fallen.append(worker.hostname)
             if now - worker.down_since > self._retention:
                 del self._workers[worker.hostname]
-        return fallen
+        return down
 
     def _alive(self, worker: Worker, now: float, *, connected_at: float, poll_interval: float) -> bool:
         patience = MISSED_HEARTBEATS * worker.freq
