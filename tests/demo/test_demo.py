@@ -96,7 +96,7 @@ def test_a_taken_port_is_named_with_the_option(demo: Demo, tmp_path: Path) -> No
 
 
 def test_the_workload_has_successes_failures_retries_and_a_schedule(prometheus: PrometheusClient) -> None:
-    """Whoever looks sees every kind of outcome, under real queues."""
+    """Whoever looks sees every kind of outcome, quick tasks and slow ones."""
 
     def seen() -> bool:
         return all(
@@ -106,7 +106,7 @@ def test_the_workload_has_successes_failures_retries_and_a_schedule(prometheus: 
                 'celery_task_failed_total{name="orders.charge_card"}',
                 'celery_task_retried_total{name="orders.charge_card"}',
                 'celery_task_succeeded_total{name="reports.refresh_sales"}',
-                'max_over_time(celery_queue_length{queue_name="media"}[5m])',
+                'celery_task_succeeded_total{queue_name="media"}',
             )
         )
 
