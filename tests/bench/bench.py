@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import burst, ingest, memory, report, scrape, steady
+from tests.bench import burst, crowds, ingest, memory, report, scrape, steady
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 MARK = "<!-- measured -->"
@@ -27,6 +27,7 @@ def sections(rounds: int) -> dict[str, Callable[[], str]]:
         "1,500 events a second": lambda: steady.measure(rounds=rounds),
         "A burst through a Redis with default limits": lambda: burst.measure(rounds=rounds),
         "1,000,000 distinct tasks": memory.measure,
+        "Other crowds": crowds.measure,
         "The page": scrape.measure_pages,
         "Scrapes of 10,000 series at 20,000 events a second": scrape.measure_under_load,
         "A report of 30 days": report.measure,
@@ -55,6 +56,7 @@ def main() -> None:
         if chosen.only is None or chosen.only.lower() in title.lower():
             print(title, file=sys.stderr, flush=True)
             parts.append(f"## {title}\n\n{measure()}")
+            print(parts[-1], file=sys.stderr, flush=True)
     page = "\n\n".join(part.strip() for part in parts) + "\n"
     if chosen.only is None:
         words = RESULTS.read_text().split(MARK)[0] if RESULTS.exists() else ""

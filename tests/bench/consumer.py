@@ -49,8 +49,8 @@ class Run:
 class Consumer:
     """A consumer that is subscribed and idle once entered."""
 
-    def __init__(self, kind: str, server: Redis, folder: Path) -> None:
-        self._kind, self._server = kind, server
+    def __init__(self, kind: str, server: Redis, folder: Path, *, options: Sequence[str] = ()) -> None:
+        self._kind, self._server, self._options = kind, server, options
         self._count = folder / f"{kind}-{time.monotonic_ns()}"
         self._port = free_port()
         self._process = Process(kind, self._argv(), log=self._count.with_suffix(".log"), cwd=ROOT)
@@ -59,7 +59,16 @@ class Consumer:
         if self._kind != EXPORTER:
             return [sys.executable, "-m", "tests.bench.contestants", self._kind, self._server.url, str(self._count)]
         listen = ["--listen", f"127.0.0.1:{self._port}"]
-        return [sys.executable, "-m", "celerymeter", "exporter", "--broker-url", self._server.url, *listen]
+        return [
+            sys.executable,
+            "-m",
+            "celerymeter",
+            "exporter",
+            "--broker-url",
+            self._server.url,
+            *listen,
+            *self._options,
+        ]
 
     @property
     def pid(self) -> int:
