@@ -38,9 +38,10 @@ def awaited(found: Callable[[], list[T]], *, what: str, count: int = 1, timeout:
 
 
 class HttpSink:
-    """Answers every POST with 200 and keeps it."""
+    """Answers every POST with 200 and keeps it, after it has refused the first ones with 503."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, refuse: int = 0) -> None:
+        self.refuse = refuse
         self.posted: list[Posted] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -63,6 +64,10 @@ class HttpSink:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if sink.refuse > 0:
+                    sink.refuse -= 1
+                    self.send_error(503)
+                    return
                 sink.posted.append(
                     Posted(self.path, self.headers.get("Authorization", ""), json.loads(body), time.monotonic())
                 )

@@ -75,3 +75,20 @@ def test_routing_stays_and_receivers_need_no_secret() -> None:
             {"name": "watchdog", "webhook_configs": []},
         ],
     }
+
+
+def test_slack_gets_the_shipped_message_by_a_webhook_that_is_read_from_its_file() -> None:
+    """Beside the sink, and in the channel that the webhook was made for; who tells nobody in Slack still does not."""
+    message: dict[str, Yaml] = {"title": "{{ template }}", "send_resolved": True}
+    shipped: dict[str, Yaml] = {
+        "receivers": [
+            {"name": "chat", "slack_configs": [{"channel": "#celery-alerts", **message}]},
+            {"name": "pager", "email_configs": []},
+        ]
+    }
+    receivers = Receivers("http://127.0.0.1:5", Path("/token"), "http://sink", slack_url_file=Path("/url"))
+    sink: Yaml = [{"url": "http://sink", "send_resolved": True}]
+    assert alertmanager_config(shipped, folder=Path("/shipped"), receivers=receivers)["receivers"] == [
+        {"name": "chat", "webhook_configs": sink, "slack_configs": [{**message, "api_url_file": "/url"}]},
+        {"name": "pager", "webhook_configs": sink},
+    ]

@@ -1,21 +1,34 @@
-"""The demo with faults: alerts fire, and Alertmanager tells of them where the demo listens."""
+"""The demo with faults: alerts fire, and Alertmanager tells of them where the demo listens, and in Slack."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.alertmanager.sinks import HttpSink, awaited
 from tests.demo.running import Demo, started
 
 from celerymeter.demo.processes import wait_until
 
 pytestmark = pytest.mark.integration
+WEBHOOK = "/services/T0000/B0000/hush-hush"
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def slack() -> Iterator[HttpSink]:
+    """Plays Slack's incoming webhooks; the first message is refused."""
+    with HttpSink(refuse=1) as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def demo(slack: HttpSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """One for all."""
-    running = started(tmp_path_factory.mktemp("faulty"), "--load", "faulty")
+    file = tmp_path_factory.mktemp("secret") / "slack_url"
+    file.write_text(f"{slack.url}{WEBHOOK}\n")
+    file.chmod(0o600)
+    running = started(tmp_path_factory.mktemp("faulty"), "--load", "faulty", "--slack-url-file", str(file))
     try:
         yield running
     finally:
@@ -33,6 +46,43 @@ def test_an_alert_fires_and_its_notification_arrives(demo: Demo) -> None:
     """A task runs into its time limit, which is told at once."""
     told = "firing CeleryTimeLimitExceeded (warning) to chat: orders.sync_stock ran into its time limit"
     wait_until(lambda: delivered(demo, told), timeout=240, what=told)
+
+
+@pytest.mark.timeout(400)
+def test_the_same_alert_arrives_in_slack(demo: Demo, slack: HttpSink) -> None:
+    """In the shipped words, by the webhook in the file, to that webhook's own channel."""
+    title = "WARNING: CeleryTimeLimitExceeded"
+
+    def cards() -> list[str]:
+        assert all("channel" not in message.body for message in slack.posted)
+        found = [card for message in slack.to(WEBHOOK) for card in message.body["attachments"]]
+        return [card["text"] for card in found if card["title"] == title]
+
+    [text, *_] = awaited(cards, timeout=240, what="a message in Slack")
+    assert "orders.sync_stock ran into its time limit" in text
+
+
+@pytest.mark.timeout(400)
+def test_a_message_that_slack_refused_is_said(demo: Demo) -> None:
+    """Otherwise one waits for it in vain."""
+    said = "Slack did not take a message"
+    wait_until(lambda: said in demo.process.log.read_text(), timeout=240, what=said)
+
+
+@pytest.mark.timeout(400)
+def test_the_webhook_stays_in_its_file(demo: Demo, slack: HttpSink) -> None:
+    """After a refusal and a message: no file, no line of output, no command line and no variable holds its URL."""
+    awaited(lambda: slack.to(WEBHOOK), timeout=240, what="a message in Slack")
+    processes = [path for name in ("cmdline", "environ") for path in Path("/proc").glob(f"[0-9]*/{name}")]
+    assert [path for path in (*demo.folder.rglob("*"), *processes) if holds_webhook(path)] == []
+
+
+def holds_webhook(path: Path) -> bool:
+    """Whether a file holds it; a folder, or what is just gone, holds nothing."""
+    try:
+        return WEBHOOK.encode() in path.read_bytes()
+    except OSError:
+        return False
 
 
 @pytest.mark.slow

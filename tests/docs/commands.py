@@ -10,16 +10,21 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from tests.docs.markdown import ROOT
 
-from celerymeter.demo.processes import Process
+from celerymeter.demo.processes import Process, free_port
+from celerymeter.demo.servers import answers, find_binary
 
 _BASH = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_ALONE = re.compile(r"make |pip |docker |kubectl |celerymeter (exporter|control)\b")
+_ALONE = re.compile(r"make |pip |docker |kubectl |celerymeter (exporter|control)\b|prometheus(-alertmanager)? ")
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 _SERVES = re.compile(r"celerymeter (exporter|control)\b")
+_SERVERS = {"prometheus": "prometheus", "prometheus-alertmanager": "alertmanager"}
+PASTED = "https://hooks.slack.com/services/T0000/B0000/pasted\n"
+"""What a reader types where a command reads the terminal."""
 
 
 def scripts(path: Path) -> Iterator[str]:
@@ -37,6 +42,10 @@ def run(command: str, *, folder: Path, addresses: Mapping[str, str]) -> None:
         command = command.replace(default, ours)
     if _SERVES.match(command):
         _serve(command, folder)
+    elif (program := command.split()[0]) in _SERVERS:
+        with server(command, folder=folder, addresses=addresses) as running:
+            assert running.running, running.tail()
+        assert running.status == 0, f"{program} ended with {running.status}\n{running.tail()}"
     else:
         _finish(_harmless(command), folder)
 
@@ -60,6 +69,7 @@ def _finish(command: str, folder: Path) -> None:
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
         env=_environment(),
+        input=PASTED,
         capture_output=True,
         text=True,
         check=False,
@@ -70,6 +80,31 @@ def _finish(command: str, folder: Path) -> None:
         assert (done.returncode, "1 unverified" in done.stdout) == (1, True), said
     else:
         assert done.returncode == 0, said
+
+
+def server(command: str, *, folder: Path, addresses: Mapping[str, str]) -> Server:
+    """A Prometheus or Alertmanager as the command line starts it, on a port of its own, once it is ready."""
+    program, *words = shlex.split(command)
+    (config,) = (folder / word.partition("=")[2] for word in words if word.startswith("--config.file="))
+    text = config.read_text()
+    for default, ours in addresses.items():
+        text = text.replace(f"127.0.0.1:{urlsplit(default).port}", urlsplit(ours).netloc)
+    config.write_text(text)
+    return Server(_SERVERS[program], words, folder=folder).up()
+
+
+class Server(Process):
+    """One of `_SERVERS`."""
+
+    def __init__(self, name: str, words: list[str], *, folder: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        argv = [find_binary(name), *words, f"--web.listen-address=127.0.0.1:{port}"]
+        super().__init__(name, argv, log=folder / f"{name}.log", cwd=folder)
+
+    def up(self) -> Server:
+        """Start, and wait until it is ready."""
+        return self.start(ready=lambda: answers(f"{self.url}/-/ready"), timeout=60)
 
 
 def _serve(command: str, folder: Path) -> None:

@@ -55,15 +55,19 @@ def _absolute(paths: Yaml, folder: Path) -> list[Yaml]:
 
 @dataclass(frozen=True, slots=True)
 class Receivers:
-    """Where notifications go in the demo: to the control API with a token, and everything else to the sink."""
+    """Where notifications go in the demo: to the control API with a token, and everything else to the sink.
+
+    What is meant for Slack goes there too when there is a file with a webhook's URL.
+    """
 
     control_url: str
     token_file: Path
     sink_url: str
+    slack_url_file: Path | None = None
 
 
 def alertmanager_config(shipped: Mapping[str, Yaml], *, folder: Path, receivers: Receivers) -> dict[str, Yaml]:
-    """The shipped routing, inhibition and templates of ``folder``; no receiver needs a secret or a mail server."""
+    """The shipped routing, inhibition and templates of ``folder``; no secret is in it, and no mail server is needed."""
     found = shipped.get("receivers")
     return {
         **{key: value for key, value in shipped.items() if key != "global"},
@@ -80,7 +84,19 @@ def _receiver(shipped: Mapping[str, Yaml], receivers: Receivers) -> Yaml:
     webhooks: list[Yaml] = [_control_hook(url, receivers) for url in urls if url.endswith(CONTROL_WEBHOOK)]
     if len(shipped) > 1 and not webhooks:
         webhooks = [{"url": receivers.sink_url, "send_resolved": True}]
-    return {"name": shipped["name"], "webhook_configs": webhooks}
+    slack = _to_slack(shipped.get("slack_configs"), receivers.slack_url_file)
+    return {"name": shipped["name"], "webhook_configs": webhooks, **({"slack_configs": slack} if slack else {})}
+
+
+def _to_slack(shipped: Yaml, file: Path | None) -> list[Yaml]:
+    """The shipped messages, by the webhook whose URL is in ``file`` and to the channel that it was made for."""
+    if file is None or not isinstance(shipped, list):
+        return []
+    return [
+        {**{key: value for key, value in message.items() if key != "channel"}, "api_url_file": str(file)}
+        for message in shipped
+        if isinstance(message, Mapping)
+    ]
 
 
 def _control_hook(url: str, receivers: Receivers) -> Yaml:

@@ -33,8 +33,8 @@ def program() -> str:
     return str(shown(ours))
 
 
-def guide(values: Mapping[str, str], *, env: Path, victim: Process) -> str:
-    """The text: the addresses, as in ``env``, and what to do with them."""
+def guide(values: Mapping[str, str], *, env: Path, victim: Process, slack: Path | None = None) -> str:
+    """The text: the addresses, as in ``env``, and what to do with them; ``slack`` is the file of its webhook's URL."""
     prometheus, control = values["PROMETHEUS_URL"], values["CELERYMETER_CONTROL_URL"]
     lines = [
         "",
@@ -44,6 +44,7 @@ def guide(values: Mapping[str, str], *, env: Path, victim: Process) -> str:
         "Look:",
         f"  alerts                {prometheus}/alerts",
         f"  notifications         {values['ALERTMANAGER_URL']}",
+        *([f"  Slack                 warnings and criticals, by the webhook in {shown(slack)}"] if slack else ()),
         f"  the control API       {control}/docs",
         *(f"  {title:21} {graph(prometheus, query)}" for title, query in QUERIES.items()),
         "",

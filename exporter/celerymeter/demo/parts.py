@@ -127,11 +127,11 @@ def prometheus(site: Site) -> Prometheus:
     return Prometheus(site.folder / "prometheus", config=path, port=site.ports.prometheus, options=options)
 
 
-def alertmanager(site: Site, *, sink_url: str) -> Alertmanager:
-    """With the shipped routing."""
+def alertmanager(site: Site, *, sink_url: str, slack_url_file: Path | None = None) -> Alertmanager:
+    """With the shipped routing; it reads ``slack_url_file`` itself, at every message."""
     folder = shipped("alerts")
     path = site.folder / "alertmanager.yml"
-    receivers = config.Receivers(site.control_url, site.webhook_token, sink_url)
+    receivers = config.Receivers(site.control_url, site.webhook_token, sink_url, slack_url_file)
     adapted = config.alertmanager_config(_read(folder / "alertmanager.yml"), folder=folder, receivers=receivers)
     path.write_text(yaml.safe_dump(adapted, sort_keys=False))
     return Alertmanager(site.folder / "alertmanager", config=path, port=site.ports.alertmanager)

@@ -49,7 +49,7 @@ def _run(settings: DemoSettings, screen: Screen) -> None:
         site = Site(_emptied(folder / "run"), settings.ports.settled())
         sink = cleanup.enter_context(Sink(site.ports.sink))
         watch = cleanup.enter_context(Watch(site))
-        stages = _stages(site, watch, sink=sink, load=settings.load)
+        stages = _stages(site, watch, sink=sink, settings=settings)
         screen.say(f"Starting; logs are in {shown(site.folder)}")
         stack = cleanup.enter_context(Stack(screen.say))
         cleanup.callback(_ignore_signals)
@@ -58,17 +58,19 @@ def _run(settings: DemoSettings, screen: Screen) -> None:
         values = env_values(site, token=parts.admin_token(site))
         write_env(folder / "env", values)
         cleanup.callback((folder / "env").unlink, missing_ok=True)
-        screen.say(guide(values, env=shown(folder / "env"), victim=stages[1][-1].process))
+        slack = settings.slack_url_file
+        screen.say(guide(values, env=shown(folder / "env"), victim=stages[1][-1].process, slack=slack))
         show(screen, stack, watch, sink, duration=settings.duration)
 
 
-def _stages(site: Site, watch: Watch, *, sink: Sink, load: str) -> list[list[Part]]:
+def _stages(site: Site, watch: Watch, *, sink: Sink, settings: DemoSettings) -> list[list[Part]]:
     """What is started together, stage by stage: the exporter before the workers, so that it misses nothing."""
     redis, exporter = parts.redis(site), parts.exporter(site)
-    prometheus, alertmanager = parts.prometheus(site), parts.alertmanager(site, sink_url=sink.url)
+    prometheus = parts.prometheus(site)
+    alertmanager = parts.alertmanager(site, sink_url=sink.url, slack_url_file=settings.slack_url_file)
     control = parts.control(site)
     slow, quick = parts.workers(site)
-    workload = parts.workload(site, load)
+    workload = parts.workload(site, settings.load)
     return [
         [Part(redis, redis.ready, site.broker_url)],
         [
@@ -79,7 +81,7 @@ def _stages(site: Site, watch: Watch, *, sink: Sink, load: str) -> list[list[Par
             Part(slow, lambda: watch.workers_up() >= 1, "queues media, reports; scheduler", mortal=True),
             Part(quick, lambda: watch.workers_up() >= 2, "queues orders, emails", mortal=True),
         ],
-        [Part(workload, lambda: watch.scraped() and watch.alerting(), f"{load} load")],
+        [Part(workload, lambda: watch.scraped() and watch.alerting(), f"{settings.load} load")],
     ]
 
 

@@ -16,6 +16,7 @@ TICK = 1.0
 ALERTS_EVERY = 3.0
 LINE_EVERY = 10.0
 """Seconds between two lines where the output is no terminal."""
+NOT_IN_SLACK = "Slack did not take a message: alertmanager/alertmanager.log, beside the other logs, says why"
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ def show(screen: Screen, stack: Stack, watch: Watch, sink: Sink, *, duration: fl
     history, alerts = History(), Every(ALERTS_EVERY)
     line = Every(TICK if screen.live else LINE_EVERY)
     firing: Sequence[str] = ()
+    warned = False
     start = time.monotonic()
     while (now := time.monotonic()) - start < (duration or float("inf")):
         stack.check()
@@ -45,6 +47,8 @@ def show(screen: Screen, stack: Stack, watch: Watch, sink: Sink, *, duration: fl
             history.add(figures)
         if alerts.due(now):
             firing = watch.firing()
+            if not warned and (warned := watch.slack_refuses()):
+                screen.say(paint(NOT_IN_SLACK, RED, colour=screen.colour))
         for notification in sink.take():
             if notification.alert != ALWAYS_FIRING:
                 tone = RED if notification.status == "firing" else GREEN

@@ -46,6 +46,14 @@ class Watch:
         ranked = sorted(samples, key=lambda sample: (sample.label("severity") != "critical", sample.label("alertname")))
         return tuple(dict.fromkeys(s.label("alertname") for s in ranked if s.label("alertname") != ALWAYS_FIRING))
 
+    def slack_refuses(self) -> bool:
+        """Whether a message to Slack has failed; Alertmanager goes on trying where that may help."""
+        query = 'sum(alertmanager_notification_requests_failed_total{integration="slack"}) > 0'
+        try:
+            return len(self._prometheus.instant(query)) > 0
+        except PrometheusError:
+            return False
+
     def scraped(self) -> bool:
         """Whether Prometheus has data of the exporter."""
         try:
