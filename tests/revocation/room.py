@@ -27,12 +27,17 @@ WORKER = "a@t"
 
 @dataclass
 class Workers:
-    """One worker that holds nothing and acknowledges everything; ``meanwhile`` happens once, while it is told."""
+    """One worker that holds nothing and acknowledges everything. ``asked`` happens while it is asked; ``meanwhile``
+    once, while it is told, and then there is ``time`` for so many ids only.
+    """
 
-    meanwhile: Callable[[], None] = lambda: None
+    asked: Callable[[], object] = lambda: None
+    meanwhile: Callable[[], object] = lambda: None
+    time: int | None = None
 
     def look(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
         """It is alive."""
+        self.asked()
         return _alive()
 
     def recheck(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
@@ -46,7 +51,9 @@ class Workers:
         meanwhile, self.meanwhile = self.meanwhile, lambda: None
         meanwhile()
         everybody = frozenset({WORKER})
-        return Told(dict.fromkeys(task_ids, Acknowledgements(everybody, everybody)))
+        within, self.time = task_ids[: self.time], None
+        acknowledged = dict.fromkeys(within, Acknowledgements(everybody, everybody))
+        return Told(expected, acknowledged, complete=len(within) == len(task_ids))
 
     def kill(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> Replies:
         """It has nothing to end."""
@@ -88,7 +95,12 @@ class Room:
     def hear(self, kind: str, task_id: str | None = None, *, at: float) -> None:
         """An event comes in, and is taken."""
         self.listen(kind, task_id, at=at)
-        self.revocation.followup.turn()
+        self.turn()
+
+    def turn(self) -> None:
+        """Both threads have done what is due."""
+        self.revocation.followup.keep()
+        self.revocation.followup.remind()
 
     def begin(self, *task_ids: str, batch: str = "b1") -> Callable[[], None]:
         """Look, and write the intent; gives the act itself."""

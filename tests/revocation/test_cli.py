@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import requests
 import responses
 
 from celerymeter.cli import main
@@ -40,7 +41,7 @@ def test_it_follows_until_all_is_settled(token: Path, capsys: pytest.CaptureFixt
     responses.get(f"{URL}/b1", json=reply("terminated", settled=True, successful=1))
     assert revoke(token, "--id", "t-1", "--terminate", "--reason", "why") == 0
     out, err = capsys.readouterr()
-    assert "1 of 1 settled" in err
+    assert err.splitlines() == ["0 of 1 settled (1 terminate_sent)"]
     assert out.splitlines()[0].split() == ["TASK", "STATUS", "WORKER", "DETAIL"]
     assert out.splitlines()[1].split() == ["t-1", "terminated", "a@t", "words"]
     assert out.splitlines()[2].startswith("1 task(s): 1 successful, 0 failed, 0 unverified")
@@ -58,6 +59,40 @@ def test_what_is_not_proven_is_no_success(token: Path, capsys: pytest.CaptureFix
 
 
 @responses.activate
+def test_progress_is_told_when_there_is_some(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not at every look; what is open at the end is said with where to look again."""
+    responses.post(URL, json=reply("terminate_sent", settled=False))
+    responses.get(f"{URL}/b1", json=reply("terminate_sent", settled=False))
+    assert revoke(token, "--id", "t-1", "--wait", "1200ms") == 1
+    assert len(responses.calls) > 2
+    assert capsys.readouterr().err.splitlines() == [
+        "0 of 1 settled (1 terminate_sent)",
+        f"not settled, and followed on: GET {URL}/b1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("happens", "said"),
+    [(KeyboardInterrupt(), "the revoke goes on"), (requests.ConnectionError(), "cannot be reached (ConnectionError)")],
+)
+@responses.activate
+def test_what_is_known_is_shown_when_the_rest_cannot_be(
+    happens: BaseException, said: str, token: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody presses ^C, or the API goes away while it is asked again."""
+    responses.post(URL, json=reply("flagged", settled=False, successful=1))
+
+    def look(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        raise happens
+
+    responses.add_callback("GET", f"{URL}/b1", look)
+    assert revoke(token, "--id", "t-1") == 0
+    out, err = capsys.readouterr()
+    assert said in err
+    assert out.splitlines()[1].split() == ["t-1", "flagged", "a@t", "words"]
+
+
+@responses.activate
 def test_a_refusal_is_one_line(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the API's words, without the token."""
     responses.post(URL, status=503, json={"detail": "no worker is alive", "code": "no_workers"})
@@ -71,3 +106,13 @@ def test_without_an_id_it_says_so(token: Path, capsys: pytest.CaptureFixture[str
     """Exit status 2, as for every wrong setting."""
     assert revoke(token) == 2
     assert "--id" in capsys.readouterr().err
+
+
+@responses.activate
+def test_an_id_cannot_write_into_a_terminal(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line a task, whatever is in it."""
+    answer = reply("invalid", settled=True)
+    answer["results"] = [{"task_id": "a\n\x1b[2Jb", "status": "invalid", "detail": "not an id", "worker": None}]
+    responses.post(URL, json=answer)
+    assert revoke(token, "--id", "a\n\x1b[2Jb") == 1
+    assert capsys.readouterr().out.splitlines()[1].split() == [r"a\n\x1b[2Jb", "invalid", "-", "not", "an", "id"]

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from tests.revocation.room import Room
 
+from celerymeter.control.revocation.followup import CLAIM
 from celerymeter.control.revocation.ledger import MOST
 from celerymeter.control.revocation.models import MAX_IDS
 from celerymeter.control.testing import control_settings
+from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
 
 MakeRoom = Callable[..., Room]
@@ -43,7 +46,7 @@ def told_once(room: Room, task_id: str, status: str) -> bool:
     """Whether trail, counter and feed each have it exactly once, and the disk too."""
     rows = [detail["task_ids"] for outcome, detail in room.audited("event") if outcome == status]
     assert (rows, room.counted(status), room.fed().count((task_id, status))) == ([[task_id]], 1.0, 1)
-    room.revocation.followup.turn()  # what is settled leaves the memory
+    room.turn()  # what is settled leaves the memory
     return room.statuses()[status] == 1
 
 
@@ -92,7 +95,7 @@ def test_what_is_held_too_long_is_given_up_and_counted(make: MakeRoom) -> None:
     room = make(revoke_hold=0.0)
     room.begin("t1", "t2")()
     assert room.statuses() == {"flagged_unknown": 2}
-    room.revocation.followup.turn()
+    room.turn()
     assert room.statuses() == {"unconfirmed": 2}
     assert room.sample("celerymeter_control_held_dropped_total", reason="expired") == 2
     assert room.sample("celerymeter_control_held_revocations") == 0
@@ -104,7 +107,7 @@ def test_of_too_many_held_ids_the_oldest_are_given_up_and_counted(room: Room) ->
     for number in range(MOST // MAX_IDS):
         room.begin(*(f"{number}-{place}" for place in range(MAX_IDS)), batch=f"b{number}")()
     room.begin("one-more", "another", batch="last")()
-    room.revocation.followup.turn()
+    room.turn()
     assert room.statuses("b0") == {"unconfirmed": 2, "flagged_unknown": MAX_IDS - 2}
     assert room.statuses("last") == {"flagged_unknown": 2}
     assert room.sample("celerymeter_control_held_dropped_total", reason="capacity") == 2
@@ -127,13 +130,52 @@ def test_an_open_batch_is_kept_however_many_came_later(room: Room, monkeypatch: 
     ]
 
 
+def test_ids_for_which_there_was_no_time_are_told_afterwards(room: Room) -> None:
+    """They are pending until then, for nobody has heard of them."""
+    room.workers.time = 1
+    room.begin("t1", "t2")()
+    assert room.statuses() == {"flagged_unknown": 1, "pending": 1}
+    room.turn()
+    assert room.statuses() == {"flagged_unknown": 2}
+
+
+def leased_until(room: Room) -> float:
+    """When the batch may be taken over, by the disk."""
+    (row,) = room.services.store.read("SELECT lease FROM revoke_batches", ())
+    return float(row["lease"])
+
+
+def test_leases_do_not_wait_for_silent_workers(room: Room) -> None:
+    """While one is waited for, the batch stays ours, and what is heard of it is told."""
+    room.begin("t1", "t2")()
+    asked, answer = Event(), Event()
+
+    def keep_waiting() -> None:
+        asked.set()
+        answer.wait(300)
+
+    room.workers.meanwhile = keep_waiting
+    room.revocation.followup.start()
+    try:
+        room.listen("worker-online", at=time.time())
+        assert asked.wait(60)
+        lease = leased_until(room)
+        room.listen("task-succeeded", "t1", at=time.time())
+        wait_until(lambda: room.statuses()["ran_anyway"], timeout=60)
+        wait_until(lambda: leased_until(room) > lease + CLAIM, timeout=60, interval=0.2)
+        assert not answer.is_set()
+    finally:
+        answer.set()
+        room.revocation.followup.stop()
+
+
 def test_a_batch_belongs_to_one_process_at_a_time(make: MakeRoom) -> None:
     """One that stood still for longer than its lease finds that another goes on, and leaves it alone."""
     first, second = make(), make()
     first.begin("t1")()
     with first.services.store.write() as connection:
         connection.execute("UPDATE revoke_batches SET lease = 0")
-    second.revocation.followup.turn()
+    second.turn()
     for room in (first, second):
         room.hear("task-succeeded", "t1", at=time.time())
     rows = [outcome for outcome, _ in first.audited("event")]
@@ -148,6 +190,6 @@ def test_what_happened_while_nobody_followed_a_batch_is_caught_up_with(make: Mak
     second.listen("task-succeeded", "t1", at=time.time())
     first.revocation.followup.stop()
     assert second.statuses() == {"flagged_unknown": 2}
-    second.revocation.followup.turn()
+    second.turn()
     assert second.statuses() == {"ran_anyway": 1, "flagged_unknown": 1}
     assert told_once(second, "t1", "ran_anyway")

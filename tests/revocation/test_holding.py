@@ -100,9 +100,9 @@ def test_an_api_that_is_killed_goes_on_after_its_restart(stage: Stage) -> None:
 
 
 def test_a_flag_reaches_a_worker_that_joins(stage: Stage) -> None:
-    """It is told as it comes, again and again until it listens."""
+    """It is told as it comes, again and again until it listens; then it takes the task, for an ETA that never comes."""
     stage.worker("a@t")
-    task_id = stage.send("tests.add", 1, 2, queue="late")
+    task_id = stage.send("tests.add", 1, 2, queue="late", countdown=3600)
     stage.knows(task_id)
     reply = stage.becomes(stage.revoke(task_id), "flagged")
     other = stage.worker("b@t")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 import pytest
+import requests
 from tests.revocation.releases import EVERYWHERE
-from tests.revocation.stage import BATCH, Stage, only, staged
+from tests.revocation.stage import BATCH, PATIENCE, Stage, only, staged
 
+from celerymeter.cli import main
 from celerymeter.control.access import Role
-from celerymeter.control.testing import bearer
+from celerymeter.control.testing import bearer, token
 
 pytestmark = pytest.mark.integration
 
@@ -149,12 +153,45 @@ def test_one_id_too_many_is_refused_with_nothing_sent(stage: Stage) -> None:
 
 def test_odd_ids_are_carried_safely_or_called_invalid(stage: Stage) -> None:
     """Doubles are merged and counted."""
-    odd = {"a b": "invalid", "\N{PILE OF POO}": "flagged_unknown", "x" * 10_240: "invalid", "": "invalid"}
-    sql, promql = "';DROP/**/TABLE/**/audit;--", '{__name__=~".+"}'
-    reply = stage.revoke(*odd, sql, promql, sql)
-    wanted = {**{key[:255]: status for key, status in odd.items()}, sql: "flagged_unknown", promql: "flagged_unknown"}
+    sql, promql, emoji = "';DROP/**/TABLE/**/audit;--", '{__name__=~".+"}', "\N{PILE OF POO}"
+    carried = (sql, promql, emoji)
+    refused = ("a b", "'; DROP TABLE audit; --", "up or vector(1)", "a\x1b[2J", "x" * 10_240, "")
+    reply = stage.revoke(*refused, *carried, sql)
+    wanted = {**{each[:255]: "invalid" for each in refused}, **dict.fromkeys(carried, "flagged_unknown")}
     stage.becomes(reply, wanted)
-    assert (reply["total"], reply["merged"], reply["failed"]) == (6, 1, 3)
+    assert (reply["total"], reply["merged"], reply["failed"]) == (9, 1, 6)
+    for task_id in carried:
+        (intent,) = stage.control.get(f"/audit?kind=intent&target={quote(task_id)}").json()["rows"]
+        assert intent["target"] == list(carried)
+    assert main(["audit", "verify", "--state-dir", str(stage.control.state)]) == 0
+    assert "DROP" not in requests.get(stage.control.metrics_url, timeout=PATIENCE).text
+
+
+def test_a_thing_that_is_no_text_is_refused(stage: Stage) -> None:
+    """Half a character, as JSON can carry it."""
+    body = '{"task_ids": ["\\ud83d"], "operation": "revoke"}'
+    headers = {**bearer(Role.ADMIN), "Content-Type": "application/json"}
+    response = requests.post(stage.control.url + BATCH, data=body, headers=headers, timeout=PATIENCE)
+    assert response.status_code in (400, 422)
+
+
+def test_the_same_from_a_shell(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of what became of each; it waits for what is not settled at once."""
+    finished, held, never = stage.send("tests.add", 1, 2, queue="prefork"), stage.hold("prefork"), uuid4().hex
+    stage.ends(finished)
+    secret = tmp_path / "token"
+    secret.write_text(token(Role.ADMIN))
+    asked = ("--terminate", "--reason", "by hand", "--wait", "30s", "--id", held.id, "--id", finished)
+    api = ("revoke", "--control-url", stage.control.root, "--token-file", str(secret))
+    assert main([*api, *asked]) == 1
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert [held.id, "terminated", "prefork@t"] in rows
+    assert [finished, "already_finished", "prefork@t"] in rows
+    assert main([*api, "--id", never, "--wait", "1s"]) == 1
+    out, err = capsys.readouterr()
+    assert "0 of 1 settled" in err
+    assert f"GET {stage.control.url}{BATCH}/" in err
+    assert never in out
 
 
 def test_a_dry_run_changes_nothing(stage: Stage) -> None:

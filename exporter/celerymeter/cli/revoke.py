@@ -90,17 +90,21 @@ def revoke_settings(values: Values) -> RevokeSettings:
 def command(settings: RevokeSettings) -> int:
     """Revoke tasks through the control API, and say of each what is proven.
 
-    Exit status 0 when every task counts as successful, else 1. What is not settled when --wait is over is followed by
-    the API on its own.
+    Exit status 0 when every task counts as successful, else 1. What is not settled when --wait is over, or at ^C, is
+    followed by the API on its own.
     """
     body = post(settings)
     answer = _read(body)
-    for body in follow(settings, answer.batch_id) if not answer.settled else ():
-        answer = _read(body)
-        click.echo(f"{_settled(answer)} of {answer.total} settled", err=True)
-        if answer.settled:
-            break
+    try:
+        for body in follow(settings, answer):
+            answer = _read(body)
+    except KeyboardInterrupt:
+        click.echo("no longer waiting; the revoke goes on", err=True)
+    except ControlError as error:
+        click.echo(f"{error}; this is what was known before", err=True)
     click.echo(body.decode() if settings.format == "json" else table(answer))
+    if not answer.settled:
+        click.echo(f"not settled, and followed on: GET {_url(settings)}/{answer.batch_id}", err=True)
     return 0 if answer.successful == answer.total else 1
 
 
@@ -116,18 +120,25 @@ def post(settings: RevokeSettings) -> bytes:
     return _call(lambda: requests.post(_url(settings), json=body, headers=_headers(settings), timeout=TIMEOUT))
 
 
-def follow(settings: RevokeSettings, batch_id: str | None) -> Iterator[bytes]:
-    """The batch as it stands, again and again while there is time; raises `ControlError`."""
+def follow(settings: RevokeSettings, answer: Answer) -> Iterator[bytes]:
+    """The batch as it stands, while there is time and something may change, which is told; raises `ControlError`."""
     until = time.monotonic() + settings.wait
-    url = f"{_url(settings)}/{batch_id}"
-    while time.monotonic() < until:
+    url, told = f"{_url(settings)}/{answer.batch_id}", ""
+    while not answer.settled and time.monotonic() < until:
+        news = f"{_settled(answer)} of {answer.total} settled ({answer.summary})"
+        if news != told:
+            click.echo(told := news, err=True)
         time.sleep(min(EVERY, settings.wait))
-        yield _call(lambda: requests.get(url, headers=_headers(settings), timeout=TIMEOUT))
+        body = _call(lambda: requests.get(url, headers=_headers(settings), timeout=TIMEOUT))
+        answer = _read(body)
+        yield body
 
 
 def table(answer: Answer) -> str:
     """For people: a line a task, and what they come to."""
-    rows = [(task.task_id, task.status, task.worker or "-", task.detail) for task in answer.results]
+    rows = [
+        tuple(map(printable, (task.task_id, task.status, task.worker or "-", task.detail))) for task in answer.results
+    ]
     widths = [max(len(row[column]) for row in [("TASK", "STATUS", "WORKER", ""), *rows]) for column in range(3)]
     lines = [
         "  ".join([*(word.ljust(width) for word, width in zip(row, widths, strict=False)), row[3]]).rstrip()
@@ -136,6 +147,11 @@ def table(answer: Answer) -> str:
     counted = f"{answer.successful} successful, {answer.failed} failed, {answer.unverified} unverified"
     batch = f", batch {answer.batch_id}" if answer.batch_id else ""
     return "\n".join([*lines, f"{answer.total} task(s): {counted} ({answer.summary}){batch}"])
+
+
+def printable(text: str) -> str:
+    """What somebody else wrote may not move the cursor of who reads it."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _settled(answer: Answer) -> int:

@@ -18,7 +18,7 @@ from celerymeter.control.revocation.lookups import open_lists, open_states
 from celerymeter.control.revocation.memory import EventMemory
 from celerymeter.control.revocation.revoker import Revoker
 from celerymeter.control.revocation.store import Batches
-from celerymeter.control.revocation.workers import CeleryWorkers, Workers
+from celerymeter.control.revocation.workers import Workers, open_workers
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.events import EventSink
@@ -55,7 +55,7 @@ def revocation(
 ) -> Revocation:
     """All parts. Starts no thread and opens no connection; raises `SettingsError`."""
     broker = settings.broker
-    workers = workers or CeleryWorkers(broker)
+    workers = workers or open_workers(broker)
     memory, ledger = EventMemory(), Ledger()
     states = open_states(settings.result_backend_url, broker)
     batches = Batches(store, owner=audit.instance)

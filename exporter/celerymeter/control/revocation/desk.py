@@ -98,10 +98,10 @@ class Desk:
                 members={"batch_id": made.id},
             )
 
-    def refuse(self, order: Order, actor: Actor, error: RequestRefused) -> None:
+    def refuse(self, order: Order, actor: Actor, code: str) -> None:
         """Nothing was sent; the audit trail says that it was asked for."""
         intent = self._audit.begin(actor, ACTION, target=order.task_ids, reason=order.reason)
-        self._audit.finish(intent, "refused", detail={"error": error.code})
+        self._audit.finish(intent, "refused", detail={"error": code})
 
 
 class _Work:
@@ -125,10 +125,10 @@ class _Work:
             self._run(came)
         except RequestRefused as error:
             self.error = error
-            if not self._acting:
-                self._desk.refuse(self._order, self._actor, error)
+            self._refused(error.code)
         except BrokerUnavailable as error:
             self.error = self._with_batch(error)
+            self._refused("broker_unavailable")
         except Exception as error:
             self.error = error
             log.exception("revoke: unexpected error")
@@ -146,11 +146,15 @@ class _Work:
         looked = self._desk.look(self._order, until=came + LOOKING)
         with self._lock:
             if self._given_up:
-                return
+                raise BrokerUnavailable("no answer in time")
             made = self._desk.begin(self._order, self._actor, looked, batch=self._batch)
             self._acting = True
         self.begun.set()
         self._desk.act(made, looked, until=came + ACTING)
+
+    def _refused(self, code: str) -> None:
+        if not self._acting:
+            self._desk.refuse(self._order, self._actor, code)
 
     def _with_batch(self, error: BrokerUnavailable) -> Exception:
         if not self._acting:

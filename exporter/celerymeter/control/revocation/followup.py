@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Followup:
-    """An `EventSink` and two background threads, for leases do not wait for workers; thread-safe."""
+    """An `EventSink` and two background threads, for neither leases nor events wait for workers; thread-safe."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class Followup:
         self._claim_at = 0.0
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(work, pause), name=f"revocations {work.__name__}", daemon=True)
-            for work, pause in ((self.turn, TURN), (self.renew, 1.0))
+            threading.Thread(target=self._run, args=(work,), name=f"revocations {work.__name__}", daemon=True)
+            for work in (self.keep, self.remind)
         ]
 
     # as an event sink
@@ -131,28 +131,27 @@ class Followup:
         except CelerymeterError as error:
             log.warning("revocations: %s", error)
 
-    def _run(self, work: Callable[[], None], pause: float) -> None:
-        while not self._stopping.wait(pause):
+    def _run(self, work: Callable[[], None]) -> None:
+        while not self._stopping.wait(TURN):
             if not _done(work):
                 self._stopping.wait(1.0)
 
-    def turn(self) -> None:
-        """All that is due now; takes seconds while workers are silent."""
-        self.renew()
-        self._take_events()
-        self._holding.turn(self._clock())
-        with self._lock:
-            self._ledger.tidy()
-            self._announcer.holding(len(self._ledger.open_ids()))
-
-    def renew(self) -> None:
-        """See to the leases, and to what is held for too long; every 3 s, however often it is called."""
+    def keep(self) -> None:
+        """See to leases, to what was heard, and to what is held for too long."""
         with self._lock:
             now = self._clock()
             if now >= self._claim_at:
                 self._claim_at = now + CLAIM
                 self._claim(now)
                 self._give_up(now)
+        self._take_events()
+        with self._lock:
+            self._ledger.tidy()
+            self._announcer.holding(len(self._ledger.open_ids()))
+
+    def remind(self) -> None:
+        """See to what workers are to be told; takes seconds while they are silent."""
+        self._holding.turn(self._clock())
 
     def _take_events(self) -> None:
         while self._heard:

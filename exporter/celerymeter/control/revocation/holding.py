@@ -23,6 +23,8 @@ from celerymeter.model import Event
 AGAIN: Final = 3600.0
 """Seconds after which all workers are told again."""
 PATIENCE: Final = 5.0
+FAR: Final = 0.02
+"""Seconds more for each id: a worker may be far from its result backend."""
 PAGE: Final = 1000
 """Ids that workers are told before they are waited for."""
 LONGEST_LOOK: Final = 30.0
@@ -78,7 +80,7 @@ class Holding:
                 self._due.add(worker, now)
 
     def turn(self, now: float) -> None:
-        """Tell those whose turn it is, and look whether what was told to die is dead."""
+        """Tell those whose turn it is, and look whether what was told to die is dead; waits for silent workers."""
         with self.lock:
             if self._again_at is not None and now >= self._again_at:
                 self.forget_all(now)
@@ -116,7 +118,8 @@ class Holding:
         """Tell these workers, if there are any; gives those that have acknowledged all of it."""
         if not workers:
             return workers
-        told = self._workers.flag(task_ids, expected=workers, until=monotonic() + PATIENCE, only=workers)
+        until = monotonic() + PATIENCE + FAR * len(task_ids)
+        told = self._workers.flag(task_ids, expected=workers, until=until, only=workers)
         acknowledged = told.together.acknowledged & workers
         if acknowledged:
             self._end_what_runs(task_ids, acknowledged)

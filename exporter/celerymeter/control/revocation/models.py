@@ -50,8 +50,6 @@ OPEN: Final[frozenset[Status]] = frozenset(
 """Statuses that events may still change; the others are final."""
 MAX_IDS: Final = 1000
 MAX_ID: Final = 255
-CHUNK: Final = 250
-"""Ids a command: a worker needs up to 0.2 s for them, in which it does nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ class Acknowledgements:
     @property
     def missing(self) -> frozenset[str]:
         """Who did not answer."""
-        return self.expected - self.acknowledged - self.errors.keys()
+        return self.expected - self.acknowledged - frozenset(self.errors)
 
 
 @dataclass(frozen=True, slots=True)

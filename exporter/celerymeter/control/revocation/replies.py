@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
@@ -67,8 +67,6 @@ class Replies:
 
     def __init__(self) -> None:
         self.errors: dict[str, str] = {}
-        self.counts: Counter[str] = Counter()
-        """Replies to a revoke, errors too, by worker."""
         self._said: dict[str, dict[str, object]] = defaultdict(dict)
 
     def receive(self, method: str, body: bytes | str) -> None:
@@ -79,7 +77,6 @@ class Replies:
             self._receive_error(body)
             return
         for hostname, answer in answers.items():
-            self.counts[hostname] += method == "revoke"
             if isinstance(answer, _Said) and answer.error is not None:
                 self.errors[hostname] = _words(answer.error)
             else:

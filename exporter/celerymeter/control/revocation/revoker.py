@@ -40,11 +40,8 @@ class Acted:
 
     results: tuple[Result, ...]
     workers: Acknowledgements = field(default_factory=Acknowledgements)
-
-    @property
-    def unheard(self) -> bool:
-        """Whether ids were sent and no worker answered at all."""
-        return bool(self.workers.expected) and not self.workers.acknowledged and not self.workers.errors
+    unheard: bool = False
+    """Whether ids were sent and no worker answered at all."""
 
 
 @dataclass(slots=True)
@@ -113,7 +110,7 @@ class Revoker:
         told = self._workers.flag(targets, expected=looked.expected, until=until - AFTERWARDS)
         flags, kills = told.together, _Kills()
         self._end(order, seen, targets, kills, until=until)
-        self._look_again(order, seen, targets, kills, listening=flags.acknowledged, until=until)
+        self._look_again(order, seen, targets, kills, listening=told.listening, until=until)
         results = (
             verdict(
                 task_id,
@@ -124,8 +121,9 @@ class Revoker:
             )
             for task_id, where in seen.items()
         )
-        acted = Acted(tuple(results), flags)
-        return _busy(acted) if acted.unheard and looked.answering else acted
+        busy = told.unheard and looked.answering
+        decided = (_later(each) if busy or each.task_id not in told.by_id else each for each in results)
+        return Acted(tuple(decided), flags, unheard=told.unheard)
 
     def _end(
         self, order: Order, seen: Mapping[str, Sighting], targets: Sequence[str], kills: _Kills, *, until: float
@@ -180,13 +178,11 @@ class Revoker:
         return answered
 
 
-def _busy(acted: Acted) -> Acted:
+def _later(result: Result) -> Result:
     """Workers that answered a moment ago are busy with so many ids: nothing is decided yet."""
-    why = "no worker has acknowledged it yet"
-    pending = (
-        replace(each, status="pending", detail=why) if each.status == "partial" else each for each in acted.results
-    )
-    return replace(acted, results=tuple(pending))
+    if result.status != "partial":
+        return result
+    return replace(result, status="pending", detail="no worker has acknowledged it yet")
 
 
 def _tells_more(now: Sighting, before: Sighting) -> bool:

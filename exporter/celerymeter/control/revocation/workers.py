@@ -9,32 +9,50 @@ from dataclasses import dataclass, field
 from queue import Empty, LifoQueue
 from typing import Protocol
 
-from celerymeter.control.revocation.models import CHUNK, Acknowledgements, Signal
+from celerymeter.control.revocation.models import Acknowledgements, Signal
+from celerymeter.control.revocation.pace import Pace
 from celerymeter.control.revocation.replies import Replies
 from celerymeter.errors import RequestRefused
-from celerymeter.polling.control import LONGEST, Command, RemoteControl
+from celerymeter.polling.control import Command, Receive, RemoteControl
 from celerymeter.settings import BrokerSettings
 
 LINES = 4
 """Batches that are acted on at the same time; others wait a moment and are then refused."""
 PATIENCE = 0.8
 """Seconds without a reply after which those who are silent are given up."""
+LAST_PATIENCE = 2.0
+"""The same where nothing else is to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What came of flagging: by id, who acknowledged the command that it was in."""
+    """What came of flagging: by id, who acknowledged the command that it was in. An id for which there was no time is
+    not among them.
+    """
 
+    expected: frozenset[str] = frozenset()
     by_id: dict[str, Acknowledgements] = field(default_factory=dict)
+    complete: bool = True
+    """Whether there was time for every id."""
 
     @property
     def together(self) -> Acknowledgements:
         """Over all commands: only who acknowledged every one of them has acknowledged."""
         parts = list(self.by_id.values())
-        expected = frozenset[str]().union(*(part.expected for part in parts))
-        silent = frozenset[str]().union(*(part.missing for part in parts))
+        expected = self.expected.union(*(part.expected for part in parts))
+        silent = frozenset[str]().union(*(part.missing for part in parts)) if self.complete else expected
         errors = {worker: words for part in parts for worker, words in part.errors.items()}
         return Acknowledgements(expected, expected - silent - errors.keys(), errors)
+
+    @property
+    def listening(self) -> frozenset[str]:
+        """Who acknowledged anything."""
+        return frozenset[str]().union(*(part.acknowledged for part in self.by_id.values()))
+
+    @property
+    def unheard(self) -> bool:
+        """Whether ids were sent and no worker answered at all."""
+        return bool(self.expected) and not any(part.acknowledged or part.errors for part in self.by_id.values())
 
 
 class Workers(Protocol):
@@ -55,13 +73,32 @@ class Workers(Protocol):
         """Have one worker end the processes that run these."""
 
 
+class Line(Protocol):
+    """A `RemoteControl`."""
+
+    def ask(
+        self, commands: Collection[Command], receive: Receive, *, enough: Callable[[], bool], patience: float
+    ) -> None:
+        """See `RemoteControl`."""
+
+    def close(self) -> None:
+        """See `RemoteControl`."""
+
+
+def open_workers(broker: BrokerSettings) -> CeleryWorkers:
+    """Those of a broker; nothing is connected yet."""
+    return CeleryWorkers([RemoteControl(broker) for _ in range(LINES)])
+
+
 class CeleryWorkers:
     """Over a few connections of its own; thread-safe."""
 
-    def __init__(self, broker: BrokerSettings) -> None:
-        self._lines: LifoQueue[RemoteControl] = LifoQueue()
-        for _ in range(LINES):
-            self._lines.put(RemoteControl(broker))
+    def __init__(self, lines: Sequence[Line], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pace = Pace()
+        self._lines: LifoQueue[Line] = LifoQueue()
+        for line in lines:
+            self._lines.put(line)
 
     def look(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
         """See `Workers`."""
@@ -76,19 +113,46 @@ class CeleryWorkers:
     def flag(
         self, task_ids: Sequence[str], *, expected: frozenset[str], until: float, only: Collection[str] | None = None
     ) -> Told:
-        """See `Workers`. A worker answers in order, so the number of its replies tells which of them it took."""
-        chunks = [list(task_ids[start : start + CHUNK]) for start in range(0, len(task_ids), CHUNK)]
-        replies = Replies()
+        """See `Workers`. A worker does without a break all commands that wait for it, so each is sent when the one
+        before is done, and only to those who have done it.
+        """
+        by_id: dict[str, Acknowledgements] = {}
+        awaited, left = expected, list(task_ids)
+        while left and awaited and (not by_id or self._clock() < until):
+            size = self._pace.size
+            part, left = left[:size], left[size:]
+            destination = only if awaited == expected else awaited
+            replies = self._flag(part, destination, awaited, until=until, patience=PATIENCE if left else LAST_PATIENCE)
+            errors = dict(replies.errors)
+            took = frozenset(replies.answered("revoke") - errors.keys())
+            if by_id and not took and not errors:
+                return Told(expected, by_id, complete=False)  # they are still at it
+            by_id.update(dict.fromkeys(part, Acknowledgements(expected | took, took, errors)))
+            awaited &= took | errors.keys()
+        return Told(expected, by_id, complete=not left)
+
+    def _flag(
+        self,
+        task_ids: Sequence[str],
+        destination: Collection[str] | None,
+        awaited: frozenset[str],
+        *,
+        until: float,
+        patience: float,
+    ) -> Replies:
+        replies, began = Replies(), self._clock()
+        answers: list[float] = []
+
+        def receive(method: str, body: bytes | str) -> None:
+            replies.receive(method, body)
+            answers.append(self._clock() - began)
 
         def enough() -> bool:
-            return bool(expected) and all(replies.counts[worker] >= len(chunks) for worker in expected)
+            return awaited <= replies.answered("revoke") | replies.errors.keys()
 
-        self._send([_revoke(chunk, only) for chunk in chunks], replies, enough, until=until, patience=LONGEST)
-        told, errors = Told(), dict(replies.errors)
-        for number, chunk in enumerate(chunks, start=1):
-            took = frozenset(worker for worker, count in replies.counts.items() if count >= number) - errors.keys()
-            told.by_id.update(dict.fromkeys(chunk, Acknowledgements(expected | took, took, errors)))
-        return told
+        self._send([_revoke(task_ids, destination)], receive, enough, until=until, patience=patience)
+        self._pace.took(len(task_ids), max(answers, default=None))
+        return replies
 
     def kill(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> Replies:
         """See `Workers`."""
@@ -107,13 +171,13 @@ class CeleryWorkers:
             said = all(expected <= replies.answered(command.method) | replies.errors.keys() for command in commands)
             return bool(expected) and said
 
-        self._send(commands, replies, enough, until=until, patience=PATIENCE)
+        self._send(commands, replies.receive, enough, until=until, patience=PATIENCE)
         return replies
 
     def _send(
         self,
         commands: Sequence[Command],
-        replies: Replies,
+        receive: Receive,
         enough: Callable[[], bool],
         *,
         until: float,
@@ -121,17 +185,12 @@ class CeleryWorkers:
     ) -> None:
         """Together, and wait for what comes until then at the latest."""
         with self._line() as line:
-            left = max(until - time.monotonic(), 0.05)
-            late = time.monotonic() + left
-            line.ask(
-                commands,
-                replies.receive,
-                enough=lambda: enough() or time.monotonic() >= late,
-                patience=min(patience, left),
-            )
+            left = max(until - self._clock(), 0.05)
+            late = self._clock() + left
+            line.ask(commands, receive, enough=lambda: enough() or self._clock() >= late, patience=min(patience, left))
 
     @contextmanager
-    def _line(self) -> Iterator[RemoteControl]:
+    def _line(self) -> Iterator[Line]:
         try:
             line = self._lines.get(timeout=1.0)
         except Empty:
