@@ -5,16 +5,15 @@ from __future__ import annotations
 import gc
 import logging
 import platform
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from types import FrameType
 
 from celerymeter import __version__
 from celerymeter.events.open import open_reader
+from celerymeter.exporter.ending import awaited, held_back
 from celerymeter.exporter.polls import Poll, queue_collector, worker_collector
 from celerymeter.exporter.process import process_lines
 from celerymeter.exporter.state import SharedTracker, tick_forever
@@ -131,19 +130,11 @@ def _spare_the_collector() -> None:
 def run(settings: ExporterSettings) -> int:
     """Run until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status."""
     exporter = Exporter(settings)
-    ended = threading.Event()
-
-    def end(number: int, _: FrameType | None) -> None:
-        if ended.is_set():
-            raise SystemExit(128 + number)
-        ended.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     sys.setswitchinterval(SWITCH)
-    exporter.start()
-    _spare_the_collector()
-    ended.wait()
+    with held_back():
+        exporter.start()
+        _spare_the_collector()
+        awaited()
     log.info("stopping")
     exporter.stop()
     return 0

@@ -1,0 +1,47 @@
+"""The exporter ends when it is told to, at whatever moment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MANY = """
+import os, random, signal, threading, time
+from celerymeter.exporter.ending import awaited, held_back
+
+def tell(after):
+    time.sleep(after)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+for _ in range(500):
+    with held_back():
+        teller = threading.Thread(target=tell, args=(random.uniform(0, 0.0005),))
+        teller.start()
+        awaited()
+        teller.join()
+print("ended each time")
+"""
+TWICE = """
+import os, signal
+from celerymeter.exporter.ending import awaited, held_back
+
+with held_back():
+    os.kill(os.getpid(), signal.SIGINT)
+    awaited()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def ran(code: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a process of its own: signals are the whole process' business."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_no_signal_is_lost_around_the_moment_at_which_the_wait_begins() -> None:
+    """Five hundred times, before, while and after."""
+    assert ran(MANY).stdout == "ended each time\n"
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    """With the status that says by which."""
+    assert ran(TWICE).returncode == 128 + 15
