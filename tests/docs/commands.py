@@ -84,7 +84,7 @@ def _finish(command: str, folder: Path) -> None:
 
 def server(command: str, *, folder: Path, addresses: Mapping[str, str]) -> Server:
     """A Prometheus or Alertmanager as the command line starts it, on a port of its own, once it is ready."""
-    program, *words = shlex.split(command)
+    program, *words = shlex.split(command, comments=True)
     (config,) = (folder / word.partition("=")[2] for word in words if word.startswith("--config.file="))
     text = config.read_text()
     for default, ours in addresses.items():
@@ -111,7 +111,7 @@ def _serve(command: str, folder: Path) -> None:
     """A service: it must come up, answer, and end when told to."""
     log = folder / "service.log"
     log.unlink(missing_ok=True)
-    argv = [*shlex.split(command), "--listen=127.0.0.1:0"]
+    argv = [*shlex.split(command, comments=True), "--listen=127.0.0.1:0"]
     if "celerymeter control" in command:
         argv.append("--metrics-listen=127.0.0.1:0")
     service = Process("service", argv, log=log, cwd=folder, env=_environment())
