@@ -39,6 +39,13 @@ def test_it_has_all_of_the_stack(stack: Compose) -> None:
     assert set(stack.services) == {"redis", "worker-quick", "worker-slow", "workload", "exporter", *OPENED}
 
 
+def test_the_linter_has_nothing_to_say() -> None:
+    """yamllint, with .yamllint.yaml; compose itself checks the schema in every other test."""
+    argv = [sys.executable, "-m", "yamllint", "--strict", compose.MAIN, "deploy"]
+    ran = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_without_secrets_it_says_how_to_make_them() -> None:
     """Before anything is started."""
     ran = compose.run("config", secrets=None)
@@ -103,8 +110,16 @@ def test_only_what_people_open_is_published_and_to_this_machine_alone(service: S
     assert (service.networks <= stack.internal) == (service.name not in OPENED)
 
 
+def test_no_variable_and_no_command_line_holds_a_secret(service: Service, secrets: Path) -> None:
+    """Neither whole nor a URL's password."""
+    words = {word for file in secrets.iterdir() for word in re.findall(r"[0-9a-f]{32,}", file.read_text())}
+    assert len(words) == len(("redis", "jwt_secret", "webhook_token", "grafana_admin_password"))
+    shown = " ".join([*service.entrypoint, *service.command, *service.healthcheck, *service.environment.values()])
+    assert [word for word in words if word in shown] == []
+
+
 def test_passwords_come_as_files_and_only_to_who_needs_them(stack: Compose) -> None:
-    """No variable and no command line holds one."""
+    """Below /run/secrets, read-only."""
     got = {
         name: {Path(mount.target).name for mount in service.mounts if mount.target.startswith("/run/secrets/")}
         for name, service in stack.services.items()

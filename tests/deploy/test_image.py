@@ -43,6 +43,17 @@ def test_the_base_is_one_image_for_ever() -> None:
     assert {each.words[0] for each in instructions() if each.keyword == "FROM"} == {"${PYTHON}"}
 
 
+def test_what_builds_stays_behind() -> None:
+    """The second stage takes over two folders of the first, and runs nothing."""
+    keywords = [each.keyword for each in instructions()]
+    shipped = instructions()[len(keywords) - keywords[::-1].index("FROM") :]
+    assert keywords.count("FROM") == 2
+    assert "RUN" not in {each.keyword for each in shipped}
+    copied_over = [each.words for each in shipped if each.keyword == "COPY"]
+    assert [words[0] for words in copied_over] == ["--from=build", "--from=build"]
+    assert [words[-1] for words in copied_over] == ["/opt/celerymeter", "/var/lib/celerymeter"]
+
+
 def test_no_step_goes_through_a_shell() -> None:
     """What runs is what is written."""
     runs = [each for each in instructions() if each.keyword in {"RUN", "CMD", "ENTRYPOINT"}]
@@ -56,6 +67,8 @@ def test_the_image_runs_as_a_numbered_user_and_says_what_it_is() -> None:
     user, group = map(int, stage["USER"].rest.split(":"))
     assert min(user, group) >= 1000
     assert f'org.opencontainers.image.version="{__version__}"' in stage["LABEL"].rest
+    for label in ("title", "description", "licenses", "source", "documentation"):
+        assert f'org.opencontainers.image.{label}="' in stage["LABEL"].rest
     assert stage["STOPSIGNAL"].rest == "SIGTERM"
     assert "/-/healthy" in stage["HEALTHCHECK"].rest
     assert stage["ENTRYPOINT"].words == ["celerymeter"]
