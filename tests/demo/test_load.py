@@ -73,3 +73,10 @@ def test_the_faulty_load_fills_queues_up_to_a_cap() -> None:
     assert faulty["media"].rate * faulty["media"].arguments["seconds"] > 2
     assert set(faulty) - set(QUEUES) == {"exports"}
     assert all(flow.cap <= 400 for flow in faulty.values())
+
+
+def test_the_faulty_load_retries_more_often_than_it_ends() -> None:
+    """Each of the three retries is due when all attempts before it had no answer: more than half end in one."""
+    [unanswered] = [flow.arguments["timeouts"] for flow in LOADS["faulty"] if flow.task == "orders.charge_card"]
+    retries = sum(unanswered**attempt for attempt in (1, 2, 3))
+    assert retries / (retries + 1) > 0.55

@@ -32,13 +32,14 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert; one name may have several, told apart by their labels."""
+    """An alert; one name may have several, told apart by their labels. ``keeps``: seconds, of ``keep_firing_for``."""
 
     name: str
     expr: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     has_for: bool
+    keeps: int
     file: str
 
     def __str__(self) -> str:
@@ -87,6 +88,7 @@ def alerts() -> tuple[Alert, ...]:
             labels=rule["labels"],
             annotations=rule["annotations"],
             has_for="for" in rule,
+            keeps=seconds(str(rule.get("keep_firing_for", ""))),
             file=file,
         )
         for file, rule in _rules()

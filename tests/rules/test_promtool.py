@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.engines import NEWER
 from tests.rules.bundle import ALERTS, RULES, TESTS
-
-from celerymeter.demo.servers import find_binary
-
-Ran = subprocess.CompletedProcess[str]
+from tests.rules.promtool import RELEASES, Ran, run, tool
 
 
-def _tool(release: str) -> str:
-    if release == "newer" and not (NEWER / "promtool").exists():
-        pytest.skip(f"no {NEWER / 'promtool'}: run `make newer`, or set CELERYMETER_NEWER to a folder that has it")
-    return str(NEWER / "promtool") if release == "newer" else find_binary("promtool")
-
-
-def _run(*argv: str) -> Ran:
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
-
-
-@pytest.fixture(scope="module", params=["installed", "newer"])
+@pytest.fixture(scope="module", params=RELEASES)
 def promtool(request: pytest.FixtureRequest) -> str:
     """The path of one generation's promtool."""
-    return _tool(str(request.param))
+    return tool(str(request.param))
 
 
 @pytest.fixture(scope="module")
 def runs(promtool: str) -> dict[Path, Future[Ran]]:
     """All rule tests of one generation, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return {path: pool.submit(_run, promtool, "test", "rules", str(path)) for path in TESTS}
+        return {path: pool.submit(run, promtool, "test", "rules", str(path)) for path in TESTS}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
@@ -48,9 +33,9 @@ def test_the_alerts_fire_and_resolve_as_written(runs: dict[Path, Future[Ran]], p
 
 def test_rules_and_configuration_are_valid(promtool: str) -> None:
     """Nothing to complain of, not even a duplicate."""
-    rules = _run(promtool, "check", "rules", "--lint=all", "--lint-fatal", *map(str, RULES))
+    rules = run(promtool, "check", "rules", "--lint=all", "--lint-fatal", *map(str, RULES))
     assert rules.returncode == 0, rules.stdout + rules.stderr
-    config = _run(promtool, "check", "config", "--lint=none", str(ALERTS / "prometheus.yml"))
+    config = run(promtool, "check", "config", "--lint=none", str(ALERTS / "prometheus.yml"))
     assert config.returncode == 0, config.stdout + config.stderr
     assert f"{len(RULES)} rule files found" in config.stdout
 

@@ -1,0 +1,25 @@
+"""promtool of two generations: the distribution's, and Prometheus 3's where it is there."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from tests.engines import NEWER
+
+from celerymeter.demo.servers import find_binary
+
+RELEASES = ("installed", "newer")
+Ran = subprocess.CompletedProcess[str]
+
+
+def tool(release: str) -> str:
+    """The path of one; skips the test when it is not there."""
+    if release == "newer" and not (NEWER / "promtool").exists():
+        pytest.skip(f"no {NEWER / 'promtool'}: run `make newer`, or set CELERYMETER_NEWER to a folder that has it")
+    return str(NEWER / "promtool") if release == "newer" else find_binary("promtool")
+
+
+def run(*argv: str) -> Ran:
+    """Run it to its end, whatever it says."""
+    return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)

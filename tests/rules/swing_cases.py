@@ -1,0 +1,291 @@
+"""For each alert a cause that comes and goes, every few minutes: where there is a limit, just above and just below it.
+
+What lies below a limit lies above half of it: counted twice, it would never fall below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.rules.swings import CONTROL, LONG, Case, Series, Value, Wave, always, counter, gauge, moment
+
+QUEUE = {"queue_name": "orders"}
+TASK = {"name": "shop.pay", **QUEUE}
+HOST = {"hostname": "celery@a"}
+WARNING, CRITICAL = {"severity": "warning"}, {"severity": "critical"}
+EVERY_MINUTE = 100.0
+"""Runs, where their share is what counts."""
+
+
+def length(values: list[Value]) -> Series:
+    """Of the queue."""
+    return gauge("celery_queue_length", values, **QUEUE)
+
+
+def started() -> Series:
+    """The task is known."""
+    return gauge("celery_task_started_total", always(1), **TASK)
+
+
+def runs(failing: list[Value]) -> tuple[Series, ...]:
+    """Of which this share fails."""
+    failed = [EVERY_MINUTE * (share or 0.0) for share in failing]
+    return (
+        counter("celery_task_started_total", always(EVERY_MINUTE), **TASK),
+        counter("celery_task_failed_total", failed, **TASK),
+        counter("celery_task_succeeded_total", [EVERY_MINUTE - number for number in failed], **TASK),
+    )
+
+
+def waits(late: list[Value]) -> tuple[Series, ...]:
+    """Of which this share is longer than a minute."""
+    good = [EVERY_MINUTE * (1 - (share or 0.0)) for share in late]
+    return (
+        started(),
+        counter("celery_task_wait_seconds_bucket", good, **TASK, le="60.0"),
+        counter("celery_task_wait_seconds_bucket", always(EVERY_MINUTE), **TASK, le="+Inf"),
+        counter("celery_task_wait_seconds_count", always(EVERY_MINUTE), **TASK),
+    )
+
+
+def runtimes(slow: list[Value]) -> tuple[Series, ...]:
+    """Of which this share takes ten minutes."""
+    quick = [EVERY_MINUTE * (1 - (share or 0.0)) for share in slow]
+    return (
+        started(),
+        counter("celery_task_runtime_seconds_bucket", quick, **TASK, le="300.0"),
+        counter("celery_task_runtime_seconds_bucket", always(EVERY_MINUTE), **TASK, le="900.0"),
+        counter("celery_task_runtime_seconds_bucket", always(EVERY_MINUTE), **TASK, le="+Inf"),
+    )
+
+
+def growing() -> list[Value]:
+    """A queue that grows by a message every five minutes, and now and then is as long as its limit."""
+    wave = Wave(35, 1, span=LONG)
+    longer = [51 + 0.2 * (minute - LONG.first) for minute in range(len(always(0)))]
+    return [
+        high if there else low
+        for high, there, low in zip(longer, wave.values(1, 0), wave.values(0, 50, 10), strict=True)
+    ]
+
+
+def exceptions(name: str, wave: Wave) -> tuple[Series, ...]:
+    """One a wave."""
+    return started(), counter("celery_task_exceptions_total", wave.values(1, 0), **TASK, exception=name)
+
+
+def control(name: str, increments: list[Value], /, **labels: str) -> Series:
+    """A counter of the control API."""
+    return replace(counter(name, increments, **labels), instance=CONTROL)
+
+
+def worker(wave: Wave, *, shutdown: float, hostname: str = "celery@a") -> tuple[Series, ...]:
+    """One that comes and goes."""
+    return (
+        gauge("celery_worker_up", wave.values(0, 1), hostname=hostname),
+        gauge("celery_worker_shutdown", always(shutdown), hostname=hostname),
+    )
+
+
+QUEUES = (
+    Case("CeleryQueueBacklog", (length(Wave(4, 3).values(60, 40)),), WARNING),
+    Case("CeleryQueueBacklog", (length(Wave(4, 3).values(120, 80, 10)),), CRITICAL, also=("CeleryQueueWillNotDrain",)),
+    Case(
+        "CeleryQueueNoConsumers",
+        (length(Wave(130, 0).values(5, 0)), gauge("celery_queue_consumers", Wave(7, 1).values(0, 1), **QUEUE)),
+    ),
+    Case(
+        "CeleryQueueStalled",
+        (
+            length(Wave(130, 0).values(9, 0)),
+            gauge("celery_queue_consumers", always(1), **QUEUE),
+            gauge("celery_queue_pool_slots", always(4), **QUEUE),
+            gauge("celery_task_in_progress", always(0), **TASK),
+            counter("celery_task_started_total", Wave(12, 1).values(0, 1, 0), **TASK),
+        ),
+    ),
+    *(
+        Case(
+            "CeleryQueueHeadOld",
+            (
+                length(always(1)),
+                moment(
+                    "celery_queue_oldest_task_timestamp_seconds",
+                    Wave(4, 3).values(1.2 * limit, 0.8 * limit, 100),
+                    **QUEUE,
+                    source="stamp",
+                ),
+            ),
+            severity,
+        )
+        for limit, severity in ((300, WARNING), (1800, CRITICAL))
+    ),
+    Case("CeleryQueueWillNotDrain", (length(growing()),), also=("CeleryQueueBacklog",), span=LONG),
+    Case(
+        "CeleryRedeliveryRisk",
+        (
+            moment("celery_queue_oldest_unacked_timestamp_seconds", Wave(4, 3).values(2880, 2160), **QUEUE),
+            gauge("celery_queue_visibility_timeout_seconds", always(3600)),
+        ),
+    ),
+)
+
+TASKS = (
+    Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.09, 0)), WARNING, also=("CeleryErrorBudgetBurn",)),
+    Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.18, 0)), CRITICAL, also=("CeleryErrorBudgetBurn",)),
+    Case(
+        "CeleryTaskAlwaysFails",
+        (
+            started(),
+            counter("celery_task_failed_total", Wave(1, 24, span=LONG).values(1, 0), **TASK),
+            counter("celery_task_succeeded_total", always(0), **TASK),
+        ),
+        span=LONG,
+    ),
+    Case("CeleryTaskSlow", runtimes(Wave(8, 8, lead=15).values(0.1, 0))),
+    Case(
+        "CeleryTaskStuck",
+        (started(), moment("celery_task_oldest_start_timestamp_seconds", Wave(4, 4).values(3900, 3300), **TASK)),
+    ),
+    Case(
+        "CeleryRetryStorm",
+        (
+            started(),
+            counter("celery_task_failed_total", always(0), **TASK),
+            counter("celery_task_succeeded_total", always(10), **TASK),
+            counter("celery_task_retried_total", Wave(3, 3, lead=8).values(15, 5, 0), **TASK),
+        ),
+    ),
+    Case("CeleryPoolProcessLost", exceptions("WorkerLostError", Wave(1, 7))),
+    Case("CeleryTimeLimitExceeded", exceptions("SoftTimeLimitExceeded", Wave(1, 7))),
+)
+
+OBJECTIVES = (
+    Case(
+        "CeleryErrorBudgetBurn",
+        runs(Wave(4, 4, lead=40, span=LONG).values(0.4, 0)),
+        {"window": "1h"},
+        also=("CeleryHighErrorRate",),
+        span=LONG,
+    ),
+    Case(
+        "CeleryErrorBudgetBurn",
+        runs(Wave(25, 15, span=LONG).values(0.1, 0, 0.1)),
+        {"window": "6h"},
+        also=("CeleryHighErrorRate",),
+        span=LONG,
+    ),
+    Case(
+        "CeleryErrorBudgetBurn",
+        runs(Wave(5, 5, span=LONG).values(0.021, 0, 0.01)),
+        {"window": "3d"},
+        fires=False,
+        span=LONG,
+    ),
+    Case("CeleryWaitBudgetBurn", waits(Wave(4, 4, lead=50, span=LONG).values(1, 0.5, 0)), {"window": "1h"}, span=LONG),
+    Case("CeleryWaitBudgetBurn", waits(Wave(25, 15, span=LONG).values(0.5, 0, 0.5)), {"window": "6h"}, span=LONG),
+    Case(
+        "CeleryWaitBudgetBurn",
+        waits(Wave(5, 5, span=LONG).values(0.105, 0, 0.05)),
+        {"window": "3d"},
+        fires=False,
+        span=LONG,
+    ),
+    Case(
+        "CeleryWaitTargetUnusable",
+        (
+            started(),
+            counter("celery_task_wait_seconds_bucket", Wave(12, 10).values(3, 0), **TASK, le="50.0"),
+            counter("celery_task_wait_seconds_count", Wave(12, 10).values(3, 0), **TASK),
+        ),
+    ),
+)
+
+WORKERS = (
+    Case("CeleryNoWorkers", worker(Wave(4, 1), shutdown=1, hostname="celery@base"), also=("CeleryWorkerFlapping",)),
+    Case(
+        "CeleryWorkerDown",
+        (*worker(Wave(4, 1), shutdown=0), moment("celery_worker_last_heartbeat_timestamp_seconds", always(60), **HOST)),
+        also=("CeleryWorkerFlapping",),
+    ),
+    Case("CeleryWorkerFlapping", worker(Wave(1, 12, span=LONG), shutdown=1), span=LONG),
+    Case("CeleryWorkerDuplicate", (gauge("celerymeter_worker_duplicate", Wave(3, 1).values(1, 0), **HOST),)),
+    Case("CeleryWorkerNoTaskEvents", (gauge("celery_worker_task_events_enabled", Wave(4, 1).values(0, 1), **HOST),)),
+    Case("CeleryWorkerClockSkew", (gauge("celery_worker_clock_offset_seconds", Wave(7, 4).values(6, -4), **HOST),)),
+    Case(
+        "CeleryPoolSaturated",
+        (
+            *worker(Wave(0, 1), shutdown=0),
+            gauge("celery_worker_pool_size", always(100), **HOST),
+            gauge("celery_worker_tasks_active", Wave(3, 3, lead=20).values(100, 90, 10), **HOST),
+            length(always(5)),
+        ),
+    ),
+)
+
+EXPORTERS = (
+    Case(
+        "CeleryExporterDown",
+        (
+            replace(gauge("up", Wave(4, 1).values(0, 1)), instance="z:9808"),
+            replace(gauge("celerymeter_build_info", Wave(4, 1).values(None, 1)), instance="z:9808"),
+        ),
+        WARNING,
+    ),
+    Case(
+        "CeleryExporterDown",
+        (
+            gauge("up", Wave(4, 1).values(0, 1)),
+            gauge("celerymeter_build_info", Wave(4, 1).values(None, 1)),
+            gauge("celerymeter_start_time_seconds", Wave(4, 1).values(None, -7200)),
+            gauge("celerymeter_broker_up", Wave(4, 1).values(None, 1)),
+        ),
+        CRITICAL,
+    ),
+    Case("CeleryBrokerDown", (gauge("celerymeter_broker_up", Wave(3, 1).values(0, 1)),)),
+    Case(
+        "CeleryEventStreamStale",
+        (
+            moment("celerymeter_last_event_timestamp_seconds", Wave(3, 3).values(130, 100)),
+            gauge("celery_queue_consumers", always(1), **QUEUE),
+        ),
+        each_exporter=True,
+    ),
+    Case("CeleryEventsMissed", (counter("celerymeter_events_missed_total", Wave(1, 11).values(1, 0), **HOST),)),
+    Case("CeleryPollsFailing", (gauge("celerymeter_poll_success", Wave(7, 1).values(0, 1), collector="queues"),)),
+)
+
+CONTROLS = (
+    Case(
+        "CeleryControlDown",
+        (
+            replace(gauge("up", Wave(4, 1).values(0, 1)), instance=CONTROL),
+            replace(gauge("celerymeter_control_feed_clients", Wave(4, 1).values(None, 0)), instance=CONTROL),
+        ),
+    ),
+    Case(
+        "CeleryControlErrors",
+        (
+            control("celerymeter_control_requests_total", Wave(3, 3, lead=10).values(11, 0), code="503"),
+            control("celerymeter_control_requests_total", Wave(3, 3, lead=10).values(89, 100), code="200"),
+        ),
+    ),
+    Case(
+        "CeleryControlAuthFailures",
+        (control("celerymeter_control_auth_failures_total", Wave(3, 3, lead=6).values(6, 2, 0), reason="expired"),),
+    ),
+    Case(
+        "CeleryControlPrometheusFailing",
+        (control("celerymeter_control_promql_failures_total", Wave(3, 3, lead=6).values(2, 0), reason="timeout"),),
+    ),
+    Case(
+        "CeleryRevokedTaskRan",
+        (control("celerymeter_revocations_total", Wave(1, 11).values(1, 0), outcome="ran_anyway"),),
+    ),
+    Case(
+        "CeleryRevocationsDropped",
+        (control("celerymeter_control_held_dropped_total", Wave(1, 11).values(1, 0), reason="full"),),
+    ),
+)
+
+CASES = (*QUEUES, *TASKS, *OBJECTIVES, *WORKERS, *EXPORTERS, *CONTROLS)

@@ -1,0 +1,38 @@
+"""No alert flaps: what comes and goes around its limit, or its state, is told once, and its end once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.rules.bundle import Alert, alerts
+from tests.rules.promtool import RELEASES, run, tool
+from tests.rules.swing_cases import CASES
+from tests.rules.swings import write_world
+
+LASTING = {"CeleryExporterAbsent", "CeleryThresholdsMissing", "CelerySeriesCapReached", "Watchdog"}
+"""Of these nothing swings: a configuration that is not there, a counter that never falls, what always fires."""
+PATIENCE = 300
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("exporters", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_each_alert_is_told_once_in_its_own_cluster_alone(release: str, exporters: int, tmp_path: Path) -> None:
+    """One or two hours of swings, every cause in a cluster of its own, all under one Prometheus.
+
+    Two exporters, of which one calls the queue of every task unknown, bring no alert that one does not, and none twice.
+    """
+    ran = run(tool(release), "test", "rules", str(write_world(tmp_path, CASES, exporters=exporters)))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_every_alert_swings() -> None:
+    """None is left out without a reason."""
+    assert {case.cluster for case in CASES} == {str(one) for one in alerts() if one.name not in LASTING}
+
+
+@pytest.mark.parametrize("alert", [one for one in alerts() if ":effective" in one.expr], ids=str)
+def test_an_alert_with_a_limit_outlasts_a_short_calm(alert: Alert) -> None:
+    """Five minutes and more below its limit end it, nothing shorter."""
+    assert alert.keeps >= PATIENCE
