@@ -57,10 +57,13 @@ class Office:
     mail: MailSink
 
     def tell(self, *alerts: dict[str, dict[str, str]], ended: bool = False) -> None:
-        """Say as Prometheus does that these alerts (labels and annotations) fire, or have ended."""
+        """Say as Prometheus does that these alerts (labels and annotations) fire from now on, or have just ended.
+
+        A group waits for more of its kind only while its first alert is younger than ``group_wait``.
+        """
         now = datetime.now(timezone.utc)
-        times = {"startsAt": (now - timedelta(minutes=7)).isoformat()}
-        times["endsAt"] = (now if ended else now + timedelta(hours=1)).isoformat()
+        starts, ends = (now - timedelta(minutes=7), now) if ended else (now, now + timedelta(hours=1))
+        times = {"startsAt": starts.isoformat(), "endsAt": ends.isoformat()}
         body = [
             {**alert, **times, "generatorURL": "http://prometheus.example.org/graph?g0.expr=up"} for alert in alerts
         ]
