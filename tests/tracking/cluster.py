@@ -11,6 +11,7 @@ from celerymeter.tracking.series import Pair
 from celerymeter.tracking.tracker import Tracker
 
 START = 1_700_000_000.0
+ENDS = ("task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked")
 PRODUCER = "gen7@web"
 WORKER = "celery@one"
 
@@ -34,6 +35,8 @@ class Cluster:
     def __post_init__(self) -> None:
         self.clock = count(1)
         self.processed: dict[str, int] = {}
+        self.running: set[tuple[str, object]] = set()
+        """Host and uuid of what workers run, in truth."""
         self.tracker = Tracker(self.settings, now=self.now)
         self.tracker.connected(self.now)
 
@@ -47,6 +50,9 @@ class Cluster:
         """Let an event arrive at once."""
         if kind == "task-started":
             self.processed[hostname] = self.processed.get(hostname, 0) + 1
+            self.running.add((hostname, fields.get("uuid")))
+        elif kind in ENDS:
+            self.running.discard((hostname, fields.get("uuid")))
         self.tracker.apply([self.event(kind, hostname, **fields)], self.now)
 
     def publish(self, uuid: str, name: str = "add", queue: str | None = "celery", **fields: object) -> None:
@@ -73,8 +79,9 @@ class Cluster:
         self.end(uuid, outcome)
 
     def heartbeat(self, hostname: str = WORKER, kind: str = "worker-heartbeat", **fields: object) -> None:
-        """A heartbeat, with the count of runs begun that this worker would send."""
-        known = {"pid": 1, "freq": 2.0, "active": 0, "processed": self.processed.get(hostname, 0)}
+        """A heartbeat, with the counts of active runs and of runs begun that this worker would send."""
+        active = sum(1 for host, _ in self.running if host == hostname)
+        known = {"pid": 1, "freq": 2.0, "active": active, "processed": self.processed.get(hostname, 0)}
         self.send(kind, hostname, **{**known, **fields})
 
     def answer(self, hostname: str = WORKER, **fields: object) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from itertools import count
 
-from tests.tracking.cluster import WORKER, Cluster
+from tests.tracking.cluster import WORKER, Cluster, make_settings
 
-from celerymeter.tracking.loss import LossMeter
+from celerymeter.settings import Limits
+from celerymeter.tracking.loss import MAX_MARKS, LossMeter
 
 
 class Office:
     """A worker whose runs can be heard, lost or silent; a heartbeat follows each round."""
 
-    def __init__(self) -> None:
-        self.cluster = Cluster()
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.cluster = Cluster(make_settings(limits))
         self.numbers = count()
+        self.lost = 0
         self.totals = {"add": 0, "quiet": 0}
         self.cluster.heartbeat(kind="worker-online")
         self.round(heard=1)
@@ -25,6 +27,7 @@ class Office:
         for _ in range(heard):
             self.cluster.run(str(next(self.numbers)))
         self.cluster.processed[WORKER] = self.cluster.processed.get(WORKER, 0) + lost + silent
+        self.lost += lost
         self.totals["add"] += heard + lost
         self.totals["quiet"] += silent
         self.cluster.now += 2.0
@@ -138,6 +141,32 @@ def test_a_restarted_worker_begins_a_new_account() -> None:
     assert (office.missed, office.unexplained) == (4, 0)
 
 
+def test_the_first_runs_after_a_restart_may_be_missed() -> None:
+    """Its predecessor's task events came, so those of the new process are expected from its first run on."""
+    office = Office()
+    office.cluster.processed[WORKER] = 0
+    office.totals = {"add": 0, "quiet": 0}
+    office.cluster.heartbeat(kind="worker-online")
+    office.round(lost=5)
+    for _ in range(3):
+        office.round(heard=1)
+    office.poll()
+    assert office.missed == 5
+
+
+def test_a_restart_without_task_events_is_no_loss() -> None:
+    """It is said to be off after some heartbeats, whatever its predecessor did."""
+    office = Office()
+    office.cluster.processed[WORKER] = 0
+    office.totals = {"add": 0, "quiet": 0}
+    office.cluster.heartbeat(kind="worker-online")
+    for _ in range(6):
+        office.round(lost=5)
+        office.poll()
+    assert office.off
+    assert (office.missed, office.unexplained) == (0, 0)
+
+
 def test_events_turned_off_are_not_missed() -> None:
     """The worker works on without a single task event: it is said to be off, and nothing is called lost."""
     office = Office()
@@ -162,3 +191,40 @@ def test_a_subscription_that_was_away_shows_in_the_count() -> None:
         office.round(heard=1)
     office.poll()
     assert office.missed == 250
+
+
+def test_names_beyond_their_cap_are_not_silent() -> None:
+    """Folding a label hides no loss: the names that were heard are remembered as they are."""
+    office = Office(Limits(task_names=1))
+    office.cluster.run("other", name="other")
+    office.totals["other"] = 1
+    office.round()
+    office.poll()
+    office.round(heard=1, lost=9)
+    office.totals["add"] -= 9
+    office.totals["other"] += 9
+    for _ in range(3):
+        office.round(heard=1)
+    office.poll()
+    assert office.missed == 9
+
+
+def test_a_worker_without_heartbeats_costs_no_memory() -> None:
+    """Nothing comes that its starts could be held against; should heartbeats come yet, they begin an account."""
+    cluster = Cluster()
+    cluster.run("first")
+    worker = cluster.tracker.workers.get(WORKER)
+    assert worker is not None
+    most = 0
+    for number in range(20 * MAX_MARKS):
+        cluster.run(str(number))
+        if number % 100 == 99:
+            cluster.pass_time(1)
+            most = max(most, worker.loss.marks)
+    assert most <= 8 * MAX_MARKS
+    for number in range(10):
+        cluster.run(f"late-{number}")
+        cluster.now += 2
+        cluster.heartbeat()
+    cluster.answer(totals={"add": cluster.processed[WORKER]})
+    assert (worker.loss.missed, worker.loss.unexplained) == (0, 0)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.scrape import Scrape
 from tests.tracking.cluster import Cluster, make_settings
+from tests.tracking.test_loss import Office
 
+from celerymeter.exposition import Page
+from celerymeter.exposition.page import Build
 from celerymeter.model import ActiveTask
 from celerymeter.settings import Limits
 
@@ -71,7 +75,58 @@ def test_counters_never_fall_and_nothing_is_negative(steps: list[tuple[object, .
         assert all(value >= 0 for value in after.values())
         assert all(after.get(name, 0) >= value for name, value in before.items())
         assert len(cluster.tracker.tasks.runs) <= 20 + 1
+        assert len(cluster.tracker.pairs) <= 3 + 1
         before = after
+
+
+@settings(max_examples=25)
+@given(st.lists(STEPS, max_size=25))
+def test_every_page_can_be_read_and_none_of_its_counters_falls(steps: list[tuple[object, ...]]) -> None:
+    """As a scraper sees it; only a clock may be behind ours."""
+    cluster = Cluster(make_settings(Limits(tracked_tasks=20, task_pairs=3, workers=1), worker_retention=1e9))
+    page = Page(cluster.tracker, build=Build(version="1", python="3", celery="5"))
+    before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    for step in steps:
+        play(cluster, step)
+        scrape = Scrape(page.render(cluster.now).decode())
+        after = scrape.counters()
+        assert all(value >= 0 for value in after.values())
+        assert all(after.get(key, 0) >= value for key, value in before.items())
+        for gauge in ("celery_task_in_progress", "celerymeter_tracked_tasks", "celerymeter_events_unexplained"):
+            assert all(value >= 0 for value in scrape.by(gauge).values())
+        before = after
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=40), st.integers(0, 9))
+def test_what_was_lost_is_never_told_as_more(rounds: list[tuple[int, int]], silent: int) -> None:
+    """Whatever is heard, lost or sent without events between heartbeats: missed never exceeds what was lost."""
+    office = Office()
+    for heard, lost in rounds:
+        office.round(heard=heard, lost=lost, silent=silent)
+        office.poll()
+        assert office.missed <= office.lost
+    for _ in range(4):
+        office.round(heard=1)
+        office.poll()
+    assert office.missed <= office.lost
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.booleans()), max_size=40))
+def test_what_was_lost_is_told_exactly(rounds: list[tuple[int, int, bool]]) -> None:
+    """Where all tasks send events, after the first two heartbeats, whenever the worker is asked."""
+    office = Office()
+    for _ in range(2):
+        office.round(heard=1)
+    for heard, lost, polled in rounds:
+        office.round(heard=heard, lost=lost)
+        if polled:
+            office.poll()
+    for _ in range(3):
+        office.round(heard=1)
+    office.poll()
+    assert (office.missed, office.unexplained) == (office.lost, 0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -266,6 +266,44 @@ def test_an_end_that_comes_after_all_is_counted(cluster: Cluster) -> None:
     assert cluster.tracker.tasks.duplicates == {"task-succeeded": 1}
 
 
+def lose_end(cluster: Cluster, *, active: int) -> None:
+    """A run begins; its end is never heard of, and the worker's heartbeats go on, one every two seconds."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    for _ in range(5):
+        cluster.pass_time(2)
+        cluster.heartbeat(active=active)
+    cluster.pass_time(1)
+
+
+def test_heartbeats_without_active_tasks_end_what_was_lost(cluster: Cluster) -> None:
+    """Of workers that do not answer `inspect`: it is evicted, counted, and may still end should it be heard of yet."""
+    lose_end(cluster, active=0)
+    assert not cluster.pair().running
+    assert cluster.tracker.tasks.runs.evicted["vanished"] == 1
+    assert len(cluster.tracker.tasks.runs) == 0
+    cluster.end("a")
+    assert cluster.pair().succeeded == 1
+
+
+def test_heartbeats_with_active_tasks_end_nothing(cluster: Cluster) -> None:
+    """Any of them may be the one."""
+    lose_end(cluster, active=1)
+    assert len(cluster.pair().running) == 1
+
+
+def test_a_start_after_an_idle_time_stays_in_progress(cluster: Cluster) -> None:
+    """The heartbeats before it say nothing of it."""
+    cluster.pass_time(20, beating=(WORKER,))
+    cluster.publish("a")
+    cluster.start("a")
+    cluster.pass_time(1)
+    cluster.heartbeat()
+    cluster.pass_time(20, beating=(WORKER,))
+    assert len(cluster.pair().running) == 1
+
+
 def test_a_poll_may_overtake_the_start_that_it_shows(cluster: Cluster) -> None:
     """The worker lists the task before its batch of events has come: one run, not two."""
     cluster.publish("a")
@@ -359,6 +397,34 @@ def test_memory_is_bounded_by_number_and_age() -> None:
     assert len(cluster.tracker.tasks.runs) == 0
 
 
+def test_a_task_that_goes_on_for_ever_keeps_no_older_one_in_memory(cluster: Cluster) -> None:
+    """A run that follows another of the same task is as old as itself."""
+    cluster.receive("endless")
+    cluster.publish("old")
+    for retries in range(1, 11):
+        cluster.start("endless")
+        cluster.pass_time(1)
+        cluster.now += 86400
+        cluster.receive("endless", retries=retries)  # the end of the run before was lost
+    cluster.tracker.tick(cluster.now)
+    assert cluster.tracker.tasks.runs.get("old") is None
+    assert cluster.tracker.tasks.runs.evicted["age"] > 0
+
+
+def test_tasks_whose_queue_is_awaited_are_bounded() -> None:
+    """Without `task-sent`, from a worker that does not say its queues: beyond the limit they are counted at once."""
+    cluster = Cluster(make_settings(Limits(tracked_tasks=100)))
+    for number in range(250):
+        cluster.receive(str(number))
+        cluster.start(str(number))
+    cluster.tracker.tick(cluster.now)
+    counted = cluster.pair(queue="unknown")
+    assert 150 <= counted.received <= 250
+    cluster.pass_time(16, beating=(WORKER,))
+    assert (counted.received, counted.started) == (250, 250)
+    assert len(counted.running) == len(cluster.tracker.tasks.runs) <= 100
+
+
 def test_what_exceeds_a_cap_is_folded_and_counted() -> None:
     """Names, queues and pairs beyond their caps go to __other__."""
     cluster = Cluster(make_settings(Limits(task_names=2, queues=2, task_pairs=3)))
@@ -369,6 +435,16 @@ def test_what_exceeds_a_cap_is_folded_and_counted() -> None:
     assert folded["queue_name"] > 0
     assert cluster.pair("__other__", "__other__").succeeded == 3
     assert len(cluster.tracker.pairs) <= 4
+
+
+def test_exceptions_beyond_their_cap_are_folded_and_counted() -> None:
+    """They add up to the failures all the same."""
+    cluster = Cluster(make_settings(Limits(exceptions=2)))
+    for number in range(5):
+        cluster.publish(str(number))
+        cluster.end(str(number), "failed", exception=f"Error{number}('x')")
+    assert cluster.pair().exceptions == {"Error0": 1, "Error1": 1, "__other__": 3}
+    assert cluster.tracker.pairs.folded["exception"] == 3
 
 
 def test_retry_exceptions_are_counted_on_request() -> None:

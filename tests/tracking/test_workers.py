@@ -103,6 +103,16 @@ def test_accepted_counts_growth_of_the_totals(cluster: Cluster) -> None:
     assert cluster.tracker.workers.accepted == {"add": 10}
 
 
+def test_accepted_tasks_share_the_cap_of_task_names() -> None:
+    """Names that nobody heard of in events are names too; what is folded adds up."""
+    cluster = Cluster(make_settings(Limits(task_names=2)))
+    cluster.answer(totals={})
+    for growth in (1, 3):
+        cluster.answer(totals={f"name-{number}": growth for number in range(5)})
+    assert cluster.tracker.workers.accepted == {"name-0": 3, "name-1": 3, "__other__": 9}
+    assert cluster.tracker.pairs.folded["name"] > 0
+
+
 def test_a_silent_solo_worker_is_up_for_its_grace(cluster: Cluster) -> None:
     """A busy solo worker sends nothing at all until its task is done."""
     cluster.answer(pool="solo")

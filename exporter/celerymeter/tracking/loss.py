@@ -14,6 +14,10 @@ from collections.abc import Collection, Mapping
 
 SILENT_BEATS = 3
 """Heartbeats with work but without any task event, after which a worker's task events count as turned off."""
+LAG = 3
+"""Heartbeats after which a run that was begun shows in the shortfall."""
+MAX_MARKS = 1000
+"""Starts that may wait for a heartbeat which does not come (``--without-heartbeat``)."""
 
 
 class LossMeter:
@@ -37,6 +41,10 @@ class LossMeter:
         self._baseline: int | None = None
         self._previous: int | None = None
         self._silent_totals: dict[str, int] | None = None
+        """As of an answer: all that was begun before it is in the shortfall, or is growth since then."""
+        self._answers: list[tuple[int, dict[str, int]]] = []
+        """Those since the baseline, with the number of the heartbeat before each, until one is old enough for that."""
+        self._beats = 0
         self.hearing = False
         """Whether a task event came since the last heartbeat: then another one is no news."""
         self._ever_heard = False
@@ -52,6 +60,11 @@ class LossMeter:
         """A `task-started` of this worker arrived."""
         self._recent.append(clock)
 
+    @property
+    def marks(self) -> int:
+        """Starts that wait for the heartbeat after them."""
+        return len(self._recent)
+
     def heard(self) -> None:
         """A task event of this worker arrived, the first since its last heartbeat."""
         if self.off or not self._ever_heard:
@@ -60,15 +73,18 @@ class LossMeter:
         self.off = False
 
     def restart(self) -> None:
-        """The worker is a new process: its counts begin anew, what was missed stays."""
+        """The worker is a new process, or sends no heartbeats: its counts begin anew, what was missed stays."""
         self._counted = 0
         self._recent.clear()
-        self._last = self._baseline = self._previous = self._silent_totals = None
-        self._ever_heard = self.hearing = self.off = False
+        self._last = self._baseline = self._previous = None
+        self._forget_answers()
+        self._ever_heard = self._ever_heard and not self.off  # a new process is configured as the one before
+        self.hearing = self.off = False
         self._silent_beats = 0
 
     def heartbeat(self, *, processed: int, clock: int) -> None:
         """A heartbeat arrived; judges the one before it."""
+        self._beats += 1
         if self._last is not None:
             self._judge(*self._last)
             self._watch(processed - self._last[0])
@@ -88,7 +104,12 @@ class LossMeter:
 
     def _rebase(self, deficit: int) -> None:
         self._baseline = deficit - self.shortfall
+        self._forget_answers()
+
+    def _forget_answers(self) -> None:
+        self.explained = min(self.explained, self.shortfall - self.missed)
         self._silent_totals = None
+        self._answers.clear()
 
     def _watch(self, work: int) -> None:
         """Tell lost events from events turned off: those stay away however long the worker works."""
@@ -113,9 +134,20 @@ class LossMeter:
     def explain(self, totals: Mapping[str, int], *, heard_names: Collection[str]) -> None:
         """Take the worker's totals by task name: growth of names never received is silent, not lost."""
         silent = {name: count for name, count in totals.items() if name not in heard_names}
-        if self._silent_totals is None:
-            self.explained += max(0, min(self._asked - self.missed - self.explained, sum(silent.values())))
-        else:
+        if self._silent_totals is not None:
             self.explained += sum(max(0, count - self._silent_totals.get(name, 0)) for name, count in silent.items())
-        self._silent_totals = silent
+            self._silent_totals = silent
+        else:
+            self.explained += max(0, min(self._asked - self.missed - self.explained, sum(silent.values())))
+            self._refer(silent)
         self.missed = max(self.missed, self._asked - self.explained)
+
+    def _refer(self, silent: dict[str, int]) -> None:
+        """Choose the newest answer whose silent runs are all in the shortfall by now; it replaces the others."""
+        if self._answers and self._answers[-1][0] == self._beats:
+            self._answers.pop()
+        self._answers.append((self._beats, silent))
+        while self._answers and self._answers[0][0] <= self._beats - LAG:
+            self._silent_totals = self._answers.pop(0)[1]
+        if self._silent_totals is not None:
+            self._answers.clear()

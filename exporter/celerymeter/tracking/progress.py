@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from celerymeter.model import ActiveTask
 from celerymeter.tracking.runs import Run
@@ -23,18 +24,32 @@ class Progress:
 
         To be told again and again: a start may have been held until its queue was known, and count only now.
         """
-        for pair in self._tasks.pairs:
-            for run in [run for run in pair.running if run.worker in hostnames]:
-                run.give_back()
+        for run in [run for run in self._running() if run.worker in hostnames]:
+            run.give_back()
 
-    def reconcile(self, hostname: str, active: Iterable[ActiveTask], *, at: float) -> None:
-        """Hold a worker's unfinished runs against its own list, asked for at ``at``.
+    def workers_idle(self, since: Mapping[str, float]) -> None:
+        """These workers have said in every heartbeat since then that they run nothing: what they ran is gone.
+
+        For workers that do not answer `inspect`; others are asked sooner than they are idle for so long.
+        """
+        gone = [run for run in self._running() if run.touched < since.get(run.worker or "", 0.0)]
+        for run in gone:
+            self._vanish(run)
+
+    def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> None:
+        """Hold the unfinished runs of workers against their own lists, asked for at ``at``.
 
         A run missing twice in a row, and for `VANISHED`, is gone without an end (`celery.exceptions.Ignore`); should
         its end come yet, it is still counted. A task that we never heard of was started before we were.
         """
-        listed = {task.uuid: task for task in active}
-        for run in self._running_at(hostname):
+        running: dict[str | None, list[Run]] = defaultdict(list)
+        for run in self._running():
+            running[run.worker].append(run)
+        for hostname, tasks in active.items():
+            self._reconcile(hostname, running[hostname], {task.uuid: task for task in tasks}, at)
+
+    def _reconcile(self, hostname: str, running: Iterable[Run], listed: dict[str, ActiveTask], at: float) -> None:
+        for run in running:
             if listed.pop(run.uuid, None) is not None or run.touched >= at:
                 run.missing_since = None
             elif run.missing_since is None:
@@ -63,5 +78,5 @@ class Progress:
         if run.pair is not None and not run.ended:
             run.pair.running[run] = None
 
-    def _running_at(self, hostname: str) -> list[Run]:
-        return [run for pair in self._tasks.pairs for run in pair.running if run.worker == hostname]
+    def _running(self) -> Iterator[Run]:
+        return (run for pair in self._tasks.pairs for run in pair.running)

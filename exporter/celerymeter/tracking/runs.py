@@ -120,6 +120,7 @@ class RunTable:
         """Open the run that follows ``run``, which may still be unfinished (elsewhere, or its end got lost)."""
         if run.worker is not None and not run.ended:
             self._set_beside(run)
+        self._runs.pop(run.uuid, None)  # the table is in the order of opening, or nothing behind this one would age
         following = self.open(run.uuid, at)
         following.name, following.queue = run.name, run.queue
         following.sent, following.eta, following.retries = run.sent, run.eta, run.retries
@@ -147,7 +148,7 @@ class RunTable:
     def evict(self, run: Run, reason: str) -> None:
         """Drop an unfinished run, and count it; what it still holds is counted when its grace is over."""
         run.stop_running()
-        run.ended = run.held is None
+        run.ended, run.over = run.held is None, True
         self.evicted[reason] += 1
         self.forget(run)
 

@@ -21,6 +21,8 @@ GRACE_NEW_WORKER = 15.0
 """The same while a worker has not yet said which queues it consumes."""
 MAX_AGE = 7 * 86400.0
 MAX_HELD = 32
+MAX_NAMES = 10_000
+"""Task names that are told from those whose events never come; any beyond them count as such."""
 
 
 class TaskTracker:
@@ -44,6 +46,7 @@ class TaskTracker:
         self.last_success: dict[str, float] = {}
         self.names_received: set[str] = set()
         self._waits = waits
+        self._limit = limit
         self._queues_of = queues_of
         self._count_retry_exceptions = count_retry_exceptions
         self.lately = EndedRuns()
@@ -83,8 +86,8 @@ class TaskTracker:
             run.queue = late.queue
         if run.name is None and event.name is not None:
             run.name = self.pairs.name(event.name)
-        if run.name is not None:
-            self.names_received.add(run.name)
+        if event.name is not None and len(self.names_received) < MAX_NAMES:
+            self.names_received.add(event.name)
         if run.eta is None:
             run.eta = event.eta
         pair = run.pair or self._resolve(run)
@@ -128,14 +131,16 @@ class TaskTracker:
             self._end(run, event, at)
 
     def tick(self, now: float) -> None:
-        """Give up waiting for what did not come; drop what is too old."""
+        """Give up waiting for what did not come, or when too many wait; drop what is too old."""
         still: list[tuple[float, Run]] = []
-        while self._waiting and not 0 <= now - self._waiting[0][0] < GRACE:
+        excess = len(self._waiting) - self._limit
+        while self._waiting and (excess > 0 or not 0 <= now - self._waiting[0][0] < GRACE):
             since, run = self._waiting.popleft()
-            if 0 <= now - since < GRACE_NEW_WORKER and self._asks_new_worker(run):
+            if excess <= 0 and 0 <= now - since < GRACE_NEW_WORKER and self._asks_new_worker(run):
                 still.append((since, run))
             else:
                 self._give_up(run, now)
+            excess -= 1
         self._waiting.extendleft(reversed(still))
         for run in self.runs.older_than(now - MAX_AGE):
             self.runs.evict(run, "age")
@@ -208,7 +213,7 @@ class TaskTracker:
     def _start(self, run: Run, event: Event) -> None:
         assert run.pair is not None  # noqa: S101 - the caller resolved it; mypy cannot see it
         run.pair.started += 1
-        if not run.ended:
+        if not run.ended and not run.over:
             run.pair.running[run] = None
         self._waits.observe(run, event)
 

@@ -47,6 +47,7 @@ class Tracker:
             retention=settings.worker_retention,
             solo_grace=settings.solo_grace,
             folded=self.pairs.folded,
+            name=self.pairs.name,
         )
         self.waits = Waits(self.workers.offset_of)
         self.tasks = TaskTracker(
@@ -151,9 +152,8 @@ class Tracker:
     def inspected(self, snapshot: WorkersSnapshot) -> None:
         """The workers' replies to one poll; ``snapshot.at`` is when it was sent."""
         self.workers.inspected(snapshot, heard_names=self.tasks.names_received)
-        for hostname, state in snapshot.workers.items():
-            if state.active is not None:
-                self.progress.reconcile(hostname, state.active, at=snapshot.at)
+        active = {host: state.active for host, state in snapshot.workers.items() if state.active is not None}
+        self.progress.reconcile(active, at=snapshot.at)
 
     def queues_seen(self, snapshot: QueuesSnapshot) -> None:
         """The broker's queues at one poll."""
@@ -173,6 +173,7 @@ class Tracker:
         down = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
         if down:
             self.progress.workers_lost(down)
+        self.progress.workers_idle(self.workers.idle())
         self.rates.sample(self.pairs, now)
 
     def known_queues(self) -> frozenset[str]:

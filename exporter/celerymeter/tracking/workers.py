@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator
 
 from celerymeter.model import Event, WorkersSnapshot, WorkerState
 from celerymeter.tracking.clocks import ClockOffsets
-from celerymeter.tracking.loss import LossMeter
+from celerymeter.tracking.loss import MAX_MARKS, LossMeter
 
 MISSED_HEARTBEATS = 3
 DEFAULT_FREQ = 2.0
 RECONNECT_GRACE = 30.0
+NO_BEAT = 60.0
+"""Seconds without a heartbeat after which what was started is no longer kept to be held against one."""
+IDLE = 5.0
+"""Seconds of heartbeats without any active task, after which events of ends are not on their way any more."""
 MAX_ASKED = 3
 """A new worker is asked out of turn so often; one that is too busy to answer waits for the next poll."""
 TAKEOVERS = 3
@@ -29,6 +33,7 @@ class Worker:
         "first_seen",
         "freq",
         "hostname",
+        "idle_since",
         "inspected_at",
         "last_heartbeat",
         "last_seen",
@@ -54,6 +59,8 @@ class Worker:
         self.freq = DEFAULT_FREQ
         self.pid = 0
         self.active: int | None = None
+        self.idle_since: float | None = None
+        """The first of the heartbeats that all said that nothing runs."""
         self.processed: int | None = None
         self.processed_total = 0
         self.load1: float | None = None
@@ -95,14 +102,23 @@ class WorkerTable:
     ``lost`` and ``renamed`` processes are reported by the return values, so that their runs can be given back.
     """
 
-    def __init__(self, *, limit: int, retention: float, solo_grace: float, folded: Counter[str]) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        retention: float,
+        solo_grace: float,
+        folded: Counter[str],
+        name: Callable[[str], str],
+    ) -> None:
+        """``name`` caps task names."""
         self.accepted: Counter[str] = Counter()
-        self.missed_before: Counter[str] = Counter()
         self.other_seen: float | None = None
         self._limit = limit
         self._retention = retention
         self._solo_grace = solo_grace
         self._folded = folded
+        self._name = name
         self._workers: dict[str, Worker] = {}
         self.get: Callable[[str], Worker | None] = self._workers.get
         """A known worker, by its node name."""
@@ -149,6 +165,10 @@ class WorkerTable:
         worker.load1 = event.loadavg[0] if event.loadavg else worker.load1
         if event.type == "worker-heartbeat":
             worker.last_heartbeat = at
+        if event.active != 0 or renewed:
+            worker.idle_since = None
+        elif worker.idle_since is None:
+            worker.idle_since = at
         if event.processed is not None:
             self._process(worker, event)
         return renewed
@@ -205,11 +225,9 @@ class WorkerTable:
                 self._take_totals(worker, dict(state.totals), heard_names)
 
     def _take_totals(self, worker: Worker, totals: dict[str, int], heard_names: set[str]) -> None:
-        if worker.totals is not None:
-            for name, count in totals.items():
-                self.accepted[name] += max(0, count - worker.totals.get(name, 0))
-        for name in totals:
-            self.accepted[name] += 0
+        for name, count in totals.items():
+            growth = max(0, count - worker.totals.get(name, 0)) if worker.totals is not None else 0
+            self.accepted[self._name(name)] += growth
         worker.totals = totals
         worker.loss.explain(totals, heard_names=heard_names)
 
@@ -221,6 +239,11 @@ class WorkerTable:
         for worker in list(self._workers.values()):
             if worker.takeovers:
                 worker.takeovers = [mark for mark in worker.takeovers if 0 <= now - mark < TAKEOVER_MEMORY]
+            if (
+                worker.loss.marks > MAX_MARKS
+                and now - max(connected_at, worker.last_heartbeat or worker.first_seen) > NO_BEAT
+            ):
+                worker.loss.restart()
             was, worker.up = worker.up, self._alive(worker, now, connected_at=connected_at, poll_interval=poll_interval)
             if worker.up:
                 worker.down_since = None
@@ -231,6 +254,14 @@ class WorkerTable:
             if now - worker.down_since > self._retention:
                 del self._workers[worker.hostname]
         return down
+
+    def idle(self) -> dict[str, float]:
+        """Workers that have said for a while that they run nothing, and since when."""
+        return {
+            worker.hostname: worker.idle_since
+            for worker in self._workers.values()
+            if worker.idle_since is not None and (worker.last_heartbeat or 0.0) - worker.idle_since >= IDLE
+        }
 
     def _alive(self, worker: Worker, now: float, *, connected_at: float, poll_interval: float) -> bool:
         patience = MISSED_HEARTBEATS * worker.freq
