@@ -27,6 +27,7 @@ def start_worker(
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     transport_options: Mapping[str, object] | None = None,
+    patience: float = 60,
 ) -> Process:
     """Start ``celery worker`` and wait until it consumes; ``options`` are further words of its command line."""
     log = folder / f"worker-{hostname}-{len(list(folder.glob('worker-*')))}.log"
@@ -41,4 +42,4 @@ def start_worker(
         "PYTHONUNBUFFERED": "1",
     }
     worker = Process(hostname, [*argv, *options], log=log, env={**settings, **(env or {})}, cwd=ROOT)
-    return worker.start(ready=lambda: f"{hostname} ready." in worker.tail(1000), timeout=60)
+    return worker.start(ready=lambda: f"{hostname} ready." in worker.tail(1000), timeout=patience)

@@ -17,7 +17,7 @@ from tests.workers import start_worker
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.events import open_reader
-from celerymeter.events.amqp import KombuReader
+from celerymeter.events.amqp import HEARTBEAT, KombuReader
 from celerymeter.settings import BrokerSettings
 
 pytestmark = pytest.mark.integration
@@ -136,14 +136,21 @@ def test_a_connection_that_the_server_closes_is_renewed_without_loss(server: Rab
     assert "CONNECTION_FORCED" in sink.losses[0][1]
 
 
-def test_a_deaf_server_is_noticed_by_its_heartbeats(server: RabbitMQ, readers: Readers) -> None:
+@pytest.mark.parametrize(
+    ("heartbeat", "within"),
+    [(1.0, 60.0), pytest.param(HEARTBEAT, 15.0, marks=pytest.mark.slow)],
+    ids=["quick", "as shipped"],
+)
+def test_a_deaf_server_is_noticed_by_its_heartbeats(
+    server: RabbitMQ, readers: Readers, heartbeat: float, within: float
+) -> None:
     """A stopped RabbitMQ keeps its connections open and says nothing."""
     sink = RecordingSink()
-    readers.start(KombuReader(BrokerSettings(url=server.url), sink, heartbeat=1))
+    readers.start(KombuReader(BrokerSettings(url=server.url), sink, heartbeat=heartbeat))
     sink.await_connections()
 
     server.signal(signal.SIGSTOP, group=True)
-    told = sink.await_loss()
+    told = sink.await_loss(timeout=within)
     server.signal(signal.SIGCONT, group=True)
     sink.await_connections(2)
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import redis
+from tests.events.blackhole import Blackhole
 from tests.events.messages import event, message
-from tests.events.running import Readers, app_of, emit_until_received
+from tests.events.running import Readers, app_of, emit, emit_until_received
 from tests.events.sinks import RecordingSink
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
-from celerymeter.events.pubsub import PATIENCE, Patience
-from celerymeter.events.redis import RedisReader
+from celerymeter.events.pubsub import PATIENCE, TICK, Patience
+from celerymeter.events.redis import CONNECT_TIMEOUT, RedisReader
 from celerymeter.events.subscribe import LONGEST_PAUSE
 from celerymeter.model import Event
 from celerymeter.settings import BrokerSettings
@@ -75,31 +76,52 @@ def test_a_killed_connection_is_renewed_at_once(redis_server: Redis, readers: Re
     client.close()
 
 
-def test_a_deaf_subscription_is_noticed_and_renewed(redis_server: Redis, readers: Readers) -> None:
+def test_what_is_shipped_notices_within_15_seconds() -> None:
+    """Silence, a question and no answer; an attempt to connect may take its whole time too."""
+    assert PATIENCE.silence + PATIENCE.answer + 2 * TICK + CONNECT_TIMEOUT < 15
+
+
+PATIENCES = pytest.mark.parametrize(
+    ("patience", "within"),
+    [(Patience(silence=0.5, answer=0.5), 60.0), pytest.param(PATIENCE, 15.0, marks=pytest.mark.slow)],
+    ids=["quick", "as shipped"],
+)
+
+
+@PATIENCES
+def test_a_deaf_subscription_is_noticed_and_renewed(
+    redis_server: Redis, readers: Readers, patience: Patience, within: float
+) -> None:
     """A stopped Redis keeps its connections open and says nothing: only asking tells."""
-    sink = reading(readers, redis_server.url, Patience(silence=0.5, answer=0.5))
+    sink = reading(readers, redis_server.url, patience)
     sink.await_connections()
 
     redis_server.signal(signal.SIGSTOP)
-    assert "no answer to PING" in sink.await_loss()
+    assert "no answer to PING" in sink.await_loss(timeout=within)
     redis_server.signal(signal.SIGCONT)
     sink.await_connections(2)
 
     emit_until_received(app_of(redis_server.url), sink)
 
 
-@pytest.mark.slow
-def test_a_deaf_subscription_is_noticed_within_15_seconds(redis_server: Redis, readers: Readers) -> None:
-    """The same with the patience that is shipped."""
-    sink = reading(readers, redis_server.url)
-    sink.await_connections()
+@PATIENCES
+def test_a_subscription_that_leads_nowhere_is_renewed(
+    redis_server: Redis, readers: Readers, patience: Patience, within: float
+) -> None:
+    """In the midst of a stream: Redis goes on sending into a connection out of which nothing comes."""
+    with Blackhole(redis_server.port) as route:
+        sink = reading(readers, redis_server.url.replace(str(redis_server.port), str(route.port)), patience)
+        sink.await_connections()
+        app = app_of(redis_server.url)
+        emit_until_received(app, sink)
 
-    redis_server.signal(signal.SIGSTOP)
-    sink.await_loss(timeout=15)
-    redis_server.signal(signal.SIGCONT)
-    sink.await_connections(2)
+        route.swallow()
+        emit(app, "shop-closed")
+        sink.await_connections(2, timeout=within)
 
-    emit_until_received(app_of(redis_server.url), sink)
+        assert "no answer to PING" in sink.losses[0][1]
+        assert sink.types()["shop-closed"] == 0
+        emit_until_received(app, sink)
 
 
 def test_a_quiet_subscription_is_left_alone(redis_server: Redis, readers: Readers) -> None:

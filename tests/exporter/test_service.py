@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import pytest
+
 from celerymeter.exporter.service import Exporter
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
@@ -10,3 +15,15 @@ def test_threads_that_are_about_to_start_are_not_dead() -> None:
     """Whoever asks in the first milliseconds must not have the process restarted."""
     settings = ExporterSettings(BrokerSettings("redis://127.0.0.1:1/0"), listen="127.0.0.1:0")
     assert Exporter(settings).why_not_healthy() is None
+
+
+@pytest.mark.parametrize("url", ["sqs://AKIA:hush@", "confluentkafka://h"])
+def test_a_broker_without_events_is_refused(url: str) -> None:
+    """At once, in one line that names the transports that have events; the exit status is that of a wrong setting."""
+    words = [sys.executable, "-m", "celerymeter", "exporter", "--broker-url", url, "--listen", "127.0.0.1:0"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 2
+    assert "no Celery events over" in ended.stderr
+    assert "redis" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "hush" not in ended.stderr

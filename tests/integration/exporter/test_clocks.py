@@ -74,6 +74,8 @@ def test_waits_are_right_whatever_the_clocks_say(
     assert page.get("celery_worker_clock_offset_seconds", hostname="w1@test") == pytest.approx(-BEHIND, abs=0.05)
     assert page.sum("celery_task_wait_seconds_count") == len(tasks) == 10
     assert page.sum("celery_task_wait_seconds_sum") == pytest.approx(truth, abs=10 * 0.05)
+    late = page.sum("celerymeter_event_lag_seconds_sum") / page.sum("celerymeter_event_lag_seconds_count")
+    assert late < -BEHIND / 10
 
 
 def test_an_eta_is_no_wait_of_hours(redis_server: Redis, new_worker: StartWorker, new_exporter: StartExporter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.events.messages import event, message
 from tests.scrape import ExporterProcess
 from tests.workers import start_worker
 
-from celerymeter.demo.processes import wait_until
+from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis
 
 pytestmark = pytest.mark.integration
@@ -31,6 +31,8 @@ class Office:
 
     def __init__(self, server: Redis, folder: Path, stack: ExitStack) -> None:
         self.client = redis.Redis(port=server.port)
+        self.workers: dict[str, Process] = {}
+        self._server, self._folder, self._stack = server, folder, stack
         self.client.acl_setuser(
             "exporter", enabled=True, passwords=["+s3cret"], categories=["+@all"], keys="*", channels="*"
         )
@@ -38,10 +40,28 @@ class Office:
         stack.callback(self.exporter.stop)
         self.exporter.up()
         for hostname in WORKERS:
-            options = ["--heartbeat-interval", "1"]
-            stack.enter_context(start_worker(server.url, folder, hostname=hostname, concurrency=2, options=options))
+            self.workers[hostname] = self._start(hostname)
         self.producer = make_app(server.url)
         stack.callback(self.producer.close)
+
+    def _start(self, hostname: str) -> Process:
+        options = ["--heartbeat-interval", "1"]
+        worker = start_worker(self._server.url, self._folder, hostname=hostname, concurrency=2, options=options)
+        return self._stack.enter_context(worker)
+
+    def restart(self, hostname: str, end: Callable[[Process], int]) -> None:
+        """End a worker in the midst of its work, and start another under its name."""
+        begun = self.exporter.scrape().sum("celery_task_started_total")
+        for _ in range(200):
+            self.producer.send_task("tests.sleep", (0.02,))
+        wait_until(lambda: self.exporter.scrape().sum("celery_task_started_total") > begun + 10, timeout=60)
+        end(self.workers[hostname])
+        self.workers[hostname] = self._start(hostname)
+        wait_until(self._at_rest, timeout=90, interval=0.2, what="all tasks have ended")
+
+    def _at_rest(self) -> bool:
+        page = self.exporter.scrape()
+        return self.client.llen("celery") == 0 and page.sum("celery_task_in_progress") == 0
 
     def run(self, tasks: int, name: str = "tests.add") -> None:
         """Send so many, and wait until the workers have begun them all."""
@@ -93,16 +113,13 @@ class Office:
 
     @contextmanager
     def overrun(self) -> Iterator[None]:
-        """The exporter does not read, and the broker drops it for that by itself: over its output limit."""
+        """The exporter does not read, and the broker drops it for that by itself: over its default limit of 32 MB."""
         reconnects = self.exporter.value("celerymeter_broker_reconnects_total") or 0
-        usual = self.client.config_get("client-output-buffer-limit")
-        self.client.config_set("client-output-buffer-limit", "pubsub 1mb 0 0")
         self.exporter.signal(signal.SIGSTOP)
         wait_until(self._flooded, timeout=60, interval=0.01, what="the broker drops its subscriber")
         yield
         self.exporter.signal(signal.SIGCONT)
         wait_until(lambda: self.exporter.value("celerymeter_broker_reconnects_total") == reconnects + 1, timeout=60)
-        self.client.config_set("client-output-buffer-limit", str(usual["client-output-buffer-limit"]))
 
     def _flooded(self) -> bool:
         """Send more than anybody can keep who does not read; whether the exporter was dropped."""
@@ -158,6 +175,22 @@ def test_a_slow_subscriber_that_the_broker_drops_says_so_and_misses_exactly(offi
     office.await_beats()
     assert (office.missed() - missed, office.lost() - lost) == (91, 91)
     assert "client-output-buffer-limit" in office.exporter.tail(2000)
+
+
+@pytest.mark.parametrize("end", [Process.stop, Process.kill], ids=["warm", "killed"])
+def test_a_worker_restart_under_load_is_no_loss_and_hides_none(office: Office, end: Callable[[Process], int]) -> None:
+    """A new process counts from 0; what is lost of it, and of the other worker, is missed as before."""
+    missed = office.missed()
+    office.restart("w1@test", end)
+    office.run(40)
+    office.await_beats()
+    assert office.missed() == missed
+    with office.stopped():
+        office.run(31)
+    wait_until(lambda: office.missed() == missed + 31, timeout=SOON)
+    office.run(10)
+    office.await_beats()
+    assert office.missed() == missed + 31
 
 
 def test_a_subscription_lost_under_load_is_missed_exactly(office: Office) -> None:
