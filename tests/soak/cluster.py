@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
@@ -28,6 +29,10 @@ TASKS = (
 )
 PAUSE = 0.04
 """Seconds between two tasks."""
+PATIENCE = 300.0
+"""Seconds for what takes some on a quiet machine."""
+REST = 5.0
+"""Seconds without any change, after which nothing is under way."""
 
 
 class Cluster:
@@ -46,6 +51,7 @@ class Cluster:
         self._workers: dict[str, Process] = {}
         self._idle = threading.Event()
         self._held = threading.Event()
+        self._unacked, self._since = -1, 0.0
         self._stack = ExitStack()
         self._load = threading.Thread(target=self._produce, name="load")
 
@@ -68,7 +74,7 @@ class Cluster:
         """Start it, or start it again."""
         pool = WORKERS[hostname]
         self._workers[hostname] = start_worker(
-            self.redis.url, self._folder, hostname=hostname, pool=pool, concurrency=2
+            self.redis.url, self._folder, hostname=hostname, pool=pool, concurrency=2, patience=PATIENCE
         )
 
     def kill_worker(self, hostname: str) -> None:
@@ -77,7 +83,7 @@ class Cluster:
 
     def stop_worker(self, hostname: str) -> None:
         """With SIGTERM: it lets its tasks end."""
-        self._workers[hostname].stop()
+        self._workers[hostname].stop(PATIENCE)
 
     def stop_load(self) -> None:
         """Send no more tasks."""
@@ -89,15 +95,31 @@ class Cluster:
     def held_load(self) -> Iterator[None]:
         """No new tasks within, and those that were sent have come to their end: nothing can be lost but heartbeats."""
         self._held.set()
+        self._since = time.monotonic()
         try:
-            wait_until(self._at_rest, timeout=90, interval=0.5, what="all tasks have ended")
+            wait_until(self._at_rest, timeout=PATIENCE, interval=0.5, what="all tasks have ended")
             yield
         finally:
             self._held.clear()
 
+    @contextmanager
+    def reconnecting(self) -> Iterator[None]:
+        """What happens within cuts connections off while no task runs, and the workers come back before the load does.
+
+        Celery itself drops the events of what a worker begins while it reconnects.
+        """
+        with self.held_load():
+            before = self._subscribers()
+            yield
+            time.sleep(REST)  # until everybody has noticed
+            wait_until(lambda: self._subscribers() >= before, timeout=PATIENCE, interval=0.5, what="all are back")
+
+    def _subscribers(self) -> int:
+        return len(self.client.client_list(_type="pubsub"))
+
     def await_health(self) -> None:
         """Wait until the exporter sees broker and workers; raises `TimeoutError`."""
-        wait_until(self._healthy, timeout=90, interval=0.5, what="broker and workers are up")
+        wait_until(self._healthy, timeout=PATIENCE, interval=0.5, what="broker and workers are up")
 
     def memory(self) -> float:
         """What the exporter occupies now, MB."""
@@ -109,9 +131,12 @@ class Cluster:
         return page.get("celerymeter_broker_up") == 1 and all(up == 1 for up in ups)
 
     def _at_rest(self) -> bool:
-        page = self.exporter.scrape()
+        """What a killed worker had fetched stays unacknowledged for an hour: only that it does not change tells."""
+        page, unacked = self.exporter.scrape(), self.client.hlen("unacked")
         ended = page.sum("celery_queue_length") == 0 and page.sum("celery_task_in_progress") == 0
-        return ended and self.client.llen("celery") == 0 and self.client.hlen("unacked") == 0
+        if not ended or self.client.llen("celery") or unacked != self._unacked:
+            self._unacked, self._since = unacked, time.monotonic()
+        return time.monotonic() - self._since > REST
 
     def _produce(self) -> None:
         app = make_app(self.redis.url)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.events.messages import RECORDED, recorded
+from tests.events.messages import RECORDED, event, message, recorded
 from tests.events.test_rubbish import damaged
 from tests.soak.cluster import Cluster
 
@@ -16,6 +17,8 @@ from celerymeter.demo.processes import wait_until
 
 OUTAGE = 4.0
 """Seconds for which broker or exporter are away."""
+PATIENCE = 180.0
+"""Seconds; how soon something is noticed is other tests' business, here the machine may be busy."""
 
 
 @dataclass(frozen=True)
@@ -30,35 +33,49 @@ class Fault:
 def kill_worker(cluster: Cluster) -> None:
     """Its `celery_worker_up` goes 1, 0, 1."""
     cluster.kill_worker("w1@soak")
-    wait_until(lambda: cluster.exporter.value("celery_worker_up", hostname="w1@soak") == 0, timeout=15, interval=0.5)
+    wait_until(
+        lambda: cluster.exporter.value("celery_worker_up", hostname="w1@soak") == 0, timeout=PATIENCE, interval=0.5
+    )
     cluster.start_worker("w1@soak")
+
+
+@contextmanager
+def _renewed_subscription(cluster: Cluster) -> Iterator[None]:
+    """The exporter subscribes anew, after what happens within."""
+    before = cluster.exporter.value("celerymeter_broker_reconnects_total") or 0
+    yield
+    wait_until(
+        lambda: (cluster.exporter.value("celerymeter_broker_reconnects_total") or 0) > before,
+        timeout=PATIENCE,
+        interval=0.2,
+    )
 
 
 def stop_redis(cluster: Cluster) -> None:
     """`celerymeter_broker_up` goes 1, 0, 1."""
     cluster.redis.stop()
-    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 0, timeout=15, interval=0.2)
+    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 0, timeout=PATIENCE, interval=0.2)
     time.sleep(OUTAGE)
     cluster.redis.up()
-    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 1, timeout=30, interval=0.2)
+    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 1, timeout=PATIENCE, interval=0.2)
 
 
 def cut_subscriptions(cluster: Cluster) -> None:
     """Redis drops every subscriber; the exporter comes back by itself."""
-    before = cluster.exporter.value("celerymeter_broker_reconnects_total") or 0
-    cluster.client.client_kill_filter(_type="pubsub", skipme=True)
-    wait_until(lambda: (cluster.exporter.value("celerymeter_broker_reconnects_total") or 0) > before, timeout=15)
+    with _renewed_subscription(cluster):
+        cluster.client.client_kill_filter(_type="pubsub", skipme=True)
 
 
 def cut_subscriptions_at_rest(cluster: Cluster) -> None:
     """The same while no task runs: a reconnect as such must cost no count."""
-    with cluster.held_load():
+    with cluster.reconnecting():
         cut_subscriptions(cluster)
 
 
 def cut_workers(cluster: Cluster) -> None:
-    """Workers, producer and pollers lose their connections and come back; workers keep their events meanwhile."""
-    cluster.client.client_kill_filter(_type="normal", skipme=True)
+    """Workers, producer and pollers lose their connections and come back, as new consumers of the same processes."""
+    with cluster.reconnecting():
+        cluster.client.client_kill_filter(_type="normal", skipme=True)
 
 
 def restart_worker(cluster: Cluster) -> None:
@@ -73,8 +90,32 @@ def stop_exporter(cluster: Cluster) -> None:
     cluster.exporter.signal(signal.SIGSTOP)
     time.sleep(OUTAGE)
     cluster.exporter.signal(signal.SIGCONT)
-    wait_until(lambda: cluster.exporter.code("/-/ready") == 200)
+    wait_until(lambda: cluster.exporter.code("/-/ready") == 200, timeout=PATIENCE)
     cluster.away.clear()
+
+
+def overrun_exporter(cluster: Cluster) -> None:
+    """It does not run until Redis drops it by itself, over its default output limit; it subscribes again."""
+    flood = message(event(type="soak-flood", uuid=..., goods="x" * 500_000))
+    with _renewed_subscription(cluster):
+        cluster.away.set()
+        cluster.exporter.signal(signal.SIGSTOP)
+        subscribers = len(cluster.client.client_list(_type="pubsub"))
+        while len(cluster.client.client_list(_type="pubsub")) >= subscribers > 0:
+            cluster.client.publish("/0.celeryev/soak.flood", flood)
+        cluster.exporter.signal(signal.SIGCONT)
+        wait_until(lambda: cluster.exporter.code("/-/healthy") == 200, timeout=PATIENCE)
+        cluster.away.clear()
+
+
+def hang_redis(cluster: Cluster) -> None:
+    """It keeps its connections open and says nothing, until the exporter has noticed."""
+    with _renewed_subscription(cluster):
+        cluster.redis.signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 0, timeout=PATIENCE, interval=0.2)
+        finally:
+            cluster.redis.signal(signal.SIGCONT)
 
 
 def send_rubbish(cluster: Cluster) -> None:
@@ -86,7 +127,9 @@ def send_rubbish(cluster: Cluster) -> None:
     for _ in range(2_000):
         pipeline.publish("/0.celeryev/task.multi", damaged(dice, real))
     pipeline.execute()
-    wait_until(lambda: cluster.exporter.scrape().sum("celerymeter_events_invalid_total") > before + 500)
+    wait_until(
+        lambda: cluster.exporter.scrape().sum("celerymeter_events_invalid_total") > before + 500, timeout=PATIENCE
+    )
 
 
 def restart_exporter(cluster: Cluster) -> None:
@@ -106,6 +149,8 @@ FAULTS = (
     Fault("subscriptions are cut", cut_subscriptions, lossy=True),
     Fault("rubbish is sent", send_rubbish),
     Fault("Redis is away", stop_redis, lossy=True),
+    Fault("the exporter is too slow", overrun_exporter, lossy=True),
+    Fault("Redis hangs", hang_redis, lossy=True),
 )
 GENTLE = (
     Fault("a worker is killed", kill_worker),

@@ -17,12 +17,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import redis
 import requests
 from tests.soak.cluster import Cluster
-from tests.soak.faults import FAULTS, GENTLE, RESTART, Fault
+from tests.soak.faults import FAULTS, GENTLE, PATIENCE, RESTART, Fault
 from tests.soak.watch import Watch
 
 from celerymeter.demo.processes import wait_until
+from celerymeter.errors import StartFailed
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 CALM = 12.0
@@ -65,7 +67,7 @@ class Soak:
     def _attempt(self, fault: Fault) -> None:
         try:
             self._inject(fault)
-        except (TimeoutError, requests.RequestException) as error:
+        except (TimeoutError, StartFailed, requests.RequestException, redis.RedisError) as error:
             self._watch.problems.append(f"{fault.name}: {error}")
 
     def _inject(self, fault: Fault) -> None:
@@ -74,6 +76,7 @@ class Soak:
         fault.cause(self._cluster)
         self._cluster.await_health()
         self._calm(fault.name)
+        wait_until(lambda: self._sum("celerymeter_events_unexplained") == 0, timeout=PATIENCE, interval=0.5)
         caused = self._missed() - (before if life == self._cluster.generation else 0)
         self.missed += caused
         if caused and not fault.lossy:
@@ -87,7 +90,7 @@ class Soak:
 
     def _must_become_zero(self, name: str) -> None:
         try:
-            wait_until(lambda: self._sum(name) == 0, timeout=120, interval=0.5)
+            wait_until(lambda: self._sum(name) == 0, timeout=PATIENCE, interval=0.5)
         except TimeoutError:
             self._watch.problems.append(f"{name} is {self._sum(name):g} at the end")
 
