@@ -94,12 +94,13 @@ def hold(folder: str, unmoved: bool = False) -> None:
     """Take until ``folder/go`` is there, two minutes at most; ``folder/began`` says that it runs. ``unmoved``: whatever
     SIGTERM says (prefork).
     """
-    if unmoved:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN) if unmoved else None
     Path(folder, "began").touch()
     end = time.monotonic() + 120
     while not Path(folder, "go").exists() and time.monotonic() < end:
         time.sleep(0.05)
+    if unmoved:  # the process goes on with other tasks
+        signal.signal(signal.SIGTERM, before)
 
 
 _TASKS: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -17,6 +17,7 @@ from tests.revocation.stage import BATCH, PATIENCE, Stage, only, staged
 from celerymeter.cli import main
 from celerymeter.control.access import Role
 from celerymeter.control.testing import bearer, token
+from celerymeter.demo.processes import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -60,10 +61,12 @@ def test_a_running_task_without_terminate(stage: Stage, pool: str) -> None:
 
 
 def test_a_running_task_is_terminated_when_its_process_is_gone(stage: Stage) -> None:
-    """At once, or in the follow-up."""
-    reply = stage.revoke(stage.hold("prefork").id, terminate=True)
+    """At once, or in the follow-up; a later batch knows of it."""
+    task_id = stage.hold("prefork").id
+    reply = stage.revoke(task_id, terminate=True)
     assert only(reply)["status"] in ("terminated", "terminate_sent", "pending")
     assert stage.becomes(reply, "terminated")["settled"]
+    wait_until(lambda: only(stage.revoke(task_id, dry_run=True))["status"] == "already_revoked", timeout=PATIENCE)
 
 
 def test_a_task_that_ignores_sigterm_is_never_terminated(stage: Stage) -> None:
@@ -71,8 +74,11 @@ def test_a_task_that_ignores_sigterm_is_never_terminated(stage: Stage) -> None:
     held = stage.hold("prefork", unmoved=True)
     reply = stage.revoke(held.id, terminate=True)
     assert stage.becomes(reply, "terminate_sent")["settled"] is False
+    stage.knows(held.id, "told to die before")
+    again = stage.becomes(stage.revoke(held.id), "terminate_sent")
     held.let_go()
-    assert only(stage.becomes(reply, "ran_anyway"))["state"] == "SUCCESS"
+    for each in (reply, again):
+        assert only(stage.becomes(each, "ran_anyway"))["state"] == "SUCCESS"
 
 
 def test_a_pool_that_cannot_terminate(stage: Stage) -> None:

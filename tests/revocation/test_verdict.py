@@ -113,10 +113,21 @@ def test_what_an_event_tells(kind: str, place: str) -> None:
 
 def test_an_announced_termination_is_no_end() -> None:
     """The event is sent at the command, whatever becomes of the process."""
-    assert sighting("x", Evidence(NOW, traces={"x": trace("task-revoked", terminated=True)})).place == "running"
+    seen = sighting("x", Evidence(NOW, traces={"x": trace("task-revoked", terminated=True)}))
+    assert verdict("x", seen, ALL).status == verdict("x", seen, ALL, terminate=True).status == "terminate_sent"
     told = Result("x", "terminate_sent")
     assert after_event(told, trace("task-revoked", terminated=True)) == told
     assert after_event(told, trace("task-succeeded")).status == "ran_anyway"
+
+
+@pytest.mark.parametrize(("before", "place"), [("terminate_sent", "dying"), ("terminated", "revoked")])
+def test_what_an_earlier_batch_knows_of_a_death_is_not_forgotten(before: Status, place: str) -> None:
+    """The process that is to be gone, or that it is; unless the task is seen somewhere again."""
+    traces, told = {"x": trace("task-revoked", terminated=True)}, {"x": Result("x", before, pid=7)}
+    seen = sighting("x", Evidence(NOW, traces=traces, told_to_die=told))
+    assert (seen.place, seen.pid) == (place, 7 if place == "dying" else None)
+    assert sighting("x", Evidence(NOW, traces=traces, told_to_die=told, at_workers={"x": RUNS})) == RUNS
+    assert sighting("x", Evidence(NOW, traces=traces, told_to_die=told, queued={"x": "q"})).place == "waiting"
 
 
 def test_a_run_that_its_worker_does_not_know_of_is_over() -> None:

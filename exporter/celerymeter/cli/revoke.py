@@ -59,6 +59,7 @@ class Answer(msgspec.Struct):
     settled: bool
     results: list[TaskLine]
     batch_id: str | None = None
+    dry_run: bool = False
 
 
 class _Problem(msgspec.Struct):
@@ -145,7 +146,7 @@ def table(answer: Answer) -> str:
         for row in [("TASK", "STATUS", "WORKER", "DETAIL"), *rows]
     ]
     counted = f"{answer.successful} successful, {answer.failed} failed, {answer.unverified} unverified"
-    batch = f", batch {answer.batch_id}" if answer.batch_id else ""
+    batch = "; a dry run, nothing was sent" if answer.dry_run else f", batch {answer.batch_id}"
     return "\n".join([*lines, f"{answer.total} task(s): {counted} ({answer.summary}){batch}"])
 
 

@@ -62,5 +62,5 @@ def revocation(
     announcer = Announcer(batches, audit, hub=hub, metrics=metrics)
     holding = Holding(ledger, workers, memory, states=states, announcer=announcer)
     followup = Followup(ledger, batches, holding=holding, announcer=announcer, hold=settings.revoke_hold)
-    revoker = Revoker(workers, memory, states=states, lists=open_lists(broker))
+    revoker = Revoker(workers, memory, states=states, lists=open_lists(broker), told_to_die=batches.told_to_die)
     return Revocation(Desk(revoker, followup, batches, audit=audit), Keys(store), memory, followup)

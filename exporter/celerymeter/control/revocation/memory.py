@@ -33,6 +33,11 @@ class Trace:
     queue: str | None = None
     terminated: bool = False
 
+    @property
+    def announced(self) -> bool:
+        """Whether it only tells that the task was told to die: the event is sent at the command."""
+        return self.kind == "task-revoked" and self.terminated
+
 
 class EventMemory:
     """An `EventSink` that remembers; thread-safe. An id that is heard of again is young again."""

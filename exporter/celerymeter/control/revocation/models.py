@@ -25,8 +25,10 @@ Status = Literal[
 ]
 Count = Literal["successful", "failed", "unverified"]
 Signal = Literal["SIGTERM", "SIGKILL", "SIGQUIT", "SIGINT"]
-Place = Literal["running", "taken", "waiting", "finished", "revoked", "unknown"]
-"""``taken``: not running yet, but in a pool that looks at no flags (threads, gevent, eventlet), so that it will run."""
+Place = Literal["running", "taken", "waiting", "dying", "finished", "revoked", "unknown"]
+"""``taken``: not running yet, but in a pool that looks at no flags (threads, gevent, eventlet), so that it will run.
+``dying``: told to die before; its worker shows it no longer, whatever became of it.
+"""
 
 COUNTS_AS: Final[Mapping[Status, Count]] = {
     "terminated": "successful",

@@ -66,12 +66,14 @@ class Revoker:
         *,
         states: States,
         lists: QueueLists,
+        told_to_die: Callable[[Sequence[str]], Mapping[str, Result]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._workers = workers
         self._memory = memory
         self._states = states
         self._lists = lists
+        self._told_to_die = told_to_die
         self._clock = clock
         self._heard: dict[str, float] = {}
 
@@ -88,11 +90,12 @@ class Revoker:
         queues = replies.queues() | {trace.queue for trace in traces.values() if trace.queue}
         evidence = Evidence(
             asked_at,
-            traces=self._memory.traces(task_ids),
+            traces=traces,
             states=states,
             at_workers=held,
             queued=self._lists.find(lost, queues) if lost else {},
             answered=replies.answered("query_task"),
+            told_to_die=self._told_to_die([task_id for task_id, trace in traces.items() if trace.announced]),
         )
         seen = {task_id: sighting(task_id, evidence) for task_id in task_ids}
         return Looked(expected, seen, answering=bool(replies.answered("stats")))

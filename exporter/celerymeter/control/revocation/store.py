@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -26,6 +26,10 @@ SCHEMA: Final = (
     "CREATE INDEX IF NOT EXISTS revoke_tasks_status ON revoke_tasks (status)",
 )
 _OPEN: Final = ", ".join(f"'{status}'" for status in sorted(OPEN))
+_TOLD: Final = (
+    "SELECT task_id, result FROM revoke_tasks JOIN revoke_batches USING (batch) "
+    "WHERE status IN ('terminated', 'terminate_sent') AND task_id IN (SELECT value FROM json_each(?)) ORDER BY at"
+)
 _UPDATE: Final = "UPDATE revoke_tasks SET status = ?, result = ? WHERE batch = ? AND task_id = ?"
 
 
@@ -71,6 +75,11 @@ class Batches:
         """A batch as it stands."""
         rows = self._store.read("SELECT * FROM revoke_batches WHERE batch = ?", (batch,))
         return self._load(rows[0]) if rows else None
+
+    def told_to_die(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+        """What the latest batches know of those that they told to die, and that have not run on to their end."""
+        found = self._store.read(_TOLD, (json.dumps(list(task_ids)),)) if task_ids else []
+        return {row["task_id"]: Result(**json.loads(row["result"])) for row in found}
 
     def claim(self, mine: Collection[str]) -> Claimed:
         """Renew our leases, and take over the open batches that nobody owns any more."""

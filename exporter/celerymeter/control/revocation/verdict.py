@@ -23,6 +23,8 @@ class Evidence:
     at_workers: Mapping[str, Sighting] = field(default_factory=dict)
     queued: Mapping[str, str] = field(default_factory=dict)
     """Queues of ids that were seen in the broker's lists."""
+    told_to_die: Mapping[str, Result] = field(default_factory=dict)
+    """What an earlier batch knows of these."""
     answered: frozenset[str] = frozenset()
     """Workers that said which of the ids they hold."""
 
@@ -40,18 +42,29 @@ def sighting(task_id: str, evidence: Evidence) -> Sighting:
     if task_id in evidence.queued:
         name = trace.name if trace is not None else None
         return Sighting("waiting", f"queued in {evidence.queued[task_id]}", name=name, state="PENDING")
-    return _of_hearsay(trace, evidence) if trace is not None else Sighting()
+    return _of_hearsay(task_id, trace, evidence) if trace is not None else Sighting()
 
 
-def _of_hearsay(trace: Trace, evidence: Evidence) -> Sighting:
+def _of_hearsay(task_id: str, trace: Trace, evidence: Evidence) -> Sighting:
     """What only an event tells. A worker hides tasks that wait for its rate limit, but none that it runs."""
+    if trace.announced:
+        return _of_announced(trace, evidence.told_to_die.get(task_id))
     if trace.kind == "task-started" and trace.worker in evidence.answered and trace.at < evidence.asked_at:
         return Sighting(how=f"began at {trace.worker}, which holds it no longer", name=trace.name)
     return _of_trace(trace)
 
 
+def _of_announced(trace: Trace, before: Result | None) -> Sighting:
+    """The event was sent at the command; an earlier batch may have seen the process die."""
+    if before is not None and before.status == "terminated":
+        why = "it had been terminated before: the process that ran it is gone"
+        return Sighting("revoked", why, worker=trace.worker, name=trace.name, state="REVOKED")
+    pid = before.pid if before is not None else None
+    return Sighting("dying", "told to die before", worker=trace.worker, name=trace.name, state="STARTED", pid=pid)
+
+
 def _over(trace: Trace) -> bool:
-    return trace.kind in _ENDS or (trace.kind == "task-revoked" and not trace.terminated)
+    return trace.kind in _ENDS or (trace.kind == "task-revoked" and not trace.announced)
 
 
 def _of_trace(trace: Trace) -> Sighting:
@@ -61,9 +74,7 @@ def _of_trace(trace: Trace) -> Sighting:
     if trace.kind in _ENDS:
         return seen("finished", "an event says so", _ENDS[trace.kind])
     if trace.kind == "task-revoked":
-        if trace.terminated:  # sent at the command, whatever became of the process
-            return seen("running", "told to die before", "STARTED")
-        return seen("revoked", "an event says so", "REVOKED")
+        return seen("revoked", "it had been discarded before", "REVOKED")
     if trace.kind == "task-started":
         return seen("running", "began, by its event", "STARTED")
     if trace.kind in _WAITS:
@@ -76,7 +87,7 @@ def untouched(task_id: str, seen: Sighting) -> Result | None:
     if seen.place == "finished":
         return _result(task_id, "already_finished", f"it had finished ({seen.state}): {seen.how}", seen)
     if seen.place == "revoked":
-        return _result(task_id, "already_revoked", "it had been discarded before", seen)
+        return _result(task_id, "already_revoked", seen.how, seen)
     return None
 
 
@@ -88,6 +99,8 @@ def preview(task_id: str, seen: Sighting, *, terminate: bool) -> Result:
         return _result(task_id, "running_not_terminated", "it runs; without terminate it would run on", seen)
     if seen.place == "running":
         return _result(task_id, "pending", "it runs; it would be told to die", seen)
+    if seen.place == "dying":
+        return _dying(task_id, seen)
     if seen.place == "taken":
         return _result(task_id, "pending", f"it will run: {seen.how}, which looks at no flags", seen)
     if seen.place == "waiting":
@@ -112,9 +125,16 @@ def verdict(
         return left
     if seen.place == "running":
         return _of_running(task_id, seen, flags, terminate=terminate, killing=killing or Killing())
+    if seen.place == "dying":
+        return _dying(task_id, seen)
     if seen.place == "taken":
         return _result(task_id, "error", f"it will run: {seen.how}, which looks at no flags", seen)
     return _of_flag(task_id, seen, flags)
+
+
+def _dying(task_id: str, seen: Sighting) -> Result:
+    """Celery cannot be told to end it again: for its worker it has ended."""
+    return _result(task_id, "terminate_sent", "told to die before; not proven dead yet", seen)
 
 
 def _of_running(task_id: str, seen: Sighting, flags: Acknowledgements, *, terminate: bool, killing: Killing) -> Result:
