@@ -34,8 +34,8 @@ def _skip_without_server() -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup() -> Generator[None, object, object]:
-    """A fixture that starts a server."""
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """A test whose fixture starts one; of a shared fixture each of its tests, since pytest raises what it kept."""
     return (yield from _skip_without_server())
 
 

@@ -11,7 +11,7 @@ from tests.events.certificates import Certificates
 
 from celerymeter.broker import HeldConnection, RedisBroker, celery_app, connect_redis
 from celerymeter.demo.processes import free_port
-from celerymeter.demo.servers import Redis
+from celerymeter.demo.servers import Redis, listens
 from celerymeter.errors import BrokerUnavailable, SettingsError
 from celerymeter.settings import BrokerSettings, without_password
 
@@ -76,7 +76,7 @@ def test_tls(tmp_path: Path, by: str) -> None:
     files, port = Certificates(tmp_path), free_port()
     tls = ["--tls-port", str(port), "--tls-cert-file", str(files.certificate), "--tls-key-file", str(files.key)]
     with Redis(tmp_path / "redis", options=[*tls, "--tls-ca-cert-file", str(files.authority)]) as server:
-        server.up()
+        server.start(ready=lambda: server.ready() and listens(port))
         mine = {"ssl_ca_certs": files.authority, "ssl_certfile": files.certificate, "ssl_keyfile": files.key}
         words = {name: str(path) for name, path in mine.items()}
         url = f"rediss://localhost:{port}/0"
