@@ -18,7 +18,7 @@ from tests.integration.exporter.expected import Expected, settle
 from tests.scrape import ExporterProcess
 from tests.workers import start_worker
 
-from celerymeter.demo.processes import free_port
+from celerymeter.demo.processes import free_port, wait_until
 from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import ServerMissing, StartFailed
@@ -110,3 +110,18 @@ def test_a_mixed_workload_is_counted_to_the_task(
     assert page.sum("celery_task_in_progress") == 0
     for name in ("missed", "invalid", "duplicate"):
         assert page.sum(f"celerymeter_events_{name}_total") == 0
+
+
+def test_waiting_tasks_are_counted_until_a_worker_takes_them(
+    broker: Broker, exporter: ExporterProcess, producer: Celery, tmp_path: Path
+) -> None:
+    """By queue, on RabbitMQ without its management API; nothing is missed."""
+    for queue, waiting in (("mail", 3), ("bulk", 1)):
+        for _ in range(waiting):
+            producer.send_task("tests.add", (1, 2), queue=queue)
+    lengths = {("mail",): 3.0, ("bulk",): 1.0}
+    wait_until(lambda: exporter.scrape().by("celery_queue_length", "queue_name") == lengths, timeout=60)
+    with start_worker(broker.url, tmp_path, queues=("mail", "bulk"), transport_options=broker.transport_options):
+        wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4, timeout=60)
+        wait_until(lambda: exporter.scrape().sum("celery_queue_length") == 0, timeout=60)
+    assert exporter.scrape().sum("celerymeter_events_missed_total") == 0
