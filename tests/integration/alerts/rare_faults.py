@@ -18,11 +18,8 @@ QUICK_OVERRIDES: list[dict[str, object]] = [
     {"record": "celery:redelivery:limit", "expr": 0.002, "labels": {"severity": "warning", "cluster": "caps"}},
     {"record": "celery:event_silence:limit", "expr": 10, "labels": {"severity": "warning", "cluster": "silent"}},
     {"record": "celery:task_runtime:limit", "expr": 0.5, "labels": {"severity": "warning", "name": "tests.sleep"}},
-    {"record": "celery:promql_failures:limit", "expr": 0, "labels": {"severity": "warning", "cluster": "names"}},
 ]
-"""What may happen five times in half an hour here may twice, and what may take minutes, or most of an hour, seconds.
-
-The control API asks Prometheus at its own pace, however often it is asked itself: that may not fail even once."""
+"""What may happen five times in half an hour here may twice, and what may take minutes, or most of an hour, seconds."""
 
 TWINS = Expected("two workers of one name", "names", "CeleryWorkerDuplicate", "warning", host("twin@names"))
 FLAPPING = Expected("worker comes and goes", "names", "CeleryWorkerFlapping", "warning", host("shaky@names"))
@@ -150,9 +147,10 @@ def nothing_is_heard(drill: Drill) -> None:
 
 
 def the_control_api_fails(drill: Drill) -> None:
-    """It is asked for figures without a Prometheus and by strangers, then killed and started."""
+    """It has no Prometheus from the start, is asked for figures, and by strangers; it is given one; it is killed."""
     control = drill.stage.clusters["names"].control
     assert control
+    drill.arrives(CONTROL_CUT_OFF, since=drill.stage.since)
     since = time.monotonic()
 
     def ask() -> None:
@@ -160,8 +158,13 @@ def the_control_api_fails(drill: Drill) -> None:
         requests.get(f"{control.url}/system/status", headers={"Authorization": "Bearer stolen"}, timeout=10)
 
     with sending(ask, every=0.2):
-        drill.arrives(CONTROL_ERRORS, CONTROL_CUT_OFF, REFUSED, since=since)
-    drill.ends(CONTROL_ERRORS, CONTROL_CUT_OFF, REFUSED, since=time.monotonic())
+        drill.arrives(CONTROL_ERRORS, REFUSED, since=since)
+    drill.ends(CONTROL_ERRORS, REFUSED, since=time.monotonic())
+    since = time.monotonic()
+    control.kill()
+    control.argv = (*control.argv, "--prometheus-url", drill.stage.prometheus.url, "--cluster", "names")
+    control.up()
+    drill.ends(CONTROL_CUT_OFF, since=since)
     since = time.monotonic()
     control.kill()
     drill.arrives(CONTROL_DOWN, since=since)
