@@ -10,7 +10,7 @@ from tests.alertmanager.sinks import HttpSink, awaited
 from tests.docs.commands import run, scripts, server
 from tests.docs.markdown import READMES
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 WEBHOOK = "/services/T0000/B0000/pasted"
 NOWHERE = {"http://localhost:8000": "http://127.0.0.1:9"}
 """No control API: whoever follows the page need not have one."""
