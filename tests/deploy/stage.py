@@ -64,7 +64,8 @@ def refuse_without_root() -> None:
     missing = [tool for tool in ("unshare", "nsenter", "setpriv", "mount") if not shutil.which(tool)]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"needs root and util-linux ({', '.join(missing) or 'not root'}): the services run in namespaces")
-    tried = subprocess.run(["unshare", "--net", "--mount", "--uts", "true"], capture_output=True, text=True, check=False)
+    argv = ["unshare", "--net", "--mount", "--uts", "true"]
+    tried = subprocess.run(argv, capture_output=True, text=True, check=False)
     if tried.returncode:
         pytest.skip(f"no namespaces here, as in a container without privileges or a chroot: {tried.stderr.strip()}")
 
