@@ -40,6 +40,16 @@ def test_both_languages_have_the_same_parts() -> None:
     assert shape(CHINESE) == shape(ENGLISH)
 
 
+def test_both_languages_lead_to_the_same_pages() -> None:
+    """What one tells, the other does too; each names the other, which is left out."""
+
+    def links(path: Path) -> set[str]:
+        found = set(re.findall(r"\]\(((?!#)[^)]+)\)", path.read_text()))
+        return found - {each.name for each in READMES}
+
+    assert links(CHINESE) == links(ENGLISH)
+
+
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
 def test_every_link_into_the_repository_leads_somewhere(path: Path) -> None:
     """A file or folder that is there."""
