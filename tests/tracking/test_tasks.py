@@ -267,7 +267,8 @@ def test_an_end_that_comes_after_all_is_counted(cluster: Cluster) -> None:
 
 
 def lose_end(cluster: Cluster, *, active: int) -> None:
-    """A run begins; its end is never heard of, and the worker's heartbeats go on, one every two seconds."""
+    """A run begins between two heartbeats; its end is never heard of, and heartbeats go on, one every two seconds."""
+    cluster.pass_time(10, beating=(WORKER,))
     cluster.publish("a")
     cluster.receive("a")
     cluster.start("a")

@@ -43,8 +43,9 @@ class LossMeter:
         self._silent_totals: dict[str, int] | None = None
         """As of an answer: all that was begun before it is in the shortfall, or is growth since then."""
         self._answers: list[tuple[int, dict[str, int]]] = []
-        """Those since the baseline, with the number of the heartbeat before each, until one is old enough for that."""
+        """Those since the baseline, until one is old enough for that, each with `_beats` at that time."""
         self._beats = 0
+        """Heartbeats that left no doubt whether task events are on."""
         self.hearing = False
         """Whether a task event came since the last heartbeat: then another one is no news."""
         self._ever_heard = False
@@ -84,7 +85,6 @@ class LossMeter:
 
     def heartbeat(self, *, processed: int, clock: int) -> None:
         """A heartbeat arrived; judges the one before it."""
-        self._beats += 1
         if self._last is not None:
             self._judge(*self._last)
             self._watch(processed - self._last[0])
@@ -117,6 +117,7 @@ class LossMeter:
         self.hearing = False
         if self._silent_beats == 0:
             self._certain = self.shortfall
+            self._beats += 1
         elif self._silent_beats >= SILENT_BEATS or not self._ever_heard:
             self.off = self._silent_beats >= SILENT_BEATS
             self.shortfall = self._certain

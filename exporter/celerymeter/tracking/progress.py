@@ -28,11 +28,11 @@ class Progress:
             run.give_back()
 
     def workers_idle(self, since: Mapping[str, float]) -> None:
-        """These workers have said in every heartbeat since then that they run nothing: what they ran is gone.
+        """These workers have said in every heartbeat since then that they run nothing: what they ran before is gone.
 
         For workers that do not answer `inspect`; others are asked sooner than they are idle for so long.
         """
-        gone = [run for run in self._running() if run.touched < since.get(run.worker or "", 0.0)]
+        gone = [run for run in self._running() if run.touched <= since.get(run.worker or "", 0.0)]
         for run in gone:
             self._vanish(run)
 

@@ -256,11 +256,13 @@ class WorkerTable:
         return down
 
     def idle(self) -> dict[str, float]:
-        """Workers that have said for a while that they run nothing, and since when."""
+        """Workers whose heartbeats say that they run nothing, and the time before which that held for `IDLE`."""
         return {
-            worker.hostname: worker.idle_since
+            worker.hostname: worker.last_heartbeat - IDLE
             for worker in self._workers.values()
-            if worker.idle_since is not None and (worker.last_heartbeat or 0.0) - worker.idle_since >= IDLE
+            if worker.idle_since is not None
+            and worker.last_heartbeat is not None
+            and worker.last_heartbeat - worker.idle_since >= IDLE
         }
 
     def _alive(self, worker: Worker, now: float, *, connected_at: float, poll_interval: float) -> bool:

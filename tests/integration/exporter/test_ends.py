@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from celery import Celery
+from tests.apps.worker_app import SETTINGS
 from tests.integration.exporter.conftest import StartExporter, StartWorker
 
 from celerymeter.demo.processes import wait_until
@@ -30,6 +33,21 @@ def test_odd_ends_are_counted_once_and_leave_nothing_in_progress(
     assert page.get(
         "celery_task_exceptions_total", name="tests.overrun", queue_name="celery", exception="TimeLimitExceeded"
     )
+
+
+def test_heartbeats_end_what_a_worker_without_remote_control_does_not_tell(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """It never answers `inspect`; `Ignore()` sends no end, and heartbeats without any active task say that it came."""
+    exporter = new_exporter()
+    new_worker("w1@test", env={SETTINGS: json.dumps({"worker_enable_remote_control": False})})
+    producer.send_task("tests.ignore")
+    wait_until(lambda: exporter.value("celerymeter_tracked_tasks_evicted_total", reason="vanished") == 1, timeout=90)
+    page = exporter.scrape()
+    assert page.sum("celery_task_started_total", name="tests.ignore") == 1
+    assert page.sum("celery_task_in_progress") == 0
+    assert page.get("celery_worker_up", hostname="w1@test") == 1
+    assert page.get("celerymeter_tracked_tasks") == 0
 
 
 def test_a_task_whose_worker_is_killed_is_no_longer_in_progress(
