@@ -118,7 +118,10 @@ class Cluster:
         return len(self.client.client_list(_type="pubsub"))
 
     def await_health(self) -> None:
-        """Wait until the exporter sees broker and workers; raises `TimeoutError`."""
+        """Wait until the exporter sees broker and workers; raises `TimeoutError`.
+
+        Celery 5.7 may end when Redis goes (an `AttributeError` in `kombu.common`): then it is started again.
+        """
         wait_until(self._healthy, timeout=PATIENCE, interval=0.5, what="broker and workers are up")
 
     def memory(self) -> float:
@@ -126,6 +129,9 @@ class Cluster:
         return memory_mb(self.exporter.pid, "VmRSS")
 
     def _healthy(self) -> bool:
+        for hostname, worker in list(self._workers.items()):
+            if not worker.running:
+                self.start_worker(hostname)
         page = self.exporter.scrape()
         ups = [page.get("celery_worker_up", hostname=hostname) for hostname in WORKERS]
         return page.get("celerymeter_broker_up") == 1 and all(up == 1 for up in ups)
