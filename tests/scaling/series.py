@@ -15,7 +15,7 @@ Labels = frozenset[tuple[str, str]]
 Series = dict[Labels, float]
 _RUNNING = re.compile(r"celery:(queue_age|queue_unacked_age|task_oldest):seconds")
 """Grow while nobody looks: alike within 10 s."""
-_MEASURED = "celery:queue_wait"
+_MEASURED = "celery:queue_(wait|unknown)"
 """Waits span two hosts: each exporter measures the clocks for itself, and leaves out what it cannot measure."""
 _WINDOWED = re.compile(r"celery:.*(burn|:sum(30m|1h|6h|3d)|:limit|:effective|exporter_watched|control_watched).*")
 """Limits, which are the same for all; sums over aligned windows, which keep a moment's difference for days."""
@@ -45,9 +45,9 @@ def recorded(url: str, cluster: str) -> Series:
     return {labels: number for labels, number in found.items() if not _WINDOWED.fullmatch(dict(labels)["__name__"])}
 
 
-def alerts(url: str, cluster: str, *, ever: bool = False) -> set[Labels]:
-    """Every alert of a cluster that is pending or firing, or was within the last hour."""
-    found = f'ALERTS{{cluster="{cluster}"}}'
+def alerts(url: str, cluster: str, *, ever: bool = False, state: str = "pending|firing") -> set[Labels]:
+    """Every alert of a cluster that is in this state, or was within the last hour."""
+    found = f'ALERTS{{cluster="{cluster}",alertstate=~"{state}"}}'
     expr = f"group without (alertstate) ({f'last_over_time({found}[1h])' if ever else found})"
     return {_labels(one["metric"]) for one in query(url, expr)}
 

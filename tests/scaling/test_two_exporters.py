@@ -50,10 +50,10 @@ class Stage:
         """Runs within 5 minutes."""
         return value(self.prometheus.url, f'sum(celery:task_ended:increase5m{{cluster="{cluster}"}})')
 
-    def extra_alerts(self) -> set[Labels]:
+    def extra_alerts(self, *, state: str = "pending|firing") -> set[Labels]:
         """What was ever held against the pair, and never against the witness."""
         url = self.prometheus.url
-        return alerts(url, "main", ever=True) - alerts(url, "alone", ever=True)
+        return alerts(url, "main", ever=True, state=state) - alerts(url, "alone", ever=True)
 
     def most(self, expr: str) -> float | None:
         """The highest value that was ever recorded of the pair."""
@@ -130,7 +130,8 @@ def test_a_pair_counts_what_one_counts_while_one_is_killed_and_comes_back(stage:
     assert stage.most("celery:task_started:increase5m") == stage.sent + 1, "the one that sleeps is a run too"
     assert 0 < (stage.most("celery:queue_wait:increase5m") or 0) <= stage.sent + 1
     assert "CeleryExporterDown" in names(stage.extra_alerts())
-    assert {dict(one)["area"] for one in stage.extra_alerts()} == {"exporter"}
+    told = [dict(one) for one in stage.extra_alerts(state="firing")]  # for a moment one scrape is ahead of another
+    assert [alert for alert in told if alert["area"] != "exporter"] == []
 
 
 @pytest.mark.slow
