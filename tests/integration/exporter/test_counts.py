@@ -117,6 +117,7 @@ def test_without_task_sent_the_queue_is_right_where_it_can_be_known(
     assert page.by("celerymeter_waits_unmeasured_total", "reason") == {("not_sent",): 84}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("tasks", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_a_long_queue_keeps_names_queues_and_waits(
     tasks: int, producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
@@ -132,7 +133,7 @@ def test_a_long_queue_keeps_names_queues_and_waits(
     assert exporter.value("celerymeter_tracked_tasks") == tasks
     for number in range(2):
         new_worker(f"w{number}@test", pool="threads", concurrency=4, queues=QUEUES)
-    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == tasks, timeout=120, interval=0.5)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == tasks, timeout=600, interval=0.5)
     page = exporter.scrape()
     names = {("tests.add", "slow"), ("tests.add", "bulk"), ("tests.total", "fast"), ("tests.total", "mail")}
     assert page.by("celery_task_succeeded_total", "name", "queue_name") == dict.fromkeys(names, tasks / 4)
