@@ -65,6 +65,7 @@ def test_waits_are_right_whatever_the_clocks_say(
     wait_until(lambda: exporter.value("celery_worker_clock_offset_seconds", hostname="w1@test"))
     send(redis_server.url, "now")
     wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 10)
+    wait_until(lambda: sum(event.type == "task-succeeded" for event in list(ear.received)) == 10, what="the ear, too")
     reader.stop()
     listening.join()
     stamps = {(event.type, event.uuid): event.timestamp for event in ear.received}
