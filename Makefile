@@ -32,14 +32,14 @@ types: .venv/.installed-dev ## mypy --strict
 
 check: lint types test ## everything that must hold before a change is merged
 
-bench: .venv/.installed-dev ## events, bursts, memory, pages and a long report, into tests/bench/RESULTS.md
+bench: .venv/.installed-dev ## events, bursts, memory, pages and a long report, into tools/bench/RESULTS.md
 	@.ci/servers test
-	@$(BIN)/python -m tests.bench.bench $(ARGS)
-	@$(BIN)/python -m tests.docs.tables
+	@$(BIN)/python -m tools.bench.bench $(ARGS)
+	@$(BIN)/python -m tools.docs.tables
 
 soak: .venv/.installed-dev ## half an hour under load and faults (ARGS="--minutes 3" for less)
 	@.ci/servers test
-	@$(BIN)/python -m tests.soak.soak $(ARGS)
+	@$(BIN)/python -m tools.soak.soak $(ARGS)
 
 dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
@@ -47,7 +47,7 @@ dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 generate: dashboards ## write anew all that is made of the code
 	@$(BIN)/python alerts/generate.py
 	@$(BIN)/python deploy/compose/generate.py
-	@$(BIN)/python -m tests.docs.tables
+	@$(BIN)/python -m tools.docs.tables
 	@$(BIN)/python -m celerymeter.control.openapi
 
 secrets: ## passwords and keys for docker compose up

@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.bench.consumer import EXPORTER, UNLIMITED, Consumer, flat_out
-from tests.bench.history import Month
-from tests.bench.months import Victoria, Writable
-from tests.bench.publish import Publisher
-from tests.bench.report import ask, expected
-from tests.bench.wire import Load, make_stream
+from tools.bench.consumer import EXPORTER, UNLIMITED, Consumer, flat_out
+from tools.bench.history import Month
+from tools.bench.months import Victoria, Writable
+from tools.bench.publish import Publisher
+from tools.bench.report import ask, expected
+from tools.bench.wire import Load, make_stream
 
 from celerymeter.demo.servers import Redis
 from celerymeter.events.decode import Decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.bench.crowds import CROWDS, Crowd, run
+from tools.bench.crowds import CROWDS, Crowd, run
 
 GROWTH = 5.0
 """MB between half of a crowd and all of it: what a Python process varies by."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import promql_parser
 import pytest
-from tests.docs.markdown import ROOT
 from tests.rules.promql import selectors
+from tools.docs.markdown import ROOT
 
 from celerymeter.cli import group
 from celerymeter.cli.command import all_commands

@@ -11,7 +11,7 @@ import pytest
 import requests
 from tests.demo.running import Demo, command, command_line, started
 from tests.docs.commands import run, scripts
-from tests.docs.markdown import READMES, ROOT
+from tools.docs.markdown import READMES, ROOT
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings

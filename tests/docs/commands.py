@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from tests.docs.markdown import ROOT
+from tools.docs.markdown import ROOT
 
 from celerymeter.demo.processes import Process, free_port
 from celerymeter.demo.servers import answers, find_binary

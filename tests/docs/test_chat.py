@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.alertmanager.sinks import HttpSink, awaited
 from tests.docs.commands import run, scripts, server
-from tests.docs.markdown import READMES
+from tools.docs.markdown import READMES
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 WEBHOOK = "/services/T0000/B0000/pasted"

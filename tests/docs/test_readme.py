@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.docs.markdown import READMES, ROOT
-from tests.docs.tables import made_anew
+from tools.docs.markdown import READMES, ROOT
+from tools.docs.tables import made_anew
 
 ENGLISH, CHINESE = READMES
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

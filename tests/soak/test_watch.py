@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.scrape import Scrape
-from tests.soak.watch import ENOUGH, fallen, quarters
+from tools.soak.watch import ENOUGH, fallen, quarters
 
 
 def page(**series: int) -> Scrape:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import redis
 import requests
-from tests.bench.measure import await_quiet, cpu_seconds, memory_mb
-from tests.bench.publish import Publisher
-from tests.bench.wire import Stream
 from tests.scrape import Scrape
+from tools.bench.measure import await_quiet, cpu_seconds, memory_mb
+from tools.bench.publish import Publisher
+from tools.bench.wire import Stream
 
 from celerymeter.demo.processes import Process, free_port
 from celerymeter.demo.servers import Redis
@@ -57,7 +57,7 @@ class Consumer:
 
     def _argv(self) -> list[str]:
         if self._kind != EXPORTER:
-            return [sys.executable, "-m", "tests.bench.contestants", self._kind, self._server.url, str(self._count)]
+            return [sys.executable, "-m", "tools.bench.contestants", self._kind, self._server.url, str(self._count)]
         listen = ["--listen", f"127.0.0.1:{self._port}"]
         return [
             sys.executable,

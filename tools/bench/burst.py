@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.consumer import LABELS, flat_out
-from tests.bench.wire import Load, make_stream
+from tools.bench.consumer import LABELS, flat_out
+from tools.bench.wire import Load, make_stream
 
 KINDS = ("receiver", "raw", "exporter")
 

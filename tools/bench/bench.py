@@ -1,4 +1,4 @@
-"""All benchmarks in one run, written to ``tests/bench/RESULTS.md``: ``make bench`` (about 30 minutes)."""
+"""All benchmarks in one run, written to ``tools/bench/RESULTS.md``: ``make bench`` (about 30 minutes)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import burst, crowds, ingest, memory, report, scrape, steady
+from tools.bench import burst, crowds, ingest, memory, report, scrape, steady
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 MARK = "<!-- measured -->"
@@ -46,7 +46,7 @@ def machine() -> str:
 
 
 def main() -> None:
-    """Run from the command line: ``python -m tests.bench.bench``."""
+    """Run from the command line: ``python -m tools.bench.bench``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="part of a title; prints instead of writing RESULTS.md")

@@ -1,6 +1,6 @@
 """How long a person waits for each message, with rules, routing and intervals as shipped; takes half an hour.
 
-``python -m tests.integration.alerts.measure`` prints the table for alerts/README.md.
+``python -m tools.time_to_notification`` prints the table for alerts/README.md.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from statistics import median, quantiles
 import requests
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.bench.consumer import EXPORTER, Consumer
-from tests.bench.measure import await_quiet
-from tests.bench.publish import Publisher
-from tests.bench.wire import Cluster, Load
+from tools.bench.consumer import EXPORTER, Consumer
+from tools.bench.measure import await_quiet
+from tools.bench.publish import Publisher
+from tools.bench.wire import Cluster, Load
 
 from celerymeter.demo.servers import Redis
 from celerymeter.exposition import Page

@@ -2,7 +2,7 @@
 
 An exporter hears a stream of so many tasks, queues and workers; a Prometheus scrapes it at the shipped pace with the
 shipped rules. CPU and memory are the kernel's figures of each process, over a minute and a half in which only scrapes
-and rules go on. All rows take seven minutes: ``python -m tests.scaling.measure``.
+and rules go on. All rows take seven minutes: ``python -m tools.scaling``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
-from tests.bench.bench import machine
-from tests.bench.consumer import EXPORTER, Consumer
-from tests.bench.measure import await_quiet, cpu_seconds, memory_mb
-from tests.bench.publish import Publisher
-from tests.bench.wire import Cluster, Load
 from tests.scaling.shipped import PAGE, ROOT, changed
+from tools.bench.bench import machine
+from tools.bench.consumer import EXPORTER, Consumer
+from tools.bench.measure import await_quiet, cpu_seconds, memory_mb
+from tools.bench.publish import Publisher
+from tools.bench.wire import Cluster, Load
 
 from celerymeter.demo.servers import Prometheus, Redis
 

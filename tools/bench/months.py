@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import requests
-from tests.bench.history import END, Month, Pattern, metric, of_a_pair, of_the_rest, pairs
+from tools.bench.history import END, Month, Pattern, metric, of_a_pair, of_the_rest, pairs
 
 from celerymeter.demo.processes import Process, free_port
 from celerymeter.demo.servers import Prometheus, answers, find_binary

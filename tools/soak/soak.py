@@ -1,7 +1,7 @@
 """`make soak`: the exporter on a real cluster under load for half an hour, while one thing after another goes wrong.
 
 ``make soak ARGS="--minutes 3"`` is shorter, ``--gentle`` does only what loses no event: then none may be missed, for
-an hour or as long as you like. ``--record`` adds a row to ``tests/soak/RESULTS.md``. Counters must never fall, pages
+an hour or as long as you like. ``--record`` adds a row to ``tools/soak/RESULTS.md``. Counters must never fall, pages
 always come, memory stay flat, and runs be missed only where events were really lost. The exit status is 1 when
 something of that did not hold.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import redis
 import requests
-from tests.soak.cluster import Cluster
-from tests.soak.faults import FAULTS, GENTLE, PATIENCE, RESTART, Fault
-from tests.soak.watch import Watch
+from tools.soak.cluster import Cluster
+from tools.soak.faults import FAULTS, GENTLE, PATIENCE, RESTART, Fault
+from tools.soak.watch import Watch
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import StartFailed

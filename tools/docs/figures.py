@@ -1,13 +1,13 @@
-"""Measured figures for the README, out of ``tests/bench/RESULTS.md``."""
+"""Measured figures for the README, out of ``tools/bench/RESULTS.md``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-from tests.docs.markdown import ROOT, table
+from tools.docs.markdown import ROOT, table
 
-RESULTS = ROOT / "tests" / "bench" / "RESULTS.md"
+RESULTS = ROOT / "tools" / "bench" / "RESULTS.md"
 OURS, CELERYS = "(c)", "(a)"
 _HEADS: Mapping[str, tuple[str, ...]] = {
     "README.md": ("", "celerymeter", "Celery's own receiver, doing nothing with the events"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from tests.docs.picture import draw, screen
+from tools.docs.terminal_picture import draw, screen
 
 RECORDING = (
     "$ make demo\n\r\x1b[KStarting\r\n\r\x1b[K\r\nReady. Addresses:\r\n  TOKEN=x\r\n^C stops everything.\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The README's picture of a report: ``python -m tests.reports.picture PROMETHEUS_URL [FROM]``, of a demo."""
+"""The README's picture of a report: ``python -m tools.docs.report_picture PROMETHEUS_URL [FROM]``, of a demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the README that are made of the code: ``python -m tests.docs.tables`` writes them anew."""
+"""The parts of the README that are made of the code: ``python -m tools.docs.tables`` writes them anew."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Mapping
 
 import click
-from tests.docs.figures import comparison
-from tests.docs.lists import alerts, paths
-from tests.docs.markdown import READMES, table
+from tools.docs.figures import comparison
+from tools.docs.lists import alerts, paths
+from tools.docs.markdown import READMES, table
 
 from celerymeter import instruments
 from celerymeter.cli import group

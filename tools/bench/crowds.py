@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.consumer import EXPORTER, Consumer
-from tests.bench.measure import await_quiet, memory_mb
-from tests.bench.publish import Publisher
-from tests.bench.wire import envelope
+from tools.bench.consumer import EXPORTER, Consumer
+from tools.bench.measure import await_quiet, memory_mb
+from tools.bench.publish import Publisher
+from tools.bench.wire import envelope
 
 from celerymeter.demo.servers import Redis
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.consumer import LABELS, Run, flat_out
-from tests.bench.wire import Load, Stream, make_stream
+from tools.bench.consumer import LABELS, Run, flat_out
+from tools.bench.wire import Load, Stream, make_stream
 
 KINDS = tuple(LABELS)
 RIVALS = ("receiver", "raw", "cut")
@@ -49,7 +49,7 @@ def measure(kinds: Sequence[str], *, batched: bool, tasks: int, rounds: int) -> 
 
 
 def main() -> None:
-    """Run from the command line: ``python -m tests.bench.ingest``."""
+    """Run from the command line: ``python -m tools.bench.ingest``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", help=f"of {', '.join(LABELS)}; all when none is named")
     parser.add_argument("--tasks", type=int, default=50_000)

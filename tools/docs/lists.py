@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import yaml
-from tests.docs.markdown import ROOT, table
+from tools.docs.markdown import ROOT, table
 
 _SUBJECTS = ("workers", "queues", "tasks", "slo", "exporter", "control")
 """The files of rules, in the order in which people look."""

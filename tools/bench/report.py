@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tests.bench.history import END, Month, of_a_pair, of_the_rest, samples
-from tests.bench.measure import await_quiet, memory_mb, reset_peak
-from tests.bench.months import Victoria, Writable
+from tools.bench.history import END, Month, of_a_pair, of_the_rest, samples
+from tools.bench.measure import await_quiet, memory_mb, reset_peak
+from tools.bench.months import Victoria, Writable
 
 LONGEST = 10.0
 """Seconds that the report may take."""

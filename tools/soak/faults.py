@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tests.events.messages import RECORDED, event, message, recorded
 from tests.events.test_rubbish import damaged
-from tests.soak.cluster import Cluster
+from tools.soak.cluster import Cluster
 
 from celerymeter.demo.processes import wait_until
 

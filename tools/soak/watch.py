@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import requests
 from tests.scrape import Scrape
-from tests.soak.cluster import Cluster
+from tools.soak.cluster import Cluster
 
 INTERVAL = 0.5
 GROWTH = 10.0

@@ -1,4 +1,4 @@
-"""Draws a terminal's recording as the SVG of the README: ``python -m tests.docs.picture < RECORDING > demo.svg``.
+"""Draws a terminal recording as an SVG: ``python -m tools.docs.terminal_picture < RECORDING > demo.svg``.
 
 A recording is what `celerymeter demo` writes to a terminal (``script -qc "make demo ARGS='--load faulty'" RECORDING``).
 """

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench.consumer import LABELS, Consumer
-from tests.bench.measure import cpu_seconds
-from tests.bench.publish import Publisher
-from tests.bench.wire import Load, Stream, make_stream
+from tools.bench.consumer import LABELS, Consumer
+from tools.bench.measure import cpu_seconds
+from tools.bench.publish import Publisher
+from tools.bench.wire import Load, Stream, make_stream
 
 from celerymeter.demo.servers import Redis
 

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from tests.bench.wire import commands
+from tools.bench.wire import commands
 
 
 class Publisher:

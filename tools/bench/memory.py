@@ -7,10 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.consumer import EXPORTER, Consumer
-from tests.bench.measure import await_quiet, memory_mb
-from tests.bench.publish import Publisher
-from tests.bench.wire import Cluster, Load
+from tools.bench.consumer import EXPORTER, Consumer
+from tools.bench.measure import await_quiet, memory_mb
+from tools.bench.publish import Publisher
+from tools.bench.wire import Cluster, Load
 
 from celerymeter.demo.servers import Redis
 

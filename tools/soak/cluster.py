@@ -12,9 +12,9 @@ from pathlib import Path
 import redis
 from kombu.exceptions import OperationalError
 from tests.apps.worker_app import make_app
-from tests.bench.measure import memory_mb
 from tests.scrape import ExporterProcess
 from tests.workers import start_worker
+from tools.bench.measure import memory_mb
 
 from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis
