@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import requests
 from tests.apps.worker_app import make_app
+from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
 from celerymeter.demo.processes import wait_until
-from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import QueueState
 from celerymeter.polling.amqp import AmqpQueuePoller

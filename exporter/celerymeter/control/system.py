@@ -14,7 +14,7 @@ from celerymeter.control.audit.keeper import AuditKeeper
 from celerymeter.control.health import Component, Condition, FiringAlert, QueueFigure, Status, SystemSource, judge
 from celerymeter.control.routing import Area, answer, utc
 from celerymeter.control.settings import ControlSettings
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 API_VERSION = "1"
 HOME = "https://github.com/celerymeter/celerymeter"

@@ -1,4 +1,4 @@
-"""A RabbitMQ of our own on loopback: node, distribution and epmd on free ports, all state in one folder."""
+"""Servers that only the tests start: RabbitMQ on loopback, with all ports free ones and all state in one folder."""
 
 from __future__ import annotations
 
