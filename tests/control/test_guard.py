@@ -13,7 +13,7 @@ from celerymeter.control.access import Role
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import bearer, token
-from celerymeter.instruments import CATALOGUE
+from celerymeter.metrics import CATALOGUE
 
 AUDIT = "/celery-admin/audit"
 STATUS = "/celery-admin/system/status"

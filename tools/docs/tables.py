@@ -15,9 +15,9 @@ from tools.docs.comparison import comparison
 from tools.docs.markdown import PAGES, table
 from tools.docs.paths import paths
 
-from celerymeter import instruments
 from celerymeter.cli import group
 from celerymeter.cli.command import SettingsCommand
+from celerymeter.metrics import CATALOGUE
 
 _MARKED = re.compile(r"(<!-- made: (?P<part>[a-z ]+) -->\n).*?(<!-- /made -->)", re.DOTALL)
 
@@ -26,7 +26,7 @@ def metrics(area: str) -> str:
     """Return the table of one area of the metric catalogue."""
     rows = [
         (f"`{family.name}`", family.kind, ", ".join(f"`{label}`" for label in family.labels), family.help)
-        for family in instruments.CATALOGUE
+        for family in CATALOGUE
         if family.area == area
     ]
     return table(("metric", "type", "labels", "meaning"), rows)
