@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.testing import bearer, control_services, control_settings
+from celerymeter.control.tokens import Role
 
 
 def page(client: FlaskClient, **query: str | int) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 from tests.control.conftest import MakeClient
 
-from celerymeter.control.access import Role
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import bearer, token
+from celerymeter.control.tokens import Role
 from celerymeter.metrics import CATALOGUE
 
 AUDIT = "/celery-admin/audit"

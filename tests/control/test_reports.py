@@ -14,8 +14,8 @@ from tests.reports import samples
 from werkzeug.test import TestResponse
 
 from celerymeter.control.app import create_app
-from celerymeter.control.reports.desk import WAITING, ReportDesk
 from celerymeter.control.reports.kept import GIVEN_UP, KeptReports
+from celerymeter.control.reports.runner import WAITING, ReportRunner
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
@@ -62,10 +62,10 @@ def maker() -> Iterator[Maker]:
 @pytest.fixture
 def api(settings: ControlSettings, services: Services, maker: Maker) -> Iterator[FlaskClient]:
     """The API, which waits a moment for a report."""
-    desk = ReportDesk(maker, KeptReports(services.store), patience=0.3)
-    yield create_app(settings, replace(services, reports=desk)).test_client()
+    runner = ReportRunner(maker, KeptReports(services.store), timeout=0.3)
+    yield create_app(settings, replace(services, reports=runner)).test_client()
     maker.may_go.set()
-    desk.stop()
+    runner.stop()
 
 
 def post(api: FlaskClient, **body: str) -> TestResponse:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
 from celerymeter.control.health import Component, FiringAlert, QueueFigure, Status, SystemState, judge
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import FakeSystem, bearer, control_services
+from celerymeter.control.tokens import Role
 
 HEALTH = "/celery-admin/system/health"
 STATUS = "/celery-admin/system/status"

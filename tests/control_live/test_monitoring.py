@@ -11,10 +11,10 @@ import pytest
 from flask.testing import FlaskClient
 from tests.control_live.workers import FakeRemote, FakeWorker, send
 
-from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
 from celerymeter.control.services import Services
 from celerymeter.control.testing import bearer, control_services, control_settings
+from celerymeter.control.tokens import Role
 from celerymeter.control.watching import watching
 from celerymeter.errors import PrometheusUnavailable
 from celerymeter.prometheus import Sample, Vector

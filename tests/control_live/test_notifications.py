@@ -15,7 +15,6 @@ from flask.testing import FlaskClient
 from tests.control.serving import Control
 from tests.control_live.stage import feed, messages, until
 
-from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
 from celerymeter.control.notifications.kept import KEPT, KeptAlerts
 from celerymeter.control.notifications.models import PostedAlert
@@ -23,6 +22,7 @@ from celerymeter.control.notifications.tail import AlertTail
 from celerymeter.control.services import Services
 from celerymeter.control.store import Store
 from celerymeter.control.testing import bearer, control_services, control_settings, token
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Alertmanager, find_binary
 

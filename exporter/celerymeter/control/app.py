@@ -1,4 +1,4 @@
-"""The application factory: which areas there are, and what each is made of."""
+"""The application factory: which blueprints there are, and what each is made of."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from flask import Response
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import guard, monitoring, observing, openapi, problems, system, tasks
+from celerymeter.control import auth, errors, monitoring, observing, openapi, system, tasks
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
 from celerymeter.control.notifications import views as notifications
 from celerymeter.control.reports import views as reports
-from celerymeter.control.routing import Area, Operation
+from celerymeter.control.routing import ControlBlueprint, Operation
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 
@@ -34,19 +34,19 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
 }
 
 
-def areas(settings: ControlSettings, services: Services) -> tuple[Area, ...]:
-    """Every area of the API; a new one is a line here."""
+def blueprints(settings: ControlSettings, services: Services) -> tuple[ControlBlueprint, ...]:
+    """Return every blueprint of the API; a new one is a line here."""
     watching = services.watching
     return (
-        system.area(system=services.system, keeper=services.keeper, settings=settings),
-        monitoring.area(monitoring=watching.monitoring, audit=services.audit),
-        tasks.area(revocation=services.revocation, base_path=settings.base_path),
-        feed.area(feed=watching.feed),
-        notifications.area(
+        system.blueprint(system=services.system, keeper=services.keeper, settings=settings),
+        monitoring.blueprint(monitoring=watching.monitoring, audit=services.audit),
+        tasks.blueprint(revocation=services.revocation, base_path=settings.base_path),
+        feed.blueprint(feed=watching.feed),
+        notifications.blueprint(
             kept=watching.alerts, tail=watching.tail, counted=services.metrics.alerts, language=settings.lang
         ),
-        reports.area(desk=services.reports, language=settings.lang),
-        audit.area(trail=services.audit, store=services.store),
+        reports.blueprint(runner=services.reports, language=settings.lang),
+        audit.blueprint(trail=services.audit, store=services.store),
     )
 
 
@@ -56,19 +56,19 @@ def create_app(settings: ControlSettings, services: Services) -> OpenAPI:
         "celerymeter.control",
         info=Info(title="celerymeter control API", version=__version__, description=DESCRIPTION),
         security_schemes=SECURITY_SCHEMES,
-        validation_error_model=problems.Problem,
-        validation_error_callback=problems.validation_response,
+        validation_error_model=errors.Problem,
+        validation_error_callback=errors.validation_response,
         doc_ui=False,
         static_folder=None,
     )
     operations: dict[str, Operation] = {}
-    for area in areas(settings, services):
-        app.register_api(area.blueprint, url_prefix=settings.base_path)
-        operations.update(area.operations)
+    for bp in blueprints(settings, services):
+        app.register_api(bp, url_prefix=settings.base_path)
+        operations.update(bp.operations)
     operations.update(openapi.install(app, settings.base_path))
     observing.install(app, operations, metrics=services.metrics)
-    problems.install(app)
-    guard.install(app, operations, auth=services.auth, keeper=services.keeper, settings=settings)
+    errors.install(app)
+    auth.install(app, operations, auth=services.auth, keeper=services.keeper, settings=settings)
     app.after_request(_secured)
     return app
 

@@ -13,15 +13,15 @@ from celerymeter.control.audit.record import open_trail
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.instances import Instance
-from celerymeter.control.keys import Keyring
 from celerymeter.control.metrics import ControlMetrics
-from celerymeter.control.reporting import report_desk
+from celerymeter.control.reporting import report_runner
 from celerymeter.control.revocation.compose import revocation
 from celerymeter.control.revocation.lookups import open_states
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.tap import EventTap
+from celerymeter.control.tokens import Keyring
 from celerymeter.control.watching import TIMEOUT, prometheus_client, watching
 from celerymeter.httpd import MetricsServer
 from celerymeter.prometheus import PrometheusSettings, Scope
@@ -59,7 +59,7 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
     )
     client = prometheus_client(settings, metrics, timeout=TIMEOUT)
     watched = watching(settings, store=store, auth=auth, metrics=metrics, client=client)
-    desk = report_desk(settings, store=store, metrics=metrics)
+    runner = report_runner(settings, store=store, metrics=metrics)
     revoking = revocation(settings, store=store, audit=trail, hub=watched.monitoring.hub, metrics=metrics)
     tap = EventTap(settings.broker, watched.monitoring.switch, *revoking.sinks)
     own_metrics = MetricsServer(
@@ -77,6 +77,6 @@ def build(settings: ControlSettings, state_dir: Path, metrics_socket: socket.soc
         keeper=keeper,
         watching=watched,
         revocation=revoking,
-        reports=desk,
-        background=(keeper, own_metrics, desk, tap, *revoking.background, *watched.background),
+        reports=runner,
+        background=(keeper, own_metrics, runner, tap, *revoking.background, *watched.background),
     )

@@ -9,16 +9,16 @@ from datetime import datetime
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from celerymeter.control import guard
-from celerymeter.control.access import Role, Who
 from celerymeter.control.audit.trail import AuditTrail
+from celerymeter.control.auth import current_actor, require_role
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.live.lookout import Lookout
 from celerymeter.control.live.models import DashboardReply, MetricsReply, Trouble, show_metrics
-from celerymeter.control.routing import Area, Body, answer, utc
+from celerymeter.control.routing import Body, ControlBlueprint, Permission, answer, utc
 from celerymeter.control.switching.switch import Switch
 from celerymeter.control.switching.taskevents import Judgement, State
 from celerymeter.control.switching.wishes import Wishes
+from celerymeter.control.tokens import Role
 
 STOPPED = Trouble(code="monitoring_stopped", detail="updates were stopped; POST /monitoring/start resumes them")
 
@@ -93,11 +93,13 @@ class Monitoring:
     interval: float
 
 
-def area(*, monitoring: Monitoring, audit: AuditTrail) -> Area:
+def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
     """The operations but the feed's and the reports'."""
-    area = Area("monitoring")
+    bp = ControlBlueprint("monitoring")
 
-    @area.get("/monitoring/metrics/realtime", who=Who.VIEWER, gives={200: MetricsReply}, problems=(422, 503))
+    @bp.get(
+        "/monitoring/metrics/realtime", permission=Permission.VIEWER, responses={200: MetricsReply}, errors=(422, 503)
+    )
     def read_metrics() -> Response:
         """What is going on now.
 
@@ -105,41 +107,41 @@ def area(*, monitoring: Monitoring, audit: AuditTrail) -> Area:
         """
         return answer(show_metrics(monitoring.lookout.look().known()))
 
-    @area.get("/monitoring/dashboard", who=Who.VIEWER, gives={200: DashboardReply}, problems=(422, 503))
+    @bp.get("/monitoring/dashboard", permission=Permission.VIEWER, responses={200: DashboardReply}, errors=(422, 503))
     def read_dashboard() -> Response:
         """What is going on now, by worker, queue, task and alert."""
         return answer(monitoring.board())
 
-    @area.post("/monitoring/start", who=Who.OPERATOR, gives={200: StartReply}, problems=(503,))
+    @bp.post("/monitoring/start", permission=Permission.OPERATOR, responses={200: StartReply}, errors=(503,))
     def start_monitoring(body: StartBody) -> Response:
         """Turn task events on at every worker, now and as they join, and start the feed.
 
         Harmless to repeat, and kept over restarts.
         """
-        with audit.act(guard.actor(), "monitoring.start", reason=body.reason) as act:
+        with audit.act(current_actor(), "monitoring.start", reason=body.reason) as act:
             found = monitoring.switch.turn_on()
             act.detail = {"workers": len(found)}
         return answer(StartReply(since=utc(monitoring.wishes.get().since), workers=_shown(found)))
 
-    @area.post("/monitoring/stop", who=Who.OPERATOR, gives={200: StopReply}, problems=(503,))
+    @bp.post("/monitoring/stop", permission=Permission.OPERATOR, responses={200: StopReply}, errors=(503,))
     def stop_monitoring(body: StopBody) -> Response:
         """Stop the feed's updates; with `disable_task_events` also turn task events off where start turned them on.
 
         Alerts and revocations are still sent to the feed. Without task events the exporter sees no tasks.
         """
         if body.disable_task_events:
-            guard.require(Role.ADMIN, "disabling task events")
-        with audit.act(guard.actor(), "monitoring.stop", reason=body.reason) as act:
+            require_role(Role.ADMIN, "disabling task events")
+        with audit.act(current_actor(), "monitoring.stop", reason=body.reason) as act:
             found = _stop(monitoring, disable=body.disable_task_events)
             act.detail = {"disable_task_events": body.disable_task_events, "workers": len(found)}
         return answer(StopReply(since=utc(monitoring.wishes.get().since), workers=_shown(found)))
 
-    @area.get("/monitoring/status", who=Who.VIEWER, gives={200: MonitoringReply}, problems=(503,))
+    @bp.get("/monitoring/status", permission=Permission.VIEWER, responses={200: MonitoringReply}, errors=(503,))
     def read_monitoring() -> Response:
         """Whether monitoring runs, since when, and which workers send task events."""
         return answer(_status(monitoring))
 
-    return area
+    return bp
 
 
 def _stop(monitoring: Monitoring, *, disable: bool) -> tuple[Judgement, ...]:

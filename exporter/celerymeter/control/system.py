@@ -9,10 +9,9 @@ from flask import Response
 from pydantic import BaseModel, Field
 
 from celerymeter import __version__
-from celerymeter.control.access import Who
 from celerymeter.control.audit.keeper import AuditKeeper
 from celerymeter.control.health import Component, Condition, FiringAlert, QueueFigure, Status, SystemSource, judge
-from celerymeter.control.routing import Area, answer, utc
+from celerymeter.control.routing import ControlBlueprint, Permission, answer, utc
 from celerymeter.control.settings import ControlSettings
 from celerymeter.urls import without_password
 
@@ -75,15 +74,15 @@ class StatusReply(BaseModel):
     configuration: dict[str, str | bool | float | None]
 
 
-def area(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings) -> Area:
+def blueprint(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings) -> ControlBlueprint:
     """The three system operations."""
-    area = Area("system")
+    bp = ControlBlueprint("system")
 
     def components() -> tuple[Component, ...]:
         """What the sampler saw, and whether our own disk takes what must be kept."""
         return (*system.state().components, Component("state", "failed" if keeper.failing else "ok", critical=True))
 
-    @area.get("/system/health", who=Who.ANYONE, gives={200: HealthReply, 503: HealthReply})
+    @bp.get("/system/health", permission=Permission.ANYONE, responses={200: HealthReply, 503: HealthReply})
     def read_health() -> Response:
         """Whether the system works.
 
@@ -95,7 +94,7 @@ def area(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings
         reply = HealthReply(status=status, checks=checks, timestamp=utc(system.state().at))
         return answer(reply, 503 if status == "unhealthy" else 200)
 
-    @area.get("/system/info", who=Who.ANYONE, gives={200: InfoReply})
+    @bp.get("/system/info", permission=Permission.ANYONE, responses={200: InfoReply})
     def read_info() -> Response:
         """What this is, and what it can do here."""
         return answer(
@@ -107,7 +106,7 @@ def area(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings
             )
         )
 
-    @area.get("/system/status", who=Who.ADMIN, gives={200: StatusReply})
+    @bp.get("/system/status", permission=Permission.ADMIN, responses={200: StatusReply})
     def read_status() -> Response:
         """Every component, the queues, firing alerts, and the configuration without its secrets."""
         state, parts = system.state(), components()
@@ -122,7 +121,7 @@ def area(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings
             )
         )
 
-    return area
+    return bp
 
 
 def _component(part: Component) -> ComponentReply:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from celerymeter.control.access import Role
 from celerymeter.control.audit.keeper import AuditKeeper
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.health import Component, SystemState
 from celerymeter.control.instances import Instance
-from celerymeter.control.keys import Keyring, mint
 from celerymeter.control.metrics import ControlMetrics
-from celerymeter.control.reporting import report_desk
+from celerymeter.control.reporting import report_runner
 from celerymeter.control.revocation.compose import revocation
 from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings, JwtSettings
 from celerymeter.control.store import Store
+from celerymeter.control.tokens import Keyring, Role, mint
 from celerymeter.control.watching import prometheus_client, watching
 from celerymeter.settings import BrokerSettings
 
@@ -69,7 +68,7 @@ def control_services(settings: ControlSettings, state_dir: Path) -> Services:
         keeper=keeper,
         watching=watched,
         revocation=revocation(settings, store=store, audit=trail, hub=watched.monitoring.hub, metrics=metrics),
-        reports=report_desk(settings, store=store, metrics=metrics),
+        reports=report_runner(settings, store=store, metrics=metrics),
     )
 
 

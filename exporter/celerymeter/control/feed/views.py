@@ -13,15 +13,14 @@ from urllib.parse import urlsplit
 from flask import Request, Response, request
 from pydantic import Field
 
-from celerymeter.control import guard
-from celerymeter.control.access import Identity, Who
-from celerymeter.control.auth import Authenticator, bearer_token
+from celerymeter.control.auth import Authenticator, bearer_token, current_address
 from celerymeter.control.feed.hub import FeedFull, FeedMessage, Hub
 from celerymeter.control.feed.session import UNAUTHENTICATED, Bell, Session
 from celerymeter.control.feed.websocket import BadHandshake, WebSocket
 from celerymeter.control.live.models import DashboardReply, Greeting, trouble
-from celerymeter.control.routing import FEED_PATH, Area, Query
+from celerymeter.control.routing import FEED_PATH, ControlBlueprint, Permission, Query
 from celerymeter.control.settings import ControlSettings
+from celerymeter.control.tokens import Identity
 from celerymeter.errors import CelerymeterError, InvalidToken, RequestRefused
 
 PROTOCOL: Final = "celerymeter.v1"
@@ -81,7 +80,7 @@ class Feed:
     def _identity(self, token: str | None) -> Identity | None:
         if token is None and self.settings.anonymous_feed:
             return None
-        return self.auth.authenticate(token, address=guard.address())
+        return self.auth.authenticate(token, address=current_address())
 
     def _attend(self, peer: WebSocket, identity: Identity | None, since: int | None) -> None:
         try:
@@ -97,7 +96,7 @@ class Feed:
 
     def _follow(self, peer: WebSocket, bell: Bell, identity: Identity | None, since: int | None) -> None:
         mailbox, missed = self.hub.join(wake=bell.ring, abort=peer.abort, since=since)
-        who = {"sub": "" if identity is None else identity.sub, "address": guard.address()}
+        who = {"sub": "" if identity is None else identity.sub, "address": current_address()}
         log.info("feed: client connected", extra=who)
         try:
             session = Session(peer, mailbox, bell, expires_at=None if identity is None else identity.exp)
@@ -121,11 +120,11 @@ class Feed:
             yield self.hub.private("error", trouble(error))
 
 
-def area(*, feed: Feed) -> Area:
+def blueprint(*, feed: Feed) -> ControlBlueprint:
     """The feed's one operation."""
-    area = Area("feed")
+    bp = ControlBlueprint("feed")
 
-    @area.get(FEED_PATH, who=Who.FEED, gives={101: None}, problems=(400,), websocket=True)
+    @bp.get(FEED_PATH, permission=Permission.FEED, responses={101: None}, errors=(400,), websocket=True)
     def open_feed(query: FeedQuery) -> Response:
         """The feed: a WebSocket that tells what is going on.
 
@@ -135,7 +134,7 @@ def area(*, feed: Feed) -> Area:
         """
         return feed.serve(query)
 
-    return area
+    return bp
 
 
 def token_of(asked: Request, offered: Iterable[str], query: FeedQuery) -> str | None:

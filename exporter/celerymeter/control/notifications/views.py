@@ -9,12 +9,11 @@ from flask import Response
 from prometheus_client import Counter
 from pydantic import Field
 
-from celerymeter.control.access import Who
 from celerymeter.control.notifications.kept import KeptAlert, KeptAlerts, Wanted
 from celerymeter.control.notifications.models import AlertsReply, Notification, Taken
 from celerymeter.control.notifications.show import message, notice
 from celerymeter.control.notifications.tail import AlertTail
-from celerymeter.control.routing import Area, Query, answer
+from celerymeter.control.routing import ControlBlueprint, Permission, Query, answer
 
 log = logging.getLogger(__name__)
 _LEVELS = {"critical": logging.ERROR, "warning": logging.WARNING}
@@ -29,11 +28,11 @@ class AlertsQuery(Query):
     limit: int = Field(default=100, ge=1, le=500)
 
 
-def area(*, kept: KeptAlerts, tail: AlertTail, counted: Counter, language: str) -> Area:
+def blueprint(*, kept: KeptAlerts, tail: AlertTail, counted: Counter, language: str) -> ControlBlueprint:
     """Both operations."""
-    area = Area("alerts")
+    bp = ControlBlueprint("alerts")
 
-    @area.post("/alerts/webhook", who=Who.WEBHOOK, gives={200: Taken}, problems=(503,))
+    @bp.post("/alerts/webhook", permission=Permission.WEBHOOK, responses={200: Taken}, errors=(503,))
     def take_alerts(body: Notification) -> Response:
         """Take alerts from Alertmanager.
 
@@ -48,7 +47,7 @@ def area(*, kept: KeptAlerts, tail: AlertTail, counted: Counter, language: str) 
         received = len(body.alerts)
         return answer(Taken(received=received, new=len(new), repeated=received - len(new)))
 
-    @area.get("/alerts", who=Who.VIEWER, gives={200: AlertsReply}, problems=(503,))
+    @bp.get("/alerts", permission=Permission.VIEWER, responses={200: AlertsReply}, errors=(503,))
     def list_alerts(query: AlertsQuery) -> Response:
         """Firing and recent alerts, the newest first.
 
@@ -58,7 +57,7 @@ def area(*, kept: KeptAlerts, tail: AlertTail, counted: Counter, language: str) 
         alerts = [notice(alert, language=language) for alert in kept.states(wanted)]
         return answer(AlertsReply(alerts=alerts, firing=kept.firing()))
 
-    return area
+    return bp
 
 
 def _log(alert: KeptAlert) -> None:

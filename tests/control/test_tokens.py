@@ -13,9 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from celerymeter.control.access import Role
-from celerymeter.control.keys import Keyring, mint
 from celerymeter.control.settings import JwtSettings
+from celerymeter.control.tokens import Keyring, Role, mint
 from celerymeter.errors import InvalidToken, SettingsError
 
 SECRET = b"a secret for the keys' tests, of enough bytes"

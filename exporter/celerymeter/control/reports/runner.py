@@ -1,4 +1,4 @@
-"""Makes reports beside the requests: a client gets one that is quick, and the address of one that is not."""
+"""Run report jobs beside the requests: a client gets a quick report at once, and the address of a slow one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from celerymeter.reports.report import Report
 
 log = logging.getLogger(__name__)
 
-PATIENCE: Final = 4.0
+ANSWER_WITHIN: Final = 4.0
 """Seconds: clients of the API give up after 5."""
 AT_ONCE: Final = 2
 WAITING: Final = 8
@@ -27,13 +27,13 @@ Make = Callable[[Question, str], Report]
 """Makes the report with this id; may take its time, and raises `PrometheusError`."""
 
 
-class ReportDesk:
-    """Takes questions; a `Background` for its threads."""
+class ReportRunner:
+    """Makes reports on threads of its own."""
 
-    def __init__(self, make: Make, kept: KeptReports, *, patience: float = PATIENCE) -> None:
+    def __init__(self, make: Make, kept: KeptReports, *, timeout: float = ANSWER_WITHIN) -> None:
         self.kept = kept
         self._make = make
-        self._patience = patience
+        self._timeout = timeout
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reports")
         self._places = BoundedSemaphore(WAITING)
 
@@ -55,7 +55,7 @@ class ReportDesk:
         except BaseException:
             self._places.release()
             raise
-        wait([future], self._patience)
+        wait([future], self._timeout)
         return future.result() if future.done() else report_id
 
     def _work(self, question: Question, report_id: str) -> Report:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NoReturn
 
 import jwt
@@ -15,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from celerymeter.control.access import Identity, Role
 from celerymeter.control.settings import MIN_SECRET_BYTES, JwtSettings
 from celerymeter.errors import InvalidToken, SettingsError
 
@@ -35,6 +35,34 @@ _REASONS: tuple[tuple[type[jwt.PyJWTError], str, str], ...] = (
     (jwt.DecodeError, "malformed", "the token cannot be read"),
 )
 REASONS = ("missing", "claims", "role", "webhook", *(reason for _, reason, _ in _REASONS if reason != "claims"))
+
+
+class Role(IntEnum):
+    """A higher role may do all that a lower one may."""
+
+    VIEWER = 1
+    OPERATOR = 2
+    ADMIN = 3
+
+    @classmethod
+    def named(cls, name: str) -> Role | None:
+        """The role of this name as a token spells it (lower case), or None."""
+        return cls.__members__.get(name.upper()) if name.islower() else None
+
+    @property
+    def label(self) -> str:
+        """The name as a token spells it."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a valid token speaks for. ``exp`` is UTC seconds; ``jti`` is the token's id, or a digest of the token."""
+
+    sub: str
+    role: Role
+    jti: str
+    exp: float
 
 
 @dataclass(frozen=True, slots=True)
