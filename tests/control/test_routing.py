@@ -17,7 +17,7 @@ from celerymeter.control import auth, errors
 from celerymeter.control.auth import require_role
 from celerymeter.control.errors import STATUS, Problem
 from celerymeter.control.routing import Body, ControlBlueprint, Instant, Permission, Query, answer
-from celerymeter.control.testing import bearer, control_services, control_settings
+from celerymeter.control.testing import bearer, control_parts, control_settings
 from celerymeter.control.tokens import Role
 from celerymeter.errors import (
     AmbiguousCluster,
@@ -109,14 +109,14 @@ def sample() -> ControlBlueprint:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """An application of the sample blueprint alone."""
     settings = control_settings()
-    services = control_services(settings, tmp_path_factory.mktemp("state"))
+    parts = control_parts(settings, tmp_path_factory.mktemp("state"))
     app = OpenAPI("sample", doc_ui=False, validation_error_callback=errors.validation_response)
     bp = sample()
     app.register_api(bp)
     errors.install(app)
-    auth.install(app, bp.operations, auth=services.auth, keeper=services.keeper, settings=settings)
+    auth.install(app, bp.operations, auth=parts.auth, keeper=parts.keeper, settings=settings)
     yield app.test_client()
-    services.store.close()
+    parts.store.close()
 
 
 def order(

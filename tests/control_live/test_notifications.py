@@ -19,9 +19,9 @@ from celerymeter.control.app import create_app
 from celerymeter.control.notifications.kept import KEPT, KeptAlerts
 from celerymeter.control.notifications.models import PostedAlert
 from celerymeter.control.notifications.tail import AlertTail
-from celerymeter.control.services import Services
+from celerymeter.control.parts import Parts
 from celerymeter.control.store import Store
-from celerymeter.control.testing import bearer, control_services, control_settings, token
+from celerymeter.control.testing import bearer, control_parts, control_settings, token
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Alertmanager, find_binary
@@ -42,17 +42,17 @@ CRITICAL = {**FIRING, "fingerprint": "c3", "labels": {"alertname": "CeleryNoWork
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
+def parts(tmp_path: Path) -> Iterator[Parts]:
     """Parts of an API that takes alerts."""
-    services = control_services(replace(control_settings(), webhook_token=TOKEN.encode()), tmp_path / "state")
-    yield services
-    services.store.close()
+    parts = control_parts(replace(control_settings(), webhook_token=TOKEN.encode()), tmp_path / "state")
+    yield parts
+    parts.store.close()
 
 
 @pytest.fixture
-def client(services: Services) -> FlaskClient:
+def client(parts: Parts) -> FlaskClient:
     """That API."""
-    return create_app(replace(control_settings(), webhook_token=TOKEN.encode()), services).test_client()
+    return create_app(replace(control_settings(), webhook_token=TOKEN.encode()), parts).test_client()
 
 
 def post(client: FlaskClient, *alerts: dict[str, Any], headers: dict[str, str] = OURS) -> Any:
@@ -68,7 +68,7 @@ def listed(client: FlaskClient, query: str = "") -> dict[str, Any]:
 
 
 def test_an_alert_is_kept_logged_and_counted(
-    client: FlaskClient, services: Services, caplog: pytest.LogCaptureFixture
+    client: FlaskClient, parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the shape in which people ask for alerts: name, message, severity, timestamp."""
     with caplog.at_level(logging.INFO, "celerymeter"):
@@ -84,22 +84,22 @@ def test_an_alert_is_kept_logged_and_counted(
     assert (alert["status"], alert["ends_at"], alert["labels"]["queue_name"]) == ("firing", None, "slow")
     (line,) = [record for record in caplog.records if getattr(record, "alert", None)]
     assert (line.levelname, vars(line)["fingerprint"], vars(line)["severity"]) == ("WARNING", "a1b2", "warning")
-    assert services.metrics.registry.get_sample_value("celerymeter_control_alerts_total", {"status": "firing"}) == 1
+    assert parts.metrics.registry.get_sample_value("celerymeter_control_alerts_total", {"status": "firing"}) == 1
 
 
-def test_a_replay_changes_nothing(client: FlaskClient, services: Services, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_replay_changes_nothing(client: FlaskClient, parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
     """The same fingerprint, times and status: not kept, logged, counted or sent again."""
     post(client, FIRING, CRITICAL)
     post(client, RESOLVED)
-    before, newest = listed(client), services.watching.alerts.last_id()
+    before, newest = listed(client), parts.alerts.last_id()
     caplog.clear()
     with caplog.at_level(logging.INFO, "celerymeter.control.notifications"):
         assert post(client, FIRING, CRITICAL, RESOLVED).get_json() == {"received": 3, "new": 0, "repeated": 3}
 
     assert listed(client) == before
-    assert services.watching.alerts.since(newest) == []
+    assert parts.alerts.since(newest) == []
     assert caplog.records == []
-    assert services.metrics.registry.get_sample_value("celerymeter_control_alerts_total", {"status": "firing"}) == 2
+    assert parts.metrics.registry.get_sample_value("celerymeter_control_alerts_total", {"status": "firing"}) == 2
 
 
 def test_a_resolved_alert_stays_resolved(client: FlaskClient) -> None:
@@ -182,12 +182,12 @@ def test_an_alert_without_a_fingerprint_is_known_by_its_labels(client: FlaskClie
 def test_texts_come_in_the_language_that_was_chosen(tmp_path: Path) -> None:
     """Traditional Chinese where the rules have it."""
     settings = replace(control_settings(), webhook_token=TOKEN.encode(), lang="zh-TW")
-    services = control_services(settings, tmp_path / "state")
-    client = create_app(settings, services).test_client()
+    parts = control_parts(settings, tmp_path / "state")
+    client = create_app(settings, parts).test_client()
     post(client, FIRING, CRITICAL | {"annotations": {"summary": "no worker"}})
 
     assert {alert["message"] for alert in listed(client)["alerts"]} == {"slow 佇列有 120 則訊息", "no worker"}
-    services.store.close()
+    parts.store.close()
 
 
 def test_the_memory_is_bounded_in_time_and_number(tmp_path: Path) -> None:
@@ -206,11 +206,11 @@ def test_the_memory_is_bounded_in_time_and_number(tmp_path: Path) -> None:
     store.close()
 
 
-def test_replicas_of_one_state_directory_tell_their_own_clients(client: FlaskClient, services: Services) -> None:
+def test_replicas_of_one_state_directory_tell_their_own_clients(client: FlaskClient, parts: Parts) -> None:
     """What one took is on the other's feed too, once, and nothing from before it started."""
     post(client, FIRING)
-    hub = services.watching.monitoring.hub
-    other = AlertTail(KeptAlerts(services.store), hub)
+    hub = parts.monitoring.hub
+    other = AlertTail(KeptAlerts(parts.store), hub)
     mailbox, _ = hub.join(wake=lambda: None, abort=lambda: None)
     other.publish_new()
     post(client, FIRING, CRITICAL)

@@ -1,4 +1,4 @@
-"""The control API. `server` serves what `app` makes of the parts that `compose` builds.
+"""The control API. `server` serves what `app` makes of the parts that `parts` builds.
 
 Before every view `auth` runs, with `tokens`, `throttle` and `addresses`; `routing` is how views are written and
 `errors` how they refuse. `store` is the state directory, `instances` who shares it, `audit` the trail in it.

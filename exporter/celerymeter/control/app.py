@@ -12,9 +12,9 @@ from celerymeter.control import auth, errors, monitoring, observing, openapi, sy
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
 from celerymeter.control.notifications import views as notifications
+from celerymeter.control.parts import Parts
 from celerymeter.control.reports import views as reports
 from celerymeter.control.routing import ControlBlueprint, Operation
-from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 
 SECURITY_HEADERS = {
@@ -34,23 +34,22 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
 }
 
 
-def blueprints(settings: ControlSettings, services: Services) -> tuple[ControlBlueprint, ...]:
+def blueprints(settings: ControlSettings, parts: Parts) -> tuple[ControlBlueprint, ...]:
     """Return every blueprint of the API; a new one is a line here."""
-    watching = services.watching
     return (
-        system.blueprint(system=services.system, keeper=services.keeper, settings=settings),
-        monitoring.blueprint(monitoring=watching.monitoring, audit=services.audit),
-        tasks.blueprint(revocation=services.revocation, base_path=settings.base_path),
-        feed.blueprint(feed=watching.feed),
+        system.blueprint(system=parts.system, keeper=parts.keeper, settings=settings),
+        monitoring.blueprint(monitoring=parts.monitoring, audit=parts.audit),
+        tasks.blueprint(desk=parts.revocations, keys=parts.idempotency, base_path=settings.base_path),
+        feed.blueprint(feed=parts.feed),
         notifications.blueprint(
-            kept=watching.alerts, tail=watching.tail, counted=services.metrics.alerts, language=settings.lang
+            kept=parts.alerts, tail=parts.tail, counted=parts.metrics.alerts, language=settings.lang
         ),
-        reports.blueprint(runner=services.reports, language=settings.lang),
-        audit.blueprint(trail=services.audit, store=services.store),
+        reports.blueprint(runner=parts.reports, language=settings.lang),
+        audit.blueprint(trail=parts.audit, store=parts.store),
     )
 
 
-def create_app(settings: ControlSettings, services: Services) -> OpenAPI:
+def create_app(settings: ControlSettings, parts: Parts) -> OpenAPI:
     """The Flask application. It starts no thread and opens no connection."""
     app = OpenAPI(
         "celerymeter.control",
@@ -62,13 +61,13 @@ def create_app(settings: ControlSettings, services: Services) -> OpenAPI:
         static_folder=None,
     )
     operations: dict[str, Operation] = {}
-    for bp in blueprints(settings, services):
+    for bp in blueprints(settings, parts):
         app.register_api(bp, url_prefix=settings.base_path)
         operations.update(bp.operations)
     operations.update(openapi.install(app, settings.base_path))
-    observing.install(app, operations, metrics=services.metrics)
+    observing.install(app, operations, metrics=parts.metrics)
     errors.install(app)
-    auth.install(app, operations, auth=services.auth, keeper=services.keeper, settings=settings)
+    auth.install(app, operations, auth=parts.auth, keeper=parts.keeper, settings=settings)
     app.after_request(_secured)
     return app
 

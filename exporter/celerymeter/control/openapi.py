@@ -65,13 +65,13 @@ def main() -> None:
     from tempfile import TemporaryDirectory
 
     from celerymeter.control.app import create_app
-    from celerymeter.control.testing import control_services, control_settings
+    from celerymeter.control.testing import control_parts, control_settings
 
     settings = control_settings()
     with TemporaryDirectory() as folder:
-        services = control_services(settings, Path(folder))
-        app = create_app(settings, services)
-        services.store.close()
+        parts = control_parts(settings, Path(folder))
+        app = create_app(settings, parts)
+        parts.store.close()
     COMMITTED.write_text(text(document(app)), encoding="utf-8")
 
 

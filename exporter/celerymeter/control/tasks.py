@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from celerymeter.control.auth import current_actor, current_identity, require_role
 from celerymeter.control.revocation.announcer import TaskChange, change
-from celerymeter.control.revocation.compose import Revocation
-from celerymeter.control.revocation.desk import new_id
-from celerymeter.control.revocation.idempotency import Asked
+from celerymeter.control.revocation.desk import Desk, new_id
+from celerymeter.control.revocation.idempotency import Asked, Keys
 from celerymeter.control.revocation.models import (
     MAX_IDS,
     Acknowledgements,
@@ -96,10 +95,9 @@ class BatchReply(BaseModel):
     timestamp: datetime
 
 
-def blueprint(*, revocation: Revocation, base_path: str) -> ControlBlueprint:
+def blueprint(*, desk: Desk, keys: Keys, base_path: str) -> ControlBlueprint:
     """The two operations."""
     bp = ControlBlueprint("tasks")
-    desk, keys = revocation.desk, revocation.keys
 
     @bp.post(PATH, permission=Permission.OPERATOR, responses={200: BatchReply, 202: BatchReply}, errors=(409, 503, 504))
     def revoke_tasks(body: BatchBody, header: BatchHeaders) -> Response:

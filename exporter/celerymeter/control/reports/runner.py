@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import BoundedSemaphore
-from typing import Final
+from typing import Final, Protocol
 
 from celerymeter.control.reports.kept import KeptReports
 from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused, StateError
@@ -23,14 +22,17 @@ WAITING: Final = 8
 """Reports that are made at once, and that may be asked for in all before they are ready."""
 RETRY_AFTER: Final = 10.0
 
-Make = Callable[[Question, str], Report]
-"""Makes the report with this id; may take its time, and raises `PrometheusError`."""
+
+class MakeReport(Protocol):
+    """Makes a report; may take minutes, and raises `PrometheusError`."""
+
+    def __call__(self, question: Question, *, report_id: str) -> Report: ...
 
 
 class ReportRunner:
     """Makes reports on threads of its own."""
 
-    def __init__(self, make: Make, kept: KeptReports, *, timeout: float = ANSWER_WITHIN) -> None:
+    def __init__(self, make: MakeReport, kept: KeptReports, *, timeout: float = ANSWER_WITHIN) -> None:
         self.kept = kept
         self._make = make
         self._timeout = timeout
@@ -60,7 +62,7 @@ class ReportRunner:
 
     def _work(self, question: Question, report_id: str) -> Report:
         try:
-            report = self._make(question, report_id)
+            report = self._make(question, report_id=report_id)
             self.kept.finish(report)
         except Exception as error:
             self._fail(report_id, error)
