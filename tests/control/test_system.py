@@ -9,8 +9,16 @@ import pytest
 from flask.testing import FlaskClient
 
 from celerymeter.control.app import create_app
-from celerymeter.control.health import Component, FiringAlert, QueueFigure, Status, SystemState, judge
+from celerymeter.control.cluster.models import (
+    ClusterSnapshot,
+    Component,
+    FiringAlert,
+    Health,
+    QueueStatus,
+    overall_health,
+)
 from celerymeter.control.parts import Parts
+from celerymeter.control.routing import utc
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import FakeSystem, bearer, control_parts
 from celerymeter.control.tokens import Role
@@ -36,9 +44,9 @@ def test_a_stranger_may_ask_for_health(client: FlaskClient) -> None:
         ((OK, FAILED, CRITICAL), "unhealthy"),
     ],
 )
-def test_the_worst_component_decides(components: tuple[Component, ...], status: Status) -> None:
+def test_the_worst_component_decides(components: tuple[Component, ...], status: Health) -> None:
     """Anything that is not ok degrades; a critical failure is worse."""
-    assert status == judge(components)
+    assert status == overall_health(components)
 
 
 def test_unhealthy_is_a_503_that_still_says_what_is_wrong(settings: ControlSettings, tmp_path: Path) -> None:
@@ -84,11 +92,11 @@ def test_only_an_administrator_reads_the_status(client: FlaskClient) -> None:
 def test_the_status_has_components_queues_and_alerts(parts: Parts, client: FlaskClient) -> None:
     """Everything that the sampler saw is there, and what it does not know is null."""
     assert isinstance(parts.system, FakeSystem)
-    parts.system.current = SystemState(
+    parts.system.current = ClusterSnapshot(
         at=1_700_000_000.0,
         components=(OK,),
-        queues=(QueueFigure("celery", length=3.0),),
-        firing=(FiringAlert("CeleryWorkerDown", "critical", "no worker", 1_700_000_000.0),),
+        queues=(QueueStatus("celery", 3.0, unacked=None, consumers=None, oldest_task_age_seconds=None),),
+        firing=(FiringAlert("CeleryWorkerDown", "critical", "no worker", utc(1_700_000_000.0)),),
     )
     status = client.get(STATUS, headers=bearer(Role.ADMIN)).get_json()
     assert {k: status["queues"][0][k] for k in ("name", "length")} == {"name": "celery", "length": 3.0}

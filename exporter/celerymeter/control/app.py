@@ -8,10 +8,9 @@ from flask import Response
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import auth, errors, monitoring, observing, openapi, system, tasks
+from celerymeter.control import alerts, auth, errors, monitoring, observing, openapi, system, tasks
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
-from celerymeter.control.notifications import views as notifications
 from celerymeter.control.parts import Parts
 from celerymeter.control.reports import views as reports
 from celerymeter.control.routing import ControlBlueprint, Operation
@@ -41,9 +40,7 @@ def blueprints(settings: ControlSettings, parts: Parts) -> tuple[ControlBlueprin
         monitoring.blueprint(monitoring=parts.monitoring, audit=parts.audit),
         tasks.blueprint(desk=parts.revocations, keys=parts.idempotency, base_path=settings.base_path),
         feed.blueprint(feed=parts.feed),
-        notifications.blueprint(
-            kept=parts.alerts, tail=parts.tail, counted=parts.metrics.alerts, language=settings.lang
-        ),
+        alerts.blueprint(store=parts.alerts, hub=parts.monitoring.hub, counter=parts.metrics.alerts),
         reports.blueprint(runner=parts.reports, language=settings.lang),
         audit.blueprint(trail=parts.audit, store=parts.store),
     )

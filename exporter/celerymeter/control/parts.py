@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from prometheus_client import generate_latest
 
+from celerymeter.control.alerts import AlertStore
 from celerymeter.control.audit.keeper import AuditKeeper
 from celerymeter.control.audit.key import audit_key
 from celerymeter.control.audit.record import open_trail
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import Authenticator
+from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
-from celerymeter.control.health import SystemSource
 from celerymeter.control.instances import Instance
-from celerymeter.control.live.alertmanager import AlertmanagerProbe
-from celerymeter.control.live.lookout import Lookout, Queries
-from celerymeter.control.live.models import DashboardReply, show_dashboard
-from celerymeter.control.live.sampler import Sampler
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.monitoring import Monitoring
-from celerymeter.control.notifications.kept import KeptAlerts
-from celerymeter.control.notifications.tail import AlertTail
 from celerymeter.control.reports.kept import KeptReports
 from celerymeter.control.reports.runner import ReportRunner
 from celerymeter.control.revocation.announcer import Announcer
@@ -44,11 +40,13 @@ from celerymeter.control.revocation.memory import EventMemory
 from celerymeter.control.revocation.revoker import Revoker
 from celerymeter.control.revocation.store import Batches
 from celerymeter.control.revocation.workers import Workers, open_workers
+from celerymeter.control.sampler import Sampler
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.switching.remote import CeleryRemote, Remote
 from celerymeter.control.switching.switch import Switch
 from celerymeter.control.switching.wishes import Wishes
+from celerymeter.control.system import SnapshotSource
 from celerymeter.control.tap import EventTap
 from celerymeter.control.tokens import Keyring
 from celerymeter.httpd import MetricsServer
@@ -83,12 +81,11 @@ class Parts:
     audit: AuditTrail
     keeper: AuditKeeper
     auth: Authenticator
-    system: SystemSource
+    system: SnapshotSource
     sampler: Sampler
     monitoring: Monitoring
     feed: Feed
-    alerts: KeptAlerts
-    tail: AlertTail
+    alerts: AlertStore
     revocations: Desk
     idempotency: Keys
     followup: Followup
@@ -133,24 +130,20 @@ def build(
     auth = _authenticator(settings, metrics, keeper)
     hub = Hub(max_clients=settings.feed_max_clients, clients=metrics.feed_clients, dropped=metrics.feed_dropped)
     scope = Scope(settings.cluster, settings.selector)
-    lookout = Lookout(prometheus or _prometheus(settings, metrics, timeout=LIVE_TIMEOUT), scope)
+    client = prometheus or _prometheus(settings, metrics, timeout=LIVE_TIMEOUT)
+    reader = ClusterReader(client, scope, links=grafana_links(settings.grafana_url))
     wishes = Wishes(store)
     switch = Switch(remote or CeleryRemote(settings.broker), wishes)
-    links = grafana_links(settings.grafana_url)
-
-    def board() -> DashboardReply:
-        return show_dashboard(lookout.dashboard(), links=links)
+    alertmanager = settings.alertmanager_url
 
     def feed_on() -> bool:
         return wishes.get().feed_on
 
-    probes = () if settings.alertmanager_url is None else (AlertmanagerProbe(settings.alertmanager_url),)
-    sampler = Sampler(lookout.look, board, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
-    alerts = KeptAlerts(store)
-    tail = AlertTail(alerts, hub, language=settings.lang)
+    probes = () if alertmanager is None else (partial(alertmanager_component, alertmanager),)
+    sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
     memory, followup, revocations = _revocations(settings, store, audit, hub=hub, metrics=metrics, workers=workers)
-    client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
-    reports = ReportRunner(Performance(client, scope).report, KeptReports(store))
+    report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
+    reports = ReportRunner(Performance(report_client, scope).report, KeptReports(store))
     events = EventTap(settings.broker, switch, memory, followup)  # the memory first, for the follow-up asks it
     served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)
     return Parts(
@@ -161,16 +154,15 @@ def build(
         auth=auth,
         system=sampler,
         sampler=sampler,
-        monitoring=Monitoring(lookout, board, switch, wishes, hub, settings.feed_interval),
-        feed=Feed(hub, auth, board, feed_on, settings),
-        alerts=alerts,
-        tail=tail,
+        monitoring=Monitoring(reader, switch, wishes, hub, settings.feed_interval),
+        feed=Feed(hub, auth, reader, feed_on, settings),
+        alerts=AlertStore(store, language=settings.lang),
         revocations=revocations,
         idempotency=Keys(store),
         followup=followup,
         reports=reports,
         events=events,
-        background=(keeper, *served, reports, events, followup, switch, sampler, tail, hub),
+        background=(keeper, *served, reports, events, followup, switch, sampler, hub),
     )
 
 

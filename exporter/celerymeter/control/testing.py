@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from celerymeter.control.health import Component, SystemState
+from celerymeter.control.cluster.models import ClusterSnapshot, Component
 from celerymeter.control.parts import Parts, build
 from celerymeter.control.settings import ControlSettings, JwtSettings
 from celerymeter.control.tokens import Role, mint
@@ -25,13 +25,13 @@ def control_settings() -> ControlSettings:
 
 
 class FakeSystem:
-    """A `SystemSource` whose state a test sets."""
+    """A `SnapshotSource` whose snapshot a test sets."""
 
     def __init__(self, *components: Component) -> None:
-        self.current = SystemState(at=1_700_000_000.0, components=components or (Component("broker", "ok"),))
+        self.current = ClusterSnapshot(at=1_700_000_000.0, components=components or (Component("broker", "ok"),))
 
-    def state(self) -> SystemState:
-        """What the test set."""
+    def last_snapshot(self) -> ClusterSnapshot:
+        """Return what the test set."""
         return self.current
 
 

@@ -14,10 +14,11 @@ from flask import Request, Response, request
 from pydantic import Field
 
 from celerymeter.control.auth import Authenticator, bearer_token, current_address
+from celerymeter.control.cluster.snapshot import ClusterReader
 from celerymeter.control.feed.hub import FeedFull, FeedMessage, Hub
+from celerymeter.control.feed.messages import Greeting, feed_error
 from celerymeter.control.feed.session import UNAUTHENTICATED, Bell, Session
 from celerymeter.control.feed.websocket import BadHandshake, WebSocket
-from celerymeter.control.live.models import DashboardReply, Greeting, trouble
 from celerymeter.control.routing import FEED_PATH, ControlBlueprint, Permission, Query
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.tokens import Identity
@@ -48,11 +49,11 @@ class Finished(Response):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What a connection needs. ``dashboard`` gives the object of now, or raises; ``running``: are updates sent."""
+    """What a connection needs. ``running`` tells whether updates are sent."""
 
     hub: Hub
     auth: Authenticator
-    dashboard: Callable[[], DashboardReply]
+    reader: ClusterReader
     running: Callable[[], bool]
     settings: ControlSettings
 
@@ -115,9 +116,9 @@ class Feed:
         )
         yield self.hub.private("connection_established", greeting)
         try:
-            yield self.hub.private("dashboard_data", self.dashboard())
+            yield self.hub.private("dashboard_data", self.reader.dashboard())
         except CelerymeterError as error:
-            yield self.hub.private("error", trouble(error))
+            yield self.hub.private("error", feed_error(error))
 
 
 def blueprint(*, feed: Feed) -> ControlBlueprint:

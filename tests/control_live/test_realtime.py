@@ -1,4 +1,4 @@
-"""The metrics object against real engines that hold known history."""
+"""The realtime metrics and the dashboard against real engines that hold known history."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import pytest
 from tests.control_live.canned import ASKED, Exporter, all_series
 from tests.engines import NAMES, Canned, start_engine
 
-from celerymeter.control.live import dashboard, figures
-from celerymeter.control.live.dashboard import Dashboard
-from celerymeter.control.live.figures import Metrics
-from celerymeter.control.live.lookout import ask
+from celerymeter.control.cluster import dashboard, realtime
+from celerymeter.control.cluster.models import Dashboard, RealtimeMetrics
+from celerymeter.control.cluster.snapshot import ask
 from celerymeter.errors import AmbiguousCluster, RequestRefused
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 
@@ -51,16 +50,17 @@ def holding(
         yield client
 
 
-def read(client: PrometheusClient, scope: Scope | None = None, *, at: float = ASKED) -> Metrics:
+def read(client: PrometheusClient, scope: Scope | None = None, *, at: float = ASKED) -> RealtimeMetrics:
     """The metrics object."""
     scope = scope or Scope()
-    return figures.metrics(ask(client, figures.queries(scope), scope, time=at), scope)
+    return realtime.realtime_metrics(ask(client, realtime.queries(scope), scope, time=at), scope, health="healthy")
 
 
 def read_dashboard(client: PrometheusClient) -> Dashboard:
     """The dashboard object."""
-    rounds = figures.queries(Scope()) | dashboard.state_queries(Scope()) | dashboard.queries(Scope())
-    return dashboard.dashboard(ask(client, rounds, Scope(), time=ASKED), Scope())
+    scope = Scope()
+    queries = realtime.queries(scope) | dashboard.state_queries(scope) | dashboard.queries(scope)
+    return dashboard.dashboard(ask(client, queries, scope, time=ASKED), scope, health="healthy", links={})
 
 
 Holding = Callable[..., PrometheusClient]
@@ -193,11 +193,11 @@ def test_the_dashboard_lists_workers_queues_and_tasks(holding: Holding) -> None:
         ("w1@a", "up"),
         ("w2@a", "up"),
     ]
-    assert (found.workers_total, found.workers_down) == (4, 1)
+    assert (found.system_summary.total_workers, found.system_summary.down_workers) == (4, 1)
     assert [(queue.name, queue.length) for queue in found.queues] == [("q", 7.0), ("slow", 0.0)]
     assert [(task.name, task.finished) for task in found.busiest_tasks] == [("shop.pay", 300), ("shop.mail", 8)]
     assert [(task.name, task.failed) for task in found.most_failing_tasks] == [("shop.mail", 8)]
-    assert found.window_seconds == 300.0
+    assert found.system_summary.window_seconds == 300.0
 
 
 def test_the_dashboard_of_an_empty_cluster_is_empty(holding: Holding) -> None:
@@ -220,5 +220,5 @@ def test_firing_alerts_are_listed_since_when(holding: Holding) -> None:
     ]
     (alert,) = read_dashboard(holding(IDLE, more=more)).firing_alerts
 
-    assert (alert.name, alert.severity, alert.since) == ("CeleryQueueBacklog", "warning", ASKED - 100)
+    assert (alert.name, alert.severity, alert.timestamp.timestamp()) == ("CeleryQueueBacklog", "warning", ASKED - 100)
     assert alert.message == "CeleryQueueBacklog queue_name=slow"

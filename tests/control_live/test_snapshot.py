@@ -1,4 +1,4 @@
-"""One look for all who ask at about the same time."""
+"""Snapshots of the cluster, and one answer for all who ask at about the same time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from threading import Barrier, Thread
 import pytest
 from tests.control_live.stage import Page, served
 
-from celerymeter.control.live.alertmanager import AlertmanagerProbe
-from celerymeter.control.live.lookout import Lookout, Shared
-from celerymeter.control.live.models import trouble
+from celerymeter.control.cluster.snapshot import ClusterReader, SharedCall, alertmanager_component
+from celerymeter.control.feed.messages import feed_error
 from celerymeter.errors import AmbiguousCluster, PrometheusUnavailable, RequestRefused
 from celerymeter.prometheus import Sample, Scope, Vector
 
@@ -33,9 +32,9 @@ class FakeQueries:
         }
 
 
-def conditions(lookout: Lookout) -> dict[str, str]:
+def conditions(reader: ClusterReader) -> dict[str, str]:
     """Condition by component."""
-    return {part.name: part.condition for part in lookout.look().components}
+    return {part.name: part.condition for part in reader.snapshot().components}
 
 
 def test_many_who_ask_at_once_cost_one_call() -> None:
@@ -47,7 +46,7 @@ def test_many_who_ask_at_once_cost_one_call() -> None:
         calls.append(1)
         return len(calls)
 
-    shared = Shared(call, max_age=1.0)
+    shared = SharedCall(call, max_age=1.0)
     start, got = Barrier(10), list[int]()
 
     def ask() -> None:
@@ -73,7 +72,7 @@ def test_a_failure_is_shared_too() -> None:
             raise PrometheusUnavailable("away")
         return 7
 
-    shared = Shared(call, max_age=1.0, monotonic=lambda: now[0])
+    shared = SharedCall(call, max_age=1.0, monotonic=lambda: now[0])
     for _ in range(3):
         with pytest.raises(PrometheusUnavailable):
             shared.get()
@@ -86,16 +85,16 @@ def test_a_prometheus_that_is_away_leaves_the_rest_unknown() -> None:
     """It is the only thing that is known to have failed."""
     queries = FakeQueries()
     queries.error = PrometheusUnavailable("no answer")
-    lookout = Lookout(queries, Scope())
+    reader = ClusterReader(queries, Scope())
 
-    assert conditions(lookout) == {
+    assert conditions(reader) == {
         "prometheus": "failed",
         "broker": "unknown",
         "exporter": "unknown",
         "workers": "unknown",
     }
     with pytest.raises(PrometheusUnavailable):
-        lookout.look().known()
+        reader.snapshot().known_metrics()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def test_a_prometheus_that_is_away_leaves_the_rest_unknown() -> None:
 )
 def test_components_are_judged_by_what_prometheus_holds(values: dict[str, float], expected: dict[str, str]) -> None:
     """What nobody says is unknown; a worker that went without a goodbye is a failure."""
-    found = conditions(Lookout(FakeQueries(**values), Scope()))
+    found = conditions(ClusterReader(FakeQueries(**values), Scope()))
 
     assert {name: found[name] for name in expected} == expected
 
@@ -118,8 +117,8 @@ def test_components_are_judged_by_what_prometheus_holds(values: dict[str, float]
 def test_alertmanager_is_asked_whether_it_lives() -> None:
     """Any 200 will do; nobody there is a failure, and no error."""
     with served(Page()) as port:
-        assert AlertmanagerProbe(f"http://127.0.0.1:{port}/")().condition == "ok"
-    assert AlertmanagerProbe(f"http://127.0.0.1:{port}")().condition == "failed"
+        assert alertmanager_component(f"http://127.0.0.1:{port}/").condition == "ok"
+    assert alertmanager_component(f"http://127.0.0.1:{port}").condition == "failed"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_alertmanager_is_asked_whether_it_lives() -> None:
 )
 def test_the_feed_speaks_in_the_codes_of_problems(error: Exception | None, code: str) -> None:
     """And repeats no text of an exception."""
-    found = trouble(error)  # type: ignore[arg-type]  # the table holds errors of ours
+    found = feed_error(error)  # type: ignore[arg-type]  # the table holds errors of ours
 
     assert found.code == code
     assert "secret" not in found.detail

@@ -15,10 +15,8 @@ from flask.testing import FlaskClient
 from tests.control.serving import Control
 from tests.control_live.stage import feed, messages, until
 
+from celerymeter.control.alerts import MAX_ALERTS, AlertsQuery, AlertStore, PostedAlert
 from celerymeter.control.app import create_app
-from celerymeter.control.notifications.kept import KEPT, KeptAlerts
-from celerymeter.control.notifications.models import PostedAlert
-from celerymeter.control.notifications.tail import AlertTail
 from celerymeter.control.parts import Parts
 from celerymeter.control.store import Store
 from celerymeter.control.testing import bearer, control_parts, control_settings, token
@@ -91,13 +89,13 @@ def test_a_replay_changes_nothing(client: FlaskClient, parts: Parts, caplog: pyt
     """The same fingerprint, times and status: not kept, logged, counted or sent again."""
     post(client, FIRING, CRITICAL)
     post(client, RESOLVED)
-    before, newest = listed(client), parts.alerts.last_id()
+    before, mailbox = listed(client), parts.monitoring.hub.join(wake=nothing, abort=nothing)[0]
     caplog.clear()
-    with caplog.at_level(logging.INFO, "celerymeter.control.notifications"):
+    with caplog.at_level(logging.INFO, "celerymeter.control.alerts"):
         assert post(client, FIRING, CRITICAL, RESOLVED).get_json() == {"received": 3, "new": 0, "repeated": 3}
 
     assert listed(client) == before
-    assert parts.alerts.since(newest) == []
+    assert mailbox.take() is None
     assert caplog.records == []
     assert parts.metrics.registry.get_sample_value("celerymeter_control_alerts_total", {"status": "firing"}) == 2
 
@@ -193,31 +191,31 @@ def test_texts_come_in_the_language_that_was_chosen(tmp_path: Path) -> None:
 def test_the_memory_is_bounded_in_time_and_number(tmp_path: Path) -> None:
     """The oldest go; what a month has passed over goes."""
     store, now = Store(tmp_path / "state"), [1_000_000.0]
-    kept = KeptAlerts(store, clock=lambda: now[0])
+    alerts, everything = AlertStore(store, clock=lambda: now[0]), AlertsQuery.model_construct(limit=2 * MAX_ALERTS)
 
     def alert(n: int) -> PostedAlert:
         return PostedAlert.model_validate({**FIRING, "fingerprint": str(n)})
 
-    kept.take([alert(n) for n in range(KEPT + 10)])
-    assert len(kept.since(0, limit=2 * KEPT)) == KEPT
+    alerts.add([alert(n) for n in range(MAX_ALERTS + 10)])
+    assert len(alerts.latest(everything)) == MAX_ALERTS
     now[0] += 31 * 86400
-    kept.take([alert(-1)])
-    assert [one.fingerprint for one in kept.since(0, limit=10)] == ["-1"]
+    alerts.add([alert(-1)])
+    assert [one.fingerprint for one in alerts.latest(everything)] == ["-1"]
     store.close()
 
 
-def test_replicas_of_one_state_directory_tell_their_own_clients(client: FlaskClient, parts: Parts) -> None:
-    """What one took is on the other's feed too, once, and nothing from before it started."""
+def test_each_new_alert_goes_to_the_feed_once(client: FlaskClient, parts: Parts) -> None:
+    """In the shape in which it is listed, and nothing from before the client came."""
     post(client, FIRING)
-    hub = parts.monitoring.hub
-    other = AlertTail(KeptAlerts(parts.store), hub)
-    mailbox, _ = hub.join(wake=lambda: None, abort=lambda: None)
-    other.publish_new()
+    mailbox, _ = parts.monitoring.hub.join(wake=nothing, abort=nothing)
     post(client, FIRING, CRITICAL)
-    for _ in range(2):
-        other.publish_new()
+    (message,) = iter(mailbox.take, None)
 
-    assert [json.loads(message.text)["data"]["name"] for message in iter(mailbox.take, None)] == ["CeleryNoWorkers"]
+    assert (message.kind, json.loads(message.text)["data"]) == ("alert", listed(client)["alerts"][0])
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 @pytest.mark.integration
