@@ -4,7 +4,6 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 JOBS ?= 3
-LOCK := --quiet --upgrade --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
 help: ## this list
@@ -53,9 +52,12 @@ generate: dashboards ## write anew all that is made of the code
 secrets: ## passwords and keys for docker compose up
 	@deploy/compose/make-secrets
 
-lock: .venv/.installed-dev ## pin anew what exporter/Dockerfile installs
-	@$(BIN)/uv pip compile $(LOCK) --extra control pyproject.toml --output-file exporter/requirements.lock
-	@echo "hatchling>=1.26" | $(BIN)/uv pip compile $(LOCK) - --output-file exporter/build.lock
+lock: .venv/.installed-dev ## pin what tests, demo and image install (ARGS=--upgrade for the newest of everything)
+	@.ci/lock $(ARGS)
+
+newest: .venv/.installed-dev ## run the tests with the newest of everything, in a folder of its own
+	@.ci/servers test
+	@.ci/newest -n $(JOBS) --dist loadfile $(ARGS)
 
 audit: ## known vulnerabilities of what the image installs; asks the Python Package Index, so no part of the tests
 	@.ci/audit
@@ -66,7 +68,7 @@ newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare
 celeries: .venv/.installed-dev ## Celery 5.4 and 5.6 in .cache, for the tests that run other versions of it
 	@.ci/celery-versions 5.4 5.6
 
-.venv/.installed-%: pyproject.toml .ci/venv
+.venv/.installed-%: pyproject.toml .ci/locks/%.lock .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check bench soak dashboards generate secrets lock audit newer celeries
+.PHONY: help demo test test-slow lint types check bench soak dashboards generate secrets lock newest audit newer celeries

@@ -26,7 +26,7 @@ class Setting:
         if self.release == INSTALLED:
             return {}
         folder = CACHE / f"celery-{self.release}"
-        if not (folder / ".complete").exists():
+        if not (folder / ".installed").exists():
             pytest.skip(f"no Celery {self.release} in {folder}: run `make celeries`")
         return {"PYTHONPATH": str(folder)}
 

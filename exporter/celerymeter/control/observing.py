@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 
 from flask import Flask, Response, g, request
 
+from celerymeter.control.access import Who
 from celerymeter.control.metrics import ControlMetrics
-from celerymeter.control.routing import Operation, Permission
+from celerymeter.control.routing import Operation
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def install(
         method = request.method if operation is not None else UNMATCHED
         took = monotonic() - g.begun
         metrics.requests.labels(route, method, str(response.status_code)).inc()
-        if operation is None or operation.permission is not Permission.FEED:
+        if operation is None or operation.who is not Who.FEED:
             metrics.latency.labels(route, method).observe(took)
         _log(response.status_code, took)
         return response

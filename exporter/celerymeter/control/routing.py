@@ -1,16 +1,16 @@
 """Operations of the API: each says who may call it and what it can answer, and neither can be forgotten.
 
-A module of views has one function that takes the parts it needs and returns its `ControlBlueprint`::
+A module of views has one function that takes the parts it needs and returns its `Area`::
 
-    def blueprint(*, health: HealthSource) -> ControlBlueprint:
-        bp = ControlBlueprint("system")
+    def area(*, health: HealthSource) -> Area:
+        area = Area("system")
 
-        @bp.get("/system/health", permission=Permission.ANYONE, responses={200: HealthReply, 503: HealthReply})
+        @area.get("/system/health", who=Who.ANYONE, gives={200: HealthReply, 503: HealthReply})
         def read_health() -> Response:
             \"""Whether the system works.\"""
             return answer(HealthReply(...))
 
-        return bp
+        return area
 
 The docstring's first line is the operation's summary, the rest its description. ``body``, ``query``, ``path`` and
 ``header`` parameters are pydantic models (`Body`, `Query`), checked before the view runs and after authentication; what
@@ -24,17 +24,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from enum import Enum
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
-from celerymeter.control.tokens import Role
+from celerymeter.control.access import Who
 
 View = TypeVar("View", bound=Callable[..., Response])
-Responses = Mapping[int, type[BaseModel] | None]
 
 PROBLEM_REF = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 FEED_PATH = "/monitoring/ws"
@@ -55,33 +53,13 @@ _WORDS = {
     504: "No worker answered",
 }
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-
-
-class Permission(Enum):
-    """The callers that an operation accepts; every operation names one."""
-
-    ANYONE = "anyone"
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-    WEBHOOK = "webhook"
-    """Alertmanager, by its own static bearer token."""
-    FEED = "feed"
-    """The WebSocket, which checks its token itself (three ways, one of them without a header)."""
-
-    @property
-    def role(self) -> Role | None:
-        """The lowest role that suffices, or None where roles do not decide."""
-        return Role.named(self.value)
-
-
 _MAY = {
-    Permission.ANYONE: "Anyone may call it.",
-    Permission.VIEWER: "Needs the role viewer.",
-    Permission.OPERATOR: "Needs the role operator.",
-    Permission.ADMIN: "Needs the role admin.",
-    Permission.WEBHOOK: "Needs Alertmanager's own bearer token.",
-    Permission.FEED: "Needs a token of the role viewer: as `Authorization`, as `?access_token=`, or as subprotocol.",
+    Who.ANYONE: "Anyone may call it.",
+    Who.VIEWER: "Needs the role viewer.",
+    Who.OPERATOR: "Needs the role operator.",
+    Who.ADMIN: "Needs the role admin.",
+    Who.WEBHOOK: "Needs Alertmanager's own bearer token.",
+    Who.FEED: "Needs a token of the role viewer: as `Authorization`, as `?access_token=`, or as subprotocol.",
 }
 
 
@@ -118,7 +96,7 @@ class Query(BaseModel):
 class Operation:
     """What the guard must know before a view may run. ``optional_body``: an empty body means ``{}``."""
 
-    permission: Permission
+    who: Who
     takes_body: bool = False
     optional_body: bool = False
 
@@ -133,85 +111,85 @@ def utc(at: float) -> datetime:
     return datetime.fromtimestamp(at, timezone.utc)
 
 
-class ControlBlueprint(APIBlueprint):
-    """A blueprint of the API. For each endpoint it keeps what must be checked before the view runs."""
+class Area:
+    """A blueprint and, by endpoint, what the guard must know of its operations."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, __name__, abp_tags=[Tag(name=name)])
+        self.blueprint = APIBlueprint(name, __name__, abp_tags=[Tag(name=name)])
         self.operations: dict[str, Operation] = {}
 
-    def get(  # type: ignore[override]  # an operation must say who may call it and what it answers
+    def get(
         self,
         rule: str,
         *,
-        permission: Permission,
-        responses: Responses,
-        errors: tuple[int, ...] = (),
-        **options: Any,
+        who: Who,
+        gives: Mapping[int, type[BaseModel] | None],
+        problems: tuple[int, ...] = (),
+        **openapi: Any,
     ) -> Callable[[View], View]:
-        """Register a GET. ``responses`` are its own answers, ``errors`` the statuses beside those that follow from
-        ``permission`` and the parameters; ``options`` go to flask-openapi3 and Flask.
+        """Register a GET; ``gives`` are its own answers, ``problems`` the statuses beside those that follow from
+        ``who`` and the parameters. ``openapi`` goes to flask-openapi3 (``doc_ui``, ``openapi_extensions`` …).
         """
-        return self._operation(super().get, rule, permission, responses=responses, errors=errors, options=options)
+        return self._operation(self.blueprint.get, rule, who=who, gives=gives, problems=problems, openapi=openapi)
 
-    def post(  # type: ignore[override]
+    def post(
         self,
         rule: str,
         *,
-        permission: Permission,
-        responses: Responses,
-        errors: tuple[int, ...] = (),
-        **options: Any,
+        who: Who,
+        gives: Mapping[int, type[BaseModel] | None],
+        problems: tuple[int, ...] = (),
+        **openapi: Any,
     ) -> Callable[[View], View]:
         """Register a POST; as `get`. A body model configured with ``openapi_extra={"required": False}`` may be left out
         by the client: the view then gets it with its defaults.
         """
-        return self._operation(super().post, rule, permission, responses=responses, errors=errors, options=options)
+        return self._operation(self.blueprint.post, rule, who=who, gives=gives, problems=problems, openapi=openapi)
 
     def _operation(
         self,
         register: Callable[..., Callable[[View], View]],
         rule: str,
-        permission: Permission,
         *,
-        responses: Responses,
-        errors: tuple[int, ...],
-        options: dict[str, Any],
+        who: Who,
+        gives: Mapping[int, type[BaseModel] | None],
+        problems: tuple[int, ...],
+        openapi: dict[str, Any],
     ) -> Callable[[View], View]:
         def decorate(view: View) -> View:
             hints = get_type_hints(view)
-            refusals = {*_implied(permission, hints), *errors} - responses.keys()
-            documented = {**responses, **{status: _problem(status) for status in refusals}}
+            refusals = {*_implied(who, hints), *problems} - gives.keys()
+            responses = {**gives, **{status: _problem(status) for status in refusals}}
             summary, _, description = (inspect.getdoc(view) or "").partition("\n")
             register(
                 rule,
                 summary=summary,
-                description=f"{description.strip()}\n\n{_MAY[permission]}".strip(),
+                description=f"{description.strip()}\n\n{_MAY[who]}".strip(),
                 operation_id=view.__name__,
-                responses=dict(sorted(documented.items())),
-                security=_security(permission),
+                responses=dict(sorted(responses.items())),
+                security=_security(who),
                 provide_automatic_options=False,
-                **options,
+                **openapi,
             )(view)
-            self.operations[f"{self.name}.{view.__name__}"] = _describe(permission, hints)
+            self.operations[f"{self.blueprint.name}.{view.__name__}"] = _describe(who, hints)
             return view
 
         return decorate
 
 
-def _describe(permission: Permission, hints: Mapping[str, Any]) -> Operation:
+def _describe(who: Who, hints: Mapping[str, Any]) -> Operation:
     body: type[BaseModel] | None = hints.get("body")
     if body is None:
-        return Operation(permission)
+        return Operation(who)
     extra: Mapping[str, object] = body.model_config.get("openapi_extra", {})  # type: ignore[assignment]  # a key of flask-openapi3
-    return Operation(permission, takes_body=True, optional_body=extra.get("required") is False)
+    return Operation(who, takes_body=True, optional_body=extra.get("required") is False)
 
 
-def _implied(permission: Permission, hints: Mapping[str, Any]) -> set[int]:
+def _implied(who: Who, hints: Mapping[str, Any]) -> set[int]:
     statuses = {413}
-    if permission is not Permission.ANYONE:
+    if who is not Who.ANYONE:
         statuses |= {401, 429}
-    if permission.role is not None:
+    if who.role is not None:
         statuses.add(403)
     if "body" in hints:
         statuses |= {400, 415, 422}
@@ -227,7 +205,7 @@ def _problem(status: int) -> dict[str, Any]:
     return response
 
 
-def _security(permission: Permission) -> list[dict[str, list[str]]] | None:
-    if permission is Permission.WEBHOOK:
+def _security(who: Who) -> list[dict[str, list[str]]] | None:
+    if who is Who.WEBHOOK:
         return WEBHOOK_BEARER
-    return BEARER if permission.role is not None else None
+    return BEARER if who.role is not None else None

@@ -1,1 +1,0 @@
-"""The cluster as Prometheus shows it now: `models` has the values, `snapshot` reads them."""

@@ -1,0 +1,1 @@
+"""What goes on now, by Prometheus: `figures` and `dashboard` (pure); `lookout` asks, `sampler` asks every interval."""

@@ -1,0 +1,1 @@
+"""Alerts from Alertmanager: taken by a webhook, logged, `kept`, and sent to the feed by `tail`."""
