@@ -13,7 +13,8 @@ from celerymeter.broker import HeldConnection, RedisBroker, celery_app, connect_
 from celerymeter.demo.processes import free_port
 from celerymeter.demo.servers import Redis, listens
 from celerymeter.errors import BrokerUnavailable, SettingsError
-from celerymeter.settings import BrokerSettings, without_password
+from celerymeter.settings import BrokerSettings
+from celerymeter.urls import without_password
 
 NOTHING_LISTENS = "redis://:hush@127.0.0.1:1/0"
 

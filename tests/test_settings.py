@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from celerymeter.errors import SettingsError
-from celerymeter.settings import BrokerSettings, parse_listen, without_password
+from celerymeter.settings import BrokerSettings
+from celerymeter.urls import parse_listen, without_password
 
 
 @pytest.mark.parametrize(

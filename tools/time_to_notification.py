@@ -26,7 +26,7 @@ def main() -> None:
         Stage(Path(folder), cast(), pace=SHIPPED, overrides=OVERRIDES) as stage,
     ):
         outcome = outcomes(Drill(stage), SCRIPTS)
-    print("| fault | alert | told after | end told after |\n|---|---|---|---|")
+    print("| fault | alert | message after | resolved after |\n|---|---|---|---|")
     for one in (expected for all_of_it in SCRIPTS.values() for expected in all_of_it):
         told = outcome.drill.told.get(one)
         times = (clock(told.firing), clock(told.resolved)) if told else ("not heard", "")

@@ -97,8 +97,14 @@ class HeldConnection:
         self._broker = broker
         self._connection: Any = None
 
-    def use(self, action: Callable[[Any], T]) -> T:
-        """``action(connection)``, which may be tried twice; raises `BrokerUnavailable` or `SettingsError`."""
+    def use(self, action: Callable[[Any], T], *, once: bool = False) -> T:
+        """Return ``action(connection)``; raises `BrokerUnavailable` or `SettingsError`.
+
+        The action is tried again on a new connection when the held one is lost, unless ``once``: then it gets a new
+        connection in any case, for that a held one is dead often shows only after something was sent on it.
+        """
+        if once:
+            self.close()
         with reaching(self._broker):
             if self._connection is not None:
                 try:

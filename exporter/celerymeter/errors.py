@@ -97,7 +97,7 @@ class ControlError(CelerymeterError):
 
 
 class RequestRefused(CelerymeterError):
-    """A request is answered with the problem ``code`` (see `celerymeter.control.problems`) and ``str(error)``.
+    """A request is answered with the problem ``code`` (see `celerymeter.control.errors`) and ``str(error)``.
 
     ``retry_after`` is in seconds; ``members`` are further members of the problem, such as ``batch_id``.
     """

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import IO, Literal
 
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 Format = Literal["json", "text"]
 

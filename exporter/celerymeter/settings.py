@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from celerymeter.errors import SettingsError
-
-_PASSWORD = re.compile(r"(?<=://)([^:/@;\s]*):[^;\s]*@")
+from celerymeter.urls import without_password
 
 RUNTIME_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 WAIT_BUCKETS = (0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0)
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be printed: user kept, password masked (also in each part of a ``;``-separated list)."""
-    return _PASSWORD.sub(r"\1:***@", url)
-
-
-def parse_listen(address: str, *, option: str = "--listen") -> tuple[str, int]:
-    """Host and port of ``host:port``, ``[::1]:port`` or ``:port`` (every interface, an empty host)."""
-    host, colon, port = address.strip().rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host and not bracketed):
-        raise SettingsError(f"{option}: {address!r} is not host:port (0.0.0.0:9808, [::]:9808, :9808)")
-    return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True, slots=True)

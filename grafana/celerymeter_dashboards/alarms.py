@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celerymeter import instruments as families
+from celerymeter import metrics as families
 from celerymeter_dashboards.figures import levels
 from celerymeter_dashboards.promql import Scope, first_of, latest
 from celerymeter_dashboards.states import IDLE_LEVEL, NOT_KNOWN

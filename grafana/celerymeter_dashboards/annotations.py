@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
-from celerymeter import instruments as families
+from celerymeter import metrics as families
 from celerymeter_dashboards.alarms import FIRING, SINCE
 from celerymeter_dashboards.panels import DATASOURCE
 from celerymeter_dashboards.promql import Scope, latest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celerymeter import instruments as families
+from celerymeter import metrics as families
 from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart
 from celerymeter_dashboards.promql import Scope, quantile, rate
 

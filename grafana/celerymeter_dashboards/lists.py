@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celerymeter import instruments as families
+from celerymeter import metrics as families
 from celerymeter_dashboards import alarms, states
 from celerymeter_dashboards.links import OVERVIEW, QUEUES, TASKS, WORKERS, between, by_area
 from celerymeter_dashboards.panels import About, Panel

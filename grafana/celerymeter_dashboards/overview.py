@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard as model
 
-from celerymeter import instruments as families
+from celerymeter import metrics as families
 from celerymeter_dashboards import alarms, charts, lists, states, trust
 from celerymeter_dashboards.document import assemble, line, section
 from celerymeter_dashboards.figures import figure as figure_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celerymeter.instruments import Family
+from celerymeter.metrics import Family
 
 WINDOW = "$__rate_interval"
 """Follows the zoom level, and never holds fewer than four scrapes."""

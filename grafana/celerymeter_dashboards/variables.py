@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as model
 
-from celerymeter import instruments as families
+from celerymeter import metrics as families
 from celerymeter_dashboards.panels import DATASOURCE
 from celerymeter_dashboards.promql import Scope
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard as model
 
-from celerymeter import instruments as families
-from celerymeter.instruments import Family
+from celerymeter import metrics as families
+from celerymeter.metrics import Family
 from celerymeter_dashboards import alarms, states
 from celerymeter_dashboards.document import assemble, line, section
 from celerymeter_dashboards.figures import figure as figure_of

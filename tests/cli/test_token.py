@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from celerymeter.cli.token import command
-from celerymeter.control.access import Role
 from celerymeter.control.audit import reading
-from celerymeter.control.keys import Keyring
 from celerymeter.control.settings import JwtSettings
+from celerymeter.control.tokens import Keyring, Role
 
 from .conftest import Run
 

@@ -15,7 +15,7 @@ from tools.docs.markdown import ROOT
 
 from celerymeter.cli import group
 from celerymeter.cli.command import all_commands
-from celerymeter.instruments import CATALOGUE, COMPATIBLE
+from celerymeter.metrics import CATALOGUE, COMPATIBLE
 
 PAGES = sorted((ROOT / "deploy" / "migration").glob("*.md"))
 FLOWER, THEIRS = "from-flower.md", "from-celery-exporter.md"

@@ -9,7 +9,7 @@ from tests.tracking.cluster import Cluster, make_settings
 from celerymeter.exposition import Page
 from celerymeter.exposition.compat import NEWBORN
 from celerymeter.exposition.page import Build
-from celerymeter.instruments import CATALOGUE, COMPATIBLE, Family
+from celerymeter.metrics import CATALOGUE, COMPATIBLE, Family
 
 BUILD = Build(version="1", python="3", celery="5")
 PAY = {"name": "pay", "queue_name": "celery"}

@@ -10,9 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from celerymeter.control.app import create_app
-from celerymeter.control.services import Services
+from celerymeter.control.parts import Parts
 from celerymeter.control.settings import ControlSettings, RequestLimits
-from celerymeter.control.testing import control_services, control_settings
+from celerymeter.control.testing import control_parts, control_settings
 
 MakeClient = Callable[..., FlaskClient]
 
@@ -24,38 +24,38 @@ def settings() -> ControlSettings:
 
 
 @pytest.fixture
-def services(settings: ControlSettings, tmp_path: Path) -> Iterator[Services]:
+def parts(settings: ControlSettings, tmp_path: Path) -> Iterator[Parts]:
     """Parts of `settings`, with their state in a folder of this test's own."""
-    services = control_services(settings, tmp_path / "state")
-    yield services
-    services.store.close()
+    parts = control_parts(settings, tmp_path / "state")
+    yield parts
+    parts.store.close()
 
 
 @pytest.fixture
-def client(settings: ControlSettings, services: Services) -> FlaskClient:
+def client(settings: ControlSettings, parts: Parts) -> FlaskClient:
     """The API of `settings`."""
-    return create_app(settings, services).test_client()
+    return create_app(settings, parts).test_client()
 
 
 @pytest.fixture(scope="module")
 def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """One API, without limits on rates, for tests that leave nothing behind which others would notice."""
     settings = replace(control_settings(), limits=RequestLimits(auth_failures_per_minute=1e6, requests_per_minute=1e6))
-    services = control_services(settings, tmp_path_factory.mktemp("state"))
-    yield create_app(settings, services).test_client()
-    services.store.close()
+    parts = control_parts(settings, tmp_path_factory.mktemp("state"))
+    yield create_app(settings, parts).test_client()
+    parts.store.close()
 
 
 @pytest.fixture
 def make_client(settings: ControlSettings, tmp_path: Path) -> Iterator[MakeClient]:
     """APIs of settings that differ: ``make_client(base_path="")``."""
-    made: list[Services] = []
+    made: list[Parts] = []
 
     def make(**changes: object) -> FlaskClient:
         varied = replace(settings, **changes)  # type: ignore[arg-type]  # the test names fields of the settings
-        made.append(control_services(varied, tmp_path / f"state-{len(made)}"))
+        made.append(control_parts(varied, tmp_path / f"state-{len(made)}"))
         return create_app(varied, made[-1]).test_client()
 
     yield make
-    for services in made:
-        services.store.close()
+    for parts in made:
+        parts.store.close()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import requests
 
-from celerymeter.control.access import Role
 from celerymeter.control.testing import SECRET, bearer
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import answers
 

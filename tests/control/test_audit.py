@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
 from celerymeter.control.audit.trail import Actor
-from celerymeter.control.testing import bearer, control_services, control_settings
+from celerymeter.control.testing import bearer, control_parts, control_settings
+from celerymeter.control.tokens import Role
 
 
 def page(client: FlaskClient, **query: str | int) -> dict[str, Any]:
@@ -27,13 +27,13 @@ def page(client: FlaskClient, **query: str | int) -> dict[str, Any]:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """An API whose trail has nine acts of two people; nothing is added but the token that reads it."""
     settings = control_settings()
-    services = control_services(settings, tmp_path_factory.mktemp("state"))
+    parts = control_parts(settings, tmp_path_factory.mktemp("state"))
     for number in range(9):
         actor = Actor("ann" if number % 2 else "bob", f"token-{number}", "192.0.2.1")
-        intent = services.audit.begin(actor, "tasks.revoke", target=[f"task-{number}"], reason="by mistake")
-        services.audit.finish(intent, "ok")
-    yield create_app(settings, services).test_client()
-    services.store.close()
+        intent = parts.audit.begin(actor, "tasks.revoke", target=[f"task-{number}"], reason="by mistake")
+        parts.audit.finish(intent, "ok")
+    yield create_app(settings, parts).test_client()
+    parts.store.close()
 
 
 def test_pages_hold_every_row_once_and_the_newest_first(client: FlaskClient) -> None:

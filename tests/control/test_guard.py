@@ -9,11 +9,11 @@ import pytest
 from flask.testing import FlaskClient
 from tests.control.conftest import MakeClient
 
-from celerymeter.control.access import Role
-from celerymeter.control.services import Services
+from celerymeter.control.parts import Parts
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import bearer, token
-from celerymeter.instruments import CATALOGUE
+from celerymeter.control.tokens import Role
+from celerymeter.metrics import CATALOGUE
 
 AUDIT = "/celery-admin/audit"
 STATUS = "/celery-admin/system/status"
@@ -25,11 +25,9 @@ def attempts(client: FlaskClient, count: int, headers: dict[str, str] | None = N
     return [client.get(AUDIT, headers=headers or {}).status_code for _ in range(count)]
 
 
-def failures(services: Services, reason: str) -> float:
+def failures(parts: Parts, reason: str) -> float:
     """How often authentication failed for this reason, as the metrics have it."""
-    return (
-        services.metrics.registry.get_sample_value("celerymeter_control_auth_failures_total", {"reason": reason}) or 0.0
-    )
+    return parts.metrics.registry.get_sample_value("celerymeter_control_auth_failures_total", {"reason": reason}) or 0.0
 
 
 @pytest.mark.parametrize(
@@ -70,11 +68,11 @@ def test_a_lower_role_does_not_suffice(shared_client: FlaskClient) -> None:
     assert (reply.status_code, reply.get_json()["detail"]) == (403, "this needs the role admin")
 
 
-def test_failures_are_counted_by_reason(client: FlaskClient, services: Services) -> None:
+def test_failures_are_counted_by_reason(client: FlaskClient, parts: Parts) -> None:
     """An operator sees what kind of trouble it is."""
     attempts(client, 2)
     attempts(client, 1, {"Authorization": f"Bearer {token(ttl=-60)}"})
-    assert (failures(services, "missing"), failures(services, "expired")) == (2, 1)
+    assert (failures(parts, "missing"), failures(parts, "expired")) == (2, 1)
 
 
 def test_an_address_that_fails_too_often_is_told_to_wait(make_client: MakeClient, settings: ControlSettings) -> None:
@@ -185,12 +183,12 @@ def test_refusals_are_in_the_audit_trail(client: FlaskClient) -> None:
     ]
 
 
-def test_requests_are_counted_and_timed_by_route(client: FlaskClient, services: Services) -> None:
+def test_requests_are_counted_and_timed_by_route(client: FlaskClient, parts: Parts) -> None:
     """Paths and methods that strangers invent are one label value."""
     for _ in range(2):
         client.get("/celery-admin/system/info?x=1")
     client.open("/celery-admin/never-heard", method="FANCY")
-    read = services.metrics.registry.get_sample_value
+    read = parts.metrics.registry.get_sample_value
     name, route = "celerymeter_control_requests_total", "/celery-admin/system/info"
     assert read(name, {"route": route, "method": "GET", "code": "200"}) == 2
     assert read(name, {"route": "unmatched", "method": "unmatched", "code": "404"}) == 1
@@ -206,8 +204,8 @@ def test_no_token_is_ever_logged(shared_client: FlaskClient, caplog: pytest.LogC
     assert not [record for record in caplog.records if secret in str(vars(record))]
 
 
-def test_the_registry_holds_what_the_catalogue_says(services: Services) -> None:
+def test_the_registry_holds_what_the_catalogue_says(parts: Parts) -> None:
     """Every family of the area, by its name, and no other of ours."""
     catalogued = {family.name.removesuffix("_total") for family in CATALOGUE if family.area == "control"}
-    exposed = {family.name for family in services.metrics.registry.collect() if family.name.startswith("celerymeter")}
+    exposed = {family.name for family in parts.metrics.registry.collect() if family.name.startswith("celerymeter")}
     assert exposed == catalogued

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from celerymeter.control.access import Identity, Role
 from celerymeter.control.audit import reading
 from celerymeter.control.audit.chain import Row
 from celerymeter.control.audit.keeper import AuditKeeper
@@ -14,6 +13,7 @@ from celerymeter.control.audit.refusals import MAX_SOURCES, OTHER, RefusalFolder
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.instances import Instance
 from celerymeter.control.store import Store
+from celerymeter.control.tokens import Identity, Role
 from celerymeter.demo.processes import wait_until
 
 DAY = 86400.0

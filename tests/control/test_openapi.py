@@ -15,9 +15,9 @@ from tests.control.conftest import MakeClient
 from tests.control.stack import Stack, running_stack
 
 from celerymeter.control import openapi
-from celerymeter.control.access import Role
-from celerymeter.control.problems import CONTENT_TYPE
+from celerymeter.control.errors import CONTENT_TYPE
 from celerymeter.control.testing import token
+from celerymeter.control.tokens import Role
 
 FEED = "/celery-admin/monitoring/ws"
 WEBHOOK = "/celery-admin/alerts/webhook"

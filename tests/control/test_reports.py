@@ -14,9 +14,9 @@ from tests.reports import samples
 from werkzeug.test import TestResponse
 
 from celerymeter.control.app import create_app
-from celerymeter.control.reports.desk import WAITING, ReportDesk
+from celerymeter.control.parts import Parts
 from celerymeter.control.reports.kept import GIVEN_UP, KeptReports
-from celerymeter.control.services import Services
+from celerymeter.control.reports.runner import WAITING, ReportRunner
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.testing import bearer
@@ -40,7 +40,7 @@ class Maker:
         self.known = True
         self.asked: list[Question] = []
 
-    def __call__(self, question: Question, report_id: str) -> Report:
+    def __call__(self, question: Question, *, report_id: str) -> Report:
         """A report with this id."""
         self.asked.append(question)
         assert self.may_go.wait(20)
@@ -60,12 +60,12 @@ def maker() -> Iterator[Maker]:
 
 
 @pytest.fixture
-def api(settings: ControlSettings, services: Services, maker: Maker) -> Iterator[FlaskClient]:
+def api(settings: ControlSettings, parts: Parts, maker: Maker) -> Iterator[FlaskClient]:
     """The API, which waits a moment for a report."""
-    desk = ReportDesk(maker, KeptReports(services.store), patience=0.3)
-    yield create_app(settings, replace(services, reports=desk)).test_client()
+    runner = ReportRunner(maker, KeptReports(parts.store), timeout=0.3)
+    yield create_app(settings, replace(parts, reports=runner)).test_client()
     maker.may_go.set()
-    desk.stop()
+    runner.stop()
 
 
 def post(api: FlaskClient, **body: str) -> TestResponse:

@@ -13,11 +13,12 @@ from flask_openapi3 import OpenAPI
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.routing import Rule
 
-from celerymeter.control import guard, problems
-from celerymeter.control.access import Role, Who
-from celerymeter.control.problems import STATUS, Problem
-from celerymeter.control.routing import Area, Body, Instant, Query, answer
-from celerymeter.control.testing import bearer, control_services, control_settings
+from celerymeter.control import auth, errors
+from celerymeter.control.auth import require_role
+from celerymeter.control.errors import STATUS, Problem
+from celerymeter.control.routing import Body, ControlBlueprint, Instant, Permission, Query, answer
+from celerymeter.control.testing import bearer, control_parts, control_settings
+from celerymeter.control.tokens import Role
 from celerymeter.errors import (
     AmbiguousCluster,
     BrokerUnavailable,
@@ -75,47 +76,47 @@ RAISED: dict[str, Exception] = {
 }
 
 
-def sample() -> Area:
-    """An area with one operation of each kind."""
-    area = Area("sample")
+def sample() -> ControlBlueprint:
+    """A blueprint with one operation of each kind."""
+    bp = ControlBlueprint("sample")
 
-    @area.post("/order", who=Who.OPERATOR, gives={200: Echo})
+    @bp.post("/order", permission=Permission.OPERATOR, responses={200: Echo})
     def order(body: Order) -> Response:
         """Order."""
         return answer(Echo(got=repr(body)))
 
-    @area.post("/wish", who=Who.OPERATOR, gives={200: Echo})
+    @bp.post("/wish", permission=Permission.OPERATOR, responses={200: Echo})
     def wish(body: Wish) -> Response:
         """Wish."""
         if body.loud:
-            guard.require(Role.ADMIN, "to be loud")
+            require_role(Role.ADMIN, "to be loud")
         return answer(Echo(got=repr(body)))
 
-    @area.get("/when", who=Who.VIEWER, gives={200: Echo})
+    @bp.get("/when", permission=Permission.VIEWER, responses={200: Echo})
     def when(query: When) -> Response:
         """When."""
         return answer(Echo(got=str(query.since)))
 
-    @area.get("/raise/<string:what>", who=Who.ANYONE, gives={200: Echo})
+    @bp.get("/raise/<string:what>", permission=Permission.ANYONE, responses={200: Echo})
     def fail(path: What) -> Response:
         """Fail."""
         raise RAISED[path.what]
 
-    return area
+    return bp
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
-    """An application of the sample area alone."""
+    """An application of the sample blueprint alone."""
     settings = control_settings()
-    services = control_services(settings, tmp_path_factory.mktemp("state"))
-    app = OpenAPI("sample", doc_ui=False, validation_error_callback=problems.validation_response)
-    area = sample()
-    app.register_api(area.blueprint)
-    problems.install(app)
-    guard.install(app, area.operations, auth=services.auth, keeper=services.keeper, settings=settings)
+    parts = control_parts(settings, tmp_path_factory.mktemp("state"))
+    app = OpenAPI("sample", doc_ui=False, validation_error_callback=errors.validation_response)
+    bp = sample()
+    app.register_api(bp)
+    errors.install(app)
+    auth.install(app, bp.operations, auth=parts.auth, keeper=parts.keeper, settings=settings)
     yield app.test_client()
-    services.store.close()
+    parts.store.close()
 
 
 def order(
@@ -201,7 +202,7 @@ def test_a_body_may_be_left_out_where_the_model_says_so(client: FlaskClient) -> 
 
 
 def test_a_role_may_depend_on_the_body(client: FlaskClient) -> None:
-    """`guard.require` inside the view."""
+    """`require_role` inside the view."""
     replies = [client.post("/wish", headers=bearer(role), json={"loud": True}) for role in (Role.OPERATOR, Role.ADMIN)]
     assert [reply.status_code for reply in replies] == [403, 200]
 
@@ -272,7 +273,7 @@ def test_every_code_has_a_status() -> None:
 
 
 def test_an_endpoint_that_says_not_who_may_is_never_answered(client: FlaskClient) -> None:
-    """A route that came in past `Area` is an error, not an opening."""
+    """A route that came in past `ControlBlueprint` is an error, not an opening."""
     app = client.application
     app.url_map.add(Rule("/backdoor", endpoint="backdoor"))
     app.view_functions["backdoor"] = lambda: "open"

@@ -16,10 +16,10 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 from tests.control.serving import Control
 
-from celerymeter.control.access import Role
 from celerymeter.control.audit import reading
 from celerymeter.control.audit.verification import verify
 from celerymeter.control.testing import bearer, token
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import StartFailed
 

@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
-from celerymeter.control.health import Component, FiringAlert, QueueFigure, Status, SystemState, judge
-from celerymeter.control.services import Services
+from celerymeter.control.cluster.models import (
+    ClusterSnapshot,
+    Component,
+    FiringAlert,
+    Health,
+    QueueStatus,
+    overall_health,
+)
+from celerymeter.control.parts import Parts
+from celerymeter.control.routing import utc
 from celerymeter.control.settings import ControlSettings
-from celerymeter.control.testing import FakeSystem, bearer, control_services
+from celerymeter.control.testing import FakeSystem, bearer, control_parts
+from celerymeter.control.tokens import Role
 
 HEALTH = "/celery-admin/system/health"
 STATUS = "/celery-admin/system/status"
@@ -36,38 +44,38 @@ def test_a_stranger_may_ask_for_health(client: FlaskClient) -> None:
         ((OK, FAILED, CRITICAL), "unhealthy"),
     ],
 )
-def test_the_worst_component_decides(components: tuple[Component, ...], status: Status) -> None:
+def test_the_worst_component_decides(components: tuple[Component, ...], status: Health) -> None:
     """Anything that is not ok degrades; a critical failure is worse."""
-    assert status == judge(components)
+    assert status == overall_health(components)
 
 
 def test_unhealthy_is_a_503_that_still_says_what_is_wrong(settings: ControlSettings, tmp_path: Path) -> None:
     """A load balancer sees the status code, a person the checks."""
-    services = replace(control_services(settings, tmp_path), system=FakeSystem(CRITICAL))
-    reply = create_app(settings, services).test_client().get(HEALTH)
+    parts = replace(control_parts(settings, tmp_path), system=FakeSystem(CRITICAL))
+    reply = create_app(settings, parts).test_client().get(HEALTH)
     assert (
         reply.status_code,
         reply.get_json()["status"],
         reply.get_json()["checks"]["d"],
     ) == (503, "unhealthy", "failed")
-    services.store.close()
+    parts.store.close()
 
 
-def test_health_says_when_the_disk_does_not_take_the_audit_trail(services: Services, client: FlaskClient) -> None:
+def test_health_says_when_the_disk_does_not_take_the_audit_trail(parts: Parts, client: FlaskClient) -> None:
     """What must be kept and cannot be is a critical failure."""
-    services.store.close()
-    services.keeper.round()
+    parts.store.close()
+    parts.keeper.round()
     assert (client.get(HEALTH).status_code, client.get(HEALTH).get_json()["checks"]["state"]) == (503, "failed")
 
 
 def test_health_tells_strangers_nothing_but_conditions(settings: ControlSettings, tmp_path: Path) -> None:
     """A component's detail may name a host; it is for administrators."""
     detail = "cannot reach broker.internal:6379"
-    services = replace(control_services(settings, tmp_path), system=FakeSystem(Component("broker", "failed", detail)))
-    client = create_app(settings, services).test_client()
+    parts = replace(control_parts(settings, tmp_path), system=FakeSystem(Component("broker", "failed", detail)))
+    client = create_app(settings, parts).test_client()
     assert detail not in client.get(HEALTH).text
     assert detail in client.get(STATUS, headers=bearer(Role.ADMIN)).text
-    services.store.close()
+    parts.store.close()
 
 
 def test_info_says_what_can_be_done_here(client: FlaskClient) -> None:
@@ -81,14 +89,14 @@ def test_only_an_administrator_reads_the_status(client: FlaskClient) -> None:
     assert [client.get(STATUS, headers=bearer(role)).status_code for role in Role] == [403, 403, 200]
 
 
-def test_the_status_has_components_queues_and_alerts(services: Services, client: FlaskClient) -> None:
+def test_the_status_has_components_queues_and_alerts(parts: Parts, client: FlaskClient) -> None:
     """Everything that the sampler saw is there, and what it does not know is null."""
-    assert isinstance(services.system, FakeSystem)
-    services.system.current = SystemState(
+    assert isinstance(parts.system, FakeSystem)
+    parts.system.current = ClusterSnapshot(
         at=1_700_000_000.0,
         components=(OK,),
-        queues=(QueueFigure("celery", length=3.0),),
-        firing=(FiringAlert("CeleryWorkerDown", "critical", "no worker", 1_700_000_000.0),),
+        queues=(QueueStatus("celery", 3.0, unacked=None, consumers=None, oldest_task_age_seconds=None),),
+        firing=(FiringAlert("CeleryWorkerDown", "critical", "no worker", utc(1_700_000_000.0)),),
     )
     status = client.get(STATUS, headers=bearer(Role.ADMIN)).get_json()
     assert {k: status["queues"][0][k] for k in ("name", "length")} == {"name": "celery", "length": 3.0}

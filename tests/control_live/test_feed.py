@@ -15,9 +15,8 @@ from tests.control.serving import Control
 from tests.control_live.stage import INTERVAL, Stage, drain, feed, messages, on_stage, until
 from websockets.exceptions import InvalidStatus
 
-from celerymeter.control.access import Role
-from celerymeter.control.keys import mint
 from celerymeter.control.testing import SECRET, token
+from celerymeter.control.tokens import Role, mint
 from celerymeter.demo.processes import wait_until
 
 pytestmark = pytest.mark.integration

@@ -7,8 +7,8 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from celerymeter.control.feed.hub import MAILBOX, FeedFull, FeedMessage, Hub, Kind, Mailbox, Ring
-from celerymeter.control.live.models import Trouble
+from celerymeter.control.feed.hub import MAILBOX, FeedFull, FeedMessage, Hub, Mailbox, Ring
+from celerymeter.control.feed.messages import FeedError, MessageType
 
 
 class Made:
@@ -25,9 +25,9 @@ class Made:
         """A client that nobody need wake."""
         return self.hub.join(wake=nothing, abort=nothing, since=since)[0]
 
-    def publish(self, kind: Kind, text: str = "") -> None:
+    def publish(self, kind: MessageType, text: str = "") -> None:
         """A message with some data."""
-        self.hub.publish(kind, Trouble(code=text, detail=""))
+        self.hub.publish(kind, FeedError(code=text, detail=""))
 
 
 def nothing() -> None:
@@ -58,7 +58,7 @@ def test_numbers_grow_over_a_restart() -> None:
     made.publish("alert")
     later.now = 1010.0
     newer = Hub(max_clients=1, clients=later.clients, dropped=later.dropped, clock=lambda: 1010.0)
-    assert newer.private("error", Trouble(code="", detail="")).seq > 1_000_001
+    assert newer.private("error", FeedError(code="", detail="")).seq > 1_000_001
 
 
 def test_a_slow_client_loses_old_updates_and_keeps_alerts() -> None:

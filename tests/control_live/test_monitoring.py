@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 from tests.control_live.workers import FakeRemote, FakeWorker, send
 
-from celerymeter.control.access import Role
 from celerymeter.control.app import create_app
-from celerymeter.control.services import Services
-from celerymeter.control.testing import bearer, control_services, control_settings
-from celerymeter.control.watching import watching
+from celerymeter.control.parts import Parts, build
+from celerymeter.control.testing import bearer, control_settings
+from celerymeter.control.tokens import Role
 from celerymeter.errors import PrometheusUnavailable
 from celerymeter.prometheus import Sample, Vector
 
@@ -61,24 +59,20 @@ def remote() -> FakeRemote:
 
 
 @pytest.fixture
-def services(tmp_path: Path, prometheus: FakePrometheus, remote: FakeRemote) -> Iterator[Services]:
+def parts(tmp_path: Path, prometheus: FakePrometheus, remote: FakeRemote) -> Iterator[Parts]:
     """Parts of an API over both."""
-    settings = control_settings()
-    made = control_services(settings, tmp_path / "state")
-    watched = watching(
-        settings, store=made.store, auth=made.auth, metrics=made.metrics, client=prometheus, remote=remote
-    )
-    switch = watched.monitoring.switch
+    made = build(control_settings(), tmp_path / "state", prometheus=prometheus, remote=remote)
+    switch = made.monitoring.switch
     switch.connected(time.time())
     remote.beat = lambda name: send(switch, "worker-heartbeat", name)
-    yield replace(made, watching=watched, system=watched.sampler)
+    yield made
     made.store.close()
 
 
 @pytest.fixture
-def client(services: Services) -> FlaskClient:
+def client(parts: Parts) -> FlaskClient:
     """That API."""
-    return create_app(control_settings(), services).test_client()
+    return create_app(control_settings(), parts).test_client()
 
 
 def test_an_idle_cluster_has_numbers_and_nulls(client: FlaskClient) -> None:
@@ -193,9 +187,9 @@ def test_the_audit_trail_has_who_why_and_what_came_of_it(client: FlaskClient, re
     assert '"failed"' in rows
 
 
-def test_the_feed_is_silent_while_stopped(client: FlaskClient, services: Services) -> None:
+def test_the_feed_is_silent_while_stopped(client: FlaskClient, parts: Parts) -> None:
     """Clients are told once, and updates come back with the next start."""
-    hub, sampler = services.watching.monitoring.hub, services.watching.sampler
+    hub, sampler = parts.monitoring.hub, parts.sampler
     mailbox, _ = hub.join(wake=lambda: None, abort=lambda: None)
     sampler.tick()
     assert [message.kind for message in iter(mailbox.take, None)] == ["metrics_update"]
@@ -209,9 +203,9 @@ def test_the_feed_is_silent_while_stopped(client: FlaskClient, services: Service
     assert [message.kind for message in iter(mailbox.take, None)] == ["metrics_update"]
 
 
-def test_every_thirtieth_tick_brings_a_dashboard(services: Services) -> None:
+def test_every_thirtieth_tick_brings_a_dashboard(parts: Parts) -> None:
     """While somebody listens."""
-    hub, sampler = services.watching.monitoring.hub, services.watching.sampler
+    hub, sampler = parts.monitoring.hub, parts.sampler
     mailbox, _ = hub.join(wake=lambda: None, abort=lambda: None)
     kinds = []
     for _ in range(60):
@@ -222,9 +216,9 @@ def test_every_thirtieth_tick_brings_a_dashboard(services: Services) -> None:
     assert kinds.count("metrics_update") == 60
 
 
-def test_health_is_the_samplers_last_look(client: FlaskClient, services: Services, prometheus: FakePrometheus) -> None:
+def test_health_is_the_samplers_last_look(client: FlaskClient, parts: Parts, prometheus: FakePrometheus) -> None:
     """Asking costs Prometheus nothing."""
-    services.watching.sampler.tick()
+    parts.sampler.tick()
     prometheus.away = True
     found = client.get("/celery-admin/system/health").get_json()
 

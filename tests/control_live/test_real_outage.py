@@ -8,8 +8,8 @@ import pytest
 import requests
 from tests.control.stack import Stack, gives_figures, running_stack
 
-from celerymeter.control.access import Role
 from celerymeter.control.testing import bearer
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.apps.worker_app import make_app
+from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
 from celerymeter.control.store import Store
@@ -16,7 +17,6 @@ from celerymeter.control.switching.switch import Switch
 from celerymeter.control.switching.wishes import Wishes
 from celerymeter.control.tap import EventTap
 from celerymeter.demo.processes import Process, wait_until
-from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.demo.servers import Redis
 from celerymeter.settings import BrokerSettings
 

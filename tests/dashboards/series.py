@@ -9,8 +9,8 @@ from zlib import crc32
 from tests.dashboards.moment import Moment
 from tests.dashboards.weather import Queue, Task
 
-from celerymeter import instruments as m
-from celerymeter.instruments import Family
+from celerymeter import metrics as m
+from celerymeter.metrics import Family
 
 HEARTBEAT = 2.0
 Labels = tuple[str, ...]

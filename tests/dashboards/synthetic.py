@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from tests.dashboards.moment import Moment
 from tests.dashboards.series import DISTRIBUTIONS, SAMPLES
 
-from celerymeter.instruments import CATALOGUE, Family
+from celerymeter.metrics import CATALOGUE, Family
 
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, math.inf)
 Sample = tuple[str, str, float]

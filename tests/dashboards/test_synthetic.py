@@ -7,7 +7,7 @@ from tests.dashboards.moment import Moment
 from tests.dashboards.synthetic import page
 from tests.dashboards.weather import ALL, TROUBLED, Weather
 
-from celerymeter.instruments import CATALOGUE
+from celerymeter.metrics import CATALOGUE
 
 SUFFIXES = {"histogram": "_bucket", "summary": "_sum"}
 

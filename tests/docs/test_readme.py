@@ -1,4 +1,4 @@
-"""The two READMEs say what the code says, and the same as each other."""
+"""The README in both languages and the reference pages say what the code says."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import re
 from pathlib import Path
 
 import pytest
-from tools.docs.markdown import READMES, ROOT
-from tools.docs.tables import made_anew
+from tools.docs.markdown import PAGES, READMES, REFERENCE, ROOT
+from tools.docs.tables import regenerated
 
 ENGLISH, CHINESE = READMES
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CODES = re.compile(r"`([a-z]+(?:-[a-z]+)+)`")
-LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
+MARKDOWN = [
+    path
+    for path in sorted(ROOT.rglob("*.md"))
+    if not any(part.startswith(".") and part != ".github" for part in path.relative_to(ROOT).parts)
+]
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
@@ -21,11 +26,15 @@ def blocks(path: Path) -> list[tuple[str, str]]:
     return FENCED.findall(path.read_text())
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
-def test_what_is_made_of_the_code_is_up_to_date(path: Path) -> None:
-    """Otherwise `make generate` has to be run."""
-    text = path.read_text()
-    assert made_anew(text, path.name) == text
+def page_id(path: Path) -> str:
+    """Return the path from the repository's root."""
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_generated_parts_are_up_to_date(path: Path) -> None:
+    """The generated parts equal what the code gives now."""
+    assert regenerated(path) == path.read_text(), "run `make generate`"
 
 
 def test_both_languages_have_the_same_parts() -> None:
@@ -35,7 +44,7 @@ def test_both_languages_have_the_same_parts() -> None:
         text = path.read_text()
         commands = [(language, re.sub(r" *#.*", "", block)) for language, block in blocks(path)]
         prose = FENCED.sub("", text)
-        return re.findall(r"^#+(?= )", prose, re.MULTILINE), re.findall(r"<!-- made: .* -->", text), commands
+        return re.findall(r"^#+(?= )", prose, re.MULTILINE), re.findall(r"<!-- made: (\w+)", text), commands
 
     assert shape(CHINESE) == shape(ENGLISH)
 
@@ -50,12 +59,21 @@ def test_both_languages_lead_to_the_same_pages() -> None:
     assert links(CHINESE) == links(ENGLISH)
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=page_id)
 def test_every_link_into_the_repository_leads_somewhere(path: Path) -> None:
-    """A file or folder that is there."""
-    links = LINK.findall(path.read_text())
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    """Each relative link names a file or folder that exists, and a heading in it."""
+    broken = []
+    for target, anchor in LINK.findall(path.read_text()):
+        page = path.parent / target if target else path
+        if not page.exists() or (anchor and anchor not in anchors(page)):
+            broken.append(f"{target}#{anchor}")
+    assert broken == []
 
 
 def doctors_codes() -> set[str]:
@@ -66,8 +84,8 @@ def doctors_codes() -> set[str]:
     return {text for text in texts if re.fullmatch(r"[a-z]+(-[a-z]+)+", text) and not text.startswith("task-")}
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
-def test_every_finding_of_the_doctor_is_explained(path: Path) -> None:
-    """Whoever looks up a code finds it, and none is explained that there is not."""
-    explained = {code for row in path.read_text().splitlines() for code in CODES.findall("".join(row.split("|")[2:3]))}
+def test_every_finding_of_the_doctor_is_explained() -> None:
+    """The table in exporter/README.md explains every code, and no code that does not exist."""
+    rows = REFERENCE[0].read_text().splitlines()
+    explained = {code for row in rows for code in CODES.findall("".join(row.split("|")[2:3]))}
     assert explained == doctors_codes()

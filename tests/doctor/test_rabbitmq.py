@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.servers import RabbitMQ
 
 from celerymeter.demo.processes import free_port
-from celerymeter.demo.rabbitmq import RabbitMQ
 
 from .examining import examine
 

@@ -12,10 +12,10 @@ import requests
 from tests.events.messages import event
 from tests.events.running import Readers, app_of, emit, emit_until_received
 from tests.events.sinks import RecordingSink
+from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
 from celerymeter.demo.processes import wait_until
-from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.events import open_reader
 from celerymeter.events.amqp import HEARTBEAT, KombuReader
 from celerymeter.settings import BrokerSettings

@@ -13,7 +13,7 @@ from tests.tracking.cluster import WORKER, Cluster, make_settings
 from celerymeter.demo.servers import find_binary
 from celerymeter.exposition import Page
 from celerymeter.exposition.page import Build
-from celerymeter.instruments import CATALOGUE
+from celerymeter.metrics import CATALOGUE
 from celerymeter.model import ActiveTask, PollOutcome, QueueHead, QueuesSnapshot, QueueState
 from celerymeter.settings import Limits
 

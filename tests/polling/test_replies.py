@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from celerymeter.model import ActiveTask
-from celerymeter.polling.replies import Replies
+from celerymeter.inspect_replies import Replies
+from celerymeter.model import ActiveTask, WorkerState
+from celerymeter.polling.workers import worker_state
 
 POOLS = {
     "prefork": {
@@ -49,11 +50,16 @@ def told(method: str, answer: object, *, hostname: str = "w1@test") -> Replies:
     return replies
 
 
+def state(replies: Replies) -> WorkerState:
+    """What the exporter makes of it."""
+    return worker_state(replies, "w1@test")
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_every_pool_tells_its_slots(pool: str) -> None:
     """Prefork by its processes, which autoscaling changes while ``max-concurrency`` stays."""
-    state = told("stats", {"pid": 7, "total": {"tests.add": 3}, "pool": POOLS[pool]}).state("w1@test")
-    assert (state.pool, state.slots, state.pid, state.totals) == (pool, SLOTS[pool], 7, {"tests.add": 3})
+    found = state(told("stats", {"pid": 7, "total": {"tests.add": 3}, "pool": POOLS[pool]}))
+    assert (found.pool, found.slots, found.pid, found.totals) == (pool, SLOTS[pool], 7, {"tests.add": 3})
 
 
 @pytest.mark.parametrize(
@@ -67,14 +73,14 @@ def test_every_pool_tells_its_slots(pool: str) -> None:
 )
 def test_an_unknown_pool_tells_what_it_can(pool: dict[str, object], name: str | None, slots: int | None) -> None:
     """A pool of one's own may put anything into its section."""
-    state = told("stats", {"pid": 7, "pool": pool}).state("w1@test")
-    assert (state.pool, state.slots) == (name, slots)
+    found = state(told("stats", {"pid": 7, "pool": pool}))
+    assert (found.pool, found.slots) == (name, slots)
 
 
 def test_queues_that_tasks_wait_in() -> None:
     """A broadcast's queue has a new name with every worker and holds copies."""
-    state = told("active_queues", [ROUTED, DIRECT, BROADCAST]).state("w1@test")
-    assert state.queues == ("celery", "mails")
+    found = state(told("active_queues", [ROUTED, DIRECT, BROADCAST]))
+    assert found.queues == ("celery", "mails")
 
 
 @pytest.mark.parametrize(
@@ -93,13 +99,13 @@ def test_the_queue_of_a_running_task(delivery: object, queues: list[object], que
     replies = told("active_queues", queues)
     task = {"id": "u", "name": "tests.add", "args": "(1,)", "time_start": 1.5, "worker_pid": 9}
     replies.receive("active", json.dumps({"w1@test": [{**task, "delivery_info": delivery}]}))
-    assert replies.state("w1@test").active == (ActiveTask("u", "tests.add", 1.5, queue_name, 9),)
+    assert state(replies).active == (ActiveTask("u", "tests.add", 1.5, queue_name, 9),)
 
 
 @pytest.mark.parametrize("time_start", [None, -1, 1e40])
 def test_a_start_that_is_no_time_is_none(time_start: object) -> None:
     """A task that its pool has not taken yet has none."""
-    active = told("active", [{"id": "u", "name": "n", "time_start": time_start}]).state("w1@test").active
+    active = state(told("active", [{"id": "u", "name": "n", "time_start": time_start}])).active
     assert active is not None
     assert active[0].started_at is None
 
@@ -109,8 +115,8 @@ def test_a_start_that_is_no_time_is_none(time_start: object) -> None:
     [
         ("stats", b"not json"),
         ("stats", b"[1, 2]"),
-        ("stats", b'{"w2@test": {"pid": "many"}}'),
-        ("active", b'{"w2@test": {"error": "KeyError()"}}'),
+        ("stats", b'{"w2@test": 5}'),
+        ("active", b'{"w2@test": {"id": "u"}}'),
         ("active_queues", b'{"w2@test": [1]}'),
         ("scheduled", b"\xff"),
     ],
@@ -123,16 +129,60 @@ def test_what_one_worker_garbles_spoils_nothing_of_the_others(method: str, body:
     assert replies.hostnames == {"w1@test"}
 
 
-def test_an_error_is_no_answer_to_stats() -> None:
-    """Nobody is a worker by failing to say anything of itself."""
-    assert not told("stats", {"error": "RuntimeError('no')"}).hostnames
+@pytest.mark.parametrize("method", ["stats", "active", "revoke"])
+def test_an_error_is_no_answer(method: str) -> None:
+    """Its first line is kept, and it settles the command."""
+    replies = told(method, {"error": "RuntimeError('no')\nline 2"})
+    assert not replies.hostnames
+    assert not replies.answered(method)
+    assert replies.settled(method) == {"w1@test"}
+    assert replies.errors == {"w1@test": "RuntimeError('no')"}
+    assert replies.malformed == 0
+
+
+def test_an_odd_field_rejects_no_reply() -> None:
+    """It is absent; everything else is used."""
+    odd = {"pid": -1, "uptime": -5, "clock": "x", "total": {"a": 3, "b": "many"}, "prefetch_count": None}
+    found = state(told("stats", {**odd, "pool": {**POOLS["prefork"], "processes": [1, "two", 3]}}))
+    assert (found.pid, found.totals, found.pool, found.slots) == (None, {"a": 3}, "prefork", 2)
+
+    tasks = [
+        {"id": "u1", "name": "n", "time_start": "soon", "worker_pid": "x", "delivery_info": [1]},
+        {"id": 5, "name": "n"},
+        {"id": "u2", "name": "n", "time_start": 2.0},
+    ]
+    active = state(told("active", tasks)).active
+    assert active == (ActiveTask("u1", "n", None, None), ActiveTask("u2", "n", 2.0, None))
+
+
+def test_arguments_that_json_does_not_know_reject_no_reply() -> None:
+    """Python's json writes NaN."""
+    replies = Replies()
+    replies.receive("reserved", b'{"w1@test": [{"id": "u", "name": "n", "args": [NaN, "\\ud800"]}]}')
+    assert replies.count("reserved", "w1@test") == 1
+    assert replies.malformed == 0
+
+
+@pytest.mark.parametrize("value", [{"hex": "0" * 31 + "7"}, "0" * 31 + "7"])
+def test_an_id_that_is_a_uuid_object(value: object) -> None:
+    """kombu writes it as a tagged value; everything else knows the string form."""
+    tagged = {"__type__": "uuid", "__value__": value}
+    tasks = told("active", [{"id": tagged, "name": "n"}]).tasks("active", "w1@test")
+    assert [task.id for task in tasks or ()] == ["00000000-0000-0000-0000-000000000007"]
+
+
+def test_a_queried_task_has_its_state() -> None:
+    """As `inspect query_task` answers."""
+    request = {"id": "u", "name": "n", "worker_pid": 7}
+    found = told("query_task", {"u": ["active", request]}).queried("w1@test")
+    assert [(where, task.id, task.worker_pid) for where, task in found] == [("active", "u", 7)]
 
 
 def test_of_two_processes_under_one_name_the_first_counts() -> None:
     """Their answers are not mixed."""
     replies = told("stats", {"pid": 7})
     replies.receive("stats", b'{"w1@test": {"pid": 8}}')
-    assert replies.state("w1@test").pid == 7
+    assert state(replies).pid == 7
 
 
 def test_reserved_and_scheduled_are_counted_without_their_arguments() -> None:

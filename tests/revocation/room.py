@@ -13,13 +13,12 @@ from celerymeter.control.audit import reading
 from celerymeter.control.audit.reading import Filter
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.feed.hub import Mailbox
-from celerymeter.control.revocation.compose import revocation
+from celerymeter.control.parts import Parts, build
 from celerymeter.control.revocation.models import Acknowledgements, Batch, Signal, ordered
 from celerymeter.control.revocation.replies import Replies
 from celerymeter.control.revocation.workers import Told
-from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
-from celerymeter.control.testing import control_services, control_settings
+from celerymeter.control.testing import control_settings
 from celerymeter.model import Event
 
 WORKER = "a@t"
@@ -74,23 +73,14 @@ class Room:
         settings = settings or control_settings()
         self.folder = folder
         self.workers = Workers()
-        self.services: Services = control_services(settings, folder)
-        hub = self.services.watching.monitoring.hub
-        self.revocation = revocation(
-            settings,
-            store=self.services.store,
-            audit=self.services.audit,
-            hub=hub,
-            metrics=self.services.metrics,
-            workers=self.workers,
-        )
+        self.parts: Parts = build(settings, folder, workers=self.workers)
+        hub = self.parts.monitoring.hub
         self.mailbox: Mailbox = hub.join(wake=lambda: None, abort=lambda: None)[0]
 
     def listen(self, kind: str, task_id: str | None = None, *, at: float) -> None:
         """An event comes in."""
         event = Event(type=kind, hostname=WORKER, timestamp=at, uuid=task_id, name="tests.add" if task_id else None)
-        for sink in self.revocation.sinks:
-            sink.events([event], at)
+        self.parts.events.events([event], at)
 
     def hear(self, kind: str, task_id: str | None = None, *, at: float) -> None:
         """An event comes in, and is taken."""
@@ -99,19 +89,19 @@ class Room:
 
     def turn(self) -> None:
         """Both threads have done what is due."""
-        self.revocation.followup.keep()
-        self.revocation.followup.remind()
+        self.parts.followup.keep()
+        self.parts.followup.remind()
 
     def begin(self, *task_ids: str, batch: str = "b1") -> Callable[[], None]:
         """Look, and write the intent; gives the act itself."""
-        desk, order, until = self.revocation.desk, ordered(task_ids), float("inf")
+        desk, order, until = self.parts.revocations, ordered(task_ids), float("inf")
         looked = desk.look(order, until=until)
         made = desk.begin(order, Actor("somebody"), looked, batch=batch)
         return lambda: desk.act(made, looked, until=until)
 
     def find(self, batch: str = "b1") -> Batch:
         """A batch as it stands."""
-        found = self.revocation.desk.find(batch)
+        found = self.parts.revocations.find(batch)
         assert found is not None
         return found
 
@@ -133,12 +123,12 @@ class Room:
     def counted(self, status: str) -> float:
         """The counter's value."""
         labels = {"outcome": status}
-        return self.services.metrics.registry.get_sample_value("celerymeter_revocations_total", labels) or 0.0
+        return self.parts.metrics.registry.get_sample_value("celerymeter_revocations_total", labels) or 0.0
 
     def sample(self, name: str, **labels: str) -> float | None:
         """A series of the API's own metrics."""
-        return self.services.metrics.registry.get_sample_value(name, labels)
+        return self.parts.metrics.registry.get_sample_value(name, labels)
 
     def close(self) -> None:
         """Its files are somebody else's now."""
-        self.services.store.close()
+        self.parts.store.close()

@@ -13,14 +13,14 @@ from celery import Celery
 from tests.apps import worker_app
 from tests.control.serving import Control
 from tests.revocation.releases import REDIS, Setting
+from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
-from celerymeter.control.access import Role
 from celerymeter.control.audit import reading
 from celerymeter.control.audit.reading import Filter
 from celerymeter.control.testing import bearer
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process, wait_until
-from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.demo.servers import Redis
 
 BATCH = "/tasks/batch"

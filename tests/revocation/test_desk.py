@@ -44,7 +44,7 @@ def test_answers_come_within_four_seconds() -> None:
 def test_an_answer_does_not_wait_for_workers_that_are_told(room: Room, go_on: Event) -> None:
     """What they say is in the follow-up."""
     room.workers.meanwhile = lambda: go_on.wait(300)
-    batch = room.revocation.desk.take(ordered(["t1", "t2"]), SOMEBODY, batch="b1")
+    batch = room.parts.revocations.take(ordered(["t1", "t2"]), SOMEBODY, batch="b1")
     assert [result.status for result in batch.results] == ["pending", "pending"]
     assert (len(room.audited("intent")), room.audited("outcome")) == (1, [])
     go_on.set()
@@ -56,8 +56,8 @@ def test_what_was_answered_with_an_error_is_not_done_afterwards(room: Room, go_o
     """Workers that took too long to say what they hold are not told any more; the audit trail says so."""
     room.workers.asked = lambda: go_on.wait(300)
     with pytest.raises(BrokerUnavailable):
-        room.revocation.desk.take(ordered(["t1"]), SOMEBODY, batch="b1")
+        room.parts.revocations.take(ordered(["t1"]), SOMEBODY, batch="b1")
     go_on.set()
     wait_until(lambda: room.audited("outcome"), timeout=60)
     assert room.audited("outcome") == [("refused", {"error": "broker_unavailable"})]
-    assert room.revocation.desk.find("b1") is None
+    assert room.parts.revocations.find("b1") is None

@@ -121,7 +121,7 @@ def test_an_open_batch_is_kept_however_many_came_later(room: Room, monkeypatch: 
     for number in range(1, 5):
         room.begin(f"t{number}", batch=f"b{number}")()
         room.hear("task-revoked", f"t{number}", at=time.time())
-    assert [room.revocation.desk.find(f"b{number}") is not None for number in range(5)] == [
+    assert [room.parts.revocations.find(f"b{number}") is not None for number in range(5)] == [
         True,
         False,
         False,
@@ -141,7 +141,7 @@ def test_ids_for_which_there_was_no_time_are_told_afterwards(room: Room) -> None
 
 def leased_until(room: Room) -> float:
     """When the batch may be taken over, by the disk."""
-    (row,) = room.services.store.read("SELECT lease FROM revoke_batches", ())
+    (row,) = room.parts.store.read("SELECT lease FROM revoke_batches", ())
     return float(row["lease"])
 
 
@@ -155,7 +155,7 @@ def test_leases_do_not_wait_for_silent_workers(room: Room) -> None:
         answer.wait(300)
 
     room.workers.meanwhile = keep_waiting
-    room.revocation.followup.start()
+    room.parts.followup.start()
     try:
         room.listen("worker-online", at=time.time())
         assert asked.wait(60)
@@ -166,14 +166,14 @@ def test_leases_do_not_wait_for_silent_workers(room: Room) -> None:
         assert not answer.is_set()
     finally:
         answer.set()
-        room.revocation.followup.stop()
+        room.parts.followup.stop()
 
 
 def test_a_batch_belongs_to_one_process_at_a_time(make: MakeRoom) -> None:
     """One that stood still for longer than its lease finds that another goes on, and leaves it alone."""
     first, second = make(), make()
     first.begin("t1")()
-    with first.services.store.write() as connection:
+    with first.parts.store.write() as connection:
         connection.execute("UPDATE revoke_batches SET lease = 0")
     second.turn()
     for room in (first, second):
@@ -188,7 +188,7 @@ def test_what_happened_while_nobody_followed_a_batch_is_caught_up_with(make: Mak
     first, second = make(), make()
     first.begin("t1", "t2")()
     second.listen("task-succeeded", "t1", at=time.time())
-    first.revocation.followup.stop()
+    first.parts.followup.stop()
     assert second.statuses() == {"flagged_unknown": 2}
     second.turn()
     assert second.statuses() == {"ran_anyway": 1, "flagged_unknown": 1}

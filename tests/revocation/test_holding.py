@@ -12,8 +12,8 @@ from tests.control_live.stage import feed, until
 from tests.revocation.releases import EVERYWHERE
 from tests.revocation.stage import PATIENCE, Stage, only, staged, statuses
 
-from celerymeter.control.access import Role
 from celerymeter.control.testing import token
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process, wait_until
 
 pytestmark = pytest.mark.integration

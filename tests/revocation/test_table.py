@@ -15,8 +15,8 @@ from tests.revocation.releases import EVERYWHERE
 from tests.revocation.stage import BATCH, PATIENCE, Stage, only, staged
 
 from celerymeter.cli import main
-from celerymeter.control.access import Role
 from celerymeter.control.testing import bearer, token
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ import promql_parser as promql
 from tests.rules.bundle import recordings
 from tests.rules.promql import Labels, labels_of
 
-from celerymeter.instruments import CATALOGUE
+from celerymeter.metrics import CATALOGUE
 
 TARGET: Labels = frozenset({"cluster", "job", "instance"})
 """What the scrape configuration adds."""

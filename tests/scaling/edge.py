@@ -17,8 +17,8 @@ from tests.scaling.shipped import command, configured
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from celerymeter.control.access import Role
 from celerymeter.control.testing import bearer
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process, free_port
 from celerymeter.demo.servers import find_binary, listens
 

@@ -22,9 +22,9 @@ from tests.scaling.edge import Edge, replica, speaks_plain_http
 from tests.workers import start_worker
 from websockets.exceptions import InvalidStatus
 
-from celerymeter.control.access import Role
 from celerymeter.control.audit import reading
 from celerymeter.control.testing import bearer, token
+from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import free_ports, wait_until
 from celerymeter.demo.servers import Redis
 

@@ -1,4 +1,4 @@
-"""The READMEs, and a table in them."""
+"""The pages with generated parts, and a table in them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 READMES = (ROOT / "README.md", ROOT / "README.zh-TW.md")
+REFERENCE = (ROOT / "exporter" / "README.md", ROOT / "exporter" / "celerymeter" / "control" / "README.md")
+PAGES = (*READMES, *REFERENCE)
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

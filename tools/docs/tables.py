@@ -1,46 +1,44 @@
-"""The parts of the README that are made of the code: ``python -m tools.docs.tables`` writes them anew."""
+"""Write the generated parts of the documentation: ``python -m tools.docs.tables``.
+
+A generated part stands between ``<!-- made: KIND SUBJECT -->`` and ``<!-- /made -->``.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import click
-from tools.docs.figures import comparison
-from tools.docs.lists import alerts, paths
-from tools.docs.markdown import READMES, table
+from tools.docs.comparison import comparison
+from tools.docs.markdown import PAGES, table
+from tools.docs.paths import paths
 
-from celerymeter import instruments
 from celerymeter.cli import group
 from celerymeter.cli.command import SettingsCommand
+from celerymeter.metrics import CATALOGUE
 
 _MARKED = re.compile(r"(<!-- made: (?P<part>[a-z ]+) -->\n).*?(<!-- /made -->)", re.DOTALL)
-_HEADS: Mapping[str, tuple[str, ...]] = {
-    "metrics README.md": ("metric", "type", "labels", "meaning"),
-    "metrics README.zh-TW.md": ("指標", "類型", "標籤", "說明"),
-    "options README.md": ("option", "default", "meaning"),
-    "options README.zh-TW.md": ("選項", "預設值", "說明"),
-}
 
 
-def metrics(area: str, readme: str) -> str:
-    """The families of one area of the catalogue."""
+def metrics(area: str) -> str:
+    """Return the table of one area of the metric catalogue."""
     rows = [
         (f"`{family.name}`", family.kind, ", ".join(f"`{label}`" for label in family.labels), family.help)
-        for family in instruments.CATALOGUE
+        for family in CATALOGUE
         if family.area == area
     ]
-    return table(_HEADS[f"metrics {readme}"], rows)
+    return table(("metric", "type", "labels", "meaning"), rows)
 
 
-def options(command: str, readme: str) -> str:
-    """The options of one command, in the order of its ``--help``."""
+def options(command: str) -> str:
+    """Return the table of one command's options, in the order of its ``--help``."""
     found = group.get_command(click.Context(group), command)
     assert isinstance(found, SettingsCommand)
     with click.Context(found) as context:
         rows = [(f"`{_flags(option)}`", _default(option, context), option.help or "") for option in found.settings()]
-    return table(_HEADS[f"options {readme}"], rows)
+    return table(("option", "default", "meaning"), rows)
 
 
 def _flags(option: click.Option) -> str:
@@ -52,30 +50,28 @@ def _default(option: click.Option, context: click.Context) -> str:
     return "" if value in (None, False, ()) else f"`{value}`"
 
 
-MAKERS: Mapping[str, Callable[[str, str], str]] = {
+MAKERS: Mapping[str, Callable[[str], str]] = {
     "metrics": metrics,
     "options": options,
-    "figures": comparison,
-    "alerts": alerts,
+    "comparison": comparison,
     "paths": paths,
 }
 
 
-def made_anew(text: str, readme: str) -> str:
-    """The text of a README with every marked part made anew."""
+def regenerated(path: Path) -> str:
+    """Return the text of a page with all its generated parts written again."""
 
     def make(match: re.Match[str]) -> str:
         kind, _, subject = match["part"].partition(" ")
-        return f"{match[1]}{MAKERS[kind](subject, readme)}{match[3]}"
+        return f"{match[1]}{MAKERS[kind](subject)}{match[3]}"
 
-    return _MARKED.sub(make, text)
+    return _MARKED.sub(make, path.read_text())
 
 
 def main() -> None:
-    """Write what has changed."""
-    for path in READMES:
-        before = path.read_text()
-        if (after := made_anew(before, path.name)) != before:
+    """Write the pages that have changed."""
+    for path in PAGES:
+        if (after := regenerated(path)) != path.read_text():
             path.write_text(after)
             sys.stdout.write(f"{path.name} written\n")
 

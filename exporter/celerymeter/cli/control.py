@@ -27,7 +27,7 @@ from celerymeter.cli.secrets import read_secret
 from celerymeter.cli.values import COUNT, DURATION, HTTP_URL, INTERVAL, LISTEN, Kind, Url
 from celerymeter.control.settings import MIN_WEBHOOK_BYTES, ControlSettings, JwtSettings, Network
 from celerymeter.errors import SettingsError
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 _default = partial(default_of, ControlSettings)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*[=:]\s*([^\r\n]+)")

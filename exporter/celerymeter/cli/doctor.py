@@ -8,7 +8,7 @@ from celerymeter.cli.command import Values, setting, settings_command
 from celerymeter.cli.options import broker_options, broker_settings, default_of, fields_of, prometheus_url_option
 from celerymeter.cli.values import HTTP_URL, INTERVAL
 from celerymeter.doctor.settings import DoctorSettings
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 
 def doctor_settings(values: Values) -> DoctorSettings:

@@ -11,7 +11,8 @@ import click
 from celerymeter.cli.command import F, Values, setting, settings_command
 from celerymeter.cli.options import FILE, broker_options, broker_settings, default_of, fields_of, options
 from celerymeter.cli.values import BUCKETS, COUNT, DURATION, HTTP_URL, INTERVAL, LISTEN, NAMES
-from celerymeter.settings import BrokerSettings, ExporterSettings, Limits, without_password
+from celerymeter.settings import BrokerSettings, ExporterSettings, Limits
+from celerymeter.urls import without_password
 
 _default = partial(default_of, ExporterSettings)
 

@@ -13,7 +13,8 @@ import click
 from celerymeter.cli.command import F, Values, setting
 from celerymeter.cli.values import BROKER_URL, HTTP_URL, KEY_JSON
 from celerymeter.errors import MissingSetting
-from celerymeter.settings import BrokerSettings, without_password
+from celerymeter.settings import BrokerSettings
+from celerymeter.urls import without_password
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -17,7 +17,7 @@ from celerymeter.cli.control import secret_option
 from celerymeter.cli.options import fields_of, require
 from celerymeter.cli.values import DURATION, HTTP_URL
 from celerymeter.errors import ControlError, MissingSetting
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 BASE_PATH: Final = "/celery-admin"
 TIMEOUT: Final = 10.0

@@ -52,9 +52,8 @@ def token_settings(values: Values) -> TokenSettings:
 @secret_option("--audit-key", "File of the key that seals the audit trail, where the API has one.")
 def command(settings: TokenSettings) -> int:
     """Mint a token for the control API, and print it alone on the last line."""
-    from celerymeter.control.access import Role
     from celerymeter.control.audit.record import record_minted
-    from celerymeter.control.keys import Keyring, mint
+    from celerymeter.control.tokens import Keyring, Role, mint
 
     claims = {"iss": settings.jwt_issuer, "aud": settings.jwt_audience}
     keyring = Keyring(

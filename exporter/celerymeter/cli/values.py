@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from celerymeter.errors import SettingsError
-from celerymeter.settings import parse_listen
+from celerymeter.urls import parse_listen
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]

@@ -1,4 +1,4 @@
-"""The application factory: which areas there are, and what each is made of."""
+"""The application factory: which blueprints there are, and what each is made of."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from flask import Response
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import guard, monitoring, observing, openapi, problems, system, tasks
+from celerymeter.control import alerts, auth, errors, monitoring, observing, openapi, system, tasks
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
-from celerymeter.control.notifications import views as notifications
+from celerymeter.control.parts import Parts
 from celerymeter.control.reports import views as reports
-from celerymeter.control.routing import Area, Operation
-from celerymeter.control.services import Services
+from celerymeter.control.routing import ControlBlueprint, Operation
 from celerymeter.control.settings import ControlSettings
 
 SECURITY_HEADERS = {
@@ -34,41 +33,38 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
 }
 
 
-def areas(settings: ControlSettings, services: Services) -> tuple[Area, ...]:
-    """Every area of the API; a new one is a line here."""
-    watching = services.watching
+def blueprints(settings: ControlSettings, parts: Parts) -> tuple[ControlBlueprint, ...]:
+    """Return every blueprint of the API; a new one is a line here."""
     return (
-        system.area(system=services.system, keeper=services.keeper, settings=settings),
-        monitoring.area(monitoring=watching.monitoring, audit=services.audit),
-        tasks.area(revocation=services.revocation, base_path=settings.base_path),
-        feed.area(feed=watching.feed),
-        notifications.area(
-            kept=watching.alerts, tail=watching.tail, counted=services.metrics.alerts, language=settings.lang
-        ),
-        reports.area(desk=services.reports, language=settings.lang),
-        audit.area(trail=services.audit, store=services.store),
+        system.blueprint(system=parts.system, keeper=parts.keeper, settings=settings),
+        monitoring.blueprint(monitoring=parts.monitoring, audit=parts.audit),
+        tasks.blueprint(desk=parts.revocations, keys=parts.idempotency, base_path=settings.base_path),
+        feed.blueprint(feed=parts.feed),
+        alerts.blueprint(store=parts.alerts, hub=parts.monitoring.hub, counter=parts.metrics.alerts),
+        reports.blueprint(runner=parts.reports, language=settings.lang),
+        audit.blueprint(trail=parts.audit, store=parts.store),
     )
 
 
-def create_app(settings: ControlSettings, services: Services) -> OpenAPI:
+def create_app(settings: ControlSettings, parts: Parts) -> OpenAPI:
     """The Flask application. It starts no thread and opens no connection."""
     app = OpenAPI(
         "celerymeter.control",
         info=Info(title="celerymeter control API", version=__version__, description=DESCRIPTION),
         security_schemes=SECURITY_SCHEMES,
-        validation_error_model=problems.Problem,
-        validation_error_callback=problems.validation_response,
+        validation_error_model=errors.Problem,
+        validation_error_callback=errors.validation_response,
         doc_ui=False,
         static_folder=None,
     )
     operations: dict[str, Operation] = {}
-    for area in areas(settings, services):
-        app.register_api(area.blueprint, url_prefix=settings.base_path)
-        operations.update(area.operations)
+    for bp in blueprints(settings, parts):
+        app.register_api(bp, url_prefix=settings.base_path)
+        operations.update(bp.operations)
     operations.update(openapi.install(app, settings.base_path))
-    observing.install(app, operations, metrics=services.metrics)
-    problems.install(app)
-    guard.install(app, operations, auth=services.auth, keeper=services.keeper, settings=settings)
+    observing.install(app, operations, metrics=parts.metrics)
+    errors.install(app)
+    auth.install(app, operations, auth=parts.auth, keeper=parts.keeper, settings=settings)
     app.after_request(_secured)
     return app
 

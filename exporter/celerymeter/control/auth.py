@@ -1,20 +1,29 @@
-"""Authentication: from a request's header, or from a bare token, to an `Identity`; failures are counted and slowed."""
+"""Checks before every view: size, identity, role, rate and shape of the body, in that order.
+
+The WebSocket feed, whose token may come in three ways, calls `Authenticator.authenticate` itself.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
-from celerymeter.control.access import Identity
-from celerymeter.control.addresses import throttle_key
-from celerymeter.control.keys import Keyring
+from flask import Flask, Request, Response, g, request
+
+from celerymeter.control.addresses import client_address, throttle_key
+from celerymeter.control.audit.keeper import AuditKeeper
+from celerymeter.control.audit.trail import Actor
 from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.routing import Operation, Permission
+from celerymeter.control.settings import ControlSettings
 from celerymeter.control.throttle import Throttle
+from celerymeter.control.tokens import Identity, Keyring, Role
 from celerymeter.errors import InvalidToken, RequestRefused
 
 MAX_KNOWN_TOKENS = 10_000
@@ -34,7 +43,7 @@ class Watcher(Protocol):
 
 
 class Authenticator:
-    """Tells who asks. The one place that verifies tokens: views have the guard in front, the feed calls `authenticate`.
+    """Tells who asks. The one place that verifies tokens: `install` calls it before every view, the feed by itself.
 
     An address that failed too often is refused without a look at its token, lest it go on guessing; a token that was
     found good before still passes, so that one faulty client behind a proxy locks nobody else out. Requests without any
@@ -135,3 +144,120 @@ def bearer_token(header: str | None) -> str | None:
     """The token of an ``Authorization: Bearer`` header, or None for anything else."""
     scheme, _, token = (header or "").strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+class GuardedRequest(Request):
+    """A request whose body was read and parsed once, strictly, before the view."""
+
+    def get_json(self, *_: object, **__: object) -> Any:
+        """Return the parsed body; None where the operation takes none."""
+        return g.get("body")
+
+
+def current_identity() -> Identity:
+    """Return the identity that the request's token proves; only in a view whose operation names a role."""
+    identity: Identity = g.identity
+    return identity
+
+
+def current_address() -> str:
+    """Return the client's address; behind trusted proxies, what they say of it."""
+    address: str = g.address
+    return address
+
+
+def require_role(role: Role, purpose: str) -> None:
+    """Refuse unless the caller has ``role``: for what depends on the body, such as ``terminate``."""
+    if current_identity().role < role:
+        raise RequestRefused("forbidden", f"{purpose} needs the role {role.label}")
+
+
+def current_actor() -> Actor:
+    """Return the caller as the audit trail records it."""
+    identity = current_identity()
+    return Actor(sub=identity.sub, jti=identity.jti, address=current_address())
+
+
+def install(
+    app: Flask,
+    operations: Mapping[str, Operation],
+    *,
+    auth: Authenticator,
+    keeper: AuditKeeper,
+    settings: ControlSettings,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> None:
+    """Check every request of ``app`` before its view runs; an endpoint without an `Operation` is never answered."""
+    app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes + 1  # werkzeug reads so far where no length is told
+    app.request_class = GuardedRequest
+    rate = Throttle(settings.limits.requests_per_minute)
+
+    @app.before_request
+    def check() -> None:
+        g.address = client_address(request.remote_addr, _forwarded_for(), settings.trusted_proxies)
+        _check_size(request.content_length or 0, settings.limits.body_bytes)
+        if request.endpoint is None:
+            return
+        operation = operations[request.endpoint]
+        _check_identity(operation, auth)
+        if "identity" in g:
+            _check_rate(rate, current_identity().sub, monotonic())
+        if operation.takes_body:
+            data = request.get_data(cache=False)
+            _check_size(len(data), settings.limits.body_bytes)
+            g.body = _parsed_body(data, operation)
+
+    @app.after_request
+    def note(response: Response) -> Response:
+        """Every 403 goes to the audit trail, wherever it came from; 401 and 429 went there from the authenticator."""
+        if response.status_code == 403 and "identity" in g:
+            keeper.forbidden(current_identity(), f"{request.method} {request.url_rule}", address=current_address())
+        return response
+
+
+def _forwarded_for() -> list[str]:
+    return [part for line in request.headers.getlist("X-Forwarded-For") for part in line.split(",")]
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise RequestRefused("too_large", f"a body of at most {limit} bytes is accepted")
+
+
+def _check_identity(operation: Operation, auth: Authenticator) -> None:
+    if operation.permission in (Permission.ANYONE, Permission.FEED):
+        return
+    token = bearer_token(request.headers.get("Authorization"))
+    if operation.permission is Permission.WEBHOOK:
+        auth.authenticate_webhook(token, address=g.address)
+        return
+    g.identity = auth.authenticate(token, address=g.address)
+    role = operation.permission.role
+    if role is not None and current_identity().role < role:
+        raise RequestRefused("forbidden", f"this needs the role {role.label}")
+
+
+def _check_rate(rate: Throttle, subject: str, now: float) -> None:
+    wait = rate.take(subject, now)
+    if wait > 0:
+        raise RequestRefused("too_many_requests", "too many requests for this subject", retry_after=wait)
+
+
+def _parsed_body(data: bytes, operation: Operation) -> Mapping[str, Any]:
+    if not data and operation.optional_body:
+        return {}
+    if request.mimetype != "application/json":
+        raise RequestRefused("unsupported_media_type", "the body must be application/json")
+    try:
+        body = json.loads(data.decode(), parse_constant=_no_constant)
+        if b"\\u" in data:
+            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is no text, and no database takes it
+    except (ValueError, RecursionError) as error:
+        raise RequestRefused("malformed", "the body is not JSON") from error
+    if not isinstance(body, dict):
+        raise RequestRefused("invalid", "the body must be a JSON object")
+    return body
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)

@@ -1,26 +1,33 @@
-"""``/monitoring/*``: figures, the dashboard object, and the switch for task events and the feed."""
+"""``/monitoring/*``: metrics, the dashboard, and starting and stopping task events and the feed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flask import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from celerymeter.control import guard
-from celerymeter.control.access import Role, Who
 from celerymeter.control.audit.trail import AuditTrail
+from celerymeter.control.auth import current_actor, require_role
+from celerymeter.control.cluster.models import Dashboard, RealtimeMetrics
+from celerymeter.control.cluster.snapshot import ClusterReader
 from celerymeter.control.feed.hub import Hub
-from celerymeter.control.live.lookout import Lookout
-from celerymeter.control.live.models import DashboardReply, MetricsReply, Trouble, show_metrics
-from celerymeter.control.routing import Area, Body, answer, utc
+from celerymeter.control.feed.messages import MONITORING_STOPPED
+from celerymeter.control.routing import Body, ControlBlueprint, Permission, answer, utc
 from celerymeter.control.switching.switch import Switch
 from celerymeter.control.switching.taskevents import Judgement, State
 from celerymeter.control.switching.wishes import Wishes
+from celerymeter.control.tokens import Role
 
-STOPPED = Trouble(code="monitoring_stopped", detail="updates were stopped; POST /monitoring/start resumes them")
+
+class MetricsReply(RootModel[RealtimeMetrics]):
+    """What is going on now."""
+
+
+class DashboardReply(RootModel[Dashboard]):
+    """Everything on one page."""
 
 
 class WorkerEvents(BaseModel):
@@ -83,63 +90,64 @@ class MonitoringReply(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Monitoring:
-    """What the operations act on. ``board`` gives the dashboard object of now, or raises."""
+    """What the operations act on."""
 
-    lookout: Lookout
-    board: Callable[[], DashboardReply]
+    reader: ClusterReader
     switch: Switch
     wishes: Wishes
     hub: Hub
     interval: float
 
 
-def area(*, monitoring: Monitoring, audit: AuditTrail) -> Area:
+def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
     """The operations but the feed's and the reports'."""
-    area = Area("monitoring")
+    bp = ControlBlueprint("monitoring")
 
-    @area.get("/monitoring/metrics/realtime", who=Who.VIEWER, gives={200: MetricsReply}, problems=(422, 503))
+    @bp.get(
+        "/monitoring/metrics/realtime", permission=Permission.VIEWER, responses={200: MetricsReply}, errors=(422, 503)
+    )
     def read_metrics() -> Response:
         """What is going on now.
 
-        Not older than a second. 503 when one of the first six figures cannot be known: no figure is ever made up.
+        Not older than a second. 503 when one of the first six fields cannot be known: no value is ever made up.
         """
-        return answer(show_metrics(monitoring.lookout.look().known()))
+        return answer(MetricsReply(monitoring.reader.snapshot().known_metrics()))
 
-    @area.get("/monitoring/dashboard", who=Who.VIEWER, gives={200: DashboardReply}, problems=(422, 503))
+    @bp.get("/monitoring/dashboard", permission=Permission.VIEWER, responses={200: DashboardReply}, errors=(422, 503))
     def read_dashboard() -> Response:
         """What is going on now, by worker, queue, task and alert."""
-        return answer(monitoring.board())
+        return answer(DashboardReply(monitoring.reader.dashboard()))
 
-    @area.post("/monitoring/start", who=Who.OPERATOR, gives={200: StartReply}, problems=(503,))
+    @bp.post("/monitoring/start", permission=Permission.OPERATOR, responses={200: StartReply}, errors=(503,))
     def start_monitoring(body: StartBody) -> Response:
         """Turn task events on at every worker, now and as they join, and start the feed.
 
         Harmless to repeat, and kept over restarts.
         """
-        with audit.act(guard.actor(), "monitoring.start", reason=body.reason) as act:
+        with audit.act(current_actor(), "monitoring.start", reason=body.reason) as act:
             found = monitoring.switch.turn_on()
             act.detail = {"workers": len(found)}
         return answer(StartReply(since=utc(monitoring.wishes.get().since), workers=_shown(found)))
 
-    @area.post("/monitoring/stop", who=Who.OPERATOR, gives={200: StopReply}, problems=(503,))
+    @bp.post("/monitoring/stop", permission=Permission.OPERATOR, responses={200: StopReply}, errors=(503,))
     def stop_monitoring(body: StopBody) -> Response:
         """Stop the feed's updates; with `disable_task_events` also turn task events off where start turned them on.
 
         Alerts and revocations are still sent to the feed. Without task events the exporter sees no tasks.
         """
         if body.disable_task_events:
-            guard.require(Role.ADMIN, "disabling task events")
-        with audit.act(guard.actor(), "monitoring.stop", reason=body.reason) as act:
+            require_role(Role.ADMIN, "disabling task events")
+        with audit.act(current_actor(), "monitoring.stop", reason=body.reason) as act:
             found = _stop(monitoring, disable=body.disable_task_events)
             act.detail = {"disable_task_events": body.disable_task_events, "workers": len(found)}
         return answer(StopReply(since=utc(monitoring.wishes.get().since), workers=_shown(found)))
 
-    @area.get("/monitoring/status", who=Who.VIEWER, gives={200: MonitoringReply}, problems=(503,))
+    @bp.get("/monitoring/status", permission=Permission.VIEWER, responses={200: MonitoringReply}, errors=(503,))
     def read_monitoring() -> Response:
         """Whether monitoring runs, since when, and which workers send task events."""
         return answer(_status(monitoring))
 
-    return area
+    return bp
 
 
 def _stop(monitoring: Monitoring, *, disable: bool) -> tuple[Judgement, ...]:
@@ -150,7 +158,7 @@ def _stop(monitoring: Monitoring, *, disable: bool) -> tuple[Judgement, ...]:
         wishes.say(events=wishes.get().events, feed_on=False)
         found = monitoring.switch.judgements()
     if was_on:
-        monitoring.hub.publish("error", STOPPED)
+        monitoring.hub.publish("error", MONITORING_STOPPED)
     return found
 
 
@@ -162,16 +170,18 @@ def _status(monitoring: Monitoring) -> MonitoringReply:
         task_events_wanted=wish.events == "on",
         events_subscribed=switch.subscribed_since is not None,
         last_event=_when(switch.last_event_at),
-        last_scrape=_when(_last_scrape(monitoring.lookout)),
+        last_scrape=_last_scrape(monitoring.reader),
         feed_clients=monitoring.hub.client_count,
         feed_interval_seconds=monitoring.interval,
         workers=_shown(switch.judgements()),
     )
 
 
-def _last_scrape(lookout: Lookout) -> float | None:
-    metrics = lookout.look().metrics
-    return None if metrics is None or metrics.data_age_seconds is None else metrics.at - metrics.data_age_seconds
+def _last_scrape(reader: ClusterReader) -> datetime | None:
+    metrics = reader.snapshot().metrics
+    if metrics is None or metrics.data_age_seconds is None:
+        return None
+    return metrics.timestamp - timedelta(seconds=metrics.data_age_seconds)
 
 
 def _shown(judgements: Iterable[Judgement]) -> list[WorkerEvents]:

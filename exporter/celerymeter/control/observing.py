@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 
 from flask import Flask, Response, g, request
 
-from celerymeter.control.access import Who
 from celerymeter.control.metrics import ControlMetrics
-from celerymeter.control.routing import Operation
+from celerymeter.control.routing import Operation, Permission
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def install(
         method = request.method if operation is not None else UNMATCHED
         took = monotonic() - g.begun
         metrics.requests.labels(route, method, str(response.status_code)).inc()
-        if operation is None or operation.who is not Who.FEED:
+        if operation is None or operation.permission is not Permission.FEED:
             metrics.latency.labels(route, method).observe(took)
         _log(response.status_code, took)
         return response

@@ -14,8 +14,7 @@ from typing import Any
 from flask import Response, render_template
 from flask_openapi3 import OpenAPI
 
-from celerymeter.control.access import Who
-from celerymeter.control.routing import Operation
+from celerymeter.control.routing import Operation, Permission
 
 Document = dict[str, Any]
 """JSON as flask-openapi3 makes it."""
@@ -58,7 +57,7 @@ def install(app: OpenAPI, base_path: str) -> dict[str, Operation]:
     for prefix in dict.fromkeys(("", base_path)):
         for rule, view in (("/openapi.json", show_openapi), ("/docs", show_docs)):
             app.add_url_rule(prefix + rule, view.__name__, view, provide_automatic_options=False)
-    return {view.__name__: Operation(Who.ANYONE) for view in (show_openapi, show_docs)}
+    return {view.__name__: Operation(Permission.ANYONE) for view in (show_openapi, show_docs)}
 
 
 def main() -> None:
@@ -66,13 +65,13 @@ def main() -> None:
     from tempfile import TemporaryDirectory
 
     from celerymeter.control.app import create_app
-    from celerymeter.control.testing import control_services, control_settings
+    from celerymeter.control.testing import control_parts, control_settings
 
     settings = control_settings()
     with TemporaryDirectory() as folder:
-        services = control_services(settings, Path(folder))
-        app = create_app(settings, services)
-        services.store.close()
+        parts = control_parts(settings, Path(folder))
+        app = create_app(settings, parts)
+        parts.store.close()
     COMMITTED.write_text(text(document(app)), encoding="utf-8")
 
 

@@ -1,16 +1,16 @@
 """Operations of the API: each says who may call it and what it can answer, and neither can be forgotten.
 
-A module of views has one function that takes the parts it needs and returns its `Area`::
+A module of views has one function that takes the parts it needs and returns its `ControlBlueprint`::
 
-    def area(*, health: HealthSource) -> Area:
-        area = Area("system")
+    def blueprint(*, health: HealthSource) -> ControlBlueprint:
+        bp = ControlBlueprint("system")
 
-        @area.get("/system/health", who=Who.ANYONE, gives={200: HealthReply, 503: HealthReply})
+        @bp.get("/system/health", permission=Permission.ANYONE, responses={200: HealthReply, 503: HealthReply})
         def read_health() -> Response:
             \"""Whether the system works.\"""
             return answer(HealthReply(...))
 
-        return area
+        return bp
 
 The docstring's first line is the operation's summary, the rest its description. ``body``, ``query``, ``path`` and
 ``header`` parameters are pydantic models (`Body`, `Query`), checked before the view runs and after authentication; what
@@ -24,15 +24,17 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from enum import Enum
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
-from celerymeter.control.access import Who
+from celerymeter.control.tokens import Role
 
 View = TypeVar("View", bound=Callable[..., Response])
+Responses = Mapping[int, type[BaseModel] | None]
 
 PROBLEM_REF = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 FEED_PATH = "/monitoring/ws"
@@ -53,13 +55,33 @@ _WORDS = {
     504: "No worker answered",
 }
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+class Permission(Enum):
+    """The callers that an operation accepts; every operation names one."""
+
+    ANYONE = "anyone"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    WEBHOOK = "webhook"
+    """Alertmanager, by its own static bearer token."""
+    FEED = "feed"
+    """The WebSocket, which checks its token itself (three ways, one of them without a header)."""
+
+    @property
+    def role(self) -> Role | None:
+        """The lowest role that suffices, or None where roles do not decide."""
+        return Role.named(self.value)
+
+
 _MAY = {
-    Who.ANYONE: "Anyone may call it.",
-    Who.VIEWER: "Needs the role viewer.",
-    Who.OPERATOR: "Needs the role operator.",
-    Who.ADMIN: "Needs the role admin.",
-    Who.WEBHOOK: "Needs Alertmanager's own bearer token.",
-    Who.FEED: "Needs a token of the role viewer: as `Authorization`, as `?access_token=`, or as subprotocol.",
+    Permission.ANYONE: "Anyone may call it.",
+    Permission.VIEWER: "Needs the role viewer.",
+    Permission.OPERATOR: "Needs the role operator.",
+    Permission.ADMIN: "Needs the role admin.",
+    Permission.WEBHOOK: "Needs Alertmanager's own bearer token.",
+    Permission.FEED: "Needs a token of the role viewer: as `Authorization`, as `?access_token=`, or as subprotocol.",
 }
 
 
@@ -96,7 +118,7 @@ class Query(BaseModel):
 class Operation:
     """What the guard must know before a view may run. ``optional_body``: an empty body means ``{}``."""
 
-    who: Who
+    permission: Permission
     takes_body: bool = False
     optional_body: bool = False
 
@@ -111,85 +133,85 @@ def utc(at: float) -> datetime:
     return datetime.fromtimestamp(at, timezone.utc)
 
 
-class Area:
-    """A blueprint and, by endpoint, what the guard must know of its operations."""
+class ControlBlueprint(APIBlueprint):
+    """A blueprint of the API. For each endpoint it keeps what must be checked before the view runs."""
 
     def __init__(self, name: str) -> None:
-        self.blueprint = APIBlueprint(name, __name__, abp_tags=[Tag(name=name)])
+        super().__init__(name, __name__, abp_tags=[Tag(name=name)])
         self.operations: dict[str, Operation] = {}
 
-    def get(
+    def get(  # type: ignore[override]  # an operation must say who may call it and what it answers
         self,
         rule: str,
         *,
-        who: Who,
-        gives: Mapping[int, type[BaseModel] | None],
-        problems: tuple[int, ...] = (),
-        **openapi: Any,
+        permission: Permission,
+        responses: Responses,
+        errors: tuple[int, ...] = (),
+        **options: Any,
     ) -> Callable[[View], View]:
-        """Register a GET; ``gives`` are its own answers, ``problems`` the statuses beside those that follow from
-        ``who`` and the parameters. ``openapi`` goes to flask-openapi3 (``doc_ui``, ``openapi_extensions`` …).
+        """Register a GET. ``responses`` are its own answers, ``errors`` the statuses beside those that follow from
+        ``permission`` and the parameters; ``options`` go to flask-openapi3 and Flask.
         """
-        return self._operation(self.blueprint.get, rule, who=who, gives=gives, problems=problems, openapi=openapi)
+        return self._operation(super().get, rule, permission, responses=responses, errors=errors, options=options)
 
-    def post(
+    def post(  # type: ignore[override]
         self,
         rule: str,
         *,
-        who: Who,
-        gives: Mapping[int, type[BaseModel] | None],
-        problems: tuple[int, ...] = (),
-        **openapi: Any,
+        permission: Permission,
+        responses: Responses,
+        errors: tuple[int, ...] = (),
+        **options: Any,
     ) -> Callable[[View], View]:
         """Register a POST; as `get`. A body model configured with ``openapi_extra={"required": False}`` may be left out
         by the client: the view then gets it with its defaults.
         """
-        return self._operation(self.blueprint.post, rule, who=who, gives=gives, problems=problems, openapi=openapi)
+        return self._operation(super().post, rule, permission, responses=responses, errors=errors, options=options)
 
     def _operation(
         self,
         register: Callable[..., Callable[[View], View]],
         rule: str,
+        permission: Permission,
         *,
-        who: Who,
-        gives: Mapping[int, type[BaseModel] | None],
-        problems: tuple[int, ...],
-        openapi: dict[str, Any],
+        responses: Responses,
+        errors: tuple[int, ...],
+        options: dict[str, Any],
     ) -> Callable[[View], View]:
         def decorate(view: View) -> View:
             hints = get_type_hints(view)
-            refusals = {*_implied(who, hints), *problems} - gives.keys()
-            responses = {**gives, **{status: _problem(status) for status in refusals}}
+            refusals = {*_implied(permission, hints), *errors} - responses.keys()
+            documented = {**responses, **{status: _problem(status) for status in refusals}}
             summary, _, description = (inspect.getdoc(view) or "").partition("\n")
             register(
                 rule,
                 summary=summary,
-                description=f"{description.strip()}\n\n{_MAY[who]}".strip(),
+                description=f"{description.strip()}\n\n{_MAY[permission]}".strip(),
                 operation_id=view.__name__,
-                responses=dict(sorted(responses.items())),
-                security=_security(who),
+                responses=dict(sorted(documented.items())),
+                security=_security(permission),
                 provide_automatic_options=False,
-                **openapi,
+                **options,
             )(view)
-            self.operations[f"{self.blueprint.name}.{view.__name__}"] = _describe(who, hints)
+            self.operations[f"{self.name}.{view.__name__}"] = _describe(permission, hints)
             return view
 
         return decorate
 
 
-def _describe(who: Who, hints: Mapping[str, Any]) -> Operation:
+def _describe(permission: Permission, hints: Mapping[str, Any]) -> Operation:
     body: type[BaseModel] | None = hints.get("body")
     if body is None:
-        return Operation(who)
+        return Operation(permission)
     extra: Mapping[str, object] = body.model_config.get("openapi_extra", {})  # type: ignore[assignment]  # a key of flask-openapi3
-    return Operation(who, takes_body=True, optional_body=extra.get("required") is False)
+    return Operation(permission, takes_body=True, optional_body=extra.get("required") is False)
 
 
-def _implied(who: Who, hints: Mapping[str, Any]) -> set[int]:
+def _implied(permission: Permission, hints: Mapping[str, Any]) -> set[int]:
     statuses = {413}
-    if who is not Who.ANYONE:
+    if permission is not Permission.ANYONE:
         statuses |= {401, 429}
-    if who.role is not None:
+    if permission.role is not None:
         statuses.add(403)
     if "body" in hints:
         statuses |= {400, 415, 422}
@@ -205,7 +227,7 @@ def _problem(status: int) -> dict[str, Any]:
     return response
 
 
-def _security(who: Who) -> list[dict[str, list[str]]] | None:
-    if who is Who.WEBHOOK:
+def _security(permission: Permission) -> list[dict[str, list[str]]] | None:
+    if permission is Permission.WEBHOOK:
         return WEBHOOK_BEARER
-    return BEARER if who.role is not None else None
+    return BEARER if permission.role is not None else None

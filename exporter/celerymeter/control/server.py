@@ -17,10 +17,8 @@ from gunicorn.app.base import BaseApplication
 from prometheus_client import disable_created_metrics
 
 from celerymeter.control.app import create_app
-from celerymeter.control.background import Background
-from celerymeter.control.compose import build, check
+from celerymeter.control.parts import Background, Parts, build, check
 from celerymeter.control.routing import FEED_PATH
-from celerymeter.control.services import Services
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.worker import ControlArbiter, ControlWorker, PlainLog
 from celerymeter.httpd.listener import bind
@@ -75,7 +73,7 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         self._folder = folder
         self._api = api
         self._metrics = metrics
-        self._services: Services | None = None
+        self._parts: Parts | None = None
         self._stopping = threading.Lock()
         self.feed_path = f"{settings.base_path}{FEED_PATH}"
         self.read_timeout = settings.limits.read_seconds
@@ -106,19 +104,19 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
 
     def load(self) -> Flask:
         """The application; called in the worker."""
-        self._services = build(self._settings, self._folder, self._metrics)
-        return create_app(self._settings, self._services)
+        self._parts = build(self._settings, self._folder, metrics_socket=self._metrics)
+        return create_app(self._settings, self._parts)
 
     def start(self) -> None:
         """Start the background."""
-        for part in self._services.background if self._services else ():
+        for part in self._parts.background if self._parts else ():
             part.start()
 
     def stop(self) -> None:
         """Stop the background from its end; a second call waits for the first."""
         with self._stopping:
-            services, self._services = self._services, None
-            for part in reversed(services.background) if services else ():
+            parts, self._parts = self._parts, None
+            for part in reversed(parts.background) if parts else ():
                 _stop(part)
 
 

@@ -1,20 +1,27 @@
-"""``/system/*``: is it well, what is it, and how is every part of it."""
+"""``/system/*``: health, info and status."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 from flask import Response
 from pydantic import BaseModel, Field
 
 from celerymeter import __version__
-from celerymeter.control.access import Who
 from celerymeter.control.audit.keeper import AuditKeeper
-from celerymeter.control.health import Component, Condition, FiringAlert, QueueFigure, Status, SystemSource, judge
-from celerymeter.control.routing import Area, answer, utc
+from celerymeter.control.cluster.models import (
+    ClusterSnapshot,
+    Component,
+    Condition,
+    FiringAlert,
+    Health,
+    QueueStatus,
+    overall_health,
+)
+from celerymeter.control.routing import ControlBlueprint, Permission, answer, utc
 from celerymeter.control.settings import ControlSettings
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 API_VERSION = "1"
 HOME = "https://github.com/celerymeter/celerymeter"
@@ -23,9 +30,9 @@ HOME = "https://github.com/celerymeter/celerymeter"
 class HealthReply(BaseModel):
     """Names no host, no version, no secret: anybody may read it."""
 
-    status: Status
+    status: Health
     checks: dict[str, Condition]
-    timestamp: datetime = Field(description="When the components were last looked at")
+    timestamp: datetime = Field(description="When the components were last checked")
 
 
 class InfoReply(BaseModel):
@@ -39,63 +46,52 @@ class InfoReply(BaseModel):
 
 
 class ComponentReply(BaseModel):
-    """One component as last seen."""
+    """One component when it was last checked."""
 
     status: Condition
     detail: str
 
 
-class QueueReply(BaseModel):
-    """One queue as last seen; what is not known is null."""
-
-    name: str
-    length: float | None
-    unacked: float | None
-    consumers: float | None
-    oldest_task_age_seconds: float | None
-
-
-class AlertReply(BaseModel):
-    """An alert that fires."""
-
-    name: str
-    severity: str
-    message: str
-    timestamp: datetime
-
-
 class StatusReply(BaseModel):
     """Every component, the queues, what fires, and the configuration without secrets."""
 
-    status: Status
+    status: Health
     timestamp: datetime
     components: dict[str, ComponentReply]
-    queues: list[QueueReply]
-    alerts: list[AlertReply] | None = Field(description="null when nobody could be asked")
+    queues: tuple[QueueStatus, ...]
+    alerts: tuple[FiringAlert, ...] | None = Field(description="null when Prometheus could not be asked")
     configuration: dict[str, str | bool | float | None]
 
 
-def area(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings) -> Area:
-    """The three system operations."""
-    area = Area("system")
+class SnapshotSource(Protocol):
+    """Answers from memory, so that a request costs the broker and Prometheus nothing."""
+
+    def last_snapshot(self) -> ClusterSnapshot:
+        """Return the last snapshot; before the first one every component is ``unknown``."""
+
+
+def blueprint(*, system: SnapshotSource, keeper: AuditKeeper, settings: ControlSettings) -> ControlBlueprint:
+    """Return the three system operations."""
+    bp = ControlBlueprint("system")
 
     def components() -> tuple[Component, ...]:
-        """What the sampler saw, and whether our own disk takes what must be kept."""
-        return (*system.state().components, Component("state", "failed" if keeper.failing else "ok", critical=True))
+        """Return the sampler's components, and whether the state directory can be written."""
+        state = Component("state", "failed" if keeper.failing else "ok", critical=True)
+        return (*system.last_snapshot().components, state)
 
-    @area.get("/system/health", who=Who.ANYONE, gives={200: HealthReply, 503: HealthReply})
+    @bp.get("/system/health", permission=Permission.ANYONE, responses={200: HealthReply, 503: HealthReply})
     def read_health() -> Response:
         """Whether the system works.
 
-        From the sampler's last look, so that asking costs nothing; 503 when unhealthy.
+        From the sampler's last snapshot, so that asking costs nothing; 503 when unhealthy.
         """
         parts = components()
-        status = judge(parts)
+        status = overall_health(parts)
         checks = {part.name: part.condition for part in parts}
-        reply = HealthReply(status=status, checks=checks, timestamp=utc(system.state().at))
+        reply = HealthReply(status=status, checks=checks, timestamp=utc(system.last_snapshot().at))
         return answer(reply, 503 if status == "unhealthy" else 200)
 
-    @area.get("/system/info", who=Who.ANYONE, gives={200: InfoReply})
+    @bp.get("/system/info", permission=Permission.ANYONE, responses={200: InfoReply})
     def read_info() -> Response:
         """What this is, and what it can do here."""
         return answer(
@@ -107,42 +103,22 @@ def area(*, system: SystemSource, keeper: AuditKeeper, settings: ControlSettings
             )
         )
 
-    @area.get("/system/status", who=Who.ADMIN, gives={200: StatusReply})
+    @bp.get("/system/status", permission=Permission.ADMIN, responses={200: StatusReply})
     def read_status() -> Response:
         """Every component, the queues, firing alerts, and the configuration without its secrets."""
-        state, parts = system.state(), components()
+        snapshot, parts = system.last_snapshot(), components()
         return answer(
             StatusReply(
-                status=judge(parts),
-                timestamp=utc(state.at),
-                components={part.name: _component(part) for part in parts},
-                queues=[show_queue(queue) for queue in state.queues],
-                alerts=None if state.firing is None else [show_alert(alert) for alert in state.firing],
+                status=overall_health(parts),
+                timestamp=utc(snapshot.at),
+                components={part.name: ComponentReply(status=part.condition, detail=part.detail) for part in parts},
+                queues=snapshot.queues,
+                alerts=snapshot.firing,
                 configuration=_configuration(settings),
             )
         )
 
-    return area
-
-
-def _component(part: Component) -> ComponentReply:
-    return ComponentReply(status=part.condition, detail=part.detail)
-
-
-def show_queue(queue: QueueFigure) -> QueueReply:
-    """A queue as JSON."""
-    return QueueReply(
-        name=queue.name,
-        length=queue.length,
-        unacked=queue.unacked,
-        consumers=queue.consumers,
-        oldest_task_age_seconds=queue.oldest_task_age,
-    )
-
-
-def show_alert(alert: FiringAlert) -> AlertReply:
-    """An alert as JSON."""
-    return AlertReply(name=alert.name, severity=alert.severity, message=alert.message, timestamp=utc(alert.since))
+    return bp
 
 
 def _features(settings: ControlSettings) -> dict[str, bool]:

@@ -10,12 +10,10 @@ from typing import Literal
 from flask import Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from celerymeter.control import guard
-from celerymeter.control.access import Role, Who
+from celerymeter.control.auth import current_actor, current_identity, require_role
 from celerymeter.control.revocation.announcer import TaskChange, change
-from celerymeter.control.revocation.compose import Revocation
-from celerymeter.control.revocation.desk import new_id
-from celerymeter.control.revocation.idempotency import Asked
+from celerymeter.control.revocation.desk import Desk, new_id
+from celerymeter.control.revocation.idempotency import Asked, Keys
 from celerymeter.control.revocation.models import (
     MAX_IDS,
     Acknowledgements,
@@ -26,7 +24,8 @@ from celerymeter.control.revocation.models import (
     summary,
     totals,
 )
-from celerymeter.control.routing import Area, Body, answer, utc
+from celerymeter.control.routing import Body, ControlBlueprint, Permission, answer, utc
+from celerymeter.control.tokens import Role
 from celerymeter.errors import BrokerUnavailable, RequestRefused
 
 PATH = "/tasks/batch"
@@ -96,12 +95,11 @@ class BatchReply(BaseModel):
     timestamp: datetime
 
 
-def area(*, revocation: Revocation, base_path: str) -> Area:
+def blueprint(*, desk: Desk, keys: Keys, base_path: str) -> ControlBlueprint:
     """The two operations."""
-    area = Area("tasks")
-    desk, keys = revocation.desk, revocation.keys
+    bp = ControlBlueprint("tasks")
 
-    @area.post(PATH, who=Who.OPERATOR, gives={200: BatchReply, 202: BatchReply}, problems=(409, 503, 504))
+    @bp.post(PATH, permission=Permission.OPERATOR, responses={200: BatchReply, 202: BatchReply}, errors=(409, 503, 504))
     def revoke_tasks(body: BatchBody, header: BatchHeaders) -> Response:
         """Revoke up to 1,000 tasks, and say of each what is proven.
 
@@ -110,7 +108,7 @@ def area(*, revocation: Revocation, base_path: str) -> Area:
         """
         order = _ordered(body)
         if order.terminate:
-            guard.require(Role.ADMIN, "terminate")
+            require_role(Role.ADMIN, "terminate")
         if order.dry_run:
             return _answered(desk.preview(order), base_path)
         if header.idempotency_key is None:
@@ -119,7 +117,7 @@ def area(*, revocation: Revocation, base_path: str) -> Area:
 
     def take(order: Order, batch_id: str, header: BatchHeaders) -> Response:
         wait = "respond-async" not in (header.prefer or "")
-        batch = desk.take(order, guard.actor(), batch=batch_id, wait=wait)
+        batch = desk.take(order, current_actor(), batch=batch_id, wait=wait)
         return _answered(batch, base_path, status=200 if wait else 202)
 
     def once(order: Order, header: BatchHeaders) -> Response:
@@ -142,7 +140,7 @@ def area(*, revocation: Revocation, base_path: str) -> Area:
         keys.finish(asked, status=response.status_code, answer=response.get_data(as_text=True))
         return response
 
-    @area.get(f"{PATH}/<batch_id>", who=Who.OPERATOR, gives={200: BatchReply}, problems=(404, 503))
+    @bp.get(f"{PATH}/<batch_id>", permission=Permission.OPERATOR, responses={200: BatchReply}, errors=(404, 503))
     def read_batch(path: BatchPath) -> Response:
         """What has become of a batch."""
         batch = desk.find(path.batch_id)
@@ -150,7 +148,7 @@ def area(*, revocation: Revocation, base_path: str) -> Area:
             raise RequestRefused("not_found", "no batch has this id")
         return _answered(batch, base_path)
 
-    return area
+    return bp
 
 
 def _ordered(body: BatchBody) -> Order:
@@ -159,7 +157,7 @@ def _ordered(body: BatchBody) -> Order:
 
 def _asked(key: str) -> Asked:
     body = json.dumps(request.get_json(), sort_keys=True).encode()
-    return Asked(f"{guard.identity().sub} {request.path}", key, hashlib.sha256(body).hexdigest())
+    return Asked(f"{current_identity().sub} {request.path}", key, hashlib.sha256(body).hexdigest())
 
 
 def _replayed(response: Response) -> Response:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from celerymeter import instruments
+from celerymeter import metrics
 
-ENDED = tuple(family.name for family in (instruments.TASK_SUCCEEDED, instruments.TASK_FAILED, instruments.TASK_RETRIED))
+ENDED = tuple(family.name for family in (metrics.TASK_SUCCEEDED, metrics.TASK_FAILED, metrics.TASK_RETRIED))
 REMEMBERED = 60
 
 
@@ -35,13 +35,13 @@ def read_page(page: str, *, time: float) -> Figures:
     for name, labels, value in _samples(page):
         if name in ENDED:
             ended += value
-        if name == instruments.TASK_FAILED.name:
+        if name == metrics.TASK_FAILED.name:
             failed += value
-        elif name == instruments.QUEUE_LENGTH.name:
+        elif name == metrics.QUEUE_LENGTH.name:
             queues[labels["queue_name"]] = value
-        elif name == instruments.WORKER_UP.name:
+        elif name == metrics.WORKER_UP.name:
             up, workers = up + value, workers + 1
-        elif name == instruments.BROKER_UP.name:
+        elif name == metrics.BROKER_UP.name:
             broker_up = value == 1
     return Figures(time, ended, failed, queues, int(up), int(workers), broker_up)
 

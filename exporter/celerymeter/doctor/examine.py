@@ -13,7 +13,7 @@ from celerymeter.doctor.collect import broker, control, exporter, prometheus
 from celerymeter.doctor.evidence import Evidence
 from celerymeter.doctor.settings import DoctorSettings
 from celerymeter.prometheus import Scope
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 T = TypeVar("T")
 

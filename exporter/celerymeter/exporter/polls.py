@@ -94,13 +94,13 @@ def queue_collector(poller: QueuePoller, state: SharedTracker) -> Callable[[floa
 
 
 def worker_collector(poller: WorkerPoller, state: SharedTracker, *, enable_events: bool) -> Callable[[float], None]:
-    """Asks all workers at once; as many replies as live workers are waited for."""
+    """Asks all workers at once and waits for the replies of those that are alive."""
 
     def collect(at: float) -> None:
         with state.lent() as tracker:
-            expected = sum(1 for worker in tracker.workers if worker.up)
+            expected = [worker.hostname for worker in tracker.workers if worker.up]
             tracker.asking()
-        snapshot = poller.poll(now=at, expected=expected or None)
+        snapshot = poller.poll(now=at, expected=expected)
         with state.lent() as tracker:
             tracker.inspected(snapshot)
             silent = [worker.hostname for worker in tracker.workers if worker.up and worker.loss.off]

@@ -1,13 +1,13 @@
 """`--compat celery-exporter`: what dashboards and alerts for danihodovic/celery-exporter query, and we lack.
 
 Most of its families are ours under the same names. Failed tasks get the label ``exception``, whose values add up to
-what is there without it; the families of other names (`celerymeter.instruments.COMPATIBLE`) come besides. So whoever
+what is there without it; the families of other names (`celerymeter.metrics.COMPATIBLE`) come besides. So whoever
 sums as that exporter's dashboards do, or as our own rules do, reads the same figures as before.
 """
 
 from __future__ import annotations
 
-from celerymeter import instruments as m
+from celerymeter import metrics as m
 from celerymeter.exposition.queues import by_workers, sums
 from celerymeter.exposition.text import Text
 from celerymeter.exposition.workers import fresh

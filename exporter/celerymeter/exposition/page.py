@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from celerymeter import instruments as m
+from celerymeter import metrics as m
 from celerymeter.exposition import compat, queues, tasks, workers
 from celerymeter.exposition.text import Text
 from celerymeter.tracking.tracker import Tracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from celerymeter import instruments as m
+from celerymeter import metrics as m
 from celerymeter.exposition.text import Text
 from celerymeter.exposition.workers import fresh
 from celerymeter.model import OTHER, UNKNOWN, QueueHead, QueueState

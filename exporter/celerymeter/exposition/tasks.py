@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from celerymeter import instruments as m
+from celerymeter import metrics as m
 from celerymeter.exposition.compat import NamedFailures
 from celerymeter.exposition.text import Text, fill, histogram_template, labels
-from celerymeter.instruments import Family
+from celerymeter.metrics import Family
 from celerymeter.tracking.series import Histogram, Pair
 from celerymeter.tracking.tracker import Tracker
 

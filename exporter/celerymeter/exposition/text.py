@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
-from celerymeter.instruments import Family
+from celerymeter.metrics import Family
 from celerymeter.tracking.series import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celerymeter import instruments as m
+from celerymeter import metrics as m
 from celerymeter.exposition.text import Text
 from celerymeter.model import OTHER, WorkerState
 from celerymeter.tracking.tracker import Tracker

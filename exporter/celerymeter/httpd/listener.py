@@ -6,7 +6,7 @@ import errno
 import socket
 
 from celerymeter.errors import PortInUse, SettingsError
-from celerymeter.settings import parse_listen
+from celerymeter.urls import parse_listen
 
 BACKLOG = 128
 

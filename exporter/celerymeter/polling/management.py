@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 import requests
 
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 TIMEOUT = 5.0
 MAX_PAGE = 32 * 2**20

@@ -14,7 +14,7 @@ from celerymeter.errors import PrometheusUnavailable, QueryRejected, SettingsErr
 from celerymeter.prometheus import answers
 from celerymeter.prometheus.transport import Transport
 from celerymeter.prometheus.values import Matrix, Vector
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 _T = TypeVar("_T")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -16,10 +16,10 @@ from tests.events.certificates import Certificates
 from tests.events.sentinel import SENTINEL_PASSWORD, SentinelCluster
 from tests.integration.exporter.expected import Expected, settle
 from tests.scrape import ExporterProcess
+from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
 from celerymeter.demo.processes import free_port, wait_until
-from celerymeter.demo.rabbitmq import RabbitMQ
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import ServerMissing, StartFailed
 

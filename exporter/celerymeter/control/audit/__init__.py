@@ -4,6 +4,6 @@
 cause, `keeper` does what is done by the minute, `views` is ``GET /audit``. A view that changes anything
 does it inside::
 
-    with audit.act(guard.actor(), "monitoring.start", target=workers, reason=body.reason) as act:
+    with audit.act(current_actor(), "monitoring.start", target=workers, reason=body.reason) as act:
         act.outcome = start(...)          # raising instead writes the outcome "failed" or "refused"
 """

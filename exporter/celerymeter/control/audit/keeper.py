@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 
-from celerymeter.control.access import Identity
 from celerymeter.control.audit.refusals import RefusalFolder, Source
 from celerymeter.control.audit.trail import Actor, AuditTrail
+from celerymeter.control.tokens import Identity
 from celerymeter.errors import StateError
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from celerymeter.control.access import Identity
 from celerymeter.control.audit.key import audit_key
 from celerymeter.control.audit.trail import Actor, AuditTrail
 from celerymeter.control.instances import Instance
 from celerymeter.control.store import Store
+from celerymeter.control.tokens import Identity
 
 
 @contextmanager

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 from flask import Response
 from pydantic import BaseModel, Field, StringConstraints
 
-from celerymeter.control.access import Who
 from celerymeter.control.audit import reading
 from celerymeter.control.audit.chain import Row
 from celerymeter.control.audit.trail import AuditTrail
-from celerymeter.control.routing import Area, Instant, Query, answer, utc
+from celerymeter.control.routing import ControlBlueprint, Instant, Permission, Query, answer, utc
 from celerymeter.control.store import Store
 
 MAX_ROW = 2**63 - 1
@@ -65,11 +64,11 @@ class AuditPage(BaseModel):
     )
 
 
-def area(*, trail: AuditTrail, store: Store) -> Area:
+def blueprint(*, trail: AuditTrail, store: Store) -> ControlBlueprint:
     """The one operation of the trail."""
-    area = Area("audit")
+    bp = ControlBlueprint("audit")
 
-    @area.get("/audit", who=Who.ADMIN, gives={200: AuditPage}, problems=(503,))
+    @bp.get("/audit", permission=Permission.ADMIN, responses={200: AuditPage}, errors=(503,))
     def read_audit(query: AuditQuery) -> Response:
         """The audit trail: who did what, to what, why, and what came of it."""
         head = trail.head()
@@ -78,7 +77,7 @@ def area(*, trail: AuditTrail, store: Store) -> Area:
         following = shown[-1].row if len(found) > len(shown) else None
         return answer(AuditPage(rows=[_shown(row) for row in shown], next=following, head=str(head)))
 
-    return area
+    return bp
 
 
 def _filter(query: AuditQuery) -> reading.Filter:

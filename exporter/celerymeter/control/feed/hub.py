@@ -11,12 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from threading import Lock
-from typing import Literal
 
 from prometheus_client import Counter, Gauge
-from pydantic import BaseModel
 
-Kind = Literal["connection_established", "dashboard_data", "metrics_update", "alert", "revocation", "error"]
+from celerymeter.control.feed.messages import Envelope, MessageType
 
 MAILBOX = 32
 RING = 512
@@ -27,23 +25,12 @@ _UPDATES = frozenset({"metrics_update", "dashboard_data", "error"})
 """Kinds of which a later one makes an earlier one worthless."""
 
 
-class Envelope(BaseModel):
-    """A message of the feed. ``seq`` grows by one with each published message, also over restarts: it begins at the
-    time of the start, in milliseconds. A client that comes back with ``?since=<seq>`` is sent what it missed.
-    """
-
-    message_type: Kind
-    timestamp: datetime
-    seq: int
-    data: BaseModel
-
-
 @dataclass(frozen=True, slots=True)
 class FeedMessage:
     """A message as it is sent."""
 
     seq: int
-    kind: Kind
+    kind: MessageType
     text: str
 
 
@@ -138,7 +125,7 @@ class Hub:
         """How many clients are connected."""
         return len(self._mailboxes)
 
-    def publish(self, kind: Kind, data: BaseModel) -> None:
+    def publish(self, kind: MessageType, data: object) -> None:
         """Send a message to every client."""
         with self._lock:
             self._seq += 1
@@ -147,7 +134,7 @@ class Hub:
             lost = sum(mailbox.put(message) for mailbox in self._mailboxes)
         self._dropped.inc(lost)
 
-    def private(self, kind: Kind, data: BaseModel) -> FeedMessage:
+    def private(self, kind: MessageType, data: object) -> FeedMessage:
         """A message for one client: it bears the newest number and is not remembered."""
         return self._message(kind, data)
 
@@ -188,7 +175,7 @@ class Hub:
         for mailbox in mailboxes:
             mailbox.abort()
 
-    def _message(self, kind: Kind, data: BaseModel) -> FeedMessage:
+    def _message(self, kind: MessageType, data: object) -> FeedMessage:
         now = datetime.fromtimestamp(self._clock(), timezone.utc)
         envelope = Envelope(message_type=kind, timestamp=now, seq=self._seq, data=data)
-        return FeedMessage(seq=self._seq, kind=kind, text=envelope.model_dump_json(serialize_as_any=True))
+        return FeedMessage(seq=self._seq, kind=kind, text=envelope.model_dump_json())

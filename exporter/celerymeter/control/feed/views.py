@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 from flask import Request, Response, request
 from pydantic import Field
 
-from celerymeter.control import guard
-from celerymeter.control.access import Identity, Who
-from celerymeter.control.auth import Authenticator, bearer_token
+from celerymeter.control.auth import Authenticator, bearer_token, current_address
+from celerymeter.control.cluster.snapshot import ClusterReader
 from celerymeter.control.feed.hub import FeedFull, FeedMessage, Hub
+from celerymeter.control.feed.messages import Greeting, feed_error
 from celerymeter.control.feed.session import UNAUTHENTICATED, Bell, Session
 from celerymeter.control.feed.websocket import BadHandshake, WebSocket
-from celerymeter.control.live.models import DashboardReply, Greeting, trouble
-from celerymeter.control.routing import FEED_PATH, Area, Query
+from celerymeter.control.routing import FEED_PATH, ControlBlueprint, Permission, Query
 from celerymeter.control.settings import ControlSettings
+from celerymeter.control.tokens import Identity
 from celerymeter.errors import CelerymeterError, InvalidToken, RequestRefused
 
 PROTOCOL: Final = "celerymeter.v1"
@@ -49,11 +49,11 @@ class Finished(Response):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What a connection needs. ``dashboard`` gives the object of now, or raises; ``running``: are updates sent."""
+    """What a connection needs. ``running`` tells whether updates are sent."""
 
     hub: Hub
     auth: Authenticator
-    dashboard: Callable[[], DashboardReply]
+    reader: ClusterReader
     running: Callable[[], bool]
     settings: ControlSettings
 
@@ -81,7 +81,7 @@ class Feed:
     def _identity(self, token: str | None) -> Identity | None:
         if token is None and self.settings.anonymous_feed:
             return None
-        return self.auth.authenticate(token, address=guard.address())
+        return self.auth.authenticate(token, address=current_address())
 
     def _attend(self, peer: WebSocket, identity: Identity | None, since: int | None) -> None:
         try:
@@ -97,7 +97,7 @@ class Feed:
 
     def _follow(self, peer: WebSocket, bell: Bell, identity: Identity | None, since: int | None) -> None:
         mailbox, missed = self.hub.join(wake=bell.ring, abort=peer.abort, since=since)
-        who = {"sub": "" if identity is None else identity.sub, "address": guard.address()}
+        who = {"sub": "" if identity is None else identity.sub, "address": current_address()}
         log.info("feed: client connected", extra=who)
         try:
             session = Session(peer, mailbox, bell, expires_at=None if identity is None else identity.exp)
@@ -116,16 +116,16 @@ class Feed:
         )
         yield self.hub.private("connection_established", greeting)
         try:
-            yield self.hub.private("dashboard_data", self.dashboard())
+            yield self.hub.private("dashboard_data", self.reader.dashboard())
         except CelerymeterError as error:
-            yield self.hub.private("error", trouble(error))
+            yield self.hub.private("error", feed_error(error))
 
 
-def area(*, feed: Feed) -> Area:
+def blueprint(*, feed: Feed) -> ControlBlueprint:
     """The feed's one operation."""
-    area = Area("feed")
+    bp = ControlBlueprint("feed")
 
-    @area.get(FEED_PATH, who=Who.FEED, gives={101: None}, problems=(400,), websocket=True)
+    @bp.get(FEED_PATH, permission=Permission.FEED, responses={101: None}, errors=(400,), websocket=True)
     def open_feed(query: FeedQuery) -> Response:
         """The feed: a WebSocket that tells what is going on.
 
@@ -135,7 +135,7 @@ def area(*, feed: Feed) -> Area:
         """
         return feed.serve(query)
 
-    return area
+    return bp
 
 
 def token_of(asked: Request, offered: Iterable[str], query: FeedQuery) -> str | None:

@@ -6,8 +6,6 @@ import time
 
 from flask import Response, request, url_for
 
-from celerymeter.control.access import Who
-from celerymeter.control.reports.desk import ReportDesk
 from celerymeter.control.reports.kept import KeptReport
 from celerymeter.control.reports.models import (
     PerformanceReport,
@@ -18,7 +16,8 @@ from celerymeter.control.reports.models import (
     ReportsReply,
     ReportSummary,
 )
-from celerymeter.control.routing import Area, answer, utc
+from celerymeter.control.reports.runner import ReportRunner
+from celerymeter.control.routing import ControlBlueprint, Permission, answer, utc
 from celerymeter.errors import RequestRefused
 from celerymeter.reports.formats import CONTENT_TYPES, written
 from celerymeter.reports.language import LANGUAGES, in_language
@@ -32,15 +31,15 @@ PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; f
 SOON = 2.0
 
 
-def area(*, desk: ReportDesk, language: str) -> Area:
+def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
     """All operations on reports; ``language`` is for clients that prefer none."""
-    area = Area("reports")
+    bp = ControlBlueprint("reports")
 
-    @area.post(
+    @bp.post(
         "/monitoring/reports/performance",
-        who=Who.VIEWER,
-        gives={200: PerformanceReport, 202: ReportPending},
-        problems=(422, 503),
+        permission=Permission.VIEWER,
+        responses={200: PerformanceReport, 202: ReportPending},
+        errors=(422, 503),
     )
     def make_report(body: ReportBody) -> Response:
         """A performance report of a window: whole tasks, counted by what was scraped in (start, end].
@@ -48,50 +47,55 @@ def area(*, desk: ReportDesk, language: str) -> Area:
         202 with its address when it is not ready within 4 s. It is kept: the newest 200, for 90 days.
         """
         window = read_window(body.start, body.end, now=time.time())
-        made = desk.ask(Question(window, Filters(body.task, body.queue), _language(language)))
+        made = runner.ask(Question(window, Filters(body.task, body.queue), _language(language)))
         return _pending(made) if isinstance(made, str) else _file(made, "json")
 
-    @area.get("/monitoring/reports", who=Who.VIEWER, gives={200: ReportsReply}, problems=(503,))
+    @bp.get("/monitoring/reports", permission=Permission.VIEWER, responses={200: ReportsReply}, errors=(503,))
     def list_reports(query: ReportsQuery) -> Response:
         """The reports that are kept, the newest first."""
-        found = desk.kept.newest(task=query.task, limit=query.limit)
+        found = runner.kept.newest(task=query.task, limit=query.limit)
         return answer(ReportsReply(reports=[_summary(kept) for kept in found]))
 
-    @area.get(ONE, who=Who.VIEWER, gives={200: PerformanceReport, 202: ReportPending}, problems=(404, 409, 503))
+    @bp.get(
+        ONE,
+        permission=Permission.VIEWER,
+        responses={200: PerformanceReport, 202: ReportPending},
+        errors=(404, 409, 503),
+    )
     def read_report(path: ReportPath) -> Response:
         """A report that is kept, in the language of `Accept-Language`; 202 while it is being made."""
-        kept = desk.kept.find(path.report_id)
+        kept = runner.kept.find(path.report_id)
         if kept is not None and kept.status == "running":
             return _pending(kept.id)
-        return _file(_read(desk, path.report_id, language), "json")
+        return _file(_read(runner, path.report_id, language), "json")
 
-    @area.get(f"{ONE}.html", who=Who.VIEWER, gives={200: None}, problems=(404, 409, 503))
+    @bp.get(f"{ONE}.html", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_page(path: ReportPath) -> Response:
         """The report as one page, with charts, that fetches nothing and prints well."""
-        return _file(_read(desk, path.report_id, language), "html")
+        return _file(_read(runner, path.report_id, language), "html")
 
-    @area.get(f"{ONE}.csv", who=Who.VIEWER, gives={200: None}, problems=(404, 409, 503))
+    @bp.get(f"{ONE}.csv", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_table(path: ReportPath) -> Response:
         """The report's rows for a spreadsheet."""
-        return _file(_read(desk, path.report_id, language), "csv")
+        return _file(_read(runner, path.report_id, language), "csv")
 
-    @area.get(f"{ONE}.md", who=Who.VIEWER, gives={200: None}, problems=(404, 409, 503))
+    @bp.get(f"{ONE}.md", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_text(path: ReportPath) -> Response:
         """The report as Markdown, for a ticket."""
-        return _file(_read(desk, path.report_id, language), "md")
+        return _file(_read(runner, path.report_id, language), "md")
 
-    return area
+    return bp
 
 
 def _language(default: str) -> str:
     return request.accept_languages.best_match(LANGUAGES, default=default) or default
 
 
-def _read(desk: ReportDesk, report_id: str, language: str) -> Report:
-    report = desk.kept.read(report_id)
+def _read(runner: ReportRunner, report_id: str, language: str) -> Report:
+    report = runner.kept.read(report_id)
     if report is not None:
         return in_language(report, _language(language))
-    kept = desk.kept.find(report_id)
+    kept = runner.kept.find(report_id)
     if kept is None:
         raise RequestRefused("not_found", "no such report; the newest 200 are kept")
     if kept.status == "running":

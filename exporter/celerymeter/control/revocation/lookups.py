@@ -15,7 +15,8 @@ from celerymeter.broker import REDIS_TRANSPORTS, RedisBroker, connect_redis, rea
 from celerymeter.errors import BrokerUnavailable, SettingsError
 from celerymeter.polling.redis.commands import Scripts
 from celerymeter.polling.redis.messages import parse_head
-from celerymeter.settings import BrokerSettings, without_password
+from celerymeter.settings import BrokerSettings
+from celerymeter.urls import without_password
 
 MOST_MESSAGES: Final = 10_000
 LONGEST: Final = 1.0

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from celerymeter.doctor.evidence import Evidence, PrometheusEvidence, Scraped, Target
 from celerymeter.doctor.finding import Finding, fault, hint, listed
-from celerymeter.instruments import CATALOGUE
+from celerymeter.metrics import CATALOGUE
 
 DEFAULT_PORT = 9808
 RARE = 60.0

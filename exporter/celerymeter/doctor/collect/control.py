@@ -7,7 +7,7 @@ import requests
 from celerymeter.doctor.collect.failures import failure_of
 from celerymeter.doctor.collect.http import TIMEOUT
 from celerymeter.doctor.evidence import ControlEvidence, Failure
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 PATHS = ("/system/health", "/celery-admin/system/health")
 """Below a URL with the base path, and below one without it."""

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from celerymeter.doctor.collect.http import get
 from celerymeter.doctor.evidence import ExporterEvidence, Failure, Sample
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 
 def look(url: str) -> ExporterEvidence:

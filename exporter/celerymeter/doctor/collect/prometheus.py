@@ -11,7 +11,7 @@ from celerymeter.doctor.collect.http import get
 from celerymeter.doctor.evidence import Failure, PrometheusEvidence, Scraped, Target
 from celerymeter.errors import PrometheusError
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope, Vector
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 _OURS = "max by (cluster, job, instance) (celerymeter_build_info{SEL})"
 _BY = "by (cluster, job, instance)"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from celerymeter.doctor.collect.http import get
 from celerymeter.doctor.evidence import Alertmanager, Failure, RulesEvidence
-from celerymeter.settings import without_password
+from celerymeter.urls import without_password
 
 LIMITS = 'count(celery:queue_backlog:limit{cluster="", queue_name=""})'
 _PUSH_PATH = re.compile(r"/api/v\d/alerts$")

@@ -1,0 +1,250 @@
+"""Alerts from Alertmanager: taken by a webhook, logged, stored, listed, and sent to the feed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+from flask import Response
+from prometheus_client import Counter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from celerymeter.control.feed.hub import Hub
+from celerymeter.control.routing import ControlBlueprint, Instant, Permission, Query, answer, utc
+from celerymeter.control.store import Store
+
+MAX_ALERTS: Final = 10_000
+RETENTION: Final = 30 * 86400.0
+"""Seconds for which an alert is listed."""
+
+Text = Annotated[str, StringConstraints(max_length=4096)]
+Labels = Annotated[dict[Annotated[str, StringConstraints(max_length=256)], Text], Field(max_length=100)]
+AlertStatus = Literal["firing", "resolved"]
+
+log = logging.getLogger(__name__)
+_LEVELS: Final = {"critical": logging.ERROR, "warning": logging.WARNING}
+
+
+class PostedAlert(BaseModel):
+    """One alert of a notification. Unknown members are ignored, since newer releases may add some."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: AlertStatus
+    labels: Labels
+    annotations: Labels = Field(default_factory=dict)
+    startsAt: Instant  # noqa: N815 - the wire's name
+    endsAt: Instant | None = Field(default=None, description="The year 1 while it fires")  # noqa: N815 - the wire's name
+    fingerprint: Text = Field(default="", description="Of the labels")
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint; releases before 0.19 send none."""
+        return self.fingerprint or hashlib.sha256(json.dumps(sorted(self.labels.items())).encode()).hexdigest()[:16]
+
+    @property
+    def ended_at(self) -> float | None:
+        """UTC seconds; ``None`` while it fires, whatever ``endsAt`` says."""
+        return self.endsAt.timestamp() if self.endsAt and self.status == "resolved" else None
+
+
+class Notification(BaseModel):
+    """What Alertmanager's webhook receiver posts (version 4)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    version: Text = ""
+    alerts: list[PostedAlert] = Field(max_length=1000)
+
+
+class NotificationReply(BaseModel):
+    """The number of alerts that were accepted; ``repeated`` ones were known already and changed nothing."""
+
+    received: int
+    new: int
+    repeated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert. ``timestamp`` is when it began or, once resolved, when it ended."""
+
+    name: str
+    message: str
+    severity: str
+    timestamp: datetime
+    status: AlertStatus
+    starts_at: datetime
+    ends_at: datetime | None
+    received_at: datetime
+    fingerprint: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class AlertsQuery(Query):
+    """Which alerts to list."""
+
+    status: AlertStatus | None = None
+    name: str | None = Field(default=None, max_length=256)
+    severity: str | None = Field(default=None, max_length=64)
+    limit: int = Field(default=100, ge=1, le=500)
+
+
+class AlertsReply(BaseModel):
+    """Alerts, the newest first. ``firing`` counts all that fire, whether listed or not."""
+
+    alerts: list[Alert]
+    firing: int
+
+
+def blueprint(*, store: AlertStore, hub: Hub, counter: Counter) -> ControlBlueprint:
+    """Return the operations on alerts."""
+    bp = ControlBlueprint("alerts")
+
+    @bp.post("/alerts/webhook", permission=Permission.WEBHOOK, responses={200: NotificationReply}, errors=(503,))
+    def take_alerts(body: Notification) -> Response:
+        """Take alerts from Alertmanager.
+
+        A receiver for `webhook_configs`. Each alert is logged as one structured line, kept, and sent to the feed. One
+        that is posted again with the same fingerprint, times and status changes nothing.
+        """
+        new = store.add(body.alerts)
+        for alert in new:
+            _log(alert)
+            counter.labels(alert.status).inc()
+            hub.publish("alert", alert)
+        received = len(body.alerts)
+        return answer(NotificationReply(received=received, new=len(new), repeated=received - len(new)))
+
+    @bp.get("/alerts", permission=Permission.VIEWER, responses={200: AlertsReply}, errors=(503,))
+    def list_alerts(query: AlertsQuery) -> Response:
+        """Firing and recent alerts, the newest first.
+
+        As Alertmanager reported them; at most 10,000 and 30 days are kept.
+        """
+        return answer(AlertsReply(alerts=store.latest(query), firing=store.count_firing()))
+
+    return bp
+
+
+def _log(alert: Alert) -> None:
+    level = _LEVELS.get(alert.severity, logging.INFO) if alert.status == "firing" else logging.INFO
+    log.log(
+        level,
+        "alert %s: %s - %s",
+        alert.status,
+        alert.name,
+        _message(alert.name, alert.annotations, language="en"),
+        extra={
+            "alert": alert.name,
+            "status": alert.status,
+            "severity": alert.severity,
+            "fingerprint": alert.fingerprint,
+            "labels": alert.labels,
+            "starts_at": alert.starts_at.timestamp(),
+            "ends_at": None if alert.ends_at is None else alert.ends_at.timestamp(),
+        },
+    )
+
+
+_TABLES: Final = (
+    """CREATE TABLE IF NOT EXISTS alerts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint TEXT NOT NULL, status TEXT NOT NULL,
+        starts_at REAL NOT NULL, ends_at REAL NOT NULL, received_at REAL NOT NULL,
+        name TEXT NOT NULL, severity TEXT NOT NULL, labels TEXT NOT NULL, annotations TEXT NOT NULL,
+        UNIQUE (fingerprint, starts_at, ends_at, status))""",
+    "CREATE INDEX IF NOT EXISTS alerts_received ON alerts (received_at)",
+)
+_INSERT: Final = """
+    INSERT OR IGNORE INTO alerts
+    (fingerprint, status, starts_at, ends_at, received_at, name, severity, labels, annotations)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_NOT_ENDED: Final = 0.0
+"""Stored in place of NULL: SQL's NULL equals nothing, so the table's UNIQUE would not find a repeated alert."""
+_LATEST: Final = """
+    SELECT * FROM alerts AS a WHERE NOT EXISTS (
+        SELECT 1 FROM alerts AS b WHERE b.fingerprint = a.fingerprint AND b.starts_at = a.starts_at
+        AND (b.status, b.id) > (a.status, a.id))"""
+"""The last state of each alert; ``resolved`` sorts after ``firing``, so a late ``firing`` does not reopen it."""
+
+
+class AlertStore:
+    """Alerts on disk, each change of status once. Every method raises `StateError` when the disk fails."""
+
+    def __init__(self, store: Store, *, language: str = "en", clock: Callable[[], float] = time.time) -> None:
+        store.declare(*_TABLES)
+        self._store = store
+        self._language = language
+        self._clock = clock
+
+    def add(self, posted: Sequence[PostedAlert]) -> list[Alert]:
+        """Store alerts, durably when this returns; return those that say something new."""
+        with self._store.write() as connection:
+            ids = [new_id for alert in posted if (new_id := self._insert(connection, alert))]
+            connection.execute(
+                "DELETE FROM alerts WHERE received_at < ? OR id <= (SELECT MAX(id) FROM alerts) - ?",
+                (self._clock() - RETENTION, MAX_ALERTS),
+            )
+        marks = ", ".join("?" * len(ids))
+        return self._select(f"SELECT * FROM alerts WHERE id IN ({marks}) ORDER BY id", ids)  # noqa: S608 - marks only
+
+    def latest(self, query: AlertsQuery) -> list[Alert]:
+        """Return the last state of each alert, the newest first."""
+        filters = {"status": query.status, "name": query.name, "severity": query.severity}
+        given = {column: value for column, value in filters.items() if value is not None}
+        where = "".join(f" AND {column} = ?" for column in given)
+        return self._select(f"{_LATEST}{where} ORDER BY id DESC LIMIT ?", (*given.values(), query.limit))
+
+    def count_firing(self) -> int:
+        """Return the number of alerts that fire."""
+        return int(self._store.read(f"SELECT COUNT(*) AS n FROM ({_LATEST} AND status = 'firing')")[0]["n"])  # noqa: S608 - constant
+
+    def _insert(self, connection: sqlite3.Connection, alert: PostedAlert) -> int:
+        """Return the new row's id, or 0 when that state is known."""
+        row = (
+            alert.identity,
+            alert.status,
+            alert.startsAt.timestamp(),
+            alert.ended_at or _NOT_ENDED,
+            self._clock(),
+            alert.labels.get("alertname", ""),
+            alert.labels.get("severity", "none"),
+            json.dumps(alert.labels, ensure_ascii=False),
+            json.dumps(alert.annotations, ensure_ascii=False),
+        )
+        cursor = connection.execute(_INSERT, row)
+        return int(cursor.lastrowid or 0) if cursor.rowcount else 0
+
+    def _select(self, query: str, parameters: Sequence[object]) -> list[Alert]:
+        return [self._alert(row) for row in self._store.read(query, parameters)]
+
+    def _alert(self, row: sqlite3.Row) -> Alert:
+        annotations = json.loads(row["annotations"])
+        return Alert(
+            name=row["name"],
+            message=_message(row["name"], annotations, language=self._language),
+            severity=row["severity"],
+            timestamp=utc(row["ends_at"] or row["starts_at"]),
+            status=row["status"],
+            starts_at=utc(row["starts_at"]),
+            ends_at=utc(row["ends_at"]) if row["ends_at"] else None,
+            received_at=utc(row["received_at"]),
+            fingerprint=row["fingerprint"],
+            labels=json.loads(row["labels"]),
+            annotations=annotations,
+        )
+
+
+def _message(name: str, annotations: Mapping[str, str], *, language: str) -> str:
+    """Return the summary in this language, else in English, else any text there is."""
+    chinese = ("summary_zh", "description_zh") if language.lower().startswith("zh") else ()
+    texts = (annotations.get(key, "") for key in (*chinese, "summary", "description", "message"))
+    return next((text for text in texts if text), name)

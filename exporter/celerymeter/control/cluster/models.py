@@ -1,0 +1,167 @@
+"""What is known of the cluster at one time. These values are the JSON of replies and of the feed's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from celerymeter.errors import CelerymeterError, RequestRefused
+
+Condition = Literal["ok", "failed", "unknown"]
+Health = Literal["healthy", "degraded", "unhealthy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One component when it was last checked. ``detail`` is for administrators: one line that holds no secret."""
+
+    name: str
+    condition: Condition
+    detail: str = ""
+    critical: bool = False
+    """A failed critical component makes the whole system unhealthy, not just degraded."""
+
+
+def overall_health(components: Iterable[Component]) -> Health:
+    """Return unhealthy when a critical component failed, degraded when any component is not ``ok``."""
+    components = tuple(components)
+    if any(part.critical and part.condition == "failed" for part in components):
+        return "unhealthy"
+    return "healthy" if all(part.condition == "ok" for part in components) else "degraded"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """One queue as last seen; what is not known is null."""
+
+    name: str
+    length: float | None
+    unacked: float | None
+    consumers: float | None
+    oldest_task_age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FiringAlert:
+    """An alert that fires."""
+
+    name: str
+    severity: str
+    message: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeMetrics:
+    """What is going on now. The first six fields are always numbers; of the others those not known are null."""
+
+    active_workers: int
+    pending_tasks: Annotated[
+        int, Field(description="Ready messages in all queues; prefetched ones are `reserved_tasks`")
+    ]
+    processing_tasks: int
+    queue_lengths: Annotated[Mapping[str, int], Field(description="Ready messages by queue")]
+    current_throughput: Annotated[float, Field(description="Ended task runs per second over the window")]
+    error_rate_percent: Annotated[
+        float, Field(description="Failed share of the runs that ended in the window; 0 when none did")
+    ]
+    finished_in_window: Annotated[int, Field(description="Runs that ended: succeeded, failed, revoked, rejected")]
+    failed_in_window: int
+    retried_in_window: Annotated[int, Field(description="A retry is no end")]
+    window_seconds: Annotated[float, Field(description="About a minute: between the two scrapes nearest to it")]
+    avg_execution_time_ms: Annotated[float | None, Field(description="Of the tasks that succeeded in the window")]
+    p95_wait_ms: Annotated[float | None, Field(description="95th percentile of the last 5 minutes, within a bucket")]
+    reserved_tasks: Annotated[int | None, Field(description="Prefetched by workers")]
+    scheduled_tasks: Annotated[int | None, Field(description="In workers, waiting for their ETA")]
+    system_health: Health
+    timestamp: Annotated[datetime, Field(description="When Prometheus was asked, by its clock")]
+    data_age_seconds: Annotated[float | None, Field(description="Age of the newest scrape by then")]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker; what is not known is null."""
+
+    hostname: str
+    status: Literal["up", "down", "shut_down"]
+    version: str | None
+    pool: str | None
+    pool_size: float | None
+    active_tasks: float | None
+    reserved_tasks: float | None
+    scheduled_tasks: float | None
+    load1: float | None
+    clock_offset_seconds: float | None
+    task_events_enabled: bool | None
+    heartbeat_age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskActivity:
+    """A task over the summary's window."""
+
+    name: str
+    finished: int
+    failed: int
+    retried: int
+    throughput: float
+    error_rate_percent: float
+    avg_execution_time_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSummary:
+    """The whole cluster in a few numbers."""
+
+    system_health: Health
+    total_workers: int
+    active_workers: int
+    down_workers: int
+    total_queues: int
+    pending_tasks: int
+    processing_tasks: int
+    firing_alerts: int
+    window_seconds: Annotated[
+        float | None, Field(description="The time that the tasks' numbers cover: about five minutes")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """Everything on one page. Lists of workers and queues end at 500, worst first; the summary counts all."""
+
+    real_time_metrics: RealtimeMetrics
+    system_summary: SystemSummary
+    workers: tuple[WorkerStatus, ...]
+    queues: tuple[QueueStatus, ...]
+    busiest_tasks: tuple[TaskActivity, ...]
+    most_failing_tasks: tuple[TaskActivity, ...]
+    firing_alerts: tuple[FiringAlert, ...]
+    links: Annotated[
+        Mapping[str, str], Field(description="Grafana dashboards by name; empty when no Grafana is configured")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """The cluster at one time, ``at`` in UTC seconds. ``firing`` is ``None`` when Prometheus could not be asked.
+
+    Without ``metrics`` there is a ``problem``: a `PrometheusError`, or a `RequestRefused` with its code.
+    """
+
+    at: float
+    components: tuple[Component, ...]
+    metrics: RealtimeMetrics | None = None
+    problem: CelerymeterError | None = None
+    queues: tuple[QueueStatus, ...] = ()
+    firing: tuple[FiringAlert, ...] | None = None
+
+    def known_metrics(self) -> RealtimeMetrics:
+        """Return the metrics, or raise the problem."""
+        if self.metrics is None:
+            raise self.problem or RequestRefused("exporter_unavailable", "nothing is known yet")
+        return self.metrics

@@ -1,0 +1,173 @@
+"""Snapshots of the cluster, read from Prometheus once for all callers that ask at about the same time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from threading import Lock
+from typing import Final, Generic, Protocol, TypeVar
+
+import requests
+
+from celerymeter.control.cluster import dashboard, realtime
+from celerymeter.control.cluster.increments import OTHER_BASES, increment, pages_query
+from celerymeter.control.cluster.models import ClusterSnapshot, Component, Dashboard, overall_health
+from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused
+from celerymeter.prometheus import Scope, Vector
+
+T = TypeVar("T")
+MAX_AGE: Final = 1.0
+"""Seconds for which one answer serves every caller; Prometheus scrapes less often than that."""
+ALERTMANAGER_TIMEOUT: Final = 2.0
+
+
+class Queries(Protocol):
+    """The part of `celerymeter.prometheus.PrometheusClient` that is used here."""
+
+    def instants(self, queries: Mapping[str, str], *, time: float | None = None) -> dict[str, Vector]:
+        """Return the answers to several instant queries, by key."""
+
+
+class SharedCall(Generic[T]):
+    """A call whose outcome, made by the first caller, is shared with those that ask meanwhile or soon after.
+
+    Errors are shared too, so a Prometheus that does not answer is waited for once and not once for each caller.
+    """
+
+    def __init__(
+        self, call: Callable[[], T], *, max_age: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._call = call
+        self._max_age = max_age
+        self._monotonic = monotonic
+        self._lock = Lock()
+        self._made_at = float("-inf")
+        self._outcome: T | CelerymeterError | None = None
+
+    def get(self) -> T:
+        """Return the outcome, not older than ``max_age``; raises the error that the call raised."""
+        with self._lock:
+            if self._outcome is None or self._monotonic() - self._made_at > self._max_age:
+                try:
+                    self._outcome = self._call()
+                except CelerymeterError as error:
+                    self._outcome = error
+                self._made_at = self._monotonic()
+            if isinstance(self._outcome, CelerymeterError):
+                raise self._outcome.with_traceback(None)
+            return self._outcome
+
+
+class ClusterReader:
+    """Reads the cluster from Prometheus; thread-safe. ``links`` are shown on the dashboard."""
+
+    def __init__(
+        self,
+        client: Queries,
+        scope: Scope,
+        *,
+        links: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._scope = scope
+        self._links = links or {}
+        self._clock = clock
+        self._snapshots = SharedCall(self._read_snapshot, max_age=MAX_AGE)
+        self._dashboards = SharedCall(self._read_dashboard, max_age=MAX_AGE)
+
+    def snapshot(self) -> ClusterSnapshot:
+        """Return a snapshot of the last second. When Prometheus does not answer, the snapshot says so."""
+        return self._snapshots.get()
+
+    def dashboard(self) -> Dashboard:
+        """Return a dashboard of the last second; raises the reason when it cannot be known."""
+        return self._dashboards.get()
+
+    def _read_snapshot(self) -> ClusterSnapshot:
+        queries = realtime.queries(self._scope) | dashboard.state_queries(self._scope)
+        try:
+            found = ask(self._client, queries, self._scope)
+        except PrometheusError as error:
+            unknown = tuple(Component(name, "unknown") for name in ("broker", "exporter", "workers"))
+            components = (Component("prometheus", "failed", str(error)), *unknown)
+            return ClusterSnapshot(at=self._clock(), components=components, problem=error)
+        return snapshot_of(found, self._scope, now=self._clock())
+
+    def _read_dashboard(self) -> Dashboard:
+        scope = self._scope
+        queries = realtime.queries(scope) | dashboard.state_queries(scope) | dashboard.queries(scope)
+        found = ask(self._client, queries, scope)
+        return dashboard.dashboard(found, scope, health=overall_health(components_of(found)), links=self._links)
+
+
+OTHER_PAGES = {"pages": pages_query(*OTHER_BASES), "task_pages": pages_query(*OTHER_BASES, by="name")}
+
+
+def ask(client: Queries, rounds: Mapping[str, str], scope: Scope, *, time: float | None = None) -> dict[str, Vector]:
+    """Return all answers, by key. When the scrape that a rate needs is missing, a second round looks for others."""
+    found = client.instants(rounds, time=time)
+    lacking = [
+        key for key in OTHER_PAGES if key in found and len(found[key]) and increment(found[key], wanted=0) is None
+    ]
+    if lacking:
+        found |= client.instants({key: scope.render(OTHER_PAGES[key]) for key in lacking}, time=time)
+    return found
+
+
+def snapshot_of(found: Mapping[str, Vector], scope: Scope, *, now: float) -> ClusterSnapshot:
+    """Return a snapshot from the answers to the queries."""
+    components = components_of(found)
+    snapshot = ClusterSnapshot(
+        at=now,
+        components=components,
+        queues=dashboard.queue_statuses(found),
+        firing=dashboard.firing_alerts(found),
+    )
+    try:
+        return replace(snapshot, metrics=realtime.realtime_metrics(found, scope, health=overall_health(components)))
+    except (PrometheusError, RequestRefused) as error:
+        return replace(snapshot, problem=error)
+
+
+def components_of(found: Mapping[str, Vector]) -> tuple[Component, ...]:
+    """Return the condition of each component, as far as Prometheus knows it."""
+    return (Component("prometheus", "ok"), _exporter(found), _broker(found), _workers(found), _alerts(found))
+
+
+def _exporter(found: Mapping[str, Vector]) -> Component:
+    exporters = found["exporters"].value()
+    if exporters is None:
+        return Component("exporter", "failed", "Prometheus has no current samples of an exporter")
+    age = realtime.data_age(found) or 0.0
+    return Component("exporter", "ok", f"{exporters:.0f} scraped, the last time {age:.0f} s ago")
+
+
+def _broker(found: Mapping[str, Vector]) -> Component:
+    up = found["broker_up"].value()
+    if up is None:
+        return Component("broker", "unknown", "no exporter reports it")
+    return Component("broker", "ok") if up == 1 else Component("broker", "failed", "the exporter cannot reach it")
+
+
+def _workers(found: Mapping[str, Vector]) -> Component:
+    if found["broker_up"].value() != 1:
+        return Component("workers", "unknown", "the broker cannot be reached")
+    up, down = found["workers"].value() or 0, found["workers_down"].value() or 0
+    return Component("workers", "ok" if up and not down else "failed", f"{up:.0f} up, {down:.0f} down")
+
+
+def _alerts(found: Mapping[str, Vector]) -> Component:
+    critical = [alert for alert in dashboard.firing_alerts(found) if alert.severity == "critical"]
+    return Component("alerts", "failed" if critical else "ok", f"{len(critical)} critical")
+
+
+def alertmanager_component(url: str) -> Component:
+    """Ask Alertmanager whether it is healthy; never raises."""
+    try:
+        answer = requests.get(f"{url.rstrip('/')}/-/healthy", timeout=ALERTMANAGER_TIMEOUT, allow_redirects=False)
+    except requests.RequestException:
+        return Component("alertmanager", "failed", "it cannot be reached")
+    status = answer.status_code
+    return Component("alertmanager", "ok" if status == 200 else "failed", f"it answered {status}")

@@ -1,0 +1,229 @@
+"""The composition root: every part of a control API, built and connected in one place.
+
+The server builds them once, in the process that serves. Tests build them as well, with fakes in place of what reaches
+Prometheus or the broker. Views never take the whole container: `celerymeter.control.app` hands each blueprint what it
+needs.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from prometheus_client import generate_latest
+
+from celerymeter.control.alerts import AlertStore
+from celerymeter.control.audit.keeper import AuditKeeper
+from celerymeter.control.audit.key import audit_key
+from celerymeter.control.audit.record import open_trail
+from celerymeter.control.audit.trail import AuditTrail
+from celerymeter.control.auth import Authenticator
+from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
+from celerymeter.control.feed.hub import Hub
+from celerymeter.control.feed.views import Feed
+from celerymeter.control.instances import Instance
+from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.monitoring import Monitoring
+from celerymeter.control.reports.kept import KeptReports
+from celerymeter.control.reports.runner import ReportRunner
+from celerymeter.control.revocation.announcer import Announcer
+from celerymeter.control.revocation.desk import Desk
+from celerymeter.control.revocation.followup import Followup
+from celerymeter.control.revocation.holding import Holding
+from celerymeter.control.revocation.idempotency import Keys
+from celerymeter.control.revocation.ledger import Ledger
+from celerymeter.control.revocation.lookups import open_lists, open_states
+from celerymeter.control.revocation.memory import EventMemory
+from celerymeter.control.revocation.revoker import Revoker
+from celerymeter.control.revocation.store import Batches
+from celerymeter.control.revocation.workers import Workers, open_workers
+from celerymeter.control.sampler import Sampler
+from celerymeter.control.settings import ControlSettings
+from celerymeter.control.store import Store
+from celerymeter.control.switching.remote import CeleryRemote, Remote
+from celerymeter.control.switching.switch import Switch
+from celerymeter.control.switching.wishes import Wishes
+from celerymeter.control.system import SnapshotSource
+from celerymeter.control.tap import EventTap
+from celerymeter.control.tokens import Keyring
+from celerymeter.httpd import MetricsServer
+from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
+from celerymeter.reports.performance import Performance
+
+LIVE_TIMEOUT: Final = 4.0
+"""Seconds for a query of the live metrics: clients of the API give up after 5."""
+REPORT_TIMEOUT: Final = 60.0
+"""Seconds for a query of a report: no connection is held while a long one is made."""
+DASHBOARDS: Final = ("overview", "tasks", "queues", "workers", "exporter")
+
+
+class Background(Protocol):
+    """A thread or several. Started in order after the fork, stopped in reverse; `stop` returns within a second or two
+    and is safe to call without `start`.
+    """
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+
+    def stop(self) -> None:
+        """End; also shuts down sockets that would keep the server waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts, connected with each other and not started."""
+
+    metrics: ControlMetrics
+    store: Store
+    audit: AuditTrail
+    keeper: AuditKeeper
+    auth: Authenticator
+    system: SnapshotSource
+    sampler: Sampler
+    monitoring: Monitoring
+    feed: Feed
+    alerts: AlertStore
+    revocations: Desk
+    idempotency: Keys
+    followup: Followup
+    reports: ReportRunner
+    events: EventTap
+    background: tuple[Background, ...]
+    """Stopped from its end, so what keeps sockets open stands last and what keeps records first."""
+
+
+def check(settings: ControlSettings, state_dir: Path) -> None:
+    """Raise `SettingsError` before anything starts when the keys or the state directory cannot be used.
+
+    Nothing stays open: what SQLite and locks hold must not cross a fork.
+    """
+    Keyring(settings.jwt)
+    EventTap(settings.broker)
+    open_states(settings.result_backend_url, settings.broker)
+    PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers)
+    Scope(settings.cluster, settings.selector)
+    with open_trail(state_dir, settings.audit_key):
+        pass
+
+
+def build(
+    settings: ControlSettings,
+    state_dir: Path,
+    *,
+    metrics_socket: socket.socket | None = None,
+    prometheus: Queries | None = None,
+    remote: Remote | None = None,
+    workers: Workers | None = None,
+) -> Parts:
+    """Return all parts. Starts no thread and opens no connection; raises `SettingsError`.
+
+    ``metrics_socket`` is where the API's own metrics are served. The other arguments replace what reaches Prometheus,
+    switches task events and revokes.
+    """
+    metrics = ControlMetrics()
+    store = Store(state_dir)
+    audit = AuditTrail(store, instance=Instance(state_dir), key=audit_key(store, settings.audit_key))
+    keeper = AuditKeeper(audit, retention=settings.audit_retention)
+    auth = _authenticator(settings, metrics, keeper)
+    hub = Hub(max_clients=settings.feed_max_clients, clients=metrics.feed_clients, dropped=metrics.feed_dropped)
+    scope = Scope(settings.cluster, settings.selector)
+    client = prometheus or _prometheus(settings, metrics, timeout=LIVE_TIMEOUT)
+    reader = ClusterReader(client, scope, links=grafana_links(settings.grafana_url))
+    wishes = Wishes(store)
+    switch = Switch(remote or CeleryRemote(settings.broker), wishes)
+    alertmanager = settings.alertmanager_url
+
+    def feed_on() -> bool:
+        return wishes.get().feed_on
+
+    probes = () if alertmanager is None else (partial(alertmanager_component, alertmanager),)
+    sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
+    memory, followup, revocations = _revocations(settings, store, audit, hub=hub, metrics=metrics, workers=workers)
+    report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
+    reports = ReportRunner(Performance(report_client, scope).report, KeptReports(store))
+    events = EventTap(settings.broker, switch, memory, followup)  # the memory first, for the follow-up asks it
+    served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)
+    return Parts(
+        metrics=metrics,
+        store=store,
+        audit=audit,
+        keeper=keeper,
+        auth=auth,
+        system=sampler,
+        sampler=sampler,
+        monitoring=Monitoring(reader, switch, wishes, hub, settings.feed_interval),
+        feed=Feed(hub, auth, reader, feed_on, settings),
+        alerts=AlertStore(store, language=settings.lang),
+        revocations=revocations,
+        idempotency=Keys(store),
+        followup=followup,
+        reports=reports,
+        events=events,
+        background=(keeper, *served, reports, events, followup, switch, sampler, hub),
+    )
+
+
+def _authenticator(settings: ControlSettings, metrics: ControlMetrics, keeper: AuditKeeper) -> Authenticator:
+    return Authenticator(
+        Keyring(settings.jwt),
+        webhook_token=settings.webhook_token,
+        failures_per_minute=settings.limits.auth_failures_per_minute,
+        metrics=metrics,
+        watcher=keeper,
+    )
+
+
+def _revocations(
+    settings: ControlSettings,
+    store: Store,
+    audit: AuditTrail,
+    *,
+    hub: Hub,
+    metrics: ControlMetrics,
+    workers: Workers | None,
+) -> tuple[EventMemory, Followup, Desk]:
+    broker = settings.broker
+    workers = workers or open_workers(broker)
+    memory, ledger = EventMemory(), Ledger()
+    states = open_states(settings.result_backend_url, broker)
+    batches = Batches(store, owner=audit.instance)
+    announcer = Announcer(batches, audit, hub=hub, metrics=metrics)
+    holding = Holding(ledger, workers, memory, states=states, announcer=announcer)
+    followup = Followup(ledger, batches, holding=holding, announcer=announcer, hold=settings.revoke_hold)
+    revoker = Revoker(workers, memory, states=states, lists=open_lists(broker), told_to_die=batches.told_to_die)
+    return memory, followup, Desk(revoker, followup, batches, audit=audit)
+
+
+def _metrics_server(metrics: ControlMetrics, sock: socket.socket) -> MetricsServer:
+    def page() -> bytes:
+        return generate_latest(metrics.registry)
+
+    return MetricsServer(sock, page=page, healthy=lambda: None, ready=lambda: None)
+
+
+def _prometheus(settings: ControlSettings, metrics: ControlMetrics, *, timeout: float) -> PrometheusClient:
+    chosen = PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers, timeout=timeout)
+    return PrometheusClient(chosen, observer=_QueryObserver(metrics))
+
+
+class _QueryObserver:
+    """Counts and times every query in the API's own metrics."""
+
+    def __init__(self, metrics: ControlMetrics) -> None:
+        self._metrics = metrics
+
+    def answered(self, seconds: float) -> None:
+        """Note a query that was answered."""
+        self._metrics.promql_latency.observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        """Note a query that failed."""
+        self._metrics.promql_failures.labels(reason).inc()
+
+
+def grafana_links(url: str | None) -> dict[str, str]:
+    """Return the URLs of the shipped dashboards by name; none when no Grafana is configured."""
+    return {name: f"{url.rstrip('/')}/d/celerymeter-{name}" for name in DASHBOARDS} if url else {}

@@ -1,0 +1,96 @@
+"""The thread that reads a snapshot every interval, for the feed and for requests about the health of the system."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from celerymeter.control.cluster.models import ClusterSnapshot, Component
+from celerymeter.control.cluster.snapshot import ClusterReader
+from celerymeter.control.feed.hub import Hub
+from celerymeter.control.feed.messages import MetricsUpdate, feed_error
+from celerymeter.errors import CelerymeterError
+
+DASHBOARD_EVERY: Final = 30
+"""Ticks between two dashboards on the feed."""
+LATE_INTERVALS: Final = 3
+"""Intervals without a snapshot after which the sampler itself counts as failed."""
+GRACE: Final = 15.0
+"""Seconds that a snapshot may take on top, before it counts as late."""
+
+log = logging.getLogger(__name__)
+
+
+class Sampler:
+    """Reads snapshots, remembers the last one, and publishes it while the feed is on."""
+
+    def __init__(
+        self,
+        reader: ClusterReader,
+        hub: Hub,
+        *,
+        interval: float,
+        feed_on: Callable[[], bool],
+        probes: tuple[Callable[[], Component], ...] = (),
+    ) -> None:
+        self._reader = reader
+        self._hub = hub
+        self._interval = interval
+        self._feed_on = feed_on
+        self._probes = probes
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._last = ClusterSnapshot(at=time.time(), components=(Component("prometheus", "unknown"),))
+        self._last_at = time.monotonic()
+        self._ticks = 0
+
+    def start(self) -> None:
+        """Begin; the first snapshot is read at once."""
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End without waiting for a snapshot under way."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def last_snapshot(self) -> ClusterSnapshot:
+        """Return the last snapshot, with a component that says whether there still are new ones."""
+        late = time.monotonic() - self._last_at > LATE_INTERVALS * self._interval + GRACE
+        sampler = Component("sampler", "failed" if late else "ok", critical=True)
+        last = self._last
+        return replace(last, components=(*last.components, sampler))
+
+    def tick(self) -> None:
+        """Read one snapshot, and publish it."""
+        snapshot = self._reader.snapshot()
+        self._last = replace(snapshot, components=(*snapshot.components, *(probe() for probe in self._probes)))
+        self._last_at = time.monotonic()
+        if self._feed_on():
+            self._publish(snapshot)
+        self._ticks += 1
+
+    def _publish(self, snapshot: ClusterSnapshot) -> None:
+        if snapshot.metrics is None:
+            self._hub.publish("error", feed_error(snapshot.problem))
+            return
+        self._hub.publish("metrics_update", MetricsUpdate(snapshot.metrics))
+        if self._ticks % DASHBOARD_EVERY == DASHBOARD_EVERY - 1 and self._hub.client_count:
+            try:
+                self._hub.publish("dashboard_data", self._reader.dashboard())
+            except CelerymeterError as error:
+                self._hub.publish("error", feed_error(error))
+
+    def _run(self) -> None:
+        next_at = time.monotonic()
+        while not self._stopping.wait(max(0.0, next_at - time.monotonic())):
+            next_at = max(next_at + self._interval, time.monotonic())
+            try:
+                self.tick()
+            except Exception:
+                log.exception("the cluster snapshot failed unexpectedly")

@@ -1,0 +1,237 @@
+"""Tokens: which keys verify them and what their claims must say. The algorithm is pinned here, never by the token."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NoReturn
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from celerymeter.control.settings import MIN_SECRET_BYTES, JwtSettings
+from celerymeter.errors import InvalidToken, SettingsError
+
+ALGORITHMS = ("HS256", "RS256", "ES256")
+MAX_TOKEN_BYTES = 8192
+MAX_SUBJECT = 255
+MIN_RSA_BITS = 2048
+
+_REASONS: tuple[tuple[type[jwt.PyJWTError], str, str], ...] = (
+    (jwt.ExpiredSignatureError, "expired", "the token has expired"),
+    (jwt.ImmatureSignatureError, "immature", "the token is not valid yet"),
+    (jwt.InvalidIssuerError, "issuer", "the token comes from another issuer"),
+    (jwt.InvalidAudienceError, "audience", "the token is for another audience"),
+    (jwt.MissingRequiredClaimError, "claims", "the token lacks a claim that is required"),
+    (jwt.InvalidSignatureError, "signature", "the token is not signed by a key that is accepted"),
+    (jwt.InvalidAlgorithmError, "algorithm", "the token is not signed by the algorithm that is accepted"),
+    (jwt.DecodeError, "malformed", "the token cannot be read"),
+)
+REASONS = ("missing", "claims", "role", "webhook", *(reason for _, reason, _ in _REASONS if reason != "claims"))
+
+
+class Role(IntEnum):
+    """A higher role may do all that a lower one may."""
+
+    VIEWER = 1
+    OPERATOR = 2
+    ADMIN = 3
+
+    @classmethod
+    def named(cls, name: str) -> Role | None:
+        """The role of this name as a token spells it (lower case), or None."""
+        return cls.__members__.get(name.upper()) if name.islower() else None
+
+    @property
+    def label(self) -> str:
+        """The name as a token spells it."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a valid token speaks for. ``exp`` is UTC seconds; ``jti`` is the token's id, or a digest of the token."""
+
+    sub: str
+    role: Role
+    jti: str
+    exp: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """One verification key; ``kid`` is None where a file names none."""
+
+    material: Any
+    kid: str | None = None
+
+
+class Keyring:
+    """Verifies tokens against one or more keys of one pinned algorithm."""
+
+    def __init__(self, settings: JwtSettings) -> None:
+        self._settings = settings
+        self.algorithm, self._keys = _load(settings)
+
+    def verify(self, token: str) -> Identity:
+        """The identity that a token proves; raises `InvalidToken`, with a reason for the counter and one for people."""
+        if len(token) > MAX_TOKEN_BYTES:
+            _reject("malformed")
+        try:
+            claims = self._claims(token)
+        except jwt.PyJWTError as error:
+            _reject(_reason(error))
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            _reject("malformed")  # what PyJWT lets through: an infinite exp, JSON nested a thousand deep
+        return _identity(token, claims)
+
+    def _claims(self, token: str) -> Mapping[str, Any]:
+        for key in self._candidates(token):
+            with suppress(jwt.InvalidSignatureError):
+                return self._decode(token, key)
+        _reject("signature")
+
+    def _candidates(self, token: str) -> Sequence[_Key]:
+        """The keys that a token may be signed with: the one it names, or all."""
+        header = jwt.get_unverified_header(token)
+        if header.get("alg") != self.algorithm:
+            _reject("algorithm")
+        named = [key for key in self._keys if key.kid is not None and key.kid == header.get("kid")]
+        return named or [key for key in self._keys if key.kid is None or header.get("kid") is None]
+
+    def _decode(self, token: str, key: _Key) -> Mapping[str, Any]:
+        settings = self._settings
+        claims: Mapping[str, Any] = jwt.decode(
+            token,
+            key.material,
+            algorithms=[self.algorithm],
+            leeway=settings.leeway,
+            issuer=settings.issuer,
+            audience=settings.audience,
+            options={
+                "require": ["exp", "sub", *_configured(settings)],
+                "verify_aud": settings.audience is not None,
+                "verify_iss": settings.issuer is not None,
+            },
+        )
+        return claims
+
+
+def _configured(settings: JwtSettings) -> list[str]:
+    return [name for name, value in (("iss", settings.issuer), ("aud", settings.audience)) if value is not None]
+
+
+def _reason(error: jwt.PyJWTError) -> str:
+    return next((reason for kind, reason, _ in _REASONS if isinstance(error, kind)), "malformed")
+
+
+def _reject(reason: str) -> NoReturn:
+    detail = next((text for _, name, text in _REASONS if name == reason), "the token cannot be read")
+    raise InvalidToken(reason, detail)
+
+
+def _identity(token: str, claims: Mapping[str, Any]) -> Identity:
+    subject = claims["sub"]
+    if not isinstance(subject, str) or not subject.strip() or len(subject) > MAX_SUBJECT or not subject.isprintable():
+        raise InvalidToken("claims", "the token's sub must be 1 to 255 visible characters")
+    role = _role(claims.get("roles"))
+    token_id = claims.get("jti")
+    if not isinstance(token_id, str) or not 0 < len(token_id) <= MAX_SUBJECT:
+        token_id = "sha256:" + hashlib.sha256(token.encode()).hexdigest()[:32]
+    return Identity(sub=subject, role=role, jti=token_id, exp=float(claims["exp"]))
+
+
+def _role(claim: object) -> Role:
+    names = [claim] if isinstance(claim, str) else claim if isinstance(claim, list) else []
+    roles = [role for name in names if isinstance(name, str) and (role := Role.named(name))]
+    if not roles:
+        raise InvalidToken("role", "the token's roles name none of viewer, operator, admin")
+    return max(roles)
+
+
+def mint(*, secret: bytes, subject: str, role: Role, now: float, ttl: float, extra: Mapping[str, str]) -> str:
+    """A new HS256 token; ``extra`` are further claims (``iss``, ``aud``)."""
+    claims = {
+        "sub": subject,
+        "roles": [role.label],
+        "iat": int(now),
+        "exp": int(now + ttl),
+        "jti": secrets.token_hex(16),
+        **extra,
+    }
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def _load(settings: JwtSettings) -> tuple[str, tuple[_Key, ...]]:
+    """The pinned algorithm and its keys; raises `SettingsError` for none, a weak one, or one of another kind."""
+    if settings.algorithm is not None and settings.algorithm not in ALGORITHMS:
+        raise SettingsError(f"--jwt-algorithm: must be one of {', '.join(ALGORITHMS)}")
+    given = [bool(settings.secrets), bool(settings.public_keys), settings.jwks is not None]
+    if sum(given) != 1:
+        raise SettingsError(
+            "give exactly one of --jwt-secret-file (or CELERYMETER_JWT_SECRET), --jwt-public-key-file, --jwks-file; "
+            "without a key nobody could be told from anybody else"
+        )
+    if settings.secrets:
+        if settings.algorithm not in (None, "HS256"):
+            raise SettingsError("--jwt-algorithm: a secret is for HS256; RS256 and ES256 want a public key")
+        return "HS256", tuple(_Key(_checked_secret(secret)) for secret in settings.secrets)
+    if settings.algorithm == "HS256":
+        raise SettingsError("--jwt-algorithm: HS256 wants --jwt-secret-file, not a public key")
+    algorithm = settings.algorithm or "RS256"
+    loader: Callable[[], tuple[_Key, ...]] = (
+        (lambda: _jwks_keys(settings.jwks or b"", algorithm))
+        if settings.jwks is not None
+        else (lambda: tuple(_Key(_public_key(pem, algorithm)) for pem in settings.public_keys))
+    )
+    return algorithm, loader()
+
+
+def _checked_secret(secret: bytes) -> bytes:
+    if len(secret) < MIN_SECRET_BYTES:
+        raise SettingsError(f"--jwt-secret-file: a secret of at least {MIN_SECRET_BYTES} bytes is needed")
+    if b"-----BEGIN" in secret or secret.startswith((b"ssh-", b"ecdsa-")):
+        raise SettingsError("--jwt-secret-file: this is a key pair's file; give it as --jwt-public-key-file")
+    return secret
+
+
+def _public_key(pem: bytes, algorithm: str) -> Any:
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, TypeError) as error:
+        raise SettingsError("--jwt-public-key-file: not a public key in PEM format") from error
+    _check_fits(key, algorithm, "--jwt-public-key-file")
+    return key
+
+
+def _jwks_keys(text: bytes, algorithm: str) -> tuple[_Key, ...]:
+    """The keys of a JWKS that are for signatures of the pinned algorithm; others are of no use here."""
+    try:
+        entries = [entry for entry in json.loads(text)["keys"] if _is_for(entry, algorithm)]
+        keys = tuple(_Key(jwt.PyJWK(entry, algorithm).key, entry.get("kid")) for entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        raise SettingsError("--jwks-file: not a JSON Web Key Set with keys that can be read") from error
+    if not keys:
+        raise SettingsError(f"--jwks-file: holds no public key for {algorithm}")
+    for key in keys:
+        _check_fits(key.material, algorithm, "--jwks-file")
+    return keys
+
+
+def _is_for(entry: Mapping[str, Any], algorithm: str) -> bool:
+    kind = "RSA" if algorithm == "RS256" else "EC"
+    return entry.get("kty") == kind and entry.get("use", "sig") == "sig" and entry.get("alg", algorithm) == algorithm
+
+
+def _check_fits(key: object, algorithm: str, option: str) -> None:
+    if algorithm == "RS256" and not (isinstance(key, RSAPublicKey) and key.key_size >= MIN_RSA_BITS):
+        raise SettingsError(f"{option}: RS256 wants a public RSA key of at least {MIN_RSA_BITS} bits")
+    if algorithm == "ES256" and not (isinstance(key, EllipticCurvePublicKey) and key.curve.name == "secp256r1"):
+        raise SettingsError(f"{option}: ES256 wants a public key on the curve P-256")

@@ -1,0 +1,289 @@
+"""Replies to remote-control commands (`celery.worker.control`), reduced to what this program uses.
+
+Workers of several Celery versions, other pools and plugins reply, so a field of an unexpected type is treated as
+absent and never rejects the reply. Arguments of tasks are skipped, not decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+MAX_TEXT: Final = 512
+"""Characters of a name; a longer one is treated as absent, as in events."""
+MAX_ERROR: Final = 200
+"""Characters of a worker's error text that are repeated."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """A reply to ``stats``; ``None`` where the worker did not say."""
+
+    pid: int | None = None
+    pool: str | None = None
+    """As in ``--pool``: prefork, threads, gevent, eventlet, solo, or the module of a custom pool."""
+    slots: int | None = None
+    """Tasks that run at once. Prefork counts its processes: with autoscaling ``max-concurrency`` is the minimum."""
+    processes: frozenset[int] | None = None
+    """Pids of the pool's processes."""
+    totals: Mapping[str, int] | None = None
+    """Runs begun since the worker started, by task name."""
+    prefetch_count: int | None = None
+    """Messages that the worker may hold: grows by one for each task that waits for its ETA."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumedQueue:
+    """A queue of a reply to ``active_queues``, with the binding that the worker declared."""
+
+    name: str
+    exchange: str | None = None
+    exchange_type: str | None = None
+    routing_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTask:
+    """A task that a worker holds, as ``active``, ``reserved``, ``scheduled`` and ``query_task`` describe it."""
+
+    id: str
+    name: str | None = None
+    started_at: float | None = None
+    """UTC seconds by the worker's clock; ``None`` before the pool has taken the task (`Request.on_accepted`)."""
+    worker_pid: int | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+
+
+class _Stats(msgspec.Struct):
+    pid: object = None
+    total: object = None
+    pool: object = None
+    prefetch_count: object = None
+
+
+class _Queue(msgspec.Struct, gc=False):
+    name: object = None
+    exchange: object = None
+    routing_key: object = None
+
+
+class _Request(msgspec.Struct, gc=False):
+    id: object = None
+    name: object = None
+    time_start: object = None
+    worker_pid: object = None
+    delivery_info: object = None
+
+
+class _Scheduled(msgspec.Struct, gc=False):
+    request: _Request | None = None
+
+
+class _Error(msgspec.Struct):
+    error: str | float | None
+
+
+_TASKS: Final = dict[str, list[_Request]]
+_TYPES: Final[Mapping[str, type]] = {
+    "stats": dict[str, _Stats],
+    "active_queues": dict[str, list[_Queue] | None],
+    "query_task": dict[str, dict[str, tuple[str, _Request]]],
+    "active": _TASKS,
+    "reserved": _TASKS,
+    "scheduled": dict[str, list[_Scheduled]],
+}
+"""The replies of which only a part is decoded; to any other command a reply is decoded whole."""
+_DECODERS: Final[Mapping[str, msgspec.json.Decoder[dict[str, object]]]] = {
+    method: msgspec.json.Decoder(kind) for method, kind in _TYPES.items()
+}
+_ERRORS: Final = msgspec.json.Decoder(dict[str, _Error])
+
+
+class Replies:
+    """The replies to one round of commands. A reply that cannot be used is counted and spoils no other reply."""
+
+    def __init__(self) -> None:
+        self.malformed = 0
+        self._answers: dict[str, dict[str, object]] = defaultdict(dict)
+        self._errors: dict[str, dict[str, str]] = defaultdict(dict)
+
+    def receive(self, method: str, body: bytes | str) -> None:
+        """Add one reply, ``{hostname: answer}``; of two processes with one name the first counts."""
+        try:
+            self._errors[method].update(
+                {hostname: _first_line(failed.error) for hostname, failed in _ERRORS.decode(body).items()}
+            )
+            return
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # the usual case: the reply is no error
+        try:
+            answers = _decode(method, body)
+        except (ValueError, RecursionError) as error:
+            self.malformed += 1
+            log.warning("a worker's reply to %s cannot be used: %s", method, error)
+            return
+        for hostname, answer in answers.items():
+            if answer is not None and hostname:
+                self._answers[method].setdefault(hostname, answer)
+
+    @property
+    def hostnames(self) -> frozenset[str]:
+        """Return the workers that answered anything, errors aside."""
+        return frozenset(hostname for answers in self._answers.values() for hostname in answers)
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Return the workers that replied with an error, each with the first line of its text."""
+        return {hostname: text for errors in self._errors.values() for hostname, text in errors.items()}
+
+    def answered(self, method: str) -> frozenset[str]:
+        """Return the workers that answered this command, errors aside."""
+        return frozenset(self._answers[method])
+
+    def settled(self, method: str) -> frozenset[str]:
+        """Return the workers that replied to this command, with an answer or an error."""
+        return self.answered(method) | self._errors[method].keys()
+
+    def answer(self, method: str, hostname: str) -> object:
+        """Return a worker's answer to a command that has no method of its own here, as plain JSON values."""
+        return self._answers[method].get(hostname)
+
+    def stats(self, hostname: str) -> WorkerStats | None:
+        """Return what a worker says about itself."""
+        answer = self._answers["stats"].get(hostname)
+        return _stats(answer) if isinstance(answer, _Stats) else None
+
+    def queues(self, hostname: str) -> tuple[ConsumedQueue, ...] | None:
+        """Return the queues that a worker consumes."""
+        answer = self._answers["active_queues"].get(hostname)
+        if not isinstance(answer, list):
+            return None
+        return tuple(queue for found in answer if (queue := _queue(found)) is not None)
+
+    def tasks(self, method: str, hostname: str) -> list[WorkerTask] | None:
+        """Return the tasks of a reply to ``active``, ``reserved`` or ``scheduled``."""
+        answer = self._answers[method].get(hostname)
+        if not isinstance(answer, list):
+            return None
+        requests = (found.request if isinstance(found, _Scheduled) else found for found in answer)
+        return [task for request in requests if (task := _task(request)) is not None]
+
+    def count(self, method: str, hostname: str) -> int | None:
+        """Return the number of tasks in a reply to ``active``, ``reserved`` or ``scheduled``."""
+        answer = self._answers[method].get(hostname)
+        return len(answer) if isinstance(answer, list) else None
+
+    def queried(self, hostname: str) -> list[tuple[str, WorkerTask]]:
+        """Return the tasks of a reply to ``query_task``, each with its state (active, reserved, scheduled, ready)."""
+        answer = self._answers["query_task"].get(hostname)
+        found = answer.values() if isinstance(answer, dict) else ()
+        return [(state, task) for state, request in found if (task := _task(request)) is not None]
+
+
+def text(value: object) -> str | None:
+    """Return a name or id of usual length; kombu writes an id that is a UUID object as a tagged value."""
+    if isinstance(value, dict) and value.get("__type__") == "uuid":
+        value = _uuid(value.get("__value__"))
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """Return the value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _uuid(value: object) -> str | None:
+    """kombu 5.3 and later write ``{"hex": …}``."""
+    digits = mapping(value).get("hex", value)
+    try:
+        return str(uuid.UUID(digits)) if isinstance(digits, str) else None
+    except ValueError:
+        return None
+
+
+def _decode(method: str, body: bytes | str) -> dict[str, object]:
+    kind = _TYPES.get(method, dict[str, object])
+    decoder = _DECODERS.get(method)
+    try:
+        return decoder.decode(body) if decoder else msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if isinstance(error, msgspec.ValidationError):
+            raise
+    # Python's json writes NaN and lone surrogates, and a task's arguments may hold them.
+    parsed = json.loads(body if isinstance(body, str) else body.decode("utf-8", "surrogateescape"))
+    return msgspec.convert(parsed, kind)
+
+
+def _stats(found: _Stats) -> WorkerStats:
+    pool = mapping(found.pool)
+    processes = pool.get("processes")
+    pids = frozenset(pid for pid in processes if _count(pid) is not None) if isinstance(processes, list) else None
+    limit = _count(pool.get("max-concurrency")) or None
+    return WorkerStats(
+        pid=_count(found.pid),
+        pool=_pool_name(text(pool.get("implementation"))),
+        slots=None if found.pool is None else len(pids) if pids else limit,
+        processes=pids,
+        totals=_totals(found.total),
+        prefetch_count=_count(found.prefetch_count),
+    )
+
+
+def _pool_name(implementation: str | None) -> str | None:
+    if implementation is None:
+        return None
+    module = implementation.partition(":")[0].rpartition(".")[2]
+    return "threads" if module == "thread" else module
+
+
+def _totals(found: object) -> Mapping[str, int] | None:
+    if not isinstance(found, dict):
+        return None
+    return {name: count for name, value in found.items() if (count := _count(value)) is not None}
+
+
+def _queue(found: _Queue) -> ConsumedQueue | None:
+    name, exchange = text(found.name), mapping(found.exchange)
+    if name is None:
+        return None
+    return ConsumedQueue(name, text(exchange.get("name")), text(exchange.get("type")), text(found.routing_key))
+
+
+def _task(found: _Request | None) -> WorkerTask | None:
+    task_id = text(found.id) if found is not None else None
+    if found is None or task_id is None:
+        return None
+    delivery = mapping(found.delivery_info)
+    return WorkerTask(
+        id=task_id,
+        name=text(found.name),
+        started_at=_time(found.time_start),
+        worker_pid=_count(found.worker_pid),
+        exchange=text(delivery.get("exchange")),
+        routing_key=text(delivery.get("routing_key")),
+    )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
+
+
+def _time(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value) if 0 < value < 1e10 else None
+
+
+def _first_line(error: str | float | None) -> str:
+    return (str(error).strip().splitlines() or ["error"])[0][:MAX_ERROR]

@@ -1,0 +1,104 @@
+"""Which workers live, by their events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from celerymeter.control.live_workers import FORGET_AFTER, LiveWorker, LiveWorkers
+from celerymeter.model import Event
+
+
+@dataclass
+class Cluster:
+    """A registry, its clock and what it says."""
+
+    now: float = 1000.0
+    came: list[tuple[str, bool]] = field(default_factory=list)
+    went: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.workers = LiveWorkers(clock=lambda: self.now, max_workers=3)
+        self.workers.listen(self)
+        self.workers.connected(self.now)
+
+    def joined(self, worker: LiveWorker) -> None:
+        """Note it."""
+        self.came.append((worker.hostname, worker.restarted))
+
+    def left(self, hostname: str) -> None:
+        """Note it."""
+        self.went.append(hostname)
+
+    def send(self, kind: str, hostname: str = "w", *, pid: int = 1, freq: float | None = None) -> None:
+        """One event."""
+        event = Event(type=kind, hostname=hostname, timestamp=self.now, pid=pid, freq=freq)
+        self.workers.events([event], self.now)
+
+
+@pytest.mark.parametrize("kind", ["worker-heartbeat", "worker-online", "task-started"])
+def test_a_worker_that_is_heard_is_alive(kind: str) -> None:
+    """Until it has been silent for half a minute, or says that it goes."""
+    cluster = Cluster()
+    cluster.send(kind)
+    cluster.now += 29
+    assert cluster.workers.alive() == {"w"}
+    cluster.now += 2
+    assert cluster.workers.alive() == frozenset()
+    cluster.send(kind)
+    cluster.send("worker-offline")
+    assert cluster.workers.alive() == frozenset()
+    assert cluster.went == ["w"]
+
+
+def test_a_client_is_no_worker() -> None:
+    """`task-sent` comes from whoever sends tasks, other types from whoever likes."""
+    cluster = Cluster()
+    cluster.send("task-sent")
+    cluster.send("shop-opened")
+    assert cluster.workers.alive() == frozenset()
+
+
+def test_a_slow_heartbeat_is_awaited() -> None:
+    """Three of them may be missing."""
+    cluster = Cluster()
+    cluster.send("worker-heartbeat", freq=60)
+    cluster.now += 179
+    assert cluster.workers.alive() == {"w"}
+
+
+def test_who_comes_and_who_comes_again() -> None:
+    """A new pid or `worker-online` means that it has forgotten everything."""
+    cluster = Cluster()
+    cluster.send("worker-heartbeat", "a")
+    cluster.send("worker-heartbeat", "a")
+    cluster.send("task-started", "a", pid=0)
+    cluster.send("worker-heartbeat", "a", pid=2)
+    cluster.send("worker-online", "b")
+    assert cluster.came == [("a", False), ("a", True), ("b", True)]
+    found = cluster.workers.get("a")
+    assert found is not None
+    assert found.pid == 2
+
+
+def test_everybody_is_known_a_while_after_the_subscription() -> None:
+    """And not while there is none."""
+    cluster = Cluster()
+    informed = [cluster.workers.informed]
+    cluster.now += 11
+    informed.append(cluster.workers.informed)
+    cluster.workers.disconnected(cluster.now, "gone")
+    informed.append(cluster.workers.informed)
+    assert informed == [False, True, False]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """In number and in age; the longest silent go first."""
+    cluster = Cluster()
+    for name in "abcd":
+        cluster.send("worker-heartbeat", name)
+    assert cluster.workers.alive() == {"b", "c", "d"}
+    cluster.now += FORGET_AFTER + 1
+    cluster.send("worker-heartbeat", "e")
+    assert cluster.workers.get("b") is None
