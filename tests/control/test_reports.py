@@ -22,9 +22,8 @@ from celerymeter.control.store import Store
 from celerymeter.control.testing import bearer
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import PrometheusUnavailable
-from celerymeter.reports.performance import Question
-from celerymeter.reports.report import Filters, Report
-from celerymeter.reports.window import Window
+from celerymeter.reports.report import Report
+from celerymeter.reports.request import Filters, ReportRequest, Window
 
 BASE = "/celery-admin/monitoring/reports"
 HOUR = {"start": "-1h", "end": "now"}
@@ -38,17 +37,17 @@ class Maker:
         self.may_go.set()
         self.error: Exception | None = None
         self.known = True
-        self.asked: list[Question] = []
+        self.asked: list[ReportRequest] = []
 
-    def __call__(self, question: Question, *, report_id: str) -> Report:
+    def __call__(self, request: ReportRequest, *, report_id: str) -> Report:
         """A report with this id."""
-        self.asked.append(question)
+        self.asked.append(request)
         assert self.may_go.wait(20)
         if self.error is not None:
             raise self.error
         if not self.known:
             return samples.unknowable(report_id=report_id)
-        return samples.report(report_id=report_id, filters=question.filters, total_tasks=7)
+        return samples.report(report_id=report_id, filters=request.filters, total_tasks=7)
 
 
 @pytest.fixture
@@ -146,9 +145,9 @@ def test_a_time_without_zone_is_the_servers(api: FlaskClient, maker: Maker) -> N
     """As the documented client writes it; the report will say which zone was assumed."""
     end = datetime.now()
     assert post(api, start=(end - timedelta(hours=24)).isoformat(), end=end.isoformat()).status_code == 200
-    (question,) = maker.asked
-    assert question.window.seconds == pytest.approx(86_400, abs=3_700)  # clocks may have been set by an hour
-    assert question.window.assumed_zone
+    (request,) = maker.asked
+    assert request.window.seconds == pytest.approx(86_400, abs=3_700)  # clocks may have been set by an hour
+    assert request.window.assumed_zone
 
 
 def test_what_cannot_be_known_is_null_with_its_reason(api: FlaskClient, maker: Maker) -> None:
@@ -191,7 +190,7 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     kept = KeptReports(store, keep=3, clock=lambda: now[0])
     for number in range(5):
-        kept.begin(f"{number}", Question(Window(0.0, 1.0)))
+        kept.begin(f"{number}", ReportRequest(Window(0.0, 1.0)))
     listed = kept.newest(task=None, limit=9)
     assert (len(listed), listed[0].id, listed[0].status) == (3, "4", "running")
     now[0] += GIVEN_UP + 1

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from celerymeter.reports.language import in_language
+from celerymeter.reports.formatting import in_language
 from celerymeter.reports.report import (
     Ends,
-    Filters,
     History,
     Note,
     Quality,
@@ -19,6 +18,7 @@ from celerymeter.reports.report import (
     TimeRange,
     WorkerRow,
 )
+from celerymeter.reports.request import Filters
 
 
 def ends(*, successful: int = 0, failed: int = 0, retried: int = 0) -> Ends:

@@ -8,7 +8,7 @@ import pytest
 from tests.reports import samples
 
 from celerymeter.reports.advice import RULES, recommend
-from celerymeter.reports.language import LANGUAGES, in_language
+from celerymeter.reports.formatting import LANGUAGES, in_language
 from celerymeter.reports.report import ErrorBudget, History, Redelivery, Report
 from celerymeter.reports.texts import ADVICE
 

@@ -10,9 +10,9 @@ import pytest
 from tests.engines import NAMES, Canned, start_engine
 
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
-from celerymeter.reports.counting import Counting, WindowCounts
+from celerymeter.reports.counting import WindowCounter, WindowCounts
 from celerymeter.reports.quality import judge
-from celerymeter.reports.window import Window
+from celerymeter.reports.request import Window
 
 pytestmark = pytest.mark.integration
 
@@ -92,13 +92,13 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def count(client: PrometheusClient, cluster: str, *, start: float = NOON, end: float = NOON + 300) -> WindowCounts:
     """A window of one cluster."""
-    return Counting(client, Scope(cluster=cluster)).window(start=start, end=end)
+    return WindowCounter(client, Scope(cluster=cluster)).count(start=start, end=end)
 
 
 def succeeded(counted: WindowCounts) -> float:
     """The successes; the window must be known."""
     assert counted.counts is not None
-    return counted.counts.total("succeeded")
+    return counted.counts.total("celery_task_succeeded_total")
 
 
 def test_a_steady_window_is_its_pages_difference(client: PrometheusClient) -> None:
@@ -117,7 +117,7 @@ def test_a_restart_inside_loses_nothing_that_was_scraped(client: PrometheusClien
     """Even though the new process soon shows more than the old one did."""
     counted = count(client, "restart")
     assert succeeded(counted) == 9 + 500 + 90
-    assert len(counted.lives) == 2
+    assert len(counted.processes) == 2
 
 
 def test_a_restart_at_the_edge_counts_from_nothing(client: PrometheusClient) -> None:
@@ -129,8 +129,8 @@ def test_a_series_born_inside_counts_from_nothing(client: PrometheusClient) -> N
     """`increase()` would lose the seven that it was born with."""
     counted = count(client, "born", end=NOON + 600)
     assert counted.counts is not None
-    assert counted.counts.total("succeeded", name="late") == 8
-    assert counted.counts.total("succeeded", name="add") == 0
+    assert counted.counts.total("celery_task_succeeded_total", name="late") == 8
+    assert counted.counts.total("celery_task_succeeded_total", name="add") == 0
 
 
 def test_two_exporters_are_not_added_up(client: PrometheusClient) -> None:
@@ -159,7 +159,7 @@ def test_a_life_without_a_page_before_the_window_cannot_be_counted(client: Prome
     """It was up for a day, but Prometheus was not: no number at all."""
     counted = count(client, "blind")
     assert counted.counts is None
-    assert [gap.exporter.instance for gap in counted.gaps] == ["a"]
+    assert [process.target.instance for process in counted.without_base] == ["a"]
 
 
 def test_a_gap_over_the_edge_is_bridged_by_the_page_before_it(client: PrometheusClient) -> None:
@@ -170,4 +170,4 @@ def test_a_gap_over_the_edge_is_bridged_by_the_page_before_it(client: Prometheus
 def test_an_empty_cluster_has_no_counts(client: PrometheusClient) -> None:
     """No exporter is not the same as no tasks."""
     counted = count(client, "nobody")
-    assert (counted.counts, counted.lives) == (None, ())
+    assert (counted.counts, counted.processes) == (None, ())

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from tests.reports import samples
 
-from celerymeter.reports.formats import FORMATS, from_json, to_json, written
-from celerymeter.reports.language import LANGUAGES, in_language
+from celerymeter.reports.formatting import LANGUAGES, in_language
+from celerymeter.reports.render import CONTENT_TYPES, from_json, render, to_json
 from celerymeter.reports.report import History, Note, Report
 
 EVIL = '=<script>alert("|")</script>'
@@ -34,7 +34,7 @@ def test_json_can_be_read_again() -> None:
 
 def test_html_fetches_and_runs_nothing() -> None:
     """Whatever tasks are called."""
-    page = written(busy(), "html").decode()
+    page = render(busy(), "html").decode()
     assert not re.search(r"<script|<link|<img|src=|@import|url\(", page)
     assert "&lt;script&gt;" in page
     assert page.count("<svg") == 2
@@ -42,10 +42,10 @@ def test_html_fetches_and_runs_nothing() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", CONTENT_TYPES)
 def test_an_empty_window_is_a_whole_report(form: str, language: str) -> None:
     """Without drawings, and with the reasons."""
-    text = written(in_language(samples.report(), language), form).decode()
+    text = render(in_language(samples.report(), language), form).decode()
     assert "<svg" not in text
     assert form == "csv" or ("沒有任務成功" if language == "zh-TW" else "No task succeeded") in text
 
@@ -57,19 +57,19 @@ def test_html_says_at_its_top_what_limits_it() -> None:
     limited = samples.report(total_tasks=1, data_quality=replace(usual, verdict="limited", notes=notes))
     unusable = samples.unknowable(data_quality=replace(usual, verdict="unusable"))
     for report, words in ((limited, "restarted"), (limited, "an hour older"), (unusable, "no scrape")):
-        assert words in written(report, "html").decode().partition("<dl")[0]
+        assert words in render(report, "html").decode().partition("<dl")[0]
 
 
 def test_csv_is_one_table_without_formulas() -> None:
     """A name that begins like one is marked as text; the unknown is empty."""
-    rows = list(csv.DictReader(io.StringIO(written(busy(), "csv").decode())))
+    rows = list(csv.DictReader(io.StringIO(render(busy(), "csv").decode())))
     assert [(row["kind"], row["name"]) for row in rows] == [("all", ""), ("task", f"'{EVIL}")]
     assert (rows[0]["total"], rows[0]["avg_execution_ms"]) == ("1200", "")
 
 
 def test_markdown_keeps_its_tables() -> None:
     """A name may hold what Markdown would read."""
-    lines = written(busy(), "md").decode().splitlines()
+    lines = render(busy(), "md").decode().splitlines()
     (row,) = (line for line in lines if "script" in line)
     assert len(re.findall(r"(?<!\\)\|", row)) == 7
     assert "<script>" not in row.replace("\\<", "")

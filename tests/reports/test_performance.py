@@ -14,10 +14,10 @@ from tests.reports.test_advice import CASES
 
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 from celerymeter.reports.advice import recommend
-from celerymeter.reports.history import Historian, peak
-from celerymeter.reports.performance import Performance, Question, wait_until_settled
-from celerymeter.reports.report import Filters, Quantiles, Report
-from celerymeter.reports.window import Window
+from celerymeter.reports.history import HistoryReader, peak
+from celerymeter.reports.report import Quantiles, Report
+from celerymeter.reports.request import Filters, ReportRequest, Window
+from celerymeter.reports.service import ReportService
 
 pytestmark = pytest.mark.integration
 
@@ -42,7 +42,7 @@ def report(client: PrometheusClient) -> Report:
 
 def ask(client: PrometheusClient, window: Window = WINDOW, filters: Filters | None = None) -> Report:
     """The report of the only cluster."""
-    return Performance(client, Scope()).report(Question(window, filters or Filters()))
+    return ReportService(client, Scope()).report(ReportRequest(window, filters or Filters()))
 
 
 def bucket_of(seconds: float) -> tuple[float, float]:
@@ -113,18 +113,18 @@ def test_the_peak_is_found_within_a_step(report: Report) -> None:
 
 def test_where_there_are_too_many_series_the_peak_is_the_recorded_one(client: PrometheusClient) -> None:
     """Of five-minute means; it equals the highest of them, at its time."""
-    rates = Historian(client, Scope(cluster="shop"), WINDOW, Filters()).rates((), series=10**9)
+    rates = HistoryReader(client, Scope(cluster="shop"), WINDOW, Filters()).rates((), series=10**9)
     at, most = busiest(300)
     found = peak(rates)
     assert found is not None
     assert (found.source, found.step_seconds, found.at.timestamp() + 300) == ("recorded", 300.0, at)
-    assert found.tasks_per_second == pytest.approx(most / 300)
+    assert found.tasks_per_second == pytest.approx(most / 300, rel=1e-5)
 
 
 def test_over_months_the_recorded_peak_is_a_mean_of_its_step(client: PrometheusClient) -> None:
     """Not whatever the last five minutes of a step were."""
     months = Window(START - 120 * 86_400, END)
-    found = peak(Historian(client, Scope(cluster="shop"), months, Filters()).rates((), series=10**9))
+    found = peak(HistoryReader(client, Scope(cluster="shop"), months, Filters()).rates((), series=10**9))
     assert found is not None
     begin, step = found.at.timestamp(), found.step_seconds
     assert step == math.ceil(months.seconds / 10_000)
@@ -145,7 +145,8 @@ def test_it_is_compared_with_the_window_before(report: Report) -> None:
     assert report.previous_window is not None
     assert report.total_tasks is not None
     assert report.previous_window.total_tasks == before
-    assert report.previous_window.total_change_percent == pytest.approx(100 * (report.total_tasks - before) / before)
+    change = 100 * (report.total_tasks - before) / before
+    assert report.previous_window.total_change_percent == pytest.approx(change, rel=1e-5)
 
 
 def test_it_is_not_compared_with_a_window_that_was_hardly_watched(client: PrometheusClient) -> None:
@@ -211,7 +212,6 @@ def test_half_a_window_is_called_limited(client: PrometheusClient) -> None:
 def test_waiting_ends_when_the_window_is_settled(client: PrometheusClient) -> None:
     """Half a minute after its end, at a scrape every 15 s."""
     now = [END + 10.0]
-    wait_until_settled(
-        client, Scope(), WINDOW, sleep=lambda seconds: now.append(now[-1] + seconds), clock=lambda: now[-1]
-    )
+    service = ReportService(client, Scope(), clock=lambda: now[-1])
+    service.wait_until_settled(WINDOW, sleep=lambda seconds: now.append(now[-1] + seconds))
     assert now[-1] == END + 30.0

@@ -7,23 +7,22 @@ from dataclasses import replace
 import pytest
 from tests.reports import samples
 
-from celerymeter.reports.counting import Gap, WindowCounts
-from celerymeter.reports.language import in_language
-from celerymeter.reports.lives import Exporter, Life
-from celerymeter.reports.pages import Counts, Key
+from celerymeter.prometheus.counters import Counts, Key, Target
+from celerymeter.reports.counting import ExporterProcess, WindowCounts
+from celerymeter.reports.formatting import in_language
 from celerymeter.reports.quality import judge, settled
 from celerymeter.reports.report import Note
+from celerymeter.reports.request import Window
 from celerymeter.reports.texts import NOTES, VERDICTS
-from celerymeter.reports.window import Window
 
 HOUR = Window(0.0, 3600.0)
-EXPORTER = Exporter("", "celerymeter", "a")
-WHOLE = Life(EXPORTER, -100.0, tuple(float(at) for at in range(-10, 3601, 10)))
+EXPORTER = Target("", "celerymeter", "a")
+WHOLE = ExporterProcess(EXPORTER, -100.0, tuple(float(at) for at in range(-10, 3601, 10)))
 
 
-def counted(*lives: Life, **what: float) -> WindowCounts:
+def counted(*processes: ExporterProcess, **what: float) -> WindowCounts:
     """A window in which so much was counted."""
-    return WindowCounts(Counts({Key(name, "", ""): value for name, value in what.items()}), lives or (WHOLE,))
+    return WindowCounts(Counts({Key(name): value for name, value in what.items()}), processes or (WHOLE,))
 
 
 def codes(found: WindowCounts) -> tuple[str, list[str]]:
@@ -40,10 +39,10 @@ def test_whole_data_is_complete() -> None:
 @pytest.mark.parametrize(
     ("found", "code"),
     [
-        (counted(missed=2), "events_missed"),
-        (counted(folded=1), "series_folded"),
-        (counted(Life(EXPORTER, -100.0, WHOLE.pages[:300])), "scrapes_missing"),
-        (WindowCounts(Counts(), (WHOLE,), late_bases=(Gap(EXPORTER, -9e4, 0.0),)), "late_base"),
+        (counted(celerymeter_events_missed_total=2), "events_missed"),
+        (counted(celerymeter_series_folded_total=1), "series_folded"),
+        (counted(ExporterProcess(EXPORTER, -100.0, WHOLE.scrapes[:300])), "scrapes_missing"),
+        (WindowCounts(Counts(), (WHOLE,), late_bases=(ExporterProcess(EXPORTER, -9e4, (0.0,)),)), "late_base"),
         (WindowCounts(Counts(), (WHOLE,), warnings=("partial answer",)), "query_warnings"),
     ],
 )
@@ -53,25 +52,28 @@ def test_each_limit_is_named(found: WindowCounts, code: str) -> None:
 
 
 def test_a_restart_is_counted_and_named() -> None:
-    """Two lives of one exporter."""
-    lives = Life(EXPORTER, -100.0, WHOLE.pages[:200]), Life(EXPORTER, 1980.0, WHOLE.pages[200:])
-    assert codes(counted(*lives)) == ("limited", ["restarted"])
-    assert judge(counted(*lives), HOUR, []).exporter_restarts == 1
+    """Two processes of one exporter."""
+    processes = (
+        ExporterProcess(EXPORTER, -100.0, WHOLE.scrapes[:200]),
+        ExporterProcess(EXPORTER, 1980.0, WHOLE.scrapes[200:]),
+    )
+    assert codes(counted(*processes)) == ("limited", ["restarted"])
+    assert judge(counted(*processes), HOUR, []).exporter_restarts == 1
 
 
 def test_exporters_that_disagree_lower_the_verdict() -> None:
     """By more than tasks that end while one has been scraped and the other has not."""
-    other = Life(Exporter("", "celerymeter", "b"), -100.0, tuple(page + 3 for page in WHOLE.pages))
-    both = replace(counted(WHOLE, other, succeeded=3600), disagreement=40.0)
+    other = ExporterProcess(Target("", "celerymeter", "b"), -100.0, tuple(at + 3 for at in WHOLE.scrapes))
+    both = replace(counted(WHOLE, other, celery_task_succeeded_total=3600), disagreement=40.0)
     assert codes(both) == ("complete", [])
     assert codes(replace(both, disagreement=41.0)) == ("limited", ["exporters_disagree"])
     assert judge(replace(both, disagreement=41.0), HOUR, []).disagreement_tasks == 41
 
 
 def test_a_gap_is_measured() -> None:
-    """From the page before it to the page after it; half an hour of scrapes is gone."""
-    life = Life(EXPORTER, -100.0, tuple(page for page in WHOLE.pages if not 600 < page < 2400))
-    quality = judge(counted(life), HOUR, [])
+    """From the scrape before it to the scrape after it; half an hour of scrapes is gone."""
+    process = ExporterProcess(EXPORTER, -100.0, tuple(at for at in WHOLE.scrapes if not 600 < at < 2400))
+    quality = judge(counted(process), HOUR, [])
     assert quality.longest_gap_seconds == 1800
     assert quality.scrapes_present_percent == pytest.approx(50, abs=1)
 

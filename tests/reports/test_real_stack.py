@@ -22,10 +22,10 @@ from tests.workers import start_worker
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Prometheus, Redis
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
-from celerymeter.reports.counting import Counting
-from celerymeter.reports.performance import Performance, Question
+from celerymeter.reports.counting import WindowCounter
 from celerymeter.reports.report import Report
-from celerymeter.reports.window import Window
+from celerymeter.reports.request import ReportRequest, Window
+from celerymeter.reports.service import ReportService
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +65,7 @@ class Afternoon:
         """The report of the exporters that the selector leaves; ``since`` is another start."""
         window = self.window if since is None else Window(since, self.window.end)
         with self.client() as client:
-            return Performance(client, Scope(selector=selector)).report(Question(window))
+            return ReportService(client, Scope(selector=selector)).report(ReportRequest(window))
 
 
 def first_half(app: Celery) -> None:
@@ -195,7 +195,7 @@ def test_a_window_between_scrapes_is_what_was_scraped_in_it(afternoon: Afternoon
         between = [(earlier + later) / 2 for earlier, later in pairwise(sorted(pages))]
         assert len(between) >= 2
         for start, over in [*((at, between[-1]) for at in between[:-1]), *((begin, at) for at in between)]:
-            counts = Counting(client, Scope(selector=selector)).window(start=start, end=over).counts
+            counts = WindowCounter(client, Scope(selector=selector)).count(start=start, end=over).counts
             base, last = (max((page for page in pages if page <= edge), default=begin) for edge in (start, over))
             expected = None if base == last else pages[last] - pages.get(base, 0)
             assert (None if counts is None else counts.ended) == expected

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from celerymeter.errors import ReportRefused
-from celerymeter.reports.window import read_window
+from celerymeter.reports.request import read_window
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=timezone.utc).timestamp()
 

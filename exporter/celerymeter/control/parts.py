@@ -51,7 +51,7 @@ from celerymeter.control.tap import EventTap
 from celerymeter.control.tokens import Keyring
 from celerymeter.httpd import MetricsServer
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
-from celerymeter.reports.performance import Performance
+from celerymeter.reports.service import ReportService
 
 LIVE_TIMEOUT: Final = 4.0
 """Seconds for a query of the live metrics: clients of the API give up after 5."""
@@ -143,7 +143,7 @@ def build(
     sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
     memory, followup, revocations = _revocations(settings, store, audit, hub=hub, metrics=metrics, workers=workers)
     report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
-    reports = ReportRunner(Performance(report_client, scope).report, KeptReports(store))
+    reports = ReportRunner(ReportService(report_client, scope).report, KeptReports(store))
     events = EventTap(settings.broker, switch, memory, followup)  # the memory first, for the follow-up asks it
     served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)
     return Parts(

@@ -1,51 +1,72 @@
-"""Advice: rules over a report's figures, each with what it saw and from where on it speaks. Pure."""
+"""Advice: rules over the metrics of a report, each with its evidence and its threshold. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from statistics import fmean
 
+from celerymeter.reports.metrics import rounded
 from celerymeter.reports.report import Curve, Evidence, Recommendation, Report
 
 SATURATED = 85.0
 """Percent of slots busy, on average over the window."""
 GROWN = 1.5
 GROWN_TO = 50.0
-"""A queue does not drain when its last quarter is so many times its first, and at least so long (messages)."""
+"""A queue does not drain when its last quarter is this many times its first, and at least so long (messages)."""
 TAIL = 10.0
 TAIL_MS = 1000.0
 TAIL_TASKS = 100
-"""A long tail: p99 so many times p50, at least so long, of at least so many successes."""
+"""A long tail: p99 is this many times p50 and at least so long, of at least so many successes."""
 RETRIES = 20.0
 RETRIED = 20
 """Retries in percent of ended tasks, and at least so many."""
-EATEN = 70.0
-"""Percent of all execution time that one task takes, where the pool is at least half busy."""
+POOL_SHARE = 70.0
+"""Percent of all execution time that one task takes, in a pool that is at least half busy."""
 HALF_BUSY = 50.0
 IDLE = 10.0
 IDLE_PEAK = 50.0
-"""Percent of slots busy, on average and at the highest, below which there are workers to spare."""
+"""Percent of slots busy, on average and at most, below which there are too many workers."""
 HOARDED = 2.0
-"""Messages that a worker holds in reserve for each of its slots, while another one is idle."""
+"""Messages that a worker reserves for each of its slots while another worker is idle."""
 HOARDED_IDLE = 20.0
 AT_RISK = 80.0
 """Percent of the visibility timeout that the oldest unacknowledged message reached."""
 OVERSPENT = 100.0
 JUDGED = 100
-"""Runs, succeeded or failed, from which on a budget is judged: as many as the shipped burn alerts want."""
+"""Runs that succeeded or failed, from which on an error budget is judged: the same as in the bundled alerts."""
 
 Rule = Callable[[Report], Iterable[Recommendation]]
 
 
 def recommend(report: Report) -> tuple[Recommendation, ...]:
-    """What the rules say, the most severe first; without texts, which `celerymeter.reports.language` adds."""
+    """Return the advice of all rules, warnings first; `celerymeter.reports.formatting` adds the sentences."""
     found = [advice for rule in RULES for advice in rule(report)]
     return tuple(sorted(found, key=lambda advice: advice.severity != "warning"))
 
 
+def events_missing(report: Report) -> Iterable[Recommendation]:
+    """Events were lost, so their runs are in no metric."""
+    missed = report.data_quality.events_missed or 0
+    if missed > 0:
+        yield _advice("events_missing", Evidence("events_missed", "", missed, 0.0, "tasks", "counts"))
+
+
+def error_budget_spent(report: Report) -> Iterable[Recommendation]:
+    """More tasks failed than the objective allows, of enough runs to judge."""
+    spent = (report.error_budget.spent_percent if report.error_budget else None) or 0.0
+    judged = (report.successful_tasks or 0) + (report.failed_tasks or 0)
+    if spent >= OVERSPENT and judged >= JUDGED:
+        worst = report.most_failing_tasks[0] if report.most_failing_tasks else ""
+        yield _advice(
+            "error_budget_spent",
+            Evidence("error_budget.spent_percent", worst, spent, OVERSPENT, "%", "counts"),
+            Evidence("judged_tasks", "", judged, JUDGED, "tasks", "counts"),
+        )
+
+
 def pool_saturated(report: Report) -> Iterable[Recommendation]:
     """Nearly all slots were busy while messages waited."""
-    waiting = sum(row.avg_length or 0.0 for row in report.queues)
+    waiting = rounded(sum(row.avg_length or 0.0 for row in report.queues))
     if (report.avg_busy_percent or 0.0) >= SATURATED and waiting >= 1:
         yield _advice(
             "pool_saturated",
@@ -55,66 +76,46 @@ def pool_saturated(report: Report) -> Iterable[Recommendation]:
 
 
 def queue_not_draining(report: Report) -> Iterable[Recommendation]:
-    """A queue is much longer at the end than at the beginning."""
+    """A queue was much longer at the end of the window than at its beginning."""
     for name, curve in report.history.queue_lengths.items():
         first, final = _quarters(curve)
-        threshold = max(GROWN_TO, GROWN * first)
+        threshold = max(GROWN_TO, rounded(GROWN * first))
         if final >= threshold:
             yield _advice(
                 "queue_not_draining", Evidence("queue_length", name, final, threshold, "messages", "queue_lengths")
             )
 
 
-def long_tail(report: Report) -> Iterable[Recommendation]:
-    """The slowest of a task's runs take many times the usual."""
-    for row in report.tasks:
-        usual, slow = row.execution_time_ms.p50 or 0.0, row.execution_time_ms.p99 or 0.0
-        threshold = max(TAIL_MS, TAIL * usual)
-        if row.ends.successful >= TAIL_TASKS and slow >= threshold:
-            yield _advice(
-                "long_tail", Evidence("execution_time_ms.p99", row.name, slow, threshold, "ms", "counts"), mild=True
-            )
+def _quarters(curve: Curve) -> tuple[float, float]:
+    """Return the means of the first and the last quarter of the points; zeros when there are too few."""
+    values = [value for _, value in curve if value is not None]
+    size = len(values) // 4
+    return (rounded(fmean(values[:size])), rounded(fmean(values[-size:]))) if size else (0.0, 0.0)
 
 
 def retry_storm(report: Report) -> Iterable[Recommendation]:
-    """Many runs end in another try."""
+    """Many runs of a task ended in a retry."""
     for row in report.tasks:
-        share = 100 * row.ends.retried / max(1, row.ends.total)
+        share = rounded(100 * row.ends.retried / max(1, row.ends.total))
         if row.ends.retried >= RETRIED and share >= RETRIES:
             yield _advice("retry_storm", Evidence("retried_percent", row.name, share, RETRIES, "%", "counts"))
 
 
-def task_eats_pool(report: Report) -> Iterable[Recommendation]:
-    """One of several tasks takes most of the time of a pool that is not idle."""
-    total = sum(row.execution_seconds for row in report.tasks)
-    if len(report.tasks) < 2 or total <= 0 or (report.avg_busy_percent or 0.0) < HALF_BUSY:
+def redelivery_risk(report: Report) -> Iterable[Recommendation]:
+    """A message was unacknowledged for nearly the visibility timeout, after which Redis delivers it again."""
+    found = report.redelivery
+    if found is None:
         return
-    row = max(report.tasks, key=lambda row: row.execution_seconds)
-    share = 100 * row.execution_seconds / total
-    if share >= EATEN:
+    threshold = rounded(AT_RISK / 100 * found.visibility_timeout_seconds)
+    if found.oldest_unacked_seconds >= threshold:
         yield _advice(
-            "task_eats_pool",
-            Evidence("execution_share_percent", row.name, share, EATEN, "%", "counts"),
-            Evidence("avg_busy_percent", "", report.avg_busy_percent or 0.0, HALF_BUSY, "%", "busy"),
-            mild=True,
-        )
-
-
-def idle_workers(report: Report) -> Iterable[Recommendation]:
-    """Several workers, and even at the busiest moment half of the slots were free."""
-    seen = [row for row in report.workers if row.avg_busy_percent is not None]
-    highest = max((row.max_busy_percent or 0.0 for row in seen), default=0.0)
-    if len(seen) >= 2 and (report.avg_busy_percent or 0.0) <= IDLE and highest <= IDLE_PEAK:
-        yield _advice(
-            "idle_workers",
-            Evidence("avg_busy_percent", "", report.avg_busy_percent or 0.0, IDLE, "%", "busy"),
-            Evidence("max_busy_percent", "", highest, IDLE_PEAK, "%", "busy"),
-            mild=True,
+            "redelivery_risk",
+            Evidence("oldest_unacked_seconds", "", found.oldest_unacked_seconds, threshold, "s", "unacked_age"),
         )
 
 
 def prefetch_hoarding(report: Report) -> Iterable[Recommendation]:
-    """One worker sits on messages that an idle one could run."""
+    """A worker reserved messages that an idle worker could have run."""
     idle = [row for row in report.workers if row.avg_busy_percent is not None and row.avg_busy_percent <= HOARDED_IDLE]
     for row in report.workers:
         threshold = HOARDED * (row.pool_size or 1.0)
@@ -128,36 +129,45 @@ def prefetch_hoarding(report: Report) -> Iterable[Recommendation]:
             )
 
 
-def redelivery_risk(report: Report) -> Iterable[Recommendation]:
-    """Redis gives a message to a second worker when the first keeps it too long."""
-    found = report.redelivery
-    if found is None:
+def task_eats_pool(report: Report) -> Iterable[Recommendation]:
+    """One of several tasks took most of the time of a pool that is at least half busy."""
+    total = sum(row.execution_seconds for row in report.tasks)
+    if len(report.tasks) < 2 or total <= 0 or (report.avg_busy_percent or 0.0) < HALF_BUSY:
         return
-    threshold = AT_RISK / 100 * found.visibility_timeout_seconds
-    if found.oldest_unacked_seconds >= threshold:
+    row = max(report.tasks, key=lambda row: row.execution_seconds)
+    share = rounded(100 * row.execution_seconds / total)
+    if share >= POOL_SHARE:
         yield _advice(
-            "redelivery_risk",
-            Evidence("oldest_unacked_seconds", "", found.oldest_unacked_seconds, threshold, "s", "unacked_age"),
+            "task_eats_pool",
+            Evidence("execution_share_percent", row.name, share, POOL_SHARE, "%", "counts"),
+            Evidence("avg_busy_percent", "", report.avg_busy_percent or 0.0, HALF_BUSY, "%", "busy"),
+            severity="info",
         )
 
 
-def events_missing(report: Report) -> Iterable[Recommendation]:
-    """Runs whose events never arrived are in no figure."""
-    missed = report.data_quality.events_missed or 0
-    if missed > 0:
-        yield _advice("events_missing", Evidence("events_missed", "", missed, 0.0, "tasks", "counts"))
+def long_tail(report: Report) -> Iterable[Recommendation]:
+    """The slowest runs of a task took many times as long as its usual run."""
+    for row in report.tasks:
+        usual, slow = row.execution_time_ms.p50 or 0.0, row.execution_time_ms.p99 or 0.0
+        threshold = max(TAIL_MS, rounded(TAIL * usual))
+        if row.ends.successful >= TAIL_TASKS and slow >= threshold:
+            yield _advice(
+                "long_tail",
+                Evidence("execution_time_ms.p99", row.name, slow, threshold, "ms", "counts"),
+                severity="info",
+            )
 
 
-def error_budget_spent(report: Report) -> Iterable[Recommendation]:
-    """More failed than the objective allows, of enough runs to tell."""
-    spent = (report.error_budget.spent_percent if report.error_budget else None) or 0.0
-    judged = (report.successful_tasks or 0) + (report.failed_tasks or 0)
-    if spent >= OVERSPENT and judged >= JUDGED:
-        worst = report.most_failing_tasks[0] if report.most_failing_tasks else ""
+def idle_workers(report: Report) -> Iterable[Recommendation]:
+    """There were several workers, and half of the slots were free even at the busiest time."""
+    seen = [row for row in report.workers if row.avg_busy_percent is not None]
+    highest = max((row.max_busy_percent or 0.0 for row in seen), default=0.0)
+    if len(seen) >= 2 and (report.avg_busy_percent or 0.0) <= IDLE and highest <= IDLE_PEAK:
         yield _advice(
-            "error_budget_spent",
-            Evidence("error_budget.spent_percent", worst, spent, OVERSPENT, "%", "counts"),
-            Evidence("judged_tasks", "", judged, JUDGED, "tasks", "counts"),
+            "idle_workers",
+            Evidence("avg_busy_percent", "", report.avg_busy_percent or 0.0, IDLE, "%", "busy"),
+            Evidence("max_busy_percent", "", highest, IDLE_PEAK, "%", "busy"),
+            severity="info",
         )
 
 
@@ -175,12 +185,5 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _advice(code: str, *evidence: Evidence, mild: bool = False) -> Recommendation:
-    return Recommendation(code, "info" if mild else "warning", evidence)
-
-
-def _quarters(curve: Curve) -> tuple[float, float]:
-    """Means of the first and the last quarter of the points; zeros when there are too few to tell."""
-    values = [value for _, value in curve if value is not None]
-    size = len(values) // 4
-    return (fmean(values[:size]), fmean(values[-size:])) if size else (0.0, 0.0)
+def _advice(code: str, *evidence: Evidence, severity: str = "warning") -> Recommendation:
+    return Recommendation(code, severity, evidence)

@@ -1,101 +1,93 @@
-"""Curves as inline SVG, drawn by pygal in colours that the page chooses (CSS variables: light, dark, print)."""
+"""Curves over time as inline SVG, in colours that the page chooses (CSS variables for light, dark and print).
+
+Written out here, because no small library draws lines with gaps over time without scripts or import hooks.
+"""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from itertools import pairwise
 from statistics import median
 
-import pygal
-from pygal.style import Style
+from markupsafe import Markup, escape
 
 from celerymeter.reports.report import Curve
 
-# pygal adds a finder for its plugins, in a form that Python 3.11 warns of at every failed import; we use no plugin
-sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
-
 WIDTH, HEIGHT = 920, 280
-MARKS = 6
-"""Labels of the time axis."""
+LEFT, RIGHT, TOP, BOTTOM = 56, 28, 10, 28
+"""Margins around the plot, which hold the labels of the axes."""
+GRID_LINES = 5
+TIME_LABELS = 6
 DAY = 86_400.0
-_SCRIPTS = re.compile(r"<script.*?</script>|<!--.*?-->", re.DOTALL)
-_STYLE = Style(
-    background="transparent",
-    plot_background="transparent",
-    foreground="var(--soft)",
-    foreground_strong="var(--text)",
-    foreground_subtle="var(--line)",
-    guide_stroke_color="var(--line)",
-    major_guide_stroke_color="var(--line)",
-    colors=tuple(f"var(--c{number})" for number in range(1, 9)),
-    opacity="1",
-    opacity_hover="1",
-    transition="0s",
-    font_family="inherit",
-    label_font_size=13,
-    major_label_font_size=13,
-    legend_font_size=14,
-)
 
 
 def drawable(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Those that have a value, in the order of the colours."""
+    """Return the curves that have a value, in the order of the colours."""
     return {name: curve for name, curve in curves.items() if any(value is not None for _, value in curve)}
 
 
-def chart(curves: Mapping[str, Curve]) -> str:
-    """One SVG of lines over time, without legend; empty when there is nothing to draw."""
+def chart(curves: Mapping[str, Curve]) -> Markup:
+    """Return one SVG with a line for each curve, without legend; empty when there is nothing to draw."""
     drawn = drawable(curves)
     times = [at for curve in drawn.values() for at, _ in curve]
     if not times or min(times) == max(times):
-        return ""
-    plot = pygal.XY(
-        style=_STYLE,
-        js=[],
-        width=WIDTH,
-        height=HEIGHT,
-        explicit_size=False,
-        disable_xml_declaration=True,
-        no_prefix=True,
-        dots_size=0,
-        show_dots=False,
-        allow_interruptions=True,
-        include_x_axis=True,
-        show_legend=False,
-        margin=8,
-        range=(0, 1.05 * _highest(drawn) or 1),
-        max_scale=6,
-        x_labels=_marks(min(times), max(times)),
-        x_value_formatter=_formatter(max(times) - min(times)),
-        value_formatter=lambda value: f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}",
-    )
-    for name, curve in drawn.items():
-        plot.add(name, _with_gaps(curve))
-    return _SCRIPTS.sub("", plot.render(is_unicode=True))
+        return Markup()
+    first, span = min(times), max(times) - min(times)
+    highest = max(value for curve in drawn.values() for _, value in curve if value is not None)
+    step = _grid_step(highest)
+    top = step * max(1, math.ceil(highest / step))
+    x_scale, y_scale = (WIDTH - LEFT - RIGHT) / span, (HEIGHT - TOP - BOTTOM) / top
+    bottom = HEIGHT - BOTTOM
+
+    parts = [Markup('<svg class="chart" viewBox="0 0 {} {}" role="img">').format(WIDTH, HEIGHT)]
+    for number in range(round(top / step) + 1):
+        y = bottom - number * step * y_scale
+        parts.append(Markup('<line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y))
+        text = f"{number * step:,.10g}"
+        parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 8, y + 4, text))
+    for number in range(TIME_LABELS):
+        at = first + span * number / (TIME_LABELS - 1)
+        x, text = LEFT + (at - first) * x_scale, _time_label(at, span)
+        parts.append(Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, HEIGHT - 8, text))
+    for number, (name, curve) in enumerate(drawn.items(), start=1):
+        path = " ".join(
+            "M" + " L".join(f"{LEFT + (at - first) * x_scale:.1f},{bottom - value * y_scale:.1f}" for at, value in line)
+            for line in _lines(curve)
+        )
+        parts.append(
+            Markup('<path d="{}" stroke="var(--c{})"><title>{}</title></path>').format(path, number, escape(name))
+        )
+    return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _with_gaps(curve: Curve) -> list[tuple[float, float | None]]:
-    """A missing step interrupts the line."""
+def _lines(curve: Curve) -> Iterator[list[tuple[float, float]]]:
+    """Yield the parts of a curve between gaps; a missing step is a gap. A single point becomes a short line."""
     usual = median(after[0] - before[0] for before, after in pairwise(curve)) if len(curve) > 1 else 0.0
-    points: list[tuple[float, float | None]] = list(curve[:1])
-    for before, after in pairwise(curve):
-        if after[0] - before[0] > 1.5 * usual:
-            points.append((before[0] + usual, None))
-        points.append(after)
-    return points
+    line: list[tuple[float, float]] = []
+    for at, value in curve:
+        if line and (value is None or at - line[-1][0] > 1.5 * usual):
+            yield line if len(line) > 1 else [line[0], line[0]]
+            line = []
+        if value is not None:
+            line.append((at, value))
+    if line:
+        yield line if len(line) > 1 else [line[0], line[0]]
 
 
-def _highest(curves: Mapping[str, Curve]) -> float:
-    return max(value for curve in curves.values() for _, value in curve if value is not None)
+def _grid_step(highest: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, so that about `GRID_LINES` steps reach the highest value.
+
+    >>> _grid_step(870.0), _grid_step(0.3), _grid_step(0.0)
+    (200.0, 0.1, 1.0)
+    """
+    if highest <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(highest / GRID_LINES))
+    return float(f"{next(power * factor for factor in (1, 2, 5, 10) if highest / (power * factor) <= GRID_LINES):.10g}")
 
 
-def _marks(first: float, last: float) -> list[float]:
-    return [first + (last - first) * number / (MARKS - 1) for number in range(MARKS)]
-
-
-def _formatter(seconds: float) -> object:
-    pattern = "%H:%M" if seconds <= DAY else "%m-%d %H:%M" if seconds <= 7 * DAY else "%m-%d"
-    return lambda at: datetime.fromtimestamp(at, timezone.utc).strftime(pattern)
+def _time_label(at: float, span: float) -> str:
+    pattern = "%H:%M" if span <= DAY else "%m-%d %H:%M" if span <= 7 * DAY else "%m-%d"
+    return datetime.fromtimestamp(at, timezone.utc).strftime(pattern)

@@ -1,60 +1,88 @@
-"""Exact counts of a window: lives are found, pages are read, whole pages are subtracted.
+"""Exact counts of a window: find the exporter processes and their scrapes, then subtract whole scrapes.
 
-A window means what was scraped in ``(start, end]``. Of several exporters on one broker the one that counted the most
-ends speaks for each piece of the window; they are never added up.
+A window means what Prometheus scraped in ``(start, end]``. `celerymeter.prometheus.counters` says why two scrapes of
+one process can be subtracted. Several exporters on one broker count the same tasks: for each piece of the window the
+one that saw most tasks end is taken, and they are never added up.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import NamedTuple
 
 from celerymeter.prometheus import Matrix, PrometheusClient, Scope
+from celerymeter.prometheus.counters import Counts, Target
 from celerymeter.reports import queries
-from celerymeter.reports.lives import Exporter, Life, Need, Span, cut, read_lives
-from celerymeter.reports.pages import Counts, read_page
-from celerymeter.reports.report import Filters
+from celerymeter.reports.request import Filters
 
 DAY = 86_400.0
 LOOKBACK = 3600.0
-"""Seconds before the window in which a life's page is looked for; further back only when it must be."""
+"""Seconds before the window in which the scrape to count from is searched; older ones are searched only when needed."""
 FURTHEST = 31 * DAY
 
 Progress = Callable[[str, float], None]
-"""Told what is being done, and the share that is done (0 to 1)."""
+"""Called with the current step and the share of it that is done (0 to 1)."""
 
 
-def _unseen(*_: object) -> None:
-    """Nobody watches."""
+def _no_progress(*_: object) -> None:
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """A life that was up before the window, but whose pages of that time are not there."""
+class ExporterProcess:
+    """One run of an exporter between two starts, and when Prometheus scraped it (ascending; UTC seconds)."""
 
-    exporter: Exporter
+    target: Target
     started: float
-    first_page: float
+    scrapes: tuple[float, ...]
+
+    def last_scrape(self, at: float) -> float | None:
+        """Return the newest scrape not after ``at``."""
+        number = bisect_right(self.scrapes, at)
+        return self.scrapes[number - 1] if number else None
+
+    def next_scrape(self, at: float) -> float | None:
+        """Return the oldest scrape not before ``at``."""
+        number = bisect_left(self.scrapes, at)
+        return self.scrapes[number] if number < len(self.scrapes) else None
 
 
 @dataclass(frozen=True, slots=True)
 class WindowCounts:
-    """What happened in a window. ``counts`` is ``None`` when it cannot be known; ``gaps`` say why."""
+    """What happened in a window; ``counts`` is ``None`` when that cannot be known."""
 
     counts: Counts | None
-    lives: tuple[Life, ...] = ()
-    gaps: tuple[Gap, ...] = ()
-    late_bases: tuple[Gap, ...] = ()
-    """Lives whose last page before the window is older than an hour: what they counted since is in the figures."""
+    processes: tuple[ExporterProcess, ...] = ()
+    without_base: tuple[ExporterProcess, ...] = ()
+    """Processes that ran before the window, but no scrape of that time is left: the reason for unknown counts."""
+    late_bases: tuple[ExporterProcess, ...] = ()
+    """Processes whose last scrape before the window is over an hour older; what they counted since is included."""
     disagreement: float = 0.0
-    """Ended tasks by which further exporters on the same broker fell short of the one that spoke."""
+    """How many ended tasks further exporters on the broker missed, compared with the one that was taken."""
     warnings: tuple[str, ...] = ()
 
 
-class Counting:
-    """Counts windows by queries, a page that ends one and begins the next only once.
+class ScrapeRef(NamedTuple):
+    """The scrape of a target at a time."""
+
+    target: Target
+    at: float
+
+
+class Span(NamedTuple):
+    """Two scrapes of one process to subtract; without ``base`` the process began later and counts from 0."""
+
+    process: ExporterProcess
+    base: float | None
+    last: float
+
+
+class WindowCounter:
+    """Counts windows, and reads a scrape that ends one window and begins the next only once.
 
     Raises `PrometheusUnavailable` and `QueryRejected`.
     """
@@ -69,111 +97,154 @@ class Counting:
     ) -> None:
         self._client = client
         self._scope = scope
-        self._chosen = queries.chosen(filters or Filters())
-        self._progress: Progress = progress or _unseen
-        self._pages: dict[tuple[Need, bool], Counts] = {}
+        self._filters = queries.filter_values(filters or Filters())
+        self._progress: Progress = progress or _no_progress
+        self._scrapes: dict[tuple[ScrapeRef, bool], Counts] = {}
 
-    def window(self, *, start: float, end: float, histograms: bool = True) -> WindowCounts:
-        """What was scraped in ``(start, end]`` (UTC seconds); quantiles need ``histograms``."""
+    def count(self, *, start: float, end: float, histograms: bool = True) -> WindowCounts:
+        """Count what was scraped in ``(start, end]`` (UTC seconds); quantiles need ``histograms``."""
         warnings: set[str] = set()
-        lives = self._lives(start - LOOKBACK, end, warnings)
-        seen = tuple(life for life in lives if life.last_page(end) is not None and life.pages[-1] > start)
-        based, gaps, late = self._find_bases(seen, start, warnings)
-        if gaps or not seen:
-            return WindowCounts(None, seen, gaps, late, warnings=tuple(sorted(warnings)))
-        pieces = cut(based, start=start, end=end)
-        pages = self._read(pieces, warnings, histograms=histograms)
-        counts, disagreement = _choose(pieces, pages)
-        return WindowCounts(counts, based, gaps, late, disagreement, tuple(sorted(warnings)))
+        found = self._find_processes(start - LOOKBACK, end, warnings)
+        scraped = [process for process in found if process.scrapes[-1] > start]
+        processes, without_base, late = self._find_bases(scraped, start, warnings)
+        if without_base or not scraped:
+            return WindowCounts(None, tuple(scraped), without_base, late, warnings=tuple(sorted(warnings)))
+        pieces = cut(processes, start=start, end=end)
+        scrapes = self._read(pieces, warnings, histograms=histograms)
+        counts, disagreement = _subtract(pieces, scrapes)
+        return WindowCounts(counts, processes, without_base, late, disagreement, tuple(sorted(warnings)))
 
-    def lives(self, *, start: float, end: float) -> tuple[Life, ...]:
-        """The lives that were scraped in this time."""
-        return self._lives(start, end, set())
+    def processes(self, *, start: float, end: float) -> tuple[ExporterProcess, ...]:
+        """Return the exporter processes that were scraped in this time."""
+        return self._find_processes(start, end, set())
 
-    def _lives(self, start: float, end: float, warnings: set[str]) -> tuple[Life, ...]:
-        """A day at a time, so that a month of scrapes is no single answer."""
+    def _find_processes(self, start: float, end: float, warnings: set[str]) -> tuple[ExporterProcess, ...]:
+        """Read scrape times a day at a time, because a month of them is too large for one answer."""
         answers: list[Matrix] = []
         until = end
         while until > start:
-            window = min(DAY, until - start)
-            query = self._scope.render(queries.LIVES, window=timedelta(seconds=window))
+            length = min(DAY, until - start)
+            query = self._scope.render(queries.SCRAPES, window=timedelta(seconds=length))
             answers.append(self._client.samples(query, time=until))
             warnings.update(answers[-1].warnings)
-            until -= window
-            self._progress("scrapes", (end - until) / (end - start))
-        return read_lives(answers)
+            until -= length
+            self._progress("scrape times", (end - until) / (end - start))
+        return read_processes(answers)
 
     def _find_bases(
-        self, lives: Iterable[Life], start: float, warnings: set[str]
-    ) -> tuple[tuple[Life, ...], tuple[Gap, ...], tuple[Gap, ...]]:
-        """Give each life that was up before the window its last page of that time."""
-        based, gaps, late = [], [], []
-        for life in lives:
-            if life.started >= start or life.pages[0] <= start:
-                based.append(life)
-                continue
-            page = self._older_page(life, start, warnings)
-            gap = Gap(life.exporter, life.started, life.pages[0])
-            if page is not None:
-                late.append(gap)
-                based.append(Life(life.exporter, life.started, (page, *life.pages)))
-            elif start - life.started <= LOOKBACK:
-                based.append(life)
+        self, processes: Iterable[ExporterProcess], start: float, warnings: set[str]
+    ) -> tuple[tuple[ExporterProcess, ...], ...]:
+        """Return the processes with the scrape that each counts from, those without one, and those with a late one."""
+        based, missing, late = [], [], []
+        for process in processes:
+            if process.started >= start or process.scrapes[0] <= start:
+                based.append(process)
+            elif (older := self._find_older_scrape(process, start, warnings)) is not None:
+                late.append(process)
+                based.append(replace(process, scrapes=(older, *process.scrapes)))
+            elif start - process.started <= LOOKBACK:
+                based.append(process)
             else:
-                gaps.append(gap)
-        return tuple(based), tuple(gaps), tuple(late)
+                missing.append(process)
+        return tuple(based), tuple(missing), tuple(late)
 
-    def _older_page(self, life: Life, start: float, warnings: set[str]) -> float | None:
-        """The newest page of this life before the window, looked for a day at a time."""
-        place = life.exporter._asdict()
-        until, furthest = start, max(life.started, start - FURTHEST)
+    def _find_older_scrape(self, process: ExporterProcess, start: float, warnings: set[str]) -> float | None:
+        """Return the newest scrape of a process before the window, searched a day at a time."""
+        until, furthest = start, max(process.started, start - FURTHEST)
         while until > furthest:
-            window = min(DAY, until - furthest)
-            answer = self._client.samples(
-                self._scope.render(queries.PAST, window=timedelta(seconds=window), **place), time=until
-            )
+            length = timedelta(seconds=min(DAY, until - furthest))
+            query = self._scope.render(queries.SCRAPES_OF_TARGET, window=length, **process.target._asdict())
+            answer = self._client.samples(query, time=until)
             warnings.update(answer.warnings)
-            pages = [page for one in read_lives([answer]) if one.started == life.started for page in one.pages]
-            if pages:
-                return max(pages)
-            until -= window
+            found = [same.scrapes[-1] for same in read_processes([answer]) if same.started == process.started]
+            if found:
+                return max(found)
+            until -= length.total_seconds()
         return None
 
-    def _read(self, pieces: Iterable[Iterable[Span]], warnings: set[str], *, histograms: bool) -> Mapping[Need, Counts]:
-        needs = {need for piece in pieces for span in piece for need in _needs(span)}
-        pages = {}
-        for done, need in enumerate(sorted(needs), start=1):
-            known = self._pages.get((need, True))
-            pages[need] = self._page(need, warnings, histograms=histograms) if known is None else known
-            self._progress("pages", done / len(needs))
-        return pages
+    def _read(
+        self, pieces: Iterable[Iterable[Span]], warnings: set[str], *, histograms: bool
+    ) -> Mapping[ScrapeRef, Counts]:
+        wanted = {
+            ScrapeRef(span.process.target, at)
+            for piece in pieces
+            for span in piece
+            for at in (span.base, span.last)
+            if at is not None
+        }
+        scrapes = {}
+        for done, scrape in enumerate(sorted(wanted), start=1):
+            known = self._scrapes.get((scrape, True))
+            scrapes[scrape] = self._read_scrape(scrape, warnings, histograms=histograms) if known is None else known
+            self._progress("counters", done / len(wanted))
+        return scrapes
 
-    def _page(self, need: Need, warnings: set[str], *, histograms: bool) -> Counts:
-        query = queries.PAGE if histograms else queries.COUNTS
+    def _read_scrape(self, scrape: ScrapeRef, warnings: set[str], *, histograms: bool) -> Counts:
+        query = queries.COUNTERS_AND_HISTOGRAMS if histograms else queries.COUNTERS
         answer = self._client.instant(
-            self._scope.render(query, **need.exporter._asdict(), **self._chosen), time=need.at
+            self._scope.render(query, **scrape.target._asdict(), **self._filters), time=scrape.at
         )
         warnings.update(answer.warnings)
-        self._pages[need, histograms] = read_page(answer)
-        return self._pages[need, histograms]
+        counts = self._scrapes[scrape, histograms] = Counts.read(answer)
+        return counts
 
 
-def _needs(span: Span) -> Iterable[Need]:
-    yield Need(span.life.exporter, span.last)
-    if span.base is not None:
-        yield Need(span.life.exporter, span.base)
+def read_processes(answers: Iterable[Matrix]) -> tuple[ExporterProcess, ...]:
+    """Return the processes in raw samples of `celerymeter_start_time_seconds`, oldest first; chunks may overlap."""
+    scrapes: dict[tuple[Target, float], set[float]] = defaultdict(set)
+    for matrix in answers:
+        for series in matrix:
+            for point in series.points:
+                scrapes[Target.of(series), point.value].add(point.at)
+    processes = [ExporterProcess(target, started, tuple(sorted(at))) for (target, started), at in scrapes.items()]
+    return tuple(sorted(processes, key=lambda process: (process.scrapes[0], process.target)))
 
 
-def _choose(pieces: Iterable[Iterable[Span]], pages: Mapping[Need, Counts]) -> tuple[Counts, float]:
-    """For each piece the exporter with the most ended tasks, and by how much the others fell short."""
-    chosen, disagreement = [], 0.0
+def cut(processes: Iterable[ExporterProcess], *, start: float, end: float) -> tuple[tuple[Span, ...], ...]:
+    """Cut the window wherever a process starts or ends; each piece has a span for each process scraped in it.
+
+    Exporters are scraped at different times. Where one ends, the others are read at their next scrape, and where one
+    starts, at their scrape before. So no task is counted twice when one exporter is taken in one piece and another in
+    the next.
+    """
+    processes = tuple(processes)
+    ends = {process.scrapes[-1] for process in processes if start < process.scrapes[-1] < end}
+    starts = {process.scrapes[0] for process in processes if start < process.scrapes[0] < end}
+    edges = [(start, False), *((at, at in ends) for at in sorted(ends | starts)), (end, False)]
+    scrapes = [(process, _scrapes_at(process, edges)) for process in processes]
+    return tuple(
+        tuple(
+            Span(process, at[number], last)
+            for process, at in scrapes
+            if (last := at[number + 1]) is not None and last != at[number]
+        )
+        for number in range(len(edges) - 1)
+    )
+
+
+def _scrapes_at(process: ExporterProcess, edges: Iterable[tuple[float, bool]]) -> list[float | None]:
+    """Return the scrape of a process at each edge, never an older one than at the edge before."""
+    found: list[float | None] = []
+    for at, a_process_ends in edges:
+        scrape = process.last_scrape(at)
+        if scrape is not None and a_process_ends:
+            scrape = process.next_scrape(at) or scrape
+        earlier = found[-1] if found else None
+        found.append(scrape if earlier is None or scrape is None else max(earlier, scrape))
+    return found
+
+
+def _subtract(pieces: Iterable[Iterable[Span]], scrapes: Mapping[ScrapeRef, Counts]) -> tuple[Counts, float]:
+    """Return the counts of the exporter that saw most, piece by piece, and how many ended tasks the others missed."""
+    taken, disagreement = [], 0.0
     for piece in pieces:
-        by_exporter: dict[Exporter, list[Counts]] = defaultdict(list)
-        for span in piece:
-            base = pages[Need(span.life.exporter, span.base)] if span.base is not None else Counts()
-            by_exporter[span.life.exporter].append(pages[Need(span.life.exporter, span.last)].minus(base))
-        rivals = sorted((Counts.sum(parts) for parts in by_exporter.values()), key=lambda one: one.ended)
-        if rivals:
-            chosen.append(rivals[-1])
-            disagreement += sum(rivals[-1].ended - rival.ended for rival in rivals[:-1])
-    return Counts.sum(chosen), disagreement
+        by_target: dict[Target, list[Counts]] = defaultdict(list)
+        for process, base, last in piece:
+            counts = scrapes[ScrapeRef(process.target, last)]
+            before = Counts() if base is None else scrapes[ScrapeRef(process.target, base)]
+            by_target[process.target].append(counts.since(before))
+        found = sorted((Counts.sum(parts) for parts in by_target.values()), key=lambda counts: counts.ended)
+        if found:
+            taken.append(found[-1])
+            disagreement += sum(found[-1].ended - counts.ended for counts in found[:-1])
+    return Counts.sum(taken), disagreement

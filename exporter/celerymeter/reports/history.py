@@ -1,38 +1,43 @@
-"""How figures went over the window: the peak, and the curves of the charts.
+"""Metrics over time: the peak, and the curves of the charts.
 
-Read at aligned steps. What would make Prometheus read too many samples is left out, or taken from recorded series.
+Counters and gauges are read at aligned steps. Queries that would make Prometheus read too many samples are left out, or
+answered from recorded series.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from itertools import pairwise
 
-from celerymeter.prometheus import Matrix, PrometheusClient, Scope
+from celerymeter.prometheus import Matrix, Point, PrometheusClient, Scope
+from celerymeter.prometheus.counters import Target
 from celerymeter.reports import queries
-from celerymeter.reports.growth import Steps, by_exporter, highest
-from celerymeter.reports.lives import Life
-from celerymeter.reports.quantiles import quantile
-from celerymeter.reports.report import Curve, Filters, Peak
-from celerymeter.reports.window import Window
+from celerymeter.reports.counting import ExporterProcess
+from celerymeter.reports.metrics import quantile, rounded
+from celerymeter.reports.report import Curve, Peak
+from celerymeter.reports.request import Filters, Window
 
 FINEST = 60.0
-"""Seconds; peaks are means over at least so long."""
+"""Seconds; a peak is the mean over at least this long."""
 MOST_STEPS = 10_000
 CHART_POINTS = 240
 QUANTILE_POINTS = 60
 MOST_SAMPLES = 60_000_000
-"""Raw samples that one range query may make Prometheus read, and steps times series that it may compute."""
+"""Raw samples that one range query may make Prometheus read; a third of it is the limit for steps times series."""
 RECORDED_STEP = 300.0
+
+Steps = dict[float, float]
+"""The increase in each step, by the step's end (UTC seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Ends and failures per step, and where they were read: ``raw``, ``recorded`` or nowhere (empty)."""
+    """Ended and failed tasks per step; ``source`` is ``raw``, ``recorded``, or empty when there is no data."""
 
     step: float
     ended: Steps
@@ -41,79 +46,78 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
-    """Quantiles of execution in ms by quantile."""
+class ExecutionCurves:
+    """Quantiles of execution time over time, in ms."""
 
     p50: Curve = ()
     p95: Curve = ()
     p99: Curve = ()
 
 
-class Historian:
-    """Reads curves of one window; raises `PrometheusUnavailable` and `QueryRejected`."""
+class HistoryReader:
+    """Reads the curves of one window; raises `PrometheusUnavailable` and `QueryRejected`."""
 
     def __init__(self, client: PrometheusClient, scope: Scope, window: Window, filters: Filters) -> None:
         self._client = client
         self._scope = scope
         self._window = window
-        self._values = queries.chosen(filters)
+        self._values = queries.filter_values(filters)
         self._filtered = filters != Filters()
 
     @property
     def chart_step(self) -> float:
         """Seconds between two points of a gauge's curve."""
-        return _whole(max(FINEST, self._window.seconds / CHART_POINTS))
+        return self._step(FINEST, CHART_POINTS)
 
-    def queries(self) -> dict[str, str]:
-        """The PromQL behind the curves."""
-        return {
-            "peak_throughput": self._scope.render(queries.ENDED, **self._values),
-            "failures": self._scope.render(queries.FAILED, **self._values),
-            "execution_over_time": self._scope.render(queries.RUNTIME_BUCKETS, **self._values),
-            **{key: self._scope.render(query, **self._values) for key, query in _GAUGES.items()},
-        }
-
-    def rates(self, lives: Iterable[Life], *, series: int) -> Rates:
-        """Ends and failures per step; ``series`` is how many a raw query has to add up."""
-        step = _whole(max(FINEST, self._window.seconds / MOST_STEPS))
+    def rates(self, processes: Iterable[ExporterProcess], *, series: int) -> Rates:
+        """Return ended and failed tasks per step; ``series`` is how many a raw query has to add up."""
+        processes = tuple(processes)
+        step = self._step(FINEST, MOST_STEPS)
         if self._affordable(series, step):
-            calls = {key: partial(self._range, query, step) for key, query in _RATES.items()}
-            found = self._client.together(calls)
-            ended, failed = (highest(by_exporter(found[key], lives, step=step).values()) for key in _RATES)
+            rates = {"ended": queries.ENDED, "failed": queries.FAILED}
+            found = self._client.together({key: partial(self._range, query, step) for key, query in rates.items()})
+            ended, failed = (_highest(_increases(found[key], processes, step=step).values()) for key in rates)
             return Rates(step, ended, failed, "raw" if ended else "")
-        step = _whole(max(RECORDED_STEP, step))
-        recorded = Matrix() if self._filtered else self._recorded(step)
-        steps = {point.at: point.value * step for one in recorded for point in one.points}
+        step = max(RECORDED_STEP, step)
+        query = queries.RECORDED_MEAN if step > RECORDED_STEP else queries.RECORDED_RATE
+        recorded = Matrix() if self._filtered else self._range(query, step)
+        steps = {point.at: point.value * step for series_ in recorded for point in series_.points}
         return Rates(step, steps, {}, "recorded" if steps else "")
 
-    def execution(self, lives: Iterable[Life], *, series: int) -> Curves | None:
-        """Quantiles of execution over time; ``None`` when that is too much to read."""
-        step = _whole(max(FINEST, self._window.seconds / QUANTILE_POINTS))
+    def execution(self, processes: Iterable[ExporterProcess], *, series: int) -> ExecutionCurves | None:
+        """Return quantiles of execution time over time; ``None`` when that is too much to read."""
+        step = self._step(FINEST, QUANTILE_POINTS)
         if not self._affordable(series, step):
             return None
-        found = by_exporter(self._range(queries.RUNTIME_BUCKETS, step), lives, step=step)
-        by_le: dict[str, list[Steps]] = defaultdict(list)
-        for (_, le), steps in found.items():
-            by_le[le].append(steps)
-        buckets = {float(le): highest(steps) for le, steps in by_le.items()}
-        times = sorted({at for steps in buckets.values() for at in steps})
-        at_time = {at: {le: steps.get(at, 0.0) for le, steps in buckets.items()} for at in times}
-        return Curves(*(tuple((at, _ms(quantile(q, at_time[at]))) for at in times) for q in (0.5, 0.95, 0.99)))
+        found = _increases(self._range(queries.RUNTIME_BUCKETS, step), processes, step=step)
+        by_bound: dict[str, list[Steps]] = defaultdict(list)
+        for (_, bound), steps in found.items():
+            by_bound[bound].append(steps)
+        buckets = {float(bound): _highest(steps) for bound, steps in by_bound.items()}
+        curves: list[list[tuple[float, float | None]]] = [[], [], []]
+        for at in sorted({at for steps in buckets.values() for at in steps}):
+            counts = {bound: steps.get(at, 0.0) for bound, steps in buckets.items()}
+            for curve, q in zip(curves, (0.5, 0.95, 0.99), strict=True):
+                seconds = quantile(q, counts)
+                curve.append((at, None if seconds is None else rounded(1000 * seconds)))
+        return ExecutionCurves(*map(tuple, curves))
 
     def gauges(self) -> dict[str, dict[str, Curve]]:
-        """Curves by figure, then by queue or worker; an empty name where there is only one."""
-        found = self._client.together(
-            {key: partial(self._range, query, self.chart_step) for key, query in _GAUGES.items()}
-        )
-        return {key: _curves(matrix) for key, matrix in found.items()}
+        """Return the curves by the key of their query, then by queue or worker (empty where there is only one)."""
+        step = self.chart_step
+        found = self._client.together({key: partial(self._range, query, step) for key, query in queries.GAUGES.items()})
+        return {
+            key: {series.label("queue_name") or series.label("hostname"): _curve(series.points) for series in matrix}
+            for key, matrix in found.items()
+        }
 
     def _affordable(self, series: int, step: float) -> bool:
         samples = series * self._window.seconds / 10.0
         return samples <= MOST_SAMPLES and series * self._window.seconds / step <= MOST_SAMPLES / 3
 
-    def _recorded(self, step: float) -> Matrix:
-        longer = step > RECORDED_STEP
-        return self._range(queries.RECORDED_MEAN if longer else queries.RECORDED_RATE, step)
+    def _step(self, finest: float, points: int) -> float:
+        """Return whole seconds between two points, for at most so many points."""
+        return float(math.ceil(max(finest, self._window.seconds / points)))
 
     def _range(self, query: str, step: float) -> Matrix:
         start = math.ceil(self._window.start / step) * step
@@ -124,45 +128,61 @@ class Historian:
         return self._client.range(rendered, start=start, end=end, step=step)
 
 
-_RATES = {"ended": queries.ENDED, "failed": queries.FAILED}
-_GAUGES = {
-    "queue_lengths": queries.QUEUE_LENGTHS,
-    "busy": queries.BUSY,
-    "pool_size": queries.POOL_SIZE,
-    "reserved": queries.RESERVED,
-    "unacked_age": queries.UNACKED_AGE,
-}
-
-
 def peak(rates: Rates) -> Peak | None:
-    """The step in which most tasks ended; the first of several."""
+    """Return the step in which most tasks ended; the first of several."""
     if not rates.ended:
         return None
     at = min(rates.ended, key=lambda end: (-rates.ended[end], end))
     begins = datetime.fromtimestamp(at - rates.step, timezone.utc)
-    return Peak(begins, rates.ended[at] / rates.step, rates.step, rates.source)
+    return Peak(begins, rounded(rates.ended[at] / rates.step), rates.step, rates.source)
 
 
-def thinned(steps: Mapping[float, float], *, step: float) -> Curve:
-    """Rates per second of at most `CHART_POINTS` groups of steps."""
+def per_second(steps: Mapping[float, float], *, step: float) -> Curve:
+    """Return rates per second, as means over groups of steps so that at most `CHART_POINTS` remain."""
     times = sorted(steps)
     size = max(1, math.ceil(len(times) / CHART_POINTS))
     groups = [times[i : i + size] for i in range(0, len(times), size)]
-    return tuple((group[-1], sum(steps[at] for at in group) / (step * len(group))) for group in groups)
+    return tuple((group[-1], rounded(sum(steps[at] for at in group) / (step * len(group)))) for group in groups)
 
 
-def _curves(matrix: Matrix) -> dict[str, Curve]:
+def _curve(points: Iterable[Point]) -> Curve:
+    return tuple((point.at, rounded(point.value) if math.isfinite(point.value) else None) for point in points)
+
+
+def _increases(matrix: Matrix, processes: Iterable[ExporterProcess], *, step: float) -> dict[tuple[Target, str], Steps]:
+    """Return the increase of each series in each step, by its exporter and its bucket (``""`` for a counter)."""
+    by_target: dict[Target, list[ExporterProcess]] = defaultdict(list)
+    for process in processes:
+        by_target[process.target].append(process)
     return {
-        series.label("queue_name") or series.label("hostname"): tuple(
-            (point.at, point.value if math.isfinite(point.value) else None) for point in series.points
-        )
+        (Target.of(series), series.label("le")): step_increases(series.points, by_target[Target.of(series)], step=step)
         for series in matrix
     }
 
 
-def _whole(seconds: float) -> float:
-    return float(math.ceil(seconds))
+def step_increases(points: Sequence[Point], processes: Sequence[ExporterProcess], *, step: float) -> Steps:
+    """Return one exporter's increase in each step: a new process counts from 0, and a step over a gap is left out."""
+    increases: Steps = {}
+    if points and (process := _process_at(points[0].at, processes)) and process.started > points[0].at - step:
+        increases[points[0].at] = points[0].value
+    for before, after in pairwise(points):
+        if after.at - before.at > 1.5 * step:
+            continue
+        same = _process_at(before.at, processes) is _process_at(after.at, processes)
+        increases[after.at] = max(0.0, after.value - before.value) if same else after.value
+    return increases
 
 
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000
+def _process_at(at: float, processes: Sequence[ExporterProcess]) -> ExporterProcess | None:
+    """Return the newest process that had been scraped by then."""
+    scraped = [process for process in processes if process.scrapes[0] <= at]
+    return max(scraped, key=lambda process: process.scrapes[0], default=None)
+
+
+def _highest(exporters: Iterable[Mapping[float, float]]) -> Steps:
+    """Return the steps of the exporter that saw most, step by step."""
+    best: Steps = {}
+    for steps in exporters:
+        for at, value in steps.items():
+            best[at] = max(value, best.get(at, 0.0))
+    return best

@@ -1,4 +1,4 @@
-"""How far a window's figures can be trusted. Pure."""
+"""How far a window's metrics can be trusted. Pure."""
 
 from __future__ import annotations
 
@@ -7,55 +7,64 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import median
 
-from celerymeter.reports.counting import WindowCounts
-from celerymeter.reports.lives import Exporter, Life
+from celerymeter.prometheus.counters import Target
+from celerymeter.reports.counting import ExporterProcess, WindowCounts
+from celerymeter.reports.metrics import rounded
 from celerymeter.reports.report import Note, Quality
-from celerymeter.reports.window import Window
+from celerymeter.reports.request import Window
 
 FEW_SCRAPES = 99.0
-"""Percent of scrapes below which figures are limited: what ended and was scraped is exact, but when is not."""
+"""Percent of scrapes. Below it the report is limited: counts are exact, but the time at which tasks ended is not."""
 COMPARABLE = 90.0
-"""Percent of its scrapes that the window before must have to be compared with."""
+"""Percent of its scrapes that the window before needs for a comparison."""
 SETTLED_AFTER = 30.0
-"""Seconds, or two scrapes if that is longer: VictoriaMetrics answers no younger instant as it will later."""
+"""Seconds, or two scrapes if that is longer. VictoriaMetrics may still change its answers about later instants."""
 
 
-def interval(lives: Iterable[Life]) -> float | None:
-    """Seconds between two scrapes, usually."""
-    gaps = [after - before for life in lives for before, after in pairwise(life.pages)]
-    return median(gaps) if gaps else None
+def interval(processes: Iterable[ExporterProcess]) -> float | None:
+    """Return the usual number of seconds between two scrapes."""
+    gaps = [after - before for process in processes for before, after in pairwise(process.scrapes)]
+    return rounded(median(gaps)) if gaps else None
 
 
 def settled(window: Window, *, now: float, scrape_interval: float | None) -> bool:
-    """Whether all scrapes of the window have certainly arrived."""
+    """Return True when all scrapes of the window have certainly arrived."""
     return now - window.end >= max(SETTLED_AFTER, 2 * (scrape_interval or 0.0))
 
 
 def scrapes_present(counted: WindowCounts, window: Window) -> float | None:
-    """Percent of the scrapes that there should be, of the exporter that has most."""
-    every = interval(counted.lives)
-    most = max(map(len, _pages_within(counted.lives, window).values()), default=0)
-    return min(100.0, 100 * most * every / window.seconds) if every and most else None
+    """Return the percentage of the expected scrapes that are there, for the exporter with most of them."""
+    every = interval(counted.processes)
+    most = max(map(len, _scrapes_within(counted.processes, window).values()), default=0)
+    return rounded(min(100.0, 100 * most * every / window.seconds)) if every and most else None
 
 
 def judge(counted: WindowCounts, window: Window, notes: Sequence[Note]) -> Quality:
-    """The verdict, without its words; ``notes`` are limits that were found elsewhere."""
-    pages = _pages_within(counted.lives, window)
-    every = interval(counted.lives)
-    best = max(pages.values(), key=len, default=[])
+    """Return the verdict, still without its sentences; ``notes`` are limits that were found elsewhere."""
+    scrapes = _scrapes_within(counted.processes, window)
+    best = max(scrapes.values(), key=len, default=[])
     present = scrapes_present(counted, window)
-    missed, folded = _total(counted, "missed"), _total(counted, "folded")
-    found = [*notes, *_limits(counted, present, missed, folded)]
-    if _apart(counted, every or 0.0, window):
-        found.append(Note("exporters_disagree"))
+    restarts = len(counted.processes) - len({process.target for process in counted.processes})
+    missed = _total(counted, "celerymeter_events_missed_total")
+    folded = _total(counted, "celerymeter_series_folded_total")
+    limits = {
+        "scrapes_missing": present is not None and present < FEW_SCRAPES,
+        "events_missed": missed,
+        "series_folded": folded,
+        "late_base": counted.late_bases,
+        "restarted": restarts,
+        "query_warnings": counted.warnings,
+        "exporters_disagree": _disagree(counted, window),
+    }
+    found = [*notes, *(Note(code) for code, applies in limits.items() if applies)]
     return Quality(
         verdict="unusable" if counted.counts is None else "limited" if found else "complete",
         words="",
         scrapes_present_percent=present,
-        scrape_interval_seconds=every,
-        longest_gap_seconds=_longest_gap(best, window) if best else None,
-        exporters=len(pages),
-        exporter_restarts=_restarts(counted.lives),
+        scrape_interval_seconds=interval(counted.processes),
+        longest_gap_seconds=rounded(_longest_gap(best, window)) if best else None,
+        exporters=len(scrapes),
+        exporter_restarts=restarts,
         events_missed=missed,
         series_folded=folded,
         disagreement_tasks=None if counted.counts is None else round(counted.disagreement),
@@ -64,42 +73,26 @@ def judge(counted: WindowCounts, window: Window, notes: Sequence[Note]) -> Quali
     )
 
 
-def _limits(counted: WindowCounts, present: float | None, missed: int | None, folded: int | None) -> Iterable[Note]:
-    if present is not None and present < FEW_SCRAPES:
-        yield Note("scrapes_missing")
-    if missed:
-        yield Note("events_missed")
-    if folded:
-        yield Note("series_folded")
-    if counted.late_bases:
-        yield Note("late_base")
-    if _restarts(counted.lives):
-        yield Note("restarted")
-    if counted.warnings:
-        yield Note("query_warnings")
+def _disagree(counted: WindowCounts, window: Window) -> bool:
+    """Return True when exporters differ by more than their different scrape times explain.
 
-
-def _apart(counted: WindowCounts, every: float, window: Window) -> bool:
-    """Whether exporters differ by more than their moments of scraping explain: one scrape at each edge of a life."""
+    That is the tasks of one scrape interval at each edge of a process.
+    """
     ended = 0.0 if counted.counts is None else counted.counts.ended
-    return counted.disagreement > 2 * len(counted.lives) * max(1.0, ended * every / window.seconds)
+    every = interval(counted.processes) or 0.0
+    return counted.disagreement > 2 * len(counted.processes) * max(1.0, ended * every / window.seconds)
 
 
-def _restarts(lives: Sequence[Life]) -> int:
-    """Lives that followed another of the same exporter: as that one was scraped in the window, these began in it."""
-    return len(lives) - len({life.exporter for life in lives})
+def _scrapes_within(processes: Iterable[ExporterProcess], window: Window) -> dict[Target, list[float]]:
+    scrapes: dict[Target, list[float]] = defaultdict(list)
+    for process in processes:
+        scrapes[process.target] += [at for at in process.scrapes if window.start < at <= window.end]
+    return {target: sorted(found) for target, found in scrapes.items() if found}
 
 
-def _pages_within(lives: Iterable[Life], window: Window) -> dict[Exporter, list[float]]:
-    pages: dict[Exporter, list[float]] = defaultdict(list)
-    for life in lives:
-        pages[life.exporter] += [page for page in life.pages if window.start < page <= window.end]
-    return {exporter: sorted(found) for exporter, found in pages.items() if found}
+def _longest_gap(scrapes: Sequence[float], window: Window) -> float:
+    return max(after - before for before, after in pairwise((window.start, *scrapes, window.end)))
 
 
-def _longest_gap(pages: Sequence[float], window: Window) -> float:
-    return max(after - before for before, after in pairwise((window.start, *pages, window.end)))
-
-
-def _total(counted: WindowCounts, what: str) -> int | None:
-    return None if counted.counts is None else round(counted.counts.total(what))
+def _total(counted: WindowCounts, family: str) -> int | None:
+    return None if counted.counts is None else round(counted.counts.total(family))

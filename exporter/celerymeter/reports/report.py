@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from celerymeter.reports.request import Filters
+
 Curve = tuple[tuple[float, float | None], ...]
 """``(UTC seconds, value)``; a gap is ``None``."""
 
@@ -23,14 +25,6 @@ class TimeRange:
     seconds: float
     assumed_zone: str | None
     meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What the report is narrowed to; ``None`` is everything."""
-
-    task: str | None = None
-    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

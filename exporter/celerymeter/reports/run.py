@@ -1,4 +1,4 @@
-"""The command ``celerymeter report``: asks, waits if wanted, writes the file."""
+"""The command ``celerymeter report``: makes the report and writes the file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 
 from celerymeter.errors import SettingsError
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope, choose_cluster
-from celerymeter.reports.formats import written
-from celerymeter.reports.performance import Performance, Question, wait_until_settled
-from celerymeter.reports.report import Filters
-from celerymeter.reports.window import read_window
+from celerymeter.reports.render import render
+from celerymeter.reports.request import Filters, ReportRequest, read_window
+from celerymeter.reports.service import ReportService
 
 QUERY_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReportSettings:
-    """What the command was told; ``out`` is ``None`` for stdout."""
+    """Options of the command; ``out`` is ``None`` for stdout."""
 
     prometheus_url: str
     start: str = "-24h"
@@ -37,35 +36,32 @@ class ReportSettings:
 
 
 def run(settings: ReportSettings) -> int:
-    """Write the report; the status is 1 when it holds no counts, because the window cannot be known."""
+    """Write the report; the exit status is 1 when the tasks of the window cannot be counted."""
     window = read_window(settings.start, settings.end, now=time.time())
     scope = Scope(settings.cluster, settings.selector)
-    chosen = PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers, timeout=QUERY_TIMEOUT)
-    question = Question(window, Filters(settings.task, settings.queue), settings.lang)
-    with PrometheusClient(chosen) as client:
+    prometheus = PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers, timeout=QUERY_TIMEOUT)
+    request = ReportRequest(window, Filters(settings.task, settings.queue), settings.lang)
+    with PrometheusClient(prometheus) as client:
         scope = choose_cluster(client, scope, time=window.end)
+        service = ReportService(client, scope, progress=_ProgressLine() if sys.stderr.isatty() else None)
         if settings.wait:
-            wait_until_settled(client, scope, window)
-        report = Performance(client, scope, progress=_progress()).report(question)
-    _write(written(report, settings.format), settings.out)
+            service.wait_until_settled(window)
+        report = service.report(request)
+    _write(render(report, settings.format), settings.out)
     return 1 if report.total_tasks is None else 0
 
 
-class _Bar:
-    """One line on a terminal that says what is being read; it appears when that takes more than a second."""
+class _ProgressLine:
+    """A line on the terminal about what is being read, shown when that takes more than a second."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
 
-    def __call__(self, what: str, share: float) -> None:
+    def __call__(self, step: str, share: float) -> None:
         if time.monotonic() - self._begun > 1.0:
             end = "\r" if share < 1 else "\r\x1b[K"
-            sys.stderr.write(f"\rreading {what}: {share:4.0%}{end}")
+            sys.stderr.write(f"\rreading {step}: {share:4.0%}{end}")
             sys.stderr.flush()
-
-
-def _progress() -> _Bar | None:
-    return _Bar() if sys.stderr.isatty() else None
 
 
 def _write(text: bytes, out: Path | None) -> None:

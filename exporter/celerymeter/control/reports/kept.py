@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from celerymeter.control.store import Store
-from celerymeter.reports.formats import from_json, to_json
-from celerymeter.reports.performance import Question
+from celerymeter.reports.render import from_json, to_json
 from celerymeter.reports.report import Report
+from celerymeter.reports.request import ReportRequest
 
 KEPT: Final = 200
 KEPT_FOR: Final = 90 * 86400.0
@@ -49,9 +49,9 @@ class KeptReports:
         self._keep = keep
         self._clock = clock
 
-    def begin(self, report_id: str, question: Question) -> None:
+    def begin(self, report_id: str, request: ReportRequest) -> None:
         """Note that it is being made, and forget what is too old or too many."""
-        window, filters = question.window, question.filters
+        window, filters = request.window, request.filters
         with self._store.write() as connection:
             connection.execute(
                 "INSERT INTO reports (id, asked_at, begins, ends, task, queue) VALUES (?, ?, ?, ?, ?, ?)",

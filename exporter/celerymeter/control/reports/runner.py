@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 from celerymeter.control.reports.kept import KeptReports
 from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused, StateError
-from celerymeter.reports.performance import Question
 from celerymeter.reports.report import Report
+from celerymeter.reports.request import ReportRequest
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ RETRY_AFTER: Final = 10.0
 class MakeReport(Protocol):
     """Makes a report; may take minutes, and raises `PrometheusError`."""
 
-    def __call__(self, question: Question, *, report_id: str) -> Report: ...
+    def __call__(self, request: ReportRequest, *, report_id: str) -> Report: ...
 
 
 class ReportRunner:
@@ -40,29 +40,29 @@ class ReportRunner:
         self._places = BoundedSemaphore(WAITING)
 
     def start(self) -> None:
-        """Threads come with the first question."""
+        """Threads come with the first request."""
 
     def stop(self) -> None:
         """Take no more; what is under way is marked by its age when it does not end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def ask(self, question: Question) -> Report | str:
+    def ask(self, request: ReportRequest) -> Report | str:
         """The report, or its id when it takes longer; raises what making it raised, and `RequestRefused`."""
         if not self._places.acquire(blocking=False):
             raise RequestRefused("too_many_requests", "too many reports are being made", retry_after=RETRY_AFTER)
         report_id = uuid.uuid4().hex
         try:
-            self.kept.begin(report_id, question)
-            future = self._pool.submit(self._work, question, report_id)
+            self.kept.begin(report_id, request)
+            future = self._pool.submit(self._work, request, report_id)
         except BaseException:
             self._places.release()
             raise
         wait([future], self._timeout)
         return future.result() if future.done() else report_id
 
-    def _work(self, question: Question, report_id: str) -> Report:
+    def _work(self, request: ReportRequest, report_id: str) -> Report:
         try:
-            report = self._make(question, report_id=report_id)
+            report = self._make(request, report_id=report_id)
             self.kept.finish(report)
         except Exception as error:
             self._fail(report_id, error)

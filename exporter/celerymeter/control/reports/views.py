@@ -19,11 +19,10 @@ from celerymeter.control.reports.models import (
 from celerymeter.control.reports.runner import ReportRunner
 from celerymeter.control.routing import ControlBlueprint, Permission, answer, utc
 from celerymeter.errors import RequestRefused
-from celerymeter.reports.formats import CONTENT_TYPES, written
-from celerymeter.reports.language import LANGUAGES, in_language
-from celerymeter.reports.performance import Question
-from celerymeter.reports.report import Filters, Report
-from celerymeter.reports.window import read_window
+from celerymeter.reports.formatting import LANGUAGES, in_language
+from celerymeter.reports.render import CONTENT_TYPES, render
+from celerymeter.reports.report import Report
+from celerymeter.reports.request import Filters, ReportRequest, read_window
 
 ONE = "/monitoring/reports/<string(length=32):report_id>"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
@@ -47,7 +46,7 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
         202 with its address when it is not ready within 4 s. It is kept: the newest 200, for 90 days.
         """
         window = read_window(body.start, body.end, now=time.time())
-        made = runner.ask(Question(window, Filters(body.task, body.queue), _language(language)))
+        made = runner.ask(ReportRequest(window, Filters(body.task, body.queue), _language(language)))
         return _pending(made) if isinstance(made, str) else _file(made, "json")
 
     @bp.get("/monitoring/reports", permission=Permission.VIEWER, responses={200: ReportsReply}, errors=(503,))
@@ -113,7 +112,7 @@ def _pending(report_id: str) -> Response:
 
 
 def _file(report: Report, form: str) -> Response:
-    response = Response(written(report, form), content_type=CONTENT_TYPES[form])
+    response = Response(render(report, form), content_type=CONTENT_TYPES[form])
     if form == "html":
         response.headers["Content-Security-Policy"] = PAGE_POLICY
     if form == "csv":

@@ -1,0 +1,127 @@
+"""Sentences and values as people read them: in the language of the reader, rounded, with their unit. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from celerymeter.reports.report import Note, Recommendation, Report
+from celerymeter.reports.texts import ADVICE, LABELS, NOTES, VERDICTS, Text
+
+LANGUAGES = ("en", "zh-TW")
+ABSENT = "-"
+
+
+def in_language(report: Report, language: str) -> Report:
+    """Return the report with its sentences in ``en`` or ``zh-TW``."""
+    quality = report.data_quality
+    recommendations = tuple(_with_texts(advice, language) for advice in report.recommendations)
+    return replace(
+        report,
+        language=language,
+        recommendations=recommendations,
+        optimization_recommendations=tuple(f"{advice.text} {advice.action}" for advice in recommendations),
+        unknown={name: _with_text(note, language) for name, note in report.unknown.items()},
+        data_quality=replace(
+            quality,
+            words=translate(VERDICTS[quality.verdict], language),
+            notes=tuple(_with_text(note, language) for note in quality.notes),
+        ),
+    )
+
+
+def translate(text: Text, language: str) -> str:
+    """Return a sentence in one language."""
+    return text.zh if language.lower().startswith("zh") else text.en
+
+
+def _with_text(note: Note, language: str) -> Note:
+    return replace(note, text=translate(NOTES[note.code], language))
+
+
+def _with_texts(advice: Recommendation, language: str) -> Recommendation:
+    """Fill ``{value}``, ``{threshold}`` and ``{subject}`` from the first evidence, ``{value2}`` … from the second."""
+    values = {}
+    for number, one in enumerate(advice.evidence, start=1):
+        end = "" if number == 1 else str(number)
+        values[f"value{end}"] = amount(one.value, one.unit)
+        values[f"threshold{end}"] = amount(one.threshold, one.unit)
+        values[f"subject{end}"] = one.subject
+    text, action = (translate(text, language) for text in ADVICE[advice.code])
+    return replace(advice, text=text.format(**values), action=action.format(**values))
+
+
+def amount(value: float, unit: str) -> str:
+    """Return a value with its unit.
+
+    >>> amount(87.34, "%"), amount(1234.0, "messages"), amount(1520.0, "ms")
+    ('87.3%', '1,234', '1.52 s')
+    """
+    if unit == "%":
+        return f"{value:.1f}%"
+    if unit == "ms":
+        return f"{value:,.0f} ms" if value < 1000 else amount(value / 1000, "s")
+    return f"{value:,.3g} s" if unit == "s" and value < 1000 else f"{value:,.0f}{' s' if unit == 's' else ''}"
+
+
+def count(value: float | None) -> str:
+    """Return whole tasks or messages, with commas."""
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def decimal(value: float | None) -> str:
+    """Return a mean or a rate with three digits.
+
+    >>> decimal(0.03456), decimal(1234.5)
+    ('0.0346', '1,234')
+    """
+    return ABSENT if value is None else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def rate(value: float | None) -> str:
+    """Return tasks per second."""
+    return ABSENT if value is None else f"{decimal(value)}/s"
+
+
+def percent(value: float | None) -> str:
+    """Return a share."""
+    return ABSENT if value is None else amount(value, "%")
+
+
+def ms(value: float | None) -> str:
+    """Return a duration given in milliseconds."""
+    if value is None:
+        return ABSENT
+    return f"{value:.3g} ms" if value < 10 else amount(value, "ms")
+
+
+def signed(value: float | None) -> str:
+    """Return a change in percent, with its sign."""
+    return ABSENT if value is None else f"{value:+.1f}%"
+
+
+def timestamp(at: datetime) -> str:
+    """Return a time in UTC, to the second."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def label(report: Report, key: str) -> str:
+    """Return a heading in the report's language."""
+    return translate(LABELS[key], report.language)
+
+
+def reasons(report: Report) -> dict[str, str]:
+    """Return why metrics are unknown, each reason once, with the names of the metrics."""
+    found: dict[str, list[str]] = {}
+    for name, note in report.unknown.items():
+        found.setdefault(note.text, []).append(name)
+    return {text: ", ".join(names) for text, names in found.items()}
+
+
+def limits(report: Report) -> list[str]:
+    """Return what lowers the verdict; where nothing could be counted, why."""
+    notes: Iterable[Note] = report.data_quality.notes
+    if not report.data_quality.notes and report.total_tasks is None:
+        notes = report.unknown.values()
+    return list(dict.fromkeys(note.text for note in notes))

@@ -1,0 +1,243 @@
+"""The metrics of a report, computed from counts and curves. Pure.
+
+What cannot be known is ``None``; `unknown_reasons` says why. Durations are milliseconds, shares are percent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Literal
+
+from celerymeter.prometheus.counters import Counts
+from celerymeter.reports.counting import WindowCounts
+from celerymeter.reports.report import (
+    Change,
+    Curve,
+    Ends,
+    ErrorBudget,
+    Note,
+    Peak,
+    Quantiles,
+    QueueRow,
+    TaskRow,
+    WorkerRow,
+)
+
+RUNTIME = "celery_task_runtime_seconds"
+WAIT = "celery_task_wait_seconds"
+LISTED = 5
+"""Tasks in the lists of the slowest and the most failing."""
+COUNTED = ("total_tasks", "successful_tasks", "failed_tasks", "retried_tasks", "revoked_tasks", "rejected_tasks")
+Gauges = Mapping[str, Mapping[str, Curve]]
+"""Curves by the key of their query, then by queue or worker."""
+
+
+def rounded(value: float) -> float:
+    """Return a value with six significant digits, and never less than whole units.
+
+    >>> rounded(7.190000000000007), rounded(0.0012345678), rounded(12345678.4)
+    (7.19, 0.00123457, 12345678.0)
+    """
+    if value == 0 or not math.isfinite(value):
+        return value
+    return round(value, max(0, 5 - math.floor(math.log10(abs(value)))))
+
+
+def ends(counts: Counts) -> Ends:
+    """Return how tasks ended."""
+    succeeded, failed, revoked, rejected, retried = (
+        round(counts.total(f"celery_task_{state}_total"))
+        for state in ("succeeded", "failed", "revoked", "rejected", "retried")
+    )
+    total = succeeded + failed + revoked + rejected
+    return Ends(
+        total=total,
+        successful=succeeded,
+        failed=failed,
+        revoked=revoked,
+        rejected=rejected,
+        retried=retried,
+        error_rate_percent=rounded(100 * failed / total) if total else None,
+    )
+
+
+def mean_ms(counts: Counts, histogram: str) -> float | None:
+    """Return the mean of a histogram in ms; ``None`` when it is empty."""
+    measured = counts.total(f"{histogram}_count")
+    return rounded(1000 * counts.total(f"{histogram}_sum") / measured) if measured > 0 else None
+
+
+def quantiles_ms(counts: Counts, histogram: str, *, by: Literal["name", "queue_name"] = "name") -> Quantiles:
+    """Return quantiles of a histogram in ms; its buckets were read once by task and, for waits, once by queue."""
+    buckets: dict[float, float] = {}
+    for key, value in counts.values.items():
+        if key.family == f"{histogram}_bucket" and getattr(key, by):
+            buckets[float(key.le)] = buckets.get(float(key.le), 0.0) + value
+    found = (quantile(q, buckets) for q in (0.5, 0.95, 0.99))
+    return Quantiles(*(None if seconds is None else rounded(1000 * seconds) for seconds in found))
+
+
+def quantile(q: float, buckets: Mapping[float, float]) -> float | None:
+    """Return the ``q``-quantile of cumulative counts by upper bound, as Prometheus' `histogram_quantile` does.
+
+    Linear within a bucket, of which the first begins at 0; beyond the last finite bound it is that bound. ``None`` when
+    nothing was counted.
+
+    >>> quantile(0.5, {1.0: 10.0, 2.0: 20.0, math.inf: 20.0})
+    1.0
+    """
+    bounds = sorted(buckets)
+    total = buckets[bounds[-1]] if bounds else 0.0
+    if total <= 0:
+        return None
+    rank = q * total
+    before, lower = 0.0, 0.0
+    for bound in bounds:
+        if buckets[bound] >= rank:
+            if math.isinf(bound):
+                return lower
+            share = (rank - before) / (buckets[bound] - before) if buckets[bound] > before else 1.0
+            return lower + (bound - lower) * share
+        before, lower = buckets[bound], bound
+    return lower
+
+
+def task_rows(counts: Counts) -> tuple[TaskRow, ...]:
+    """Return the tasks that ended or were retried, the most frequent first."""
+    rows = [
+        TaskRow(
+            name=name,
+            ends=ends(task),
+            avg_execution_time_ms=mean_ms(task, RUNTIME),
+            execution_time_ms=quantiles_ms(task, RUNTIME),
+            wait_time_ms=quantiles_ms(task, WAIT),
+            execution_seconds=rounded(
+                task.total(f"{RUNTIME}_sum") + task.total("celery_task_failed_runtime_seconds_sum")
+            ),
+        )
+        for name, task in counts.split("name").items()
+    ]
+    rows = [row for row in rows if row.ends.total or row.ends.retried]
+    return tuple(sorted(rows, key=lambda row: (-row.ends.total, row.name)))
+
+
+def queue_rows(counts: Counts, lengths: Mapping[str, Curve]) -> tuple[QueueRow, ...]:
+    """Return the queues in which tasks ended or whose length is known, the busiest first."""
+    by_queue = counts.split("queue_name")
+    rows = []
+    for name in by_queue.keys() | lengths.keys():
+        queue, curve = by_queue.get(name, Counts()), lengths.get(name, ())
+        rows.append(
+            QueueRow(
+                queue_name=name,
+                ends=ends(queue),
+                wait_time_ms=quantiles_ms(queue, WAIT, by="queue_name"),
+                avg_length=average(curve),
+                max_length=largest(curve),
+                length_at_end=last(curve),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (-row.ends.total, row.queue_name)))
+
+
+def worker_rows(counts: Counts | None, gauges: Gauges) -> tuple[WorkerRow, ...]:
+    """Return the workers that were seen, by name."""
+    by_worker = {} if counts is None else counts.split("hostname")
+    busy, pool, reserved = gauges["busy"], gauges["pool_size"], gauges["reserved"]
+    return tuple(
+        WorkerRow(
+            hostname=name,
+            runs_begun=_runs_begun(by_worker.get(name)),
+            avg_busy_percent=average(busy.get(name, ())),
+            max_busy_percent=largest(busy.get(name, ())),
+            pool_size=last(pool.get(name, ())),
+            avg_reserved=average(reserved.get(name, ())),
+        )
+        for name in sorted(by_worker.keys() | busy.keys() | pool.keys() | reserved.keys())
+    )
+
+
+def _runs_begun(counts: Counts | None) -> int | None:
+    """Return the tasks that a worker received; unknown when its own counter fell, because it restarted."""
+    value = -1.0 if counts is None else counts.total("celery_worker_tasks_processed_total")
+    return round(value) if value >= 0 else None
+
+
+def top_tasks(rows: tuple[TaskRow, ...], measure: Callable[[TaskRow], float | None]) -> tuple[str, ...]:
+    """Return the names of the tasks that measure most, without those that measure nothing."""
+    measured = [(value, row.name) for row in rows if (value := measure(row))]
+    return tuple(name for _, name in sorted(measured, key=lambda pair: -pair[0])[:LISTED])
+
+
+def busy_percent(gauges: Gauges) -> float | None:
+    """Return the share of all slots that ran a task, weighted by the size of the workers' pools."""
+    pairs = [(average(curve), average(gauges["pool_size"].get(name, ()))) for name, curve in gauges["busy"].items()]
+    weighted = [(share, slots) for share, slots in pairs if share is not None and slots]
+    slots = sum(slots for _, slots in weighted)
+    return rounded(sum(share * size for share, size in weighted) / slots) if slots else None
+
+
+def error_budget(counts: Counts | None, objective: float | None, *, default: float) -> ErrorBudget | None:
+    """Return the failures against the objective (a share of 1); only tasks that succeeded or failed count."""
+    if counts is None:
+        return None
+    share = default if objective is None else objective
+    found = ends(counts)
+    allowed = (1 - share) * (found.failed + found.successful)
+    spent = rounded(100 * found.failed / allowed) if allowed > 0 else None
+    return ErrorBudget(rounded(100 * share), rounded(allowed), spent, assumed=objective is None)
+
+
+def change(counts: Counts | None, before: Counts | None) -> Change | None:
+    """Return the change against the window before, where both are known."""
+    if counts is None or before is None:
+        return None
+    now, then = ends(counts), ends(before)
+    rates = now.error_rate_percent, then.error_rate_percent
+    return Change(
+        total_tasks=then.total,
+        failed_tasks=then.failed,
+        total_change_percent=_change_percent(now.total, then.total),
+        error_rate_change_points=None if rates[0] is None or rates[1] is None else rounded(rates[0] - rates[1]),
+        avg_execution_time_change_percent=_change_percent(mean_ms(counts, RUNTIME), mean_ms(before, RUNTIME)),
+    )
+
+
+def _change_percent(now: float | None, then: float | None) -> float | None:
+    return None if now is None or not then else rounded(100 * (now - then) / then)
+
+
+def unknown_reasons(counted: WindowCounts, peak: Peak | None, change: Change | None) -> dict[str, Note]:
+    """Return why metrics are missing, by the name of their field."""
+    counts = counted.counts
+    if counts is None:
+        why = Note("base_missing" if counted.without_base else "no_scrapes")
+        names = (*COUNTED, "error_rate_percent", "avg_execution_time_ms", "avg_wait_time_ms", "average_throughput")
+        return dict.fromkeys((*names, *(() if peak else ("peak_throughput",))), why)
+    not_executed = "not_measured" if counts.total("celery_task_succeeded_total") else "nothing_succeeded"
+    reasons = {
+        "error_rate_percent": None if counts.ended else "nothing_ended",
+        "avg_execution_time_ms": None if counts.total(f"{RUNTIME}_count") else not_executed,
+        "avg_wait_time_ms": None if counts.total(f"{WAIT}_count") else "no_waits" if counts.ended else "nothing_ended",
+        "peak_throughput": None if peak else "no_history",
+        "previous_window": None if change else "not_watched_before",
+    }
+    return {name: Note(code) for name, code in reasons.items() if code}
+
+
+def average(curve: Curve) -> float | None:
+    """Return the mean of a curve's known points."""
+    values = [value for _, value in curve if value is not None]
+    return rounded(fmean(values)) if values else None
+
+
+def largest(curve: Curve) -> float | None:
+    """Return the highest point of a curve."""
+    return max((value for _, value in curve if value is not None), default=None)
+
+
+def last(curve: Curve) -> float | None:
+    """Return the newest known point of a curve."""
+    return next((value for _, value in reversed(curve) if value is not None), None)

@@ -1,0 +1,251 @@
+"""A report as a file: JSON, one HTML page, CSV for spreadsheets, Markdown for tickets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from celerymeter.reports import formatting
+from celerymeter.reports.formatting import amount, count, decimal, label, ms, percent, rate, signed, timestamp
+from celerymeter.reports.metrics import largest
+from celerymeter.reports.report import Ends, History, Quantiles, Report
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+CONTENT_TYPES = {
+    "json": "application/json",
+    "html": "text/html; charset=utf-8",
+    "csv": "text/csv; charset=utf-8",
+    "md": "text/markdown; charset=utf-8",
+}
+"""By format."""
+HTML_ROWS = 50
+MARKDOWN_ROWS = 20
+"""Rows of a table; the other formats have all of them."""
+DRAWN_QUEUES = 8
+"""Queues in the chart: the longest."""
+CSV_COLUMNS = (
+    *("start", "end", "kind", "name", "total", "successful", "failed", "retried", "revoked", "rejected"),
+    *("error_rate_percent", "avg_execution_ms", "execution_p50_ms", "execution_p95_ms", "execution_p99_ms"),
+    *("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "avg_length", "max_length", "runs_begun", "avg_busy_percent"),
+)
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~])")
+
+
+def render(report: Report, form: str) -> bytes:
+    """Return the report in one of the formats of `CONTENT_TYPES`."""
+    return {"json": to_json, "html": to_html, "csv": to_csv, "md": to_markdown}[form](report)
+
+
+def to_json(report: Report) -> bytes:
+    """Return the report as it is sent and stored."""
+    return msgspec.json.encode(report)
+
+
+def from_json(text: bytes) -> Report:
+    """Return the report that `to_json` wrote."""
+    return msgspec.json.decode(text, type=Report)
+
+
+def to_html(report: Report) -> bytes:
+    """Return a page that loads nothing: style, charts and tables are inside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("celerymeter.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        report=report,
+        say=partial(label, report),
+        charts=_charts(report),
+        amount=amount,
+        rows=HTML_ROWS,
+        show=formatting,
+    )
+    return page.encode()
+
+
+def _charts(report: Report) -> list[tuple[str, Markup, list[str]]]:
+    """Return headings, drawings and the names of the lines in the order of their colours."""
+    from celerymeter.reports.charts import chart, drawable
+
+    say, history = partial(label, report), report.history
+    quantiles = {"p50": history.execution_p50, "p95": history.execution_p95, "p99": history.execution_p99}
+    curves = {
+        say("throughput_chart"): {say("ended_rate"): history.throughput, say("failed_rate"): history.failures},
+        say("execution_chart"): quantiles,
+        say("queue_chart"): {name: history.queue_lengths[name] for name in _longest(history)},
+    }
+    return [(heading, chart(lines), list(drawable(lines))) for heading, lines in curves.items()]
+
+
+def _longest(history: History) -> list[str]:
+    longest = sorted(history.queue_lengths, key=lambda name: -(largest(history.queue_lengths[name]) or 0.0))
+    return sorted(longest[:DRAWN_QUEUES])
+
+
+def to_csv(report: Report) -> bytes:
+    """Return one table: a row for everything, and one for each task, queue and worker; unknown cells are empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\r\n")
+    writer.writeheader()
+    window = {"start": report.time_range.start.isoformat(), "end": report.time_range.end.isoformat()}
+    for row in _csv_rows(report):
+        writer.writerow({**window, **{name: _csv_cell(value) for name, value in row.items() if value is not None}})
+    return out.getvalue().encode()
+
+
+def _csv_rows(report: Report) -> Iterator[dict[str, object]]:
+    yield {
+        "kind": "all",
+        "total": report.total_tasks,
+        "successful": report.successful_tasks,
+        "failed": report.failed_tasks,
+        "retried": report.retried_tasks,
+        "revoked": report.revoked_tasks,
+        "rejected": report.rejected_tasks,
+        "error_rate_percent": report.error_rate_percent,
+        "avg_execution_ms": report.avg_execution_time_ms,
+        "avg_busy_percent": report.avg_busy_percent,
+        **_quantile_cells("execution", report.execution_time_ms),
+        **_quantile_cells("wait", report.wait_time_ms),
+    }
+    for task in report.tasks:
+        yield {
+            "kind": "task",
+            "name": task.name,
+            **_end_cells(task.ends),
+            "avg_execution_ms": task.avg_execution_time_ms,
+            **_quantile_cells("execution", task.execution_time_ms),
+            **_quantile_cells("wait", task.wait_time_ms),
+        }
+    for queue in report.queues:
+        yield {
+            "kind": "queue",
+            "name": queue.queue_name,
+            **_end_cells(queue.ends),
+            "avg_length": queue.avg_length,
+            "max_length": queue.max_length,
+            **_quantile_cells("wait", queue.wait_time_ms),
+        }
+    for worker in report.workers:
+        yield {
+            "kind": "worker",
+            "name": worker.hostname,
+            "runs_begun": worker.runs_begun,
+            "avg_busy_percent": worker.avg_busy_percent,
+        }
+
+
+def _end_cells(ends: Ends) -> dict[str, object]:
+    return {name: getattr(ends, name) for name in Ends.__dataclass_fields__}
+
+
+def _quantile_cells(what: str, quantiles: Quantiles) -> dict[str, object]:
+    return {f"{what}_{name}_ms": getattr(quantiles, name) for name in Quantiles.__dataclass_fields__}
+
+
+def _csv_cell(value: object) -> object:
+    """Mark a name that a spreadsheet would take for a formula as text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def to_markdown(report: Report) -> bytes:
+    """Return the report's main metrics, advice, tables and limits."""
+    say = partial(label, report)
+    parts = (_markdown_head, _markdown_metrics, _markdown_advice, _markdown_tables, _markdown_quality)
+    return "\n".join([*(line for part in parts for line in part(report, say)), ""]).encode()
+
+
+Say = Callable[[str], str]
+"""Returns a heading in the report's language."""
+
+
+def _markdown_head(report: Report, say: Say) -> Iterator[str]:
+    yield from (f"# {say('title')}", "")
+    yield f"{say('window')}: {timestamp(report.time_range.start)} to {timestamp(report.time_range.end)}  "
+    for key, value in (("cluster", report.cluster), ("task", report.filters.task), ("queue", report.filters.queue)):
+        if value:
+            yield f"{say(key)}: {_plain(value)}  "
+    if not report.settled:
+        yield f"**{say('unsettled')}**"
+    yield ""
+
+
+def _markdown_metrics(report: Report, say: Say) -> Iterator[str]:
+    change = report.previous_window
+    compared = "" if change is None else f" ({signed(change.total_change_percent)} {say('before')})"
+    peak_at = f", {timestamp(report.peak.at)}" if report.peak else ""
+    rows = [
+        (say("total"), count(report.total_tasks) + compared),
+        (say("successful"), count(report.successful_tasks)),
+        (say("failed"), f"{count(report.failed_tasks)} ({percent(report.error_rate_percent)})"),
+        (say("retried"), count(report.retried_tasks)),
+        (say("avg_execution"), ms(report.avg_execution_time_ms)),
+        (f"{say('execution')} p50 / p95 / p99", _quantiles(report.execution_time_ms)),
+        (f"{say('wait')} p50 / p95 / p99", _quantiles(report.wait_time_ms)),
+        (say("throughput"), rate(report.average_throughput)),
+        (say("peak"), rate(report.peak_throughput) + peak_at),
+    ]
+    yield from _markdown_table(("", ""), rows)
+
+
+def _markdown_advice(report: Report, say: Say) -> Iterator[str]:
+    yield from (f"## {say('advice')}", "")
+    for advice in report.recommendations:
+        yield f"- **{advice.code}**: {_plain(advice.text)} {_plain(advice.action)}"
+    if not report.recommendations:
+        yield say("no_advice")
+    yield ""
+
+
+def _markdown_tables(report: Report, say: Say) -> Iterator[str]:
+    yield from (f"## {say('tasks')}", "")
+    names = [say(key) for key in ("task", "total", "failed", "retried")]
+    tasks = [
+        (row.name, count(row.ends.total), count(row.ends.failed), count(row.ends.retried),
+         ms(row.execution_time_ms.p95), ms(row.wait_time_ms.p95))
+        for row in report.tasks[:MARKDOWN_ROWS]
+    ]  # fmt: skip
+    yield from _markdown_table((*names, f"{say('execution')} p95", f"{say('wait')} p95"), tasks)
+    yield from (f"## {say('queues')}", "")
+    queues = [
+        (row.queue_name, count(row.ends.total), decimal(row.avg_length), count(row.max_length))
+        for row in report.queues[:MARKDOWN_ROWS]
+    ]
+    yield from _markdown_table([say(key) for key in ("queue", "total", "mean_length", "max_length")], queues)
+
+
+def _markdown_quality(report: Report, say: Say) -> Iterator[str]:
+    quality = report.data_quality
+    yield from (f"## {say('quality')}", "", _plain(quality.words), "")
+    for text in dict.fromkeys(note.text for note in (*quality.notes, *report.unknown.values())):
+        yield f"- {_plain(text)}"
+
+
+def _quantiles(found: Quantiles) -> str:
+    return " / ".join(ms(value) for value in (found.p50, found.p95, found.p99))
+
+
+def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(_plain(cell) for cell in row)} |"
+    yield ""
+
+
+def _plain(text: str) -> str:
+    """Escape text so that Markdown shows it as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

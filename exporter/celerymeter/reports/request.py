@@ -1,0 +1,88 @@
+"""What is asked for: a window, read from what people write, and what the report is narrowed to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timezone, tzinfo
+
+from celerymeter.errors import ReportRefused
+
+MAX_SECONDS = 366 * 86_400.0
+_RELATIVE = re.compile(r"-(\d+(?:\.\d+)?)([smhdw])")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """``(start, end]`` in UTC seconds; ``assumed_zone`` is set when a time was given without one."""
+
+    start: float
+    end: float
+    assumed_zone: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The only task and the only queue of the report; ``None`` is all of them."""
+
+    task: str | None = None
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRequest:
+    """Everything that a report depends on, besides Prometheus and the cluster."""
+
+    window: Window
+    filters: Filters = field(default_factory=Filters)
+    language: str = "en"
+
+
+def read_window(start: str, end: str, *, now: float, zone: tzinfo | None = None) -> Window:
+    """Return the window between two ISO 8601 times, or times relative to ``now`` such as ``-24h`` and ``now``.
+
+    A time without a zone is in ``zone`` (default: this machine's). Raises `ReportRefused`.
+    """
+    begins, begins_bare = _read_time(start, "start", now, zone)
+    ends, ends_bare = _read_time(end, "end", now, zone)
+    if ends <= begins:
+        raise ReportRefused("end_before_start", "end must be later than start")
+    if begins >= now:
+        raise ReportRefused("window_in_future", "the window lies in the future")
+    if ends - begins > MAX_SECONDS:
+        raise ReportRefused("window_too_long", "a report covers at most 366 days")
+    assumed = _zone_name(begins, zone) if begins_bare or ends_bare else None
+    return Window(begins, min(ends, now), assumed)
+
+
+def _read_time(text: str, field: str, now: float, zone: tzinfo | None) -> tuple[float, bool]:
+    """Return UTC seconds, and whether the text had no zone."""
+    text = text.strip()
+    if text == "now":
+        return now, False
+    if relative := _RELATIVE.fullmatch(text):
+        return now - float(relative[1]) * _UNITS[relative[2]], False
+    try:
+        time = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+    except ValueError:
+        raise ReportRefused(
+            "time_malformed", f"{field}: use an ISO 8601 time such as 2026-01-31T12:00:00+08:00, or -24h, or now"
+        ) from None
+    bare = time.tzinfo is None
+    if bare:
+        time = time.replace(tzinfo=zone) if zone is not None else time.astimezone()
+    try:
+        return time.timestamp(), bare
+    except (OverflowError, OSError):
+        raise ReportRefused("time_malformed", f"{field}: out of range") from None
+
+
+def _zone_name(at: float, zone: tzinfo | None) -> str:
+    time = datetime.fromtimestamp(at, tz=timezone.utc).astimezone(zone)
+    return f"{time.tzname()} ({time.strftime('%z')})"

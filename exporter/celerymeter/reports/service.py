@@ -1,0 +1,206 @@
+"""The performance report of a window: reads Prometheus, and composes the report."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+
+from celerymeter.prometheus import PrometheusClient, Scope, choose_cluster
+from celerymeter.prometheus.counters import ENDS, Counts
+from celerymeter.reports import advice, metrics, queries
+from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
+from celerymeter.reports.formatting import in_language
+from celerymeter.reports.history import ExecutionCurves, HistoryReader, Rates, peak, per_second
+from celerymeter.reports.metrics import RUNTIME, WAIT, Gauges
+from celerymeter.reports.quality import COMPARABLE, SETTLED_AFTER, interval, judge, scrapes_present, settled
+from celerymeter.reports.report import History, Note, Peak, Redelivery, Report, TimeRange
+from celerymeter.reports.request import ReportRequest, Window
+
+MEANING = "what Prometheus scraped after start, up to and including end"
+DEFAULT_OBJECTIVE = 0.99
+DEFAULT_INTERVAL = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """Everything that was read from Prometheus for one report."""
+
+    scope: Scope
+    """Narrowed to one cluster."""
+    counted: WindowCounts
+    before: WindowCounts
+    rates: Rates
+    execution: ExecutionCurves | None
+    gauges: Gauges
+    chart_step: float
+    visibility_timeout: float | None
+    objective: float | None
+
+
+class ReportService:
+    """Makes reports; raises `PrometheusUnavailable`, `QueryRejected` and `AmbiguousCluster`."""
+
+    def __init__(
+        self,
+        client: PrometheusClient,
+        scope: Scope,
+        *,
+        progress: Progress | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._scope = scope
+        self._progress = progress
+        self._clock = clock
+
+    def report(self, request: ReportRequest, *, report_id: str | None = None) -> Report:
+        """Make the report; what cannot be known in it is ``None``, and its ``unknown`` has the reason."""
+        window = request.window
+        length = timedelta(seconds=window.seconds)
+        scope = choose_cluster(self._client, self._scope, time=window.end, window=length)
+        data = self._read(request, scope)
+        report = _compose(data, request, report_id=report_id or uuid.uuid4().hex, now=self._clock())
+        return in_language(replace(report, recommendations=advice.recommend(report)), request.language)
+
+    def wait_until_settled(self, window: Window, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Wait until no sample of the window can still arrive: two scrapes after its end, at least half a minute."""
+        counter = WindowCounter(self._client, self._scope)
+        every = interval(counter.processes(start=window.end - 3600, end=window.end)) or DEFAULT_INTERVAL
+        while (left := window.end + max(SETTLED_AFTER, 2 * every) - self._clock()) > 0:
+            sleep(min(left, 1.0))
+
+    def _read(self, request: ReportRequest, scope: Scope) -> _Data:
+        window = request.window
+        history = HistoryReader(self._client, scope, window, request.filters)
+        counter = WindowCounter(self._client, scope, filters=request.filters, progress=self._progress)
+        counted = counter.count(start=window.start, end=window.end)
+        before = counter.count(start=window.start - window.seconds, end=window.start, histograms=False)
+        pairs, bounds = _sizes(counted.counts or Counts())
+        visibility = scope.render(queries.VISIBILITY_TIMEOUT, window=timedelta(seconds=window.seconds))
+        return _Data(
+            scope=scope,
+            counted=counted,
+            before=before,
+            rates=history.rates(counted.processes, series=pairs * len(ENDS)),
+            execution=history.execution(counted.processes, series=pairs * bounds),
+            gauges=history.gauges(),
+            chart_step=history.chart_step,
+            visibility_timeout=self._client.instant(visibility, time=window.end).value(),
+            objective=self._client.instant(queries.OBJECTIVE, time=window.end).value(),
+        )
+
+
+def _sizes(counts: Counts) -> tuple[int, int]:
+    """Return how many (task, queue) pairs and bucket bounds a query over time would have to read."""
+    pairs = {(key.name, key.queue_name) for key in counts.values if key.name and not key.le}
+    bounds = {key.le for key in counts.values if key.family == f"{RUNTIME}_bucket"}
+    return len(pairs), len(bounds)
+
+
+def _compose(data: _Data, request: ReportRequest, *, report_id: str, now: float) -> Report:
+    """Return the report, still without advice and sentences."""
+    window, counts, known = request.window, data.counted.counts, data.counted.counts or Counts()
+    highest = peak(data.rates) or _peak_of_short_window(counts, window)
+    change = metrics.change(counts, data.before.counts if _watched_before(data, window) else None)
+    ends = metrics.ends(known)
+    tasks = metrics.task_rows(known)
+    return Report(
+        report_id=report_id,
+        generated_at=_utc(now),
+        language=request.language,
+        cluster=data.scope.cluster or "",
+        filters=request.filters,
+        time_range=TimeRange(_utc(window.start), _utc(window.end), window.seconds, window.assumed_zone, MEANING),
+        settled=settled(window, now=now, scrape_interval=interval(data.counted.processes)),
+        total_tasks=None if counts is None else ends.total,
+        successful_tasks=None if counts is None else ends.successful,
+        failed_tasks=None if counts is None else ends.failed,
+        retried_tasks=None if counts is None else ends.retried,
+        revoked_tasks=None if counts is None else ends.revoked,
+        rejected_tasks=None if counts is None else ends.rejected,
+        error_rate_percent=ends.error_rate_percent,
+        avg_execution_time_ms=metrics.mean_ms(known, RUNTIME),
+        execution_time_ms=metrics.quantiles_ms(known, RUNTIME),
+        avg_wait_time_ms=metrics.mean_ms(known, WAIT),
+        wait_time_ms=metrics.quantiles_ms(known, WAIT),
+        average_throughput=None if counts is None else metrics.rounded(counts.ended / window.seconds),
+        peak_throughput=None if highest is None else highest.tasks_per_second,
+        peak=highest,
+        avg_busy_percent=metrics.busy_percent(data.gauges),
+        error_budget=metrics.error_budget(counts, data.objective, default=DEFAULT_OBJECTIVE),
+        redelivery=_redelivery(data),
+        previous_window=change,
+        tasks=tasks,
+        queues=() if counts is None else metrics.queue_rows(counts, data.gauges["queue_lengths"]),
+        workers=metrics.worker_rows(counts, data.gauges),
+        slowest_tasks=metrics.top_tasks(tasks, lambda task: task.execution_time_ms.p95),
+        most_failing_tasks=metrics.top_tasks(tasks, lambda task: task.ends.failed),
+        unknown=metrics.unknown_reasons(data.counted, highest, change),
+        data_quality=judge(data.counted, window, _notes(data, highest)),
+        history=_history(data),
+        queries=_shown_queries(data.scope, request),
+    )
+
+
+def _peak_of_short_window(counts: Counts | None, window: Window) -> Peak | None:
+    """Return the mean of a window that is too short for steps."""
+    if counts is None or window.seconds > 180:
+        return None
+    return Peak(_utc(window.start), metrics.rounded(counts.ended / window.seconds), window.seconds, "window")
+
+
+def _watched_before(data: _Data, window: Window) -> bool:
+    before = Window(window.start - window.seconds, window.start)
+    return (scrapes_present(data.before, before) or 0.0) >= COMPARABLE
+
+
+def _redelivery(data: _Data) -> Redelivery | None:
+    oldest = metrics.largest(data.gauges["unacked_age"].get("", ()))
+    return Redelivery(oldest, data.visibility_timeout) if oldest is not None and data.visibility_timeout else None
+
+
+def _notes(data: _Data, highest: Peak | None) -> list[Note]:
+    notes = []
+    if highest is not None and highest.source == "recorded":
+        notes.append(Note("peak_recorded"))
+    if data.execution is None:
+        notes.append(Note("execution_not_drawn"))
+    return notes
+
+
+def _history(data: _Data) -> History:
+    execution = data.execution or ExecutionCurves()
+    return History(
+        step_seconds=data.chart_step,
+        throughput=per_second(data.rates.ended, step=data.rates.step),
+        failures=per_second(data.rates.failed, step=data.rates.step),
+        execution_p50=execution.p50,
+        execution_p95=execution.p95,
+        execution_p99=execution.p99,
+        queue_lengths=data.gauges["queue_lengths"],
+    )
+
+
+def _shown_queries(scope: Scope, request: ReportRequest) -> dict[str, str]:
+    """Return the PromQL behind every metric, with placeholders for the exporter."""
+    hour = timedelta(hours=1)
+    target = {"cluster": scope.cluster or "", "job": "JOB", "instance": "INSTANCE"}
+    values = queries.filter_values(request.filters)
+    shown = {
+        "scrapes": queries.SCRAPES,
+        "counts": queries.COUNTERS_AND_HISTOGRAMS,
+        "peak_throughput": queries.ENDED,
+        "failures": queries.FAILED,
+        "execution_over_time": queries.RUNTIME_BUCKETS,
+        **queries.GAUGES,
+        "visibility_timeout": queries.VISIBILITY_TIMEOUT,
+        "success_objective": queries.OBJECTIVE,
+    }
+    return {key: scope.render(query, window=hour, **target, **values) for key, query in shown.items()}
+
+
+def _utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, timezone.utc)
