@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celerymeter.polling.redis.bindings import Routes, parse_bindings
+from celerymeter.polling.redis_messages import Routes, parse_bindings
 
 SEPARATOR = "\x06\x16"
 TOPIC = r"^mail\..*?$"  # what kombu makes of "mail.#"

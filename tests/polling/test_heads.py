@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from celerymeter.model import QueueHead
-from celerymeter.polling.redis.heads import HeadWatch, oldest
-from celerymeter.polling.redis.messages import Head
+from celerymeter.polling.redis_messages import Head
+from celerymeter.polling.redis_queues import HeadAges, oldest
 
 
 def test_the_same_message_is_seen_since_the_first_poll() -> None:
     """Until another one is at the head."""
-    watch = HeadWatch()
+    watch = HeadAges()
     assert watch.observe({"q": Head("u", "t1")}, now=10)["q"].seen_since == 10
     assert watch.observe({"q": Head("u", "t1")}, now=20)["q"].seen_since == 10
     assert watch.observe({"q": Head("u", "t2")}, now=30)["q"].seen_since == 30
@@ -17,7 +17,7 @@ def test_the_same_message_is_seen_since_the_first_poll() -> None:
 
 def test_a_list_that_was_empty_begins_anew() -> None:
     """A message that was taken and came back did not wait here meanwhile."""
-    watch = HeadWatch()
+    watch = HeadAges()
     watch.observe({"q": Head("u", "t1")}, now=10)
     watch.observe({}, now=20)
     assert watch.observe({"q": Head("u", "t1")}, now=30)["q"].seen_since == 30
@@ -25,7 +25,7 @@ def test_a_list_that_was_empty_begins_anew() -> None:
 
 def test_a_message_without_identity_is_always_new() -> None:
     """Two of them cannot be told apart, so no age is made up."""
-    watch = HeadWatch()
+    watch = HeadAges()
     watch.observe({"q": Head()}, now=10)
     assert watch.observe({"q": Head()}, now=20)["q"].seen_since == 20
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celerymeter.polling.redis.messages import HEAD_TAIL, UNACKED_TAIL, Head, parse_destination, parse_head
+from celerymeter.polling.redis_messages import HEAD_TAIL, UNACKED_TAIL, Head, parse_destination, parse_head
 from celerymeter.stamp import HEADER
 
 

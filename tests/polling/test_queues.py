@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from celerymeter.polling.amqp import AmqpQueuePoller
-from celerymeter.polling.queues import chosen, is_task_queue, open_queue_poller
-from celerymeter.polling.redis.poller import RedisQueuePoller
+from celerymeter.polling import open_queue_poller
+from celerymeter.polling.amqp_queues import AmqpQueuePoller
+from celerymeter.polling.queues import chosen, is_task_queue
+from celerymeter.polling.redis_queues import RedisQueuePoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 

@@ -15,7 +15,7 @@ from tests.workers import start_worker
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import QueueState
-from celerymeter.polling.amqp import AmqpQueuePoller
+from celerymeter.polling.amqp_queues import AmqpQueuePoller
 from celerymeter.polling.workers import WorkerPoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 

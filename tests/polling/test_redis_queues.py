@@ -19,7 +19,7 @@ from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import BrokerUnavailable, PollError
 from celerymeter.model import QueuesSnapshot, QueueState
-from celerymeter.polling.redis.poller import RedisQueuePoller
+from celerymeter.polling.redis_queues import RedisQueuePoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 pytestmark = pytest.mark.integration

@@ -20,7 +20,7 @@ from celerymeter.exporter.state import SharedTracker, tick_forever
 from celerymeter.exposition import Page
 from celerymeter.exposition.page import Build
 from celerymeter.httpd import MetricsServer, load_web_config
-from celerymeter.polling.queues import open_queue_poller
+from celerymeter.polling import open_queue_poller
 from celerymeter.polling.workers import WorkerPoller
 from celerymeter.settings import ExporterSettings
 from celerymeter.tracking.tracker import Tracker

@@ -13,8 +13,8 @@ from celery.backends.base import BaseKeyValueStoreBackend
 
 from celerymeter.broker import REDIS_TRANSPORTS, RedisBroker, connect_redis, reaching
 from celerymeter.errors import BrokerUnavailable, SettingsError
-from celerymeter.polling.redis.commands import Scripts
-from celerymeter.polling.redis.messages import parse_head
+from celerymeter.polling.redis_messages import parse_head
+from celerymeter.polling.redis_queues import Scripts
 from celerymeter.settings import BrokerSettings
 from celerymeter.urls import without_password
 

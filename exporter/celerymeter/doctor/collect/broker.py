@@ -14,7 +14,7 @@ from celerymeter.doctor.collect.watching import Watching
 from celerymeter.doctor.evidence import SHARED_OPTIONS, Answer, BrokerEvidence
 from celerymeter.errors import BrokerError, PollError
 from celerymeter.model import QueuesSnapshot
-from celerymeter.polling.queues import open_queue_poller
+from celerymeter.polling import open_queue_poller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 log = logging.getLogger(__name__)

@@ -1,1 +1,0 @@
-"""Queue depths on Redis."""

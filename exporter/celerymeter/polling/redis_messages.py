@@ -1,0 +1,149 @@
+"""What Redis holds for kombu, as values: the end of a message, and the bindings of queues. Pure.
+
+kombu writes a message's body first, headers and properties last. Only the end is ever fetched, so that a message of
+many megabytes costs no more than a small one, and a task's arguments stay where they are.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from celerymeter.polling.queues import is_task_queue
+from celerymeter.stamp import HEADER
+
+HEAD_TAIL = 8192
+"""Bytes that hold the headers and properties of nearly any task (Celery cuts its `argsrepr` at 1024)."""
+UNACKED_TAIL = 1024
+"""Bytes that hold the exchange and routing key at the end of an unacknowledged message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The message at the head of a list; a retry repeats the ``uuid``, but never the ``delivery_tag``."""
+
+    uuid: str | None = None
+    delivery_tag: str | None = None
+    stamped_at: float | None = None
+
+
+class _Headers(msgspec.Struct):
+    id: object = None
+    stamp: object = msgspec.field(default=None, name=HEADER)
+
+
+class _Properties(msgspec.Struct):
+    correlation_id: object = None
+    delivery_tag: object = None
+
+
+class _Message(msgspec.Struct):
+    headers: _Headers
+    properties: _Properties
+
+
+_MESSAGE = msgspec.json.Decoder(_Message)
+_DESTINATION = msgspec.json.Decoder(tuple[str, str | None])
+# Inside a JSON string a quote is escaped, so these match keys only, wherever the cut went through.
+_UUID = re.compile(rb'"correlation_id": ?"([^"\\]{1,255})"')
+_TAG = re.compile(rb'"delivery_tag": ?"([^"\\]{1,255})"')
+_STAMP = re.compile(rb'"%s": ?([0-9.eE+]{1,32})[,}]' % HEADER.encode())
+
+
+def parse_head(tail: bytes) -> Head:
+    """Return what a whole message says, or as much as a cut one still does; never raises."""
+    try:
+        message = _MESSAGE.decode(tail)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Head(_found(_UUID, tail), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
+    headers, properties = message.headers, message.properties
+    uuid = _text(headers.id) or _text(properties.correlation_id)
+    return Head(uuid, _text(properties.delivery_tag), _seconds(headers.stamp))
+
+
+def parse_destination(tail: bytes) -> tuple[str, str] | None:
+    """Return exchange and routing key of an unacknowledged message, stored as ``[message, exchange, routing key]``."""
+    start = tail.rfind(b'}, "')
+    if start < 0:
+        return None
+    try:
+        exchange, routing_key = _DESTINATION.decode(b"[" + tail[start + 3 :])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return exchange, routing_key or ""
+
+
+def _found(pattern: re.Pattern[bytes], tail: bytes) -> str | None:
+    match = pattern.search(tail)
+    return match.group(1).decode(errors="replace") if match else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _seconds(value: object) -> float | None:
+    """Return a plausible time in UTC seconds, from whatever a producer wrote."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if math.isfinite(seconds) and 0 < seconds < 1e10 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A queue bound to an exchange; ``pattern`` is kombu's regular expression of a topic binding, else empty."""
+
+    routing_key: str
+    pattern: str
+    queue: str
+
+    def takes(self, routing_key: str) -> bool:
+        """Return whether a message with this routing key goes to the queue."""
+        if not self.pattern:
+            return self.routing_key == routing_key
+        try:
+            return re.match(self.pattern, routing_key) is not None
+        except re.error:
+            return False
+
+
+def as_text(name: bytes | str) -> str:
+    """Return a name out of Redis as text."""
+    return name.decode(errors="replace") if isinstance(name, bytes) else name
+
+
+def parse_bindings(members: Iterable[bytes | str], separator: str) -> tuple[Binding, ...]:
+    """Return the bindings of one exchange (members of ``_kombu.binding.EXCHANGE``), without what is no binding."""
+    words = (as_text(member).split(separator) for member in members)
+    return tuple(Binding(*parts) for parts in words if len(parts) == 3 and is_task_queue(parts[2]))
+
+
+class Routes:
+    """The way from exchange and routing key to queue."""
+
+    def __init__(self, bindings: Mapping[str, tuple[Binding, ...]]) -> None:
+        self._bindings = bindings
+        self._known: dict[tuple[str, str], str | None] = {}
+
+    @property
+    def queues(self) -> set[str]:
+        """Return every bound queue."""
+        return {binding.queue for bound in self._bindings.values() for binding in bound}
+
+    def queue(self, exchange: str, routing_key: str) -> str | None:
+        """Return the queue if there is exactly one; the nameless exchange routes by the queue's own name."""
+        if not exchange:
+            return routing_key or None
+        key = (exchange, routing_key)
+        if key not in self._known:
+            bound = {binding.queue for binding in self._bindings.get(exchange, ()) if binding.takes(routing_key)}
+            self._known[key] = bound.pop() if len(bound) == 1 else None
+        return self._known[key]

@@ -1,0 +1,309 @@
+"""Polls queues on Redis: lengths, heads and unacknowledged messages of any number of queues in a few round trips.
+
+Every command only reads. Small scripts inside Redis cut messages to their end, so that a poll's traffic is bounded
+whatever the payloads are; the account needs the right to run EVAL.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import redis
+
+from celerymeter.broker import RedisBroker, RedisKeys, connect_redis, reaching
+from celerymeter.errors import BrokerUnavailable, PollError
+from celerymeter.model import QueueHead, QueuesSnapshot, QueueState
+from celerymeter.polling.queues import chosen
+from celerymeter.polling.redis_messages import (
+    HEAD_TAIL,
+    UNACKED_TAIL,
+    Binding,
+    Head,
+    Routes,
+    as_text,
+    parse_bindings,
+    parse_destination,
+    parse_head,
+)
+from celerymeter.settings import ExporterSettings
+
+BATCH = 2000
+"""Commands a round trip: enough to make latency small, few enough to let other clients in between."""
+UNACKED_LIMIT = 20_000
+"""Unacknowledged messages that one poll reads; the others are only counted."""
+SCAN_STEPS = 20
+SCAN_COUNT = 2000
+HEADS_PAGE = 50
+UNACKED_PAGE = 200
+"""Lists or messages a script looks at: it holds up every other client for about a millisecond."""
+
+_READ_HEADS = """
+local tails = {}
+for i = 1, #KEYS do
+  local message = redis.call('LINDEX', KEYS[i], -1)
+  tails[i] = message and string.sub(message, -tonumber(ARGV[1])) or ''
+end
+return tails
+"""
+_READ_UNACKED = """
+local tails = {}
+for i = 2, #ARGV do
+  local message = redis.call('HGET', KEYS[1], ARGV[i])
+  tails[i - 1] = message and string.sub(message, -tonumber(ARGV[1])) or ''
+end
+return tails
+"""
+
+Word: TypeAlias = str | bytes | int
+Lists: TypeAlias = dict[str, int]
+"""Lengths of a queue's lists, one for each priority, in the order in which workers empty them."""
+Destination: TypeAlias = tuple[str, str] | None
+"""Exchange and routing key; ``None`` where a message does not say."""
+
+log = logging.getLogger(__name__)
+
+
+class RedisQueuePoller:
+    """A `QueuePoller` for Redis, over TLS, a unix socket or Sentinel too."""
+
+    def __init__(self, settings: ExporterSettings, *, unacked_limit: int = UNACKED_LIMIT) -> None:
+        self._settings = settings
+        self._broker: RedisBroker | None = None
+        event_exchange = settings.broker.celery_settings.get("event_exchange", "celeryev")
+        self._discovery = BindingDiscovery(str(event_exchange))
+        self._scripts = Scripts()
+        self._unacked = UnackedReader(self._scripts, limit=unacked_limit)
+        self._head_ages = HeadAges()
+
+    def poll(self, names: Collection[str], *, now: float) -> QueuesSnapshot:
+        """See `QueuePoller.poll`."""
+        with self._reading() as broker:
+            routes = self._discovery.routes(broker.client, broker.keys)
+            unacked = self._unacked.read(broker.client, broker.keys, routes)
+            lengths = _read_lengths(broker, chosen(self._settings, names, routes.queues, unacked.counts))
+            filled = [name for lists in lengths.values() for name, length in lists.items() if length]
+            heads = self._head_ages.observe(_read_heads(broker.client, self._scripts, filled), now=now)
+        return QueuesSnapshot(
+            at=now,
+            queues=tuple(_state(queue, lists, heads, unacked) for queue, lists in lengths.items()),
+            unacked_other=unacked.unread,
+            unacked_unknown=unacked.unknown,
+            visibility_timeout=broker.keys.visibility_timeout,
+        )
+
+    def close(self) -> None:
+        """See `QueuePoller.close`."""
+        if self._broker is not None:
+            self._broker.client.connection_pool.disconnect()
+            self._broker = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[RedisBroker]:
+        try:
+            with reaching(self._settings.broker):
+                self._broker = self._broker or connect_redis(self._settings.broker)
+                yield self._broker
+        except BrokerUnavailable:
+            self.close()  # of several URLs the next one may answer
+            raise
+        except redis.ResponseError as error:
+            raise PollError(f"Redis refuses to show the queues: {error}") from error
+
+
+def run(client: redis.Redis, commands: Iterable[tuple[Word, ...]]) -> list[Any]:
+    """Return the replies in order, as redis-py gives them; a refused command's is the `redis.ResponseError` itself."""
+    todo = list(commands)
+    replies: list[Any] = []
+    for start in range(0, len(todo), BATCH):
+        with client.pipeline(transaction=False) as pipe:
+            for command in todo[start : start + BATCH]:
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
+            replies += pipe.execute(raise_on_error=False)
+    return replies
+
+
+class Scripts:
+    """Runs Lua inside Redis, where the account may; logs once when it may not."""
+
+    def __init__(self) -> None:
+        self._refused = False
+
+    def run(
+        self, client: redis.Redis, text: str, calls: Iterable[tuple[Sequence[str], Sequence[Word]]]
+    ) -> list[list[bytes] | None]:
+        """Return a list for each call (keys, arguments), or ``None`` where Redis refused."""
+        replies = [
+            None if isinstance(reply, redis.ResponseError) else reply
+            for reply in run(client, [("EVAL", text, len(keys), *keys, *arguments) for keys, arguments in calls])
+        ]
+        if None in replies and not self._refused:
+            log.warning("Redis refuses EVAL to this account: the heads and owners of queued messages stay unknown")
+        if replies:
+            self._refused = None in replies
+        return replies
+
+
+class BindingDiscovery:
+    """Finds the sets ``_kombu.binding.EXCHANGE`` that workers leave when they declare queues.
+
+    It scans a bounded number of keys a poll: the database may hold millions of task results too.
+    """
+
+    def __init__(self, event_exchange: str) -> None:
+        self._event_exchange = event_exchange
+        self._cursor = 0
+        self._found: set[str] = set()
+
+    def routes(self, client: redis.Redis, keys: RedisKeys) -> Routes:
+        """Return the bindings of all exchanges found so far."""
+        self._scan(client, keys)
+        exchanges = sorted(self._found)
+        replies = run(client, [("SMEMBERS", keys.bindings(exchange)) for exchange in exchanges])
+        bindings: dict[str, tuple[Binding, ...]] = {
+            exchange: parse_bindings(members, keys.separator)
+            for exchange, members in zip(exchanges, replies, strict=True)
+            if not isinstance(members, redis.ResponseError)
+        }
+        self._found = {exchange for exchange in exchanges if bindings.get(exchange)}
+        return Routes(bindings)
+
+    def _scan(self, client: redis.Redis, keys: RedisKeys) -> None:
+        """Go on where the last poll stopped; one round over the keyspace may take many polls."""
+        prefix = keys.bindings("")
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+        for _ in range(SCAN_STEPS):
+            self._cursor, page = client.scan(self._cursor, match=pattern, count=SCAN_COUNT)
+            names = (as_text(key)[len(prefix) :] for key in page)
+            self._found.update(name for name in names if not name.endswith(".pidbox") and name != self._event_exchange)
+            if self._cursor == 0:
+                return
+
+
+@dataclass(slots=True)
+class Unacked:
+    """Messages that workers hold and have not acknowledged: running, prefetched, or waiting for their ETA.
+
+    By queue: counts, and the oldest delivery in UTC seconds by the worker's clock.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    oldest: dict[str, float] = field(default_factory=dict)
+    unknown: int = 0
+    """Read, but bound to no queue or to several."""
+    unread: int = 0
+    """Only counted: beyond the limit, or refused."""
+    refused: bool = False
+    """The account may not run scripts, so no queue's count is known."""
+
+
+class UnackedReader:
+    """Reads each unacknowledged message once and remembers where it came from while it stays unacknowledged.
+
+    So a poll costs what is new, also with many tasks that wait for hours. kombu keeps the messages in the hash
+    ``unacked`` and their delivery times in the sorted set ``unacked_index``. They are read in the order of delivery,
+    so that the oldest is exact also when there are more than a poll may read.
+    """
+
+    def __init__(self, scripts: Scripts, *, limit: int) -> None:
+        self._limit = limit
+        self._scripts = scripts
+        self._destinations: dict[bytes, Destination] = {}
+
+    def read(self, client: redis.Redis, keys: RedisKeys, routes: Routes) -> Unacked:
+        """Look at no more messages than the limit, the oldest first."""
+        total = client.zcard(keys.unacked_index)
+        held: Any = client.zrange(keys.unacked_index, 0, self._limit - 1, withscores=True)
+        self._destinations = self._look_up(client, keys, [tag for tag, _ in held])
+        unacked = Unacked(refused=bool(held) and not self._destinations)
+        for tag, delivered_at in held:
+            if tag not in self._destinations:
+                continue
+            destination = self._destinations[tag]
+            queue = routes.queue(*destination) if destination else None
+            if queue is None:
+                unacked.unknown += 1
+            else:
+                unacked.counts[queue] += 1
+                unacked.oldest.setdefault(queue, delivered_at)
+        unacked.unread = max(0, total - unacked.unknown - sum(unacked.counts.values()))
+        return unacked
+
+    def _look_up(self, client: redis.Redis, keys: RedisKeys, tags: Sequence[bytes]) -> dict[bytes, Destination]:
+        """Return the destinations of these messages only, without those that Redis refuses to show."""
+        known = self._destinations
+        new = [tag for tag in tags if tag not in known]
+        pages = [new[start : start + UNACKED_PAGE] for start in range(0, len(new), UNACKED_PAGE)]
+        shared: dict[Destination, Destination] = {}
+        found: dict[bytes, Destination] = {}
+        replies = self._scripts.run(client, _READ_UNACKED, [([keys.unacked], [UNACKED_TAIL, *page]) for page in pages])
+        for page, tails in zip(pages, replies, strict=True):
+            for tag, tail in zip(page, tails or (), strict=False):
+                destination = parse_destination(tail)
+                found[tag] = shared.setdefault(destination, destination)
+        return {tag: known[tag] if tag in known else found[tag] for tag in tags if tag in known or tag in found}
+
+
+class HeadAges:
+    """Remembers since when each list has had the same message at its head."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str | None, float]] = {}
+
+    def observe(self, heads: Mapping[str, Head], *, now: float) -> dict[str, QueueHead]:
+        """Return the heads with the time since when they were seen; lists not among ``heads`` are forgotten."""
+        seen: dict[str, tuple[str | None, float]] = {}
+        for name, head in heads.items():
+            identity = head.delivery_tag or head.uuid
+            before = self._seen.get(name, (None, now))
+            seen[name] = before if identity is not None and before[0] == identity else (identity, now)
+        self._seen = seen
+        return {name: QueueHead(head.uuid, head.stamped_at, seen[name][1]) for name, head in heads.items()}
+
+
+def oldest(heads: Sequence[QueueHead]) -> QueueHead | None:
+    """Return the head that is known to be oldest, of a queue's lists in the order of their priority.
+
+    Each list is first in, first out, so the oldest message of a queue is one of its heads; a message waits at least
+    as long as it has been seen. Among equals the least urgent one, for it may be starving.
+    """
+    return min(reversed(heads), key=lambda head: head.stamped_at or head.seen_since, default=None)
+
+
+def _read_heads(client: redis.Redis, scripts: Scripts, lists: Sequence[str]) -> dict[str, Head]:
+    """Return the message that each list delivers next: workers take from the right end, producers add on the left."""
+    pages = [lists[start : start + HEADS_PAGE] for start in range(0, len(lists), HEADS_PAGE)]
+    replies = scripts.run(client, _READ_HEADS, [(page, [HEAD_TAIL]) for page in pages])
+    heads: dict[str, Head] = {}
+    for page, tails in zip(pages, replies, strict=True):
+        heads.update({name: parse_head(tail) for name, tail in zip(page, tails or (), strict=False) if tail})
+    return heads
+
+
+def _read_lengths(broker: RedisBroker, queues: Sequence[str]) -> dict[str, Lists]:
+    """Return lengths by queue; a missing list is an empty one, a name that holds something else is no queue."""
+    lists = {queue: broker.keys.queue(queue) for queue in queues}
+    replies = iter(run(broker.client, [("LLEN", name) for names in lists.values() for name in names]))
+    lengths = {queue: {name: next(replies) for name in names} for queue, names in lists.items()}
+    refused = [
+        reply for found in lengths.values() for reply in found.values() if isinstance(reply, redis.ResponseError)
+    ]
+    known = {queue: found for queue, found in lengths.items() if all(isinstance(n, int) for n in found.values())}
+    if refused and not known:
+        raise refused[0]
+    return known
+
+
+def _state(queue: str, lists: Lists, heads: Mapping[str, QueueHead], unacked: Unacked) -> QueueState:
+    return QueueState(
+        name=queue,
+        length=sum(lists.values()),
+        unacked=None if unacked.refused else unacked.counts[queue],
+        head=oldest([heads[name] for name in lists if name in heads]),
+        oldest_unacked_at=unacked.oldest.get(queue),
+    )
