@@ -7,6 +7,7 @@ from pathlib import Path
 
 import promql_parser as promql
 import pytest
+import yaml
 from tests.rules.bundle import ALERTS, RULES, Alert, alerts, checks
 from tests.rules.promql import labels_of
 from tests.rules.schema import series
@@ -65,10 +66,10 @@ def test_the_description_gives_figures_or_names(alert: Alert) -> None:
 
 @EACH
 def test_waiting_is_deliberate(alert: Alert) -> None:
-    """An alert has `for`, or a comment in its place that says why not."""
-    text = (ALERTS / "rules" / alert.file).read_text()
-    blocks = [block for block in text.split("- alert: ") if block.startswith(f"{alert.name}\n")]
-    assert alert.has_for or all("# No `for`:" in block for block in blocks)
+    """An alert has `for`, or its source says in `no_for` why not."""
+    source = yaml.safe_load((ALERTS / "source" / alert.file).read_text())
+    reasons = [entry.get("no_for") for entry in source if entry["alert"] == alert.name]
+    assert alert.has_for or all(reasons), f"add `for` or `no_for` to {alert.name} in alerts/source/{alert.file}"
 
 
 @EACH
