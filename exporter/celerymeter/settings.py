@@ -1,11 +1,32 @@
-"""Settings as frozen values, built once; reading them (flag, environment, file) is `celerymeter.cli`'s business."""
+"""The settings of the broker connection and of the exporter, as frozen values that are built once.
+
+Each field carries its option (`celerymeter.options`): to add a setting, add a field here and use it. Durations are in
+seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+import click
+
+from celerymeter.kinds import (
+    BROKER_URL,
+    BUCKETS,
+    COUNT,
+    DURATION,
+    FILE,
+    HTTP_URL,
+    INTERVAL,
+    KEY_JSON,
+    LISTEN,
+    NAMES,
+    SWITCH,
+)
+from celerymeter.options import group, option, setting
 from celerymeter.urls import without_password
 
 RUNTIME_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
@@ -14,16 +35,39 @@ WAIT_BUCKETS = (0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """How to reach the broker, and what the cluster renamed (``celery_settings``: ``event_exchange`` …)."""
+    """How to reach the broker, and which names on it the cluster changed."""
 
-    url: str = field(repr=False)
-    transport_options: Mapping[str, object] = field(default_factory=dict, repr=False)
-    celery_settings: Mapping[str, object] = field(default_factory=dict)
-    event_queue_ttl: float = 30.0
-    event_queue_expires: float = 60.0
+    url: str = field(
+        repr=False,
+        metadata=option(
+            BROKER_URL,
+            "URL of the cluster's broker, as in Celery's broker_url: redis://, rediss://, redis+socket://, amqp:// or "
+            "sentinel://HOST;sentinel://HOST. Use --broker-url-file where others can see the process list.",
+            flag="--broker-url",
+            file="File that holds the broker URL.",
+        ),
+    )
+    transport_options: Mapping[str, object] = setting(
+        {},
+        KEY_JSON,
+        "An entry of Celery's broker_transport_options, with the value that the workers use; may be repeated. "
+        "Example: global_keyprefix=prod_",
+        flag="--transport-option",
+        repeated=True,
+    )
+    celery_settings: Mapping[str, object] = setting(
+        {},
+        KEY_JSON,
+        "A Celery setting that the cluster changed and that affects what is sent through the broker, such as "
+        "event_exchange or control_exchange; may be repeated.",
+        flag="--celery-setting",
+        repeated=True,
+    )
+    event_queue_ttl: float = setting(30.0, DURATION, "RabbitMQ: how long an event may wait in celerymeter's own queue.")
+    event_queue_expires: float = setting(60.0, INTERVAL, "RabbitMQ: how long that queue survives a lost connection.")
 
     def __post_init__(self) -> None:
-        """Take redis-py's ``unix://path?db=1`` too; kombu calls it ``redis+socket://path?virtual_host=1``."""
+        """Accept redis-py's ``unix://path?db=1`` too; kombu calls it ``redis+socket://path?virtual_host=1``."""
         if self.url.startswith("unix://"):
             url = self.url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
             object.__setattr__(self, "url", url)
@@ -41,35 +85,93 @@ class BrokerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps: what exceeds one is folded into ``__other__`` or evicted, and counted."""
+    """How much the exporter tracks; what exceeds a limit is counted as ``__other__`` or dropped, and counted."""
 
-    task_names: int = 1000
-    queues: int = 1000
-    workers: int = 10_000
-    exceptions: int = 100
-    task_pairs: int = 5000
-    tracked_tasks: int = 100_000
+    task_names: int = setting(
+        1000, COUNT, "Maximum number of task names; further ones are counted as __other__.", flag="--max-task-names"
+    )
+    queues: int = setting(
+        1000, COUNT, "Maximum number of queues; further ones are counted as __other__.", flag="--max-queues"
+    )
+    workers: int = setting(10_000, COUNT, "Maximum number of workers with series of their own.", flag="--max-workers")
+    exceptions: int = setting(
+        100,
+        COUNT,
+        "Maximum number of exception classes; further ones are counted as __other__.",
+        flag="--max-exceptions",
+    )
+    task_pairs: int = setting(
+        5000,
+        COUNT,
+        "Maximum number of pairs of task name and queue; further ones are counted as __other__.",
+        flag="--max-task-pairs",
+    )
+    tracked_tasks: int = setting(
+        100_000,
+        COUNT,
+        "Maximum number of unfinished tasks in memory, about 0.5 kB each; beyond it the oldest are dropped.",
+        flag="--max-tracked-tasks",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ExporterSettings:
-    """Everything the exporter needs; durations in seconds."""
+    """Everything that the exporter needs."""
 
-    broker: BrokerSettings
-    listen: str = "0.0.0.0:9808"
-    web_config_file: str | None = None
-    queues: tuple[str, ...] = ()
-    poll_interval: float = 15.0
-    inspect_interval: float = 60.0
-    worker_retention: float = 3600.0
-    rate_window: float = 60.0
-    runtime_buckets: tuple[float, ...] = RUNTIME_BUCKETS
-    wait_buckets: tuple[float, ...] = WAIT_BUCKETS
-    limits: Limits = Limits()
-    task_hostname_label: bool = False
-    count_retry_exceptions: bool = False
-    solo_grace: float = 3600.0
-    enable_events: bool = False
-    rabbitmq_management_url: str | None = field(default=None, repr=False)
-    compat: Literal["celery-exporter"] | None = None
-    """Whose families to serve beside our own."""
+    broker: BrokerSettings = field(metadata=group(BrokerSettings))
+    listen: str = setting(
+        "0.0.0.0:9808",
+        LISTEN,
+        "Address for /metrics. [::]:9808 accepts IPv6 too; port 0 takes a free port, which the first log line names.",
+    )
+    web_config_file: Path | None = setting(
+        None,
+        FILE,
+        "File with TLS and basic authentication for /metrics, in the format of Prometheus' own exporters.",
+        flag="--web.config.file",
+    )
+    compat: Literal["celery-exporter"] | None = setting(
+        None,
+        click.Choice(["celery-exporter"]),
+        "Also serve the metrics that dashboards and alerts made for celery-exporter query.",
+    )
+    queues: tuple[str, ...] = setting(
+        (), NAMES, "Measure only these queues. By default: all queues that the broker, workers or events name."
+    )
+    poll_interval: float = setting(15.0, INTERVAL, "Time between two polls of queues and workers.")
+    inspect_interval: float = setting(
+        60.0,
+        INTERVAL,
+        "Minimum time between two requests for the tasks that a worker holds; longer for a worker that holds many.",
+    )
+    rabbitmq_management_url: str | None = setting(
+        None,
+        HTTP_URL,
+        "RabbitMQ's management API (http://USER:PASSWORD@HOST:15672), which reports unacknowledged messages.",
+        file="File that holds the URL of the management API.",
+    )
+    worker_retention: float = setting(
+        3600.0, DURATION, "How long the series of a stopped worker stay; must be longer than the `for` of any alert."
+    )
+    solo_grace: float = setting(
+        3600.0, DURATION, "How long a worker with the solo pool may be silent during a task and still count as up."
+    )
+    enable_events: bool = setting(
+        False, SWITCH, "Tell workers that send no task events to start sending them (`celery control enable_events`)."
+    )
+    rate_window: float = setting(60.0, INTERVAL, "Window of the throughput and error-ratio gauges.")
+    runtime_buckets: tuple[float, ...] = setting(
+        RUNTIME_BUCKETS, BUCKETS, "Histogram buckets of task run times: upper bounds in seconds, at most 14."
+    )
+    wait_buckets: tuple[float, ...] = setting(
+        WAIT_BUCKETS, BUCKETS, "Histogram buckets of waiting times: upper bounds in seconds, at most 14."
+    )
+    task_hostname_label: bool = setting(
+        False,
+        SWITCH,
+        "Add the worker's hostname to task metrics; this multiplies their series by the number of workers.",
+    )
+    count_retry_exceptions: bool = setting(
+        False, SWITCH, "Count the exceptions of retried runs too, not only those of failed tasks."
+    )
+    limits: Limits = field(default=Limits(), metadata=group(Limits))

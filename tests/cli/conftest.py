@@ -54,6 +54,6 @@ def build() -> Build:
 
     def settings(*words: str | Path) -> ExporterSettings:
         with command.make_context("exporter", [str(word) for word in words], parent=click.Context(group)) as ctx:
-            return command.build(command.values(ctx))
+            return command.settings(ctx)
 
     return settings

@@ -27,7 +27,7 @@ def test_what_was_edited_is_kept(run: Run, tmp_path: Path) -> None:
     other.unlink()
     outcome = run("bundle", "export", tmp_path)
     assert outcome.status == 1
-    assert outcome.err.startswith(f"celerymeter: {edited} differs (one of 1): nothing was written")
+    assert outcome.err.startswith(f"celerymeter: {edited} differs (one of 1); nothing was written")
     assert (edited.read_text(), other.exists()) == ("mine", False)
     assert "2 of them new or changed" in run("bundle", "export", tmp_path, "--force").out
     assert edited.read_bytes() == shipped
@@ -38,5 +38,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -
     (tmp_path / "alerts").write_text("")
     outcome = run("bundle", "export", tmp_path)
     assert outcome.status == 1
-    assert outcome.err.startswith(f"celerymeter: cannot write {tmp_path}/alerts/")
+    assert outcome.err.startswith(f"celerymeter: cannot write {tmp_path}/alerts: ")
     assert outcome.err.count("\n") == 1

@@ -28,7 +28,7 @@ def build() -> BuildControl:
 
     def settings(*words: str | Path) -> ControlSettings:
         with command.make_context("control", [str(word) for word in words], parent=click.Context(group)) as ctx:
-            return command.build(command.values(ctx))
+            return command.settings(ctx)
 
     return settings
 
@@ -120,9 +120,9 @@ def test_the_secret_may_come_from_the_environment(build: BuildControl, monkeypat
         ([*NEEDED, "--jwt-secret", SECRET, "--webhook-token", "hush"], "--webhook-token-file: a token of at least 16"),
         ([*NEEDED, "--jwt-secret", SECRET, "--audit-key", "hush"], "--audit-key-file: a key of at least 32 bytes"),
         ([*NEEDED, "--jwt-secret", SECRET, "--state-dir", "/dev/null/x"], "--state-dir /dev/null/x: cannot be made"),
-        (["--trusted-proxy", "everybody"], "--trusted-proxy: 'everybody' is not a network or address"),
-        (["--prometheus-header", "hush"], "--prometheus-header: not a header"),
-        (["--prometheus-header", "a=b\r\nhush: x"], "--prometheus-header: not a header"),
+        (["--trusted-proxy", "everybody"], "--trusted-proxy: 'everybody' is not a network or an address"),
+        (["--prometheus-header", "hush"], "--prometheus-header: the value is not a header"),
+        (["--prometheus-header", "a=b\r\nhush: x"], "--prometheus-header: the value is not a header"),
         (["--base-path", "a b"], "--base-path: 'a b' is not a path"),
         (["--allow-origin", "example.com"], "--allow-origin: 'example.com' is not an origin"),
         (["--jwt-algorithm", "none"], "--jwt-algorithm: 'none' is not one of"),

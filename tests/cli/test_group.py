@@ -37,9 +37,9 @@ def test_every_listed_command_is_one() -> None:
         found = group.get_command(ctx, name)
         assert found is not None
         assert found.help
-    for command in all_commands(ctx)():
+    for command in all_commands(ctx):
         text = " ".join(command.get_help(click.Context(command, terminal_width=500)).split())
-        for name, option in command.known().items():
+        for name, option in command.by_key().items():
             assert isinstance(option, click.Option)
             assert option.hidden or (option.help and f"CELERYMETER_{name.upper()}" in text), (command.name, name)
 

@@ -76,4 +76,4 @@ def test_a_wrong_value_is_one_line(run: Run, words: list[str], says: str) -> Non
 
 def test_the_command_has_help() -> None:
     """For whom it is, what it may do, how long."""
-    assert {"subject", "role", "ttl", "state_dir"} <= {option.name for option in command.settings()}
+    assert {"subject", "role", "ttl", "state_dir"} <= {option.name for option in command.options()}

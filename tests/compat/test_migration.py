@@ -39,8 +39,8 @@ def page(request: pytest.FixtureRequest) -> Path:
 
 def our_options() -> set[str]:
     """Every option of every command, without its dashes."""
-    commands = all_commands(click.Context(group))()
-    flags = (flag for command in commands for option in command.settings() for flag in (*option.opts, "--help"))
+    commands = all_commands(click.Context(group))
+    flags = (flag for command in commands for option in command.options() for flag in (*option.opts, "--help"))
     return {flag.lstrip("-") for flag in flags}
 
 

@@ -29,13 +29,13 @@ def refused(path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkey
         (None, "No such file or directory"),
         ("", "is empty"),
         ("\n", "is empty"),
-        (f"hooks.slack.com/services/{SECRET}", "holds no http(s) URL"),
-        (f"ftp://hooks.slack.com/services/{SECRET}", "holds no http(s) URL"),
-        (f"https:///{SECRET}", "holds no http(s) URL"),
-        (f"https://[{SECRET}", "holds no http(s) URL"),
+        (f"hooks.slack.com/services/{SECRET}", "does not hold an http(s) URL"),
+        (f"ftp://hooks.slack.com/services/{SECRET}", "does not hold an http(s) URL"),
+        (f"https:///{SECRET}", "does not hold an http(s) URL"),
+        (f"https://[{SECRET}", "does not hold an http(s) URL"),
         (
             f"https://hooks.slack.com/services/{SECRET}\nhttps://hooks.slack.com/services/{SECRET}",
-            "holds no http(s) URL",
+            "does not hold an http(s) URL",
         ),
     ],
 )
@@ -53,7 +53,7 @@ def test_a_file_without_a_webhook_is_refused_and_one_is_told_what_to_do(
     said = refused(file, tmp_path, capsys, monkeypatch)
     assert "--slack-url-file: " in said
     assert says in said
-    assert "make an incoming webhook (https://api.slack.com/messaging/webhooks)" in said
+    assert "create an incoming webhook (https://api.slack.com/messaging/webhooks)" in said
     assert SECRET not in said
 
 
@@ -62,7 +62,7 @@ def test_what_can_be_read_only_once_is_refused(
 ) -> None:
     """Such as a shell's process substitution: Alertmanager reads the file for every message."""
     os.mkfifo(tmp_path / "pipe")
-    assert "read again for every message" in refused(tmp_path / "pipe", tmp_path, capsys, monkeypatch)
+    assert "reads it again for every message" in refused(tmp_path / "pipe", tmp_path, capsys, monkeypatch)
 
 
 def test_the_settings_hold_the_path_and_not_the_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +70,6 @@ def test_the_settings_hold_the_path_and_not_the_url(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     Path("slack_url").write_text(f"https://hooks.slack.com/services/{SECRET}\n")
     with command.make_context("demo", ["--slack-url-file", "slack_url"]) as context:
-        settings = command.build(command.values(context))
+        settings = command.settings(context)
     assert settings.slack_url_file == tmp_path / "slack_url"
     assert SECRET not in repr(settings)

@@ -67,13 +67,16 @@ def test_progress_is_told_when_there_is_some(token: Path, capsys: pytest.Capture
     assert len(responses.calls) > 2
     assert capsys.readouterr().err.splitlines() == [
         "0 of 1 settled (1 terminate_sent)",
-        f"not settled, and followed on: GET {URL}/b1",
+        f"not settled yet; see GET {URL}/b1",
     ]
 
 
 @pytest.mark.parametrize(
     ("happens", "said"),
-    [(KeyboardInterrupt(), "the revoke goes on"), (requests.ConnectionError(), "cannot be reached (ConnectionError)")],
+    [
+        (KeyboardInterrupt(), "the control API goes on with the revoke"),
+        (requests.ConnectionError(), "cannot be reached (ConnectionError)"),
+    ],
 )
 @responses.activate
 def test_what_is_known_is_shown_when_the_rest_cannot_be(

@@ -37,7 +37,7 @@ def options(command: str) -> str:
     found = group.get_command(click.Context(group), command)
     assert isinstance(found, SettingsCommand)
     with click.Context(found) as context:
-        rows = [(f"`{_flags(option)}`", _default(option, context), option.help or "") for option in found.settings()]
+        rows = [(f"`{_flags(option)}`", _default(option, context), option.help or "") for option in found.options()]
     return table(("option", "default", "meaning"), rows)
 
 

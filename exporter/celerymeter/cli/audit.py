@@ -7,42 +7,33 @@ from pathlib import Path
 
 import click
 
-from celerymeter.cli.command import Values, setting, settings_command
-from celerymeter.cli.control import secret_option
-from celerymeter.cli.options import DIRECTORY, fields_of, require
-from celerymeter.cli.values import COUNT
+from celerymeter.cli.command import settings_command
+from celerymeter.kinds import COUNT, DIRECTORY, SWITCH, TEXT
+from celerymeter.options import option, secret, setting
 
 
 @dataclass(frozen=True, slots=True)
 class ShowSettings:
     """Which rows to show."""
 
-    state_dir: Path
-    last: int
-    sub: str | None = None
-    action: str | None = None
-    json: bool = False
+    state_dir: Path = field(metadata=option(DIRECTORY, "The control API's state directory."))
+    last: int = setting(50, COUNT, "How many rows to show, from the end.")
+    sub: str | None = setting(None, TEXT, "Only actions of this subject.")
+    action: str | None = setting(None, TEXT, "Only this action, such as tasks.revoke.")
+    json: bool = setting(False, SWITCH, "Print each row as one JSON object.")
 
 
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
-    """What to hold the trail against."""
+    """Which trail to verify, and the head to compare it with."""
 
-    state_dir: Path
-    audit_key: str | None = field(default=None, repr=False)
-    head: str | None = None
-
-
-def show_settings(values: Values) -> ShowSettings:
-    """The settings of the options."""
-    require(values, "state_dir")
-    return ShowSettings(**fields_of(ShowSettings, values))
-
-
-def verify_settings(values: Values) -> VerifySettings:
-    """The settings of the options."""
-    require(values, "state_dir")
-    return VerifySettings(**fields_of(VerifySettings, values))
+    state_dir: Path = field(metadata=option(DIRECTORY, "The control API's state directory."))
+    audit_key: bytes | None = secret(
+        None, "File that holds the key that seals the trail. By default the key in the state directory."
+    )
+    head: str | None = setting(
+        None, TEXT, "ROW:HMAC from an earlier log line or reply: proves that no later row was removed from the end."
+    )
 
 
 @click.group("audit")
@@ -50,14 +41,9 @@ def command() -> None:
     """Show or verify the audit trail of the control API."""
 
 
-@settings_command("show", section="audit", build=show_settings)
-@setting("--state-dir", DIRECTORY, help="The control API's state directory.")
-@setting("--last", COUNT, default=50, help="How many rows, from the end.")
-@setting("--sub", help="Only what this subject did.")
-@setting("--action", help="Only this action.")
-@setting("--json/--no-json", default=False, help="One JSON object a line.")
+@settings_command("show", ShowSettings, section="audit")
 def show(settings: ShowSettings) -> int:
-    """Print the last rows of the audit trail, the oldest first."""
+    """Print the last rows of the audit trail, oldest first."""
     from celerymeter.control.audit.reading import Filter, everything
     from celerymeter.control.audit.text import as_json, as_line
 
@@ -67,16 +53,12 @@ def show(settings: ShowSettings) -> int:
     return 0
 
 
-@settings_command("verify", section="audit", build=verify_settings)
-@setting("--state-dir", DIRECTORY, help="The control API's state directory.")
-@secret_option("--audit-key", "File of the key that seals the trail; else the one in the state directory.")
-@setting("--head", help="ROW:HMAC as the log or a reply had it: proves that nothing was cut off since.")
+@settings_command("verify", VerifySettings, section="audit")
 def verify(settings: VerifySettings) -> int:
-    """Find rows of the audit trail that were changed, removed, inserted or cut off; exit 1 when there are any."""
+    """Find rows of the audit trail that were changed, removed or inserted. Exit status 1 if there are any."""
     from celerymeter.control.audit import verification
 
-    key = settings.audit_key.encode() if settings.audit_key else None
-    result = verification.verify(settings.state_dir, key=key, head=settings.head)
+    result = verification.verify(settings.state_dir, key=settings.audit_key, head=settings.head)
     for finding in result.findings:
         click.echo(f"row {finding.row}: {finding.message}")
     click.echo(f"{result.rows} row(s), {len(result.findings)} finding(s), head {result.head}")

@@ -1,4 +1,4 @@
-"""``celerymeter bundle export``: the alert rules and dashboards, out of the wheel and into a folder."""
+"""``celerymeter bundle export``: copy the alert rules and dashboards from the package into a directory."""
 
 from __future__ import annotations
 
@@ -9,54 +9,53 @@ from pathlib import Path
 
 import click
 
-from celerymeter.cli.command import Values, setting, settings_command
+from celerymeter.cli.command import settings_command
 from celerymeter.demo.shipped import shipped
 from celerymeter.errors import CelerymeterError
+from celerymeter.kinds import SWITCH
+from celerymeter.options import setting
 
 PARTS = ("alerts", "grafana/dashboards", "grafana/provisioning")
 
 
 @dataclass(frozen=True, slots=True)
 class BundleSettings:
-    """Where to, and whether over what is there."""
+    """How to export."""
 
-    target: Path
-    force: bool
-
-
-def bundle_settings(values: Values) -> BundleSettings:
-    """The settings of the options."""
-    return BundleSettings(target=values["target"], force=values["force"])
+    force: bool = setting(False, SWITCH, "Overwrite existing files that differ.")
 
 
 @click.group("bundle")
 def command() -> None:
-    """Lay out the alert rules and dashboards that come with celerymeter."""
+    """Export the alert rules and dashboards that come with celerymeter."""
 
 
-@settings_command("export", section="bundle", build=bundle_settings)
+@settings_command("export", BundleSettings, section="bundle")
 @click.argument("target", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@setting("--force/--no-force", default=False, help="Write over files that are there and differ.")
-def export(settings: BundleSettings) -> int:
+def export(settings: BundleSettings, target: Path) -> int:
     """Write alerts/ and grafana/ into DIR.
 
-    A file that is there already and differs stops it before anything is written, unless --force is given.
+    If a file exists and differs, nothing is written, unless --force is given.
     """
-    files = list(_plan(settings.target))
-    changed = [target for source, target in files if not _same(source, target)]
-    if kept := [target for target in changed if target.exists() and not settings.force]:
-        raise CelerymeterError(f"{kept[0]} differs (one of {len(kept)}): nothing was written; --force writes over it")
-    for source, target in files:
-        _copy(source, target)
-    click.echo(f"{len(files)} files in {settings.target}, {len(changed)} of them new or changed")
+    files = list(_files(target))
+    changed = [(source, path) for source, path in files if not _same(source, path)]
+    if kept := [path for _, path in changed if path.exists() and not settings.force]:
+        raise CelerymeterError(f"{kept[0]} differs (one of {len(kept)}); nothing was written, --force overwrites it")
+    try:
+        for source, path in changed:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, path)
+    except OSError as error:
+        raise CelerymeterError(f"cannot write {error.filename}: {error.strerror}") from error
+    click.echo(f"{len(files)} files in {target}, {len(changed)} of them new or changed")
     return 0
 
 
 command.add_command(export)
 
 
-def _plan(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Each shipped file, and where it goes."""
+def _files(target: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each shipped file, and where it goes."""
     for part in PARTS:
         root = shipped(part)
         for source in sorted(root.rglob("*")):
@@ -67,11 +66,3 @@ def _plan(target: Path) -> Iterator[tuple[Path, Path]]:
 
 def _same(source: Path, target: Path) -> bool:
     return target.is_file() and source.read_bytes() == target.read_bytes()
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise CelerymeterError(f"cannot write {target}: {error.strerror}") from error

@@ -1,168 +1,204 @@
-"""Commands whose every option is also an environment variable and a key of the ``--config`` file.
+"""Commands that are a function of settings, whose options follow from the fields of the settings' dataclass.
 
-A flag goes before the environment, the environment before the file; ``CELERYMETER_<COMMAND>_<OPTION>`` goes before
-``CELERYMETER_<OPTION>``, and a command's own section of the file before its top level.
+Every option is also a variable and a key of the ``--config`` file. A flag goes before the environment, the environment
+before the file; ``CELERYMETER_<COMMAND>_<OPTION>`` goes before ``CELERYMETER_<OPTION>``, and a command's own section
+of the file before its top level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from celerymeter import options
 from celerymeter.cli import configfile
-from celerymeter.cli.secrets import one_of_each, read_secret_files
+from celerymeter.kinds import FILE, SWITCH
+from celerymeter.options import Option, key, options_of
 
-S = TypeVar("S")
-F = TypeVar("F", bound=Callable[..., Any])
-Values = Mapping[str, Any]
-"""The options' values by name, as click has parsed them: the edge, where each becomes a field of a dataclass."""
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-_OWN = frozenset({"config", "log_format", "log_level", "help"})
+    S = TypeVar("S", bound=DataclassInstance)
+else:
+    S = TypeVar("S")
+
+HELP = {"help_option_names": ["-h", "--help"]}
+_STRENGTH = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT)
+"""Where a value may come from, the weakest first; the command line is stronger than all of them."""
 
 
 class Setting(click.Option):
-    """An option of a command; ``mask`` turns its value into what may be printed."""
+    """The option of a declared setting, or with ``file`` the one that reads its value from a file."""
 
-    def __init__(self, *declarations: Any, mask: Callable[[Any], str] | None = None, **attributes: Any) -> None:
-        super().__init__(*declarations, **attributes)
-        self.mask = mask
+    def __init__(self, declared: Option, *, section: str, file: bool = False, **attributes: Any) -> None:
+        self.declared = declared
+        self.file = file
+        flag = f"{declared.flag}-file" if file else declared.flag
+        name = key(flag.lstrip("-"))
+        kind = FILE if file else declared.kind
+        shown = None if file or declared.default is None else declared.show(declared.default) or None
+        default = declared.default if kind is SWITCH else shown
+        super().__init__(
+            [f"{flag}/--no-{flag[2:]}" if kind is SWITCH else flag, name],
+            type=kind,
+            default=default,
+            multiple=declared.repeated and (file or not declared.secret),
+            help=declared.file if file else declared.help,
+            hidden=declared.secret and not file,
+            envvar=[f"CELERYMETER_{key(section).upper()}_{name.upper()}", f"CELERYMETER_{name.upper()}"],
+            show_envvar=True,
+            show_default=bool(default),
+            **attributes,
+        )
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """What ``--help`` says in brackets: of the two variables the short one."""
+        """Return what ``--help`` shows in brackets: of the two variables only the short one."""
         extra = super().get_help_extra(ctx)
         if "envvars" in extra:
             extra["envvars"] = extra["envvars"][-1:]
         return extra
 
     def show(self, value: Any) -> str:
-        """A value as `check-config` prints it."""
-        if self.mask is not None:
-            return self.mask(value)
-        if isinstance(value, bool):
-            return str(value).lower()
-        return str(self.type.show(value)) if hasattr(self.type, "show") else str(value)
-
-
-def setting(flag: str, kind: Any = None, *, default: Any = None, **attributes: Any) -> Callable[[F], F]:
-    """Declare an option: ``--web.config.file`` is ``web_config_file`` in the file and among the values.
-
-    ``default`` is a parsed value (a field's default), shown in ``--help`` the way a person would give it.
-    """
-    name = configfile.key(flag.partition("/")[0].lstrip("-"))
-    if default is not None and hasattr(kind, "show"):
-        default = kind.show(default) or None
-    attributes.setdefault("show_default", default is not None and default is not False)
-    return click.option(flag, name, cls=Setting, type=kind, default=default, show_envvar=True, **attributes)
+        """Return a value as `check-config` prints it."""
+        if self.file:
+            return ", ".join(map(str, value)) if self.multiple else str(value)
+        return self.declared.show(value)
 
 
 class SettingsCommand(click.Command, Generic[S]):
-    """A command that is a function of settings: ``build`` makes them of the options, ``run`` does the work."""
+    """A command that runs a function of its settings; a ``service`` runs until it is stopped and logs JSON.
+
+    ``check`` refuses settings that can never work, by raising `SettingsError`; `check-config` calls it too.
+    """
 
     def __init__(
         self,
         name: str,
+        cls: type[S],
+        run: Callable[..., int | None],
         *,
-        section: str,
-        build: Callable[[Values], S],
-        run: Callable[[S], int | None],
+        section: str = "",
         service: bool = False,
-        **attributes: Any,
+        check: Callable[[S], object] | None = None,
     ) -> None:
-        super().__init__(name, **attributes)
+        self.section = section or name
         self.service = service
-        self.section = section
-        self.build = build
-        self.run = run
-        for option in self.settings():
-            option.envvar = [
-                f"CELERYMETER_{part}_{_variable(option)}".replace("__", "_") for part in (_upper(section), "")
-            ]
+        self.settings_class, self._run, self._check = cls, run, check
+        arguments = run.__dict__.pop("__click_params__", [])
+        super().__init__(
+            name,
+            help=run.__doc__,
+            params=[*arguments, *_options_of(cls, self.section), *_common_options(self.section, service=service)],
+            context_settings={**HELP, "max_content_width": 110},
+        )
 
-    def settings(self) -> Iterator[click.Option]:
-        """The options, without ``--help``."""
-        return (param for param in self.params if isinstance(param, click.Option))
+    def options(self) -> Iterator[Setting]:
+        """Yield the options, without ``--help``."""
+        return (param for param in self.params if isinstance(param, Setting))
 
-    def known(self) -> dict[str, click.Option]:
-        """What may stand in the file."""
-        return {option.name or "": option for option in self.settings() if option.name != "config"}
+    def by_key(self) -> dict[str, Setting]:
+        """Return the options that the file may hold, by key."""
+        return {option.name or "": option for option in self.options() if option.name != "config"}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, then settle pairs like ``--broker-url`` and ``--broker-url-file``."""
+        """Parse, then choose between ``--broker-url`` and ``--broker-url-file`` and the like."""
         rest = super().parse_args(ctx, args)
-        one_of_each(ctx)
+        _one_of_each(ctx, [option.declared for option in self.options() if option.file])
         return rest
 
-    def values(self, ctx: click.Context) -> dict[str, Any]:
-        """The values for `build`, with secret files read."""
-        return read_secret_files({name: value for name, value in ctx.params.items() if name not in _OWN})
+    def settings(self, ctx: click.Context) -> S:
+        """Return the settings that the parsed values make; raises `SettingsError`."""
+        settings = options.build(self.settings_class, ctx.params)
+        if self._check is not None:
+            self._check(settings)
+        return settings
 
     def invoke(self, ctx: click.Context) -> int:
         """Build the settings, set up logging, run."""
         from celerymeter import log
 
-        settings = self.build(self.values(ctx))
+        settings = self.settings(ctx)
         log.setup(format=ctx.params["log_format"], level=ctx.params["log_level"])
-        return self.run(settings) or 0
-
-
-def _variable(option: click.Option) -> str:
-    return (option.name or "").upper()
-
-
-def _upper(section: str) -> str:
-    return section.upper().replace("-", "_")
+        arguments = {param.name: ctx.params[param.name] for param in self.params if isinstance(param, click.Argument)}
+        return self._run(settings, **arguments) or 0
 
 
 def settings_command(
-    name: str, *, build: Callable[[Values], S], section: str = "", logs: str = "text"
-) -> Callable[[Callable[[S], int | None]], SettingsCommand[S]]:
-    """Make a command of a function of its settings; services log in ``json``, tools in ``text``.
+    name: str,
+    cls: type[S],
+    *,
+    section: str = "",
+    service: bool = False,
+    check: Callable[[S], object] | None = None,
+) -> Callable[[Callable[..., int | None]], SettingsCommand[S]]:
+    """Make a `SettingsCommand` of a function.
 
     ``section`` is the name in variables and in the file where it is not the command's own (``audit`` for ``verify``).
     """
-
-    def make(run: Callable[[S], int | None]) -> SettingsCommand[S]:
-        for add in (_log_level("INFO" if logs == "json" else "WARNING"), _log_format(logs), _config()):
-            run = add(run)
-        params = list(reversed(run.__dict__.pop("__click_params__", [])))
-        own = [param for param in params if param.name in _OWN]
-        return SettingsCommand(
-            name,
-            section=section or name,
-            build=build,
-            run=run,
-            service=logs == "json",
-            help=run.__doc__,
-            params=[*(param for param in params if param.name not in _OWN), *own],
-            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-        )
-
-    return make
+    return lambda run: SettingsCommand(name, cls, run, section=section, service=service, check=check)
 
 
-def _config() -> Callable[[F], F]:
-    return setting(
-        "--config",
-        click.Path(path_type=Path, dir_okay=False),
+def _options_of(cls: type[DataclassInstance], section: str) -> Iterator[Setting]:
+    for declared in options_of(cls):
+        if not declared.only_file:
+            yield Setting(declared, section=section)
+        if declared.file:
+            yield Setting(declared, section=section, file=True)
+
+
+def _common_options(section: str, *, service: bool) -> Iterator[Setting]:
+    yield Setting(
+        Option(
+            kind=FILE,
+            flag="--config",
+            help="YAML file with settings: a key for each option, at the top level or in a section for the command.",
+        ),
+        section=section,
         is_eager=True,
-        expose_value=True,
-        callback=_load,
-        help="YAML file of settings: a key an option, at its top level or in a section named for the command.",
+        callback=_load_file,
+    )
+    yield Setting(
+        Option(
+            kind=click.Choice(["json", "text"]),
+            flag="--log-format",
+            default="json" if service else "text",
+            help="Format of the log on stderr: json (one object a line) or text (for people).",
+        ),
+        section=section,
+    )
+    yield Setting(
+        Option(
+            kind=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+            flag="--log-level",
+            default="INFO" if service else "WARNING",
+            help="The least severe log lines to write.",
+        ),
+        section=section,
     )
 
 
-def _load(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    if path is not None and isinstance(ctx.command, SettingsCommand):
-        ctx.default_map = configfile.defaults(path, ctx.command, commands=all_commands(ctx))
+def _load_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    command = ctx.command
+    if path is not None and isinstance(command, SettingsCommand):
+
+        def sections() -> dict[str, dict[str, click.Option]]:
+            found: dict[str, dict[str, click.Option]] = {}
+            for other in all_commands(ctx):
+                found.setdefault(other.section, {}).update(other.by_key())
+            return found
+
+        ctx.default_map = configfile.defaults(path, command.section, command.by_key(), sections)
         ctx.meta["celerymeter.config"] = path
     return path
 
 
-def all_commands(ctx: click.Context) -> Callable[[], list[SettingsCommand[Any]]]:
-    """Every command there is, found when asked: a file may hold settings of them all."""
+def all_commands(ctx: click.Context) -> list[SettingsCommand[Any]]:
+    """Import and return every command that has settings."""
 
     def walk(found: click.Command | None, parent: click.Context) -> Iterator[SettingsCommand[Any]]:
         if isinstance(found, SettingsCommand):
@@ -172,18 +208,33 @@ def all_commands(ctx: click.Context) -> Callable[[], list[SettingsCommand[Any]]]
             for name in found.list_commands(inside):
                 yield from walk(found.get_command(inside, name), inside)
 
-    return lambda: list(walk(ctx.find_root().command, ctx.find_root()))
+    root = ctx.find_root()
+    return list(walk(root.command, root))
 
 
-def _log_format(default: str) -> Callable[[F], F]:
-    return setting(
-        "--log-format",
-        click.Choice(["json", "text"]),
-        default=default,
-        help="Log lines on stderr: one JSON object each, or for people.",
-    )
+def _one_of_each(ctx: click.Context, from_files: list[Option]) -> None:
+    """Of an option and its ``…-file`` keep the one from the stronger source; refuse both from the same source."""
+    for declared in from_files:
+        name, file = declared.key, f"{declared.key}_file"
+        if declared.repeated or declared.only_file or ctx.params[name] is None or ctx.params[file] is None:
+            continue
+        plain, from_file = _strength(ctx, name), _strength(ctx, file)
+        if plain == from_file:
+            raise click.UsageError(f"give {declared.flag} or {declared.flag}-file, not both", ctx)
+        ctx.params[name if plain < from_file else file] = None
 
 
-def _log_level(default: str) -> Callable[[F], F]:
-    levels = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False)
-    return setting("--log-level", levels, default=default, help="The least severe log lines to write.")
+def _strength(ctx: click.Context, name: str) -> int:
+    source = ctx.get_parameter_source(name)
+    return _STRENGTH.index(source) if source in _STRENGTH else len(_STRENGTH)
+
+
+def origin(param: click.Parameter, ctx: click.Context) -> str:
+    """Return where a value came from: the flag, the variable, or the key and its file."""
+    name = param.name or ""
+    source = ctx.get_parameter_source(name)
+    if source is ParameterSource.ENVIRONMENT and isinstance(param.envvar, (list, tuple)):
+        return next((variable for variable in param.envvar if os.environ.get(variable)), name)
+    if source is ParameterSource.DEFAULT_MAP:
+        return f"{name} in {ctx.meta.get('celerymeter.config')}"
+    return max(param.opts, key=len) if isinstance(param, click.Option) else param.human_readable_name

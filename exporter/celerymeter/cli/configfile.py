@@ -1,30 +1,24 @@
-"""The ``--config`` file: YAML, a key an option, at the top level or in a section named for a command."""
+"""The ``--config`` file: YAML, a key for each option, at the top level or in a section named for a command."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from celerymeter.errors import SettingsError
+from celerymeter.options import key
 
-if TYPE_CHECKING:
-    from celerymeter.cli.command import SettingsCommand
-
-Commands = Callable[[], "list[SettingsCommand[Any]]"]
-
-
-def key(name: str) -> str:
-    """An option's name in the file: dots and dashes become ``_``."""
-    return name.replace("-", "_").replace(".", "_")
+Keys = Mapping[str, click.Option]
+"""The options of a command, or of several, by their key."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's mapping, with `key` applied to the names in it; raises `SettingsError`."""
+    """Return the content of the file, with `key` applied to its names; raises `SettingsError`."""
     import yaml
 
     try:
@@ -42,24 +36,27 @@ def read(path: Path) -> dict[str, Any]:
 
 def _mapping(content: object, *, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise SettingsError(f"--config: {where}: accepted is a mapping of settings, not a {type(content).__name__}")
+        raise SettingsError(f"--config: {where}: must be a mapping of settings (found: {type(content).__name__})")
     found: dict[str, Any] = {}
     for name, value in content.items():
         if key(str(name)) in found:
-            raise SettingsError(f"--config: {where}: {key(str(name))} is there twice")
+            raise SettingsError(f"--config: {where}: {key(str(name))} is given twice")
         found[key(str(name))] = value
     return found
 
 
-def defaults(path: Path, command: SettingsCommand[Any], *, commands: Commands) -> dict[str, Any]:
-    """What the file says for ``command``, in click's own shapes; raises `SettingsError` for a key nobody knows."""
+def defaults(path: Path, section: str, own: Keys, sections: Callable[[], Mapping[str, Keys]]) -> dict[str, Any]:
+    """Return what the file says for a command, as click takes it; raises `SettingsError` for an unknown key.
+
+    ``section`` and ``own`` are the command's section and keys; ``sections`` returns those of all commands, and is
+    called only where the file has keys of other commands, since it imports them all.
+    """
     content = read(path)
-    section = _section(content, command.section, path)
-    own = command.known()
     if any(name not in own for name in content):
-        _check(content, commands(), path)
-    _refuse_unknown(section, own, where=f"{path}, section {command.section}")
-    given = {**{name: value for name, value in content.items() if name in own}, **section}
+        _check(content, sections(), path)
+    inside = _section(content, section, path)
+    _refuse_unknown(inside, own, where=f"{path}, section {section}")
+    given = {**{name: value for name, value in content.items() if name in own}, **inside}
     return {name: _shape(own[name], value, path) for name, value in given.items() if value is not None}
 
 
@@ -68,27 +65,25 @@ def _section(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
     return {} if found is None else _mapping(found, where=f"{path}, section {name}")
 
 
-def _check(content: Mapping[str, Any], commands: Iterable[SettingsCommand[Any]], path: Path) -> None:
+def _check(content: Mapping[str, Any], sections: Mapping[str, Keys], path: Path) -> None:
     """Refuse what no command knows, at the top level and in every section."""
-    sections: dict[str, dict[str, click.Option]] = {}
-    for command in commands:
-        sections.setdefault(key(command.section), {}).update(command.known())
-    anywhere = {name: option for keys in sections.values() for name, option in keys.items()}
-    _refuse_unknown(content, {**anywhere, **dict.fromkeys(sections)}, where=str(path))
-    for name in sections.keys() & content.keys():
-        _refuse_unknown(_section(content, name, path), sections[name], where=f"{path}, section {name}")
+    everywhere = {name for keys in sections.values() for name in keys}
+    by_key = {key(name): keys for name, keys in sections.items()}
+    _refuse_unknown(content, dict.fromkeys([*everywhere, *by_key]), where=str(path))
+    for name in by_key.keys() & content.keys():
+        _refuse_unknown(_section(content, name, path), by_key[name], where=f"{path}, section {name}")
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, object], *, where: str) -> None:
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "every option of a command is a key (see --help)"
+            hint = f"did you mean {near[0]}?" if near else "the keys are the options of the commands (see --help)"
             raise SettingsError(f"--config: {where}: unknown key {name}; {hint}")
 
 
 def _shape(option: click.Option, value: Any, path: Path) -> Any:
-    """A YAML value as click takes it: lists for repeated options, ``k=json`` for mappings, scalars else."""
+    """Return a YAML value as click takes it: a list for a repeated option, ``k=json`` for an entry of a mapping."""
     if option.multiple and isinstance(value, dict):
         return [f"{name}={json.dumps(item)}" for name, item in value.items()]
     if option.multiple:
@@ -101,4 +96,4 @@ def _shape(option: click.Option, value: Any, path: Path) -> Any:
 def _scalar(option: click.Option, value: Any, path: Path) -> Any:
     if isinstance(value, (str, int, float)):
         return value
-    raise SettingsError(f"{option.name} in {path}: accepted is {option.type.name}, not a {type(value).__name__}")
+    raise SettingsError(f"{option.name} in {path}: must be a single value (found: {type(value).__name__})")

@@ -1,4 +1,4 @@
-"""``celerymeter revoke``: a client of the control API, so that roles, audit and follow-up hold from a shell too."""
+"""``celerymeter revoke``: a client of the control API, so that roles, audit and follow-up apply to a shell too."""
 
 from __future__ import annotations
 
@@ -12,35 +12,42 @@ import click
 import msgspec
 import requests
 
-from celerymeter.cli.command import Values, setting, settings_command
-from celerymeter.cli.control import secret_option
-from celerymeter.cli.options import fields_of, require
-from celerymeter.cli.values import DURATION, HTTP_URL
-from celerymeter.errors import ControlError, MissingSetting
-from celerymeter.urls import without_password
+from celerymeter.cli.command import settings_command
+from celerymeter.errors import ControlError
+from celerymeter.kinds import DURATION, HTTP_URL, SECRET_TEXT, SWITCH, TEXT
+from celerymeter.options import SECRET_ITSELF, option, setting
 
 BASE_PATH: Final = "/celery-admin"
 TIMEOUT: Final = 10.0
-EVERY: Final = 0.5
+POLL_INTERVAL: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class RevokeSettings:
-    """What to revoke, and where; ``wait`` in seconds."""
+    """What to revoke, and where; ``wait`` is in seconds."""
 
-    control_url: str
-    token: str = field(repr=False)
-    id: tuple[str, ...]
-    terminate: bool = False
-    signal: str = "SIGTERM"
-    reason: str = ""
-    dry_run: bool = False
-    wait: float = 10.0
-    format: str = "text"
+    control_url: str = field(metadata=option(HTTP_URL, "The control API, such as http://127.0.0.1:8000."))
+    token: str = field(
+        repr=False,
+        metadata=option(
+            SECRET_TEXT,
+            SECRET_ITSELF,
+            file="File that holds a token with the role operator, or admin for --terminate.",
+        ),
+    )
+    id: tuple[str, ...] = field(metadata=option(TEXT, "Id of a task; may be repeated.", repeated=True))
+    terminate: bool = setting(False, SWITCH, "Also end the process of a task that is running.")
+    signal: str = setting(
+        "SIGTERM", click.Choice(["SIGTERM", "SIGKILL", "SIGQUIT", "SIGINT"]), "Signal that ends the process."
+    )
+    reason: str = setting("", TEXT, "Reason for the audit trail.")
+    dry_run: bool = setting(False, SWITCH, "Revoke nothing; only show what is known of each task.")
+    wait: float = setting(10.0, DURATION, "How long to wait for tasks that are not settled at once; 0s: not at all.")
+    format: str = setting("text", click.Choice(["text", "json"]), "text: a table of the tasks; json: the API's reply.")
 
 
 class TaskLine(msgspec.Struct):
-    """One task of the answer."""
+    """One task of the reply."""
 
     task_id: str
     status: str
@@ -48,8 +55,8 @@ class TaskLine(msgspec.Struct):
     worker: str | None = None
 
 
-class Answer(msgspec.Struct):
-    """What the API says of a batch, as far as it is shown here."""
+class BatchReply(msgspec.Struct):
+    """The API's reply about a batch, as far as it is shown here."""
 
     total: int
     successful: int
@@ -67,32 +74,12 @@ class _Problem(msgspec.Struct):
     batch_id: str | None = None
 
 
-def revoke_settings(values: Values) -> RevokeSettings:
-    """The settings of the options."""
-    if not values["id"]:
-        raise MissingSetting("--id: missing; give the id of a task, once or more")
-    for name in ("control_url", "token"):
-        require(values, name)
-    return RevokeSettings(**fields_of(RevokeSettings, values))
-
-
-@settings_command("revoke", build=revoke_settings)
-@setting("--control-url", HTTP_URL, mask=without_password, help="The control API, such as http://127.0.0.1:8000.")
-@secret_option("--token", "File of a token with the role operator; --terminate needs admin.")
-@setting("--id", multiple=True, help="A task's id; may be repeated.")
-@setting("--terminate/--no-terminate", default=False, help="End the process of a task that runs.")
-@setting(
-    "--signal", click.Choice(["SIGTERM", "SIGKILL", "SIGQUIT", "SIGINT"]), default="SIGTERM", help="How to end it."
-)
-@setting("--reason", default="", help="Why, for the audit trail.")
-@setting("--dry-run/--no-dry-run", default=False, help="Only say what is known of each task.")
-@setting("--wait", DURATION, default=10.0, help="How long to follow what is not settled at once; 0s not at all.")
-@setting("--format", click.Choice(["text", "json"]), default="text", help="A table, or the API's answer.")
+@settings_command("revoke", RevokeSettings)
 def command(settings: RevokeSettings) -> int:
-    """Revoke tasks through the control API, and say of each what is proven.
+    """Revoke tasks through the control API, and show the proven result of each.
 
-    Exit status 0 when every task counts as successful, else 1. What is not settled when --wait is over, or at ^C, is
-    followed by the API on its own.
+    Exit status 0 if every task was revoked successfully, else 1. After --wait or ^C the API goes on with the tasks that
+    are not settled.
     """
     body = post(settings)
     answer = _read(body)
@@ -100,17 +87,17 @@ def command(settings: RevokeSettings) -> int:
         for body in follow(settings, answer):
             answer = _read(body)
     except KeyboardInterrupt:
-        click.echo("no longer waiting; the revoke goes on", err=True)
+        click.echo("stopped waiting; the control API goes on with the revoke", err=True)
     except ControlError as error:
-        click.echo(f"{error}; this is what was known before", err=True)
+        click.echo(f"{error}; the last known state follows", err=True)
     click.echo(body.decode() if settings.format == "json" else table(answer))
     if not answer.settled:
-        click.echo(f"not settled, and followed on: GET {_url(settings)}/{answer.batch_id}", err=True)
+        click.echo(f"not settled yet; see GET {_url(settings)}/{answer.batch_id}", err=True)
     return 0 if answer.successful == answer.total else 1
 
 
 def post(settings: RevokeSettings) -> bytes:
-    """Ask for the revoke; raises `ControlError`."""
+    """Send the revoke and return the reply; raises `ControlError`."""
     parameters = {
         "terminate": settings.terminate,
         "signal": settings.signal,
@@ -121,22 +108,22 @@ def post(settings: RevokeSettings) -> bytes:
     return _call(lambda: requests.post(_url(settings), json=body, headers=_headers(settings), timeout=TIMEOUT))
 
 
-def follow(settings: RevokeSettings, answer: Answer) -> Iterator[bytes]:
-    """The batch as it stands, while there is time and something may change, which is told; raises `ControlError`."""
+def follow(settings: RevokeSettings, answer: BatchReply) -> Iterator[bytes]:
+    """Yield the batch again and again until it is settled or the time is over; raises `ControlError`."""
     until = time.monotonic() + settings.wait
-    url, told = f"{_url(settings)}/{answer.batch_id}", ""
+    url, shown = f"{_url(settings)}/{answer.batch_id}", ""
     while not answer.settled and time.monotonic() < until:
-        news = f"{_settled(answer)} of {answer.total} settled ({answer.summary})"
-        if news != told:
-            click.echo(told := news, err=True)
-        time.sleep(min(EVERY, settings.wait))
+        progress = f"{_settled(answer)} of {answer.total} settled ({answer.summary})"
+        if progress != shown:
+            click.echo(shown := progress, err=True)
+        time.sleep(min(POLL_INTERVAL, settings.wait))
         body = _call(lambda: requests.get(url, headers=_headers(settings), timeout=TIMEOUT))
         answer = _read(body)
         yield body
 
 
-def table(answer: Answer) -> str:
-    """For people: a line a task, and what they come to."""
+def table(answer: BatchReply) -> str:
+    """Return a table with a line for each task, and a summary below."""
     rows = [
         tuple(map(printable, (task.task_id, task.status, task.worker or "-", task.detail))) for task in answer.results
     ]
@@ -146,22 +133,22 @@ def table(answer: Answer) -> str:
         for row in [("TASK", "STATUS", "WORKER", "DETAIL"), *rows]
     ]
     counted = f"{answer.successful} successful, {answer.failed} failed, {answer.unverified} unverified"
-    batch = "; a dry run, nothing was sent" if answer.dry_run else f", batch {answer.batch_id}"
+    batch = "; dry run, nothing was sent" if answer.dry_run else f", batch {answer.batch_id}"
     return "\n".join([*lines, f"{answer.total} task(s): {counted} ({answer.summary}){batch}"])
 
 
 def printable(text: str) -> str:
-    """What somebody else wrote may not move the cursor of who reads it."""
+    """Escape control characters: a task's id or detail must not write into the terminal."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
-def _settled(answer: Answer) -> int:
+def _settled(answer: BatchReply) -> int:
     open_statuses = {"terminate_sent", "pending", "flagged", "flagged_unknown", "partial", "error"}
     return sum(task.status not in open_statuses for task in answer.results)
 
 
 def _url(settings: RevokeSettings) -> str:
-    """Below the base path, which may be left out where it is the usual one."""
+    """Return the URL of batches; a control URL without a path gets the default base path."""
     url = settings.control_url.rstrip("/")
     return f"{url}{'' if urlsplit(url).path else BASE_PATH}/tasks/batch"
 
@@ -176,7 +163,7 @@ def _call(send: Callable[[], requests.Response]) -> bytes:
     except requests.RequestException as error:
         raise ControlError(f"the control API cannot be reached ({type(error).__name__})") from error
     if not response.ok:
-        raise ControlError(f"the control API refuses (HTTP {response.status_code}): {_why(response)}")
+        raise ControlError(f"the control API refused (HTTP {response.status_code}): {_why(response)}")
     return response.content
 
 
@@ -184,12 +171,12 @@ def _why(response: requests.Response) -> str:
     try:
         problem = msgspec.json.decode(response.content, type=_Problem)
     except msgspec.DecodeError:
-        return "no words"
+        return "no reason given"
     return problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")
 
 
-def _read(body: bytes) -> Answer:
+def _read(body: bytes) -> BatchReply:
     try:
-        return msgspec.json.decode(body, type=Answer)
+        return msgspec.json.decode(body, type=BatchReply)
     except msgspec.DecodeError as error:
-        raise ControlError("this is no control API: its answer cannot be read") from error
+        raise ControlError("the reply is not from a control API: it cannot be read") from error

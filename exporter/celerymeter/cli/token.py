@@ -1,4 +1,4 @@
-"""``celerymeter token``: mints a token for the control API."""
+"""``celerymeter token``: create a token for the control API."""
 
 from __future__ import annotations
 
@@ -8,59 +8,51 @@ from pathlib import Path
 
 import click
 
-from celerymeter.cli.command import Values, setting, settings_command
-from celerymeter.cli.control import secret_option, secrets_of
-from celerymeter.cli.options import DIRECTORY, fields_of, require
-from celerymeter.cli.values import INTERVAL
+from celerymeter.cli.command import settings_command
 from celerymeter.control.settings import JwtSettings
 from celerymeter.errors import InvalidToken, SettingsError
+from celerymeter.kinds import DIRECTORY, INTERVAL, SECRET, TEXT
+from celerymeter.options import SECRET_ITSELF, option, secret, setting
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
-    """What to mint; ``ttl`` in seconds."""
+    """What the token says; ``ttl`` is in seconds. The first of several secrets signs it."""
 
-    secret: bytes = field(repr=False)
-    subject: str
-    role: str
-    ttl: float
-    jwt_issuer: str | None = None
-    jwt_audience: str | None = None
-    state_dir: Path | None = None
-    audit_key: str | None = field(default=None, repr=False)
+    secrets: tuple[bytes, ...] = field(
+        repr=False,
+        metadata=option(
+            SECRET,
+            SECRET_ITSELF,
+            flag="--jwt-secret",
+            repeated=True,
+            file="File that holds the HS256 secret of the API; the first of several signs the token.",
+        ),
+    )
+    subject: str = field(metadata=option(TEXT, "Name of the token's owner, as the audit trail will show it."))
+    role: str = setting("viewer", click.Choice(["viewer", "operator", "admin"]), "What the token permits.")
+    ttl: float = setting(3600.0, INTERVAL, "How long the token is valid.")
+    jwt_issuer: str | None = setting(None, TEXT, "The iss claim, if the API requires one.")
+    jwt_audience: str | None = setting(None, TEXT, "The aud claim, if the API requires one.")
+    state_dir: Path | None = setting(
+        None, DIRECTORY, "The API's state directory: records in its audit trail that the token was created."
+    )
+    audit_key: bytes | None = secret(
+        None, "File that holds the key that seals the audit trail, if it is not in the state directory."
+    )
 
 
-def token_settings(values: Values) -> TokenSettings:
-    """The settings of the options; of two secrets the first one signs."""
-    secrets = secrets_of(values, "jwt_secret")
-    if not secrets:
-        raise SettingsError("--jwt-secret-file: missing; give it, or CELERYMETER_JWT_SECRET")
-    require(values, "subject")
-    return TokenSettings(secret=secrets[0], **fields_of(TokenSettings, values))
-
-
-@settings_command("token", build=token_settings)
-@secret_option("--jwt-secret", "File of the API's HS256 secret; of several the first one signs.", multiple=True)
-@setting("--role", click.Choice(["viewer", "operator", "admin"]), default="viewer", help="What it may do.")
-@setting("--ttl", INTERVAL, default=3600.0, help="How long it is valid.")
-@setting("--subject", help="Whom it is for: the name in the audit trail.")
-@setting("--jwt-issuer", help="Its iss, where the API wants one.")
-@setting("--jwt-audience", help="Its aud, where the API wants one.")
-@setting(
-    "--state-dir", DIRECTORY, help="The API's state directory: the token is then in the audit trail from the start."
-)
-@secret_option("--audit-key", "File of the key that seals the audit trail, where the API has one.")
+@settings_command("token", TokenSettings)
 def command(settings: TokenSettings) -> int:
-    """Mint a token for the control API, and print it alone on the last line."""
+    """Create a token for the control API and print it, alone, on the last line."""
     from celerymeter.control.audit.record import record_minted
     from celerymeter.control.tokens import Keyring, Role, mint
 
+    key = settings.secrets[0]
     claims = {"iss": settings.jwt_issuer, "aud": settings.jwt_audience}
-    keyring = Keyring(
-        JwtSettings(secrets=(settings.secret,), issuer=settings.jwt_issuer, audience=settings.jwt_audience)
-    )
+    keyring = Keyring(JwtSettings(secrets=(key,), issuer=settings.jwt_issuer, audience=settings.jwt_audience))
     token = mint(
-        secret=settings.secret,
+        secret=key,
         subject=settings.subject,
         role=Role[settings.role.upper()],
         now=time.time(),
@@ -72,7 +64,6 @@ def command(settings: TokenSettings) -> int:
     except InvalidToken as error:
         raise SettingsError(f"--subject: {error}") from error
     if settings.state_dir is not None:
-        key = settings.audit_key.encode() if settings.audit_key else None
-        record_minted(identity, state_dir=settings.state_dir, audit_key=key)
+        record_minted(identity, state_dir=settings.state_dir, audit_key=settings.audit_key)
     click.echo(token)
     return 0

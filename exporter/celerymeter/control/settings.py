@@ -1,4 +1,4 @@
-"""What the control API is told, as one frozen value that `celerymeter.cli` builds."""
+"""The settings of the control API, as one frozen value; each field carries its option. Durations are in seconds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+import click
+
+from celerymeter.errors import SettingsError
+from celerymeter.kinds import (
+    BACKEND_URL,
+    COUNT,
+    DIRECTORY,
+    DURATION,
+    HEADER,
+    HTTP_URL,
+    INTERVAL,
+    LISTEN,
+    SWITCH,
+    TEXT,
+    BasePath,
+    Cidr,
+    Origin,
+)
+from celerymeter.options import group, not_an_option, option, secret, setting
 from celerymeter.settings import BrokerSettings
 
 Network = IPv4Network | IPv6Network
@@ -19,22 +38,37 @@ MIN_WEBHOOK_BYTES = 16
 class JwtSettings:
     """Which tokens are accepted. Exactly one kind of key: secrets (HS256), public keys, or a JWKS file.
 
-    ``secrets`` and ``public_keys`` may hold two entries while keys are rotated. ``algorithm`` is what the operator
-    pinned, or None for the kind's default (HS256, RS256).
+    ``secrets`` and ``public_keys`` may hold two entries while keys are rotated. ``algorithm`` is the one that the
+    operator chose, or None for the kind's default (HS256, RS256).
     """
 
-    secrets: tuple[bytes, ...] = field(default=(), repr=False)
-    public_keys: tuple[bytes, ...] = ()
-    jwks: bytes | None = field(default=None, repr=False)
-    algorithm: str | None = None
-    issuer: str | None = None
-    audience: str | None = None
-    leeway: float = 30.0
+    secrets: tuple[bytes, ...] = secret(
+        (),
+        "File that holds the HS256 secret of the tokens, at least 32 bytes; give a second one during a rotation.",
+        flag="--jwt-secret",
+        repeated=True,
+    )
+    public_keys: tuple[bytes, ...] = secret(
+        (),
+        "PEM file of the public key that verifies RS256 or ES256 tokens; give a second one during a rotation.",
+        flag="--jwt-public-key",
+        repeated=True,
+        only_file=True,
+    )
+    jwks: bytes | None = secret(None, "JSON Web Key Set that holds those public keys.", only_file=True)
+    algorithm: str | None = setting(
+        None,
+        click.Choice(["HS256", "RS256", "ES256"]),
+        "The only algorithm to accept. By default HS256 with a secret, RS256 with public keys.",
+        flag="--jwt-algorithm",
+    )
+    issuer: str | None = setting(None, TEXT, "Value that the iss claim of tokens must have.", flag="--jwt-issuer")
+    audience: str | None = setting(None, TEXT, "Value that the aud claim of tokens must have.", flag="--jwt-audience")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one address or subject may ask for."""
+    """Limits for the requests of one address or subject."""
 
     body_bytes: int = 4 * 1024 * 1024
     auth_failures_per_minute: float = 60.0
@@ -45,29 +79,83 @@ class RequestLimits:
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """Everything the control API needs; durations in seconds."""
+    """Everything that the control API needs."""
 
-    broker: BrokerSettings
-    prometheus_url: str
-    jwt: JwtSettings
-    listen: str = "127.0.0.1:8000"
-    metrics_listen: str = "127.0.0.1:9809"
-    base_path: str = "/celery-admin"
-    prometheus_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    cluster: str | None = None
-    selector: str = ""
-    result_backend_url: str | None = field(default=None, repr=False)
-    alertmanager_url: str | None = None
-    grafana_url: str | None = None
-    state_dir: Path | None = None
-    webhook_token: bytes | None = field(default=None, repr=False)
-    audit_key: bytes | None = field(default=None, repr=False)
-    audit_retention: float = 365 * 86400.0
-    trusted_proxies: tuple[Network, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
-    anonymous_feed: bool = False
-    feed_interval: float = 5.0
-    feed_max_clients: int = 200
-    revoke_hold: float = 86400.0
-    lang: str = "en"
-    limits: RequestLimits = RequestLimits()
+    broker: BrokerSettings = field(metadata=group(BrokerSettings))
+    prometheus_url: str = field(
+        metadata=option(
+            HTTP_URL,
+            "Prometheus, or a server with the same API (VictoriaMetrics, Thanos, Mimir): the source of all metrics.",
+        )
+    )
+    jwt: JwtSettings = field(metadata=group(JwtSettings))
+    listen: str = setting("127.0.0.1:8000", LISTEN, "Address of the API.")
+    metrics_listen: str = setting(
+        "127.0.0.1:9809",
+        LISTEN,
+        "Address of the API's own /metrics, separate from the API so that no client delays a scrape.",
+    )
+    base_path: str = setting("/celery-admin", BasePath(), "Path under which the API is served.")
+    trusted_proxies: tuple[Network, ...] = setting(
+        (),
+        Cidr(),
+        "Network of reverse proxies whose X-Forwarded-For header is trusted for the client's address; may be repeated.",
+        flag="--trusted-proxy",
+        repeated=True,
+    )
+    prometheus_headers: Mapping[str, str] = setting(
+        {},
+        HEADER,
+        "HTTP header to send to Prometheus, such as a tenant or a token; may be repeated.",
+        flag="--prometheus-header",
+        repeated=True,
+    )
+    cluster: str | None = setting(
+        None, TEXT, "The cluster to serve, if Prometheus has metrics of several (the label cluster)."
+    )
+    selector: str = setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
+    alertmanager_url: str | None = setting(None, HTTP_URL, "Alertmanager, whose health /system/status reports.")
+    grafana_url: str | None = setting(None, HTTP_URL, "Grafana, to which the dashboard reply links.")
+    result_backend_url: str | None = setting(
+        None,
+        BACKEND_URL,
+        "The cluster's result backend, from which revocation learns how tasks ended.",
+        file="File that holds the URL of the result backend.",
+    )
+    state_dir: Path | None = setting(
+        None,
+        DIRECTORY,
+        "Local directory for the audit trail, revoke batches, alerts and reports. Without it they are lost when the "
+        "process ends.",
+    )
+    audit_key: bytes | None = secret(
+        None,
+        "File that holds the key that seals the audit trail. By default a key is created in the state directory.",
+    )
+    audit_retention: float = setting(365 * 86400.0, INTERVAL, "How long the rows of the audit trail are kept.")
+    webhook_token: bytes | None = secret(
+        None,
+        "File that holds the bearer token with which Alertmanager calls /alerts/webhook.",
+    )
+    revoke_hold: float = setting(86400.0, DURATION, "How long a revoke that is not settled is sent to workers again.")
+    feed_interval: float = setting(5.0, INTERVAL, "Time between two updates of the live feed.")
+    feed_max_clients: int = setting(200, COUNT, "Maximum number of WebSocket clients at the same time.")
+    allowed_origins: tuple[str, ...] = setting(
+        (),
+        Origin(),
+        "Origin of web pages that may open the live feed, besides the API's own; may be repeated.",
+        flag="--allow-origin",
+        repeated=True,
+    )
+    anonymous_feed: bool = setting(
+        False, SWITCH, "Let clients without a token read the live feed: metrics and alerts, nothing else."
+    )
+    lang: str = setting("en", click.Choice(["en", "zh-TW"]), "Language of texts for people.")
+    limits: RequestLimits = field(
+        default=RequestLimits(), metadata=not_an_option("they protect the process; only tests change them")
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a webhook token that could be guessed."""
+        if self.webhook_token is not None and len(self.webhook_token) < MIN_WEBHOOK_BYTES:
+            raise SettingsError(f"--webhook-token-file: a token of at least {MIN_WEBHOOK_BYTES} bytes is required")

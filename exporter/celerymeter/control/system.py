@@ -21,7 +21,7 @@ from celerymeter.control.cluster.models import (
 )
 from celerymeter.control.routing import ControlBlueprint, Permission, answer, utc
 from celerymeter.control.settings import ControlSettings
-from celerymeter.urls import without_password
+from celerymeter.options import describe
 
 API_VERSION = "1"
 HOME = "https://github.com/celerymeter/celerymeter"
@@ -114,7 +114,7 @@ def blueprint(*, system: SnapshotSource, keeper: AuditKeeper, settings: ControlS
                 components={part.name: ComponentReply(status=part.condition, detail=part.detail) for part in parts},
                 queues=snapshot.queues,
                 alerts=snapshot.firing,
-                configuration=_configuration(settings),
+                configuration=describe(settings),
             )
         )
 
@@ -128,33 +128,3 @@ def _features(settings: ControlSettings) -> dict[str, bool]:
         "durable_state": settings.state_dir is not None,
         "result_backend": settings.result_backend_url is not None,
     }
-
-
-def _configuration(settings: ControlSettings) -> dict[str, str | bool | float | None]:
-    """The settings that an administrator may see; secrets, tokens and header values are left out by not being named."""
-    return {
-        "broker_url": settings.broker.safe_url,
-        "result_backend_url": _safe(settings.result_backend_url),
-        "prometheus_url": _safe(settings.prometheus_url),
-        "alertmanager_url": _safe(settings.alertmanager_url),
-        "listen": settings.listen,
-        "metrics_listen": settings.metrics_listen,
-        "base_path": settings.base_path,
-        "cluster": settings.cluster,
-        "selector": settings.selector,
-        "state_dir": None if settings.state_dir is None else str(settings.state_dir),
-        "audit_retention_seconds": settings.audit_retention,
-        "trusted_proxies": ", ".join(map(str, settings.trusted_proxies)),
-        "allowed_origins": ", ".join(settings.allowed_origins),
-        "anonymous_feed": settings.anonymous_feed,
-        "feed_interval_seconds": settings.feed_interval,
-        "feed_max_clients": settings.feed_max_clients,
-        "revoke_hold_seconds": settings.revoke_hold,
-        "jwt_issuer": settings.jwt.issuer,
-        "jwt_audience": settings.jwt.audience,
-        "lang": settings.lang,
-    }
-
-
-def _safe(url: str | None) -> str | None:
-    return None if url is None else without_password(url)

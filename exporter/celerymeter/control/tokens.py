@@ -34,6 +34,8 @@ _REASONS: tuple[tuple[type[jwt.PyJWTError], str, str], ...] = (
     (jwt.InvalidAlgorithmError, "algorithm", "the token is not signed by the algorithm that is accepted"),
     (jwt.DecodeError, "malformed", "the token cannot be read"),
 )
+LEEWAY = 30.0
+"""Seconds by which clocks may differ when a token begins and expires."""
 REASONS = ("missing", "claims", "role", "webhook", *(reason for _, reason, _ in _REASONS if reason != "claims"))
 
 
@@ -112,7 +114,7 @@ class Keyring:
             token,
             key.material,
             algorithms=[self.algorithm],
-            leeway=settings.leeway,
+            leeway=LEEWAY,
             issuer=settings.issuer,
             audience=settings.audience,
             options={

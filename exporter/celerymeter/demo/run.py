@@ -21,6 +21,7 @@ from celerymeter.demo.stack import Part, Stack
 from celerymeter.demo.watch import Watch
 from celerymeter.errors import ProcessEnded, SettingsError, StartFailed
 
+FOLDER = Path(".demo")
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,7 +45,7 @@ def run(settings: DemoSettings) -> int:
 def _run(settings: DemoSettings, screen: Screen) -> None:
     with ExitStack() as cleanup:
         cleanup.enter_context(_signals_interrupt())
-        folder = settings.folder.absolute()
+        folder = FOLDER.absolute()
         cleanup.enter_context(_only_one_in(folder))
         site = Site(_emptied(folder / "run"), settings.ports.settled())
         sink = cleanup.enter_context(Sink(site.ports.sink))

@@ -1,22 +1,36 @@
-"""What the doctor is told."""
+"""The settings of the doctor, as one frozen value; each field carries its option."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+import click
+
+from celerymeter.kinds import HTTP_URL, INTERVAL, TEXT
+from celerymeter.options import group, setting
 from celerymeter.settings import BrokerSettings
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorSettings:
-    """Where to look; URLs may hold passwords. ``watch`` is how long to listen to events, in seconds."""
+    """Where to look; ``watch`` is in seconds."""
 
-    broker: BrokerSettings
-    exporter_url: str | None = field(default=None, repr=False)
-    prometheus_url: str | None = field(default=None, repr=False)
-    control_url: str | None = field(default=None, repr=False)
-    cluster: str | None = None
-    selector: str = ""
-    watch: float = 7.0
-    format: Literal["text", "json"] = "text"
+    broker: BrokerSettings = field(metadata=group(BrokerSettings))
+    exporter_url: str | None = setting(None, HTTP_URL, "The exporter, such as http://127.0.0.1:9808.")
+    prometheus_url: str | None = setting(
+        None, HTTP_URL, "The Prometheus that should scrape the exporter, such as http://127.0.0.1:9090."
+    )
+    control_url: str | None = setting(None, HTTP_URL, "The control API, such as http://127.0.0.1:8000.")
+    cluster: str | None = setting(
+        None, TEXT, "The cluster to check, if Prometheus has metrics of several (the label cluster)."
+    )
+    selector: str = setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
+    watch: float = setting(
+        7.0,
+        INTERVAL,
+        "How long to listen for events: at least three worker heartbeats (6 s), longer on a quiet cluster.",
+    )
+    format: Literal["text", "json"] = setting(
+        "text", click.Choice(["text", "json"]), "text: one line for each finding; json: one object."
+    )

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+
 from celerymeter.errors import SettingsError
+from celerymeter.kinds import FILE, HEADER, HTTP_URL, SWITCH, TEXT
+from celerymeter.options import option, setting
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope, choose_cluster
 from celerymeter.reports.render import render
 from celerymeter.reports.request import Filters, ReportRequest, read_window
@@ -19,20 +23,32 @@ QUERY_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ReportSettings:
-    """Options of the command; ``out`` is ``None`` for stdout."""
+    """The settings of the command; ``out`` is ``None`` for stdout."""
 
-    prometheus_url: str
-    start: str = "-24h"
-    end: str = "now"
-    cluster: str | None = None
-    selector: str = ""
-    task: str | None = None
-    queue: str | None = None
-    wait: bool = False
-    format: str = "json"
-    out: Path | None = None
-    lang: str = "en"
-    prometheus_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    prometheus_url: str = field(
+        metadata=option(HTTP_URL, "Prometheus, or a server with the same API (VictoriaMetrics, Thanos, Mimir).")
+    )
+    prometheus_headers: Mapping[str, str] = setting(
+        {},
+        HEADER,
+        "HTTP header to send to Prometheus, such as a tenant or a token; may be repeated.",
+        flag="--prometheus-header",
+        repeated=True,
+    )
+    start: str = setting(
+        "-24h", TEXT, "Start of the window: -24h, -7d, or ISO 8601 such as 2026-01-31T12:00:00Z.", flag="--from"
+    )
+    end: str = setting("now", TEXT, "End of the window: now, -1h, or ISO 8601.", flag="--to")
+    cluster: str | None = setting(
+        None, TEXT, "The cluster to report on, if Prometheus has metrics of several (the label cluster)."
+    )
+    selector: str = setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
+    task: str | None = setting(None, TEXT, "Only tasks of this name.")
+    queue: str | None = setting(None, TEXT, "Only tasks of this queue.")
+    wait: bool = setting(False, SWITCH, "Wait until Prometheus has all scrapes of the window.")
+    format: str = setting("json", click.Choice(["json", "html", "csv", "md"]), "Format of the report.")
+    out: Path | None = setting(None, FILE, "File to write the report to. By default stdout.")
+    lang: str = setting("en", click.Choice(["en", "zh-TW"]), "Language of the report.")
 
 
 def run(settings: ReportSettings) -> int:

@@ -1,0 +1,124 @@
+"""Every field of a settings dataclass is an option, a variable, a key of the file, and shown unless it is a secret."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.core import ParameterSource
+
+from celerymeter.cli import group
+from celerymeter.cli.command import Setting, SettingsCommand, all_commands
+from celerymeter.control.settings import ControlSettings
+from celerymeter.control.testing import control_settings
+from celerymeter.kinds import BROKER_URL, DURATION, HEADER, TEXT, Cidr
+from celerymeter.options import Option, describe, described_as, option, options_of, secret, setting
+
+SAMPLES = {
+    "boolean": "true",
+    "text": "words",
+    "count": "7",
+    "duration": "7s",
+    "host:port": "127.0.0.1:7",
+    "url": "http://127.0.0.1:7",
+    "k=json": "key=7",
+    "k=v": "name=value",
+    "cidr": "10.0.0.0/8",
+    "path": "/here",
+    "origin": "null",
+    "a,b,…": "a,b",
+    "s,s,…": "1,7",
+    "name=port,…": "auto",
+    "secret": "hush",
+}
+CASES = [
+    pytest.param(command, given, id=f"{command.section}-{command.name}-{name}")
+    for command in all_commands(click.Context(group))
+    for name, given in command.by_key().items()
+]
+
+
+def sample(given: Setting, folder: Path) -> str:
+    """Return a value that the option accepts."""
+    if isinstance(given.type, click.Choice):
+        return str(given.type.choices[-1])
+    if given.type.name in ("file", "directory"):
+        (folder / "slack_url").write_text("https://hooks.slack.com/services/x")
+        return str(folder / "slack_url" if given.type.name == "file" else folder)
+    return SAMPLES[given.type.name]
+
+
+def source(command: SettingsCommand[Any], words: list[str], name: str) -> ParameterSource | None:
+    """Return where a command takes a value from."""
+    arguments = ["DIR" for param in command.params if isinstance(param, click.Argument)]
+    with command.make_context(command.name, [*words, *arguments], parent=click.Context(group)) as ctx:
+        return ctx.get_parameter_source(name)
+
+
+@pytest.mark.parametrize(("command", "given"), CASES)
+def test_an_option_is_also_two_variables_and_a_key(
+    command: SettingsCommand[Any], given: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``CELERYMETER_X``, ``CELERYMETER_<COMMAND>_X``, and ``x`` in the file."""
+    name, value = str(given.name), sample(given, tmp_path)
+    config = tmp_path / "celerymeter.yml"
+    config.write_text(yaml.safe_dump({name: value}))
+    assert source(command, ["--config", str(config)], name) is ParameterSource.DEFAULT_MAP
+    for variable in (f"CELERYMETER_{name.upper()}", f"CELERYMETER_{command.section.upper()}_{name.upper()}"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            assert source(command, [], name) is ParameterSource.ENVIRONMENT
+
+
+@pytest.mark.parametrize("command", all_commands(click.Context(group)), ids=lambda command: str(command.name))
+def test_every_field_has_its_option(command: SettingsCommand[Any]) -> None:
+    """Of each settings class, and of the classes in it."""
+    declared = list(options_of(command.settings_class))
+    assert {given.declared.key for given in command.options()} >= {one.key for one in declared}
+    own = {item.name for item in fields(command.settings_class) if isinstance(item.metadata["celerymeter"], Option)}
+    assert own <= {one.field for one in declared}
+
+
+def test_a_field_without_an_option_names_the_file_to_edit() -> None:
+    """So that whoever forgets it knows where to go on."""
+
+    @dataclass(frozen=True)
+    class Forgetful:
+        declared: str = setting("", TEXT, "Has an option.")
+        forgotten: str = ""
+
+    with pytest.raises(TypeError, match=r"Forgetful\.forgotten has no option: .*tests/cli/test_declared_settings\.py"):
+        list(options_of(Forgetful))
+
+
+@pytest.mark.parametrize("declared", [*options_of(ControlSettings)], ids=lambda one: one.key)
+def test_the_status_shows_every_setting_that_is_no_secret(declared: Option) -> None:
+    """`GET /system/status` describes the settings."""
+    shown = described_as(declared) in describe(control_settings())
+    assert shown != declared.secret
+
+
+def test_a_description_is_plain_json_without_secrets() -> None:
+    """Durations in seconds, several values as one text, passwords and header values masked."""
+
+    @dataclass(frozen=True)
+    class Example:
+        url: str = field(metadata=option(BROKER_URL, "An address."))
+        headers: dict[str, str] = setting({}, HEADER, "Headers.", flag="--header", repeated=True)
+        networks: tuple[Any, ...] = setting((), Cidr(), "Networks.", flag="--network", repeated=True)
+        pause: float = setting(90.0, DURATION, "A pause.")
+        key: bytes = secret(b"hush", "A key.")
+
+    networks = (Cidr().parse("10.0.0.0/8"), Cidr().parse("::1"))
+    example = Example("redis://:hush@h/0", {"Authorization": "hush"}, networks)
+    assert json.loads(json.dumps(describe(example))) == {
+        "url": "redis://:***@h/0",
+        "headers": "Authorization=***",
+        "networks": "10.0.0.0/8, ::1/128",
+        "pause_seconds": 90.0,
+    }
