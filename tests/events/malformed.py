@@ -9,7 +9,7 @@ import pickle
 
 from tests.events.messages import event, message
 
-from celerymeter.events import envelope
+from celerymeter.events import decode as envelope
 
 NESTED = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 MALFORMED: dict[str, tuple[bytes, str]] = {

@@ -11,7 +11,7 @@ from celery import Celery
 from tests.apps.worker_app import make_app
 from tests.events.sinks import RecordingSink
 
-from celerymeter.events.stream import Reader
+from celerymeter.events.reader import Reader
 
 
 class Readers:

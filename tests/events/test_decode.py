@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.events.malformed import MALFORMED
 from tests.events.messages import RECORDED, event, message, recorded
 
-from celerymeter.events import envelope
+from celerymeter.events import decode as envelope
 from celerymeter.events.decode import REASONS, Decoder
 from celerymeter.model import Event
 

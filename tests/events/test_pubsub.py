@@ -13,7 +13,7 @@ from tests.events.sinks import RecordingSink
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
-from celerymeter.events.pubsub import Patience, PubSub
+from celerymeter.events.redis import PubSub, Timeouts
 
 PATTERN = "/0.celeryev/*"
 RESP2, RESP3 = b"*", b">"
@@ -54,14 +54,14 @@ def publication(uuid: str, kind: bytes = RESP2) -> bytes:
     return frame(b"pmessage", PATTERN.encode(), b"/0.celeryev/x", message(event(uuid=uuid)), kind=kind)
 
 
-def deliver(connection: FakeConnection, *sent: bytes, patience: Patience | None = None) -> tuple[RecordingSink, str]:
+def deliver(connection: FakeConnection, *sent: bytes, timeouts: Timeouts | None = None) -> tuple[RecordingSink, str]:
     """What a sink got until the subscription ended, and why it did; the server closes after what it sent."""
     for data in sent:
         connection.server.sendall(data)
     connection.server.shutdown(socket.SHUT_WR)
     sink = RecordingSink()
     with pytest.raises(BrokerUnavailable) as ended:
-        PubSub(connection, [PATTERN], patience or Patience()).deliver(sink, threading.Event())
+        PubSub(connection, [PATTERN], timeouts or Timeouts()).deliver(sink, threading.Event())
     return sink, str(ended.value)
 
 
@@ -104,19 +104,19 @@ def test_a_refused_subscription_is_told(connection: FakeConnection) -> None:
     """In the server's words."""
     connection.server.sendall(b"-NOPERM this user has no permissions to access one of the channels\r\n")
     with pytest.raises(BrokerUnavailable, match="no permissions"):
-        PubSub(connection, [PATTERN], Patience())
+        PubSub(connection, [PATTERN], Timeouts())
 
 
 def test_a_confirmation_that_does_not_come_is_not_awaited_for_ever(connection: FakeConnection) -> None:
     """A server that takes the command and says nothing."""
-    with pytest.raises(BrokerUnavailable, match="no answer to PSUBSCRIBE"):
-        PubSub(connection, [PATTERN], Patience(answer=0.2))
+    with pytest.raises(BrokerUnavailable, match="no reply to PSUBSCRIBE"):
+        PubSub(connection, [PATTERN], Timeouts(reply=0.2))
 
 
 def test_silence_is_asked_about_and_an_answer_is_enough(connection: FakeConnection) -> None:
     """PING goes out after the silence; while answers come the subscription stays, without one it ends."""
     connection.server.sendall(confirmation())
-    subscription = PubSub(connection, [PATTERN], Patience(silence=0.1, answer=3))
+    subscription = PubSub(connection, [PATTERN], Timeouts(silence=0.1, reply=3))
     assert b"PSUBSCRIBE" in connection.server.recv(1000)
     reasons: list[str] = []
 
@@ -134,13 +134,13 @@ def test_silence_is_asked_about_and_an_answer_is_enough(connection: FakeConnecti
     wait_until(lambda: reasons, timeout=60, what="giving up")
     thread.join()
 
-    assert "no answer to PING" in reasons[0]
+    assert "no reply to PING" in reasons[0]
 
 
 def test_a_frame_without_end_is_not_hoarded(connection: FakeConnection) -> None:
     """A length of half a gigabyte does not make us keep half a gigabyte."""
     connection.server.sendall(confirmation() + b"*4\r\n$8\r\npmessage\r\n$536870912\r\n")
-    subscription = PubSub(connection, [PATTERN], Patience(), largest_frame=1_000_000)
+    subscription = PubSub(connection, [PATTERN], Timeouts(), largest_frame=1_000_000)
     reasons: list[str] = []
 
     def run() -> None:

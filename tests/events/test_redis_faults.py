@@ -17,19 +17,18 @@ from tests.events.sinks import RecordingSink
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
-from celerymeter.events.pubsub import PATIENCE, TICK, Patience
-from celerymeter.events.redis import CONNECT_TIMEOUT, RedisReader
-from celerymeter.events.subscribe import LONGEST_PAUSE
+from celerymeter.events.reader import LONGEST_PAUSE
+from celerymeter.events.redis import CONNECT_TIMEOUT, TICK, TIMEOUTS, RedisReader, Timeouts
 from celerymeter.model import Event
 from celerymeter.settings import BrokerSettings
 
 pytestmark = pytest.mark.integration
 
 
-def reading(readers: Readers, url: str, patience: Patience = PATIENCE) -> RecordingSink:
+def reading(readers: Readers, url: str, timeouts: Timeouts = TIMEOUTS) -> RecordingSink:
     """A sink that a running reader fills."""
     sink = RecordingSink()
-    readers.start(RedisReader(BrokerSettings(url=url), sink, patience=patience))
+    readers.start(RedisReader(BrokerSettings(url=url), sink, timeouts=timeouts))
     return sink
 
 
@@ -78,39 +77,39 @@ def test_a_killed_connection_is_renewed_at_once(redis_server: Redis, readers: Re
 
 def test_what_is_shipped_notices_within_15_seconds() -> None:
     """Silence, a question and no answer; an attempt to connect may take its whole time too."""
-    assert PATIENCE.silence + PATIENCE.answer + 2 * TICK + CONNECT_TIMEOUT < 15
+    assert TIMEOUTS.silence + TIMEOUTS.reply + 2 * TICK + CONNECT_TIMEOUT < 15
 
 
-PATIENCES = pytest.mark.parametrize(
-    ("patience", "within"),
-    [(Patience(silence=0.5, answer=0.5), 60.0), pytest.param(PATIENCE, 15.0, marks=pytest.mark.slow)],
+TIMEOUT_CASES = pytest.mark.parametrize(
+    ("timeouts", "within"),
+    [(Timeouts(silence=0.5, reply=0.5), 60.0), pytest.param(TIMEOUTS, 15.0, marks=pytest.mark.slow)],
     ids=["quick", "as shipped"],
 )
 
 
-@PATIENCES
+@TIMEOUT_CASES
 def test_a_deaf_subscription_is_noticed_and_renewed(
-    redis_server: Redis, readers: Readers, patience: Patience, within: float
+    redis_server: Redis, readers: Readers, timeouts: Timeouts, within: float
 ) -> None:
     """A stopped Redis keeps its connections open and says nothing: only asking tells."""
-    sink = reading(readers, redis_server.url, patience)
+    sink = reading(readers, redis_server.url, timeouts)
     sink.await_connections()
 
     redis_server.signal(signal.SIGSTOP)
-    assert "no answer to PING" in sink.await_loss(timeout=within)
+    assert "no reply to PING" in sink.await_loss(timeout=within)
     redis_server.signal(signal.SIGCONT)
     sink.await_connections(2)
 
     emit_until_received(app_of(redis_server.url), sink)
 
 
-@PATIENCES
+@TIMEOUT_CASES
 def test_a_subscription_that_leads_nowhere_is_renewed(
-    redis_server: Redis, readers: Readers, patience: Patience, within: float
+    redis_server: Redis, readers: Readers, timeouts: Timeouts, within: float
 ) -> None:
     """In the midst of a stream: Redis goes on sending into a connection out of which nothing comes."""
     with Blackhole(redis_server.port) as route:
-        sink = reading(readers, redis_server.url.replace(str(redis_server.port), str(route.port)), patience)
+        sink = reading(readers, redis_server.url.replace(str(redis_server.port), str(route.port)), timeouts)
         sink.await_connections()
         app = app_of(redis_server.url)
         emit_until_received(app, sink)
@@ -119,14 +118,14 @@ def test_a_subscription_that_leads_nowhere_is_renewed(
         emit(app, "shop-closed")
         sink.await_connections(2, timeout=within)
 
-        assert "no answer to PING" in sink.losses[0][1]
+        assert "no reply to PING" in sink.losses[0][1]
         assert sink.types()["shop-closed"] == 0
         emit_until_received(app, sink)
 
 
 def test_a_quiet_subscription_is_left_alone(redis_server: Redis, readers: Readers) -> None:
     """Answers to PING are signs of life, whatever the protocol version."""
-    sink = reading(readers, redis_server.url, Patience(silence=0.2, answer=30))
+    sink = reading(readers, redis_server.url, Timeouts(silence=0.2, reply=30))
     sink.await_connections()
     client = redis.Redis(port=redis_server.port)
 

@@ -10,8 +10,7 @@ from tests.events.sinks import RecordingSink
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
-from celerymeter.events.stream import EventSink
-from celerymeter.events.subscribe import LONGEST_PAUSE, Pauses, stay_subscribed
+from celerymeter.events.reader import LONGEST_PAUSE, EventSink, Pauses, stay_subscribed
 
 
 class FakeSubscription:

@@ -1,4 +1,4 @@
-"""The reader for AMQP brokers (RabbitMQ), through kombu: a queue of our own, bound to the event exchange.
+"""Reads events from RabbitMQ through kombu: a queue for this process, bound to the event exchange.
 
 The queue outlives a connection by ``event_queue_expires`` and keeps each message for ``event_queue_ttl``, so that a
 short loss of the connection loses nothing. It is durable because newer RabbitMQ releases deprecate queues that are
@@ -20,14 +20,13 @@ from kombu.entity import Queue
 from celerymeter.broker import celery_app, reaching
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.events.decode import Decoder
-from celerymeter.events.stream import EventSink
-from celerymeter.events.subscribe import stay_subscribed
+from celerymeter.events.reader import EventSink, stay_subscribed
 from celerymeter.model import Event
 from celerymeter.settings import BrokerSettings
 
 HEARTBEAT = 5.0
 """Seconds; a peer that misses two of them is gone."""
-ANSWER_WITHIN = 5.0
+REPLY_TIMEOUT = 5.0
 TICK = 0.25
 """Longest wait for a message, so that a stop is noticed."""
 REST = 0.02
@@ -40,7 +39,7 @@ class KombuReader:
     """Reads events from an AMQP broker."""
 
     def __init__(self, broker: BrokerSettings, sink: EventSink, *, heartbeat: float = HEARTBEAT) -> None:
-        timeouts = {"read_timeout": ANSWER_WITHIN, "write_timeout": ANSWER_WITHIN}
+        timeouts = {"read_timeout": REPLY_TIMEOUT, "write_timeout": REPLY_TIMEOUT}
         self._settings = replace(broker, transport_options={**timeouts, **broker.transport_options})
         self._heartbeat = heartbeat
         self._queue_name = f"{broker.celery_settings.get('event_queue_prefix', 'celeryev')}.celerymeter.{uuid.uuid4()}"
@@ -99,7 +98,7 @@ class AmqpSubscription:
             self._queue.delete()
 
     def close(self) -> None:
-        """Close the connection without the farewell, for which a dead peer would keep us waiting."""
+        """Close the connection without the closing handshake, for which a dead peer would make us wait."""
         with suppress(Exception):
             self._connection.collect()
 

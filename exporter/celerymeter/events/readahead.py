@@ -2,7 +2,7 @@
 
 Redis drops a subscriber that lets 32 MB wait (``client-output-buffer-limit pubsub``), and a burst brings that in a
 tenth of a second: so the socket is emptied into memory before anything is decoded, and again after every chunk.
-Page faults are the dearest part of that: memory comes in blocks that are mapped at once and used again.
+Page faults are the most expensive part of that: memory comes in blocks that are mapped at once and used again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0
 
 
 class ReadAhead:
-    """What a socket brought and nobody took yet, with the times of its reading (UTC seconds)."""
+    """Holds what a socket has brought and nobody has taken yet, with the times of reading (UTC seconds)."""
 
     def __init__(self, sock: socket.socket, *, limit: int = LIMIT) -> None:
         sock.settimeout(0)
@@ -52,7 +52,7 @@ class ReadAhead:
         self._last_look = 0
 
     def take(self) -> tuple[float, memoryview] | None:
-        """Empty the socket into memory, then give the oldest chunk; it is valid until the next call."""
+        """Empty the socket into memory, then return the oldest chunk; it is valid until the next call."""
         self._fill()
         block = self._blocks[0]
         if block.taken == block.filled and len(self._blocks) > 1:
@@ -71,7 +71,7 @@ class ReadAhead:
 
     @property
     def pace(self) -> float:
-        """How long the next rest may be, in seconds."""
+        """Return how long the next rest may be, in seconds."""
         return REST if self._last_look >= BUSY else SHORT_REST
 
     def rest(self) -> None:
@@ -102,7 +102,7 @@ class ReadAhead:
         return self._blocks[-1]
 
     def _read(self, into: memoryview) -> int:
-        """How many bytes came; none when the socket is empty or has ended."""
+        """Return how many bytes came; none when the socket is empty or has ended."""
         try:
             read = self._socket.recv_into(into)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -118,7 +118,7 @@ class ReadAhead:
         return read
 
     def _blame(self) -> str:
-        """Redis does not say why it drops a subscriber; amid a burst it was the output limit."""
+        """Return a likely reason: Redis does not say why it drops a subscriber; in a burst it was the output limit."""
         return " amid a burst (client-output-buffer-limit pubsub?)" if self._since_empty >= _BURST else ""
 
 
@@ -135,12 +135,12 @@ class _Block:
         self._reads: deque[tuple[int, float]] = deque()
 
     def add(self, read: int) -> None:
-        """So many bytes were read just now."""
+        """Note that so many bytes were read just now."""
         self.filled += read
         self._reads.append((self.filled, time.time()))
 
     def take(self) -> tuple[float, memoryview]:
-        """The next chunk of one read."""
+        """Return the next chunk of one read."""
         end, at = self._reads[0]
         begin, self.taken = self.taken, min(end, self.taken + CHUNK)
         if self.taken == end:

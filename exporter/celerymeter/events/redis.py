@@ -1,36 +1,62 @@
-"""The fast reader for Redis: redis-py's connection, our own frames, no kombu between a message and its events."""
+"""Reads events from Redis: redis-py connects and authenticates, the frames of the subscription are parsed here.
+
+redis-py's own pub/sub loop costs more than all decoding, and kombu's costs more still. RESP2 and RESP3 differ in the
+type of a frame (list, push) and in the reply to PING; both are read.
+"""
 
 from __future__ import annotations
 
 import re
+import socket
 import threading
-from dataclasses import replace
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import hiredis
 import redis
 
 from celerymeter.broker import RedisBroker, connect_redis
 from celerymeter.errors import BrokerUnavailable
-from celerymeter.events.pubsub import PATIENCE, Patience, PubSub
-from celerymeter.events.stream import EventSink
-from celerymeter.events.subscribe import stay_subscribed
+from celerymeter.events.decode import Decoder
+from celerymeter.events.readahead import ReadAhead
+from celerymeter.events.reader import EventSink, stay_subscribed
 from celerymeter.settings import BrokerSettings
 
 CONNECT_TIMEOUT = 3.0
 HANDSHAKE_TIMEOUT = 5.0
+LARGEST_FRAME = 64 * 1024 * 1024
+"""Bytes that may come without completing a frame."""
+TICK = 0.25
+"""Longest wait for data, so that a stop is noticed."""
+
+_INCOMPLETE = object()
+
 
 _GLOB = re.compile(r"[*?\[\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds of silence on a subscription until it is pinged, and seconds after that until it is given up."""
+
+    silence: float = 5.0
+    reply: float = 5.0
+
+
+TIMEOUTS = Timeouts()
 
 
 class RedisReader:
     """Reads events from Redis: over TCP, TLS or a unix socket, alone or under Sentinel."""
 
-    def __init__(self, broker: BrokerSettings, sink: EventSink, *, patience: Patience = PATIENCE) -> None:
-        timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": HANDSHAKE_TIMEOUT}
-        self._settings = replace(broker, transport_options={**timeouts, **broker.transport_options})
+    def __init__(self, broker: BrokerSettings, sink: EventSink, *, timeouts: Timeouts = TIMEOUTS) -> None:
+        options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": HANDSHAKE_TIMEOUT}
+        self._settings = replace(broker, transport_options={**options, **broker.transport_options})
         self._exchange = str(broker.celery_settings.get("event_exchange", "celeryev"))
         self._sink = sink
-        self._patience = patience
+        self._timeouts = timeouts
         self._stop = threading.Event()
         self._broker: RedisBroker | None = None
 
@@ -43,7 +69,7 @@ class RedisReader:
         self._stop.set()
 
     def _subscribe(self) -> PubSub:
-        """Connect as last time if that works; else find out anew where the broker is (the next URL of several).
+        """Connect as last time if that works; else look up where the broker is (the next URL of several).
 
         With Sentinel every connection asks for the master.
         """
@@ -60,12 +86,125 @@ class RedisReader:
         connection: Any = broker.client.connection_pool.make_connection()
         try:
             connection.connect()
-            return PubSub(connection, self._patterns(broker), self._patience)
+            return PubSub(connection, self._patterns(broker), self._timeouts)
         except BaseException:
             connection.disconnect()
             raise
 
     def _patterns(self, broker: RedisBroker) -> tuple[str, ...]:
-        """The exchange's channels, one for each routing key (or a single one without `fanout_patterns`)."""
+        """Return the exchange's channels, one for each routing key (or a single one without `fanout_patterns`)."""
         name = _GLOB.sub(r"\\\g<0>", broker.keys.topic(self._exchange))
         return (f"{name}/*" if broker.keys.fanout_patterns else name,)
+
+
+class PubSub:
+    """A confirmed subscription to patterns; takes the connection over. Raises `BrokerUnavailable`."""
+
+    def __init__(
+        self,
+        connection: Any,
+        patterns: Sequence[str],
+        timeouts: Timeouts = TIMEOUTS,
+        *,
+        largest_frame: int = LARGEST_FRAME,
+    ) -> None:
+        """``connection`` is a connected `redis.connection.Connection` (whose methods are untyped)."""
+        self._timeouts = timeouts
+        self._largest_frame = largest_frame
+        self._connection = connection
+        self._socket: socket.socket = connection._sock  # kombu takes it the same way: there is no public one
+        self._bytes = ReadAhead(self._socket)
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        self._unparsed = 0
+        self._pinged: float | None = None
+        self._early: list[bytes] = []
+        self._confirm(patterns)
+
+    def deliver(self, sink: EventSink, stop: threading.Event) -> None:
+        """Hand events to ``sink`` until ``stop`` is set; what came before a loss is delivered before it is raised."""
+        decode = Decoder(sink.rejected).messages
+        if self._early:
+            sink.events(decode(self._early), time.time())
+        rested = False
+        while not stop.is_set():
+            if (taken := self._bytes.take()) is not None:
+                at, chunk = taken
+                if events := decode(_messages(self._frames(chunk))):
+                    sink.events(events, at)
+                rested = False
+            elif self._bytes.ended is not None:
+                raise BrokerUnavailable(self._bytes.ended)
+            elif not rested:
+                self._bytes.rest()
+                rested = True
+            else:
+                self._check_liveness()
+                self._bytes.wait(TICK)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.disconnect()
+
+    def _confirm(self, patterns: Sequence[str]) -> None:
+        """Subscribe, and wait until the server has confirmed every pattern."""
+        self._send(_command("PSUBSCRIBE", *patterns))
+        deadline = time.monotonic() + self._timeouts.reply
+        missing = len(patterns)
+        while missing > 0:
+            frames = self._next_frames(deadline)
+            self._early += _messages(frames)
+            for frame in frames:
+                if isinstance(frame, hiredis.ReplyError) and missing > 0:
+                    raise BrokerUnavailable(f"PSUBSCRIBE was refused: {frame}")
+                if isinstance(frame, list) and frame[:1] == [b"psubscribe"]:
+                    missing -= 1
+
+    def _next_frames(self, deadline: float) -> list[Any]:
+        while (taken := self._bytes.take()) is None:
+            if self._bytes.ended is not None:
+                raise BrokerUnavailable(self._bytes.ended)
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"no reply to PSUBSCRIBE within {self._timeouts.reply:g} s")
+            self._bytes.wait(0.1)
+        return self._frames(taken[1])
+
+    def _frames(self, chunk: memoryview) -> list[Any]:
+        """Return the frames that end in this chunk (untyped: whatever the server sends)."""
+        try:
+            self._reader.feed(chunk)  # type: ignore[arg-type]  # its stub forgets buffers
+            frames = list(iter(self._reader.gets, _INCOMPLETE))
+        except hiredis.HiredisError as error:
+            raise BrokerUnavailable("the server does not speak the Redis protocol") from error
+        self._unparsed = 0 if frames else self._unparsed + len(chunk)
+        if self._unparsed > self._largest_frame:
+            raise BrokerUnavailable(f"a frame of more than {self._largest_frame} bytes")
+        return frames
+
+    def _check_liveness(self) -> None:
+        """Send PING after a silence, and give up a connection without a reply (stopped server, dead route)."""
+        now = time.monotonic()
+        silence = now - self._bytes.heard
+        if silence < self._timeouts.silence:
+            self._pinged = None
+        elif self._pinged is None or self._pinged < self._bytes.heard:
+            self._pinged = now
+            self._send(_command("PING"))
+        elif now - self._pinged >= self._timeouts.reply:
+            raise BrokerUnavailable(f"silent for {silence:.0f} s, and no reply to PING")
+
+    def _send(self, command: bytes) -> None:
+        try:
+            self._socket.send(command)
+        except OSError as error:
+            raise BrokerUnavailable(f"connection lost: {error.strerror or type(error).__name__}") from error
+
+
+def _messages(frames: list[Any]) -> list[bytes]:
+    """Return what was published, out of everything that the server sends on a subscription."""
+    return [frame[3] for frame in frames if isinstance(frame, list) and len(frame) == 4 and frame[0] == b"pmessage"]
+
+
+def _command(*words: str) -> bytes:
+    """Return a command in the Redis protocol."""
+    encoded = [word.encode() for word in words]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from celerymeter import __version__
-from celerymeter.events.open import open_reader
+from celerymeter.events import open_reader
 from celerymeter.exporter.ending import awaited, held_back
 from celerymeter.exporter.polls import Poll, queue_collector, worker_collector
 from celerymeter.exporter.process import process_lines

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class SharedTracker:
-    """Takes what a reader delivers (`celerymeter.events.stream.EventSink`) and lends the tracker to others."""
+    """Takes what a reader delivers (`celerymeter.events.reader.EventSink`) and lends the tracker to others."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker

@@ -15,7 +15,7 @@ from tests.workers import ROOT
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import ServerMissing
-from celerymeter.events.open import open_reader
+from celerymeter.events import open_reader
 from celerymeter.settings import BrokerSettings
 
 pytestmark = pytest.mark.integration

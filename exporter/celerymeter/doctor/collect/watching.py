@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from celerymeter.doctor.evidence import Heard, Watch
-from celerymeter.events.open import open_reader
+from celerymeter.events import open_reader
 from celerymeter.model import Event
 from celerymeter.settings import BrokerSettings
 

@@ -1,23 +1,49 @@
-"""Staying subscribed: connect, deliver, and after any failure connect again, with growing, jittered pauses."""
+"""The interface of event readers, and the loop that keeps one subscribed."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Protocol
 
 from celerymeter.errors import BrokerUnavailable, CelerymeterError
-from celerymeter.events.stream import EventSink
+from celerymeter.model import Event
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 LONGEST_ATTEMPT = 60.0
-"""Libraries have time-outs of their own; this one is for name servers and the like."""
+"""Libraries have their own time-outs; this one is for name servers and the like."""
 STABLE = 1.0
 """A subscription that lasted so long was a good one: the next attempt comes at once."""
+
+
+class EventSink(Protocol):
+    """Receives what a reader delivers, on the reader's thread; ``at`` is the time of receipt in UTC seconds."""
+
+    def events(self, batch: Sequence[Event], at: float) -> None:
+        """Decoded events, in the order of receipt."""
+
+    def rejected(self, reason: str, count: int = 1) -> None:
+        """Messages or events that could not be used; ``reason`` is one of `celerymeter.events.decode.REASONS`."""
+
+    def connected(self, at: float) -> None:
+        """The subscription is confirmed."""
+
+    def disconnected(self, at: float, reason: str) -> None:
+        """The subscription is gone, or could not be made; ``reason`` is a short phrase without secrets."""
+
+
+class Reader(Protocol):
+    """Reads events until it is stopped; reconnects by itself and never raises for what a broker does or sends."""
+
+    def run(self) -> None:
+        """Read until `stop`; returns then."""
+
+    def stop(self) -> None:
+        """End `run` soon (within a second); callable from any thread."""
 
 
 class Subscription(Protocol):
@@ -31,7 +57,7 @@ class Subscription(Protocol):
 
 
 class Pauses:
-    """How long to wait before each attempt, in seconds: nothing at first, then doubling, with jitter."""
+    """The pauses before each attempt, in seconds: none at first, then doubling, with jitter."""
 
     def __init__(self) -> None:
         self._ceiling = 0.0
@@ -41,7 +67,7 @@ class Pauses:
         self._ceiling = 0.0
 
     def next(self) -> float:
-        """The pause before the next attempt."""
+        """Return the pause before the next attempt."""
         ceiling, self._ceiling = self._ceiling, min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._ceiling))
         return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter needs no cryptography
 
@@ -70,7 +96,7 @@ def _deliver(subscription: Subscription, sink: EventSink, stop: threading.Event,
 
 
 def _interruptible(subscribe: Callable[[], Subscription], stop: threading.Event) -> Subscription | None:
-    """What ``subscribe`` returns or raises, or ``None`` soon after ``stop`` was set.
+    """Return or raise what ``subscribe`` does, or return ``None`` soon after ``stop`` was set.
 
     Client libraries block while they connect, so they do it in a thread that can be left behind.
     """
