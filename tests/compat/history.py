@@ -13,8 +13,8 @@ from tests.engines import Canned
 from tests.scrape import Scrape
 from tests.tracking.cluster import START, WORKER, Cluster, make_settings
 
-from celerymeter.exposition import Page
-from celerymeter.exposition.page import Build
+from celerymeter.exposition.page import Page
+from celerymeter.exposition.scrape import Build
 from celerymeter.model import PollOutcome, QueuesSnapshot, QueueState
 
 Compat = Literal["celery-exporter"] | None
@@ -88,7 +88,7 @@ def pages(compat: Compat) -> tuple[tuple[float, str], ...]:
     minutes.cluster.heartbeat(WORKER, kind="worker-online")
     minutes.cluster.heartbeat(LOST, kind="worker-online")
     for name, queue in (("pay", "celery"), ("mail", "mail")):
-        minutes.cluster.tracker.pairs.get(name, queue)
+        minutes.cluster.tracker.task_series.get(name, queue)
     page = Page(minutes.cluster.tracker, build=BUILD)
     return tuple(
         (minutes.cluster.now, page.render(minutes.cluster.now).decode())

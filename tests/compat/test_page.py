@@ -6,9 +6,8 @@ from tests.compat.history import scrapes
 from tests.scrape import Scrape
 from tests.tracking.cluster import Cluster, make_settings
 
-from celerymeter.exposition import Page
-from celerymeter.exposition.compat import NEWBORN
-from celerymeter.exposition.page import Build
+from celerymeter.exposition.page import Page
+from celerymeter.exposition.scrape import NEWBORN, Build
 from celerymeter.metrics import CATALOGUE, COMPATIBLE, Family
 
 BUILD = Build(version="1", python="3", celery="5")

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
 from celerymeter.demo.servers import find_binary
-from celerymeter.exposition import Page
-from celerymeter.exposition.page import Build
+from celerymeter.exposition.page import Page
+from celerymeter.exposition.scrape import Build
 from celerymeter.metrics import CATALOGUE
 from celerymeter.model import ActiveTask, PollOutcome, QueueHead, QueuesSnapshot, QueueState
 from celerymeter.settings import Limits

@@ -7,7 +7,7 @@ from itertools import count
 
 from celerymeter.model import Event, WorkersSnapshot, WorkerState
 from celerymeter.settings import BrokerSettings, ExporterSettings, Limits
-from celerymeter.tracking.series import Pair
+from celerymeter.tracking.series import TaskSeries
 from celerymeter.tracking.tracker import Tracker
 
 START = 1_700_000_000.0
@@ -98,6 +98,6 @@ class Cluster:
                 self.heartbeat(hostname)
             self.tracker.tick(self.now)
 
-    def pair(self, name: str = "add", queue: str = "celery") -> Pair:
-        """The counters of a pair."""
-        return self.tracker.pairs.get(name, queue)
+    def series(self, name: str = "add", queue: str = "celery") -> TaskSeries:
+        """The counters of a task series."""
+        return self.tracker.task_series.get(name, queue)

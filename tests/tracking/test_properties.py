@@ -8,8 +8,8 @@ from tests.scrape import Scrape
 from tests.tracking.cluster import Cluster, make_settings
 from tests.tracking.test_loss import Office
 
-from celerymeter.exposition import Page
-from celerymeter.exposition.page import Build
+from celerymeter.exposition.page import Page
+from celerymeter.exposition.scrape import Build
 from celerymeter.model import ActiveTask
 from celerymeter.settings import Limits
 
@@ -50,13 +50,13 @@ def counters(cluster: Cluster) -> dict[str, float]:
     tracker = cluster.tracker
     found: dict[str, float] = {f"duplicate {k}": v for k, v in tracker.tasks.duplicates.items()}
     found |= {f"evicted {k}": v for k, v in tracker.tasks.runs.evicted.items()}
-    found |= {f"unmeasured {k}": v for k, v in tracker.waits.unmeasured.items()}
-    for pair in tracker.pairs:
+    found |= {f"unmeasured {k}": v for k, v in tracker.tasks.waits_unmeasured.items()}
+    for series in tracker.task_series:
         for name in ("sent", "received", "started", "finished", "retried", "rejected_requeued"):
-            found[f"{pair.labels} {name}"] = getattr(pair, name)
-        found[f"{pair.labels} waits"] = sum(pair.wait.counts)
-        found[f"{pair.labels} wait"] = pair.wait.sum
-        found[f"{pair.labels} failed runtime"] = pair.failed_runtime_sum
+            found[f"{series.labels} {name}"] = getattr(series, name)
+        found[f"{series.labels} waits"] = sum(series.wait.counts)
+        found[f"{series.labels} wait"] = series.wait.sum
+        found[f"{series.labels} failed runtime"] = series.failed_runtime_sum
     for worker in tracker.workers:
         found[f"{worker.hostname} processed"] = worker.processed_total
         found[f"{worker.hostname} missed"] = worker.loss.missed
@@ -75,7 +75,7 @@ def test_counters_never_fall_and_nothing_is_negative(steps: list[tuple[object, .
         assert all(value >= 0 for value in after.values())
         assert all(after.get(name, 0) >= value for name, value in before.items())
         assert len(cluster.tracker.tasks.runs) <= 20 + 1
-        assert len(cluster.tracker.pairs) <= 3 + 1
+        assert len(cluster.tracker.task_series) <= 3 + 1
         before = after
 
 
@@ -138,7 +138,7 @@ def test_any_order_of_one_life_counts_it_once(order: list[str]) -> None:
         fields = {"name": "add", "queue": "mail"} if kind in ("sent", "received") else {}
         cluster.send(f"task-{kind}", "gen1@web" if kind == "sent" else "celery@one", uuid="a", **fields)
     cluster.pass_time(3)
-    assert cluster.pair(queue="mail").sent == 1
+    assert cluster.series(queue="mail").sent == 1
     for name in ("received", "started", "succeeded"):
-        assert sum(getattr(pair, name) for pair in cluster.tracker.pairs) == 1
-    assert not any(pair.running for pair in cluster.tracker.pairs)
+        assert sum(getattr(series, name) for series in cluster.tracker.task_series) == 1
+    assert not any(series.in_progress for series in cluster.tracker.task_series)

@@ -20,8 +20,8 @@ def cluster() -> Cluster:
 def test_a_task_is_counted_at_every_step(cluster: Cluster) -> None:
     """Sent, received, started and succeeded add one each under the queue that task-sent named."""
     cluster.run("a", queue="mail")
-    pair = cluster.pair(queue="mail")
-    assert (pair.sent, pair.received, pair.started, pair.succeeded) == (1, 1, 1, 1)
+    series = cluster.series(queue="mail")
+    assert (series.sent, series.received, series.started, series.succeeded) == (1, 1, 1, 1)
     assert len(cluster.tracker.tasks.runs) == 0
 
 
@@ -31,8 +31,8 @@ def test_received_may_overtake_sent(cluster: Cluster) -> None:
     cluster.start("a")
     cluster.end("a")
     cluster.publish("a", queue="mail")
-    pair = cluster.pair(queue="mail")
-    assert (pair.sent, pair.received, pair.started, pair.succeeded) == (1, 1, 1, 1)
+    series = cluster.series(queue="mail")
+    assert (series.sent, series.received, series.started, series.succeeded) == (1, 1, 1, 1)
     assert len(cluster.tracker.tasks.runs) == 0
 
 
@@ -43,7 +43,7 @@ def test_without_task_sent_the_only_queue_of_the_worker_is_taken(cluster: Cluste
     cluster.start("a")
     cluster.end("a")
     cluster.pass_time(3)
-    assert cluster.pair(queue="mail").succeeded == 1
+    assert cluster.series(queue="mail").succeeded == 1
 
 
 def test_without_task_sent_two_queues_are_unknown(cluster: Cluster) -> None:
@@ -53,8 +53,8 @@ def test_without_task_sent_two_queues_are_unknown(cluster: Cluster) -> None:
     cluster.start("a")
     cluster.end("a")
     cluster.pass_time(3)
-    pair = cluster.pair(queue="unknown")
-    assert (pair.received, pair.started, pair.succeeded) == (1, 1, 1)
+    series = cluster.series(queue="unknown")
+    assert (series.received, series.started, series.succeeded) == (1, 1, 1)
 
 
 def test_a_new_worker_is_waited_for_longer(cluster: Cluster) -> None:
@@ -63,7 +63,7 @@ def test_a_new_worker_is_waited_for_longer(cluster: Cluster) -> None:
     cluster.pass_time(10)
     cluster.answer(queues=("mail",))
     cluster.pass_time(3)
-    assert cluster.pair(queue="mail").received == 1
+    assert cluster.series(queue="mail").received == 1
 
 
 def test_once_unknown_a_run_stays_unknown(cluster: Cluster) -> None:
@@ -74,14 +74,14 @@ def test_once_unknown_a_run_stays_unknown(cluster: Cluster) -> None:
     cluster.publish("a", queue="mail")
     cluster.start("a")
     cluster.end("a")
-    pair = cluster.pair(queue="unknown")
-    assert (pair.sent, pair.received, pair.started, pair.succeeded) == (1, 1, 1, 1)
+    series = cluster.series(queue="unknown")
+    assert (series.sent, series.received, series.started, series.succeeded) == (1, 1, 1, 1)
 
 
 def test_the_routing_key_names_the_queue_on_the_default_exchange(cluster: Cluster) -> None:
     """Producers that send to the default exchange name no queue."""
     cluster.publish("a", queue=None, exchange="", routing_key="mail")
-    assert cluster.pair(queue="mail").sent == 1
+    assert cluster.series(queue="mail").sent == 1
 
 
 def test_a_retry_begins_a_run_of_its_own(cluster: Cluster) -> None:
@@ -94,10 +94,10 @@ def test_a_retry_begins_a_run_of_its_own(cluster: Cluster) -> None:
     cluster.receive("a", retries=1)
     cluster.start("a")
     cluster.end("a", "failed", exception="ValueError('x')")
-    pair = cluster.pair()
-    assert (pair.sent, pair.received, pair.started, pair.retried, pair.failed) == (2, 2, 2, 1, 1)
-    assert pair.exceptions == {"ValueError": 1}
-    assert not pair.running
+    series = cluster.series()
+    assert (series.sent, series.received, series.started, series.retried, series.failed) == (2, 2, 2, 1, 1)
+    assert series.exceptions == {"ValueError": 1}
+    assert not series.in_progress
     assert not cluster.tracker.tasks.duplicates
 
 
@@ -111,9 +111,9 @@ def test_a_retry_may_overtake_the_whole_run_before(cluster: Cluster) -> None:
     cluster.start("a")
     cluster.end("a", "retried")
     cluster.end("a", hostname=OTHER_WORKER)
-    pair = cluster.pair()
-    assert (pair.sent, pair.received, pair.started, pair.retried, pair.succeeded) == (2, 2, 2, 1, 1)
-    assert not pair.running
+    series = cluster.series()
+    assert (series.sent, series.received, series.started, series.retried, series.succeeded) == (2, 2, 2, 1, 1)
+    assert not series.in_progress
 
 
 def test_a_retry_may_be_received_before_the_run_before_it_has_ended(cluster: Cluster) -> None:
@@ -127,9 +127,9 @@ def test_a_retry_may_be_received_before_the_run_before_it_has_ended(cluster: Clu
         cluster.end("a", "retried")
         cluster.start("a")
     cluster.end("a", "failed")
-    pair = cluster.pair()
-    assert (pair.sent, pair.received, pair.started, pair.retried, pair.failed) == (3, 3, 3, 2, 1)
-    assert not pair.running
+    series = cluster.series()
+    assert (series.sent, series.received, series.started, series.retried, series.failed) == (3, 3, 3, 2, 1)
+    assert not series.in_progress
     assert len(cluster.tracker.tasks.runs) == 0
 
 
@@ -143,7 +143,7 @@ def test_a_retry_may_change_its_queue(cluster: Cluster) -> None:
     cluster.receive("a", retries=1)
     cluster.start("a")
     cluster.end("a")
-    assert (cluster.pair(queue="fast").retried, cluster.pair(queue="slow").succeeded) == (1, 1)
+    assert (cluster.series(queue="fast").retried, cluster.series(queue="slow").succeeded) == (1, 1)
 
 
 def test_quick_retries_without_task_sent_keep_every_run(cluster: Cluster) -> None:
@@ -154,9 +154,9 @@ def test_quick_retries_without_task_sent_keep_every_run(cluster: Cluster) -> Non
         cluster.start("a")
         cluster.end("a", outcome)
     cluster.pass_time(4)
-    pair = cluster.pair(queue="mail")
-    assert (pair.received, pair.started, pair.retried, pair.succeeded) == (3, 3, 2, 1)
-    assert not pair.running
+    series = cluster.series(queue="mail")
+    assert (series.received, series.started, series.retried, series.succeeded) == (3, 3, 2, 1)
+    assert not series.in_progress
     assert len(cluster.tracker.tasks.runs) == 0
 
 
@@ -169,8 +169,8 @@ def test_reject_with_failed_is_one_failure(cluster: Cluster) -> None:
         for outcome in outcomes:
             cluster.end(uuid, outcome, requeue=False)
     cluster.pass_time(3)
-    pair = cluster.pair()
-    assert (pair.failed, pair.rejected_end) == (2, 0)
+    series = cluster.series()
+    assert (series.failed, series.rejected_end) == (2, 0)
     assert cluster.tracker.tasks.duplicates == {"task-rejected": 2}
 
 
@@ -180,9 +180,9 @@ def test_reject_alone_is_an_end(cluster: Cluster) -> None:
     cluster.receive("a")
     cluster.start("a")
     cluster.end("a", "rejected", requeue=False)
-    assert not cluster.pair().running
+    assert not cluster.series().in_progress
     cluster.pass_time(3)
-    assert cluster.pair().rejected_end == 1
+    assert cluster.series().rejected_end == 1
 
 
 def test_reject_with_requeue_is_no_end(cluster: Cluster) -> None:
@@ -194,16 +194,16 @@ def test_reject_with_requeue_is_no_end(cluster: Cluster) -> None:
     cluster.receive("a", hostname=OTHER_WORKER)
     cluster.start("a", OTHER_WORKER)
     cluster.end("a", hostname=OTHER_WORKER)
-    pair = cluster.pair()
-    assert (pair.rejected_requeued, pair.rejected_end, pair.started, pair.succeeded) == (1, 0, 2, 1)
-    assert not pair.running
+    series = cluster.series()
+    assert (series.rejected_requeued, series.rejected_end, series.started, series.succeeded) == (1, 0, 2, 1)
+    assert not series.in_progress
 
 
 def test_a_hard_time_limit_fails_once(cluster: Cluster) -> None:
     """Celery sends two task-failed for it."""
     cluster.run("a", outcome="failed")
     cluster.end("a", "failed")
-    assert cluster.pair().failed == 1
+    assert cluster.series().failed == 1
     assert cluster.tracker.tasks.duplicates == {"task-failed": 1}
 
 
@@ -213,7 +213,7 @@ def test_a_hard_time_limit_is_named_by_its_traceback(cluster: Cluster) -> None:
     cluster.start("a")
     text = "Traceback (most recent call last):\n  ...\nbilliard.exceptions.TimeLimitExceeded: TimeLimitExceeded(1,)\n"
     cluster.end("a", "failed", exception="ExceptionWithTraceback()", traceback=text)
-    assert cluster.pair().exceptions == {"TimeLimitExceeded": 1}
+    assert cluster.series().exceptions == {"TimeLimitExceeded": 1}
 
 
 def test_a_terminated_task_that_runs_on_does_not_count_twice(cluster: Cluster) -> None:
@@ -225,7 +225,7 @@ def test_a_terminated_task_that_runs_on_does_not_count_twice(cluster: Cluster) -
     for number in range(30_000):
         cluster.run(f"other-{number}", name="other")
     cluster.end("a", "succeeded")
-    assert (cluster.pair().revoked_terminated, cluster.pair().succeeded) == (1, 0)
+    assert (cluster.series().revoked_terminated, cluster.series().succeeded) == (1, 0)
     assert cluster.tracker.tasks.duplicates == {"task-succeeded": 1}
 
 
@@ -237,7 +237,7 @@ def test_revoked_tells_its_reason(cluster: Cluster, terminated: bool, expired: b
     """A task revoked in its queue is never received."""
     cluster.publish("a", queue="mail")
     cluster.end("a", "revoked", terminated=terminated, expired=expired)
-    assert getattr(cluster.pair(queue="mail"), counter) == 1
+    assert getattr(cluster.series(queue="mail"), counter) == 1
 
 
 def test_ignore_leaves_progress_after_two_polls(cluster: Cluster) -> None:
@@ -248,7 +248,7 @@ def test_ignore_leaves_progress_after_two_polls(cluster: Cluster) -> None:
     for seconds, running in ((1, 1), (1, 1), (5, 0)):
         cluster.pass_time(seconds, beating=(WORKER,))
         cluster.answer(active=())
-        assert len(cluster.pair().running) == running
+        assert cluster.series().in_progress == running
     assert cluster.tracker.tasks.runs.evicted["vanished"] == 1
 
 
@@ -262,7 +262,7 @@ def test_an_end_that_comes_after_all_is_counted(cluster: Cluster) -> None:
         cluster.answer(active=())
     cluster.end("a")
     cluster.end("a")
-    assert cluster.pair().succeeded == 1
+    assert cluster.series().succeeded == 1
     assert cluster.tracker.tasks.duplicates == {"task-succeeded": 1}
 
 
@@ -281,17 +281,17 @@ def lose_end(cluster: Cluster, *, active: int) -> None:
 def test_heartbeats_without_active_tasks_end_what_was_lost(cluster: Cluster) -> None:
     """Of workers that do not answer `inspect`: it is evicted, counted, and may still end should it be heard of yet."""
     lose_end(cluster, active=0)
-    assert not cluster.pair().running
+    assert not cluster.series().in_progress
     assert cluster.tracker.tasks.runs.evicted["vanished"] == 1
     assert len(cluster.tracker.tasks.runs) == 0
     cluster.end("a")
-    assert cluster.pair().succeeded == 1
+    assert cluster.series().succeeded == 1
 
 
 def test_heartbeats_with_active_tasks_end_nothing(cluster: Cluster) -> None:
     """Any of them may be the one."""
     lose_end(cluster, active=1)
-    assert len(cluster.pair().running) == 1
+    assert cluster.series().in_progress == 1
 
 
 def test_a_start_after_an_idle_time_stays_in_progress(cluster: Cluster) -> None:
@@ -302,7 +302,7 @@ def test_a_start_after_an_idle_time_stays_in_progress(cluster: Cluster) -> None:
     cluster.pass_time(1)
     cluster.heartbeat()
     cluster.pass_time(20, beating=(WORKER,))
-    assert len(cluster.pair().running) == 1
+    assert cluster.series().in_progress == 1
 
 
 def test_a_poll_may_overtake_the_start_that_it_shows(cluster: Cluster) -> None:
@@ -313,8 +313,8 @@ def test_a_poll_may_overtake_the_start_that_it_shows(cluster: Cluster) -> None:
     cluster.answer(active=(ActiveTask("a", "add", cluster.now - 1, "celery"),))
     cluster.start("a")
     cluster.end("a")
-    pair = cluster.pair()
-    assert (pair.started, pair.succeeded, len(pair.running)) == (1, 1, 0)
+    series = cluster.series()
+    assert (series.started, series.succeeded, series.in_progress) == (1, 1, 0)
     assert len(cluster.tracker.tasks.runs) == 0
 
 
@@ -326,17 +326,17 @@ def test_a_task_that_its_worker_lists_stays_in_progress(cluster: Cluster) -> Non
     for _ in range(3):
         cluster.pass_time(15, beating=(WORKER,))
         cluster.answer(active=(ActiveTask("a", "add", cluster.now - 20, None),))
-    assert len(cluster.pair().running) == 1
+    assert cluster.series().in_progress == 1
 
 
 def test_tasks_that_ran_before_us_are_adopted(cluster: Cluster) -> None:
     """After a restart of the exporter, long tasks keep name, queue and start."""
     cluster.answer(active=(ActiveTask("a", "add", cluster.now - 60, "mail"),), queues=("mail", "bulk"))
     cluster.pass_time(1)
-    pair = cluster.pair(queue="mail")
-    assert [run.started for run in pair.running] == [cluster.now - 61]
+    series = cluster.series(queue="mail")
+    assert cluster.tracker.tasks.oldest_starts() == {series: cluster.now - 61}
     cluster.end("a")
-    assert (pair.succeeded, len(pair.running)) == (1, 0)
+    assert (series.succeeded, series.in_progress) == (1, 0)
 
 
 def test_a_dead_worker_holds_nothing_in_progress(cluster: Cluster) -> None:
@@ -346,12 +346,12 @@ def test_a_dead_worker_holds_nothing_in_progress(cluster: Cluster) -> None:
     cluster.receive("a")
     cluster.start("a")
     cluster.pass_time(10)
-    pair = cluster.pair(queue="mail")
-    assert not pair.running
+    series = cluster.series(queue="mail")
+    assert not series.in_progress
     cluster.receive("a", hostname=OTHER_WORKER)
     cluster.start("a", OTHER_WORKER)
     cluster.end("a", hostname=OTHER_WORKER)
-    assert (pair.started, pair.succeeded) == (2, 1)
+    assert (series.started, series.succeeded) == (2, 1)
 
 
 def test_a_start_that_is_counted_only_after_its_worker_died_is_not_in_progress(cluster: Cluster) -> None:
@@ -360,9 +360,9 @@ def test_a_start_that_is_counted_only_after_its_worker_died_is_not_in_progress(c
     cluster.receive("a")
     cluster.start("a")
     cluster.pass_time(30)
-    pair = cluster.pair(queue="unknown")
-    assert pair.started == 1
-    assert not pair.running
+    series = cluster.series(queue="unknown")
+    assert series.started == 1
+    assert not series.in_progress
 
 
 def test_a_redelivered_task_may_run_twice_at_once(cluster: Cluster) -> None:
@@ -371,10 +371,10 @@ def test_a_redelivered_task_may_run_twice_at_once(cluster: Cluster) -> None:
     for worker in (WORKER, OTHER_WORKER):
         cluster.receive("a", hostname=worker)
         cluster.start("a", worker)
-    assert len(cluster.pair().running) == 2
+    assert cluster.series().in_progress == 2
     for worker in (WORKER, OTHER_WORKER):
         cluster.end("a", hostname=worker)
-    assert (cluster.pair().succeeded, len(cluster.pair().running)) == (2, 0)
+    assert (cluster.series().succeeded, cluster.series().in_progress) == (2, 0)
 
 
 def test_an_end_without_a_beginning_is_unknown() -> None:
@@ -383,7 +383,7 @@ def test_an_end_without_a_beginning_is_unknown() -> None:
     cluster.answer(queues=("a", "b"))
     cluster.end("stranger", "failed")
     cluster.pass_time(3)
-    assert cluster.pair("unknown", "unknown").failed == 1
+    assert cluster.series("unknown", "unknown").failed == 1
 
 
 def test_memory_is_bounded_by_number_and_age() -> None:
@@ -419,11 +419,11 @@ def test_tasks_whose_queue_is_awaited_are_bounded() -> None:
         cluster.receive(str(number))
         cluster.start(str(number))
     cluster.tracker.tick(cluster.now)
-    counted = cluster.pair(queue="unknown")
+    counted = cluster.series(queue="unknown")
     assert 150 <= counted.received <= 250
     cluster.pass_time(16, beating=(WORKER,))
     assert (counted.received, counted.started) == (250, 250)
-    assert len(counted.running) == len(cluster.tracker.tasks.runs) <= 100
+    assert counted.in_progress == len(cluster.tracker.tasks.runs) <= 100
 
 
 def test_what_exceeds_a_cap_is_folded_and_counted() -> None:
@@ -431,11 +431,11 @@ def test_what_exceeds_a_cap_is_folded_and_counted() -> None:
     cluster = Cluster(make_settings(Limits(task_names=2, queues=2, task_pairs=3)))
     for number in range(5):
         cluster.run(str(number), name=f"name-{number}", queue=f"queue-{number}")
-    folded = cluster.tracker.pairs.folded
+    folded = cluster.tracker.task_series.folded
     assert folded["name"] > 0
     assert folded["queue_name"] > 0
-    assert cluster.pair("__other__", "__other__").succeeded == 3
-    assert len(cluster.tracker.pairs) <= 4
+    assert cluster.series("__other__", "__other__").succeeded == 3
+    assert len(cluster.tracker.task_series) <= 4
 
 
 def test_exceptions_beyond_their_cap_are_folded_and_counted() -> None:
@@ -444,8 +444,8 @@ def test_exceptions_beyond_their_cap_are_folded_and_counted() -> None:
     for number in range(5):
         cluster.publish(str(number))
         cluster.end(str(number), "failed", exception=f"Error{number}('x')")
-    assert cluster.pair().exceptions == {"Error0": 1, "Error1": 1, "__other__": 3}
-    assert cluster.tracker.pairs.folded["exception"] == 3
+    assert cluster.series().exceptions == {"Error0": 1, "Error1": 1, "__other__": 3}
+    assert cluster.tracker.task_series.folded["exception"] == 3
 
 
 def test_retry_exceptions_are_counted_on_request() -> None:
@@ -456,4 +456,4 @@ def test_retry_exceptions_are_counted_on_request() -> None:
         cluster.receive("a")
         cluster.start("a")
         cluster.end("a", "retried", exception="Retry(ValueError('x'))")
-        assert cluster.pair().retry_exceptions == ({"Retry": 1} if wanted else {})
+        assert cluster.series().retry_exceptions == ({"Retry": 1} if wanted else {})

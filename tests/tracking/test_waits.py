@@ -12,8 +12,8 @@ HOUR = 3600.0
 
 def wait_sum(cluster: Cluster) -> float:
     """The one wait that was observed."""
-    assert sum(cluster.pair().wait.counts) == 1
-    return cluster.pair().wait.sum
+    assert sum(cluster.series().wait.counts) == 1
+    return cluster.series().wait.sum
 
 
 @pytest.mark.parametrize("skew", [{}, {"web": HOUR}, {"one": -HOUR}, {"web": -90.0, "one": 7 * HOUR}])
@@ -64,8 +64,8 @@ def test_what_cannot_be_measured_is_counted_apart(reason: str, fields: dict[str,
     if reason == "negative":
         cluster.skew["one"] = -5.0
     cluster.start("a")
-    assert cluster.tracker.waits.unmeasured == {reason: 1}
-    assert sum(cluster.pair().wait.counts) == 0
+    assert cluster.tracker.tasks.waits_unmeasured == {reason: 1}
+    assert sum(cluster.series().wait.counts) == 0
 
 
 def test_without_task_sent_there_is_no_wait() -> None:
@@ -76,7 +76,7 @@ def test_without_task_sent_there_is_no_wait() -> None:
     cluster.receive("a")
     cluster.start("a")
     cluster.pass_time(3)
-    assert cluster.tracker.waits.unmeasured == {"not_sent": 1}
+    assert cluster.tracker.tasks.waits_unmeasured == {"not_sent": 1}
 
 
 def test_a_retry_waits_from_its_own_sending() -> None:
@@ -91,7 +91,7 @@ def test_a_retry_waits_from_its_own_sending() -> None:
     cluster.pass_time(2, beating=(WORKER,))
     cluster.receive("a", retries=1)
     cluster.start("a")
-    assert cluster.pair().wait.sum == pytest.approx(2.0, abs=0.05)
+    assert cluster.series().wait.sum == pytest.approx(2.0, abs=0.05)
 
 
 def test_a_clock_that_was_stepped_is_believed_within_twenty_seconds() -> None:
@@ -108,6 +108,6 @@ def test_clocks_of_many_producers_are_bounded() -> None:
     cluster = Cluster()
     for number in range(20_000):
         cluster.send("task-sent", f"gen1@host-{number}", uuid=str(number), name="add", queue="celery")
-    assert len(cluster.tracker.waits.producers) <= 10_000
+    assert len(cluster.tracker.tasks.producers) <= 10_000
     assert PRODUCER
-    assert cluster.pair().sent == 20_000
+    assert cluster.series().sent == 20_000

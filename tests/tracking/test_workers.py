@@ -110,7 +110,7 @@ def test_accepted_tasks_share_the_cap_of_task_names() -> None:
     for growth in (1, 3):
         cluster.answer(totals={f"name-{number}": growth for number in range(5)})
     assert cluster.tracker.workers.accepted == {"name-0": 3, "name-1": 3, "__other__": 9}
-    assert cluster.tracker.pairs.folded["name"] > 0
+    assert cluster.tracker.task_series.folded["name"] > 0
 
 
 def test_a_silent_solo_worker_is_up_for_its_grace(cluster: Cluster) -> None:
@@ -186,4 +186,4 @@ def test_workers_beyond_the_cap_are_counted_and_not_kept() -> None:
     for number in range(100):
         cluster.heartbeat(f"celery@{number}")
     assert len(cluster.tracker.workers) == 10
-    assert cluster.tracker.pairs.folded["hostname"] == 90
+    assert cluster.tracker.task_series.folded["hostname"] == 90

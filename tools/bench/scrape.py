@@ -19,8 +19,8 @@ from tools.bench.publish import Publisher
 from tools.bench.wire import Cluster, Load
 
 from celerymeter.demo.servers import Redis
-from celerymeter.exposition import Page
-from celerymeter.exposition.page import Build
+from celerymeter.exposition.page import Page
+from celerymeter.exposition.scrape import Build
 from celerymeter.model import Event
 from celerymeter.settings import BrokerSettings, ExporterSettings
 from celerymeter.tracking.tracker import Tracker

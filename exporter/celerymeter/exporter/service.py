@@ -17,8 +17,8 @@ from celerymeter.exporter.ending import awaited, held_back
 from celerymeter.exporter.polls import Poll, queue_collector, worker_collector
 from celerymeter.exporter.process import process_lines
 from celerymeter.exporter.state import SharedTracker, tick_forever
-from celerymeter.exposition import Page
-from celerymeter.exposition.page import Build
+from celerymeter.exposition.page import Page
+from celerymeter.exposition.scrape import Build
 from celerymeter.httpd import MetricsServer, load_web_config
 from celerymeter.polling import open_queue_poller
 from celerymeter.polling.workers import WorkerPoller

@@ -1,5 +1,1 @@
 """State → Prometheus text format (version 0.0.4). Nothing else knows the format."""
-
-from celerymeter.exposition.page import Page
-
-__all__ = ["Page"]

@@ -1,4 +1,7 @@
-"""The text format itself: escaping, numbers, and whole families at a time."""
+"""The text format itself: escaping, numbers, and whole families at a time.
+
+Written here because prometheus-client takes some 6 µs a series, and a lock and an object for each number.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ from itertools import accumulate
 
 from celerymeter.metrics import Family
 from celerymeter.tracking.series import Histogram
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
@@ -22,11 +23,6 @@ def labels(names: Sequence[str], values: Sequence[str]) -> str:
     return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True))
 
 
-def bound(value: float) -> str:
-    """A bucket's upper bound as clients of Prometheus write it: ``0.1``, ``1.0``."""
-    return repr(float(value))
-
-
 class Text:
     """A page under construction."""
 
@@ -38,39 +34,39 @@ class Text:
         return "".join(self._parts).encode()
 
     def head(self, family: Family) -> None:
-        """The HELP and TYPE lines."""
+        """Add the HELP and TYPE lines."""
         text = family.help.replace("\\", r"\\").replace("\n", r"\n")
         self._parts.append(f"# HELP {family.name} {text}\n# TYPE {family.name} {family.kind}\n")
 
     def add(self, part: str) -> None:
-        """Text that is complete lines already."""
+        """Add text that is complete lines already."""
         self._parts.append(part)
 
     def single(self, family: Family, value: float | None) -> None:
-        """A family without labels; nothing at all for ``None``."""
+        """Add a family without labels; nothing at all for ``None``."""
         if value is not None:
             self.head(family)
             self._parts.append(f"{family.name} {value!r}\n")
 
     def values(self, family: Family, rows: Mapping[str, float | None]) -> None:
-        """A family with one label; rows without a value are left out, and so is a family without rows."""
+        """Add a family with one label; rows without a value are left out, and so is a family without rows."""
         self.rows(family, [((label,), value) for label, value in rows.items()])
 
     def rows(self, family: Family, rows: Iterable[tuple[tuple[str, ...], float | None]]) -> None:
-        """A family with any labels, in the order of the family's declaration."""
+        """Add a family with any labels, in the order of the family's declaration."""
         known = [(values, number) for values, number in rows if number is not None]
         if known:
             self.head(family)
             name, names = family.name, family.labels
             self._parts.extend(f"{name}{{{labels(names, values)}}} {number!r}\n" for values, number in known)
 
-    def column(self, family: Family, tags: Sequence[str], numbers: Iterable[float], extra: str = "") -> None:
-        """A sample for every pair; ``tags`` are rendered labels, ``extra`` is added to each."""
+    def column(self, family: Family, tags: Iterable[str], numbers: Iterable[float], extra: str = "") -> None:
+        """Add a sample for every series; ``tags`` are rendered labels, ``extra`` is added to each."""
         start = f"{family.name}{{"
         self._parts.extend([f"{start}{tag}{extra}}} {number!r}\n" for tag, number in zip(tags, numbers, strict=True)])
 
     def histogram(self, family: Family, histogram: Histogram) -> None:
-        """A histogram without labels."""
+        """Add a histogram without labels."""
         self.head(family)
         self._parts.append(fill(histogram_template(family.name, "", histogram.bounds), histogram))
 
@@ -80,7 +76,8 @@ def histogram_template(name: str, tag: str, bounds: tuple[float, ...]) -> str:
     tag = tag.replace("%", "%%")
     comma = "," if tag else ""
     braces = f"{{{tag}}}" if tag else ""
-    buckets = [f'{name}_bucket{{{tag}{comma}le="{le}"}} %d\n' for le in (*map(bound, bounds), "+Inf")]
+    edges = [*(repr(float(bound)) for bound in bounds), "+Inf"]
+    buckets = [f'{name}_bucket{{{tag}{comma}le="{le}"}} %d\n' for le in edges]
     return f"{''.join(buckets)}{name}_sum{braces} %r\n{name}_count{braces} %d\n"
 
 

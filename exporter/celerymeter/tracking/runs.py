@@ -1,4 +1,4 @@
-"""Unfinished runs of tasks: how one is found by an event, and how their number stays bounded.
+"""Runs of tasks: how one is found by an event, which are in progress, and how their number stays bounded.
 
 A task's uuid is not enough to name a run: a retry comes with the same uuid (its `task-sent` and even its
 `task-received` may overtake the end of the run before), and a redelivered task may run on two workers at once.
@@ -6,24 +6,25 @@ A task's uuid is not enough to name a run: a retry comes with the same uuid (its
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 import msgspec
 
-from celerymeter.model import Event
-from celerymeter.tracking.series import Pair
+from celerymeter.model import ActiveTask, Event
+from celerymeter.tracking.series import TaskSeries
 
-MAX_NEXT = 8
 MAX_BESIDE = 8
+VANISHED = 5.0
+"""Seconds for which a worker must have left out a run: its end may be on the way, as events come in batches."""
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
-    """One unfinished run of a task, or a task that is still to run. Times are UTC seconds.
+    """One run of a task, or a task that is still to run. Times are UTC seconds.
 
-    A Struct is made in a third of the time of a class and never looked at by the garbage collector: a run and its
-    pair point at each other only while the run is in progress.
+    A Struct is made in a third of the time of a class, and the garbage collector never looks at it: nothing that a
+    run refers to refers back to it.
     """
 
     uuid: str
@@ -31,7 +32,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     touched: float
     name: str | None = None
     queue: str | None = None
-    pair: Pair | None = None
+    series: TaskSeries | None = None
     sent: float | None = None
     """By our clock."""
     started: float | None = None
@@ -39,50 +40,66 @@ class Run(msgspec.Struct, gc=False, eq=False):
     eta: str | None = None
     retries: int = 0
     worker: str | None = None
-    held: list[Event] | None = None
+    pending: list[Event] | None = None
     """Events not yet counted, because the queue is not yet known."""
-    next: list[Event] | None = None
+    sent_ahead: list[Event] | None = None
     """The `task-sent` of later runs of this task."""
     received: bool = False
     ended: bool = False
     rejected: bool = False
-    over: bool = False
-    """Its end has come, but is still held."""
+    end_pending: bool = False
+    """Its end has come, but is not yet counted."""
     adopted: bool = False
     """Its worker lists it as running, but its `task-started` has not come."""
     missing_since: float | None = None
     """Since when its worker no longer lists it."""
 
-    def stop_running(self) -> None:
-        """No longer in progress."""
-        if self.pair is not None:
-            self.pair.running.pop(self, None)
 
-    def give_back(self) -> None:
-        """The message is with the broker again: the task may come to any worker."""
-        self.stop_running()
-        self.worker = self.started = None
-        self.over = self.adopted = False
+class EndedRuns:
+    """The runs that ended last, at most ``3 * limit``; terminated ones are kept apart, because they may run on."""
+
+    def __init__(self, limit: int = 8000) -> None:
+        self._limit = limit
+        self._young: dict[str, Run] = {}
+        self._old: dict[str, Run] = {}
+        self._terminated: dict[str, Run] = {}
+
+    def add(self, run: Run, *, terminated: bool = False) -> None:
+        """Remember an ended run, without what only a running one needs: thousands are kept."""
+        if run.ended:
+            run.sent = run.started = run.eta = None
+        if terminated:
+            self._terminated[run.uuid] = run
+            if len(self._terminated) > self._limit:
+                self._terminated = dict(list(self._terminated.items())[self._limit // 2 :])
+            return
+        if len(self._young) >= self._limit:
+            self._old, self._young = self._young, {}
+        self._young[run.uuid] = run
+
+    def get(self, uuid: str) -> Run | None:
+        """The last run of this task, if it ended recently."""
+        return self._young.get(uuid) or self._old.get(uuid) or self._terminated.get(uuid)
 
 
 class RunTable:
-    """Runs by uuid; runs of the same task beside the newest are found by uuid and worker."""
+    """Unfinished runs by uuid; runs of the same task beside the newest are found by uuid and worker."""
 
     def __init__(self, limit: int) -> None:
         self.evicted: Counter[str] = Counter()
+        self.recently_ended = EndedRuns()
         self._limit = limit
         self._runs: dict[str, Run] = {}
         self.get: Callable[[str], Run | None] = self._runs.get
         """The newest run of a task, by its uuid."""
         self._beside: dict[tuple[str, str], list[Run]] = {}
+        self._running: dict[Run, bool] = {}
+        """Runs in progress; the values mean nothing."""
 
     def __len__(self) -> int:
         return len(self._runs) + sum(map(len, self._beside.values()))
 
-    def __iter__(self) -> Iterator[Run]:
-        yield from self._runs.values()
-        for runs in self._beside.values():
-            yield from runs
+    # One run
 
     def open(self, uuid: str, at: float) -> Run:
         """A new run, which becomes the newest of its task."""
@@ -94,19 +111,19 @@ class RunTable:
     def starting(self, uuid: str, hostname: str) -> Run | None:
         """The run that a `task-started` of this worker begins: the oldest at hand that has not started."""
         newest = self._runs.get(uuid)
-        if not self._beside and newest is not None and newest.worker in (None, hostname):
+        if newest is not None and not self._beside and (newest.worker is None or newest.worker == hostname):
             return newest if newest.started is None or newest.adopted else None
         return next((run for run in self._at(uuid, hostname) if run.started is None or run.adopted), None)
 
     def ending(self, uuid: str, hostname: str) -> Run | None:
-        """The run that an end told by this worker belongs to: the oldest that has started, else any that waits."""
+        """The run whose end this worker reports: the oldest that has started, else any that waits."""
         newest = self._runs.get(uuid)
-        if not self._beside and newest is not None and newest.worker == hostname:
+        if newest is not None and not self._beside and newest.worker == hostname:
             return newest
         runs = self._at(uuid, hostname)
         if not runs:
             return newest if newest is not None and newest.started is None else None
-        unfinished = [run for run in runs if not run.over]
+        unfinished = [run for run in runs if not run.end_pending]
         return next((run for run in unfinished if run.started is not None), (unfinished or runs[-1:])[0])
 
     def _at(self, uuid: str, hostname: str) -> list[Run]:
@@ -116,7 +133,7 @@ class RunTable:
         runs = list(self._beside.get((uuid, hostname), ())) if self._beside else []
         return [*runs, newest] if here and newest is not None else runs
 
-    def succeed(self, run: Run, at: float) -> Run:
+    def open_next(self, run: Run, at: float) -> Run:
         """Open the run that follows ``run``, which may still be unfinished (elsewhere, or its end got lost)."""
         if run.worker is not None and not run.ended:
             self._set_beside(run)
@@ -126,15 +143,33 @@ class RunTable:
         following.sent, following.eta, following.retries = run.sent, run.eta, run.retries
         return following
 
-    def precede(self, run: Run, hostname: str, at: float) -> Run:
+    def open_earlier(self, run: Run, hostname: str, at: float) -> Run:
         """Open a run that came before the newest, at another worker, and is heard of only now."""
         earlier = Run(run.uuid, at, at)
         earlier.name, earlier.queue, earlier.worker = run.name, run.queue, hostname
         self._set_beside(earlier)
         return earlier
 
+    def start(self, run: Run) -> None:
+        """The run, whose series is known, is in progress from now on."""
+        if run not in self._running and run.series is not None:
+            self._running[run] = True
+            run.series.in_progress += 1
+
+    def stop(self, run: Run) -> None:
+        """The run is no longer in progress."""
+        if self._running.pop(run, False) and run.series is not None:
+            run.series.in_progress -= 1
+
+    def requeue(self, run: Run) -> None:
+        """The message is with the broker again: the task may come to any worker."""
+        self.stop(run)
+        run.worker = run.started = None
+        run.end_pending = run.adopted = False
+
     def forget(self, run: Run) -> bool:
-        """Drop a run; whether it was the newest of its task."""
+        """Drop a run that ended; whether it was the newest of its task."""
+        self.stop(run)
         if self._runs.get(run.uuid) is run:
             del self._runs[run.uuid]
             return True
@@ -146,20 +181,10 @@ class RunTable:
         return False
 
     def evict(self, run: Run, reason: str) -> None:
-        """Drop an unfinished run, and count it; what it still holds is counted when its grace is over."""
-        run.stop_running()
-        run.ended, run.over = run.held is None, True
+        """Drop an unfinished run, and count it; events that still wait for its queue are counted in time."""
+        run.ended, run.end_pending = run.pending is None, True
         self.evicted[reason] += 1
         self.forget(run)
-
-    def older_than(self, then: float) -> list[Run]:
-        """Runs opened before ``then``."""
-        old = [run for runs in self._beside.values() for run in runs if run.opened < then]
-        for run in self._runs.values():
-            if run.opened >= then:
-                break
-            old.append(run)
-        return old
 
     def _set_beside(self, run: Run) -> None:
         runs = self._beside.setdefault((run.uuid, run.worker or ""), [])
@@ -173,3 +198,60 @@ class RunTable:
         """A twentieth at once: reaching the front of a dict one by one costs 46 µs a time at 100,000."""
         for run in list(islice(self._runs.values(), max(1, self._limit // 20))):
             self.evict(run, "limit")
+
+    # Many runs
+
+    def running(self) -> Iterator[Run]:
+        """The runs in progress, in the order in which they began."""
+        return iter(self._running)
+
+    def evict_older_than(self, then: float) -> None:
+        """Drop the runs opened before ``then``."""
+        old = [run for runs in self._beside.values() for run in runs if run.opened < then]
+        for run in self._runs.values():
+            if run.opened >= then:
+                break
+            old.append(run)
+        for run in old:
+            self.evict(run, "age")
+
+    def workers_lost(self, hostnames: Collection[str]) -> None:
+        """These workers are dead: what they ran is no longer in progress, and may be delivered again.
+
+        Call it again while they are dead: a start may have waited for its queue, and count only now.
+        """
+        for run in [run for run in self._running if run.worker in hostnames]:
+            self.requeue(run)
+
+    def workers_idle(self, since: Mapping[str, float]) -> None:
+        """These workers have reported in every heartbeat since then that they run nothing: earlier runs are gone.
+
+        For workers that do not answer `inspect`; others are asked sooner than they are idle for so long.
+        """
+        for run in [run for run in self._running if run.touched <= since.get(run.worker or "", 0.0)]:
+            self._vanish(run)
+
+    def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> Iterator[tuple[str, ActiveTask]]:
+        """Compare the runs in progress with the workers' own lists, asked for at ``at``; yield tasks only they have.
+
+        A run missing twice in a row, and for `VANISHED`, is gone without an end (`celery.exceptions.Ignore`). Should
+        its end come yet, it is still counted.
+        """
+        running: dict[str | None, list[Run]] = defaultdict(list)
+        for run in self._running:
+            running[run.worker].append(run)
+        for hostname, tasks in active.items():
+            listed = {task.uuid: task for task in tasks}
+            for run in running[hostname]:
+                if listed.pop(run.uuid, None) is not None or run.touched >= at:
+                    run.missing_since = None
+                elif run.missing_since is None:
+                    run.missing_since = at
+                elif not 0 <= at - run.missing_since < VANISHED:
+                    self._vanish(run)
+            yield from ((hostname, task) for task in listed.values())
+
+    def _vanish(self, run: Run) -> None:
+        self.evict(run, "vanished")
+        run.ended = False
+        self.recently_ended.add(run)

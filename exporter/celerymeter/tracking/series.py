@@ -1,18 +1,19 @@
-"""The task series: plain numbers in slots, one object per (name, queue_name)."""
+"""The series that events feed: plain numbers in slots, one object for each (name, queue_name)."""
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 
-from celerymeter.model import OTHER
+from celerymeter.model import OTHER, UNKNOWN
 from celerymeter.settings import Limits
-from celerymeter.tracking.labels import LabelCap
 
-if TYPE_CHECKING:
-    from celerymeter.tracking.runs import Run
+_OWN_REPR = re.compile(r"(Reject|Retry|Ignore)\b", re.IGNORECASE)
+"""Celery's own control exceptions describe themselves in words: ``reject requeue=False: …``, ``Retry in 3s: …``."""
+_CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w{0,99})\s*(?=[(:]|$)")
+RATE_STEPS = 12
 
 
 class Histogram:
@@ -26,12 +27,13 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value."""
+        """Count one value; a negative one, which only clocks can cause, counts as 0."""
+        value = value if value > 0.0 else 0.0  # a third of the time of max()
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
 
-class Pair:
+class TaskSeries:
     """All that is counted for one (name, queue_name), with every counter at 0 from the start."""
 
     __slots__ = (
@@ -39,6 +41,7 @@ class Pair:
         "failed",
         "failed_runtime_count",
         "failed_runtime_sum",
+        "in_progress",
         "labels",
         "received",
         "rejected_end",
@@ -48,7 +51,6 @@ class Pair:
         "revoked",
         "revoked_expired",
         "revoked_terminated",
-        "running",
         "runtime",
         "sent",
         "started",
@@ -72,8 +74,8 @@ class Pair:
         """Failed runs by exception class: they add up to ``failed``."""
         self.retry_exceptions: dict[str, int] = {}
         """Retried runs by exception class, with ``count_retry_exceptions``."""
-        self.running: dict[Run, None] = {}
-        """Runs started and not finished, oldest first."""
+        self.in_progress = 0
+        """Runs started and not finished."""
 
     @property
     def finished(self) -> int:
@@ -88,8 +90,32 @@ class Pair:
         )
 
 
-class PairTable:
-    """Every `Pair`, found by its labels; names, queues and pairs are capped."""
+class LabelCap:
+    """The values that one label may take: the first ``limit`` to come, then `OTHER`.
+
+    The value returned is always the same object for equal input, so that a million tasks share one name.
+    Every value folded adds one to ``folded[label]``.
+    """
+
+    def __init__(self, label: str, limit: int, folded: Counter[str]) -> None:
+        self._label = label
+        self._limit = limit
+        self._folded = folded
+        self._values: dict[str, str] = {UNKNOWN: UNKNOWN, OTHER: OTHER}
+
+    def __call__(self, value: str) -> str:
+        known = self._values.get(value)
+        if known is not None:
+            return known
+        if len(self._values) - 2 >= self._limit:
+            self._folded[self._label] += 1
+            return OTHER
+        self._values[value] = value
+        return value
+
+
+class TaskSeriesTable:
+    """Every `TaskSeries`, found by its labels; names, queues and pairs of both are capped."""
 
     def __init__(
         self, limits: Limits, *, runtime_buckets: tuple[float, ...], wait_buckets: tuple[float, ...], by_host: bool
@@ -102,24 +128,63 @@ class PairTable:
         self._runtime_buckets = runtime_buckets
         self._wait_buckets = wait_buckets
         self._by_host = by_host
-        self._pairs: dict[tuple[str, ...], Pair] = {}
+        self._series: dict[tuple[str, ...], TaskSeries] = {}
 
-    def get(self, name: str, queue: str, hostname: str = "") -> Pair:
-        """The pair of these labels (already capped by `name` and `queue`), made at 0 when it is new."""
+    def get(self, name: str, queue: str, hostname: str = "") -> TaskSeries:
+        """The series of these labels (already capped by `name` and `queue`), made at 0 when it is new."""
         key = (name, queue, hostname) if self._by_host else (name, queue)
-        pair = self._pairs.get(key)
-        return pair if pair is not None else self._make(key)
+        series = self._series.get(key)
+        return series if series is not None else self._make(key)
 
-    def _make(self, key: tuple[str, ...]) -> Pair:
-        if len(self._pairs) >= self._limit:
+    def _make(self, key: tuple[str, ...]) -> TaskSeries:
+        if len(self._series) >= self._limit:
             self.folded["pair"] += 1
             key = (OTHER,) * len(key)
-        if key not in self._pairs:
-            self._pairs[key] = Pair(key, runtime_buckets=self._runtime_buckets, wait_buckets=self._wait_buckets)
-        return self._pairs[key]
+        if key not in self._series:
+            self._series[key] = TaskSeries(key, runtime_buckets=self._runtime_buckets, wait_buckets=self._wait_buckets)
+        return self._series[key]
 
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self._pairs.values())
+    def __iter__(self) -> Iterator[TaskSeries]:
+        return iter(self._series.values())
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._series)
+
+
+class RateWindow:
+    """Throughput and error ratio over a sliding window, for people who read the page with their eyes.
+
+    Every series' totals are sampled twelve times a window; a new series counts from 0.
+    """
+
+    def __init__(self, window: float, now: float) -> None:
+        self._window = window
+        self._samples: deque[tuple[float, dict[TaskSeries, tuple[int, int]]]] = deque([(now, {})])
+
+    def sample(self, table: Iterable[TaskSeries], now: float) -> None:
+        """Remember the totals, if a step has passed."""
+        newest = self._samples[-1][0]
+        if 0 <= now - newest < self._window / RATE_STEPS:
+            return
+        if now < newest:
+            self._samples.clear()
+        self._samples.append((now, {series: (series.finished, series.failed) for series in table if series.finished}))
+        while len(self._samples) > 1 and now - self._samples[1][0] >= self._window:
+            self._samples.popleft()
+
+    def of(self, series: TaskSeries, now: float) -> tuple[float, float | None]:
+        """Finished per second, and the failed share (``None`` when nothing finished in the window)."""
+        since, totals = self._samples[0]
+        finished, failed = totals.get(series, (0, 0))
+        ended = series.finished - finished
+        rate = ended / max(now - since, 1.0)
+        return rate, (series.failed - failed) / ended if ended > 0 else None
+
+
+def exception_class(representation: str | None) -> str:
+    """The class name in an exception's repr (``ValueError('x')`` → ``ValueError``), without evaluating anything."""
+    text = representation or ""
+    if found := _CLASS.match(text):
+        return found.group(1)
+    own = _OWN_REPR.match(text)
+    return own.group(1).capitalize() if own else UNKNOWN

@@ -7,128 +7,134 @@ counted under the only queue that its worker consumes, else under ``unknown``, a
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
-from celerymeter.model import UNKNOWN, Event
-from celerymeter.tracking.ends import EndedRuns, apply_end
-from celerymeter.tracking.runs import MAX_NEXT, Run, RunTable
-from celerymeter.tracking.series import Pair, PairTable
-from celerymeter.tracking.waits import Waits
+from celerymeter.model import UNKNOWN, ActiveTask, Event
+from celerymeter.tracking.clocks import ProducerClocks, observe_wait
+from celerymeter.tracking.runs import Run, RunTable
+from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class
+from celerymeter.tracking.workers import Worker, WorkerTable
 
 GRACE = 2.0
 """Seconds that an event waits for the one that names its queue."""
 GRACE_NEW_WORKER = 15.0
 """The same while a worker has not yet said which queues it consumes."""
 MAX_AGE = 7 * 86400.0
-MAX_HELD = 32
+MAX_PENDING = 32
+MAX_SENT_AHEAD = 8
 MAX_NAMES = 10_000
-"""Task names that are told from those whose events never come; any beyond them count as such."""
+"""Task names known to send events; any beyond them count as names that send none."""
+_WRAPPER = "ExceptionWithTraceback"
+"""Celery 5.7 names this instead of the hard time limit that ended the run; the traceback's last line has the class."""
 
 
 class TaskTracker:
-    """Follows every run and counts it where it belongs; ``at`` is receipt time, by our clock.
-
-    ``queues_of`` tells the queues that a worker consumes: a tuple, or ``None`` while that is not known.
-    """
+    """Follows every run and counts it where it belongs; ``at`` is receipt time, by our clock."""
 
     def __init__(
-        self,
-        pairs: PairTable,
-        waits: Waits,
-        *,
-        limit: int,
-        queues_of: Callable[[str], tuple[str, ...] | None],
-        count_retry_exceptions: bool = False,
+        self, table: TaskSeriesTable, workers: WorkerTable, *, limit: int, count_retry_exceptions: bool = False
     ) -> None:
-        self.pairs = pairs
+        self.table = table
         self.runs = RunTable(limit)
+        self.producers = ProducerClocks()
         self.duplicates: Counter[str] = Counter()
+        self.waits_unmeasured: Counter[str] = Counter()
         self.last_success: dict[str, float] = {}
         self.names_received: set[str] = set()
-        self._waits = waits
+        self._workers = workers
         self._limit = limit
-        self._queues_of = queues_of
         self._count_retry_exceptions = count_retry_exceptions
-        self.lately = EndedRuns()
         self._waiting: deque[tuple[float, Run]] = deque()
+        self._ends: Mapping[str, Callable[[Run, TaskSeries, Event, float], None]] = {
+            "task-succeeded": self._succeeded,
+            "task-failed": self._failed,
+            "task-retried": self._retried,
+            "task-revoked": self._revoked,
+            "task-rejected": self._rejected,
+            "task-cancelled": self._cancelled,
+        }
 
-    def sent(self, event: Event, at: float, *, sent_at: float) -> None:
-        """`task-sent`: the only event that names the queue. A retry's comes while the run before still runs.
+    # Events
 
-        ``sent_at`` is by our clock.
+    def sent(self, event: Event, at: float) -> float:
+        """Take a `task-sent`, the only event that names the queue; return when it was sent, by our clock.
+
+        A retry's comes while the run before it still runs.
         """
-        uuid = event.uuid or ""
-        run = self.runs.get(uuid)
+        sent_at = self.producers.observe(event, at)
+        run = self.runs.get(event.uuid or "")
         if run is None:
-            run = self.runs.open(uuid, at)
+            run = self.runs.open(event.uuid or "", at)
         elif (event.retries or 0) > run.retries:
-            self._sent_ahead(run, event)
-            return
-        known = run.sent is not None
+            self._keep_for_next(run, event)
+            return sent_at
+        first = run.sent is None
         self._address(run, event, sent_at)
         if run.queue is None or run.name is None:
-            self._hold(run, event, at)
-            return
+            self._wait_for_queue(run, event, at)
+            return sent_at
         self._count_sent(run.name, run.queue)
-        if not known and run.held is not None:
-            self._flush(run, at)
+        if first and run.pending is not None:
+            self._count_pending(run, at)
+        return sent_at
 
-    def received(self, event: Event, at: float) -> None:
-        """`task-received`: names the task, and begins a run at a worker."""
-        known = self.runs.get(event.uuid or "")
-        late = self.lately.get(event.uuid or "") if known is None else None
-        if late is not None and not late.received:
-            self._count_late(late, event)
-            return
-        run = self._arriving(known, event, at)
-        run.received = True
-        if late is not None and run.queue is None:
-            run.queue = late.queue
-        if run.name is None and event.name is not None:
-            run.name = self.pairs.name(event.name)
-        if event.name is not None and len(self.names_received) < MAX_NAMES:
-            self.names_received.add(event.name)
+    def received(self, event: Event, at: float, _worker: Worker | None) -> None:
+        """Take a `task-received`: it names the task, and begins a run at a worker."""
+        uuid, name, retries = event.uuid or "", event.name, event.retries or 0
+        run = self.runs.get(uuid)
+        if run is None:
+            ended = self.runs.recently_ended.get(uuid)
+            if ended is not None and not ended.received:
+                self._count_late(ended, event)
+                return
+            run = self.runs.open(uuid, at)
+            run.queue = ended.queue if ended is not None else None
+        elif retries != run.retries or run.started is not None:
+            run = self._received_again(run, event, at)
+        run.worker, run.retries, run.touched, run.received = event.hostname, retries, at, True
+        if name is not None and name not in self.names_received:
+            self._learn_name(name)
+        if run.name is None and name is not None:
+            run.name = self.table.name(name)
         if run.eta is None:
             run.eta = event.eta
-        pair = run.pair or self._resolve(run)
-        if pair is None:
-            self._hold(run, event, at)
+        series = run.series or self._resolve(run)
+        if series is None:
+            self._wait_for_queue(run, event, at)
         else:
-            pair.received += 1
+            series.received += 1
 
-    def started(self, event: Event, at: float) -> None:
-        """`task-started`: names neither task nor queue."""
+    def started(self, event: Event, at: float, worker: Worker | None) -> None:
+        """Take a `task-started`, which names neither task nor queue."""
         uuid, hostname = event.uuid or "", event.hostname
         run = self.runs.starting(uuid, hostname)
-        if run is None and (late := self._late(event)) is not None:
-            self._count_late(late, event)
-            return
         if run is None:
             newest = self.runs.get(uuid)
-            run = self.runs.open(uuid, at) if newest is None else self.runs.succeed(newest, at)
+            if newest is None and (ended := self.runs.recently_ended.get(uuid)) is not None:
+                self._count_late(ended, event)
+                return
+            run = self.runs.open(uuid, at) if newest is None else self.runs.open_next(newest, at)
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
-        if run.pair is None and self._resolve(run) is None:
-            self._hold(run, event, at)
+        series = run.series or self._resolve(run)
+        if series is None:
+            self._wait_for_queue(run, event, at)
         else:
-            self._start(run, event)
+            self._start(run, series, event, worker)
 
-    def ended(self, event: Event, at: float) -> None:
-        """Any event that may end a run; what comes after the run's one end is a duplicate."""
+    def ended(self, event: Event, at: float, _worker: Worker | None) -> None:
+        """Take any event that may end a run; what comes after the run's one end is a duplicate."""
         uuid = event.uuid or ""
         run = self.runs.ending(uuid, event.hostname)
-        if run is None and (late := self.lately.get(uuid)) is not None:
-            self._end(late, event, at)
-            return
         if run is None:
-            newest = self.runs.get(uuid)
-            run = self.runs.open(uuid, at) if newest is None else self.runs.precede(newest, event.hostname, at)
-        if run.worker is None:
+            run = self.runs.recently_ended.get(uuid) or self._unheard(event, at)
+        if run.worker is None and not run.ended:
             run.worker = event.hostname
-        if run.pair is None and self._resolve(run) is None:
-            self._hold(run, event, at)
-            run.over = True
+        series = run.series or self._resolve(run)
+        if series is None:
+            self._wait_for_queue(run, event, at)
+            run.end_pending = True
         else:
-            self._end(run, event, at)
+            self._end(run, series, event, at)
 
     def tick(self, now: float) -> None:
         """Give up waiting for what did not come, or when too many wait; drop what is too old."""
@@ -136,172 +142,240 @@ class TaskTracker:
         excess = len(self._waiting) - self._limit
         while self._waiting and (excess > 0 or not 0 <= now - self._waiting[0][0] < GRACE):
             since, run = self._waiting.popleft()
-            if excess <= 0 and 0 <= now - since < GRACE_NEW_WORKER and self._asks_new_worker(run):
+            if excess <= 0 and 0 <= now - since < GRACE_NEW_WORKER and self._queues_may_be_learned(run):
                 still.append((since, run))
             else:
-                self._give_up(run, now)
+                self._stop_waiting(run, now)
             excess -= 1
         self._waiting.extendleft(reversed(still))
-        for run in self.runs.older_than(now - MAX_AGE):
-            self.runs.evict(run, "age")
+        self.runs.evict_older_than(now - MAX_AGE)
+
+    # What others read
 
     def sent_at(self, uuid: str) -> float | None:
         """When a task that waits was sent, by our clock; ``None`` when that is not known."""
         run = self.runs.get(uuid)
         return None if run is None else run.sent
 
-    def _late(self, event: Event) -> Run | None:
-        """The run that has ended already, when nothing of this task is unfinished."""
+    def oldest_starts(self) -> dict[TaskSeries, float]:
+        """The start of the oldest run in progress of each series, by our clock."""
+        oldest: dict[TaskSeries, float] = {}
+        for run in self.runs.running():
+            if run.series is not None and run.series not in oldest and run.started is not None:
+                oldest[run.series] = run.started + (self._workers.offset_of(run.worker or "") or 0.0)
+        return oldest
+
+    def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> None:
+        """Compare the runs in progress with the workers' own lists; a task never heard of was started before us."""
+        for hostname, task in self.runs.reconcile(active, at=at):
+            run = self.runs.get(task.uuid)
+            known = run is not None and (run.started is not None or run.touched >= at)
+            if known or task.started_at is None or self.runs.recently_ended.get(task.uuid) is not None:
+                continue
+            run = run or self.runs.open(task.uuid, at)
+            run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
+            run.name = run.name or self.table.name(task.name)
+            run.queue = run.queue or (self.table.queue(task.queue_name) if task.queue_name else None)
+            self._settle(run, at)
+            if not run.ended:
+                self.runs.start(run)
+
+    # Which run
+
+    def _received_again(self, run: Run, event: Event, at: float) -> Run:
+        """The run that a further `task-received` of a task begins; ``run`` is the newest known."""
+        hostname, retries = event.hostname, event.retries or 0
+        if retries < run.retries and run.worker != hostname:
+            return self.runs.open_earlier(run, hostname, at)
+        if retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
+            ahead, run.sent_ahead = run.sent_ahead, None
+            run = self.runs.open_next(run, at)
+            self._take_next(run, ahead)
+        return run
+
+    def _unheard(self, event: Event, at: float) -> Run:
+        """The run of an end whose beginning did not come, or not from this worker."""
         uuid = event.uuid or ""
-        return self.lately.get(uuid) if self.runs.get(uuid) is None else None
+        newest = self.runs.get(uuid)
+        return self.runs.open(uuid, at) if newest is None else self.runs.open_earlier(newest, event.hostname, at)
 
     def _count_late(self, run: Run, event: Event) -> None:
         """An earlier step of a run, overtaken by its end."""
-        if run.pair is None:
+        if run.series is None:
             return
         if event.type == "task-received":
             run.received = True
-            run.pair.received += 1
+            run.series.received += 1
         else:
-            run.pair.started += 1
+            run.series.started += 1
 
-    def _arriving(self, run: Run | None, event: Event, at: float) -> Run:
-        """The run that a `task-received` begins; ``run`` is the newest known of its task."""
-        hostname, retries = event.hostname, event.retries or 0
-        if run is None:
-            run = self.runs.open(event.uuid or "", at)
-        elif retries < run.retries and run.worker != hostname:
-            return self.runs.precede(run, hostname, at)
-        elif retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
-            ahead, run.next = run.next, None
-            run = self.runs.succeed(run, at)
-            self._take_next(run, ahead)
-        run.worker, run.retries, run.touched = hostname, retries, at
-        return run
-
-    def _sent_ahead(self, run: Run, event: Event) -> None:
-        if run.next is None:
-            run.next = []
-        if len(run.next) < MAX_NEXT:
-            run.next.append(event)
+    def _keep_for_next(self, run: Run, event: Event) -> None:
+        """A `task-sent` of a run that will follow ``run``: it is counted now, and remembered."""
+        if run.sent_ahead is None:
+            run.sent_ahead = []
+        if len(run.sent_ahead) < MAX_SENT_AHEAD:
+            run.sent_ahead.append(event)
         name, queue = event.name or run.name or UNKNOWN, queue_of(event) or run.queue or UNKNOWN
-        self._count_sent(self.pairs.name(name), self.pairs.queue(queue))
+        self._count_sent(self.table.name(name), self.table.queue(queue))
 
     def _take_next(self, run: Run, ahead: list[Event] | None) -> None:
         if ahead:
-            self._address(run, ahead[0], self._waits.sent(ahead[0]))
-            run.next = ahead[1:] or None
+            self._address(run, ahead[0], self.producers.sent_at(ahead[0]))
+            run.sent_ahead = ahead[1:] or None
+
+    # Which series
 
     def _address(self, run: Run, event: Event, sent_at: float | None) -> None:
         """Take name, queue and send time from a `task-sent`; what was counted once keeps its labels."""
         run.sent, run.eta, run.retries = sent_at, event.eta, event.retries or 0
-        if run.pair is None:
+        if run.series is None:
             queue = queue_of(event)
-            run.queue = self.pairs.queue(queue) if queue is not None else None
-            run.name = self.pairs.name(event.name) if event.name is not None else run.name
+            run.queue = self.table.queue(queue) if queue is not None else None
+            run.name = self.table.name(event.name) if event.name is not None else run.name
 
-    def _resolve(self, run: Run) -> Pair | None:
+    def _learn_name(self, name: str) -> None:
+        if len(self.names_received) < MAX_NAMES:
+            self.names_received.add(name)
+
+    def _resolve(self, run: Run) -> TaskSeries | None:
         if run.name is None or run.queue is None:
             return None
-        run.pair = self.pairs.get(run.name, run.queue, run.worker or "")
-        return run.pair
+        run.series = self.table.get(run.name, run.queue, run.worker or "")
+        return run.series
 
-    def _count_sent(self, name: str, queue: str) -> None:
-        """Producers are no workers: under `--task-hostname-label` a sent task has an empty hostname."""
-        self.pairs.get(name, queue).sent += 1
-
-    def _start(self, run: Run, event: Event) -> None:
-        assert run.pair is not None  # noqa: S101 - the caller resolved it; mypy cannot see it
-        run.pair.started += 1
-        if not run.ended and not run.over:
-            run.pair.running[run] = None
-        self._waits.observe(run, event)
-
-    def _end(self, run: Run, event: Event, at: float) -> None:
-        if run.ended:
-            self.duplicates[event.type] += 1
-        elif event.type == "task-rejected" and not event.requeue:
-            self._reject(run, at)
-        elif event.type in ("task-rejected", "task-cancelled"):
-            self._give_back(run, event)
-        else:
-            if run.rejected:
-                self.duplicates["task-rejected"] += 1
-            apply_end(run, event, exception=self.pairs.exception, count_retry=self._count_retry_exceptions)
-            if event.type == "task-succeeded":
-                self.last_success[run.name or UNKNOWN] = at
-            self._close(run, event, at)
-
-    def _reject(self, run: Run, at: float) -> None:
-        """A rejection is the end only if no `task-failed` of the same run comes with it."""
-        if run.rejected:
-            self.duplicates["task-rejected"] += 1
-            return
-        run.rejected = True
-        run.stop_running()
-        self._waiting.append((at, run))
-
-    def _give_back(self, run: Run, event: Event) -> None:
-        if event.type == "task-rejected" and run.pair is not None:
-            run.pair.rejected_requeued += 1
-        run.give_back()
-
-    def _close(self, run: Run, event: Event | None, at: float) -> None:
-        newest = self.runs.forget(run)
-        run.stop_running()
-        run.ended = True
-        if newest and run.next:
-            ahead, run.next = run.next, None
-            self._take_next(self.runs.open(run.uuid, at), ahead)
-        elif newest and (event is None or event.type != "task-retried"):
-            self.lately.add(run, terminated=event is not None and bool(event.terminated))
-
-    def _hold(self, run: Run, event: Event, at: float) -> None:
-        if run.held is None:
-            run.held = [event]
+    def _wait_for_queue(self, run: Run, event: Event, at: float) -> None:
+        if run.pending is None:
+            run.pending = [event]
             self._waiting.append((at, run))
-        elif len(run.held) < MAX_HELD:
-            run.held.append(event)
+        elif len(run.pending) < MAX_PENDING:
+            run.pending.append(event)
         else:
-            self.settle(run, at)
-            self._replay(run, event, at)
+            self._count(run, self._settle(run, at), event, at)
 
-    def settle(self, run: Run, at: float) -> None:
-        """Decide the labels of a run whose `task-sent` did not come, and count what it holds."""
+    def _settle(self, run: Run, at: float) -> TaskSeries:
+        """Decide the labels of a run whose `task-sent` did not come, and count what waits for them."""
         run.name = run.name or UNKNOWN
         run.queue = run.queue or self._only_queue(run) or UNKNOWN
-        self._flush(run, at)
+        series = run.series or self.table.get(run.name, run.queue, run.worker or "")
+        run.series = series
+        self._count_pending(run, at)
+        return series
 
-    def _flush(self, run: Run, at: float) -> None:
-        if run.pair is None and self._resolve(run) is None:
+    def _count_pending(self, run: Run, at: float) -> None:
+        series = run.series or self._resolve(run)
+        if series is None:
             return
-        held, run.held = run.held, None
-        for event in held or ():
-            self._replay(run, event, at)
+        pending, run.pending = run.pending, None
+        for event in pending or ():
+            self._count(run, series, event, at)
 
-    def _replay(self, run: Run, event: Event, at: float) -> None:
-        if event.type == "task-received" and run.pair is not None:
-            run.pair.received += 1
+    def _count(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
+        """Count an event that had to wait."""
+        if event.type == "task-received":
+            series.received += 1
         elif event.type == "task-started":
-            self._start(run, event)
+            self._start(run, series, event, self._workers.get(event.hostname))
         elif event.type == "task-sent":
             self._count_sent(run.name or UNKNOWN, run.queue or UNKNOWN)
         else:
-            self._end(run, event, at)
+            self._end(run, series, event, at)
 
     def _only_queue(self, run: Run) -> str | None:
-        queues = self._queues_of(run.worker) if run.worker is not None else None
-        return self.pairs.queue(queues[0]) if queues is not None and len(queues) == 1 else None
+        queues = self._workers.queues_of(run.worker) if run.worker is not None else None
+        return self.table.queue(queues[0]) if queues is not None and len(queues) == 1 else None
 
-    def _asks_new_worker(self, run: Run) -> bool:
-        return run.held is not None and run.worker is not None and self._queues_of(run.worker) is None
+    def _queues_may_be_learned(self, run: Run) -> bool:
+        return run.pending is not None and run.worker is not None and self._workers.queues_of(run.worker) is None
 
-    def _give_up(self, run: Run, now: float) -> None:
-        if run.held is not None:
-            self.settle(run, now)
-        if run.rejected and not run.ended and run.pair is not None:
-            run.pair.rejected_end += 1
-            self._close(run, None, now)
+    def _stop_waiting(self, run: Run, now: float) -> None:
+        if run.pending is not None:
+            self._settle(run, now)
+        if run.rejected and not run.ended and run.series is not None:
+            run.series.rejected_end += 1
+            run.rejected = False
+            self._close(run, now)
+
+    # Counting
+
+    def _count_sent(self, name: str, queue: str) -> None:
+        """Producers are no workers: under `--task-hostname-label` a sent task has an empty hostname."""
+        self.table.get(name, queue).sent += 1
+
+    def _start(self, run: Run, series: TaskSeries, event: Event, worker: Worker | None) -> None:
+        series.started += 1
+        if not run.ended and not run.end_pending:
+            self.runs.start(run)
+        offset = None if worker is None else worker.offset
+        observe_wait(run, started=event.timestamp, offset=offset, unmeasured=self.waits_unmeasured)
+
+    def _end(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
+        if run.ended:
+            self.duplicates[event.type] += 1
+        else:
+            self._ends[event.type](run, series, event, at)
+
+    def _succeeded(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
+        series.succeeded += 1
+        if event.runtime is not None:
+            series.runtime.observe(event.runtime)
+        self.last_success[run.name or UNKNOWN] = at
+        self._close(run, at)
+
+    def _failed(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
+        series.failed += 1
+        self._count_exception(series.exceptions, event)
+        if run.started is not None:
+            series.failed_runtime_count += 1
+            series.failed_runtime_sum += max(0.0, event.timestamp - run.started)
+        self._close(run, at)
+
+    def _retried(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
+        series.retried += 1
+        if self._count_retry_exceptions:
+            self._count_exception(series.retry_exceptions, event)
+        self._close(run, at, remember=False)
+
+    def _revoked(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
+        if event.expired:
+            series.revoked_expired += 1
+        elif event.terminated:
+            series.revoked_terminated += 1
+        else:
+            series.revoked += 1
+        self._close(run, at, terminated=bool(event.terminated))
+
+    def _rejected(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
+        """A rejection is the end only if no `task-failed` of the same run comes with it, and never when it requeues."""
+        if event.requeue:
+            series.rejected_requeued += 1
+            self.runs.requeue(run)
+        elif run.rejected:
+            self.duplicates["task-rejected"] += 1
+        else:
+            run.rejected = True
+            self.runs.stop(run)
+            self._waiting.append((at, run))
+
+    def _cancelled(self, run: Run, _series: TaskSeries, _event: Event, _at: float) -> None:
+        self.runs.requeue(run)
+
+    def _count_exception(self, counts: dict[str, int], event: Event) -> None:
+        name = exception_class(event.exception)
+        if name == _WRAPPER and event.traceback:
+            name = exception_class(event.traceback.rstrip().rpartition("\n")[2])
+        label = self.table.exception(name) if name != UNKNOWN else name
+        counts[label] = counts.get(label, 0) + 1
+
+    def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False) -> None:
+        newest = self.runs.forget(run)
+        run.ended = True
+        if run.rejected:  # it was not the end after all
+            self.duplicates["task-rejected"] += 1
+        if newest and run.sent_ahead:
+            ahead, run.sent_ahead = run.sent_ahead, None
+            self._take_next(self.runs.open(run.uuid, at), ahead)
+        elif newest and remember:
+            self.runs.recently_ended.add(run, terminated=terminated)
 
 
 def queue_of(event: Event) -> str | None:

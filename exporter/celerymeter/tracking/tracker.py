@@ -7,11 +7,8 @@ from collections.abc import Callable, Sequence
 
 from celerymeter.model import OTHER, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
-from celerymeter.tracking.progress import Progress
-from celerymeter.tracking.rates import RateWindow
-from celerymeter.tracking.series import Histogram, PairTable
+from celerymeter.tracking.series import Histogram, RateWindow, TaskSeriesTable
 from celerymeter.tracking.tasks import TaskTracker
-from celerymeter.tracking.waits import Waits, host_of
 from celerymeter.tracking.workers import Worker, WorkerTable
 
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
@@ -30,13 +27,13 @@ class Tracker:
         self.connected_at: float | None = None
         self.reconnects = 0
         self.last_event_at: float | None = None
-        self.event_counts: Counter[str] = Counter()
+        self.event_counts: dict[str, int] = {}
         self.rejections: Counter[str] = Counter()
         self.lag = Histogram(LAG_BUCKETS)
         self.polls: dict[str, PollOutcome] = {}
         self.poll_successes: dict[str, float] = {}
         self.queues: QueuesSnapshot | None = None
-        self.pairs = PairTable(
+        self.task_series = TaskSeriesTable(
             settings.limits,
             runtime_buckets=settings.runtime_buckets,
             wait_buckets=settings.wait_buckets,
@@ -46,20 +43,18 @@ class Tracker:
             limit=settings.limits.workers,
             retention=settings.worker_retention,
             solo_grace=settings.solo_grace,
-            folded=self.pairs.folded,
-            name=self.pairs.name,
+            folded=self.task_series.folded,
+            name=self.task_series.name,
         )
-        self.waits = Waits(self.workers.offset_of)
         self.tasks = TaskTracker(
-            self.pairs,
-            self.waits,
+            self.task_series,
+            self.workers,
             limit=settings.limits.tracked_tasks,
-            queues_of=self.workers.queues_of,
             count_retry_exceptions=settings.count_retry_exceptions,
         )
-        self.progress = Progress(self.tasks)
         self.rates = RateWindow(settings.rate_window, now)
-        self._of_runs: dict[str, Callable[[Event, float], None]] = {
+        self._was_connected = False
+        self._of_runs: dict[str, Callable[[Event, float, Worker | None], None]] = {
             "task-received": self.tasks.received,
             "task-started": self.tasks.started,
             "task-succeeded": self.tasks.ended,
@@ -85,20 +80,20 @@ class Tracker:
             kind = event.type
             handler = of_runs.get(kind)
             if handler is not None:
-                worker = find(event.hostname) or self.workers.sight(event.hostname, at)
+                worker = find(event.hostname) or self.workers.seen(event.hostname, at)
                 if worker is not None:
-                    self._seen(worker, event, at)
-                handler(event, at)
-            elif (handler := self._of_others.get(kind)) is not None:
-                handler(event, at)
+                    self._heard(worker, event, at)
+                handler(event, at, worker)
+            elif (handle := self._of_others.get(kind)) is not None:
+                handle(event, at)
             elif kind not in counts and len(counts) >= MAX_EVENT_TYPES:
                 kind = OTHER
-            counts[kind] = counts.get(kind, 0) + 1  # half the time of += on a Counter
+            counts[kind] = counts.get(kind, 0) + 1
         if events:
             self.last_event_at = at
 
     def reject(self, reason: str, count: int = 1) -> None:
-        """Messages that could not be used."""
+        """Count messages that could not be used."""
         self.rejections[reason] += count
 
     def connected(self, at: float) -> None:
@@ -108,59 +103,53 @@ class Tracker:
         self._was_connected = True
         self.connected_at = at
 
-    _was_connected = False
-
     def disconnected(self) -> None:
         """The event stream is gone."""
         self.connected_at = None
 
     def _sent(self, event: Event, at: float) -> None:
-        offset = self.waits.producers.observe(host_of(event.hostname), timestamp=event.timestamp, at=at)
-        self._observe_lag(event, at, offset)
-        self.tasks.sent(event, at, sent_at=event.timestamp + offset)
+        self.lag.observe(at - self.tasks.sent(event, at))
 
-    def _seen(self, worker: Worker, event: Event, at: float) -> None:
-        """What any event of a run says of its worker."""
+    def _heard(self, worker: Worker, event: Event, at: float) -> None:
+        """Note what any event of a run says of its worker."""
+        event.hostname = worker.hostname  # one string for all its runs, and quickly compared
         worker.last_seen = at
         loss = worker.loss
         if not loss.hearing:
             loss.heard()
         if event.type == "task-started":
             loss.started(event.clock)
-        offset = worker.offset
-        if offset is not None:
-            lag = at - event.timestamp - offset
-            self.lag.observe(lag if lag > 0.0 else 0.0)
+        if worker.offset is not None:
+            self.lag.observe(at - event.timestamp - worker.offset)
 
     def _worker(self, event: Event, at: float) -> None:
-        renewed = self.workers.event(event, at)
-        if (offset := self.workers.offset_of(event.hostname)) is not None:
-            self._observe_lag(event, at, offset)
+        worker = self.workers.seen(event.hostname, at)
+        if worker is None:
+            return
+        renewed = worker.event(event, at)
+        if worker.offset is not None:
+            self.lag.observe(at - event.timestamp - worker.offset)
         if renewed:
-            self.progress.workers_lost({event.hostname})
-
-    def _observe_lag(self, event: Event, at: float, offset: float) -> None:
-        lag = at - event.timestamp - offset
-        self.lag.observe(lag if lag > 0.0 else 0.0)
+            self.tasks.runs.workers_lost({event.hostname})
 
     # From the pollers
 
     def asking(self) -> None:
         """A poll of the workers is about to be sent."""
-        self.workers.ask()
+        self.workers.asking()
 
     def inspected(self, snapshot: WorkersSnapshot) -> None:
-        """The workers' replies to one poll; ``snapshot.at`` is when it was sent."""
+        """Take the workers' replies to one poll; ``snapshot.at`` is when it was sent."""
         self.workers.inspected(snapshot, heard_names=self.tasks.names_received)
         active = {host: state.active for host, state in snapshot.workers.items() if state.active is not None}
-        self.progress.reconcile(active, at=snapshot.at)
+        self.tasks.reconcile(active, at=snapshot.at)
 
     def queues_seen(self, snapshot: QueuesSnapshot) -> None:
-        """The broker's queues at one poll."""
+        """Take the broker's queues at one poll."""
         self.queues = snapshot
 
     def polled(self, outcome: PollOutcome) -> None:
-        """How a poll went."""
+        """Note how a poll went."""
         self.polls[outcome.collector] = outcome
         if outcome.success:
             self.poll_successes[outcome.collector] = outcome.at
@@ -168,18 +157,25 @@ class Tracker:
     # Time
 
     def tick(self, now: float) -> None:
-        """To be called about once a second."""
+        """Let time pass; to be called about once a second."""
         self.tasks.tick(now)
         down = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
         if down:
-            self.progress.workers_lost(down)
-        self.progress.workers_idle(self.workers.idle())
-        self.rates.sample(self.pairs, now)
+            self.tasks.runs.workers_lost(down)
+        self.tasks.runs.workers_idle(self.workers.idle())
+        self.rates.sample(self.task_series, now)
+
+    # What others read
+
+    def is_fresh(self, collector: str, now: float) -> bool:
+        """Whether a poll's gauges may be shown: its last success is young, and the broker is there."""
+        last = self.poll_successes.get(collector)
+        return self.connected_at is not None and last is not None and now - last <= 2 * self.settings.poll_interval
 
     def known_queues(self) -> frozenset[str]:
         """Queues that workers consume or tasks were sent to."""
         consumed = {queue for worker in self.workers if worker.state for queue in worker.state.queues or ()}
-        return frozenset(consumed | {pair.labels[1] for pair in self.pairs if pair.sent})
+        return frozenset(consumed | {series.labels[1] for series in self.task_series if series.sent})
 
     def wants_poll(self) -> bool:
         """Whether the workers should be asked before their turn."""

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from celerymeter.model import Event, WorkersSnapshot, WorkerState
-from celerymeter.tracking.clocks import ClockOffsets
+from celerymeter.tracking.clocks import ClockOffset
 from celerymeter.tracking.loss import MAX_MARKS, LossMeter
 
 MISSED_HEARTBEATS = 3
 DEFAULT_FREQ = 2.0
 RECONNECT_GRACE = 30.0
-NO_BEAT = 60.0
-"""Seconds without a heartbeat after which what was started is no longer kept to be held against one."""
+NO_HEARTBEAT = 60.0
+"""Seconds without a heartbeat after which starts are no longer kept to be compared with one."""
 IDLE = 5.0
 """Seconds of heartbeats without any active task, after which events of ends are not on their way any more."""
 MAX_ASKED = 3
-"""A new worker is asked out of turn so often; one that is too busy to answer waits for the next poll."""
+"""A new worker is asked out of turn so often; one that is too busy to reply waits for the next poll."""
 TAKEOVERS = 3
 TAKEOVER_MEMORY = 60.0
 """This many changes of process under one node name within so many seconds are two processes, not a restart."""
@@ -29,6 +29,7 @@ class Worker:
     __slots__ = (
         "active",
         "asked",
+        "clock",
         "down_since",
         "first_seen",
         "freq",
@@ -66,8 +67,9 @@ class Worker:
         self.load1: float | None = None
         self.version = ""
         self.offline_at: float | None = None
+        self.clock: ClockOffset | None = None
         self.offset: float | None = None
-        """Seconds to add to the worker's clock to have ours."""
+        """Seconds to add to the worker's clock to have ours; ``None`` before its first worker event."""
         self.up = True
         self.down_since: float | None = None
         self.state: WorkerState | None = None
@@ -91,16 +93,85 @@ class Worker:
         return len(self.takeovers) >= TAKEOVERS
 
     @property
+    def shut_down(self) -> bool:
+        """Whether the worker is down because it was stopped (`worker-offline`)."""
+        return self.offline_at is not None and not self.up
+
+    @property
     def pool(self) -> str:
         """The pool's name (``prefork``, ``solo`` …), or the empty string while unknown."""
         return (self.state.pool or "") if self.state is not None else ""
 
+    def event(self, event: Event, at: float) -> bool:
+        """Take a worker event; return whether this is a new process under the name."""
+        if self.clock is None:
+            self.clock = ClockOffset(timestamp=event.timestamp, at=at)
+        self.offset = self.clock.observe(timestamp=event.timestamp, at=at)
+        if event.type == "worker-offline":
+            self.offline_at = at
+            return False
+        renewed = self._renew(event, at)
+        self.offline_at = None
+        self.freq = event.freq or self.freq
+        self.active = event.active if event.active is not None else self.active
+        self.version = event.sw_ver or self.version
+        self.load1 = event.loadavg[0] if event.loadavg else self.load1
+        if event.type == "worker-heartbeat":
+            self.last_heartbeat = at
+        if event.active != 0 or renewed:
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = at
+        if event.processed is not None:
+            if self.processed is not None:
+                self.processed_total += max(0, event.processed - self.processed)
+            self.processed = event.processed
+            self.loss.heartbeat(processed=event.processed, clock=event.clock)
+        return renewed
+
+    def _renew(self, event: Event, at: float) -> bool:
+        """Begin anew after a new pid, or counts that begin again (in containers the pid is always 1)."""
+        before, known = self.processed, self.pid
+        fell = before is not None and event.processed is not None and event.processed < before
+        renewed = (known not in (0, event.pid)) or fell
+        self.pid = event.pid
+        if renewed:
+            self.takeovers = [*self.takeovers, at][-10:]
+            self.queues_stale = True
+            self.asked = 0
+            self.totals = None
+            self.loss.restart()
+            self.processed = None
+        if self.processed is None and event.type == "worker-online" and event.processed == 0:
+            self.processed = 0
+            self.totals = {}
+        return renewed
+
+    def alive(self, now: float, *, connected_at: float, solo_grace: float, poll_interval: float) -> bool:
+        """Whether the worker counts as up at ``now``, with our own subscription up since ``connected_at``."""
+        timeout = MISSED_HEARTBEATS * self.freq
+        if self.offline_at is not None and now - self.offline_at > self.freq:
+            return False
+        if now - connected_at < max(timeout, RECONNECT_GRACE) and self.last_seen < connected_at:
+            return self.up
+        if now - self.last_seen <= timeout:
+            return True
+        if self.pool == "solo" and now - self.last_seen <= solo_grace:
+            return True
+        replies = self.last_heartbeat is None and self.inspected_at is not None
+        return replies and now - (self.inspected_at or now) <= 2 * poll_interval + timeout
+
+    def forget_old_marks(self, now: float, *, connected_at: float) -> None:
+        """Drop takeovers of long ago, and starts that no heartbeat will come for (``--without-heartbeat``)."""
+        if self.takeovers:
+            self.takeovers = [mark for mark in self.takeovers if 0 <= now - mark < TAKEOVER_MEMORY]
+        last = max(connected_at, self.last_heartbeat or self.first_seen)
+        if self.loss.marks > MAX_MARKS and now - last > NO_HEARTBEAT:
+            self.loss.restart()
+
 
 class WorkerTable:
-    """Every worker, at most ``limit``; the rest is folded and counted.
-
-    ``lost`` and ``renamed`` processes are reported by the return values, so that their runs can be given back.
-    """
+    """Every worker, at most ``limit``; the rest is folded and counted."""
 
     def __init__(
         self,
@@ -122,7 +193,6 @@ class WorkerTable:
         self._workers: dict[str, Worker] = {}
         self.get: Callable[[str], Worker | None] = self._workers.get
         """A known worker, by its node name."""
-        self._offsets = ClockOffsets(limit=limit)
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
@@ -130,8 +200,8 @@ class WorkerTable:
     def __len__(self) -> int:
         return len(self._workers)
 
-    def sight(self, hostname: str, at: float) -> Worker | None:
-        """Any sign of life; ``None`` when the worker is beyond the cap."""
+    def seen(self, hostname: str, at: float) -> Worker | None:
+        """The worker that showed a sign of life; ``None`` when it is beyond the cap."""
         worker = self._workers.get(hostname)
         if worker is None:
             if len(self._workers) >= self._limit:
@@ -142,63 +212,11 @@ class WorkerTable:
         worker.last_seen = at
         return worker
 
-    def ask(self) -> None:
+    def asking(self) -> None:
         """All workers are being asked."""
         for worker in self._workers.values():
             worker.asked += 1
             worker.loss.ask()
-
-    def event(self, event: Event, at: float) -> bool:
-        """A worker event arrived; whether the worker is a new process under its name."""
-        worker = self.sight(event.hostname, at)
-        if worker is None:
-            return False
-        worker.offset = self._offsets.observe(event.hostname, timestamp=event.timestamp, at=at)
-        if event.type == "worker-offline":
-            worker.offline_at = at
-            return False
-        renewed = self._renewed(worker, event, at)
-        worker.offline_at = None
-        worker.freq = event.freq or worker.freq
-        worker.active = event.active if event.active is not None else worker.active
-        worker.version = event.sw_ver or worker.version
-        worker.load1 = event.loadavg[0] if event.loadavg else worker.load1
-        if event.type == "worker-heartbeat":
-            worker.last_heartbeat = at
-        if event.active != 0 or renewed:
-            worker.idle_since = None
-        elif worker.idle_since is None:
-            worker.idle_since = at
-        if event.processed is not None:
-            self._process(worker, event)
-        return renewed
-
-    def _renewed(self, worker: Worker, event: Event, at: float) -> bool:
-        """A new pid, or counts that begin again (in containers the pid is always 1)."""
-        before, known = worker.processed, worker.pid
-        fell = before is not None and event.processed is not None and event.processed < before
-        renewed = (known not in (0, event.pid)) or fell
-        worker.pid = event.pid
-        if event.type == "worker-online":
-            worker.queues_stale = worker.queues_stale or renewed
-        if renewed:
-            worker.takeovers = [*worker.takeovers, at][-10:]
-            worker.queues_stale = True
-            worker.asked = 0
-            worker.totals = None
-            worker.loss.restart()
-            worker.processed = None
-        if worker.processed is None and event.type == "worker-online" and event.processed == 0:
-            worker.processed = 0
-            worker.totals = {}
-        return renewed
-
-    def _process(self, worker: Worker, event: Event) -> None:
-        processed = event.processed or 0
-        if worker.processed is not None:
-            worker.processed_total += max(0, processed - worker.processed)
-        worker.processed = processed
-        worker.loss.heartbeat(processed=processed, clock=event.clock)
 
     def offset_of(self, hostname: str) -> float | None:
         """The clock offset of a worker, from its heartbeats; ``None`` before the first."""
@@ -212,44 +230,42 @@ class WorkerTable:
             return None
         return worker.state.queues
 
-    def inspected(self, snapshot: WorkersSnapshot, *, heard_names: set[str]) -> None:
+    def inspected(self, snapshot: WorkersSnapshot, *, heard_names: Collection[str]) -> None:
         """Take the replies of one poll; a reply is a sign of life."""
         for hostname, state in snapshot.workers.items():
-            worker = self._workers.get(hostname) or self.sight(hostname, snapshot.at)
+            worker = self._workers.get(hostname) or self.seen(hostname, snapshot.at)
             if worker is None:
                 continue
             worker.last_seen = max(worker.last_seen, snapshot.at)
             worker.state, worker.inspected_at = state, snapshot.at
             worker.queues_stale = state.queues is None
             if state.totals is not None:
-                self._take_totals(worker, dict(state.totals), heard_names)
+                self._accept(worker, dict(state.totals))
+                worker.loss.explain(state.totals, heard_names=heard_names)
 
-    def _take_totals(self, worker: Worker, totals: dict[str, int], heard_names: set[str]) -> None:
+    def _accept(self, worker: Worker, totals: dict[str, int]) -> None:
+        """Add up the growth of a worker's own counts of runs begun."""
         for name, count in totals.items():
             growth = max(0, count - worker.totals.get(name, 0)) if worker.totals is not None else 0
             self.accepted[self._name(name)] += growth
         worker.totals = totals
-        worker.loss.explain(totals, heard_names=heard_names)
 
     def judge(self, now: float, *, connected_at: float | None, poll_interval: float) -> set[str]:
-        """Decide who is up; returns the names of those who are not. Forgets those long gone."""
+        """Decide which workers are up; return the names of those that are not. Forget those long gone."""
         down: set[str] = set()
         if connected_at is None:
             return down
         for worker in list(self._workers.values()):
-            if worker.takeovers:
-                worker.takeovers = [mark for mark in worker.takeovers if 0 <= now - mark < TAKEOVER_MEMORY]
-            if (
-                worker.loss.marks > MAX_MARKS
-                and now - max(connected_at, worker.last_heartbeat or worker.first_seen) > NO_BEAT
-            ):
-                worker.loss.restart()
-            was, worker.up = worker.up, self._alive(worker, now, connected_at=connected_at, poll_interval=poll_interval)
+            worker.forget_old_marks(now, connected_at=connected_at)
+            was_up = worker.up
+            worker.up = worker.alive(
+                now, connected_at=connected_at, solo_grace=self._solo_grace, poll_interval=poll_interval
+            )
             if worker.up:
                 worker.down_since = None
                 continue
             down.add(worker.hostname)
-            if was or worker.down_since is None:
+            if was_up or worker.down_since is None:
                 worker.down_since = now
             if now - worker.down_since > self._retention:
                 del self._workers[worker.hostname]
@@ -264,16 +280,3 @@ class WorkerTable:
             and worker.last_heartbeat is not None
             and worker.last_heartbeat - worker.idle_since >= IDLE
         }
-
-    def _alive(self, worker: Worker, now: float, *, connected_at: float, poll_interval: float) -> bool:
-        patience = MISSED_HEARTBEATS * worker.freq
-        if worker.offline_at is not None and now - worker.offline_at > worker.freq:
-            return False
-        if now - connected_at < max(patience, RECONNECT_GRACE) and worker.last_seen < connected_at:
-            return worker.up
-        if now - worker.last_seen <= patience:
-            return True
-        if worker.pool == "solo" and now - worker.last_seen <= self._solo_grace:
-            return True
-        answers = worker.last_heartbeat is None and worker.inspected_at is not None
-        return answers and now - (worker.inspected_at or now) <= 2 * poll_interval + patience

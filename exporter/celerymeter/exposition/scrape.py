@@ -1,0 +1,115 @@
+"""What the families of one page need: the tracker as of now, and what is kept from page to page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from celerymeter.exposition.text import Text, labels
+from celerymeter.model import QueuesSnapshot, QueueState, WorkerState
+from celerymeter.tracking.series import TaskSeries
+from celerymeter.tracking.tracker import Tracker
+
+NEWBORN = 60.0
+"""Seconds for which a new class of exceptions stays at 0 with `--compat`, so that every scraper sees it there:
+`increase()` does not see what a series is born with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What `celerymeter_build_info` says."""
+
+    version: str
+    python: str
+    celery: str
+
+
+class FailuresByClass:
+    """Failures by exception class for `--compat`; those of a class's first minute stay without a name, for good."""
+
+    def __init__(self) -> None:
+        self._born: dict[tuple[TaskSeries, str], float] = {}
+        self._unnamed: dict[tuple[TaskSeries, str], int] = {}
+
+    def by_class(self, series: TaskSeries, now: float) -> dict[str, int]:
+        """The failures of a series by class; no count ever falls, also when the clock jumps."""
+        return {
+            exception: count - self._without_name(series, exception, count, now)
+            for exception, count in series.exceptions.items()
+        }
+
+    def _without_name(self, series: TaskSeries, exception: str, count: int, now: float) -> int:
+        key = series, exception
+        if key not in self._unnamed:
+            self._born[key] = now
+        if key in self._born:
+            if now - self._born[key] < NEWBORN:
+                self._unnamed[key] = count
+            else:
+                del self._born[key]
+        return self._unnamed[key]
+
+
+@dataclass(slots=True)
+class Kept:
+    """What is kept from page to page."""
+
+    build: Build
+    names: tuple[str, ...]
+    """The labels of a task series."""
+    failures: FailuresByClass | None = None
+    series: int = 0
+    """Series on the last page."""
+    tags: dict[TaskSeries, str] = field(default_factory=dict)
+    """The labels of each task series as text, without braces."""
+    templates: dict[tuple[str, TaskSeries], str] = field(default_factory=dict)
+    """The lines of each histogram, by family and series."""
+
+    def tag(self, series: TaskSeries) -> str:
+        """The labels of a series."""
+        tag = self.tags.get(series)
+        if tag is None:
+            tag = self.tags[series] = labels(self.names, series.labels)
+        return tag
+
+
+class Scrape:
+    """One page in the making: the tracker as of ``now``, and what several families need of it."""
+
+    def __init__(self, tracker: Tracker, kept: Kept, now: float) -> None:
+        self.text = Text()
+        self.tracker = tracker
+        self.kept = kept
+        self.now = now
+        self.series = list(tracker.task_series)
+        self.tags = [kept.tag(series) for series in self.series]
+        self.rates = [tracker.rates.of(series, now) for series in self.series]
+        self.workers = list(tracker.workers)
+        self.up = [worker for worker in self.workers if worker.up]
+        self.replies: list[WorkerState] | None = None
+        """The last replies of workers that are up; ``None`` when the last poll is too long ago."""
+        if tracker.is_fresh("workers", now):
+            self.replies = [worker.state for worker in self.up if worker.state is not None]
+        self.queues: QueuesSnapshot | None = tracker.queues if tracker.is_fresh("queues", now) else None
+
+    def by_queue(self, value: Callable[[QueueState], float | None]) -> dict[str, float | None]:
+        """A value of each queue; values of queues that share a label are added up."""
+        totals: dict[str, float | None] = defaultdict(float)
+        for queue in self.queues.queues if self.queues is not None else ():
+            if (number := value(queue)) is not None:
+                label = self.tracker.task_series.queue(queue.name)
+                totals[label] = (totals[label] or 0) + number
+        return totals
+
+    def by_consumed_queue(self, value: Callable[[WorkerState], int]) -> dict[str, float | None]:
+        """A value of each worker added up by the queues that it lists; 0 for a queue that none lists."""
+        cap = self.tracker.task_series.queue
+        if self.replies is None:
+            return {}
+        queues = self.queues.queues if self.queues is not None else ()
+        totals: dict[str, float | None] = dict.fromkeys(sorted({cap(queue.name) for queue in queues}), 0)
+        for state in self.replies:
+            for label in sorted({cap(name) for name in state.queues or ()}):
+                totals[label] = (totals.get(label) or 0) + value(state)
+        return totals
