@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from tests.control_live.workers import FakeRemote, FakeWorker, send
+from tests.control_live.workers import FakeRemote, FakeWorker, subscribe
 
 from celerymeter.control.app import create_app
 from celerymeter.control.parts import Parts, build
@@ -54,7 +53,7 @@ def prometheus() -> FakePrometheus:
 
 @pytest.fixture
 def remote() -> FakeRemote:
-    """The workers that it tells."""
+    """The workers that get its commands."""
     return FakeRemote({"plain": FakeWorker(), "always": FakeWorker(always=True)})
 
 
@@ -62,9 +61,7 @@ def remote() -> FakeRemote:
 def parts(tmp_path: Path, prometheus: FakePrometheus, remote: FakeRemote) -> Iterator[Parts]:
     """Parts of an API over both."""
     made = build(control_settings(), tmp_path / "state", prometheus=prometheus, remote=remote)
-    switch = made.monitoring.switch
-    switch.connected(time.time())
-    remote.beat = lambda name: send(switch, "worker-heartbeat", name)
+    subscribe(made.monitoring.switch, remote)
     yield made
     made.store.close()
 
@@ -188,7 +185,7 @@ def test_the_audit_trail_has_who_why_and_what_came_of_it(client: FlaskClient, re
 
 
 def test_the_feed_is_silent_while_stopped(client: FlaskClient, parts: Parts) -> None:
-    """Clients are told once, and updates come back with the next start."""
+    """Clients are informed once, and updates come back with the next start."""
     hub, sampler = parts.monitoring.hub, parts.sampler
     mailbox, _ = hub.join(wake=lambda: None, abort=lambda: None)
     sampler.tick()

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from celerymeter.control.switching.remote import Command, Reply
-from celerymeter.control.switching.switch import Switch
+from celerymeter.control.live_workers import LiveWorkers
+from celerymeter.control.store import Store
+from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
 from celerymeter.errors import BrokerUnavailable
+from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event
+from celerymeter.remote_control import Command
 
 
 @dataclass
 class FakeWorker:
-    """A worker as the broadcasts find it. ``always``: started with ``-E``; ``mute``: its dispatcher is off."""
+    """A worker that gets commands. ``always``: started with ``-E``; ``mute``: its dispatcher is off."""
 
     always: bool = False
     mute: bool = False
     deaf: bool = False
     on: bool = False
 
-    def told(self, command: Command) -> Reply | None:
-        """What it replies."""
-        wanted = command == "enable_events"
+    def reply(self, method: str) -> str | None:
+        """Do the command and return the words of the reply."""
+        enable = method == "enable_events"
         if self.deaf:
             return None
-        if self.always or self.on == wanted:
-            return "already"
-        self.on = wanted
-        return "changed"
+        done = "enabled" if enable else "disabled"
+        if self.always or self.on == enable:
+            return f"task events already {done}"
+        self.on = enable
+        return f"task events {done}"
 
 
 @dataclass
@@ -37,23 +42,63 @@ class FakeRemote:
     """A `Remote` over fake workers, which answer a request for heartbeats through the switch."""
 
     workers: dict[str, FakeWorker] = field(default_factory=dict)
-    asked: list[tuple[Command, tuple[str, ...] | None]] = field(default_factory=list)
+    asked: list[tuple[str, tuple[str, ...] | None]] = field(default_factory=list)
     away: bool = False
-    beat: Callable[[str], None] = lambda _: None
+    switch: TaskEventSwitch | None = None
 
-    def tell(self, command: Command, workers: Sequence[str] | None = None) -> Mapping[str, Reply]:
-        self.asked.append((command, None if workers is None else tuple(workers)))
+    def ask(
+        self,
+        commands: Sequence[Command],
+        *,
+        expected: Collection[str] = (),
+        silence: float = 0,
+        timeout: float = 0,
+    ) -> Replies:
+        (command,) = commands
+        self.asked.append((command.method, None if command.destination is None else tuple(command.destination)))
         if self.away:
             raise BrokerUnavailable("away")
-        names = list(self.workers) if workers is None else [name for name in workers if name in self.workers]
-        return {name: reply for name in names if (reply := self.workers[name].told(command))}
-
-    def provoke(self) -> None:
+        replies = Replies()
         for name, worker in self.workers.items():
-            if not worker.mute:
-                self.beat(name)
+            wanted = command.destination is None or name in command.destination
+            if wanted and (words := worker.reply(command.method)):
+                replies.receive(command.method, json.dumps({name: {"ok": words}}))
+        return replies
+
+    def send(self, command: Command) -> None:
+        assert command.method == "heartbeat"
+        for name, worker in self.workers.items():
+            if not worker.mute and self.switch:
+                send(self.switch, "worker-heartbeat", name)
 
 
-def send(switch: Switch, kind: str, hostname: str) -> None:
+def subscribed_switch(store: Store, remote: FakeRemote) -> TaskEventSwitch:
+    """A switch that gets the events of the remote's workers."""
+    switch = TaskEventSwitch(remote, DesiredStateStore(store), LiveWorkers())
+    subscribe(switch, remote)
+    return switch
+
+
+def subscribe(switch: TaskEventSwitch, remote: FakeRemote) -> None:
+    """The subscription to events is confirmed."""
+    remote.switch = switch
+    connect(switch)
+
+
+def connect(switch: TaskEventSwitch) -> None:
+    """The subscription is there, for the first time or again."""
+    switch.workers.connected(time.time())
+    switch.connected(time.time())
+
+
+def disconnect(switch: TaskEventSwitch) -> None:
+    """The subscription is gone."""
+    switch.workers.disconnected(time.time(), "gone")
+    switch.disconnected(time.time(), "gone")
+
+
+def send(switch: TaskEventSwitch, kind: str, hostname: str) -> None:
     """An event arrives."""
-    switch.events([Event(type=kind, hostname=hostname, timestamp=time.time(), pid=1)], time.time())
+    batch = [Event(type=kind, hostname=hostname, timestamp=time.time(), pid=1)]
+    switch.workers.events(batch, time.time())
+    switch.events(batch, time.time())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,10 +15,11 @@ from celerymeter.control.cluster.snapshot import ClusterReader
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.messages import MONITORING_STOPPED
 from celerymeter.control.routing import Body, ControlBlueprint, Permission, answer, utc
-from celerymeter.control.switching.switch import Switch
-from celerymeter.control.switching.taskevents import Judgement, State
-from celerymeter.control.switching.wishes import Wishes
+from celerymeter.control.task_event_evidence import WorkerTaskEvents
+from celerymeter.control.task_events import TaskEventSwitch
 from celerymeter.control.tokens import Role
+
+_OPTIONAL_BODY = ConfigDict(openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]  # flask-openapi3's
 
 
 class MetricsReply(RootModel[RealtimeMetrics]):
@@ -30,48 +30,37 @@ class DashboardReply(RootModel[Dashboard]):
     """Everything on one page."""
 
 
-class WorkerEvents(BaseModel):
-    """A worker's task events. `always_on`: it sends them by itself (started with `-E`) and cannot be told not to.
-    `impossible`: it acknowledges and sends no event at all. `unknown`: no answer yet, or no event stream to judge by.
-    """
+class StartBody(Body):
+    """Nothing is needed."""
 
-    hostname: str
-    task_events: State
-    confirmed: bool = Field(description="Proven by events, or by runs without; an idle worker proves nothing")
-    last_task_event: datetime | None
+    model_config = _OPTIONAL_BODY
 
-
-class StartReply(BaseModel):
-    """What became of it, by worker; workers that join later are told as they come."""
-
-    status: str = "running"
-    since: datetime
-    workers: list[WorkerEvents]
+    reason: str = Field(default="", max_length=1000, description="For the audit trail")
 
 
 class StopBody(Body):
     """``disable_task_events`` needs the role admin."""
 
-    model_config = ConfigDict(openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]  # flask-openapi3's
+    model_config = _OPTIONAL_BODY
 
     disable_task_events: bool = Field(default=False, description="Withdraw what start turned on, and only that")
     reason: str = Field(default="", max_length=1000, description="For the audit trail")
 
 
-class StartBody(Body):
-    """Nothing is needed."""
+class StartReply(BaseModel):
+    """The state of each worker; workers that join later get their task events turned on as they come."""
 
-    model_config = ConfigDict(openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]  # flask-openapi3's
-
-    reason: str = Field(default="", max_length=1000, description="For the audit trail")
+    status: str = "running"
+    since: datetime
+    workers: tuple[WorkerTaskEvents, ...]
 
 
 class StopReply(BaseModel):
-    """What became of it, by worker."""
+    """The state of each worker."""
 
     status: str = "stopped"
     since: datetime
-    workers: list[WorkerEvents]
+    workers: tuple[WorkerTaskEvents, ...]
 
 
 class MonitoringReply(BaseModel):
@@ -85,22 +74,57 @@ class MonitoringReply(BaseModel):
     last_scrape: datetime | None
     feed_clients: int
     feed_interval_seconds: float
-    workers: list[WorkerEvents]
+    workers: tuple[WorkerTaskEvents, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Monitoring:
-    """What the operations act on."""
+    """The parts that the operations act on; ``interval`` is the feed's, in seconds."""
 
     reader: ClusterReader
-    switch: Switch
-    wishes: Wishes
+    switch: TaskEventSwitch
     hub: Hub
     interval: float
 
+    def stop(self, *, disable_task_events: bool) -> tuple[WorkerTaskEvents, ...]:
+        """Stop the feed's updates, and on demand the task events that `start` turned on."""
+        desired = self.switch.desired
+        was_on = desired.get().feed_on
+        if disable_task_events:
+            workers = self.switch.withdraw()
+        else:
+            desired.change(events=desired.get().events, feed_on=False)
+            workers = self.switch.states()
+        if was_on:
+            self.hub.publish("error", MONITORING_STOPPED)
+        return workers
+
+    def status(self) -> MonitoringReply:
+        """Return whether monitoring runs, since when, and which workers send task events."""
+        desired, registry = self.switch.desired.get(), self.switch.workers
+        last_event = registry.last_event_at
+        return MonitoringReply(
+            running=desired.feed_on,
+            since=utc(desired.since),
+            task_events_wanted=desired.events == "on",
+            events_subscribed=registry.connected_at is not None,
+            last_event=None if last_event is None else utc(last_event),
+            last_scrape=_last_scrape(self.reader),
+            feed_clients=self.hub.client_count,
+            feed_interval_seconds=self.interval,
+            workers=self.switch.states(),
+        )
+
+
+def _last_scrape(reader: ClusterReader) -> datetime | None:
+    metrics = reader.snapshot().metrics
+    if metrics is None or metrics.data_age_seconds is None:
+        return None
+    return metrics.timestamp - timedelta(seconds=metrics.data_age_seconds)
+
 
 def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
-    """The operations but the feed's and the reports'."""
+    """Return the operations of monitoring, without the feed and the reports."""
     bp = ControlBlueprint("monitoring")
 
     @bp.get(
@@ -125,9 +149,9 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         Harmless to repeat, and kept over restarts.
         """
         with audit.act(current_actor(), "monitoring.start", reason=body.reason) as act:
-            found = monitoring.switch.turn_on()
-            act.detail = {"workers": len(found)}
-        return answer(StartReply(since=utc(monitoring.wishes.get().since), workers=_shown(found)))
+            workers = monitoring.switch.turn_on()
+            act.detail = {"workers": len(workers)}
+        return answer(StartReply(since=utc(monitoring.switch.desired.get().since), workers=workers))
 
     @bp.post("/monitoring/stop", permission=Permission.OPERATOR, responses={200: StopReply}, errors=(503,))
     def stop_monitoring(body: StopBody) -> Response:
@@ -138,63 +162,13 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         if body.disable_task_events:
             require_role(Role.ADMIN, "disabling task events")
         with audit.act(current_actor(), "monitoring.stop", reason=body.reason) as act:
-            found = _stop(monitoring, disable=body.disable_task_events)
-            act.detail = {"disable_task_events": body.disable_task_events, "workers": len(found)}
-        return answer(StopReply(since=utc(monitoring.wishes.get().since), workers=_shown(found)))
+            workers = monitoring.stop(disable_task_events=body.disable_task_events)
+            act.detail = {"disable_task_events": body.disable_task_events, "workers": len(workers)}
+        return answer(StopReply(since=utc(monitoring.switch.desired.get().since), workers=workers))
 
     @bp.get("/monitoring/status", permission=Permission.VIEWER, responses={200: MonitoringReply}, errors=(503,))
     def read_monitoring() -> Response:
         """Whether monitoring runs, since when, and which workers send task events."""
-        return answer(_status(monitoring))
+        return answer(monitoring.status())
 
     return bp
-
-
-def _stop(monitoring: Monitoring, *, disable: bool) -> tuple[Judgement, ...]:
-    wishes, was_on = monitoring.wishes, monitoring.wishes.get().feed_on
-    if disable:
-        found = monitoring.switch.withdraw()
-    else:
-        wishes.say(events=wishes.get().events, feed_on=False)
-        found = monitoring.switch.judgements()
-    if was_on:
-        monitoring.hub.publish("error", MONITORING_STOPPED)
-    return found
-
-
-def _status(monitoring: Monitoring) -> MonitoringReply:
-    wish, switch = monitoring.wishes.get(), monitoring.switch
-    return MonitoringReply(
-        running=wish.feed_on,
-        since=utc(wish.since),
-        task_events_wanted=wish.events == "on",
-        events_subscribed=switch.subscribed_since is not None,
-        last_event=_when(switch.last_event_at),
-        last_scrape=_last_scrape(monitoring.reader),
-        feed_clients=monitoring.hub.client_count,
-        feed_interval_seconds=monitoring.interval,
-        workers=_shown(switch.judgements()),
-    )
-
-
-def _last_scrape(reader: ClusterReader) -> datetime | None:
-    metrics = reader.snapshot().metrics
-    if metrics is None or metrics.data_age_seconds is None:
-        return None
-    return metrics.timestamp - timedelta(seconds=metrics.data_age_seconds)
-
-
-def _shown(judgements: Iterable[Judgement]) -> list[WorkerEvents]:
-    return [
-        WorkerEvents(
-            hostname=judgement.hostname,
-            task_events=judgement.task_events,
-            confirmed=judgement.confirmed,
-            last_task_event=_when(judgement.last_task_event),
-        )
-        for judgement in judgements
-    ]
-
-
-def _when(at: float | None) -> datetime | None:
-    return None if at is None else utc(at)

@@ -22,9 +22,11 @@ from celerymeter.control.audit.record import open_trail
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
+from celerymeter.control.event_listener import EventListener
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
 from celerymeter.control.instances import Instance
+from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports.kept import KeptReports
@@ -43,14 +45,12 @@ from celerymeter.control.revocation.workers import Workers, open_workers
 from celerymeter.control.sampler import Sampler
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
-from celerymeter.control.switching.remote import CeleryRemote, Remote
-from celerymeter.control.switching.switch import Switch
-from celerymeter.control.switching.wishes import Wishes
 from celerymeter.control.system import SnapshotSource
-from celerymeter.control.tap import EventTap
+from celerymeter.control.task_events import DesiredStateStore, Remote, TaskEventSwitch
 from celerymeter.control.tokens import Keyring
 from celerymeter.httpd import MetricsServer
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
+from celerymeter.remote_control import RemoteControl
 from celerymeter.reports.service import ReportService
 
 LIVE_TIMEOUT: Final = 4.0
@@ -90,7 +90,7 @@ class Parts:
     idempotency: Keys
     followup: Followup
     reports: ReportRunner
-    events: EventTap
+    events: EventListener
     background: tuple[Background, ...]
     """Stopped from its end, so what keeps sockets open stands last and what keeps records first."""
 
@@ -101,7 +101,7 @@ def check(settings: ControlSettings, state_dir: Path) -> None:
     Nothing stays open: what SQLite and locks hold must not cross a fork.
     """
     Keyring(settings.jwt)
-    EventTap(settings.broker)
+    EventListener(settings.broker)
     open_states(settings.result_backend_url, settings.broker)
     PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers)
     Scope(settings.cluster, settings.selector)
@@ -132,19 +132,20 @@ def build(
     scope = Scope(settings.cluster, settings.selector)
     client = prometheus or _prometheus(settings, metrics, timeout=LIVE_TIMEOUT)
     reader = ClusterReader(client, scope, links=grafana_links(settings.grafana_url))
-    wishes = Wishes(store)
-    switch = Switch(remote or CeleryRemote(settings.broker), wishes)
+    live_workers, desired = LiveWorkers(), DesiredStateStore(store)
+    switch = TaskEventSwitch(remote or RemoteControl(settings.broker), desired, live_workers)
     alertmanager = settings.alertmanager_url
 
     def feed_on() -> bool:
-        return wishes.get().feed_on
+        return desired.get().feed_on
 
     probes = () if alertmanager is None else (partial(alertmanager_component, alertmanager),)
     sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
     memory, followup, revocations = _revocations(settings, store, audit, hub=hub, metrics=metrics, workers=workers)
     report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
     reports = ReportRunner(ReportService(report_client, scope).report, KeptReports(store))
-    events = EventTap(settings.broker, switch, memory, followup)  # the memory first, for the follow-up asks it
+    # The order matters: the switch asks the registry of workers, the follow-up asks the memory.
+    events = EventListener(settings.broker, live_workers, switch, memory, followup)
     served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)
     return Parts(
         metrics=metrics,
@@ -154,7 +155,7 @@ def build(
         auth=auth,
         system=sampler,
         sampler=sampler,
-        monitoring=Monitoring(reader, switch, wishes, hub, settings.feed_interval),
+        monitoring=Monitoring(reader, switch, hub, settings.feed_interval),
         feed=Feed(hub, auth, reader, feed_on, settings),
         alerts=AlertStore(store, language=settings.lang),
         revocations=revocations,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final
 
+from celerymeter.control.retries import Retries
 from celerymeter.control.revocation.announcer import Announcer
 from celerymeter.control.revocation.ledger import Followed, Ledger
 from celerymeter.control.revocation.lookups import States
@@ -17,7 +18,6 @@ from celerymeter.control.revocation.replies import Replies
 from celerymeter.control.revocation.revoker import gone
 from celerymeter.control.revocation.verdict import FINISHED, died, ran_anyway
 from celerymeter.control.revocation.workers import Workers
-from celerymeter.control.switching.retries import Retries
 from celerymeter.model import Event
 
 AGAIN: Final = 3600.0

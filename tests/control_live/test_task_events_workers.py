@@ -1,4 +1,4 @@
-"""The switch against real workers of every kind: what is said of them is what their events show."""
+"""Turning task events on and off at real workers of every kind: their states are what their events show."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.apps.worker_app import make_app
 from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
+from celerymeter.control.event_listener import EventListener
+from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.store import Store
-from celerymeter.control.switching.remote import CeleryRemote
-from celerymeter.control.switching.switch import Switch
-from celerymeter.control.switching.wishes import Wishes
-from celerymeter.control.tap import EventTap
+from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
 from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis
+from celerymeter.remote_control import RemoteControl
 from celerymeter.settings import BrokerSettings
 
 pytestmark = pytest.mark.integration
@@ -45,25 +45,26 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def switch(broker: Broker, tmp_path: Path) -> Iterator[Switch]:
+def switch(broker: Broker, tmp_path: Path) -> Iterator[TaskEventSwitch]:
     """A switch that is subscribed, over a state directory."""
     with ExitStack() as stack:
         store = Store(tmp_path / "state")
         stack.callback(store.close)
         settings = BrokerSettings(url=broker.url)
-        remote = CeleryRemote(settings)
+        remote = RemoteControl(settings)
         stack.callback(remote.close)
-        switch = Switch(remote, Wishes(store))
-        for part in (EventTap(settings, switch), switch):
+        workers = LiveWorkers()
+        switch = TaskEventSwitch(remote, DesiredStateStore(store), workers)
+        for part in (EventListener(settings, workers, switch), switch):
             part.start()
             stack.callback(part.stop)
-        wait_until(lambda: switch.subscribed_since)
+        wait_until(lambda: workers.connected_at)
         yield switch
 
 
-def states(switch: Switch) -> dict[str, tuple[str, bool]]:
+def states(switch: TaskEventSwitch) -> dict[str, tuple[str, bool]]:
     """State and whether it is proven, by worker."""
-    return {found.hostname: (found.task_events, found.confirmed) for found in switch.judgements()}
+    return {found.hostname: (found.task_events, found.confirmed) for found in switch.states()}
 
 
 def late_worker(broker: Broker, folder: Path) -> Process:
@@ -79,11 +80,11 @@ def run_tasks(broker: Broker, *workers: str) -> None:
     app.close()
 
 
-def test_events_are_turned_on_and_off_and_never_by_hearsay(broker: Broker, switch: Switch, tmp_path: Path) -> None:
+def test_the_state_of_every_worker_is_proven_by_events(broker: Broker, switch: TaskEventSwitch, tmp_path: Path) -> None:
     """On where they were off, also at a worker that comes later, and comes again; off again only there; all proven."""
     switch.turn_on()
-    told = {PLAIN: ("enabled", False), ALWAYS: ("always_on", False), MUTE: ("impossible", True)}
-    wait_until(lambda: states(switch) == told)
+    expected = {PLAIN: ("enabled", False), ALWAYS: ("always_on", False), MUTE: ("impossible", True)}
+    wait_until(lambda: states(switch) == expected)
 
     with late_worker(broker, tmp_path):
         wait_until(lambda: states(switch).get(LATE) == ("enabled", False))
@@ -94,7 +95,7 @@ def test_events_are_turned_on_and_off_and_never_by_hearsay(broker: Broker, switc
         proven = {PLAIN: ("enabled", True), ALWAYS: ("always_on", True), LATE: ("enabled", True)}
         wait_until(lambda: states(switch) == {**proven, MUTE: ("impossible", True)})
 
-        withdrawn = {judgement.hostname: judgement.task_events for judgement in switch.withdraw()}
+        withdrawn = {worker.hostname: worker.task_events for worker in switch.withdraw()}
         assert withdrawn == {PLAIN: "disabled", ALWAYS: "always_on", MUTE: "impossible", LATE: "disabled"}
 
         def silent_runs_prove_it() -> bool:

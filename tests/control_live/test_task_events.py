@@ -1,4 +1,4 @@
-"""The switch for task events, with workers whose answers are known."""
+"""Turning task events on and off, with workers whose answers are known."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.control_live.workers import FakeRemote, FakeWorker, send
+from tests.control_live.workers import FakeRemote, FakeWorker, connect, disconnect, send, subscribed_switch
 
 from celerymeter.control.store import Store
-from celerymeter.control.switching.remote import Reply, understood
-from celerymeter.control.switching.switch import Switch
-from celerymeter.control.switching.wishes import Wishes
+from celerymeter.control.task_events import DesiredStateStore, Reply, TaskEventSwitch, event_replies
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
+from celerymeter.inspect_replies import Replies
 
 
 @pytest.fixture
@@ -31,30 +30,22 @@ def remote() -> FakeRemote:
     return FakeRemote({"plain": FakeWorker(), "always": FakeWorker(always=True)})
 
 
-def made(store: Store, remote: FakeRemote) -> Switch:
-    """A switch that is subscribed and hears what workers send."""
-    switch = Switch(remote, Wishes(store))
-    switch.connected(time.time())
-    remote.beat = lambda name: send(switch, "worker-heartbeat", name)
-    return switch
-
-
-def states(switch: Switch) -> dict[str, str]:
+def states(switch: TaskEventSwitch) -> dict[str, str]:
     """State by worker."""
-    return {found.hostname: found.task_events for found in switch.judgements()}
+    return {found.hostname: found.task_events for found in switch.states()}
 
 
 def test_start_says_what_became_of_it_per_worker(store: Store, remote: FakeRemote) -> None:
     """On where it was off, left where it was on, and impossible where nothing comes."""
     remote.workers["mute"] = FakeWorker(mute=True)
-    found = {judgement.hostname: judgement.task_events for judgement in made(store, remote).turn_on()}
+    found = {worker.hostname: worker.task_events for worker in subscribed_switch(store, remote).turn_on()}
 
     assert found == {"plain": "enabled", "always": "always_on", "mute": "impossible"}
 
 
 def test_starting_again_changes_nothing(store: Store, remote: FakeRemote) -> None:
     """A worker that we turned on stays ours."""
-    switch = made(store, remote)
+    switch = subscribed_switch(store, remote)
     switch.turn_on()
 
     assert {found.hostname: found.task_events for found in switch.turn_on()} == {
@@ -65,10 +56,10 @@ def test_starting_again_changes_nothing(store: Store, remote: FakeRemote) -> Non
 
 def test_stop_withdraws_only_what_start_turned_on(store: Store, remote: FakeRemote) -> None:
     """A worker that was on before is not told."""
-    switch = made(store, remote)
+    switch = subscribed_switch(store, remote)
     remote.workers["human"] = FakeWorker(on=True)
     switch.turn_on()
-    found = {judgement.hostname: judgement.task_events for judgement in switch.withdraw()}
+    found = {worker.hostname: worker.task_events for worker in switch.withdraw()}
 
     assert remote.asked[-1] == ("disable_events", ("plain",))
     assert found == {"plain": "disabled", "always": "always_on", "human": "always_on"}
@@ -77,34 +68,34 @@ def test_stop_withdraws_only_what_start_turned_on(store: Store, remote: FakeRemo
 
 def test_it_remembers_over_a_restart(store: Store, remote: FakeRemote) -> None:
     """Another process of the same state directory withdraws what the first turned on."""
-    made(store, remote).turn_on()
-    made(store, remote).withdraw()
+    subscribed_switch(store, remote).turn_on()
+    subscribed_switch(store, remote).withdraw()
 
     assert not remote.workers["plain"].on
 
 
 def test_a_broker_that_is_away_changes_no_wish(store: Store, remote: FakeRemote) -> None:
     """The request fails and nothing is claimed."""
-    switch = made(store, remote)
+    switch = subscribed_switch(store, remote)
     remote.away = True
 
     with pytest.raises(BrokerUnavailable):
         switch.turn_on()
-    assert Wishes(store).get().events == "untouched"
+    assert DesiredStateStore(store).get().events == "untouched"
 
 
 def test_nothing_is_judged_without_an_event_stream(store: Store, remote: FakeRemote) -> None:
     """While the subscription is down every worker is unknown."""
-    switch = made(store, remote)
+    switch = subscribed_switch(store, remote)
     switch.turn_on()
-    switch.disconnected(time.time(), "gone")
+    disconnect(switch)
 
     assert set(states(switch).values()) == {"unknown"}
 
 
 def test_a_worker_that_joins_later_is_told_until_it_acknowledges(store: Store, remote: FakeRemote) -> None:
     """It says that it is online before it listens."""
-    switch = made(store, remote)
+    switch = subscribed_switch(store, remote)
     switch.turn_on()
     switch.start()
     try:
@@ -123,7 +114,7 @@ def test_a_worker_that_joins_later_is_told_until_it_acknowledges(store: Store, r
 
 def test_a_worker_that_reconnects_is_told_again(store: Store, remote: FakeRemote) -> None:
     """A reconnect makes it forget; so does a restart with -E, which is its own from then on."""
-    switch = made(store, remote)
+    switch = subscribed_switch(store, remote)
     switch.turn_on()
     switch.start()
     try:
@@ -142,13 +133,13 @@ def test_a_worker_that_reconnects_is_told_again(store: Store, remote: FakeRemote
 
 def test_whoever_may_have_been_missed_is_told_after_a_reconnect_of_ours(store: Store, remote: FakeRemote) -> None:
     """Events that came while we were away are lost, joins among them."""
-    switch = made(store, remote)
+    switch = subscribed_switch(store, remote)
     switch.turn_on()
     switch.start()
     try:
         remote.workers["plain"].on = False
-        switch.disconnected(time.time(), "gone")
-        switch.connected(time.time())
+        disconnect(switch)
+        connect(switch)
         wait_until(lambda: remote.workers["plain"].on)
     finally:
         switch.stop()
@@ -156,7 +147,7 @@ def test_whoever_may_have_been_missed_is_told_after_a_reconnect_of_ours(store: S
 
 def test_untouched_monitoring_tells_nobody(store: Store, remote: FakeRemote) -> None:
     """Without a start no worker hears of us."""
-    switch = made(store, remote)
+    switch = subscribed_switch(store, remote)
     switch.start()
     try:
         send(switch, "worker-online", "plain")
@@ -167,17 +158,20 @@ def test_untouched_monitoring_tells_nobody(store: Store, remote: FakeRemote) -> 
 
 
 @pytest.mark.parametrize(
-    ("replies", "expected"),
+    ("body", "expected"),
     [
-        (
-            [{"a": {"ok": "task events enabled"}}, {"b": {"ok": "task events already enabled"}}],
-            {"a": "changed", "b": "already"},
-        ),
-        ([{"a": {"error": "event dispatcher unavailable"}}], {"a": "failed"}),
-        (None, {}),
-        ([{"a": None}, {"b": {"ok": 1}}, "x", {3: {"ok": "task events enabled"}}], {"b": "failed"}),
+        ('{"a": {"ok": "task events enabled"}}', {"a": "changed"}),
+        ('{"b": {"ok": "task events already enabled"}}', {"b": "already"}),
+        ('{"a": {"error": "event dispatcher unavailable"}}', {"a": "failed"}),
+        ('{"a": null}', {}),
+        ('{"b": {"ok": 1}}', {"b": "failed"}),
+        ('{"b": "task events enabled"}', {"b": "failed"}),
+        ("nonsense", {}),
     ],
 )
-def test_replies_are_read_with_care(replies: object, expected: dict[str, Reply]) -> None:
+def test_replies_are_read_with_care(body: str, expected: dict[str, Reply]) -> None:
     """Errors and nonsense are no acknowledgement."""
-    assert understood(replies) == expected
+    replies = Replies()
+    replies.receive("enable_events", body)
+
+    assert event_replies(replies, "enable_events") == expected
