@@ -1,7 +1,7 @@
-"""A performance report as a value: what is sent, kept and drawn.
+"""The performance report: one model that is sent, stored and rendered.
 
-A figure that cannot be known is ``None``, and ``unknown`` has its reason by the figure's name. Times are UTC, names
-tell their unit, counts are whole tasks.
+A field that cannot be known is ``None``, and ``unknown`` has the reason by the name of the field. Times are UTC, names
+include their unit, counts are whole tasks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Curve = tuple[tuple[float, float | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """Which scrapes are in: those in ``(start, end]``. ``assumed_zone`` is set when a time came without one."""
+    """The window ``(start, end]``; ``assumed_zone`` is set when a time was given without one."""
 
     start: datetime
     end: datetime
@@ -38,7 +38,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """How tasks came to an end; a retry is none."""
+    """How many tasks ended, and how; a retry is not an end."""
 
     total: int
     successful: int
@@ -51,7 +51,7 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task; ``execution_seconds`` is the time that its successes and failures took together."""
+    """One task; ``execution_seconds`` is the total run time of its successes and failures."""
 
     name: str
     ends: Ends
@@ -63,7 +63,7 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """One queue; lengths were looked at every ``history.step_seconds``."""
+    """One queue; its length was read every ``history.step_seconds``."""
 
     queue_name: str
     ends: Ends
@@ -75,7 +75,7 @@ class QueueRow:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """One worker; ``runs_begun`` is by its own count, unknown when it was not there at the window's end."""
+    """One worker; ``runs_begun`` is its own counter, unknown when it was gone at the end of the window."""
 
     hostname: str
     runs_begun: int | None
@@ -87,7 +87,7 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """When most tasks ended: the mean over one step, which begins ``at``."""
+    """The highest mean over one step, which begins ``at``."""
 
     at: datetime
     tasks_per_second: float
@@ -107,7 +107,7 @@ class ErrorBudget:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Against the window of the same length before; percentages are of that window's figure."""
+    """The comparison with the window of the same length before; percentages are of its values."""
 
     total_tasks: int
     failed_tasks: int
@@ -118,7 +118,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Redelivery:
-    """The oldest message that was delivered and not acknowledged, against Redis' visibility timeout."""
+    """The oldest message that was delivered and not acknowledged, and the visibility timeout of Redis."""
 
     oldest_unacked_seconds: float
     visibility_timeout_seconds: float
@@ -126,7 +126,7 @@ class Redelivery:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Why something is advised; ``query`` is a key of the report's ``queries``."""
+    """A metric that crossed the threshold of a rule; ``query`` is a key of the report's ``queries``."""
 
     figure: str
     subject: str
@@ -138,7 +138,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One piece of advice in the report's language: ``text`` says what is, ``action`` what to do."""
+    """One piece of advice in the report's language: ``text`` is the observation, ``action`` what to do."""
 
     code: str
     severity: str
@@ -149,7 +149,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Why something is unknown, or what limits the data."""
+    """The reason why a value is unknown, or a limit of the data."""
 
     code: str
     text: str = ""
@@ -157,7 +157,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How far the figures can be trusted; ``verdict`` is complete, limited or unusable, ``words`` says it."""
+    """How far the data can be trusted; ``verdict`` is complete, limited or unusable, ``words`` is its sentence."""
 
     verdict: str
     words: str
@@ -175,7 +175,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is drawn. Rates in tasks per second, execution in ms, lengths in messages."""
+    """The curves of the charts: rates in tasks per second, execution in ms, lengths in messages."""
 
     step_seconds: float
     throughput: Curve = ()

@@ -1,4 +1,4 @@
-"""Sentences of reports, in English and in Traditional Chinese. Placeholders are formatted by `language`."""
+"""Sentences of reports, in English and in Traditional Chinese; `formatting` fills the placeholders."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ ADVICE: dict[str, tuple[Text, Text]] = {
             "佇列 {subject} 增加到 {value} 則訊息，沒有消化完。",
         ),
         Text(
-            "Give this queue more consumers, or send less to it.",
+            "Add workers that consume this queue, or send fewer tasks to it.",
             "請增加這個佇列的消費者，或減少送入的任務。",
         ),
     ),
     "long_tail": (
         Text(
-            "One in a hundred runs of {subject} takes {value} or longer, ten times the usual and more.",
+            "The slowest 1% of the runs of {subject} take {value} or longer, at least ten times the median.",
             "{subject} 每一百次執行就有一次需要 {value} 以上，是平常的十倍以上。",
         ),
         Text(
-            "Look for the inputs that make it slow, set a soft time limit, or split it.",
+            "Find the arguments that make it slow, set a soft time limit, or split the task.",
             "請找出造成緩慢的輸入，設定軟性時間限制，或拆分任務。",
         ),
     ),
     "retry_storm": (
         Text(
-            "{subject} was retried {value} as often as it ended.",
+            "{subject} was retried often: {value} of the number of runs that ended.",
             "{subject} 的重試次數達到結束次數的 {value}。",
         ),
         Text(
-            "Retry with exponential backoff and jitter, cap the retries, and mend what it calls.",
+            "Retry with exponential backoff and jitter, limit the retries, and repair the service that the task calls.",
             "請使用指數退避與隨機抖動、限制重試次數，並修復它所呼叫的服務。",
         ),
     ),
     "task_eats_pool": (
         Text(
-            "{subject} took {value} of all execution time.",
+            "{subject} used {value} of all execution time.",
             "{subject} 佔了全部執行時間的 {value}。",
         ),
         Text(
@@ -65,17 +65,17 @@ ADVICE: dict[str, tuple[Text, Text]] = {
     ),
     "idle_workers": (
         Text(
-            "The workers were {value} busy on average and {value2} at the most.",
-            "Worker 平均只有 {value} 的執行槽忙碌，最高也只有 {value2}。",
+            "The workers were {value} busy on average, and the busiest worker {value2} at most.",
+            "Worker 平均只有 {value} 的執行槽忙碌，最忙的 Worker 最高也只有 {value2}。",
         ),
         Text(
-            "Fewer workers or slots would do; with autoscaling, lower the minimum.",
+            "Fewer workers or slots are enough; with autoscaling, lower the minimum.",
             "可以減少 Worker 或執行槽；若使用自動擴縮，請調低下限。",
         ),
     ),
     "prefetch_hoarding": (
         Text(
-            "{subject} held {value} messages in reserve while {subject2} was only {value2} busy.",
+            "{subject} had {value} messages reserved on average while {subject2} was only {value2} busy.",
             "{subject} 預取並保留了 {value} 則訊息，而 {subject2} 只有 {value2} 忙碌。",
         ),
         Text(
@@ -85,31 +85,31 @@ ADVICE: dict[str, tuple[Text, Text]] = {
     ),
     "redelivery_risk": (
         Text(
-            "A message stayed unacknowledged for {value}; Redis redelivers soon after {threshold}.",
-            "有訊息 {value} 未被確認；接近 {threshold} 之後 Redis 可能重新投遞。",
+            "A message was unacknowledged for {value}, over 80% of the visibility timeout of Redis.",
+            "有訊息長達 {value} 未被確認，已超過 Redis visibility_timeout 的 80%。",
         ),
         Text(
-            "Raise visibility_timeout above the longest task and the longest ETA, or tasks will run twice.",
+            "Set visibility_timeout longer than the longest task and the longest ETA; otherwise tasks run twice.",
             "請將 visibility_timeout 設定為大於最長的任務與 ETA，否則任務會執行兩次。",
         ),
     ),
     "events_missing": (
         Text(
-            "The events of {value} task runs never arrived: all counts are short by them.",
+            "The events of {value} task runs were lost, so all counts are too low by that number.",
             "有 {value} 次任務執行的事件未送達，所有計數都少了這些。",
         ),
         Text(
-            "Start every worker with -E or POST /monitoring/start, and look at the broker's output buffer limits.",
+            "Start every worker with -E or POST /monitoring/start, and check the output buffer limits of the broker.",
             "請以 -E 啟動每個 Worker 或呼叫 POST /monitoring/start，並檢查 broker 的輸出緩衝限制。",
         ),
     ),
     "error_budget_spent": (
         Text(
-            "Failures used {value} of what the objective allows; most failed in {subject}.",
+            "Failures used {value} of the error budget. Most of them were in {subject}.",
             "失敗數已用掉目標容許量的 {value}；失敗最多的是 {subject}。",
         ),
         Text(
-            "Mend the most failing task first; its exceptions are on the Tasks dashboard.",
+            "Start with the task that fails most; the Tasks dashboard shows its exceptions.",
             "請先修復失敗最多的任務；例外類別可在 Tasks 儀表板查看。",
         ),
     ),
@@ -117,66 +117,66 @@ ADVICE: dict[str, tuple[Text, Text]] = {
 
 NOTES: dict[str, Text] = {
     "no_scrapes": Text(
-        "Prometheus holds no scrape of an exporter in this window: none was made, or it is beyond retention.",
+        "Prometheus has no scrape of an exporter in this window: there was none, or it is older than the retention.",
         "Prometheus 在這段時間內沒有任何 exporter 的抓取資料：當時沒有抓取，或已超過保留期限。",
     ),
     "base_missing": Text(
-        "The exporter was up before the window, but no scrape of that time is left to count from.",
+        "The exporter was running before the window, but no scrape from before the window is left to count from.",
         "Exporter 在這段時間之前就已啟動，但沒有當時的抓取資料可作為計數起點。",
     ),
     "nothing_ended": Text("No task ended in this window.", "這段時間內沒有任務結束。"),
     "nothing_succeeded": Text("No task succeeded in this window.", "這段時間內沒有任務成功。"),
     "not_watched_before": Text(
-        "The window before was not watched throughout, so nothing is compared with it.",
+        "Some of the window before was not scraped, so there is no comparison with it.",
         "前一段時間並未全程監看，因此不與它比較。",
     ),
-    "not_measured": Text("Prometheus has no run times of these tasks.", "Prometheus 沒有這些任務的執行時間資料。"),
+    "not_measured": Text("Prometheus has no run times for these tasks.", "Prometheus 沒有這些任務的執行時間資料。"),
     "no_waits": Text(
-        "No wait was measured: workers or producers send no task-sent events.",
+        "No waiting time was measured, because producers send no task-sent events.",
         "沒有量測到等待時間：producer 未送出 task-sent 事件。",
     ),
     "no_history": Text(
-        "Too many series to read step by step, and no recorded series: load the shipped recording rules.",
+        "There are too many series to read step by step, and no recorded series. Load the bundled recording rules.",
         "序列過多，無法逐步讀取，也沒有預先記錄的序列：請載入隨附的 recording rules。",
     ),
     "scrapes_missing": Text(
-        "Some scrapes of the window are missing; what ended in between is counted at the next scrape.",
+        "Some scrapes of the window are missing; tasks that ended in between are counted at the next scrape.",
         "這段時間缺少部分抓取；期間結束的任務會計入下一次抓取。",
     ),
     "events_missed": Text(
-        "Events of some task runs never arrived; counts are short by them.",
+        "The events of some task runs were lost, so counts are too low.",
         "部分任務執行的事件未送達，計數因此偏少。",
     ),
     "series_folded": Text(
-        "Some names went beyond a cap of the exporter and are counted as __other__.",
+        "There are more names than the exporter keeps; the rest is counted as __other__.",
         "部分名稱超過 exporter 的上限，計入 __other__。",
     ),
     "late_base": Text(
-        "The last scrape before the window is more than an hour older; what ended since then is in the figures.",
+        "The last scrape before the window is over an hour older; tasks that ended since then are counted too.",
         "這段時間之前的最後一次抓取早了一小時以上；其間結束的任務也計入本報告。",
     ),
     "restarted": Text(
-        "The exporter restarted; what ended between its last scrape and the restart is not in the figures.",
+        "The exporter restarted; tasks that ended between its last scrape and the restart are not counted.",
         "Exporter 曾重新啟動；最後一次抓取到重啟之間結束的任務不在計數內。",
     ),
     "exporters_disagree": Text(
-        "Exporters on one broker counted differently. The figures are those of the one that counted most.",
+        "Exporters on one broker counted differently. This report uses the one that counted most.",
         "同一個 broker 的多個 exporter 計數不一致；數字取自計數最多的那一個。",
     ),
-    "query_warnings": Text("Prometheus answered with warnings.", "Prometheus 的回應帶有警告。"),
+    "query_warnings": Text("Prometheus returned warnings.", "Prometheus 的回應帶有警告。"),
     "peak_recorded": Text(
-        "The peak is of recorded five-minute means of succeeded and failed tasks.",
+        "The peak is the highest recorded five-minute mean of succeeded and failed tasks.",
         "峰值取自預先記錄的五分鐘平均（成功與失敗的任務）。",
     ),
     "execution_not_drawn": Text(
-        "Execution over time is left out: too many series for this window.",
+        "The chart of execution times is left out: there are too many series for this window.",
         "未繪製執行時間曲線：這段時間的序列過多。",
     ),
 }
 
 VERDICTS: dict[str, Text] = {
-    "complete": Text("The figures are complete.", "資料完整。"),
-    "limited": Text("The figures are right within the limits that are named.", "在所列的限制內，數字是正確的。"),
+    "complete": Text("The data is complete.", "資料完整。"),
+    "limited": Text("The numbers are right within the limits listed here.", "在所列的限制內，數字是正確的。"),
     "unusable": Text("The tasks of this window cannot be counted.", "無法計算這段時間的任務。"),
 }
 
@@ -212,16 +212,16 @@ LABELS: dict[str, Text] = {
     "objective": Text("objective", "目標"),
     "before": Text("against the window before", "相較前一段時間"),
     "advice": Text("Advice", "建議"),
-    "no_advice": Text("Nothing to advise.", "沒有建議事項。"),
+    "no_advice": Text("No advice.", "沒有建議事項。"),
     "evidence": Text("Evidence", "依據"),
     "threshold": Text("threshold", "門檻"),
     "quality": Text("Data quality", "資料品質"),
     "scrapes": Text("Scrapes present", "抓取完整度"),
     "restarts": Text("Exporter restarts", "Exporter 重新啟動"),
     "missed": Text("Events missed", "遺失事件"),
-    "disagreement": Text("Tasks that other exporters did not count", "其他 exporter 未計入的任務"),
+    "disagreement": Text("Tasks that the other exporters did not count", "其他 exporter 未計入的任務"),
     "unsettled": Text(
-        "The window is not settled: its last scrapes may still arrive.",
+        "The window has just ended: its last scrapes may still arrive.",
         "這段時間尚未結算：最後的抓取資料可能還會到達。",
     ),
     "no_data": Text("No data in this window.", "這段時間沒有資料。"),
@@ -232,11 +232,11 @@ LABELS: dict[str, Text] = {
     "reserved": Text("Reserved", "預取"),
     "mean_length": Text("Mean length", "平均長度"),
     "max_length": Text("Longest", "最大長度"),
-    "queries": Text("The PromQL behind the figures", "數字背後的 PromQL"),
+    "queries": Text("The PromQL behind the numbers", "數字背後的 PromQL"),
     "counted": Text(
-        "Counted is what Prometheus scraped after the start, up to and including the end.",
+        "Counts cover the scrapes after the start, up to and including the end.",
         "計數範圍：開始之後、結束（含）之前 Prometheus 抓取到的資料。",
     ),
-    "zone": Text("A time without zone was taken as", "未註明時區的時間視為"),
+    "zone": Text("A time without a zone was read as", "未註明時區的時間視為"),
     "unknown": Text("unknown", "未知"),
 }
