@@ -12,8 +12,7 @@ import requests
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.httpd import WebConfig, load_web_config, server
-from celerymeter.httpd.auth import REMEMBERED, BasicAuth
-from celerymeter.httpd.tls import TlsConfig
+from celerymeter.httpd.web_config import REMEMBERED, BasicAuth, TlsConfig
 
 from .conftest import PAGE, Authority, Serve
 

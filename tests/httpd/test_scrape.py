@@ -13,7 +13,7 @@ from tests.engines import NEWER
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Prometheus, find_binary
 from celerymeter.httpd import WebConfig
-from celerymeter.httpd.tls import TlsConfig
+from celerymeter.httpd.web_config import TlsConfig
 
 from .conftest import Authority, Serve
 from .test_protected import USERS

@@ -21,7 +21,7 @@ from celerymeter.control.parts import Background, Parts, build, check
 from celerymeter.control.routing import FEED_PATH
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.worker import ControlArbiter, ControlWorker, PlainLog
-from celerymeter.httpd.listener import bind
+from celerymeter.httpd.server import bind
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""The exporter's HTTP side: a page that is rendered elsewhere, health, TLS and basic auth; nothing else."""
+"""The exporter's HTTP server: a page that is rendered elsewhere, health, TLS and basic auth."""
 
 from celerymeter.httpd.server import MetricsServer
-from celerymeter.httpd.webconfig import WebConfig, load_web_config
+from celerymeter.httpd.web_config import WebConfig, load_web_config
 
 __all__ = ["MetricsServer", "WebConfig", "load_web_config"]

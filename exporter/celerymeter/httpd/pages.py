@@ -1,65 +1,108 @@
-"""What each path answers."""
+"""The pages of the exporter, who may read them, and in which thread they are rendered."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import html
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from http import HTTPStatus
 
 from celerymeter import __version__
 from celerymeter.httpd.protocol import Request, Response, text
+from celerymeter.httpd.web_config import BasicAuth
 
 log = logging.getLogger(__name__)
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 GZIP_LEVEL = 1
 """A page of metrics shrinks some twentyfold at the cheapest level already."""
+RENDERERS = 4
+"""Threads that render and compress pages; more scrapers at once wait for one."""
 
 
-@dataclass(frozen=True, slots=True)
 class Pages:
-    """The pages of one exporter. ``healthy`` and ``ready`` return at once: ``None``, or a reason for 503."""
+    """Responds to requests: ``/metrics`` in a pool of threads, passwords in another, everything else at once.
 
-    page: Callable[[], bytes]
-    healthy: Callable[[], str | None]
-    ready: Callable[[], str | None]
+    ``page`` renders the metrics. ``healthy`` and ``ready`` return at once: ``None``, or a reason for 503.
+    """
 
-    def answer(self, request: Request) -> Response:
-        """The answer to a request; a page that cannot be rendered is a logged 500."""
-        found = {"/metrics": self._metrics, "/-/healthy": self._healthy, "/-/ready": self._ready, "/": self._index}
-        handler = found.get(request.path)
-        if handler is None:
-            return text(HTTPStatus.NOT_FOUND, "nothing here: see /")
+    def __init__(
+        self,
+        *,
+        page: Callable[[], bytes],
+        healthy: Callable[[], str | None],
+        ready: Callable[[], str | None],
+        auth: BasicAuth | None,
+        headers: Mapping[str, str],
+    ) -> None:
+        self._page = page
+        self._healthy = healthy
+        self._ready = ready
+        self._auth = auth
+        self._headers = headers
+        self._render: Executor = ThreadPoolExecutor(RENDERERS, "render")
+        self._verify: Executor = ThreadPoolExecutor(1, "auth")
+
+    async def respond(self, request: Request) -> Response:
+        """Return the response, with the configured headers."""
+        if not await self._allowed(request):
+            response = text(HTTPStatus.UNAUTHORIZED, WWW_Authenticate='Basic realm="celerymeter", charset="UTF-8"')
+        elif request.path == "/metrics":
+            response = await asyncio.get_running_loop().run_in_executor(self._render, self._response, request)
+        else:
+            response = self._response(request)
+        return replace(response, headers={**response.headers, **self._headers})
+
+    def close(self) -> None:
+        """Release the threads; no further request is served."""
+        for pool in (self._render, self._verify):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _allowed(self, request: Request) -> bool:
+        if self._auth is None:
+            return True
+        header = request.headers.get("authorization", "")
+        if self._auth.remembers(header):
+            return True
+        return await asyncio.get_running_loop().run_in_executor(self._verify, self._auth.verify, header)
+
+    def _response(self, request: Request) -> Response:
+        """Return the response of one path; a page that cannot be rendered is a logged 500."""
+        views = {"/metrics": self._metrics, "/-/healthy": self._health, "/-/ready": self._readiness, "/": self._index}
+        view = views.get(request.path)
+        if view is None:
+            return text(HTTPStatus.NOT_FOUND, "not found: see /")
         if request.method not in {"GET", "HEAD"}:
             return text(HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET, HEAD")
         try:
-            return handler(request)
+            return view(request)
         except Exception:
-            log.exception("cannot answer %s", request.path)
-            return text(HTTPStatus.INTERNAL_SERVER_ERROR, f"cannot answer {request.path}: see the exporter's log")
+            log.exception("cannot serve %s", request.path)
+            return text(HTTPStatus.INTERNAL_SERVER_ERROR, f"cannot serve {request.path}: see the exporter's log")
 
     def _metrics(self, request: Request) -> Response:
-        body = self.page()
+        body = self._page()
         headers = {"Vary": "Accept-Encoding", "Cache-Control": "no-store"}
         if request.takes_gzip:
             body = gzip.compress(body, GZIP_LEVEL, mtime=0)
             headers["Content-Encoding"] = "gzip"
         return Response(HTTPStatus.OK, body, EXPOSITION, headers)
 
-    def _healthy(self, _: Request) -> Response:
-        return _state(self.healthy(), fine="healthy")
+    def _health(self, _: Request) -> Response:
+        return _state(self._healthy(), fine="healthy")
 
-    def _ready(self, _: Request) -> Response:
-        return _state(self.ready(), fine="ready")
+    def _readiness(self, _: Request) -> Response:
+        return _state(self._ready(), fine="ready")
 
     def _index(self, _: Request) -> Response:
         state = _INDEX.format(
             version=html.escape(__version__),
-            healthy=html.escape(self.healthy() or "yes"),
-            ready=html.escape(self.ready() or "yes"),
+            healthy=html.escape(self._healthy() or "yes"),
+            ready=html.escape(self._ready() or "yes"),
         )
         return Response(HTTPStatus.OK, state.encode(), "text/html; charset=utf-8", {"Cache-Control": "no-store"})
 

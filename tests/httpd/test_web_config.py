@@ -9,7 +9,7 @@ import pytest
 
 from celerymeter.errors import SettingsError
 from celerymeter.httpd import MetricsServer, WebConfig, load_web_config
-from celerymeter.httpd.tls import Certificates, TlsConfig
+from celerymeter.httpd.web_config import Certificates, TlsConfig
 
 from .conftest import Authority
 
@@ -65,9 +65,9 @@ TLS = "tls_server_config: {cert_file: a, key_file: b"
         (f"{TLS}, client_auth_type: RequireAndVerifyClientCert}}", "client_ca_file and a verifying client_auth_type"),
         (f"{TLS}, client_ca_file: c}}", "client_ca_file and a verifying client_auth_type"),
         ("basic_auth_users: {bob: hush}", "basic_auth_users.bob: not a bcrypt hash (make one with `htpasswd -nB bob`)"),
-        ("basic_auth_users: [bob]", "basic_auth_users is no mapping"),
+        ("basic_auth_users: [bob]", "basic_auth_users must be a mapping"),
         ('http_server_config: {headers: {X: "a\\r\\nb"}}', "http_server_config.headers.X: not a header"),
-        ("[]", "the file is no mapping"),
+        ("[]", "the file must be a mapping"),
         ("a: [", "not YAML (line 1)"),
     ],
 )
