@@ -9,119 +9,123 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from tests.revocation.room import Room
+from tests.revocation.process import ControlProcess
 
-from celerymeter.control.revocation.followup import CLAIM
-from celerymeter.control.revocation.ledger import MOST
-from celerymeter.control.revocation.models import MAX_IDS
+from celerymeter.control.audit.trail import Actor
+from celerymeter.control.revocation.active import MAX_OPEN
+from celerymeter.control.revocation.models import MAX_IDS, revoke_request
+from celerymeter.control.revocation.workers import BatchSize
 from celerymeter.control.testing import control_settings
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
+from celerymeter.model import Event as CeleryEvent
 
-MakeRoom = Callable[..., Room]
+MakeProcess = Callable[..., ControlProcess]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[MakeRoom]:
-    """Replicas on one state directory."""
-    made: list[Room] = []
+def make(tmp_path: Path) -> Iterator[MakeProcess]:
+    """Start a process on the state directory; one after the other."""
+    made: list[ControlProcess] = []
 
-    def replica(**settings: object) -> Room:
+    def start(**settings: object) -> ControlProcess:
         varied = replace(control_settings(), **settings)  # type: ignore[arg-type]  # the test names fields
-        made.append(Room(tmp_path / "state", varied))
+        made.append(ControlProcess(tmp_path / "state", varied))
         return made[-1]
 
-    yield replica
-    for room in made:
-        room.close()
+    yield start
+    made[-1].close()
 
 
 @pytest.fixture
-def room(make: MakeRoom) -> Room:
+def process(make: MakeProcess) -> ControlProcess:
     """One process."""
     return make()
 
 
-def told_once(room: Room, task_id: str, status: str) -> bool:
-    """Whether trail, counter and feed each have it exactly once, and the disk too."""
-    rows = [detail["task_ids"] for outcome, detail in room.audited("event") if outcome == status]
-    assert (rows, room.counted(status), room.fed().count((task_id, status))) == ([[task_id]], 1.0, 1)
-    room.turn()  # what is settled leaves the memory
-    return room.statuses()[status] == 1
+def recorded_once(process: ControlProcess, task_id: str, status: str, batch: str = "b1") -> bool:
+    """Return whether trail, counter and feed each have it exactly once, and the disk too."""
+    rows = [detail for outcome, detail in process.audited("event") if outcome == status]
+    assert [row["task_ids"] for row in rows if row["batch_id"] == batch] == [[task_id]]
+    assert (process.counted(status), process.fed().count((task_id, status))) == (1.0, 1)
+    process.run_threads()  # what is settled leaves the memory
+    return process.statuses(batch)[status] == 1
 
 
-def test_a_task_that_ends_while_the_act_is_under_way_is_told_once(room: Room) -> None:
+def test_a_task_that_ends_while_the_act_is_under_way_is_recorded_once(process: ControlProcess) -> None:
     """Its end goes before what the act found, and has a row of its own after the outcome's."""
-    room.workers.meanwhile = lambda: room.hear("task-succeeded", "t1", at=time.time())
-    room.begin("t1", "t2")()
-    (outcome,) = room.audited("outcome")
+    process.remote.on_flag = lambda: process.handle_event("task-succeeded", "t1", at=time.time())
+    process.begin("t1", "t2")()
+    (outcome,) = process.audited("outcome")
     assert outcome[1]["statuses"] == {"flagged_unknown": 1, "ran_anyway": 1}
-    assert told_once(room, "t1", "ran_anyway")
+    assert recorded_once(process, "t1", "ran_anyway")
 
 
-def test_a_task_that_ends_before_the_workers_are_told_is_told_once(room: Room) -> None:
+def test_a_task_that_ends_before_the_workers_are_sent_flags_is_recorded_once(process: ControlProcess) -> None:
     """From the intent on nothing is missed."""
-    act = room.begin("t1")
-    room.hear("task-failed", "t1", at=time.time())
-    assert room.audited("event") == []
+    act = process.begin("t1")
+    process.handle_event("task-failed", "t1", at=time.time())
+    assert process.audited("event") == []
     act()
-    assert told_once(room, "t1", "ran_anyway")
+    assert recorded_once(process, "t1", "ran_anyway")
 
 
-def test_an_end_after_the_act_is_told_once(room: Room) -> None:
+def test_an_end_after_the_act_is_recorded_once(process: ControlProcess) -> None:
     """However often it is heard."""
-    room.begin("t1")()
+    process.begin("t1")()
     for _ in range(2):
-        room.hear("task-succeeded", "t1", at=time.time())
-    assert told_once(room, "t1", "ran_anyway")
+        process.handle_event("task-succeeded", "t1", at=time.time())
+    assert recorded_once(process, "t1", "ran_anyway")
 
 
-def test_what_was_heard_during_an_act_that_broke_off_is_not_lost(room: Room) -> None:
+def test_what_was_heard_during_an_act_that_broke_off_is_not_lost(process: ControlProcess) -> None:
     """The broker went away in the middle of it."""
 
     def fail() -> None:
-        room.hear("task-revoked", "t1", at=time.time())
+        process.handle_event("task-revoked", "t1", at=time.time())
         raise BrokerUnavailable("gone")
 
-    room.workers.meanwhile = fail
+    process.remote.on_flag = fail
     with pytest.raises(BrokerUnavailable):
-        room.begin("t1", "t2")()
-    assert room.audited("outcome")[0][0] == "failed"
-    assert told_once(room, "t1", "revoked")
+        process.begin("t1", "t2")()
+    assert process.audited("outcome")[0][0] == "failed"
+    assert recorded_once(process, "t1", "revoked")
 
 
-def test_what_is_held_too_long_is_given_up_and_counted(make: MakeRoom) -> None:
+def test_what_is_held_too_long_is_given_up_and_counted(make: MakeProcess) -> None:
     """It is unconfirmed, which is no success."""
-    room = make(revoke_hold=0.0)
-    room.begin("t1", "t2")()
-    assert room.statuses() == {"flagged_unknown": 2}
-    room.turn()
-    assert room.statuses() == {"unconfirmed": 2}
-    assert room.sample("celerymeter_control_held_dropped_total", reason="expired") == 2
-    assert room.sample("celerymeter_control_held_revocations") == 0
-    assert room.audited("event") == [("unconfirmed", {"batch_id": "b1", "task_ids": ["t1", "t2"]})]
+    process = make(revoke_hold=0.0)
+    process.begin("t1", "t2")()
+    assert process.statuses() == {"flagged_unknown": 2}
+    process.run_threads()
+    assert process.statuses() == {"unconfirmed": 2}
+    assert process.sample("celerymeter_control_held_dropped_total", reason="expired") == 2
+    assert process.sample("celerymeter_control_held_revocations") == 0
+    assert process.audited("event") == [("unconfirmed", {"batch_id": "b1", "task_ids": ["t1", "t2"]})]
 
 
-def test_of_too_many_held_ids_the_oldest_are_given_up_and_counted(room: Room) -> None:
+def test_of_too_many_held_ids_the_oldest_are_given_up_and_counted(process: ControlProcess) -> None:
     """Ten thousand stay."""
-    for number in range(MOST // MAX_IDS):
-        room.begin(*(f"{number}-{place}" for place in range(MAX_IDS)), batch=f"b{number}")()
-    room.begin("one-more", "another", batch="last")()
-    room.turn()
-    assert room.statuses("b0") == {"unconfirmed": 2, "flagged_unknown": MAX_IDS - 2}
-    assert room.statuses("last") == {"flagged_unknown": 2}
-    assert room.sample("celerymeter_control_held_dropped_total", reason="capacity") == 2
-    assert room.sample("celerymeter_control_held_revocations") == MOST
+    for number in range(MAX_OPEN // MAX_IDS):
+        process.begin(*(f"{number}-{place}" for place in range(MAX_IDS)), batch=f"b{number}")()
+    process.begin("one-more", "another", batch="last")()
+    process.run_threads()
+    assert process.statuses("b0") == {"unconfirmed": 2, "flagged_unknown": MAX_IDS - 2}
+    assert process.statuses("last") == {"flagged_unknown": 2}
+    assert process.sample("celerymeter_control_held_dropped_total", reason="capacity") == 2
+    assert process.sample("celerymeter_control_held_revocations") == MAX_OPEN
 
 
-def test_an_open_batch_is_kept_however_many_came_later(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_batch_is_kept_however_many_came_later(
+    process: ControlProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of those that are settled only the latest stay readable."""
     monkeypatch.setattr("celerymeter.control.revocation.store.KEPT", 2)
-    room.begin("open", batch="b0")()
+    process.begin("open", batch="b0")()
     for number in range(1, 5):
-        room.begin(f"t{number}", batch=f"b{number}")()
-        room.hear("task-revoked", f"t{number}", at=time.time())
-    assert [room.parts.revocations.find(f"b{number}") is not None for number in range(5)] == [
+        process.begin(f"t{number}", batch=f"b{number}")()
+        process.handle_event("task-revoked", f"t{number}", at=time.time())
+    assert [process.parts.revocations.find(f"b{number}") is not None for number in range(5)] == [
         True,
         False,
         False,
@@ -130,66 +134,70 @@ def test_an_open_batch_is_kept_however_many_came_later(room: Room, monkeypatch: 
     ]
 
 
-def test_ids_for_which_there_was_no_time_are_told_afterwards(room: Room) -> None:
-    """They are pending until then, for nobody has heard of them."""
-    room.workers.time = 1
-    room.begin("t1", "t2")()
-    assert room.statuses() == {"flagged_unknown": 1, "pending": 1}
-    room.turn()
-    assert room.statuses() == {"flagged_unknown": 2}
+def test_ids_for_which_there_was_no_time_are_sent_afterwards(process: ControlProcess) -> None:
+    """They are pending until then, for no worker has acknowledged them."""
+    process.begin(*(f"t{number}" for number in range(BatchSize.FIRST + 1)), until=0.0)()
+    assert process.statuses() == {"flagged_unknown": BatchSize.FIRST, "pending": 1}
+    process.run_threads()
+    assert process.statuses() == {"flagged_unknown": BatchSize.FIRST + 1}
 
 
-def leased_until(room: Room) -> float:
-    """When the batch may be taken over, by the disk."""
-    (row,) = room.parts.store.read("SELECT lease FROM revoke_batches", ())
-    return float(row["lease"])
-
-
-def test_leases_do_not_wait_for_silent_workers(room: Room) -> None:
-    """While one is waited for, the batch stays ours, and what is heard of it is told."""
-    room.begin("t1", "t2")()
+def test_events_do_not_wait_for_silent_workers(process: ControlProcess) -> None:
+    """While one is waited for, what happens to a task is known at once."""
+    process.begin("t1", "t2")()
     asked, answer = Event(), Event()
 
     def keep_waiting() -> None:
         asked.set()
         answer.wait(300)
 
-    room.workers.meanwhile = keep_waiting
-    room.parts.followup.start()
+    process.remote.on_flag = keep_waiting
+    process.parts.followup.start()
     try:
-        room.listen("worker-online", at=time.time())
+        process.send_event("worker-online", at=time.time())
         assert asked.wait(60)
-        lease = leased_until(room)
-        room.listen("task-succeeded", "t1", at=time.time())
-        wait_until(lambda: room.statuses()["ran_anyway"], timeout=60)
-        wait_until(lambda: leased_until(room) > lease + CLAIM, timeout=60, interval=0.2)
+        process.send_event("task-succeeded", "t1", at=time.time())
+        wait_until(lambda: process.statuses()["ran_anyway"], timeout=60)
         assert not answer.is_set()
     finally:
         answer.set()
-        room.parts.followup.stop()
+        process.parts.followup.stop()
 
 
-def test_a_batch_belongs_to_one_process_at_a_time(make: MakeRoom) -> None:
-    """One that stood still for longer than its lease finds that another goes on, and leaves it alone."""
-    first, second = make(), make()
-    first.begin("t1")()
-    with first.parts.store.write() as connection:
-        connection.execute("UPDATE revoke_batches SET lease = 0")
-    second.turn()
-    for room in (first, second):
-        room.hear("task-succeeded", "t1", at=time.time())
-    rows = [outcome for outcome, _ in first.audited("event")]
-    assert (rows, first.counted("ran_anyway"), second.counted("ran_anyway")) == (["ran_anyway"], 0.0, 1.0)
-    assert first.statuses() == {"ran_anyway": 1}
-
-
-def test_what_happened_while_nobody_followed_a_batch_is_caught_up_with(make: MakeRoom) -> None:
-    """The one that followed it died; the one that takes it over had heard all along."""
-    first, second = make(), make()
+def test_open_batches_are_resumed_at_the_start(make: MakeProcess) -> None:
+    """What was settled stays; what was not is followed, and sent again to the worker that had not acknowledged."""
+    first = make()
     first.begin("t1", "t2")()
-    second.listen("task-succeeded", "t1", at=time.time())
-    first.parts.followup.stop()
-    assert second.statuses() == {"flagged_unknown": 2}
-    second.turn()
+    first.handle_event("task-succeeded", "t1", at=time.time())
+    first.begin("t3", batch="b2")  # killed before the act
+    first.close()
+
+    second = make()
+    assert second.statuses("b2") == {"pending": 1}
+    second.parts.followup.resume()
+    second.run_threads()
     assert second.statuses() == {"ran_anyway": 1, "flagged_unknown": 1}
-    assert told_once(second, "t1", "ran_anyway")
+    assert second.statuses("b2") == {"flagged_unknown": 1}
+    second.handle_event("task-revoked", "t2", at=time.time())
+    assert recorded_once(second, "t2", "revoked")
+    second.handle_event("task-succeeded", "t3", at=time.time())
+    assert recorded_once(second, "t3", "ran_anyway", batch="b2")
+
+
+def test_a_batch_whose_act_was_killed_waits_for_every_worker(make: MakeProcess) -> None:
+    """Its ids stay pending while a worker that lived then has not acknowledged them."""
+    first = make()
+    service, request = first.parts.revocations, revoke_request(["t1"])
+    evidence = service.collect(request, until=float("inf"))
+    two_workers = replace(evidence, workers=evidence.workers | {"b@t"})
+    service.begin(request, Actor("somebody"), two_workers, batch_id="b1")
+    first.close()
+
+    second = make()
+    second.parts.followup.resume()
+    second.run_threads()
+    assert second.statuses() == {"pending": 1}
+    assert second.find().workers.missing == {"b@t"}
+    offline = CeleryEvent(type="worker-offline", hostname="b@t", timestamp=time.time())
+    second.parts.events.events([offline], time.time())
+    assert second.statuses() == {"flagged_unknown": 1}

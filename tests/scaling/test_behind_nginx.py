@@ -17,7 +17,7 @@ from celery import Celery
 from tests.apps.worker_app import make_app
 from tests.control.serving import Control
 from tests.control_live.stage import drain, messages, until
-from tests.revocation.stage import statuses
+from tests.revocation.cluster import statuses
 from tests.scaling.edge import Edge, replica, speaks_plain_http
 from tests.workers import start_worker
 from websockets.exceptions import InvalidStatus

@@ -38,7 +38,7 @@ def blueprints(settings: ControlSettings, parts: Parts) -> tuple[ControlBlueprin
     return (
         system.blueprint(system=parts.system, keeper=parts.keeper, settings=settings),
         monitoring.blueprint(monitoring=parts.monitoring, audit=parts.audit),
-        tasks.blueprint(desk=parts.revocations, keys=parts.idempotency, base_path=settings.base_path),
+        tasks.blueprint(service=parts.revocations, keys=parts.idempotency, base_path=settings.base_path),
         feed.blueprint(feed=parts.feed),
         alerts.blueprint(store=parts.alerts, hub=parts.monitoring.hub, counter=parts.metrics.alerts),
         reports.blueprint(runner=parts.reports, language=settings.lang),

@@ -31,16 +31,11 @@ from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports.kept import KeptReports
 from celerymeter.control.reports.runner import ReportRunner
-from celerymeter.control.revocation.announcer import Announcer
-from celerymeter.control.revocation.desk import Desk
+from celerymeter.control.revocation.active import Recorder
+from celerymeter.control.revocation.evidence import EventCache, EvidenceCollector, open_queues, open_result_backend
 from celerymeter.control.revocation.followup import Followup
-from celerymeter.control.revocation.holding import Holding
-from celerymeter.control.revocation.idempotency import Keys
-from celerymeter.control.revocation.ledger import Ledger
-from celerymeter.control.revocation.lookups import open_lists, open_states
-from celerymeter.control.revocation.memory import EventMemory
-from celerymeter.control.revocation.revoker import Revoker
-from celerymeter.control.revocation.store import Batches
+from celerymeter.control.revocation.service import RevocationService
+from celerymeter.control.revocation.store import BatchStore, IdempotencyKeys
 from celerymeter.control.revocation.workers import Workers, open_workers
 from celerymeter.control.sampler import Sampler
 from celerymeter.control.settings import ControlSettings
@@ -86,8 +81,8 @@ class Parts:
     monitoring: Monitoring
     feed: Feed
     alerts: AlertStore
-    revocations: Desk
-    idempotency: Keys
+    revocations: RevocationService
+    idempotency: IdempotencyKeys
     followup: Followup
     reports: ReportRunner
     events: EventListener
@@ -102,7 +97,7 @@ def check(settings: ControlSettings, state_dir: Path) -> None:
     """
     Keyring(settings.jwt)
     EventListener(settings.broker)
-    open_states(settings.result_backend_url, settings.broker)
+    open_result_backend(settings.result_backend_url, settings.broker)
     PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers)
     Scope(settings.cluster, settings.selector)
     with open_trail(state_dir, settings.audit_key):
@@ -141,11 +136,12 @@ def build(
 
     probes = () if alertmanager is None else (partial(alertmanager_component, alertmanager),)
     sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
-    memory, followup, revocations = _revocations(settings, store, audit, hub=hub, metrics=metrics, workers=workers)
+    recorder = Recorder(BatchStore(store), audit, hub=hub, metrics=metrics)
+    event_cache, followup, revocations = _revocations(settings, recorder, live_workers, workers=workers)
     report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
     reports = ReportRunner(ReportService(report_client, scope).report, KeptReports(store))
-    # The order matters: the switch asks the registry of workers, the follow-up asks the memory.
-    events = EventListener(settings.broker, live_workers, switch, memory, followup)
+    # The order matters: the switch, the cache and the follow-up ask the registry of workers.
+    events = EventListener(settings.broker, live_workers, switch, event_cache, followup)
     served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)
     return Parts(
         metrics=metrics,
@@ -159,11 +155,11 @@ def build(
         feed=Feed(hub, auth, reader, feed_on, settings),
         alerts=AlertStore(store, language=settings.lang),
         revocations=revocations,
-        idempotency=Keys(store),
+        idempotency=IdempotencyKeys(store),
         followup=followup,
         reports=reports,
         events=events,
-        background=(keeper, *served, reports, events, followup, switch, sampler, hub),
+        background=(keeper, *served, reports, followup, events, switch, sampler, hub),
     )
 
 
@@ -178,24 +174,23 @@ def _authenticator(settings: ControlSettings, metrics: ControlMetrics, keeper: A
 
 
 def _revocations(
-    settings: ControlSettings,
-    store: Store,
-    audit: AuditTrail,
-    *,
-    hub: Hub,
-    metrics: ControlMetrics,
-    workers: Workers | None,
-) -> tuple[EventMemory, Followup, Desk]:
-    broker = settings.broker
-    workers = workers or open_workers(broker)
-    memory, ledger = EventMemory(), Ledger()
-    states = open_states(settings.result_backend_url, broker)
-    batches = Batches(store, owner=audit.instance)
-    announcer = Announcer(batches, audit, hub=hub, metrics=metrics)
-    holding = Holding(ledger, workers, memory, states=states, announcer=announcer)
-    followup = Followup(ledger, batches, holding=holding, announcer=announcer, hold=settings.revoke_hold)
-    revoker = Revoker(workers, memory, states=states, lists=open_lists(broker), told_to_die=batches.told_to_die)
-    return memory, followup, Desk(revoker, followup, batches, audit=audit)
+    settings: ControlSettings, recorder: Recorder, live_workers: LiveWorkers, *, workers: Workers | None
+) -> tuple[EventCache, Followup, RevocationService]:
+    event_cache = EventCache()
+    workers = workers or open_workers(settings.broker)
+    result_backend = open_result_backend(settings.result_backend_url, settings.broker)
+    followup = Followup(
+        workers, live_workers, result_backend=result_backend, recorder=recorder, hold=settings.revoke_hold
+    )
+    collector = EvidenceCollector(
+        workers,
+        event_cache,
+        live_workers,
+        result_backend=result_backend,
+        queues=open_queues(settings.broker),
+        previously_terminated=recorder.store.previously_terminated,
+    )
+    return event_cache, followup, RevocationService(collector, workers, followup, recorder)
 
 
 def _metrics_server(metrics: ControlMetrics, sock: socket.socket) -> MetricsServer:

@@ -1,3 +1,1 @@
-"""Batch revoke: what is known of each id (`evidence`), what it allows to say (`verdict`), and holding to it
-(`followup`), for Celery's own answer to a revoke is the same whether the task ends, runs on, or never was.
-"""
+"""Batch revoke: `evidence` of where each task is, what to `decide` from it, and the `followup` until all is settled."""

@@ -1,210 +1,285 @@
-"""Following batches until every id is settled, and sending their flags again to workers that may have lost them."""
+"""Follows active batches until every id is settled, and sends their flags again to workers that may have lost them.
+
+Flags live in the workers' memory: a worker that starts knows none, and it forgets them after three hours
+(`celery.worker.state`).
+"""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from threading import RLock
+from time import monotonic
 from typing import Final
 
-from celerymeter.control.revocation.announcer import Announcer
-from celerymeter.control.revocation.holding import Holding
-from celerymeter.control.revocation.ledger import Followed, Ledger, give_up
-from celerymeter.control.revocation.memory import Trace
-from celerymeter.control.revocation.models import Acknowledgements, Batch, Result
-from celerymeter.control.revocation.revoker import Acted
-from celerymeter.control.revocation.store import Batches
-from celerymeter.control.revocation.verdict import after_event
-from celerymeter.errors import CelerymeterError, StateError
+from celerymeter.control.live_workers import INFORMED, LiveWorker, LiveWorkers
+from celerymeter.control.retries import Retries
+from celerymeter.control.revocation import decide
+from celerymeter.control.revocation.active import ActiveBatch, ActiveBatches, Recorder
+from celerymeter.control.revocation.evidence import ResultBackend
+from celerymeter.control.revocation.models import Acknowledgements, Batch, LastEvent, Outcome, TaskLocation, TaskResult
+from celerymeter.control.revocation.workers import Workers
+from celerymeter.errors import StateError
 from celerymeter.model import Event
+from celerymeter.threads import PeriodicThread
 
-TURN: Final = 0.25
-CLAIM: Final = 3.0
-"""Seconds between renewals of the leases."""
-MOST_EVENTS: Final = 100_000
+INTERVAL: Final = 0.25
+MAX_EVENTS: Final = 100_000
+RESEND_INTERVAL: Final = 3600.0
+"""Seconds after which the flags are sent to all workers again."""
+TIMEOUT: Final = 5.0
+TIMEOUT_PER_ID: Final = 0.02
+"""Seconds more for each id: a worker may be far from its result backend."""
+MAX_CHECK_PAUSE: Final = 30.0
+PAGE: Final = 1000
+"""Ids that are sent before the workers are waited for."""
+GIVEN_UP: Final = {
+    "expired": "not settled within the time that revokes are held",
+    "capacity": "given up: too many revokes are held",
+}
 _ENDS: Final = frozenset({"task-succeeded", "task-failed", "task-revoked"})
 
 log = logging.getLogger(__name__)
 
 
 class Followup:
-    """An `EventSink` and two background threads, for neither leases nor events wait for workers; thread-safe."""
+    """An `EventSink` and a `WorkerListener`. Thread-safe.
+
+    It has two threads, so that events do not wait for silent workers.
+    The lock guards the active batches. It is never held while a worker or the result backend is waited for.
+    """
 
     def __init__(
         self,
-        ledger: Ledger,
-        batches: Batches,
+        workers: Workers,
+        live_workers: LiveWorkers,
         *,
-        holding: Holding,
-        announcer: Announcer,
+        result_backend: ResultBackend | None,
+        recorder: Recorder,
         hold: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._ledger = ledger
-        self._batches = batches
-        self._holding = holding
-        self._announcer = announcer
+        self._store = recorder.store
+        self._workers = workers
+        self._live_workers = live_workers
+        self._result_backend = result_backend
+        self._recorder = recorder
         self._hold = hold
         self._clock = clock
-        self._heard: deque[tuple[str, Trace]] = deque(maxlen=MOST_EVENTS)
-        self._lock = holding.lock
-        self._claim_at = 0.0
-        self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(work,), name=f"revocations {work.__name__}", daemon=True)
-            for work in (self.keep, self.remind)
-        ]
+        self._lock = RLock()
+        self._batches = ActiveBatches()
+        self._events: deque[tuple[str, LastEvent]] = deque(maxlen=MAX_EVENTS)
+        self._pending = Retries()
+        """The workers to which the flags are to be sent again."""
+        self._resend_all_at: float | None = None
+        self._threads = (
+            PeriodicThread("revocations: follow-up", self.update, interval=INTERVAL),
+            PeriodicThread("revocations: re-sending", self.resend, interval=INTERVAL),
+        )
+        live_workers.listen(self)
 
-    # as an event sink
+    # As an event sink
 
     def events(self, batch: Sequence[Event], at: float) -> None:
-        """Keep what concerns followed ids for the thread, and note who came."""
+        """Queue the ends of followed tasks for the thread."""
         for event in batch:
-            if event.uuid is None:
-                self._holding.heard(event, self._clock())
-            elif event.type in _ENDS and self._ledger.knows(event.uuid):
-                trace = Trace(event.type, at, event.hostname, event.name, terminated=bool(event.terminated))
-                self._heard.append((event.uuid, trace))
+            if event.type in _ENDS and event.uuid is not None and event.uuid in self._batches:
+                last = LastEvent(event.type, at, event.hostname, event.name, terminated=bool(event.terminated))
+                self._events.append((event.uuid, last))
 
     def rejected(self, reason: str, count: int = 1) -> None:
-        """What cannot be used is counted by the exporter."""
+        """Ignore events that cannot be used; the exporter counts them."""
 
     def connected(self, at: float) -> None:
-        """Workers may have restarted meanwhile: every one is told again when it is heard."""
-        self._holding.forget_all(at)
+        """Send the flags to all workers again, now and when every one is known: some may have restarted unnoticed."""
+        self._send_to(self._live_workers.alive())
+        self._resend_all_at = at + INFORMED
 
     def disconnected(self, at: float, reason: str) -> None:
-        """The reader logs it."""
+        """Do nothing; the reader logs it."""
 
-    # for requests
+    # As a listener to workers
+
+    def joined(self, worker: LiveWorker) -> None:
+        """Send the flags to a new worker; one that starts also makes the others forget what is old (mingle)."""
+        self._send_to({worker.hostname, *self._live_workers.alive()} if worker.restarted else {worker.hostname})
+
+    def left(self, hostname: str) -> None:
+        """Wait no longer for a worker that went offline: it gave its tasks back, and gets the flags if it returns."""
+        self._pending.settle(hostname, done=True, now=self._clock())
+        with self._lock:
+            for active in self._batches:
+                if active.decided and hostname in active.missing:
+                    self._recorder.changed(active.batch, active.leave(hostname))
+
+    def _send_to(self, workers: Collection[str]) -> None:
+        """Send the flags to these until they acknowledge: ``worker-online`` comes before a worker takes commands."""
+        if self._batches:
+            for worker in workers:
+                self._pending.add(worker, self._clock())
+
+    # For requests
 
     def follow(self, batch: Batch) -> None:
-        """From before the act on, so that no event is missed."""
+        """Follow a batch from before the act on, so that no event is missed."""
         with self._lock:
-            self._ledger.add(batch)
+            self._batches.add(ActiveBatch(batch))
 
-    def decide(self, batch: str, acted: Acted) -> Batch:
-        """Take the results of the act, where events have not said more already."""
+    def acted(self, batch_id: str, outcome: Outcome) -> Batch:
+        """Take the results of the act, except where events have already settled an id."""
         with self._lock:
-            followed = self._ledger.get(batch)
-            if followed is None:
-                raise StateError(f"batch {batch} is not followed")
-            followed.acted(acted.workers)
-            changed = followed.change(acted.results)
-            self._holding.chase(followed.missing, self._clock())
-            self._announcer.decided(followed.batch, changed)
-            self._announcer.changed(followed.batch, followed.early)
-            return followed.batch
+            active = self._batches.get(batch_id)
+            if active is None:
+                raise StateError(f"batch {batch_id} is not followed")
+            active.acted(outcome.workers)
+            changed = active.change(outcome.results)
+            self._send_to(active.missing)
+            self._recorder.decided(active.batch, changed)
+            self._recorder.changed(active.batch, active.early)
+            return active.batch
 
-    def broke_off(self, batch: str, workers: frozenset[str]) -> None:
-        """The act did not come to its end: tell every worker anew."""
+    def act_failed(self, batch_id: str, workers: frozenset[str]) -> None:
+        """Note that the act failed half-way: send the flags to every worker again."""
         with self._lock:
-            if (followed := self._ledger.get(batch)) is not None:
-                followed.acted(Acknowledgements(workers))
-                self._holding.chase(workers, self._clock())
-                self._announcer.changed(followed.batch, followed.early)
+            if (active := self._batches.get(batch_id)) is not None:
+                active.acted(Acknowledgements(missing=workers))
+                self._send_to(workers)
+                self._recorder.changed(active.batch, active.early)
 
-    def find(self, batch: str) -> Batch | None:
-        """A batch as it stands, whoever follows it."""
+    def find(self, batch_id: str) -> Batch | None:
+        """Return a batch as it stands."""
         with self._lock:
-            followed = self._ledger.get(batch)
-            return followed.batch if followed is not None else self._batches.get(batch)
+            if (active := self._batches.get(batch_id)) is not None:
+                return active.batch
+        return self._store.get(batch_id)
 
-    # in the background
+    # In the background
 
     def start(self) -> None:
-        """Begin, with what an earlier process left."""
+        """Resume the batches that an earlier process left open, and start the threads."""
+        self.resume()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End, and let others go on."""
-        self._stopping.set()
+        """Stop the threads; open batches are resumed at the next start."""
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join(2.0)
-        try:
-            with self._lock:
-                self._batches.release(followed.id for followed in self._ledger.all())
-        except CelerymeterError as error:
-            log.warning("revocations: %s", error)
+            thread.stop()
 
-    def _run(self, work: Callable[[], None]) -> None:
-        while not self._stopping.wait(TURN):
-            if not _done(work):
-                self._stopping.wait(1.0)
-
-    def keep(self) -> None:
-        """See to leases, to what was heard, and to what is held for too long."""
+    def resume(self) -> None:
+        """Follow the open batches of an earlier process. Whatever their workers knew, they are sent the flags again."""
         with self._lock:
-            now = self._clock()
-            if now >= self._claim_at:
-                self._claim_at = now + CLAIM
-                self._claim(now)
-                self._give_up(now)
-        self._take_events()
+            for batch in self._store.open_batches():
+                self._batches.add(ActiveBatch(batch, decided=True))
+                self._send_to(batch.workers.missing)
+                log.info("resuming a batch revoke", extra={"batch_id": batch.id})
+
+    def update(self) -> None:
+        """Apply the events, give up what is overdue, and forget settled batches."""
+        events = [self._events.popleft() for _ in range(len(self._events))]
+        changes: dict[ActiveBatch, list[TaskResult]] = defaultdict(list)
         with self._lock:
-            self._ledger.tidy()
-            self._announcer.holding(len(self._ledger.open_ids()))
+            for task_id, event in events:
+                for active in self._batches.of_task(task_id):
+                    changed = active.change([decide.after_event(active.results[task_id], event)])
+                    (changes[active] if active.decided else active.early).extend(changed)
+            for active, changed in changes.items():
+                self._recorder.changed(active.batch, changed)
+            for reason, active, results in self._batches.overdue(now=self._clock(), hold=self._hold):
+                changed = active.change([decide.unconfirmed(result, GIVEN_UP[reason]) for result in results])
+                self._recorder.changed(active.batch, changed)
+                self._recorder.dropped(reason, len(changed))
+            self._batches.remove_settled()
+            self._recorder.holding(len(self._batches.open_ids()))
 
-    def remind(self) -> None:
-        """See to what workers are to be told; takes seconds while they are silent."""
-        self._holding.turn(self._clock())
+    def resend(self) -> None:
+        """Send the flags to the workers that are due, and check whether terminated processes are gone."""
+        now = self._clock()
+        if self._resend_all_at is not None and now >= self._resend_all_at:
+            self._resend_all_at = now + RESEND_INTERVAL
+            self._send_to(self._live_workers.alive())
+        if due := self._pending.take(now):
+            self._drop_finished()
+            acknowledged = self._flag_open_ids(frozenset(due))
+            for worker in due:
+                self._pending.settle(worker, done=worker in acknowledged, now=now)
+        self._check_terminated(now)
 
-    def _take_events(self) -> None:
-        while self._heard:
-            task_id, trace = self._heard.popleft()
+    def _flag_open_ids(self, workers: frozenset[str]) -> frozenset[str]:
+        """Send every open id to these workers, and return those that acknowledged all of them."""
+        with self._lock:
+            task_ids = self._batches.open_ids()
+        for start in range(0, len(task_ids), PAGE):
+            page = task_ids[start : start + PAGE]
+            if workers:
+                until = monotonic() + TIMEOUT + TIMEOUT_PER_ID * len(page)
+                workers &= self._workers.flag(page, expected=workers, until=until, only=workers).combined.acknowledged
+            if workers:
+                self._terminate_running(page, workers)
+        sent = frozenset(task_ids)
+        with self._lock:
+            for active in self._batches:
+                if active.decided and all(result.task_id in sent for result in active.open()):
+                    self._recorder.changed(active.batch, active.acknowledge(workers))
+        return workers
+
+    def _drop_finished(self) -> None:
+        """Send no more what has finished unnoticed: its result is stored, but its event was missed."""
+        if self._result_backend is None:
+            return
+        with self._lock:
+            task_ids = self._batches.open_ids()
+        states = self._result_backend.states(task_ids)
+        finished = {task_id: state for task_id, state in states.items() if state in decide.FINISHED}
+
+        def changed(result: TaskResult) -> TaskResult:
+            state = finished.get(result.task_id)
+            return result if state is None else decide.ran_anyway(result, state)
+
+        self._change_open(changed)
+
+    def _terminate_running(self, task_ids: Sequence[str], workers: frozenset[str]) -> None:
+        """Terminate what these workers turn out to run, where that was asked for."""
+        inspection = self._workers.recheck(task_ids, expected=workers, until=monotonic() + TIMEOUT)
+        running = {task_id: where for task_id, where in inspection.held.items() if where.location == "running"}
+        for active in self._batches:
             with self._lock:
-                for followed in self._ledger.of_task(task_id):
-                    self._take(followed, task_id, trace)
+                found = [result for result in active.open() if result.task_id in running and active.decided]
+            changed = [self._terminated(active, result, running[result.task_id]) for result in found]
+            with self._lock:
+                self._recorder.changed(active.batch, active.change(changed))
 
-    def _take(self, followed: Followed, task_id: str, trace: Trace) -> None:
-        changed = followed.change([after_event(followed.results[task_id], trace)])
-        if followed.decided:
-            self._announcer.changed(followed.batch, changed)
-        else:
-            followed.early += changed
+    def _terminated(self, active: ActiveBatch, result: TaskResult, where: TaskLocation) -> TaskResult:
+        request = active.batch.request
+        if not request.terminate:
+            return decide.found_running(result)
+        if result.status in ("terminate_sent", "error") or where.worker is None:
+            return result
+        until = monotonic() + TIMEOUT
+        reply = self._workers.terminate([result.task_id], worker=where.worker, signal=request.signal, until=until)
+        return decide.terminate_sent(result, where) if reply.replied and reply.error is None else result
 
-    def _claim(self, now: float) -> None:
-        claimed = self._batches.claim([followed.id for followed in self._ledger.all()])
-        for followed in self._ledger.all():
-            if followed.id in claimed.lost and followed.decided:
-                self._ledger.drop(followed.id)
-                log.warning("another process goes on with a batch revoke", extra={"batch_id": followed.id})
-        for batch in claimed.taken:
-            followed = self._ledger.add(batch)
-            followed.decided = True
-            followed.missing |= batch.workers.expected
-            self._catch_up(followed)
-            self._holding.chase(followed.missing | self._holding.alive(), now)
-            log.info("going on with a batch revoke", extra={"batch_id": batch.id})
+    def _check_terminated(self, now: float) -> None:
+        """Ask the workers of terminated tasks for their processes, at growing intervals."""
+        for active in self._batches:
+            workers = frozenset(
+                result.worker
+                for result in active.open()
+                if result.status == "terminate_sent" and result.worker is not None
+            )
+            if not workers or not active.decided or now < active.check_at:
+                continue
+            active.check_at = now + active.check_pause
+            active.check_pause = min(2 * active.check_pause, MAX_CHECK_PAUSE)
+            inspection = self._workers.recheck([], expected=workers, until=monotonic() + TIMEOUT)
+            self._change_open(partial(decide.after_check, gone=inspection.is_gone))
 
-    def _catch_up(self, followed: Followed) -> None:
-        """What was heard while nobody followed it."""
-        traces = self._holding.remembered([result.task_id for result in followed.open()])
-        ends = [
-            after_event(followed.results[task_id], trace)
-            for task_id, trace in traces.items()
-            if trace.at >= followed.batch.at
-        ]
-        self._announcer.changed(followed.batch, followed.change(ends))
-
-    def _give_up(self, now: float) -> None:
-        for reason, followed, results in self._ledger.overdue(now=now, hold=self._hold):
-            changed: list[Result] = followed.change(give_up(results, reason))
-            self._announcer.changed(followed.batch, changed)
-            self._announcer.dropped(reason, len(changed))
-
-
-def _done(work: Callable[[], None]) -> bool:
-    try:
-        work()
-    except CelerymeterError as error:
-        log.warning("revocations: %s", error)
-    except Exception:
-        log.exception("revocations: unexpected error")
-    else:
-        return True
-    return False
+    def _change_open(self, change: Callable[[TaskResult], TaskResult]) -> None:
+        """Change the open results of all batches, and record what differs."""
+        with self._lock:
+            for active in self._batches:
+                if active.decided:
+                    self._recorder.changed(active.batch, active.change([change(result) for result in active.open()]))

@@ -1,11 +1,14 @@
-"""The words of a batch revoke. Values only."""
+"""The values of a batch revoke. What the API serves and the store keeps are these values themselves."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 Status = Literal[
     "terminated",
@@ -25,9 +28,9 @@ Status = Literal[
 ]
 Count = Literal["successful", "failed", "unverified"]
 Signal = Literal["SIGTERM", "SIGKILL", "SIGQUIT", "SIGINT"]
-Place = Literal["running", "taken", "waiting", "dying", "finished", "revoked", "unknown"]
-"""``taken``: not running yet, but in a pool that looks at no flags (threads, gevent, eventlet), so that it will run.
-``dying``: told to die before; its worker shows it no longer, whatever became of it.
+Location = Literal["running", "in_pool", "waiting", "dying", "finished", "revoked", "unknown"]
+"""``in_pool``: not running yet, but in a pool that checks no flags (threads, gevent, eventlet), so that it will run.
+``dying``: an earlier revoke terminated it; its worker no longer lists it, whether its process is dead or not.
 """
 
 COUNTS_AS: Final[Mapping[Status, Count]] = {
@@ -49,14 +52,17 @@ COUNTS_AS: Final[Mapping[Status, Count]] = {
 OPEN: Final[frozenset[Status]] = frozenset(
     {"terminate_sent", "pending", "flagged", "flagged_unknown", "partial", "error"}
 )
-"""Statuses that events may still change; the others are final."""
+"""Statuses that may still change; the others are final."""
 MAX_IDS: Final = 1000
-MAX_ID: Final = 255
+MAX_ID_LENGTH: Final = 255
+_ALWAYS_PRESENT: Final = ConfigDict(json_schema_serialization_defaults_required=True)
+
+Names = Annotated[frozenset[str], PlainSerializer(sorted, return_type=list[str])]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is asked for; ``task_ids`` without doubles and all of them valid, ``invalid`` those that are not."""
+class RevokeRequest:
+    """A checked request: ``task_ids`` are unique and valid, ``invalid`` the others; ``merged`` counts duplicates."""
 
     task_ids: tuple[str, ...]
     invalid: tuple[str, ...] = ()
@@ -68,11 +74,28 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """Where a task was seen before the act. ``how`` is for a person; ``pid`` is the pool process that runs it."""
+class LastEvent:
+    """The last event of a task: its type, when it was received (UTC seconds), and the worker that sent it."""
 
-    place: Place = "unknown"
-    how: str = ""
+    type: str
+    at: float
+    worker: str | None = None
+    name: str | None = None
+    queue: str | None = None
+    terminated: bool = False
+
+    @property
+    def only_announces(self) -> bool:
+        """True for ``task-revoked`` with ``terminated``: Celery sends it at the command, not when the process dies."""
+        return self.type == "task-revoked" and self.terminated
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLocation:
+    """Where a task is. ``detail`` is text for a person; ``pid`` is the pool process that runs the task."""
+
+    location: Location = "unknown"
+    detail: str = ""
     worker: str | None = None
     name: str | None = None
     state: str | None = None
@@ -80,8 +103,10 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What can be said of one id."""
+class TaskResult:
+    """The status of one task id."""
+
+    __pydantic_config__ = _ALWAYS_PRESENT
 
     task_id: str
     status: Status
@@ -89,86 +114,178 @@ class Result:
     worker: str | None = None
     name: str | None = None
     state: str | None = None
-    pid: int | None = None
-    waiting: bool = False
-    """Whether it was seen waiting, so that it is known what a flag is for."""
+    pid: Annotated[int | None, Field(exclude=True)] = None
+    """The pool process that ran it; for the follow-up only, as ``waiting``."""
+    waiting: Annotated[bool, Field(exclude=True)] = False
+    """True when a worker or a queue held it."""
 
     @property
     def settled(self) -> bool:
-        """Whether nothing will change it."""
+        """True when the status is final."""
         return self.status not in OPEN
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgements:
-    """Who was expected to answer a command, who did, and whose answer was an error."""
+    """The workers that acknowledged a command, those that did not reply, and those that replied with an error."""
 
-    expected: frozenset[str] = frozenset()
-    acknowledged: frozenset[str] = frozenset()
+    __pydantic_config__ = _ALWAYS_PRESENT
+
+    acknowledged: Names = frozenset()
+    missing: Names = frozenset()
     errors: Mapping[str, str] = field(default_factory=dict)
 
+
+@dataclass(frozen=True, slots=True)
+class FlagResult:
+    """The replies to the commands that flagged the ids, by id. An id is absent when there was no time to send it."""
+
+    workers: frozenset[str] = frozenset()
+    by_id: Mapping[str, Acknowledgements] = field(default_factory=dict)
+    complete: bool = True
+    """True when there was time for every id."""
+
     @property
-    def missing(self) -> frozenset[str]:
-        """Who did not answer."""
-        return self.expected - self.acknowledged - frozenset(self.errors)
+    def combined(self) -> Acknowledgements:
+        """All commands together: a worker has acknowledged only if it acknowledged every one of them."""
+        replies = list(self.by_id.values())
+        workers = self.workers.union(*(each.acknowledged for each in replies))
+        errors = {worker: text for each in replies for worker, text in each.errors.items()}
+        missing = frozenset[str]().union(*(each.missing for each in replies)) if self.complete else workers
+        return Acknowledgements(workers - missing - errors.keys(), missing - errors.keys(), errors)
+
+    @property
+    def listening(self) -> frozenset[str]:
+        """The workers that acknowledged at least one command."""
+        return frozenset[str]().union(*(each.acknowledged for each in self.by_id.values()))
+
+    @property
+    def no_reply(self) -> bool:
+        """True when ids were sent and no worker replied at all."""
+        return bool(self.workers) and not any(each.acknowledged or each.errors for each in self.by_id.values())
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateResult:
+    """What happened to a terminate command: whether the worker replied, its error, and whether the process died."""
+
+    replied: bool = False
+    error: str | None = None
+    died: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything found out about some ids before acting, by id. Times are UTC seconds."""
+
+    asked_at: float
+    """When the workers were asked; the stored states are older."""
+    workers: frozenset[str] = frozenset()
+    """The live workers: those that replied and those that send heartbeats."""
+    answered: frozenset[str] = frozenset()
+    """Workers that said which of the ids they hold."""
+    replied: bool = False
+    """True when any worker replied, so that they are not only known by their heartbeats."""
+    events: Mapping[str, LastEvent] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+    """States in the result backend."""
+    held: Mapping[str, TaskLocation] = field(default_factory=dict)
+    """Tasks that workers hold."""
+    queued: Mapping[str, str] = field(default_factory=dict)
+    """Queues of the ids that the broker's lists contain."""
+    previously_terminated: Mapping[str, TaskResult] = field(default_factory=dict)
+    """Results of earlier batches that terminated these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of acting on a request; ``no_reply``: ids were sent and no worker replied at all."""
+
+    results: tuple[TaskResult, ...]
+    workers: Acknowledgements = Acknowledgements()
+    no_reply: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as it stands; ``at`` and ``changed_at`` in UTC seconds, ``intent`` its row in the audit trail."""
+    """A batch as it stands. ``at`` is when it was accepted (UTC seconds), ``intent`` its row in the audit trail."""
 
     id: str
     at: float
     intent: int
-    order: Order
-    results: tuple[Result, ...]
+    request: RevokeRequest
+    results: tuple[TaskResult, ...]
     workers: Acknowledgements = Acknowledgements()
 
     @property
     def settled(self) -> bool:
-        """Whether every id is settled."""
+        """True when every id has its final status."""
         return all(result.settled for result in self.results)
 
 
-def totals(results: Iterable[Result]) -> dict[Count, int]:
-    """How many ids count as what."""
+class BatchReply(BaseModel):
+    """A batch: `total` unique ids are `successful`, `failed` or `unverified`; nothing unproven counts as successful."""
+
+    batch_id: str | None = Field(description="null for a dry run, which is not stored")
+    total: int
+    successful: int
+    failed: int
+    unverified: int
+    merged: int = Field(description="Duplicates among the given ids")
+    summary: str
+    results: tuple[TaskResult, ...]
+    workers: Acknowledgements
+    dry_run: bool
+    settled: bool = Field(description="True when every status is final")
+    follow_up: str | None = Field(description="Path that shows the batch as it stands, while it is not settled")
+    timestamp: datetime
+
+
+class RevocationMessage(BaseModel):
+    """Message of the feed: tasks of a batch changed their status."""
+
+    batch_id: str
+    settled: bool
+    successful: int
+    failed: int
+    unverified: int
+    changes: list[TaskResult]
+
+
+def totals(results: Iterable[TaskResult]) -> dict[Count, int]:
+    """Return how many ids count as successful, failed and unverified."""
     found = Counter(COUNTS_AS[result.status] for result in results)
     return {"successful": found["successful"], "failed": found["failed"], "unverified": found["unverified"]}
 
 
-def by_status(results: Iterable[Result]) -> dict[str, int]:
-    """How many ids have which status, in the order of `COUNTS_AS`."""
+def by_status(results: Iterable[TaskResult]) -> dict[str, int]:
+    """Return how many ids have which status, in the order of `COUNTS_AS`."""
     found = Counter(result.status for result in results)
     return {status: found[status] for status in COUNTS_AS if found[status]}
 
 
-def summary(results: Iterable[Result]) -> str:
-    """The same in words."""
-    return ", ".join(f"{count} {status}" for status, count in by_status(results).items()) or "nothing to do"
-
-
-def visible(task_id: str) -> bool:
-    """Whether it can be an id: 1 to 255 characters, none of them blank or invisible."""
-    return 0 < len(task_id) <= MAX_ID and task_id.isprintable() and " " not in task_id
-
-
-def ordered(
+def revoke_request(
     task_ids: Iterable[str],
     *,
     terminate: bool = False,
     signal: Signal = "SIGTERM",
     reason: str = "",
     dry_run: bool = False,
-) -> Order:
-    """An order of ids as a client gave them; what cannot be an id is kept apart, cut to a length that can be shown."""
-    given = [task_id[: MAX_ID + 1] for task_id in task_ids]
+) -> RevokeRequest:
+    """Return the request for ids as a client sent them. Invalid ids are cut to a length that can be shown."""
+    given = [task_id[: MAX_ID_LENGTH + 1] for task_id in task_ids]
     unique = tuple(dict.fromkeys(given))
-    return Order(
-        task_ids=tuple(task_id for task_id in unique if visible(task_id)),
-        invalid=tuple(dict.fromkeys(task_id[:MAX_ID] for task_id in unique if not visible(task_id))),
+    return RevokeRequest(
+        task_ids=tuple(task_id for task_id in unique if is_task_id(task_id)),
+        invalid=tuple(dict.fromkeys(task_id[:MAX_ID_LENGTH] for task_id in unique if not is_task_id(task_id))),
         merged=len(given) - len(unique),
         terminate=terminate,
         signal=signal,
         reason=reason,
         dry_run=dry_run,
     )
+
+
+def is_task_id(text: str) -> bool:
+    """Return True for 1 to 255 characters, none of them blank or invisible."""
+    return 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() and " " not in text

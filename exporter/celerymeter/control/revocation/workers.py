@@ -1,204 +1,184 @@
-"""The commands of a revoke, with time-outs that add up to less than a client's patience."""
+"""The commands of a revoke, with time-outs that add up to less than what a client waits."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, LifoQueue
-from typing import Protocol
+from typing import Final, Protocol
 
-from celerymeter.control.revocation.models import Acknowledgements, Signal
-from celerymeter.control.revocation.pace import Pace
-from celerymeter.control.revocation.replies import Replies
+from celerymeter.control.revocation.models import (
+    Acknowledgements,
+    FlagResult,
+    Location,
+    Signal,
+    TaskLocation,
+    TerminateResult,
+)
 from celerymeter.errors import RequestRefused
-from celerymeter.polling.control import Command, Receive, RemoteControl
+from celerymeter.inspect_replies import Replies, WorkerTask
+from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings
 
-LINES = 4
-"""Batches that are acted on at the same time; others wait a moment and are then refused."""
-PATIENCE = 0.8
-"""Seconds without a reply after which those who are silent are given up."""
-LAST_PATIENCE = 2.0
+CONNECTIONS: Final = 4
+"""Batches that are acted on at the same time; others wait for a second and are then refused."""
+SILENCE: Final = 0.8
+"""Seconds without a reply after which the workers that are still silent are given up."""
+LAST_SILENCE: Final = 2.0
 """The same where nothing else is to be sent."""
+MIN_TIMEOUT: Final = 0.05
+
+_CHECK_NO_FLAGS: Final = frozenset({"threads", "gevent", "eventlet"})
+"""Pools that take all reserved tasks at once, and a worker checks its flags for the last time before that
+(`celery.concurrency`: only prefork has ``uses_semaphore``).
+"""
+_STATES: Final = {"active": "STARTED", "reserved": "RECEIVED", "scheduled": "RECEIVED"}
+
+
+class BatchSize:
+    """How many ids go into one command, learned from how long the workers took.
+
+    A worker flags ids in its main loop, with one to three round trips to its result backend for each, and does nothing
+    else meanwhile. At 0.2 s a command, four batches at once block a worker for less than a second.
+    """
+
+    MAX_SECONDS: Final = 0.2
+    FIRST: Final = 50
+    LEAST: Final = 10
+    MOST: Final = 250
+
+    def __init__(self) -> None:
+        self.next = self.FIRST
+
+    def learn(self, ids: int, seconds: float | None) -> None:
+        """Note how long the slowest worker took for so many ids; None when one did not reply: it may be at it still."""
+        if ids < self.next:
+            return  # a short command measures the round trip, not the ids
+        if seconds is None or seconds > self.MAX_SECONDS:
+            self.next = max(ids // 2, self.LEAST)
+        elif seconds < self.MAX_SECONDS / 2:
+            self.next = min(2 * ids, self.MOST)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of flagging: by id, who acknowledged the command that it was in. An id for which there was no time is
-    not among them.
-    """
+class Inspection:
+    """What the workers said when they were asked about some ids."""
 
-    expected: frozenset[str] = frozenset()
-    by_id: dict[str, Acknowledgements] = field(default_factory=dict)
-    complete: bool = True
-    """Whether there was time for every id."""
+    replied: frozenset[str] = frozenset()
+    answered: frozenset[str] = frozenset()
+    """Workers that said which of the ids they hold."""
+    held: Mapping[str, TaskLocation] = field(default_factory=dict)
+    queues: frozenset[str] = frozenset()
+    processes: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Pids of each prefork pool."""
 
-    @property
-    def together(self) -> Acknowledgements:
-        """Over all commands: only who acknowledged every one of them has acknowledged."""
-        parts = list(self.by_id.values())
-        expected = self.expected.union(*(part.expected for part in parts))
-        silent = frozenset[str]().union(*(part.missing for part in parts)) if self.complete else expected
-        errors = {worker: words for part in parts for worker, words in part.errors.items()}
-        return Acknowledgements(expected, expected - silent - errors.keys(), errors)
-
-    @property
-    def listening(self) -> frozenset[str]:
-        """Who acknowledged anything."""
-        return frozenset[str]().union(*(part.acknowledged for part in self.by_id.values()))
-
-    @property
-    def unheard(self) -> bool:
-        """Whether ids were sent and no worker answered at all."""
-        return bool(self.expected) and not any(part.acknowledged or part.errors for part in self.by_id.values())
+    def is_gone(self, pid: int | None, worker: str | None) -> bool:
+        """Return True when a worker says that this process is no longer in its pool: the only proof of its death."""
+        processes = self.processes.get(worker) if worker is not None else None
+        return pid is not None and processes is not None and pid not in processes
 
 
-class Workers(Protocol):
-    """How workers are asked and told; times are of `time.monotonic`. Raises `BrokerUnavailable`."""
-
-    def look(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
-        """Which of the ids the workers hold, their queues and their processes."""
-
-    def recheck(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
-        """Which of the ids the workers hold now, and their processes."""
-
-    def flag(
-        self, task_ids: Sequence[str], *, expected: frozenset[str], until: float, only: Collection[str] | None = None
-    ) -> Told:
-        """Flag the ids at all workers, or ``only`` at some."""
-
-    def kill(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> Replies:
-        """Have one worker end the processes that run these."""
-
-
-class Line(Protocol):
-    """A `RemoteControl`."""
+class Remote(Protocol):
+    """What is needed of a `RemoteControl`."""
 
     def ask(
-        self, commands: Collection[Command], receive: Receive, *, enough: Callable[[], bool], patience: float
-    ) -> None:
-        """See `RemoteControl`."""
-
-    def close(self) -> None:
-        """See `RemoteControl`."""
-
-
-def open_workers(broker: BrokerSettings) -> CeleryWorkers:
-    """Those of a broker; nothing is connected yet."""
-    return CeleryWorkers([RemoteControl(broker) for _ in range(LINES)])
+        self,
+        commands: Sequence[Command],
+        *,
+        expected: Collection[str] = (),
+        silence: float,
+        timeout: float,
+        once: bool = False,
+    ) -> Replies:
+        """See `RemoteControl.ask`."""
 
 
-class CeleryWorkers:
-    """Over a few connections of its own; thread-safe."""
+class Workers:
+    """Asks and commands workers over a few connections; thread-safe. Times are of `time.monotonic`.
 
-    def __init__(self, lines: Sequence[Line], *, clock: Callable[[], float] = time.monotonic) -> None:
+    Its methods raise `BrokerUnavailable`, and `RequestRefused` when all connections are in use.
+    """
+
+    def __init__(self, connections: Sequence[Remote], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._pace = Pace()
-        self._lines: LifoQueue[Line] = LifoQueue()
-        for line in lines:
-            self._lines.put(line)
+        self._batch_size = BatchSize()
+        self._connections: LifoQueue[Remote] = LifoQueue()
+        for connection in connections:
+            self._connections.put(connection)
 
-    def look(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
-        """See `Workers`."""
+    def inspect(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Inspection:
+        """Ask which of the ids the workers hold, their queues and their processes."""
         lists = (Command("active", {"safe": True}), Command("reserved"), Command("scheduled"))
-        asked = (Command("stats"), Command("active_queues"), *lists, _query(task_ids))
-        return self._ask(asked, expected=expected, until=until)
+        commands = (Command("stats"), Command("active_queues"), *lists, _query(task_ids))
+        return _read(self._ask(commands, expected=expected, until=until))
 
-    def recheck(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
-        """See `Workers`."""
-        return self._ask((Command("stats"), _query(task_ids)), expected=expected, until=until)
+    def recheck(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Inspection:
+        """Ask again which of the ids the workers hold, and their processes."""
+        return _read(self._ask((Command("stats"), _query(task_ids)), expected=expected, until=until))
 
     def flag(
         self, task_ids: Sequence[str], *, expected: frozenset[str], until: float, only: Collection[str] | None = None
-    ) -> Told:
-        """See `Workers`. A worker does without a break all commands that wait for it, so each is sent when the one
-        before is done, and only to those who have done it.
+    ) -> FlagResult:
+        """Flag the ids at all workers, or ``only`` at some.
+
+        A worker executes all commands that wait for it without a break, so each command is sent when the one before
+        is done, and only to the workers that have done it.
         """
         by_id: dict[str, Acknowledgements] = {}
-        awaited, left = expected, list(task_ids)
-        while left and awaited and (not by_id or self._clock() < until):
-            size = self._pace.size
-            part, left = left[:size], left[size:]
-            destination = only if awaited == expected else awaited
-            replies = self._flag(part, destination, awaited, until=until, patience=PATIENCE if left else LAST_PATIENCE)
-            errors = dict(replies.errors)
-            took = frozenset(replies.answered("revoke") - errors.keys())
-            if by_id and not took and not errors:
-                return Told(expected, by_id, complete=False)  # they are still at it
-            by_id.update(dict.fromkeys(part, Acknowledgements(expected | took, took, errors)))
-            awaited &= took | errors.keys()
-        return Told(expected, by_id, complete=not left)
+        awaited, rest = expected, list(task_ids)
+        while rest and awaited and (not by_id or self._clock() < until):
+            size = self._batch_size.next
+            part, rest = rest[:size], rest[size:]
+            silence = SILENCE if rest else LAST_SILENCE
+            command = _revoke(part, only if awaited == expected else awaited)
+            began = self._clock()
+            replies = self._ask([command], expected=awaited, until=until, silence=silence)
+            replied, flagged, failed = replies.settled("revoke"), replies.answered("revoke"), replies.errors
+            self._batch_size.learn(len(part), self._clock() - began if awaited <= replied else None)
+            if by_id and not replied:
+                return FlagResult(expected, by_id, complete=False)  # they are still busy with the one before
+            by_id.update(dict.fromkeys(part, Acknowledgements(flagged, expected - replied, failed)))
+            awaited &= replied
+        return FlagResult(expected, by_id, complete=not rest)
 
-    def _flag(
-        self,
-        task_ids: Sequence[str],
-        destination: Collection[str] | None,
-        awaited: frozenset[str],
-        *,
-        until: float,
-        patience: float,
-    ) -> Replies:
-        replies, began = Replies(), self._clock()
-        answers: list[float] = []
-
-        def receive(method: str, body: bytes | str) -> None:
-            replies.receive(method, body)
-            answers.append(self._clock() - began)
-
-        def enough() -> bool:
-            return awaited <= replies.answered("revoke") | replies.errors.keys()
-
-        self._send([_revoke(task_ids, destination)], receive, enough, until=until, patience=patience)
-        self._pace.took(len(task_ids), max(answers, default=None))
-        return replies
-
-    def kill(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> Replies:
-        """See `Workers`."""
+    def terminate(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> TerminateResult:
+        """Have a worker signal the processes that run these. Sent only once: a process may run another task by then."""
         command = _revoke(task_ids, [worker], terminate=True, signal=signal)
-        return self._ask((command,), expected=frozenset({worker}), until=until)
+        replies = self._ask([command], expected=frozenset({worker}), until=until, once=True)
+        return TerminateResult(replied=worker in replies.settled("revoke"), error=replies.errors.get(worker))
 
-    def close(self) -> None:
-        """Give the connections back; what is lent just now goes with its thread."""
-        while not self._lines.empty():
-            self._lines.get_nowait().close()
-
-    def _ask(self, commands: Sequence[Command], *, expected: frozenset[str], until: float) -> Replies:
-        replies = Replies()
-
-        def enough() -> bool:
-            said = all(expected <= replies.answered(command.method) | replies.errors.keys() for command in commands)
-            return bool(expected) and said
-
-        self._send(commands, replies.receive, enough, until=until, patience=PATIENCE)
-        return replies
-
-    def _send(
+    def _ask(
         self,
         commands: Sequence[Command],
-        receive: Receive,
-        enough: Callable[[], bool],
         *,
+        expected: frozenset[str],
         until: float,
-        patience: float,
-    ) -> None:
-        """Together, and wait for what comes until then at the latest."""
-        with self._line() as line:
-            left = max(until - self._clock(), 0.05)
-            late = self._clock() + left
-            line.ask(commands, receive, enough=lambda: enough() or self._clock() >= late, patience=min(patience, left))
+        silence: float = SILENCE,
+        once: bool = False,
+    ) -> Replies:
+        with self._connection() as connection:
+            timeout = max(until - self._clock(), MIN_TIMEOUT)
+            return connection.ask(
+                commands, expected=expected, silence=min(silence, timeout), timeout=timeout, once=once
+            )
 
     @contextmanager
-    def _line(self) -> Iterator[Line]:
+    def _connection(self) -> Iterator[Remote]:
         try:
-            line = self._lines.get(timeout=1.0)
+            connection = self._connections.get(timeout=1.0)
         except Empty:
             raise RequestRefused("too_many_requests", "other batches are being acted on", retry_after=2.0) from None
         try:
-            yield line
+            yield connection
         finally:
-            self._lines.put(line)
+            self._connections.put(connection)
+
+
+def open_workers(broker: BrokerSettings) -> Workers:
+    """Return the workers of a broker; connects at the first command."""
+    return Workers([RemoteControl(broker) for _ in range(CONNECTIONS)])
 
 
 def _query(task_ids: Sequence[str]) -> Command:
@@ -209,3 +189,48 @@ def _revoke(
     task_ids: Sequence[str], only: Collection[str] | None, *, terminate: bool = False, signal: Signal = "SIGTERM"
 ) -> Command:
     return Command("revoke", {"task_id": list(task_ids), "terminate": terminate, "signal": signal}, destination=only)
+
+
+def _read(replies: Replies) -> Inspection:
+    stats = {worker: found for worker in replies.answered("stats") if (found := replies.stats(worker)) is not None}
+    queues = (queue.name for worker in replies.answered("active_queues") for queue in replies.queues(worker) or ())
+    held: dict[str, TaskLocation] = {}
+    for worker, state, task in _tasks(replies):
+        if held.get(task.id, TaskLocation()).location != "running":  # a task that runs may be listed as waiting too
+            pool = stats[worker].pool if worker in stats else None
+            held[task.id] = _location(worker, state, task, pool=pool)
+    return Inspection(
+        replied=replies.hostnames,
+        answered=replies.answered("query_task"),
+        held=held,
+        queues=frozenset(queues),
+        processes={worker: each.processes for worker, each in stats.items() if each.processes is not None},
+    )
+
+
+def _tasks(replies: Replies) -> Iterator[tuple[str, str, WorkerTask]]:
+    """Yield worker, state and task; the surest list last."""
+    for method in ("scheduled", "reserved"):
+        for worker in replies.answered(method):
+            yield from ((worker, method, task) for task in replies.tasks(method, worker) or ())
+    for worker in replies.answered("query_task"):
+        yield from ((worker, state, task) for state, task in replies.queried(worker))
+    for worker in replies.answered("active"):
+        yield from ((worker, "active", task) for task in replies.tasks("active", worker) or ())
+
+
+def _location(worker: str, state: str, task: WorkerTask, *, pool: str | None) -> TaskLocation:
+    location: Location = "waiting"
+    detail = f"{state} at {worker}"
+    if state == "active":
+        location, detail = "running", f"running at {worker}"
+    elif state == "reserved" and pool in _CHECK_NO_FLAGS:
+        location, detail = "in_pool", f"in the {pool} pool of {worker}"
+    return TaskLocation(
+        location,
+        detail,
+        worker=worker,
+        name=task.name,
+        state=_STATES.get(state, "RECEIVED"),
+        pid=task.worker_pid if state == "active" else None,
+    )

@@ -24,14 +24,14 @@ from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis
 
 BATCH = "/tasks/batch"
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds: many times what anything here takes on a machine that is not busy."""
 PERSISTENT = ("--appendonly", "yes")
 
 
 @dataclass
-class Stage:
-    """A broker with workers and the control API, started with ``words``, on it."""
+class Cluster:
+    """A broker with workers, and the control API."""
 
     folder: Path
     broker: Redis | RabbitMQ
@@ -39,7 +39,6 @@ class Stage:
     stack: ExitStack
     app: Celery
     control: Control
-    words: Sequence[str]
     env: Mapping[str, str]
     held: list[Held] = field(default_factory=list)
 
@@ -50,24 +49,17 @@ class Stage:
         started = start_worker(self.broker.url, self.folder, hostname=hostname, queues=queues, env=env, **options)
         return self.stack.enter_context(started)
 
-    def replica(self) -> Control:
-        """Another process of the API on the same state directory."""
-        folder = self.folder / "replica"
-        folder.mkdir()
-        words = (*self.words, "--state-dir", str(self.control.state))
-        return self.stack.enter_context(Control(folder, words, env=self.env)).up()
-
     def send(self, name: str, *args: object, queue: str, **options: Any) -> str:
         """Send a task and give its id."""
         return str(self.app.send_task(name, args, queue=queue, **options).id)
 
-    def hold(self, queue: str, *, unmoved: bool = False, known: str = "it runs") -> Held:
+    def hold(self, queue: str, *, unmoved: bool = False, known: str = "running") -> Held:
         """A task that runs until it is let go; ``known`` is what the API says of it by then."""
         folder = self.folder / f"held-{len(self.held)}"
         folder.mkdir()
         held = Held(self.send("tests.hold", str(folder), unmoved, queue=queue), folder)
         self.held.append(held)
-        wait_until((folder / "began").exists, timeout=PATIENCE, what="the task runs")
+        wait_until((folder / "began").exists, timeout=TIMEOUT, what="the task runs")
         self.knows(held.id, known)
         return held
 
@@ -82,14 +74,14 @@ class Stage:
 
     def ends(self, task_id: str) -> str:
         """Wait until a task has ended, and give its state."""
-        self.app.AsyncResult(task_id).get(timeout=PATIENCE, propagate=False)
+        self.app.AsyncResult(task_id).get(timeout=TIMEOUT, propagate=False)
         return self.state(task_id)
 
     def post(self, *task_ids: str, role: Role = Role.ADMIN, headers: Any = None, **parameters: object) -> Any:
         """Ask for a batch revoke; the raw response."""
         body = {"task_ids": list(task_ids), "operation": "revoke", "parameters": parameters}
         sent = {**bearer(role), **(headers or {})}
-        return requests.post(self.control.url + BATCH, json=body, headers=sent, timeout=PATIENCE)
+        return requests.post(self.control.url + BATCH, json=body, headers=sent, timeout=TIMEOUT)
 
     def revoke(self, *task_ids: str, **parameters: Any) -> dict[str, Any]:
         """Ask for a batch revoke that is answered with 200."""
@@ -97,11 +89,11 @@ class Stage:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
-    def knows(self, task_id: str, what: str = "it waits") -> None:
+    def knows(self, task_id: str, what: str = "waiting") -> None:
         """Wait until the API knows where a task is."""
         wait_until(
             lambda: only(self.revoke(task_id, dry_run=True))["detail"].startswith(what),
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             interval=0.1,
             what=f"{what}, by a dry run",
         )
@@ -120,18 +112,18 @@ class Stage:
             return statuses(seen[-1]) == wanted
 
         with suppress(TimeoutError):
-            wait_until(there, timeout=PATIENCE, interval=0.1)
+            wait_until(there, timeout=TIMEOUT, interval=0.1)
         assert statuses(seen[-1]) == wanted
         return seen[-1]
 
     def outcomes(self, kind: str) -> list[str]:
-        """The audit trail's words about revokes in rows of a kind, in order."""
+        """The audit trail's argv about revokes in rows of a kind, in order."""
         rows = reading.everything(self.control.state, Filter(action="tasks.revoke"), last=200)
         return [row.outcome for row in rows if row.kind == kind]
 
     def sample(self, series: str) -> float:
         """A series of the API's own metrics; 0 when it is not there."""
-        page = requests.get(self.control.metrics_url, timeout=PATIENCE).text
+        page = requests.get(self.control.metrics_url, timeout=TIMEOUT).text
         values = [line.rpartition(" ")[2] for line in page.splitlines() if line.rpartition(" ")[0] == series]
         return float(values[0]) if values else 0.0
 
@@ -160,7 +152,7 @@ def only(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def staged(folder: Path, setting: Setting = REDIS, options: Sequence[str] = ()) -> Iterator[Stage]:
+def running_cluster(folder: Path, setting: Setting = REDIS, options: Sequence[str] = ()) -> Iterator[Cluster]:
     """The control API on a broker, subscribed to its events; no worker yet."""
     env = setting.environment()
     with ExitStack() as stack:
@@ -169,8 +161,8 @@ def staged(folder: Path, setting: Setting = REDIS, options: Sequence[str] = ()) 
         backend_url = f"{redis.url[:-1]}1"
         app = worker_app.make_app(broker.url, backend=backend_url)
         stack.callback(app.close)
-        words = ("--broker-url", broker.url, "--result-backend-url", backend_url, *options)
-        control = stack.enter_context(Control(folder, words, env=env)).up()
-        stage = Stage(folder, broker, backend_url, stack, app, control, words, env)
-        stack.callback(stage.let_go)
-        yield stage
+        argv = ("--broker-url", broker.url, "--result-backend-url", backend_url, *options)
+        control = stack.enter_context(Control(folder, argv, env=env)).up()
+        cluster = Cluster(folder, broker, backend_url, stack, app, control, env)
+        stack.callback(cluster.let_go)
+        yield cluster

@@ -1,0 +1,288 @@
+"""From a request to a batch: collect evidence, write the intent, flag and terminate, answer in time.
+
+Celery's own reply to a revoke is the same whether the task ends, runs on, or never existed
+(`celery.worker.control.revoke`), so everything here is about proof.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+from uuid import uuid4
+
+from celerymeter.control.audit.trail import Actor
+from celerymeter.control.revocation import decide
+from celerymeter.control.revocation.active import Recorder
+from celerymeter.control.revocation.evidence import EventCache, EvidenceCollector
+from celerymeter.control.revocation.followup import Followup
+from celerymeter.control.revocation.models import (
+    MAX_ID_LENGTH,
+    Acknowledgements,
+    Batch,
+    Evidence,
+    FlagResult,
+    Outcome,
+    RevokeRequest,
+    TaskLocation,
+    TaskResult,
+    TerminateResult,
+    by_status,
+)
+from celerymeter.control.revocation.workers import Workers
+from celerymeter.errors import BrokerUnavailable, RequestRefused
+
+COLLECT: Final = 1.3
+"""Seconds after a request came by which its evidence is collected."""
+ACT: Final = 3.5
+"""Seconds after a request came by which it is acted on."""
+ANSWER: Final = 3.8
+"""Seconds after a request came at which it is answered with what is known by then: clients give up after 5."""
+CHECK_TIME: Final = 0.8
+"""Seconds of `ACT` that are kept for terminating tasks and checking again."""
+CHECK_PAUSE: Final = 0.15
+ACTION: Final = "tasks.revoke"
+
+log = logging.getLogger(__name__)
+
+
+class RevocationService:
+    """Takes requests. Its methods raise `BrokerUnavailable`, `StateError` or `RequestRefused`."""
+
+    def __init__(
+        self,
+        collector: EvidenceCollector,
+        workers: Workers,
+        followup: Followup,
+        recorder: Recorder,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._collector = collector
+        self._workers = workers
+        self._followup = followup
+        self._store = recorder.store
+        self._audit = recorder.audit
+        self._clock = clock
+
+    def find(self, batch_id: str) -> Batch | None:
+        """Return a batch as it stands."""
+        return self._followup.find(batch_id)
+
+    def preview(self, request: RevokeRequest) -> Batch:
+        """Return what a request would do; nothing is sent and nothing is stored."""
+        evidence = self._collector.collect(request.task_ids, until=time.monotonic() + COLLECT)
+        results = (
+            decide.preview(task_id, decide.locate(task_id, evidence), terminate=request.terminate)
+            for task_id in request.task_ids
+        )
+        return Batch("", self._clock(), 0, request, (*results, *_invalid(request)))
+
+    def revoke(self, request: RevokeRequest, actor: Actor, *, batch_id: str, wait: bool = True) -> Batch:
+        """Act on a request; return the batch as it stands after 3.8 s, or without ``wait`` once it is written down.
+
+        The act has a thread of its own, so that the answer comes in time whatever the broker does.
+        """
+        job = _Job(self, request, actor, batch_id=batch_id)
+        threading.Thread(target=job.run, name="revoke", daemon=True).start()
+        (job.ended if wait else job.begun).wait(ANSWER)
+        if job.error is not None:
+            raise job.error
+        batch = self.find(batch_id) if job.cannot_be_stopped() else None
+        if batch is None:
+            raise BrokerUnavailable("no answer in time")
+        return batch
+
+    def collect(self, request: RevokeRequest, *, until: float) -> Evidence:
+        """Collect the evidence (``until``: `time.monotonic`)."""
+        return self._collector.collect(request.task_ids, until=until)
+
+    def begin(self, request: RevokeRequest, actor: Actor, evidence: Evidence, *, batch_id: str) -> Batch:
+        """Write the intent and the batch to disk, before anything is sent."""
+        intent = self._audit.begin(actor, ACTION, target=request.task_ids, reason=request.reason)
+        known = (
+            decide.preview(task_id, decide.locate(task_id, evidence), terminate=True) for task_id in request.task_ids
+        )
+        pending = (replace(result, status="pending", detail="not decided yet") for result in known)
+        missing = Acknowledgements(missing=evidence.workers)
+        batch = Batch(batch_id, self._clock(), intent, request, (*pending, *_invalid(request)), missing)
+        self._store.add(batch)
+        self._followup.follow(batch)
+        return batch
+
+    def act(self, batch: Batch, evidence: Evidence, *, until: float) -> None:
+        """Flag and terminate, and write the outcome; raises `RequestRefused` when no worker answers."""
+        detail: dict[str, object] = {"batch_id": batch.id}
+        try:
+            outcome = _Act(self._workers, self._collector.event_cache, batch.request, evidence).run(until=until)
+        except BaseException as error:
+            self._followup.act_failed(batch.id, evidence.workers)
+            self._audit.finish(batch.intent, "failed", detail={**detail, "error": type(error).__name__})
+            raise
+        decided = self._followup.acted(batch.id, outcome)
+        detail |= {"statuses": by_status(decided.results), "missing": sorted(outcome.workers.missing)}
+        no_answer = outcome.no_reply and not evidence.replied
+        self._audit.finish(batch.intent, "no_answer" if no_answer else "ok", detail=detail)
+        if no_answer:
+            raise RequestRefused(
+                "no_worker_answered",
+                "no worker answered in time; the revoke may still apply, is followed, and is sent again until one does",
+                members={"batch_id": batch.id},
+            )
+
+    def refuse(self, request: RevokeRequest, actor: Actor, code: str) -> None:
+        """Write to the audit trail that a request was refused with nothing sent."""
+        intent = self._audit.begin(actor, ACTION, target=request.task_ids, reason=request.reason)
+        self._audit.finish(intent, "refused", detail={"error": code})
+
+
+class _Job:
+    """One request under way in a thread of its own."""
+
+    def __init__(self, service: RevocationService, request: RevokeRequest, actor: Actor, *, batch_id: str) -> None:
+        self._service = service
+        self._request = request
+        self._actor = actor
+        self._batch_id = batch_id
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._acting = False
+        self.begun, self.ended = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Run to the end, whether or not the client still waits."""
+        started = time.monotonic()
+        try:
+            self._run(started)
+        except RequestRefused as error:
+            self.error = error
+            self._refused(error.code)
+        except BrokerUnavailable as error:
+            self.error = self._with_batch_id(error)
+            self._refused("broker_unavailable")
+        except Exception as error:
+            self.error = error
+            log.exception("revoke: unexpected error")
+        finally:
+            self.begun.set()
+            self.ended.set()
+
+    def cannot_be_stopped(self) -> bool:
+        """Return True when it is acting already; otherwise it never will."""
+        with self._lock:
+            self._given_up = not self._acting
+            return self._acting
+
+    def _run(self, started: float) -> None:
+        evidence = self._service.collect(self._request, until=started + COLLECT)
+        with self._lock:
+            if self._given_up:
+                raise BrokerUnavailable("no answer in time")
+            batch = self._service.begin(self._request, self._actor, evidence, batch_id=self._batch_id)
+            self._acting = True
+        self.begun.set()
+        self._service.act(batch, evidence, until=started + ACT)
+
+    def _refused(self, code: str) -> None:
+        if not self._acting:
+            self._service.refuse(self._request, self._actor, code)
+
+    def _with_batch_id(self, error: BrokerUnavailable) -> Exception:
+        if not self._acting:
+            return error
+        log.warning("revoke: %s", error)
+        return RequestRefused(
+            "broker_unavailable",
+            "the broker is away; the revoke is followed and sent again when it is back",
+            retry_after=5.0,
+            members={"batch_id": self._batch_id},
+        )
+
+
+class _Act:
+    """Flags the ids of one request that have not ended, and with ``terminate`` ends those that run."""
+
+    def __init__(self, workers: Workers, event_cache: EventCache, request: RevokeRequest, evidence: Evidence) -> None:
+        self._workers = workers
+        self._event_cache = event_cache
+        self._request = request
+        self._evidence = evidence
+        self._where = {task_id: decide.locate(task_id, evidence) for task_id in request.task_ids}
+        self._targets = [
+            task_id for task_id, where in self._where.items() if decide.leave_alone(task_id, where) is None
+        ]
+        self._terminated: dict[str, TerminateResult] = {}
+
+    def run(self, *, until: float) -> Outcome:
+        """Act until then (`time.monotonic`); raises `BrokerUnavailable` or `RequestRefused`."""
+        flags = FlagResult()
+        if self._targets:
+            expected = self._evidence.workers
+            flags = self._workers.flag(self._targets, expected=expected, until=until - CHECK_TIME)
+            self._terminate(until=until)
+            self._check(flags.listening, until=until)
+        combined = flags.combined
+        results = tuple(
+            self._result(task_id, where, flags, flags.by_id.get(task_id, combined))
+            for task_id, where in self._where.items()
+        )
+        return Outcome(results, combined, no_reply=flags.no_reply)
+
+    def _terminate(self, *, until: float) -> None:
+        """Tell workers to terminate what they run, each task once."""
+        running: dict[str, list[str]] = defaultdict(list)
+        for task_id in self._targets if self._request.terminate else ():
+            where = self._where[task_id]
+            if where.location == "running" and where.worker is not None and task_id not in self._terminated:
+                running[where.worker].append(task_id)
+        for worker, task_ids in running.items():
+            reply = self._workers.terminate(task_ids, worker=worker, signal=self._request.signal, until=until)
+            self._terminated.update(dict.fromkeys(task_ids, reply))
+
+    def _check(self, workers: frozenset[str], *, until: float) -> None:
+        """See what has started meanwhile and which processes are gone, until all are or time is up."""
+        self._recall()
+        while workers and time.monotonic() < until:
+            inspection = self._workers.recheck(self._targets, expected=workers, until=until)
+            for task_id, where in inspection.held.items():
+                if task_id in self._where and decide.is_later(where, self._where[task_id]):
+                    self._where[task_id] = where
+            self._terminate(until=until)
+            alive = [task_id for task_id, reply in self._terminated.items() if reply.replied and reply.error is None]
+            for task_id in alive:
+                if inspection.is_gone(self._where[task_id].pid, self._where[task_id].worker):
+                    self._terminated[task_id] = TerminateResult(replied=True, died=True)
+            if all(self._terminated[task_id].died for task_id in alive):
+                return
+            time.sleep(min(CHECK_PAUSE, max(until - time.monotonic(), 0.0)))
+
+    def _recall(self) -> None:
+        """Look at the events again: a message on its way from the broker to a worker is seen at neither."""
+        unknown = [task_id for task_id, where in self._where.items() if where.location == "unknown"]
+        evidence = Evidence(time.time(), events=self._event_cache.last_events(unknown))
+        found = {task_id: decide.locate(task_id, evidence) for task_id in unknown}
+        self._where.update({task_id: where for task_id, where in found.items() if where.location == "waiting"})
+
+    def _result(self, task_id: str, where: TaskLocation, flags: FlagResult, replies: Acknowledgements) -> TaskResult:
+        terminated = self._terminated.get(task_id)
+        result = decide.decide(task_id, where, replies, terminate=self._request.terminate, terminated=terminated)
+        # Workers that replied a moment ago are busy with so many ids: that is not decided yet.
+        busy = flags.no_reply and self._evidence.replied
+        if result.status == "partial" and (busy or task_id not in flags.by_id):
+            return replace(result, status="pending", detail="no worker has acknowledged it yet")
+        return result
+
+
+def new_batch_id() -> str:
+    """Return an id for a batch."""
+    return uuid4().hex
+
+
+def _invalid(request: RevokeRequest) -> tuple[TaskResult, ...]:
+    detail = f"not a task id: it must have 1 to {MAX_ID_LENGTH} visible characters"
+    return tuple(TaskResult(task_id, "invalid", detail) for task_id in request.invalid)

@@ -1,0 +1,185 @@
+"""From evidence to status, without a cluster: never more than is proven."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from celerymeter.control.revocation.decide import (
+    acknowledged,
+    after_check,
+    after_event,
+    decide,
+    locate,
+    unconfirmed,
+)
+from celerymeter.control.revocation.evidence import EventCache
+from celerymeter.control.revocation.models import (
+    COUNTS_AS,
+    Acknowledgements,
+    Evidence,
+    LastEvent,
+    Status,
+    TaskLocation,
+    TaskResult,
+    TerminateResult,
+    by_status,
+    is_task_id,
+    revoke_request,
+    totals,
+)
+from celerymeter.model import Event
+
+ALL = Acknowledgements(frozenset({"a@t", "b@t"}))
+ONE_SILENT = Acknowledgements(frozenset({"a@t"}), missing=frozenset({"b@t"}))
+RUNS = TaskLocation("running", "runs", worker="a@t", name="tests.sleep", state="STARTED", pid=7)
+WAITS = TaskLocation("waiting", "reserved at a@t")
+NOW = 1000.0
+
+
+def event(kind: str, *, at: float = NOW - 10, terminated: bool = False) -> LastEvent:
+    """The last event of a task, before the workers were asked unless told otherwise."""
+    return LastEvent(kind, at, "a@t", "tests.sleep", terminated=terminated)
+
+
+@pytest.mark.parametrize(
+    ("seen", "flags", "terminate", "terminated", "status"),
+    [
+        (TaskLocation(), ALL, False, None, "flagged_unknown"),
+        (WAITS, ALL, False, None, "flagged"),
+        (WAITS, ONE_SILENT, False, None, "partial"),
+        (TaskLocation(), ONE_SILENT, False, None, "partial"),
+        (WAITS, Acknowledgements(), False, None, "partial"),
+        (WAITS, replace(ALL, errors={"a@t": "no"}), False, None, "error"),
+        (TaskLocation("finished", state="FAILURE"), ALL, True, None, "already_finished"),
+        (TaskLocation("revoked"), ALL, True, None, "already_revoked"),
+        (TaskLocation("in_pool"), ALL, False, None, "error"),
+        (RUNS, ALL, False, None, "running_not_terminated"),
+        (RUNS, ALL, True, TerminateResult(replied=True), "terminate_sent"),
+        (RUNS, ALL, True, TerminateResult(replied=True, died=True), "terminated"),
+        (RUNS, ALL, True, TerminateResult(replied=True, error="NotImplementedError"), "error"),
+        (RUNS, ALL, True, TerminateResult(), "partial"),
+        (RUNS, ONE_SILENT, True, None, "partial"),
+    ],
+)
+def test_what_is_said_after_the_act(
+    seen: TaskLocation, flags: Acknowledgements, terminate: bool, terminated: TerminateResult | None, status: Status
+) -> None:
+    """Each row of evidence has its word."""
+    assert decide("x", seen, flags, terminate=terminate, terminated=terminated).status == status
+
+
+def test_partial_names_who_is_silent() -> None:
+    """So that somebody can look after it."""
+    assert "b@t" in decide("x", WAITS, ONE_SILENT).detail
+
+
+def test_what_a_worker_holds_goes_before_what_is_stored() -> None:
+    """A task that runs again after its result was stored does run."""
+    evidence = Evidence(NOW, states={"x": "SUCCESS"}, held={"x": RUNS})
+    assert locate("x", evidence) == RUNS
+
+
+def test_an_end_that_came_after_the_question_goes_before_the_answer() -> None:
+    """It ended while the worker's answer was on its way."""
+    evidence = Evidence(NOW, events={"x": event("task-succeeded", at=NOW + 1)}, held={"x": RUNS})
+    assert locate("x", evidence).location == "finished"
+
+
+def test_a_stored_revoked_proves_nothing() -> None:
+    """Celery stores it for ids that never were, and for tasks that run on."""
+    assert locate("x", Evidence(NOW, states={"x": "REVOKED"})).location == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("kind", "location"),
+    [
+        ("task-sent", "waiting"),
+        ("task-received", "waiting"),
+        ("task-retried", "waiting"),
+        ("task-started", "running"),
+        ("task-succeeded", "finished"),
+        ("task-failed", "finished"),
+        ("task-revoked", "revoked"),
+        ("task-rejected", "unknown"),
+    ],
+)
+def test_what_an_event_tells(kind: str, location: str) -> None:
+    """Where no worker holds the task."""
+    assert locate("x", Evidence(NOW, events={"x": event(kind)})).location == location
+
+
+def test_an_announced_termination_is_no_end() -> None:
+    """The event is sent at the command, whatever becomes of the process."""
+    seen = locate("x", Evidence(NOW, events={"x": event("task-revoked", terminated=True)}))
+    assert decide("x", seen, ALL).status == decide("x", seen, ALL, terminate=True).status == "terminate_sent"
+    told = TaskResult("x", "terminate_sent")
+    assert after_event(told, event("task-revoked", terminated=True)) == told
+    assert after_event(told, event("task-succeeded")).status == "ran_anyway"
+
+
+@pytest.mark.parametrize(("before", "location"), [("terminate_sent", "dying"), ("terminated", "revoked")])
+def test_what_an_earlier_batch_knows_of_a_death_is_not_forgotten(before: Status, location: str) -> None:
+    """The process that is to be gone, or that it is; unless the task is seen somewhere again."""
+    traces, told = {"x": event("task-revoked", terminated=True)}, {"x": TaskResult("x", before, pid=7)}
+    seen = locate("x", Evidence(NOW, events=traces, previously_terminated=told))
+    assert (seen.location, seen.pid) == (location, 7 if location == "dying" else None)
+    assert locate("x", Evidence(NOW, events=traces, previously_terminated=told, held={"x": RUNS})) == RUNS
+    assert (
+        locate("x", Evidence(NOW, events=traces, previously_terminated=told, queued={"x": "q"})).location == "waiting"
+    )
+
+
+def test_a_run_that_its_worker_does_not_know_of_is_over() -> None:
+    """A worker shows all that it runs; it may hide what waits for its rate limit."""
+    seen = {"x": event("task-started"), "y": event("task-received")}
+    evidence = Evidence(NOW, events=seen, answered=frozenset({"a@t"}))
+    assert (locate("x", evidence).location, locate("y", evidence).location) == ("unknown", "waiting")
+
+
+def test_what_is_settled_stays() -> None:
+    """Nothing that comes later changes it."""
+    done = TaskResult("x", "terminated")
+    assert after_event(done, event("task-succeeded")) == done
+
+
+@pytest.mark.parametrize("status", ["flagged", "flagged_unknown", "partial", "pending"])
+def test_a_discarded_task_is_revoked_and_one_that_finished_ran_anyway(status: Status) -> None:
+    """Whatever was known of it before."""
+    assert after_event(TaskResult("x", status), event("task-revoked")).status == "revoked"
+    assert after_event(TaskResult("x", status), event("task-failed")).status == "ran_anyway"
+
+
+def test_every_status_counts_as_one_thing() -> None:
+    """Their sum is the total."""
+    results = [TaskResult(status, status) for status in COUNTS_AS]
+    assert sum(totals(results).values()) == len(results)
+    assert by_status(results[:2]) == {"terminated": 1, "revoked": 1}
+    assert not acknowledged(TaskResult("x", "partial", waiting=True)).settled
+    assert unconfirmed(TaskResult("x", "flagged"), "late").settled
+    dying = TaskResult("x", "terminate_sent", worker="a@t", pid=7)
+    assert after_check(dying, gone=lambda pid, worker: (pid, worker) == (7, "a@t")).status == "terminated"
+    assert after_check(dying, gone=lambda pid, worker: False).status == "terminate_sent"
+
+
+@pytest.mark.parametrize("task_id", ["", "a b", "a\n", "a\x00", "x" * 256, "\N{ZERO WIDTH SPACE}"])
+def test_what_is_no_id(task_id: str) -> None:
+    """Blank, invisible or endless."""
+    assert not is_task_id(task_id)
+    assert revoke_request([task_id]).task_ids == ()
+
+
+def test_doubles_are_merged_and_counted() -> None:
+    """In the order of their first appearance."""
+    request = revoke_request(["b", "a", "b", "b"])
+    assert (request.task_ids, request.merged) == (("b", "a"), 2)
+
+
+def test_the_event_cache_is_bounded_and_keeps_what_is_young() -> None:
+    """An id that is heard of again is young again."""
+    cache = EventCache(most=2)
+    for number, uuid in enumerate(("a", "b", "a", "c")):
+        received = Event(type="task-received", hostname="a@t", timestamp=NOW, uuid=uuid, name=f"n{number}")
+        cache.events([received], NOW)
+    assert set(cache.last_events(["a", "b", "c"])) == {"a", "c"}
