@@ -35,10 +35,10 @@ class FakePrometheus:
             "exporters": Vector((Sample({}, 1.0, 500.0),)),
             "scraped": Vector((Sample({}, 497.5, 500.0),)),
             "queues_polled": Vector((Sample({}, 1.0, 500.0),)),
-            "pages": Vector(
+            "scrapes": Vector(
                 (
-                    Sample({"__name__": "celerymeter_start_time_seconds", "base": "0"}, 400.0, 500.0),
-                    Sample({"what": "scraped", "base": "0"}, 497.5, 500.0),
+                    Sample({"__name__": "celerymeter_start_time_seconds", "age": "0"}, 400.0, 500.0),
+                    Sample({"what": "scraped", "age": "0"}, 497.5, 500.0),
                 )
             ),
         }

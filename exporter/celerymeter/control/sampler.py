@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +12,7 @@ from celerymeter.control.cluster.snapshot import ClusterReader
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.messages import MetricsUpdate, feed_error
 from celerymeter.errors import CelerymeterError
+from celerymeter.threads import PeriodicThread
 
 DASHBOARD_EVERY: Final = 30
 """Ticks between two dashboards on the feed."""
@@ -21,8 +20,6 @@ LATE_INTERVALS: Final = 3
 """Intervals without a snapshot after which the sampler itself counts as failed."""
 GRACE: Final = 15.0
 """Seconds that a snapshot may take on top, before it counts as late."""
-
-log = logging.getLogger(__name__)
 
 
 class Sampler:
@@ -42,22 +39,18 @@ class Sampler:
         self._interval = interval
         self._feed_on = feed_on
         self._probes = probes
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = PeriodicThread("sampler", self.tick, interval=interval)
         self._last = ClusterSnapshot(at=time.time(), components=(Component("prometheus", "unknown"),))
         self._last_at = time.monotonic()
         self._ticks = 0
 
     def start(self) -> None:
         """Begin; the first snapshot is read at once."""
-        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End without waiting for a snapshot under way."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(1.0)
+        """End without waiting long for a snapshot under way."""
+        self._thread.stop(timeout=1.0)
 
     def last_snapshot(self) -> ClusterSnapshot:
         """Return the last snapshot, with a component that says whether there still are new ones."""
@@ -85,12 +78,3 @@ class Sampler:
                 self._hub.publish("dashboard_data", self._reader.dashboard())
             except CelerymeterError as error:
                 self._hub.publish("error", feed_error(error))
-
-    def _run(self) -> None:
-        next_at = time.monotonic()
-        while not self._stopping.wait(max(0.0, next_at - time.monotonic())):
-            next_at = max(next_at + self._interval, time.monotonic())
-            try:
-                self.tick()
-            except Exception:
-                log.exception("the cluster snapshot failed unexpectedly")

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from celerymeter.control.cluster.increments import Increment, increment, pages_query
 from celerymeter.control.cluster.models import (
     Dashboard,
     FiringAlert,
@@ -19,6 +18,7 @@ from celerymeter.control.cluster.models import (
 from celerymeter.control.cluster.realtime import evaluated_at, mean_runtime_ms, realtime_metrics
 from celerymeter.control.routing import utc
 from celerymeter.prometheus import Sample, Scope, Vector
+from celerymeter.prometheus.counters import Counts, Increase, recent_increase, recent_scrapes_query
 
 WINDOW = 300.0
 TOP = 10
@@ -43,7 +43,7 @@ QUERIES: Mapping[str, str] = {
         '"})'
     ),
     "worker_info": "max by (hostname, version, pool) (celery_worker_info{SEL})",
-    "task_pages": pages_query(300, by="name"),
+    "task_scrapes": recent_scrapes_query(300, by="name"),
 }
 
 
@@ -69,8 +69,8 @@ def dashboard(found: Mapping[str, Vector], scope: Scope, *, health: Health, link
     """Return the dashboard from the answers to all queries; raises as `realtime_metrics` does."""
     metrics = realtime_metrics(found, scope, health=health)
     workers, queues, alerts = _worker_statuses(found), queue_statuses(found), firing_alerts(found)
-    recent = increment(found["task_pages"], wanted=WINDOW, by="name")
-    tasks = () if recent is None else tuple(_activity(name, recent) for name in recent.labels() if name)
+    recent = recent_increase(found["task_scrapes"], wanted=WINDOW)
+    tasks = [] if recent is None else _activities(recent)
     return Dashboard(
         real_time_metrics=metrics,
         system_summary=SystemSummary(
@@ -161,16 +161,20 @@ def _worker_status(hostname: str, row: Mapping[str, float], info: Sample | None,
     )
 
 
-def _activity(name: str, recent: Increment) -> TaskActivity:
-    finished, failed = recent.ended(name), recent.of("celery_task_failed_total", name)
+def _activities(recent: Increase) -> list[TaskActivity]:
+    return [_activity(name, counts, recent.seconds) for name, counts in recent.counts.split("name").items()]
+
+
+def _activity(name: str, counts: Counts, seconds: float) -> TaskActivity:
+    finished, failed = counts.ended, counts.total("celery_task_failed_total")
     return TaskActivity(
         name=name,
         finished=round(finished),
         failed=round(failed),
-        retried=round(recent.of("celery_task_retried_total", name)),
-        throughput=finished / recent.seconds,
+        retried=round(counts.total("celery_task_retried_total")),
+        throughput=finished / seconds,
         error_rate_percent=100 * failed / finished if finished else 0.0,
-        avg_execution_time_ms=mean_runtime_ms(recent, name),
+        avg_execution_time_ms=mean_runtime_ms(counts),
     )
 
 

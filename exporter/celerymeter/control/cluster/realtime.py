@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from celerymeter.control.cluster.increments import Increment, increment, pages_query
 from celerymeter.control.cluster.models import Health, RealtimeMetrics
 from celerymeter.control.routing import utc
 from celerymeter.errors import RequestRefused
 from celerymeter.prometheus import Scope, Vector
 from celerymeter.prometheus.clusters import CLUSTERS, RECENT, only_cluster
+from celerymeter.prometheus.counters import Counts, recent_increase, recent_scrapes_query
 
 WINDOW = 60.0
 """Seconds over which throughput, error rate and run time are taken, as nearly as scrapes allow."""
@@ -36,7 +36,7 @@ QUERIES: Mapping[str, str] = {
         "histogram_quantile(0.95, max by (le) (sum by (cluster, job, instance, le) ("
         "rate(celery_task_wait_seconds_bucket{SEL}[5m]))))"
     ),
-    "pages": pages_query(60),
+    "scrapes": recent_scrapes_query(60),
 }
 
 
@@ -56,11 +56,12 @@ def realtime_metrics(found: Mapping[str, Vector], scope: Scope, *, health: Healt
     """
     only_cluster(scope, tuple(sorted({sample.label("cluster") for sample in found["clusters"]})))
     _require_current_data(found)
-    recent = increment(found["pages"], wanted=WINDOW)
+    recent = recent_increase(found["scrapes"], wanted=WINDOW)
     if recent is None:
         raise _unknown("Prometheus has scraped the exporter only once: rates need two scrapes")
     lengths = {name: round(length) for name, length in found["queues"].by("queue_name").items()}
-    ended, failed = recent.all_ended, recent.of("celery_task_failed_total")
+    counts = recent.counts
+    ended, failed = counts.ended, counts.total("celery_task_failed_total")
     running = (_count(found["active"]), _count(found["in_progress"]))
     p95_wait = found["p95_wait"].value()
     return RealtimeMetrics(
@@ -72,9 +73,9 @@ def realtime_metrics(found: Mapping[str, Vector], scope: Scope, *, health: Healt
         error_rate_percent=100 * failed / ended if ended else 0.0,
         finished_in_window=round(ended),
         failed_in_window=round(failed),
-        retried_in_window=round(recent.of("celery_task_retried_total")),
+        retried_in_window=round(counts.total("celery_task_retried_total")),
         window_seconds=recent.seconds,
-        avg_execution_time_ms=mean_runtime_ms(recent),
+        avg_execution_time_ms=mean_runtime_ms(counts),
         p95_wait_ms=None if p95_wait is None else 1000 * p95_wait,
         reserved_tasks=_count(found["reserved"]),
         scheduled_tasks=_count(found["scheduled"]),
@@ -84,10 +85,10 @@ def realtime_metrics(found: Mapping[str, Vector], scope: Scope, *, health: Healt
     )
 
 
-def mean_runtime_ms(growth: Increment, label: str = "") -> float | None:
+def mean_runtime_ms(counts: Counts) -> float | None:
     """Return the mean run time of the tasks that succeeded; ``None`` when none did."""
-    count = growth.of("celery_task_runtime_seconds_count", label)
-    return 1000 * growth.of("celery_task_runtime_seconds_sum", label) / count if count else None
+    succeeded = counts.total("celery_task_runtime_seconds_count")
+    return 1000 * counts.total("celery_task_runtime_seconds_sum") / succeeded if succeeded else None
 
 
 def data_age(found: Mapping[str, Vector]) -> float | None:

@@ -11,14 +11,22 @@ from typing import Final, Generic, Protocol, TypeVar
 import requests
 
 from celerymeter.control.cluster import dashboard, realtime
-from celerymeter.control.cluster.increments import OTHER_BASES, increment, pages_query
 from celerymeter.control.cluster.models import ClusterSnapshot, Component, Dashboard, overall_health
 from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused
 from celerymeter.prometheus import Scope, Vector
+from celerymeter.prometheus.counters import recent_increase, recent_scrapes_query
 
 T = TypeVar("T")
 MAX_AGE: Final = 1.0
 """Seconds for which one answer serves every caller; Prometheus scrapes less often than that."""
+_AGES: Final = (20, 60, 300)
+"""Seconds back where a scrape is searched when the wanted one is missing: Prometheus has just started, or scrapes are
+rare. Each age costs Prometheus a look at all series of tasks.
+"""
+MORE_SCRAPES: Final = {
+    "scrapes": recent_scrapes_query(*_AGES),
+    "task_scrapes": recent_scrapes_query(*_AGES, by="name"),
+}
 ALERTMANAGER_TIMEOUT: Final = 2.0
 
 
@@ -102,17 +110,16 @@ class ClusterReader:
         return dashboard.dashboard(found, scope, health=overall_health(components_of(found)), links=self._links)
 
 
-OTHER_PAGES = {"pages": pages_query(*OTHER_BASES), "task_pages": pages_query(*OTHER_BASES, by="name")}
-
-
-def ask(client: Queries, rounds: Mapping[str, str], scope: Scope, *, time: float | None = None) -> dict[str, Vector]:
-    """Return all answers, by key. When the scrape that a rate needs is missing, a second round looks for others."""
-    found = client.instants(rounds, time=time)
+def ask(client: Queries, queries: Mapping[str, str], scope: Scope, *, time: float | None = None) -> dict[str, Vector]:
+    """Return all answers, by key. When the older scrape for a rate is missing, a second round asks for others."""
+    found = client.instants(queries, time=time)
     lacking = [
-        key for key in OTHER_PAGES if key in found and len(found[key]) and increment(found[key], wanted=0) is None
+        key
+        for key in MORE_SCRAPES
+        if key in found and len(found[key]) and recent_increase(found[key], wanted=0) is None
     ]
     if lacking:
-        found |= client.instants({key: scope.render(OTHER_PAGES[key]) for key in lacking}, time=time)
+        found |= client.instants({key: scope.render(MORE_SCRAPES[key]) for key in lacking}, time=time)
     return found
 
 
