@@ -156,7 +156,7 @@ def test_what_cannot_be_known_is_null_with_its_reason(api: FlaskClient, maker: M
     report = post(api, start="-300d", end="-299d").get_json()
     reason = report["unknown"]["total_tasks"]
     assert (report["total_tasks"], reason["code"]) == (None, "no_scrapes")
-    assert "beyond retention" in reason["text"]
+    assert "older than the retention" in reason["text"]
 
 
 def test_without_prometheus_there_is_no_report(api: FlaskClient, maker: Maker) -> None:

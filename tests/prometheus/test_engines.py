@@ -87,13 +87,6 @@ def test_a_wrong_query_is_rejected(client: PrometheusClient) -> None:
         client.instant("sum(")
 
 
-def test_label_values_are_listed(client: PrometheusClient) -> None:
-    """The values of a label, over the series of a selector."""
-    found = client.label_values("name", match='q{cluster="eu"}', start=T0 - 60, end=T0 + 60)
-
-    assert sorted(found) == sorted([NASTY, "plain"])
-
-
 def test_several_clusters_must_be_chosen_from(client: PrometheusClient) -> None:
     """A cluster whose exporter was scraped within the hour still counts."""
     assert clusters(client, Scope(), time=T0) == ("eu", "us")

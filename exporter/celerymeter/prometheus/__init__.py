@@ -6,8 +6,7 @@
 """
 
 from celerymeter.prometheus.client import PrometheusClient, PrometheusSettings, QueryObserver
-from celerymeter.prometheus.clusters import choose_cluster, clusters
-from celerymeter.prometheus.scope import Scope, quote
+from celerymeter.prometheus.scope import Scope, choose_cluster, clusters, quote
 from celerymeter.prometheus.values import Matrix, Point, Sample, Series, Vector
 
 __all__ = [

@@ -1,50 +1,65 @@
-"""Queries over HTTP: instant, range, raw samples, label values; one or several at once."""
+"""Queries to Prometheus over HTTP: instant, range and raw samples, one or several at once.
+
+Error messages contain no URL and no header. All requests are reads, so repeating one is safe; a request that timed out
+is not repeated, because that would double the load on a server that is already slow.
+"""
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from celerymeter.errors import PrometheusUnavailable, QueryRejected, SettingsError
-from celerymeter.prometheus import answers
-from celerymeter.prometheus.transport import Transport
-from celerymeter.prometheus.values import Matrix, Vector
+import requests
+from requests.adapters import HTTPAdapter
+
+from celerymeter.errors import AnswerTooLarge, PrometheusUnavailable, QueryRejected, SettingsError
+from celerymeter.prometheus import values
+from celerymeter.prometheus.values import Matrix, Response, Vector
 from celerymeter.urls import without_password
 
-_T = TypeVar("_T")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-MAX_POINTS = 11_000
+MAX_POINTS: Final = 11_000
 """Prometheus refuses a range of more steps per series."""
+LONG_QUERY: Final = 1500
+"""Characters from which a query is sent in the body: proxies cut or refuse long URLs."""
+_NO_CACHE: Final = {"nocache": "1"}
+"""VictoriaMetrics hides the newest 30 s and returns old results from its cache without this; others ignore it."""
+_RETRIED: Final = frozenset({502, 503, 504})
+_TOO_LONG: Final = frozenset({413, 414})
+_CHUNK: Final = 64 * 1024
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_T = TypeVar("_T")
 
 
 class QueryObserver(Protocol):
-    """Told of every query, from any thread."""
+    """Is called for every query, from any thread."""
 
     def answered(self, seconds: float) -> None:
-        """A query got its answer after so long."""
+        """A query was answered after so many seconds."""
 
     def failed(self, reason: str) -> None:
         """A query failed: ``unavailable`` or ``rejected``."""
 
 
-class _Unobserved:
+class _NoObserver:
     def answered(self, seconds: float) -> None:
-        """Nobody is interested."""
+        """Ignore it."""
 
     def failed(self, reason: str) -> None:
-        """Nobody is interested."""
+        """Ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrometheusSettings:
-    """Where Prometheus is and how patient we are; durations in seconds, sizes in bytes.
+    """The URL of Prometheus, which may have a path prefix, and limits; durations in seconds, sizes in bytes.
 
-    ``headers`` go with every request (a tenant, a token) and are never shown. The URL may carry a path prefix.
+    ``headers`` (a tenant, a token) are sent with every request and never shown.
     """
 
     url: str = field(repr=False)
@@ -68,43 +83,41 @@ class PrometheusSettings:
 
 
 class PrometheusClient:
-    """Asks Prometheus; thread-safe. Each method raises `PrometheusUnavailable` or `QueryRejected`.
+    """A thread-safe client. Each query raises `PrometheusUnavailable` or `QueryRejected`.
 
     ``time``, ``start`` and ``end`` are UTC seconds, sent in milliseconds; ``step`` is seconds.
     """
 
     def __init__(self, settings: PrometheusSettings, *, observer: QueryObserver | None = None) -> None:
         self.settings = settings
-        self._observer = observer or _Unobserved()
-        self._transport = Transport(settings)
+        self._observer = observer or _NoObserver()
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="promql")
+        self._session = requests.Session()
+        self._session.headers.update({"Accept": "application/json", "User-Agent": "celerymeter", **settings.headers})
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=settings.concurrency))
 
     def instant(self, query: str, *, time: float | None = None) -> Vector:
-        """The query's value at ``time`` (default: now)."""
-        return answers.vector(self._query(query, time))
+        """Return the query's value at ``time`` (default: now)."""
+        return values.vector(self._query(query, time))
 
     def samples(self, query: str, *, time: float) -> Matrix:
-        """Raw scraped samples: the instant value of a range selector such as ``up[1h]``, with their scrape times."""
-        return answers.matrix(self._query(query, time))
+        """Return raw samples with their scrape times: the value of a range selector such as ``up[1h]`` at ``time``."""
+        return values.matrix(self._query(query, time))
 
     def range(self, query: str, *, start: float, end: float, step: float) -> Matrix:
-        """The query's values from ``start`` to ``end`` inclusive; more than 11,000 steps raise `QueryRejected`."""
+        """Return the query's values from ``start`` to ``end`` inclusive; too many steps raise `QueryRejected`."""
         if step <= 0 or (end - start) / step >= MAX_POINTS:
             raise QueryRejected(f"a range takes at most {MAX_POINTS} steps; choose a larger step")
         parameters = {"query": query, "start": _seconds(start), "end": _seconds(end), "step": _seconds(step)}
-        return answers.matrix(self._ask("query_range", parameters))
-
-    def label_values(self, label: str, *, match: str, start: float, end: float) -> tuple[str, ...]:
-        """The values of a label over the series that ``match`` selects, sorted."""
-        parameters = {"match[]": match, "start": _seconds(start), "end": _seconds(end)}
-        return answers.strings(self._ask(f"label/{label}/values", parameters, get=True))
+        return values.matrix(self._ask("query_range", parameters))
 
     def instants(self, queries: Mapping[str, str], *, time: float | None = None) -> dict[str, Vector]:
-        """Several instant queries at once, by their keys; the first failure is raised after all have ended."""
+        """Run several instant queries at once; the first failure is raised after all have ended."""
         return self.together({key: partial(self.instant, query, time=time) for key, query in queries.items()})
 
     def together(self, calls: Mapping[str, Callable[[], _T]]) -> dict[str, _T]:
-        """Any calls of this client at once, at most ``concurrency`` at a time; never from within such a call."""
+        """Run calls of this client at once, at most ``concurrency`` at a time; never from within such a call."""
         futures = {key: self._pool.submit(call) for key, call in calls.items()}
         errors = [error for future in futures.values() if (error := future.exception())]
         if errors:
@@ -112,9 +125,9 @@ class PrometheusClient:
         return {key: future.result() for key, future in futures.items()}
 
     def close(self) -> None:
-        """Let go of threads and connections; queries under way are not awaited."""
+        """Release threads and connections, without waiting for queries in progress."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._transport.close()
+        self._session.close()
 
     def __enter__(self) -> PrometheusClient:
         return self
@@ -124,20 +137,93 @@ class PrometheusClient:
     ) -> None:
         self.close()
 
-    def _query(self, query: str, time: float | None) -> answers.Answer:
+    def _query(self, query: str, time: float | None) -> Response:
         return self._ask("query", {"query": query} | ({} if time is None else {"time": _seconds(time)}))
 
-    def _ask(self, path: str, parameters: Mapping[str, str], *, get: bool = False) -> answers.Answer:
+    def _ask(self, path: str, parameters: Mapping[str, str]) -> Response:
+        start = time.monotonic()
         try:
-            answer, seconds = self._transport.ask(path, parameters, get=get)
+            response = self._request(path, parameters, deadline=start + self.settings.timeout)
         except PrometheusUnavailable:
             self._observer.failed("unavailable")
             raise
         except QueryRejected:
             self._observer.failed("rejected")
             raise
-        self._observer.answered(seconds)
-        return answer
+        self._observer.answered(time.monotonic() - start)
+        return response
+
+    def _request(self, path: str, parameters: Mapping[str, str], *, deadline: float) -> Response:
+        """Send the request, and repeat it once when the connection broke or a proxy had no server for it."""
+        response = self._attempt(path, parameters, deadline=deadline, last=False)
+        if response is None:
+            time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - only spreads the retries of many clients
+            response = self._attempt(path, parameters, deadline=deadline, last=True)
+        if response is None:
+            raise PrometheusUnavailable("Prometheus cannot be reached")
+        return response
+
+    def _attempt(self, path: str, parameters: Mapping[str, str], *, deadline: float, last: bool) -> Response | None:
+        """Send the request once; ``None`` means that it should be repeated."""
+        try:
+            status, body = self._send(path, parameters, deadline=deadline)
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            if isinstance(error, requests.Timeout) or time.monotonic() > deadline:
+                raise PrometheusUnavailable(f"no answer from Prometheus within {self.settings.timeout:g} s") from error
+            if last:
+                raise PrometheusUnavailable("Prometheus cannot be reached") from error
+            return None
+        except requests.RequestException as error:
+            raise PrometheusUnavailable("Prometheus gave no usable answer") from error
+        response = values.decode(body)
+        # When the engine itself ran out of time, a second attempt would do so too.
+        engine_timeout = response is not None and response.errorType == "timeout"
+        if status in _RETRIED and not last and not engine_timeout:
+            return None
+        return _check(status, response)
+
+    def _send(self, path: str, parameters: Mapping[str, str], *, deadline: float) -> tuple[int, bytes]:
+        left = max(deadline - time.monotonic(), 0.1)
+        fields = {**parameters, **_NO_CACHE, "timeout": f"{left:.3f}"}
+        short = len(parameters["query"]) < LONG_QUERY
+        with self._session.request(
+            "GET" if short else "POST",
+            f"{self.settings.url.rstrip('/')}/api/v1/{path}",
+            params=fields if short else None,
+            data=None if short else fields,
+            timeout=(min(self.settings.connect_timeout, left), left),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            return response.status_code, self._read(response, deadline)
+
+    def _read(self, response: requests.Response, deadline: float) -> bytes:
+        """Read the body within the limits of size and time."""
+        chunks: list[bytes] = []
+        size = 0
+        for chunk in response.iter_content(_CHUNK):
+            size += len(chunk)
+            chunks.append(chunk)
+            if size > self.settings.max_bytes:
+                raise AnswerTooLarge(f"the answer is larger than {self.settings.max_bytes // 1024**2} MiB")
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout
+        return b"".join(chunks)
+
+
+def _check(status: int, response: Response | None) -> Response:
+    """Return a successful response, or raise the error that the status stands for."""
+    if status == 200 and response is not None and response.status == "success":
+        return response
+    if status in (401, 403):
+        raise PrometheusUnavailable(f"Prometheus refused the credentials ({status}); check the configured headers")
+    reason = " ".join(response.error.split())[:300] if response else ""
+    reason = reason or "no reason given"
+    if status in _TOO_LONG or (response is not None and status in (200, 400, 422)):
+        raise QueryRejected(f"Prometheus refused the query ({status}): {reason}")
+    if status == 200:
+        raise PrometheusUnavailable(values.UNEXPECTED)
+    raise PrometheusUnavailable(f"Prometheus answered {status}: {reason}")
 
 
 def _seconds(value: float) -> str:

@@ -1,6 +1,6 @@
-"""Which series belong to us, and how values get into an expression without changing it.
+"""The scope of queries (cluster and selector), and safe insertion of values into PromQL.
 
-Expressions are constants of ours with slots. ``{SEL}`` or ``{SEL, …}`` takes the scope's matchers; ``$name`` takes a
+Expressions are constants with slots. ``{SEL}`` or ``{SEL, …}`` takes the scope's matchers; ``$name`` takes a
 value: a string becomes a quoted literal, a tuple of strings a regular expression that matches exactly these, a number
 itself, a `timedelta` a duration. All slots are filled in one pass, so nothing inside a value is ever read as a slot.
 """
@@ -8,10 +8,11 @@ itself, a `timedelta` a duration. All slots are filled in one pass, so nothing i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from celerymeter.errors import SettingsError
+from celerymeter.errors import AmbiguousCluster, SettingsError
+from celerymeter.prometheus.client import PrometheusClient
 
 Value = str | int | float | timedelta | tuple[str, ...]
 
@@ -22,7 +23,7 @@ _ESCAPED = {"\n": "\\n", '"': '\\"', "\\": "\\\\"}
 
 
 def quote(text: str) -> str:
-    r"""A PromQL string literal; what UTF-8 cannot carry (a lone surrogate) becomes ``?`` and matches nothing.
+    r"""Return a PromQL string literal; what UTF-8 cannot encode (a lone surrogate) becomes ``?`` and matches nothing.
 
     >>> print(quote('a"b\\c'))
     "a\"b\\c"
@@ -32,12 +33,12 @@ def quote(text: str) -> str:
 
 
 def one_of(texts: tuple[str, ...]) -> str:
-    """A literal for ``=~`` that matches exactly these texts (PromQL anchors its expressions)."""
+    """Return a literal for ``=~`` that matches exactly these texts (PromQL anchors its expressions)."""
     return quote("|".join(re.escape(text) for text in texts))
 
 
 def literal(value: Value) -> str:
-    """A value as PromQL writes it; durations in milliseconds, so that fractions of a second survive."""
+    """Return a value as PromQL; durations in milliseconds, so that fractions of a second survive."""
     match value:
         case str():
             return quote(value)
@@ -49,7 +50,7 @@ def literal(value: Value) -> str:
 
 
 def matchers(selector: str) -> tuple[str, ...]:
-    """The matchers of a ``--selector``, such as ``team="a", zone=~"b|c"``; anything else raises `SettingsError`."""
+    """Return the matchers of a ``--selector`` such as ``team="a", zone=~"b|c"``; raises `SettingsError`."""
     found: list[str] = []
     at = 0
     while at < len(selector.rstrip(", \t")):
@@ -73,12 +74,12 @@ class Scope:
 
     @property
     def matchers(self) -> str:
-        """What stands between the braces."""
+        """The text between the braces of a selector."""
         chosen = () if self.cluster is None else (f"cluster={quote(self.cluster)}",)
         return ", ".join((*chosen, *matchers(self.selector)))
 
     def render(self, template: str, **values: Value) -> str:
-        """The template with every slot filled; a slot without a value raises `KeyError`."""
+        """Return the template with every slot filled; a slot without a value raises `KeyError`."""
         ours = self.matchers
 
         def fill(slot: re.Match[str]) -> str:
@@ -89,3 +90,34 @@ class Scope:
             return f"{{{ours}," if ours else "{"
 
         return _SLOT.sub(fill, template)
+
+
+# Several clusters in one Prometheus are never added up: one must be chosen.
+
+RECENT = timedelta(hours=1)
+CLUSTERS = "count by (cluster) (last_over_time(celerymeter_build_info{SEL}[$window]))"
+"""An exporter that just disappeared still counts; otherwise the only other cluster would silently be chosen."""
+
+
+def clusters(
+    client: PrometheusClient, scope: Scope, *, time: float | None = None, window: timedelta = RECENT
+) -> tuple[str, ...]:
+    """Return the clusters whose exporters were scraped in the window; ``""`` is one without a name."""
+    found = client.instant(scope.render(CLUSTERS, window=window), time=time)
+    return tuple(sorted({sample.label("cluster") for sample in found}))
+
+
+def only_cluster(scope: Scope, names: tuple[str, ...]) -> Scope:
+    """Return the scope narrowed to the only cluster; raises `AmbiguousCluster` when there are several."""
+    if scope.cluster is None and len(names) > 1:
+        raise AmbiguousCluster(names)
+    return replace(scope, cluster=names[0]) if scope.cluster is None and names else scope
+
+
+def choose_cluster(
+    client: PrometheusClient, scope: Scope, *, time: float | None = None, window: timedelta = RECENT
+) -> Scope:
+    """Return the scope narrowed to the only scraped cluster; a scope that names its cluster costs no query."""
+    if scope.cluster is not None:
+        return scope
+    return only_cluster(scope, clusters(client, scope, time=time, window=window))

@@ -1,33 +1,41 @@
-"""What a query gave, as frozen values; "no data" is an empty result or ``None``, never 0."""
+"""Results of queries as frozen values, and how they are decoded; "no data" is an empty result or ``None``, never 0."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from celerymeter.errors import PrometheusUnavailable
+
+UNEXPECTED: Final = "the answer does not follow the Prometheus HTTP API; check the URL of Prometheus"
+HISTOGRAMS_LEFT_OUT: Final = "native histograms were left out"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One series at one instant; ``at`` (UTC seconds) is when it was evaluated, not when it was scraped."""
+    """One series at one instant; ``at`` (UTC seconds) is the time of evaluation, not of the scrape."""
 
     labels: Mapping[str, str]
     value: float
     at: float
 
     def label(self, name: str) -> str:
-        """The label's value, empty when the series lacks it: PromQL knows no difference."""
+        """Return the label's value, empty when the series lacks it: the two are the same in PromQL."""
         return self.labels.get(name, "")
 
     def key(self, *names: str) -> tuple[str, ...]:
-        """The values of these labels, in this order."""
+        """Return the values of these labels, in this order."""
         return tuple(self.label(name) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """The answer to an instant query; ``warnings`` are the engine's own words about an incomplete answer."""
+    """The result of an instant query; ``warnings`` come from the engine, for example about a partial result."""
 
     samples: tuple[Sample, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -39,17 +47,18 @@ class Vector:
         return len(self.samples)
 
     def value(self, **labels: str) -> float | None:
-        """The one sample that has these labels; ``None`` when there is none, or it is NaN or infinite.
+        """Return the value of the only sample with these labels; ``None`` when there is none, or it is NaN or infinite.
 
-        Raises `ValueError` when several match: the query then lacks an aggregation.
+        Raises `ValueError` when several match, because the query then lacks an aggregation.
         """
         found = [s.value for s in self.samples if all(s.label(name) == text for name, text in labels.items())]
         if len(found) > 1:
             raise ValueError(f"{len(found)} samples match where one was expected")
-        return finite(found[0]) if found else None
+        # PromQL gives NaN for 0 / 0 and infinity for n / 0.
+        return found[0] if found and math.isfinite(found[0]) else None
 
     def by(self, label: str) -> dict[str, float]:
-        """Finite values by one label; expects an aggregation ``by`` that label."""
+        """Return finite values by one label; expects an aggregation ``by`` that label."""
         return {s.label(label): s.value for s in self.samples if math.isfinite(s.value)}
 
 
@@ -68,13 +77,13 @@ class Series:
     points: tuple[Point, ...]
 
     def label(self, name: str) -> str:
-        """The label's value, empty when the series lacks it."""
+        """Return the label's value, empty when the series lacks it."""
         return self.labels.get(name, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The answer to a range query, or raw samples."""
+    """The result of a range query, or raw samples."""
 
     series: tuple[Series, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -86,6 +95,81 @@ class Matrix:
         return len(self.series)
 
 
-def finite(value: float) -> float | None:
-    """``None`` for NaN and the infinities, which PromQL gives for 0 ÷ 0 and n ÷ 0."""
-    return value if math.isfinite(value) else None
+class _Data(msgspec.Struct):
+    resultType: str  # noqa: N815 (the wire's name)
+    result: msgspec.Raw
+
+
+class Response(msgspec.Struct):
+    """The envelope of every answer."""
+
+    status: str
+    data: msgspec.Raw = msgspec.Raw()
+    errorType: str = ""  # noqa: N815 (the wire's name)
+    error: str = ""
+    warnings: list[str] = []
+
+
+class _VectorItem(msgspec.Struct):
+    metric: dict[str, str] = {}
+    value: tuple[float, str] | None = None
+
+
+class _MatrixItem(msgspec.Struct):
+    metric: dict[str, str] = {}
+    values: list[tuple[float, str]] | None = None
+
+
+_RESPONSE: Final = msgspec.json.Decoder(Response)
+_DATA: Final = msgspec.json.Decoder(_Data)
+_VECTOR: Final = msgspec.json.Decoder(list[_VectorItem])
+_MATRIX: Final = msgspec.json.Decoder(list[_MatrixItem])
+_SCALAR: Final = msgspec.json.Decoder(tuple[float, str])
+
+
+def decode(body: bytes) -> Response | None:
+    """Return the envelope; ``None`` when the body is something else, such as a proxy's page."""
+    try:
+        return _RESPONSE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def vector(response: Response) -> Vector:
+    """Return the result of an instant query; a scalar becomes one sample without labels."""
+    data = _decoded(_DATA, response.data)
+    if data.resultType == "scalar":
+        at, text = _decoded(_SCALAR, data.result)
+        return Vector((Sample(labels={}, value=float(text), at=at),), tuple(response.warnings))
+    if data.resultType != "vector":
+        raise PrometheusUnavailable(UNEXPECTED)
+    items = _decoded(_VECTOR, data.result)
+    samples = tuple(
+        Sample(labels=item.metric, value=float(item.value[1]), at=item.value[0]) for item in items if item.value
+    )
+    return Vector(samples, _warnings(response, left_out=len(items) > len(samples)))
+
+
+def matrix(response: Response) -> Matrix:
+    """Return the result of a range query."""
+    data = _decoded(_DATA, response.data)
+    if data.resultType != "matrix":
+        raise PrometheusUnavailable(UNEXPECTED)
+    items = _decoded(_MATRIX, data.result)
+    series = tuple(
+        Series(labels=item.metric, points=tuple(Point(at, float(text)) for at, text in item.values))
+        for item in items
+        if item.values is not None
+    )
+    return Matrix(series, _warnings(response, left_out=len(items) > len(series)))
+
+
+def _warnings(response: Response, *, left_out: bool) -> tuple[str, ...]:
+    return (*response.warnings, HISTOGRAMS_LEFT_OUT) if left_out else tuple(response.warnings)
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], raw: msgspec.Raw) -> _T:
+    try:
+        return decoder.decode(raw)
+    except msgspec.DecodeError as error:
+        raise PrometheusUnavailable(UNEXPECTED) from error

@@ -12,8 +12,8 @@ from celerymeter.control.cluster.models import Health, RealtimeMetrics
 from celerymeter.control.routing import utc
 from celerymeter.errors import RequestRefused
 from celerymeter.prometheus import Scope, Vector
-from celerymeter.prometheus.clusters import CLUSTERS, RECENT, only_cluster
 from celerymeter.prometheus.counters import Counts, recent_increase, recent_scrapes_query
+from celerymeter.prometheus.scope import CLUSTERS, RECENT, only_cluster
 
 WINDOW = 60.0
 """Seconds over which throughput, error rate and run time are taken, as nearly as scrapes allow."""
