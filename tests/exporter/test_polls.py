@@ -9,8 +9,7 @@ from tests.tracking.cluster import Cluster
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import PollError
-from celerymeter.exporter.polls import Poll
-from celerymeter.exporter.state import SharedTracker
+from celerymeter.exporter.polls import Poll, SharedTracker
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ class Collector:
 
 def outcome(state: SharedTracker) -> bool:
     """Whether the last poll of the queues succeeded."""
-    with state.lent() as tracker:
+    with state.locked() as tracker:
         return tracker.polls["queues"].success
 
 
@@ -62,19 +61,16 @@ def test_a_failure_is_logged_when_it_begins_and_when_it_ends(
     ]
 
 
-def test_a_poll_comes_sooner_when_it_is_wanted(state: SharedTracker) -> None:
-    """And stops when told, whatever its interval."""
-    collector, stop, wanted = Collector(), threading.Event(), threading.Event()
-    poll = Poll("queues", collector, state=state, interval=3600, wanted=wanted.is_set)
-    thread = threading.Thread(target=poll.run, args=(stop,))
-    thread.start()
+def test_a_poll_comes_sooner_when_it_is_requested(state: SharedTracker) -> None:
+    """Whatever its interval."""
+    collector, requested = Collector(), threading.Event()
+    poll = Poll("queues", collector, state=state, interval=3600, requested=requested.is_set)
+    poll.thread.start()
     wait_until(lambda: collector.calls == 1)
-    wanted.set()
+    requested.set()
     wait_until(lambda: collector.calls >= 2)
-    stop.set()
-    poll.wake()
-    thread.join(timeout=5)
-    assert not thread.is_alive()
+    poll.thread.stop()
+    assert not poll.thread.alive
 
 
 def test_readiness_tells_why_not(state: SharedTracker) -> None:

@@ -1,28 +1,79 @@
-"""The two polls: each on its interval, never in a scrape, and each outcome on the page."""
+"""The two polls, each on its interval and never in a scrape, and the tracker that they share with the event reader."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 from celerymeter.errors import CelerymeterError
-from celerymeter.exporter.state import SharedTracker
-from celerymeter.model import PollOutcome
+from celerymeter.model import Event, PollOutcome
 from celerymeter.polling.queues import QueuePoller
 from celerymeter.polling.workers import WorkerPoller
+from celerymeter.threads import PeriodicThread
+from celerymeter.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
 FIRST_DELAY = 0.5
 MIN_PAUSE = 1.0
-"""Seconds between two polls of the workers that somebody asked for."""
+"""Seconds between two polls of the workers that are requested before their turn."""
+
+
+class SharedTracker:
+    """The tracker behind one lock, as an `EventSink`: the reader and the polls write, scrapes read."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._lock = threading.Lock()
+        self._not_ready: str | None = "the event stream is not yet subscribed"
+
+    @contextmanager
+    def locked(self) -> Iterator[Tracker]:
+        """Give exclusive use of the tracker; keep it short."""
+        with self._lock:
+            yield self._tracker
+
+    def events(self, batch: Sequence[Event], at: float) -> None:
+        """Apply decoded events, in the order of receipt."""
+        with self._lock:
+            self._tracker.apply(batch, at)
+
+    def rejected(self, reason: str, count: int = 1) -> None:
+        """Count messages that could not be used."""
+        with self._lock:
+            self._tracker.reject(reason, count)
+
+    def connected(self, at: float) -> None:
+        """Note that the event stream is subscribed."""
+        with self._lock:
+            self._tracker.connected(at)
+            self._not_ready = None
+        log.info("subscribed to events")
+
+    def disconnected(self, at: float, reason: str) -> None:
+        """Note that the event stream is lost; counters stay, and what is missed meanwhile will be counted."""
+        with self._lock:
+            since = self._tracker.connected_at
+            self._tracker.disconnected()
+            changed = self._not_ready != reason
+            self._not_ready = reason
+        if since is not None:
+            log.warning("event stream lost after %.0f s: %s", max(0.0, at - since), reason)
+        elif changed:
+            log.warning("no event stream: %s", reason)
+
+    def why_not_ready(self) -> str | None:
+        """Return the reason why the exporter does not see its cluster, or ``None``."""
+        with self._lock:
+            return self._not_ready
 
 
 class Poll:
-    """Runs one collector until stopped; a failure is a metric and one log line when it begins."""
+    """Runs one collector on a thread; a failure is a metric, and one log line when it begins and when it ends."""
 
     def __init__(
         self,
@@ -31,77 +82,66 @@ class Poll:
         *,
         state: SharedTracker,
         interval: float,
-        wanted: Callable[[], bool] = lambda: False,
+        requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.collector = collector
+        self.thread = PeriodicThread(collector, self._turn, interval=min(MIN_PAUSE, interval), first_delay=FIRST_DELAY)
+        self._collector = collector
         self._collect = collect
         self._state = state
         self._interval = interval
-        self._wanted = wanted
+        self._requested = requested
+        self._due_at = time.monotonic()
         self._failing = False
-        self._wake = threading.Event()
-
-    def wake(self) -> None:
-        """Poll soon."""
-        self._wake.set()
-
-    def run(self, stop: threading.Event) -> None:
-        """Poll on the interval, sooner when wanted, until ``stop``."""
-        stop.wait(FIRST_DELAY)
-        while not stop.is_set():
-            self.once()
-            self._pause(stop)
 
     def once(self) -> None:
-        """One poll, whatever comes of it."""
-        at, begun = time.time(), time.monotonic()
-        error = self._try(at)
-        with self._state.lent() as tracker:
-            tracker.polled(PollOutcome(self.collector, error is None, at, time.monotonic() - begun))
+        """Poll once, whatever comes of it."""
+        at, began = time.time(), time.monotonic()
+        error = self._error(at)
+        ended = time.monotonic()
+        self._due_at = ended + self._interval
+        with self._state.locked() as tracker:
+            tracker.polled(PollOutcome(self._collector, error is None, at, ended - began))
         if (error is not None) != self._failing:
             self._failing = error is not None
-            log.warning("polling %s %s", self.collector, f"fails: {error}" if error else "works again")
+            log.warning("polling %s %s", self._collector, f"fails: {error}" if error else "works again")
 
-    def _try(self, at: float) -> str | None:
+    def _turn(self) -> None:
+        if time.monotonic() >= self._due_at or self._requested():
+            self.once()
+
+    def _error(self, at: float) -> str | None:
         try:
             self._collect(at)
         except CelerymeterError as error:
             return str(error)
-        except Exception as error:  # a poll that trips must not end all later polls
-            log.exception("polling %s tripped", self.collector)
+        except Exception as error:  # a bug in one poll must not end all later ones
+            log.exception("polling %s: unexpected error", self._collector)
             return type(error).__name__
         return None
 
-    def _pause(self, stop: threading.Event) -> None:
-        deadline = time.monotonic() + self._interval
-        stop.wait(min(MIN_PAUSE, self._interval))
-        while not stop.is_set() and time.monotonic() < deadline and not self._wake.is_set() and not self._wanted():
-            self._wake.wait(min(MIN_PAUSE, self._interval))
-        self._wake.clear()
-
 
 def queue_collector(poller: QueuePoller, state: SharedTracker) -> Callable[[float], None]:
-    """Asks the broker for the depths of every queue that we know."""
+    """Return the poll of the depths of all known queues."""
 
     def collect(at: float) -> None:
-        with state.lent() as tracker:
+        with state.locked() as tracker:
             names = tracker.known_queues()
         snapshot = poller.poll(names, now=at)
-        with state.lent() as tracker:
+        with state.locked() as tracker:
             tracker.queues_seen(snapshot)
 
     return collect
 
 
 def worker_collector(poller: WorkerPoller, state: SharedTracker, *, enable_events: bool) -> Callable[[float], None]:
-    """Asks all workers at once and waits for the replies of those that are alive."""
+    """Return the poll of all workers, which waits for the replies of those that are alive."""
 
     def collect(at: float) -> None:
-        with state.lent() as tracker:
+        with state.locked() as tracker:
             expected = [worker.hostname for worker in tracker.workers if worker.up]
             tracker.asking()
         snapshot = poller.poll(now=at, expected=expected)
-        with state.lent() as tracker:
+        with state.locked() as tracker:
             tracker.inspected(snapshot)
             silent = [worker.hostname for worker in tracker.workers if worker.up and worker.loss.off]
         if enable_events and silent:

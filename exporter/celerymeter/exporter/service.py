@@ -1,140 +1,155 @@
-"""Composition root: names the concrete parts, starts their threads, stops them."""
+"""Composition root of the exporter: names the concrete parts, starts their threads, stops them."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import platform
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
+from types import FrameType
 
 from celerymeter import __version__
 from celerymeter.events import open_reader
-from celerymeter.exporter.ending import awaited, held_back
-from celerymeter.exporter.polls import Poll, queue_collector, worker_collector
+from celerymeter.exporter.polls import Poll, SharedTracker, queue_collector, worker_collector
 from celerymeter.exporter.process import process_lines
-from celerymeter.exporter.state import SharedTracker, tick_forever
 from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
 from celerymeter.httpd import MetricsServer, load_web_config
 from celerymeter.polling import open_queue_poller
 from celerymeter.polling.workers import WorkerPoller
 from celerymeter.settings import ExporterSettings
+from celerymeter.threads import PeriodicThread
 from celerymeter.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
+TICK = 0.5
 STALLED = 15.0
 """Seconds without a tick after which the process calls itself unhealthy."""
-STOP_TIMEOUT = 3.0
-SWITCH = 0.001
+STOP_TIMEOUT = 0.75
+"""Seconds that each thread has to end."""
+SWITCH_INTERVAL = 0.001
 """Seconds that a thread may keep the interpreter while others wait for it; Python's own 5 ms show in scrapes."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Exporter:
     """One exporter on one broker, from `start` to `stop`."""
 
     def __init__(self, settings: ExporterSettings) -> None:
-        self._stop = threading.Event()
-        self._beat = time.monotonic()
         tracker = Tracker(settings, now=time.time())
-        self.state = SharedTracker(tracker)
-        self._page = Page(tracker, build=_build(), process=process_lines)
+        state = self.state = SharedTracker(tracker)
+        build = Build(version=__version__, python=platform.python_version(), celery=version("celery"))
+        self._page = Page(tracker, build=build, process=process_lines)
         self._broker = settings.broker.safe_url
-        self._reader = open_reader(settings.broker, self.state)
-        self._queue_poller = open_queue_poller(settings)
-        worker_poller = WorkerPoller(settings)
-        self._queues = Poll(
+        self._last_tick = time.monotonic()
+        self._reader = open_reader(settings.broker, state)
+        self._reader_thread = threading.Thread(target=self._reader.run, name="reader", daemon=True)
+        queues = Poll(
             "queues",
-            queue_collector(self._queue_poller, self.state),
-            state=self.state,
+            queue_collector(open_queue_poller(settings), state),
+            state=state,
             interval=settings.poll_interval,
         )
-        self._workers = Poll(
+        workers = Poll(
             "workers",
-            worker_collector(worker_poller, self.state, enable_events=settings.enable_events),
-            state=self.state,
+            worker_collector(WorkerPoller(settings), state, enable_events=settings.enable_events),
+            state=state,
             interval=settings.poll_interval,
-            wanted=self._workers_wanted,
+            requested=self._worker_poll_requested,
         )
+        self._threads = (queues.thread, workers.thread, PeriodicThread("ticks", self._tick, interval=TICK))
         self.http = MetricsServer(
             settings.listen,
             page=self.render,
             healthy=self.why_not_healthy,
-            ready=self.state.why_not_ready,
+            ready=state.why_not_ready,
             web_config=load_web_config(settings.web_config_file) if settings.web_config_file else None,
         )
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True) for name, target in self._loops().items()
-        ]
-
-    def _loops(self) -> dict[str, Callable[[], None]]:
-        return {
-            "reader": self._reader.run,
-            "queues": lambda: self._queues.run(self._stop),
-            "workers": lambda: self._workers.run(self._stop),
-            "ticks": lambda: tick_forever(self.state, self._stop, beat=self._mark),
-        }
 
     def start(self) -> None:
         """Listen, then read and poll; raises `PortInUse` or `SettingsError`."""
         self.http.start()
         log.info("listening on %s, reading %s", self.http.url, self._broker)
+        self._reader_thread.start()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
         """End all threads, within some seconds."""
-        self._stop.set()
         self._reader.stop()
-        self._workers.wake()
-        self._queues.wake()
         self.http.stop()
         for thread in self._threads:
-            thread.join(STOP_TIMEOUT / len(self._threads))
+            thread.stop(STOP_TIMEOUT)
+        if self._reader_thread.is_alive():
+            self._reader_thread.join(STOP_TIMEOUT)
 
     def render(self) -> bytes:
-        """The page, now."""
-        with self.state.lent():
+        """Return the page of metrics as of now."""
+        with self.state.locked():
             return self._page.render(time.time())
 
     def why_not_healthy(self) -> str | None:
-        """The reason why this process should be restarted, or ``None``; an absent broker is none."""
-        dead = [thread.name for thread in self._threads if thread.ident is not None and not thread.is_alive()]
+        """Return the reason why this process should be restarted, or ``None``; an absent broker is no reason."""
+        dead = [thread.name for thread in self._threads if thread.started and not thread.alive]
+        if self._reader_thread.ident is not None and not self._reader_thread.is_alive():
+            dead.append(self._reader_thread.name)
         if dead:
             return f"threads ended: {', '.join(dead)}"
-        return "stalled" if time.monotonic() - self._beat > STALLED else None
+        return "stalled" if time.monotonic() - self._last_tick > STALLED else None
 
-    def _mark(self) -> None:
-        self._beat = time.monotonic()
+    def _tick(self) -> None:
+        with self.state.locked() as tracker:
+            tracker.tick(time.time())
+        self._last_tick = time.monotonic()
 
-    def _workers_wanted(self) -> bool:
-        with self.state.lent() as tracker:
+    def _worker_poll_requested(self) -> bool:
+        with self.state.locked() as tracker:
             return tracker.wants_poll()
-
-
-def _build() -> Build:
-    return Build(version=__version__, python=platform.python_version(), celery=version("celery"))
-
-
-def _spare_the_collector() -> None:
-    """Task states are many, live long and hold no cycles: the cycle collector need not walk them every second."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def run(settings: ExporterSettings) -> int:
     """Run until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status."""
     exporter = Exporter(settings)
-    sys.setswitchinterval(SWITCH)
-    with held_back():
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    with signals_blocked():
         exporter.start()
-        _spare_the_collector()
-        awaited()
+        # Task states are many, live long and hold no cycles: the cycle collector need not walk them every second.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        wait_for_signal()
     log.info("stopping")
     exporter.stop()
     return 0
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Make SIGTERM and SIGINT wait for `wait_for_signal`, also those to threads that are started inside.
+
+    A handler that sets a `threading.Event` may find its lock held by the thread that it interrupts, and a signal just
+    before a thread begins to wait is not seen while it does: either way the program would never end.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def wait_for_signal() -> None:
+    """Wait for the first signal, however long ago it came; the next one ends the process at once."""
+    signal.sigwait(SIGNALS)
+    for number in SIGNALS:
+        signal.signal(number, _end_at_once)
+
+
+def _end_at_once(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -7,27 +7,27 @@ import sys
 
 MANY = """
 import os, random, signal, threading, time
-from celerymeter.exporter.ending import awaited, held_back
+from celerymeter.exporter.service import signals_blocked, wait_for_signal
 
-def tell(after):
+def kill_later(after):
     time.sleep(after)
     os.kill(os.getpid(), signal.SIGTERM)
 
 for _ in range(500):
-    with held_back():
-        teller = threading.Thread(target=tell, args=(random.uniform(0, 0.0005),))
-        teller.start()
-        awaited()
-        teller.join()
+    with signals_blocked():
+        killer = threading.Thread(target=kill_later, args=(random.uniform(0, 0.0005),))
+        killer.start()
+        wait_for_signal()
+        killer.join()
 print("ended each time")
 """
 TWICE = """
 import os, signal
-from celerymeter.exporter.ending import awaited, held_back
+from celerymeter.exporter.service import signals_blocked, wait_for_signal
 
-with held_back():
+with signals_blocked():
     os.kill(os.getpid(), signal.SIGINT)
-    awaited()
+    wait_for_signal()
 os.kill(os.getpid(), signal.SIGTERM)
 """
 
