@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from celerymeter.control.audit.record import open_trail
-from celerymeter.control.audit.trail import Actor
+from celerymeter.control.audit.trail import Actor, open_trail
 from celerymeter.control.store import DATABASE
 
 from .conftest import Run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from celerymeter.cli.token import command
-from celerymeter.control.audit import reading
+from celerymeter.control.audit.offline import read_rows
 from celerymeter.control.settings import JwtSettings
 from celerymeter.control.tokens import Keyring, Role
 
@@ -52,7 +52,7 @@ def test_of_two_secrets_the_first_one_signs(run: Run, secret: Path, tmp_path: Pa
 def test_a_minted_token_is_in_the_audit_trail(run: Run, secret: Path, tmp_path: Path) -> None:
     """When the state directory is given; the token itself is not in it."""
     outcome = run("token", "--jwt-secret-file", secret, "--subject", "ann", "--state-dir", tmp_path / "state")
-    (row,) = reading.everything(tmp_path / "state")
+    (row,) = read_rows(tmp_path / "state")
     assert (row.action, row.sub, row.address) == ("token.mint", "ann", "shell")
     assert outcome.out.split()[-1] not in str(row)
 

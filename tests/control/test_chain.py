@@ -9,31 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celerymeter.control.audit.chain import GENESIS, Finding, Head, Row, checkpoint, sign, verify
+from celerymeter.control.audit.chain import GENESIS, AuditRow, Finding, Head, checkpoint, sign, verify
 
 KEY = b"the key of these tests' chains, long enough"
 
 
-def chain(*rows: Row, start: int = 1, previous: bytes = GENESIS) -> list[Row]:
+def chain(*rows: AuditRow, start: int = 1, previous: bytes = GENESIS) -> list[AuditRow]:
     """The rows, numbered and signed."""
-    signed: list[Row] = []
+    signed: list[AuditRow] = []
     for number, row in enumerate(rows, start):
         signed.append(sign(replace(row, row=number), key=KEY, previous=previous))
         previous = signed[-1].mac
     return signed
 
 
-def event(action: str = "tasks.revoke") -> Row:
+def event(action: str = "tasks.revoke") -> AuditRow:
     """A row before it is signed."""
-    return Row(kind="event", at=1_700_000_000.5, action=action, sub="ann", target='["a"]', reason="because")
+    return AuditRow(row=0, at=1_700_000_000.5, kind="event", action=action, sub="ann", target='["a"]', reason="because")
 
 
-def findings(rows: Sequence[Row], head: Head | None = None) -> list[Finding]:
+def findings(rows: Sequence[AuditRow], head: Head | None = None) -> list[Finding]:
     """What verification says."""
     return list(verify(rows, key=KEY, head=head))
 
 
-def head_of(row: Row) -> Head:
+def head_of(row: AuditRow) -> Head:
     """The head that was logged when this row was the last."""
     return Head(row.row, row.mac.hex())
 
@@ -143,7 +143,7 @@ def test_a_head_that_is_none_is_refused(text: str) -> None:
     st.lists(st.builds(event, st.text()), min_size=2, max_size=8),
     st.data(),
 )
-def test_no_change_of_any_row_goes_unnoticed(rows: list[Row], data: st.DataObject) -> None:
+def test_no_change_of_any_row_goes_unnoticed(rows: list[AuditRow], data: st.DataObject) -> None:
     """Whatever the texts, wherever the change."""
     signed = chain(*rows)
     place = data.draw(st.integers(0, len(signed) - 1))

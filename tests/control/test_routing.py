@@ -114,7 +114,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     bp = sample()
     app.register_api(bp)
     errors.install(app)
-    auth.install(app, bp.operations, auth=parts.auth, keeper=parts.keeper, settings=settings)
+    auth.install(app, bp.operations, auth=parts.auth, maintenance=parts.maintenance, settings=settings)
     yield app.test_client()
     parts.store.close()
 

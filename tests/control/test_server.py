@@ -16,8 +16,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 from tests.control.serving import Control
 
-from celerymeter.control.audit import reading
-from celerymeter.control.audit.verification import verify
+from celerymeter.control.audit.offline import read_rows, verify
 from celerymeter.control.testing import bearer, token
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
@@ -200,7 +199,7 @@ def test_no_acknowledged_row_is_lost_to_kill_9(control: Control) -> None:
     control.kill()
     for thread in threads:
         thread.join()
-    rows = list(reading.everything(control.state))
+    rows = list(read_rows(control.state))
     noted = {row.sub for row in rows if row.kind == "token"}
     refused = {row.sub for row in rows if row.kind == "refusal"}
     assert set(acknowledged) <= noted & refused
@@ -208,14 +207,22 @@ def test_no_acknowledged_row_is_lost_to_kill_9(control: Control) -> None:
     assert verify(control.state, key=key, head=None).findings == ()
 
 
-def test_replicas_may_share_a_state_directory(control: Control, tmp_path: Path) -> None:
-    """What one writes the other reads."""
-    with Control(tmp_path / ".", []) as second:
+def test_a_second_process_on_a_state_directory_is_refused(control: Control, tmp_path: Path) -> None:
+    """One line names the first, which goes on; the exit status is that of every setting that cannot be used."""
+    with Control(tmp_path) as second:
         second.log = tmp_path / "second.log"
-        second.up()
-        requests.get(f"{control.url}/audit", headers=bearer(Role.VIEWER), timeout=5)
-        rows = second.get("/audit?kind=refusal").json()["rows"]
-    assert [row["sub"] for row in rows] == ["someone"]
+        with pytest.raises(StartFailed, match=f"--state-dir {control.state}.*pid {control.pid} on "):
+            second.up()
+        assert second.wait() == 2
+    assert requests.get(control.info, timeout=5).status_code == 200
+
+
+def test_it_starts_again_although_its_worker_outlives_it_for_a_moment(control: Control) -> None:
+    """Only the parent was killed: the worker notices that soon, and then the state directory is free."""
+    control.signal(signal.SIGKILL)
+    control.wait()
+    control.up()
+    assert control.get("/audit").status_code == 200
 
 
 def test_without_a_state_directory_it_serves_and_leaves_nothing(

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from celerymeter.control.filesystem import NETWORK, mounted_type, network_filesystem
-from celerymeter.control.instances import Instance
-from celerymeter.control.store import DATABASE, Store, prepare_folder, write_secret_once
+from celerymeter.control.store import (
+    DATABASE,
+    NETWORK,
+    Store,
+    locked,
+    mounted_type,
+    network_filesystem,
+    prepare_folder,
+    write_secret_once,
+)
 from celerymeter.errors import SettingsError, StateError
 
 MOUNTS = [
@@ -122,11 +132,25 @@ def test_of_two_that_make_a_secret_at_once_one_wins(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
-def test_an_instance_is_alive_until_its_lock_is_dropped(tmp_path: Path) -> None:
-    """The kernel drops it at any death; what the dead left is swept away."""
-    one, two = Instance(tmp_path), Instance(tmp_path)
-    assert (one.is_alive(two.id), one.is_alive(one.id)) == (True, True)
-    os.close(two._file)
-    assert one.is_alive(two.id) is False
-    assert [path.stem for path in (tmp_path / "instances").iterdir()] == [one.id]
-    one.close()
+def test_one_process_has_a_state_directory(tmp_path: Path) -> None:
+    """The next is refused with the pid and the host of the first; once that has ended, it may have it."""
+    holder = f"pid {os.getpid()} on {re.escape(socket.gethostname())} since 20"
+    with locked(tmp_path), pytest.raises(SettingsError, match=holder), locked(tmp_path, wait=0):
+        pass
+    with locked(tmp_path, wait=0):
+        pass
+
+
+def test_a_process_waits_for_one_that_is_ending(tmp_path: Path) -> None:
+    """The worker of a process that was killed ends a little later."""
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path):
+            second = pool.submit(_lock_once, tmp_path)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+        second.result(timeout=5)
+
+
+def _lock_once(folder: Path) -> None:
+    with locked(folder):
+        pass

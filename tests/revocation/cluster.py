@@ -16,8 +16,8 @@ from tests.revocation.releases import REDIS, Setting
 from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
-from celerymeter.control.audit import reading
-from celerymeter.control.audit.reading import Filter
+from celerymeter.control.audit.offline import read_rows
+from celerymeter.control.audit.trail import AuditQuery
 from celerymeter.control.testing import bearer
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process, wait_until
@@ -118,7 +118,7 @@ class Cluster:
 
     def outcomes(self, kind: str) -> list[str]:
         """The audit trail's argv about revokes in rows of a kind, in order."""
-        rows = reading.everything(self.control.state, Filter(action="tasks.revoke"), last=200)
+        rows = read_rows(self.control.state, AuditQuery(action="tasks.revoke"), last=200)
         return [row.outcome for row in rows if row.kind == kind]
 
     def sample(self, series: str) -> float:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from celerymeter.control.audit import reading
-from celerymeter.control.audit.reading import Filter
-from celerymeter.control.audit.trail import Actor
+from celerymeter.control.audit.offline import read_rows
+from celerymeter.control.audit.trail import Actor, AuditQuery
 from celerymeter.control.feed.hub import Mailbox
 from celerymeter.control.parts import Parts, build
 from celerymeter.control.revocation.models import Batch, revoke_request
@@ -100,7 +99,7 @@ class ControlProcess:
 
     def audited(self, kind: str) -> list[tuple[str, Any]]:
         """Return outcome and detail of the trail's rows of a kind."""
-        rows = reading.everything(self.folder, Filter(action="tasks.revoke"), last=1000)
+        rows = read_rows(self.folder, AuditQuery(action="tasks.revoke"), last=1000)
         return [(row.outcome, json.loads(row.detail)) for row in rows if row.kind == kind]
 
     def fed(self) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""nginx with the committed configuration, before two replicas of the control API."""
+"""nginx with the committed configuration, before the control API."""
 
 from __future__ import annotations
 
@@ -25,34 +25,33 @@ from celerymeter.demo.servers import find_binary, listens
 BASE = "/celery-admin"
 
 
-def replica(folder: Path, number: int, *, state: Path, broker: str, port: int) -> Control:
-    """One of the page's two command lines; Prometheus is away."""
+def behind(folder: Path, *, state: Path, broker: str, port: int) -> Control:
+    """The page's command line; Prometheus is away."""
     folder.mkdir()
     made = Control(folder)
     ours = {
-        f"127.0.0.1:800{number}": f"127.0.0.1:{port}",
-        "127.0.0.1:9809" if number == 1 else "127.0.0.1:9810": "127.0.0.1:0",
+        "127.0.0.1:8000": f"127.0.0.1:{port}",
+        "127.0.0.1:9809": "127.0.0.1:0",
         "/var/lib/celerymeter": str(state),
         "/etc/celerymeter/jwt-secret": str(folder / "secret"),
         "redis://localhost:6379/0": broker,
         "http://localhost:9090": "http://127.0.0.1:1",
     }
-    made.argv = (sys.executable, "-m", *command(f"celerymeter control --listen 127.0.0.1:800{number} ", ours))
+    made.argv = (sys.executable, "-m", *command("celerymeter control ", ours))
     return made
 
 
 class Edge(Process):
     """nginx in a folder of its own, on a free port, with a certificate made on the spot."""
 
-    def __init__(self, folder: Path, replicas: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, upstream: int) -> None:
         self.port = free_port()
         (folder / "tmp").mkdir(parents=True)
         self.certificates = Certificates(folder)
         self.logs = (folder / "access.log", folder / "nginx.log")
         ours = {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
-            "127.0.0.1:8001": f"127.0.0.1:{replicas[0]}",
-            "127.0.0.1:8002": f"127.0.0.1:{replicas[1]}",
+            "127.0.0.1:8000": f"127.0.0.1:{upstream}",
             "/etc/celerymeter/tls/cert.pem": str(self.certificates.certificate),
             "/etc/celerymeter/tls/key.pem": str(self.certificates.key),
             "/var/log/nginx/celerymeter.log": str(self.logs[0]),

@@ -44,11 +44,11 @@ def command() -> None:
 @settings_command("show", ShowSettings, section="audit")
 def show(settings: ShowSettings) -> int:
     """Print the last rows of the audit trail, oldest first."""
-    from celerymeter.control.audit.reading import Filter, everything
-    from celerymeter.control.audit.text import as_json, as_line
+    from celerymeter.control.audit.offline import as_json, as_line, read_rows
+    from celerymeter.control.audit.trail import AuditQuery
 
-    which = Filter(sub=settings.sub, action=settings.action)
-    for row in everything(settings.state_dir, which, last=settings.last):
+    query = AuditQuery(sub=settings.sub, action=settings.action)
+    for row in read_rows(settings.state_dir, query, last=settings.last):
         click.echo(as_json(row) if settings.json else as_line(row))
     return 0
 
@@ -56,9 +56,9 @@ def show(settings: ShowSettings) -> int:
 @settings_command("verify", VerifySettings, section="audit")
 def verify(settings: VerifySettings) -> int:
     """Find rows of the audit trail that were changed, removed or inserted. Exit status 1 if there are any."""
-    from celerymeter.control.audit import verification
+    from celerymeter.control.audit import offline
 
-    result = verification.verify(settings.state_dir, key=settings.audit_key, head=settings.head)
+    result = offline.verify(settings.state_dir, key=settings.audit_key, head=settings.head)
     for finding in result.findings:
         click.echo(f"row {finding.row}: {finding.message}")
     click.echo(f"{result.rows} row(s), {len(result.findings)} finding(s), head {result.head}")

@@ -45,7 +45,7 @@ class TokenSettings:
 @settings_command("token", TokenSettings)
 def command(settings: TokenSettings) -> int:
     """Create a token for the control API and print it, alone, on the last line."""
-    from celerymeter.control.audit.record import record_minted
+    from celerymeter.control.audit.offline import record_minted
     from celerymeter.control.tokens import Keyring, Role, mint
 
     key = settings.secrets[0]

@@ -36,13 +36,13 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
 def blueprints(settings: ControlSettings, parts: Parts) -> tuple[ControlBlueprint, ...]:
     """Return every blueprint of the API; a new one is a line here."""
     return (
-        system.blueprint(system=parts.system, keeper=parts.keeper, settings=settings),
+        system.blueprint(system=parts.system, maintenance=parts.maintenance, settings=settings),
         monitoring.blueprint(monitoring=parts.monitoring, audit=parts.audit),
         tasks.blueprint(service=parts.revocations, keys=parts.idempotency, base_path=settings.base_path),
         feed.blueprint(feed=parts.feed),
         alerts.blueprint(store=parts.alerts, hub=parts.monitoring.hub, counter=parts.metrics.alerts),
         reports.blueprint(runner=parts.reports, language=settings.lang),
-        audit.blueprint(trail=parts.audit, store=parts.store),
+        audit.blueprint(trail=parts.audit),
     )
 
 
@@ -64,7 +64,7 @@ def create_app(settings: ControlSettings, parts: Parts) -> OpenAPI:
     operations.update(openapi.install(app, settings.base_path))
     observing.install(app, operations, metrics=parts.metrics)
     errors.install(app)
-    auth.install(app, operations, auth=parts.auth, keeper=parts.keeper, settings=settings)
+    auth.install(app, operations, auth=parts.auth, maintenance=parts.maintenance, settings=settings)
     app.after_request(_secured)
     return app
 

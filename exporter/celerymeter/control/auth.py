@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from flask import Flask, Request, Response, g, request
 
 from celerymeter.control.addresses import client_address, throttle_key
-from celerymeter.control.audit.keeper import AuditKeeper
+from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.routing import Operation, Permission
@@ -183,7 +183,7 @@ def install(
     operations: Mapping[str, Operation],
     *,
     auth: Authenticator,
-    keeper: AuditKeeper,
+    maintenance: AuditMaintenance,
     settings: ControlSettings,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -211,7 +211,7 @@ def install(
     def note(response: Response) -> Response:
         """Every 403 goes to the audit trail, wherever it came from; 401 and 429 went there from the authenticator."""
         if response.status_code == 403 and "identity" in g:
-            keeper.forbidden(current_identity(), f"{request.method} {request.url_rule}", address=current_address())
+            maintenance.forbidden(current_identity(), f"{request.method} {request.url_rule}", address=current_address())
         return response
 
 

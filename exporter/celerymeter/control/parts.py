@@ -16,16 +16,13 @@ from typing import Final, Protocol
 from prometheus_client import generate_latest
 
 from celerymeter.control.alerts import AlertStore
-from celerymeter.control.audit.keeper import AuditKeeper
-from celerymeter.control.audit.key import audit_key
-from celerymeter.control.audit.record import open_trail
-from celerymeter.control.audit.trail import AuditTrail
+from celerymeter.control.audit.maintenance import AuditMaintenance
+from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
 from celerymeter.control.event_listener import EventListener
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
-from celerymeter.control.instances import Instance
 from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.monitoring import Monitoring
@@ -74,7 +71,7 @@ class Parts:
     metrics: ControlMetrics
     store: Store
     audit: AuditTrail
-    keeper: AuditKeeper
+    maintenance: AuditMaintenance
     auth: Authenticator
     system: SnapshotSource
     sampler: Sampler
@@ -120,9 +117,9 @@ def build(
     """
     metrics = ControlMetrics()
     store = Store(state_dir)
-    audit = AuditTrail(store, instance=Instance(state_dir), key=audit_key(store, settings.audit_key))
-    keeper = AuditKeeper(audit, retention=settings.audit_retention)
-    auth = _authenticator(settings, metrics, keeper)
+    audit = AuditTrail(store, key=audit_key(store, settings.audit_key))
+    maintenance = AuditMaintenance(audit, retention=settings.audit_retention)
+    auth = _authenticator(settings, metrics, maintenance)
     hub = Hub(max_clients=settings.feed_max_clients, clients=metrics.feed_clients, dropped=metrics.feed_dropped)
     scope = Scope(settings.cluster, settings.selector)
     client = prometheus or _prometheus(settings, metrics, timeout=LIVE_TIMEOUT)
@@ -147,7 +144,7 @@ def build(
         metrics=metrics,
         store=store,
         audit=audit,
-        keeper=keeper,
+        maintenance=maintenance,
         auth=auth,
         system=sampler,
         sampler=sampler,
@@ -159,17 +156,17 @@ def build(
         followup=followup,
         reports=reports,
         events=events,
-        background=(keeper, *served, reports, followup, events, switch, sampler, hub),
+        background=(maintenance, *served, reports, followup, events, switch, sampler, hub),
     )
 
 
-def _authenticator(settings: ControlSettings, metrics: ControlMetrics, keeper: AuditKeeper) -> Authenticator:
+def _authenticator(settings: ControlSettings, metrics: ControlMetrics, maintenance: AuditMaintenance) -> Authenticator:
     return Authenticator(
         Keyring(settings.jwt),
         webhook_token=settings.webhook_token,
         failures_per_minute=settings.limits.auth_failures_per_minute,
         metrics=metrics,
-        watcher=keeper,
+        watcher=maintenance,
     )
 
 

@@ -125,7 +125,7 @@ class Operation:
 
 def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response of a model."""
-    return Response(model.model_dump_json(), status, headers, content_type="application/json")
+    return Response(model.model_dump_json(by_alias=True), status, headers, content_type="application/json")
 
 
 def utc(at: float) -> datetime:

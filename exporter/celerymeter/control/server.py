@@ -20,6 +20,7 @@ from celerymeter.control.app import create_app
 from celerymeter.control.parts import Background, Parts, build, check
 from celerymeter.control.routing import FEED_PATH
 from celerymeter.control.settings import ControlSettings
+from celerymeter.control.store import locked
 from celerymeter.control.worker import ControlArbiter, ControlWorker, PlainLog
 from celerymeter.httpd.server import bind
 
@@ -34,7 +35,7 @@ GRACE = 4
 def run(settings: ControlSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; raises `SettingsError` or `PortInUse` at once."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # two lines of prometheus-client without types
-    with state_folder(settings) as folder:
+    with state_folder(settings) as folder, locked(folder):
         check(settings, folder)
         api = bind(settings.listen, option="--listen")
         metrics = bind(settings.metrics_listen, option="--metrics-listen")

@@ -1,25 +1,38 @@
-"""The state directory: one SQLite database that replicas on one machine may share.
+"""The state directory: one SQLite database, and the lock of the one process that serves from it.
 
-Every room that keeps something declares its own tables (`Store.declare`) and goes through `Store.write`, which is one
+A module that stores something declares its own tables (`Store.declare`) and goes through `Store.write`, which is one
 ``BEGIN IMMEDIATE`` transaction, durable when it returns (WAL, synchronous=FULL).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import socket
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from threading import Lock
 
-from celerymeter.control.filesystem import MOUNTS, network_filesystem
 from celerymeter.errors import SettingsError, StateError
 
 DATABASE = "state.db"
 VERSION = 1
 BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another thread or replica that writes."""
+"""Seconds to wait for another thread, or a `celerymeter token`, that writes."""
+LOCK = "lock"
+LOCK_WAIT = 3.0
+"""Seconds to wait for the lock: the worker of a process that was killed ends about a second later."""
+NETWORK = frozenset(
+    """9p afp afs beegfs ceph cephfs cifs davfs fuse.ceph fuse.davfs2 fuse.glusterfs fuse.juicefs fuse.rclone fuse.s3fs
+    fuse.sshfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 orangefs pvfs2 smb2 smb3 smbfs""".split()  # noqa: SIM905 - a list of words
+)
+MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 class Store:
@@ -37,7 +50,7 @@ class Store:
             raise SettingsError(f"--state-dir {folder}: no database can be used there ({error})") from error
 
     def declare(self, *statements: str) -> None:
-        """Create a room's tables and indexes, each statement an ``… IF NOT EXISTS``."""
+        """Create tables and indexes, each statement an ``… IF NOT EXISTS``."""
         with self.write() as connection:
             for statement in statements:
                 connection.execute(statement)
@@ -107,16 +120,76 @@ def prepare_folder(folder: Path, mounts: Path = MOUNTS) -> None:
     if kind := network_filesystem(folder, mounts):
         raise SettingsError(
             f"--state-dir {folder}: lies on a network file system ({kind}), where locks cannot be trusted; "
-            "choose a local one (replicas must run on one machine)"
+            "choose a local one"
         )
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise SettingsError(f"--state-dir {folder}: may not be written by this user")
 
 
+def network_filesystem(folder: Path, mounts: Path = MOUNTS) -> str | None:
+    """The type of the network file system that ``folder`` lies on, or None for a local one (or where nobody knows)."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    kind = mounted_type(lines, folder.resolve())
+    return kind if kind in NETWORK else None
+
+
+def mounted_type(mountinfo: Iterable[str], path: Path) -> str:
+    """The file system type of the innermost mount that holds ``path`` (proc_pid_mountinfo(5)); of two the later."""
+    depth, kind = -1, ""
+    for line in mountinfo:
+        fields, _, rest = line.partition(" - ")
+        point = Path(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields.split()[4]))
+        if path.is_relative_to(point) and len(point.parts) >= depth:
+            depth, kind = len(point.parts), rest.split()[0]
+    return kind
+
+
+@contextmanager
+def locked(folder: Path, *, wait: float = LOCK_WAIT) -> Iterator[None]:
+    """Keep the state directory for this process and its children; raises `SettingsError` when another process has it.
+
+    The kernel drops the lock at any death, ``kill -9`` included. The file stays: who deletes a lock file races with who
+    opens it.
+    """
+    prepare_folder(folder)
+    try:
+        lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SettingsError(f"--state-dir {folder}: cannot be locked ({error.strerror})") from error
+    try:
+        _wait_for_lock(lock, folder, wait)
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _wait_for_lock(lock: int, folder: Path, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while not _try_lock(lock):
+        if time.monotonic() > deadline:
+            holder = os.pread(lock, 1000, 0).decode(errors="replace") or "another process"
+            raise SettingsError(f"--state-dir {folder}: another celerymeter control uses it ({holder}); stop it first")
+        time.sleep(0.1)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def write_secret_once(path: Path, secret: bytes) -> bytes:
     """Keep ``secret`` in a new file for the owner alone, or give what the file holds when it is there already.
 
-    Two replicas that start at once agree: the file appears whole, or not at all.
+    Two programs that start at once agree: the file appears whole, or not at all.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.touch(mode=0o600)

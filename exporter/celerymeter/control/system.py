@@ -9,7 +9,7 @@ from flask import Response
 from pydantic import BaseModel, Field
 
 from celerymeter import __version__
-from celerymeter.control.audit.keeper import AuditKeeper
+from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.cluster.models import (
     ClusterSnapshot,
     Component,
@@ -70,13 +70,13 @@ class SnapshotSource(Protocol):
         """Return the last snapshot; before the first one every component is ``unknown``."""
 
 
-def blueprint(*, system: SnapshotSource, keeper: AuditKeeper, settings: ControlSettings) -> ControlBlueprint:
+def blueprint(*, system: SnapshotSource, maintenance: AuditMaintenance, settings: ControlSettings) -> ControlBlueprint:
     """Return the three system operations."""
     bp = ControlBlueprint("system")
 
     def components() -> tuple[Component, ...]:
         """Return the sampler's components, and whether the state directory can be written."""
-        state = Component("state", "failed" if keeper.failing else "ok", critical=True)
+        state = Component("state", "failed" if maintenance.failing else "ok", critical=True)
         return (*system.last_snapshot().components, state)
 
     @bp.get("/system/health", permission=Permission.ANYONE, responses={200: HealthReply, 503: HealthReply})

@@ -9,49 +9,61 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from datetime import datetime, timezone
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, PlainSerializer
 
 Kind = Literal["intent", "outcome", "event", "refusal", "token", "checkpoint"]
-KINDS: tuple[Kind, ...] = ("intent", "outcome", "event", "refusal", "token", "checkpoint")
 GENESIS = bytes(32)
 """What stands for the row before the first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row. ``at`` is UTC seconds; ``target`` and ``detail`` are JSON; ``intent`` is the row that it belongs to."""
+def _utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, timezone.utc)
 
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One row of the trail."""
+
+    # The HMAC is over the values as they are stored, so they are kept as text; the annotations say how JSON shows them.
+    __pydantic_config__ = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    row: int
+    at: Annotated[float, Field(serialization_alias="timestamp"), PlainSerializer(_utc, return_type=datetime)]
     kind: Kind
-    at: float
     action: str
-    row: int = 0
-    intent: int | None = None
+    intent: Annotated[int | None, Field(description="The row of the intent that this one belongs to")] = None
     sub: str = ""
     jti: str = ""
     address: str = ""
-    target: str = "[]"
+    target: Annotated[str, PlainSerializer(json.loads, return_type=list[Any])] = "[]"
     reason: str = ""
     outcome: str = ""
-    detail: str = "{}"
-    instance: str = ""
-    mac: bytes = b""
+    detail: Annotated[str, PlainSerializer(json.loads, return_type=dict[str, Any])] = "{}"
+    instance: Annotated[str, Field(exclude=True)] = ""
+    mac: Annotated[bytes, Field(serialization_alias="hmac"), PlainSerializer(bytes.hex, return_type=str)] = b""
 
 
+COLUMNS = tuple(field.name for field in fields(AuditRow))
+_SIGNED = tuple(
+    "kind at action row intent sub jti address target reason outcome detail instance".split()  # noqa: SIM905 - words
+)
+"""In the order of the first version: another order would break every chain that exists."""
 _HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
-COLUMNS = tuple(field.name for field in fields(Row))
-_SIGNED = tuple(name for name in COLUMNS if name != "mac")
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of the chain: kept elsewhere (the log has it by the minute), it proves later that nothing was cut off."""
+    """The end of the chain. Kept elsewhere (the log has it every minute), it proves later that nothing was cut off."""
 
     row: int
     mac: str
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """From ``ROW:MAC`` as it is logged; raises `ValueError`."""
+        """Parse ``ROW:MAC`` as it is logged; raises `ValueError`."""
         if not (found := _HEAD.fullmatch(text.strip().lower())):
             raise ValueError("not ROW:HMAC")
         return cls(row=int(found[1]), mac=found[2])
@@ -68,20 +80,20 @@ class Finding:
     message: str
 
 
-def sign(row: Row, *, key: bytes, previous: bytes) -> Row:
-    """The row with its HMAC over itself and the HMAC of the one before."""
+def sign(row: AuditRow, *, key: bytes, previous: bytes) -> AuditRow:
+    """Return the row with its HMAC over itself and the HMAC of the one before."""
     values = json.dumps([getattr(row, name) for name in _SIGNED], separators=(",", ":"), default=repr)
     return replace(row, mac=hmac.digest(key, previous + values.encode(), hashlib.sha256))
 
 
-def checkpoint(*, at: float, through: Row) -> Row:
-    """The row that stands for all up to ``through``, which may be deleted once this one is written."""
+def checkpoint(*, at: float, through: AuditRow) -> AuditRow:
+    """Return the row that stands for all up to ``through``, which may be deleted once this one is written."""
     detail = {"through": through.row, "mac": through.mac.hex()}
-    return Row(kind="checkpoint", at=at, action="audit.prune", detail=json.dumps(detail))
+    return AuditRow(row=0, at=at, kind="checkpoint", action="audit.prune", detail=json.dumps(detail))
 
 
-def verify(rows: Iterable[Row], *, key: bytes, head: Head | None = None) -> Iterator[Finding]:
-    """Everything wrong with the rows, given in order. A chain that was pruned must hold the checkpoint that says so."""
+def verify(rows: Iterable[AuditRow], *, key: bytes, head: Head | None = None) -> Iterator[Finding]:
+    """Yield what is wrong with the rows, given in order. A pruned chain must hold the checkpoint that says so."""
     walk = _Walk(key)
     for row in rows:
         yield from walk.step(row)
@@ -95,32 +107,32 @@ class _Walk:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._first: Row | None = None
-        self._last = Row(kind="checkpoint", at=0.0, action="", mac=GENESIS)
+        self._first: AuditRow | None = None
+        self._last_row, self._last_mac = 0, GENESIS
         self._pruned_through = 0
 
-    def step(self, row: Row) -> Iterator[Finding]:
+    def step(self, row: AuditRow) -> Iterator[Finding]:
         begins_later = self._first is None and row.row > 1
         self._first = self._first or row
         if begins_later:
             self._note_checkpoint(row)
-        elif row.row != self._last.row + 1:
-            yield Finding(row.row, f"row(s) {self._last.row + 1} to {row.row - 1} before it are missing")
-        elif not self._fits(row, self._last.mac):
+        elif row.row != self._last_row + 1:
+            yield Finding(row.row, f"row(s) {self._last_row + 1} to {row.row - 1} before it are missing")
+        elif not self._fits(row, self._last_mac):
             yield Finding(row.row, "was changed, or does not belong here")
         else:
             self._note_checkpoint(row)
-        self._last = row
+        self._last_row, self._last_mac = row.row, row.mac
 
     def end(self, head: Head | None) -> Iterator[Finding]:
         first = self._first.row if self._first else 1
         if first > 1 and self._pruned_through != first - 1:
             yield Finding(first, f"row(s) 1 to {first - 1} are missing and no checkpoint accounts for them")
-        if head is not None and head.row > self._last.row:
+        if head is not None and head.row > self._last_row:
             yield Finding(head.row, "the row that was the head is gone: the end was cut off")
 
-    def _note_checkpoint(self, row: Row) -> None:
-        """Believe a checkpoint when the first row that is left fits to what it says of the last one that is not."""
+    def _note_checkpoint(self, row: AuditRow) -> None:
+        """Accept a checkpoint when the first row that is left fits the HMAC that it names."""
         if row.kind != "checkpoint" or self._first is None:
             return
         with suppress(ValueError, KeyError, TypeError):
@@ -128,5 +140,5 @@ class _Walk:
             if detail["through"] == self._first.row - 1 and self._fits(self._first, bytes.fromhex(detail["mac"])):
                 self._pruned_through = self._first.row - 1
 
-    def _fits(self, row: Row, previous: bytes) -> bool:
+    def _fits(self, row: AuditRow, previous: bytes) -> bool:
         return hmac.compare_digest(sign(row, key=self._key, previous=previous).mac, row.mac)

@@ -8,11 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from secrets import token_hex
+from typing import Annotated
 
-from celerymeter.control.audit.chain import COLUMNS, GENESIS, Head, Kind, Row, checkpoint, sign
-from celerymeter.control.instances import Instance
-from celerymeter.control.store import Store
-from celerymeter.errors import CelerymeterError, RequestRefused, SettingsError
+from pydantic import Field, StringConstraints
+
+from celerymeter.control.audit.chain import COLUMNS, GENESIS, AuditRow, Head, Kind, checkpoint, sign
+from celerymeter.control.routing import Instant, Query
+from celerymeter.control.store import Store, write_secret_once
+from celerymeter.errors import CelerymeterError, RequestRefused, SettingsError, StateError
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS audit (
@@ -25,13 +30,20 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS audit_probe (id INTEGER PRIMARY KEY, at REAL NOT NULL)",
     "CREATE TABLE IF NOT EXISTS tokens (jti TEXT PRIMARY KEY, exp REAL NOT NULL)",
 )
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - our own column names
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - as above
+
+
+KEY_FILE = "audit.key"
+KEY_BYTES = 32
+MAX_ROW = 2**63 - 1
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+_RowNumber = Annotated[int, Field(ge=1, le=MAX_ROW)]
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: a token's subject and id, and the address that it came from."""
+    """The caller of an act: a token's subject and id, and the address that it came from."""
 
     sub: str
     jti: str = ""
@@ -40,28 +52,57 @@ class Actor:
 
 @dataclass(slots=True)
 class Act:
-    """An act under way. The block that does it says what came of it."""
+    """An act under way; the block that does it sets the outcome."""
 
     intent: int
     outcome: str = "ok"
     detail: Mapping[str, object] | None = None
 
 
+class AuditQuery(Query):
+    """Rows to read; every condition that is given must hold."""
+
+    since: Instant | None = Field(default=None, description="Written then or later")
+    until: Instant | None = Field(default=None, description="Written before")
+    sub: _Text | None = Field(default=None, description="Subject")
+    jti: _Text | None = Field(default=None, description="Token id")
+    action: _Text | None = None
+    kind: Kind | None = None
+    outcome: _Text | None = None
+    intent: _RowNumber | None = Field(default=None, description="This intent and all that belongs to it")
+    target: _Text | None = Field(default=None, description="A task id, worker or other target")
+    before: _RowNumber | None = Field(default=None, description="Rows before this one: `next` of the last page")
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+    def clause(self) -> tuple[str, list[object]]:
+        """Return the condition in SQL, and its parameters."""
+        conditions = {
+            "at >= ?": self.since and self.since.timestamp(),
+            "at < ?": self.until and self.until.timestamp(),
+            "sub = ?": self.sub,
+            "jti = ?": self.jti,
+            "action = ?": self.action,
+            "kind = ?": self.kind,
+            "outcome = ?": self.outcome,
+            "? IN (intent, row)": self.intent,
+            "EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?)": self.target,
+            "row < ?": self.before,
+        }
+        asked = {condition: value for condition, value in conditions.items() if value is not None}
+        return " AND ".join(asked) or "1", list(asked.values())
+
+
 class AuditTrail:
     """Appends to the trail and reads it. Every method raises `StateError` when the disk does not do its part."""
 
-    def __init__(self, store: Store, *, instance: Instance, key: bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, *, key: bytes, clock: Callable[[], float] = time.time) -> None:
         store.declare(*SCHEMA)
+        self.instance = token_hex(8)
+        """The id of this process, as rows have it."""
         self._store = store
-        self._instance = instance
         self._key = key
         self._clock = clock
         self._check_key()
-
-    @property
-    def instance(self) -> str:
-        """The id of this process, as rows have it."""
-        return self._instance.id
 
     @contextmanager
     def act(self, actor: Actor, action: str, *, target: Sequence[str] = (), reason: str = "") -> Iterator[Act]:
@@ -80,7 +121,7 @@ class AuditTrail:
         intent = replace(self._row("intent", action, actor), target=json.dumps(list(target)), reason=reason)
         with self._store.write() as connection:
             row = self._append(connection, intent)
-            connection.execute("INSERT INTO audit_open VALUES (?, ?)", (row.row, self._instance.id))
+            connection.execute("INSERT INTO audit_open VALUES (?, ?)", (row.row, self.instance))
             return row.row
 
     def finish(self, intent: int, outcome: str, *, detail: Mapping[str, object] | None = None) -> None:
@@ -93,11 +134,6 @@ class AuditTrail:
         """Write what became known later of an intent (a task that ran anyway)."""
         with self._store.write() as connection:
             self._follow(connection, "event", intent, outcome=outcome, detail=detail)
-
-    def adopt(self, intent: int) -> None:
-        """Take over an open intent of another instance: from now on this one answers for its outcome."""
-        with self._store.write() as connection:
-            connection.execute("UPDATE audit_open SET instance = ? WHERE intent = ?", (self._instance.id, intent))
 
     def refusal(self, actor: Actor, action: str, *, reasons: Mapping[str, int]) -> None:
         """Write that somebody was refused, so many times by reason."""
@@ -113,12 +149,18 @@ class AuditTrail:
             return bool(new)
 
     def mark_orphans(self) -> int:
-        """Write the outcome ``unknown`` for intents of instances that are dead, and return how many there were."""
-        marked = 0
-        for found in self._store.read("SELECT intent, instance FROM audit_open"):
-            if not self._instance.is_alive(found["instance"]):
-                marked += self._mark_orphan(found["intent"], found["instance"])
-        return marked
+        """Write the outcome ``unknown`` for open intents of an earlier process, and return how many there were.
+
+        Only the process that holds the state directory may do so: it knows that the earlier one has ended.
+        """
+        why = {"error": "the program ended between the intent and its outcome"}
+        with self._store.write() as connection:
+            query = "SELECT intent FROM audit_open WHERE instance != ?"
+            orphans = [found["intent"] for found in connection.execute(query, (self.instance,)).fetchall()]
+            for intent in orphans:
+                self._follow(connection, "outcome", intent, outcome="unknown", detail=why)
+            connection.execute("DELETE FROM audit_open WHERE instance != ?", (self.instance,))
+        return len(orphans)
 
     def prune(self, before: float) -> int:
         """Delete the rows up to the first one written at or after ``before`` (UTC seconds), behind a checkpoint.
@@ -127,7 +169,7 @@ class AuditTrail:
         """
         with self._store.write() as connection:
             kept = connection.execute("SELECT row FROM audit WHERE at >= ? ORDER BY row LIMIT 1", (before,)).fetchone()
-            query = f"{_SELECT} WHERE ? IS NULL OR row < ? ORDER BY row DESC LIMIT 1"
+            query = f"{SELECT} WHERE ? IS NULL OR row < ? ORDER BY row DESC LIMIT 1"
             through = connection.execute(query, [kept and kept["row"]] * 2).fetchone()
             if through is None:
                 return 0
@@ -139,6 +181,12 @@ class AuditTrail:
         """Write something that nobody needs, to see whether writing works."""
         with self._store.write() as connection:
             connection.execute("INSERT OR REPLACE INTO audit_probe VALUES (1, ?)", (self._clock(),))
+
+    def page(self, query: AuditQuery, limit: int) -> list[AuditRow]:
+        """Return at most ``limit`` rows, the newest first."""
+        where, parameters = query.clause()
+        found = self._store.read(f"{SELECT} WHERE {where} ORDER BY row DESC LIMIT ?", [*parameters, limit])
+        return [from_db(row) for row in found]
 
     def oldest(self) -> float | None:
         """When the first row was written (UTC seconds); None while there is none."""
@@ -159,7 +207,7 @@ class AuditTrail:
         outcome: str,
         detail: Mapping[str, object] | None = None,
     ) -> None:
-        begun = connection.execute(f"{_SELECT} WHERE row = ?", (intent,)).fetchone()
+        begun = connection.execute(f"{SELECT} WHERE row = ?", (intent,)).fetchone()
         actor = Actor(begun["sub"], begun["jti"], begun["address"]) if begun else Actor("")
         row = self._row(kind, begun["action"] if begun else "", actor, outcome=outcome, detail=detail)
         self._append(connection, replace(row, intent=intent))
@@ -172,39 +220,29 @@ class AuditTrail:
         *,
         outcome: str = "",
         detail: Mapping[str, object] | None = None,
-    ) -> Row:
-        return Row(
-            kind=kind,
+    ) -> AuditRow:
+        return AuditRow(
+            row=0,  # numbered when it is appended
             at=self._clock(),
+            kind=kind,
             action=action,
             sub=actor.sub,
             jti=actor.jti,
             address=actor.address,
             outcome=outcome,
             detail=json.dumps(dict(detail or {}), default=str),
-            instance=self._instance.id,
+            instance=self.instance,
         )
 
-    def _append(self, connection: sqlite3.Connection, row: Row) -> Row:
+    def _append(self, connection: sqlite3.Connection, row: AuditRow) -> AuditRow:
         last = connection.execute("SELECT row, mac FROM audit ORDER BY row DESC LIMIT 1").fetchone()
         number, previous = (last["row"], bytes(last["mac"])) if last else (0, GENESIS)
         signed = sign(replace(row, row=number + 1), key=self._key, previous=previous)
         connection.execute(_INSERT, [getattr(signed, name) for name in COLUMNS])
         return signed
 
-    def _mark_orphan(self, intent: int, instance: str) -> int:
-        """Unless another replica was quicker to mark or adopt it."""
-        with self._store.write() as connection:
-            mine = connection.execute(
-                "DELETE FROM audit_open WHERE intent = ? AND instance = ?", (intent, instance)
-            ).rowcount
-            if mine:
-                why = {"error": "the program ended between the intent and its outcome"}
-                self._follow(connection, "outcome", intent, outcome="unknown", detail=why)
-            return mine
-
     def _check_key(self) -> None:
-        rows = [from_db(row) for row in self._store.read(f"{_SELECT} ORDER BY row DESC LIMIT 2")]
+        rows = [from_db(row) for row in self._store.read(f"{SELECT} ORDER BY row DESC LIMIT 2")]
         if not rows:
             return
         previous = rows[1].mac if len(rows) > 1 else GENESIS if rows[0].row == 1 else None
@@ -215,9 +253,9 @@ class AuditTrail:
             )
 
 
-def from_db(found: sqlite3.Row) -> Row:
+def from_db(found: sqlite3.Row) -> AuditRow:
     """A row as stored; whatever type a tamperer left in the HMAC's place, it becomes bytes."""
-    row = Row(**{name: found[name] for name in COLUMNS})
+    row = AuditRow(**{name: found[name] for name in COLUMNS})
     return row if isinstance(row.mac, bytes) else replace(row, mac=b"")
 
 
@@ -225,3 +263,32 @@ def _name(error: BaseException) -> str:
     if isinstance(error, RequestRefused):
         return error.code
     return type(error).__name__ if isinstance(error, CelerymeterError) else "internal"
+
+
+def audit_key(store: Store, given: bytes | None) -> bytes:
+    """Return the key of the chain: the given one, or one that is made in the state directory at the first start."""
+    if given is not None:
+        if len(given) < KEY_BYTES:
+            raise SettingsError(f"--audit-key-file: a key of at least {KEY_BYTES} bytes is needed")
+        return given
+    path = store.folder / KEY_FILE
+    if not path.exists() and _has_rows(store):
+        raise SettingsError(f"{path} is gone, and the audit trail cannot go on without it: restore it")
+    return write_secret_once(path, token_hex(KEY_BYTES).encode())
+
+
+def _has_rows(store: Store) -> bool:
+    try:
+        return bool(store.read("SELECT 1 FROM audit LIMIT 1"))
+    except StateError:
+        return False
+
+
+@contextmanager
+def open_trail(state_dir: Path, key: bytes | None) -> Iterator[AuditTrail]:
+    """Open the trail of a state directory for the length of the block; raises `SettingsError`."""
+    store = Store(state_dir)
+    try:
+        yield AuditTrail(store, key=audit_key(store, key))
+    finally:
+        store.close()

@@ -2,56 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
-from typing import Annotated, Any, Literal
-
 from flask import Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
-from celerymeter.control.audit import reading
-from celerymeter.control.audit.chain import Row
-from celerymeter.control.audit.trail import AuditTrail
-from celerymeter.control.routing import ControlBlueprint, Instant, Permission, Query, answer, utc
-from celerymeter.control.store import Store
-
-MAX_ROW = 2**63 - 1
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-_RowNumber = Annotated[int, Field(ge=1, le=MAX_ROW)]
-
-
-class AuditQuery(Query):
-    """Which rows; those that are asked for must all hold."""
-
-    since: Instant | None = Field(default=None, description="Written then or later")
-    until: Instant | None = Field(default=None, description="Written before")
-    sub: _Text | None = Field(default=None, description="Subject")
-    jti: _Text | None = Field(default=None, description="Token id")
-    action: _Text | None = None
-    kind: Literal["intent", "outcome", "event", "refusal", "token", "checkpoint"] | None = None
-    outcome: _Text | None = None
-    intent: _RowNumber | None = Field(default=None, description="This intent and all that belongs to it")
-    target: _Text | None = Field(default=None, description="A task id, worker or other target")
-    before: _RowNumber | None = Field(default=None, description="Rows before this one: `next` of the last page")
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-
-
-class AuditRow(BaseModel):
-    """One row of the trail."""
-
-    row: int
-    timestamp: datetime
-    kind: str
-    action: str
-    intent: int | None = Field(description="The row of the intent that this one belongs to")
-    sub: str
-    jti: str
-    address: str
-    target: list[Any]
-    reason: str
-    outcome: str
-    detail: dict[str, Any]
-    hmac: str
+from celerymeter.control.audit.chain import AuditRow
+from celerymeter.control.audit.trail import AuditQuery, AuditTrail
+from celerymeter.control.routing import ControlBlueprint, Permission, answer
 
 
 class AuditPage(BaseModel):
@@ -64,54 +20,17 @@ class AuditPage(BaseModel):
     )
 
 
-def blueprint(*, trail: AuditTrail, store: Store) -> ControlBlueprint:
-    """The one operation of the trail."""
+def blueprint(*, trail: AuditTrail) -> ControlBlueprint:
+    """Return the operation of the trail."""
     bp = ControlBlueprint("audit")
 
     @bp.get("/audit", permission=Permission.ADMIN, responses={200: AuditPage}, errors=(503,))
     def read_audit(query: AuditQuery) -> Response:
         """The audit trail: who did what, to what, why, and what came of it."""
         head = trail.head()
-        found = reading.page(store, _filter(query), query.limit + 1)
+        found = trail.page(query, query.limit + 1)
         shown = found[: query.limit]
         following = shown[-1].row if len(found) > len(shown) else None
-        return answer(AuditPage(rows=[_shown(row) for row in shown], next=following, head=str(head)))
+        return answer(AuditPage(rows=shown, next=following, head=str(head)))
 
     return bp
-
-
-def _filter(query: AuditQuery) -> reading.Filter:
-    return reading.Filter(
-        since=_seconds(query.since),
-        until=_seconds(query.until),
-        sub=query.sub,
-        jti=query.jti,
-        action=query.action,
-        kind=query.kind,
-        outcome=query.outcome,
-        intent=query.intent,
-        target=query.target,
-        before=query.before,
-    )
-
-
-def _seconds(at: datetime | None) -> float | None:
-    return None if at is None else at.timestamp()
-
-
-def _shown(row: Row) -> AuditRow:
-    return AuditRow(
-        row=row.row,
-        timestamp=utc(row.at),
-        kind=row.kind,
-        action=row.action,
-        intent=row.intent,
-        sub=row.sub,
-        jti=row.jti,
-        address=row.address,
-        target=json.loads(row.target),
-        reason=row.reason,
-        outcome=row.outcome,
-        detail=json.loads(row.detail),
-        hmac=row.mac.hex(),
-    )

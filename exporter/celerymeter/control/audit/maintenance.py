@@ -1,14 +1,14 @@
-"""What the trail needs while the program runs: refusals folded, first uses noted, and every minute the rounds."""
+"""Maintenance of the trail while the program runs: refusals folded, first uses of tokens noted, old rows pruned."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 
-from celerymeter.control.audit.refusals import RefusalFolder, Source
 from celerymeter.control.audit.trail import Actor, AuditTrail
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import StateError
@@ -16,13 +16,72 @@ from celerymeter.errors import StateError
 log = logging.getLogger(__name__)
 
 ROUND = 60.0
-"""Seconds between two rounds: folded refusals, orphans, the head in the log, retention."""
+"""Seconds between two rounds: folded refusals, the head in the log, retention."""
 MAX_KNOWN = 10_000
 """Token ids remembered as noted; beyond that the database is asked again."""
+WINDOW = 60.0
+"""Seconds over which refusals are folded."""
+MAX_SOURCES = 100
+"""Sources told apart in one minute; the others are counted as one."""
+OTHER = "__other__"
 
 
-class AuditKeeper:
-    """Takes refusals and tokens from the request path, and does the rounds on a thread of its own.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The source of a refusal: an address, with the subject where a token was good but not enough."""
+
+    address: str
+    sub: str = ""
+    jti: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Refusals of one source in one minute, after the first one, by reason."""
+
+    source: Source
+    reasons: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Window:
+    since: float
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+class RefusalFolder:
+    """Says which refusal to write at once (a source's first of the minute) and counts those that follow.
+
+    Without that, strangers could fill the disk. Pure: ``now`` is an argument.
+    """
+
+    def __init__(self) -> None:
+        self._windows: dict[Source, _Window] = {}
+        self._lock = Lock()
+
+    def note(self, source: Source, reason: str, now: float) -> Source | None:
+        """Count one refusal; the source to write it under now, or None when `drain` will give it."""
+        with self._lock:
+            if source not in self._windows and len(self._windows) >= MAX_SOURCES:
+                source = Source(address=OTHER)
+            window = self._windows.get(source)
+            if window is not None:
+                window.reasons[reason] += 1
+                return None
+            self._windows[source] = _Window(since=now)
+            return source
+
+    def drain(self, now: float, *, everything: bool = False) -> Sequence[Folded]:
+        """What was counted in windows that have ended (in all, at the end of the program), and forget those."""
+        with self._lock:
+            ended = [key for key, window in self._windows.items() if everything or now - window.since >= WINDOW]
+            windows = [(key, self._windows.pop(key)) for key in ended]
+        return [Folded(source, dict(window.reasons)) for source, window in windows if window.reasons]
+
+
+class AuditMaintenance:
+    """Writes refusals and first uses of tokens, and prunes and logs every minute on a thread of its own.
 
     Reading goes on while the disk fails (that is logged); acts do not, as their intent cannot be written.
     """
@@ -73,7 +132,7 @@ class AuditKeeper:
         self._flush(everything=True)
 
     def round(self) -> None:
-        """Everything that is done by the minute; each part on its own, lest one that fails keeps the others."""
+        """Do everything that is due every minute; a part that fails does not keep the others from their turn."""
         if self._write(self._trail.probe):
             self.failing = False
         self._flush()

@@ -1,4 +1,4 @@
-"""What the trail needs by the minute: folding, the head in the log, retention, orphans."""
+"""Maintenance of the trail: folding, the head in the log, retention, orphans."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from celerymeter.control.audit import reading
-from celerymeter.control.audit.chain import Row
-from celerymeter.control.audit.keeper import AuditKeeper
-from celerymeter.control.audit.refusals import MAX_SOURCES, OTHER, RefusalFolder, Source
+from celerymeter.control.audit.chain import AuditRow
+from celerymeter.control.audit.maintenance import MAX_SOURCES, OTHER, AuditMaintenance, RefusalFolder, Source
+from celerymeter.control.audit.offline import read_rows
 from celerymeter.control.audit.trail import AuditTrail
-from celerymeter.control.instances import Instance
 from celerymeter.control.store import Store
 from celerymeter.control.tokens import Identity, Role
 from celerymeter.demo.processes import wait_until
@@ -37,34 +35,34 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path, clock: Clock) -> AuditKeeper:
-    """A keeper whose rounds the test does."""
-    trail = AuditTrail(Store(tmp_path), instance=Instance(tmp_path), key=b"k" * 32, clock=clock)
-    return AuditKeeper(trail, retention=30 * DAY, clock=clock)
+def maintenance(tmp_path: Path, clock: Clock) -> AuditMaintenance:
+    """Maintenance whose rounds the test does."""
+    trail = AuditTrail(Store(tmp_path), key=b"k" * 32, clock=clock)
+    return AuditMaintenance(trail, retention=30 * DAY, clock=clock)
 
 
-def rows(folder: Path) -> list[Row]:
+def rows(folder: Path) -> list[AuditRow]:
     """All rows, the oldest first."""
-    return list(reading.everything(folder))
+    return list(read_rows(folder))
 
 
 def test_a_thousand_failures_of_an_address_are_two_rows_a_minute(
-    keeper: AuditKeeper, clock: Clock, tmp_path: Path
+    maintenance: AuditMaintenance, clock: Clock, tmp_path: Path
 ) -> None:
     """The first at once, the others with the round after the minute."""
     for _ in range(1000):
-        keeper.refused("signature", address="192.0.2.1")
+        maintenance.refused("signature", address="192.0.2.1")
     assert [row.detail for row in rows(tmp_path)] == ['{"signature": 1}']
     clock.now += 60
-    keeper.round()
+    maintenance.round()
     assert [(row.address, row.detail) for row in rows(tmp_path)][1:] == [("192.0.2.1", '{"signature": 999}')]
 
 
-def test_nothing_folded_is_lost_at_the_end(keeper: AuditKeeper, tmp_path: Path) -> None:
+def test_nothing_folded_is_lost_at_the_end(maintenance: AuditMaintenance, tmp_path: Path) -> None:
     """`stop` writes what a minute would have written."""
     for reason in ("missing", "missing", "expired"):
-        keeper.refused(reason, address="192.0.2.1")
-    keeper.stop()
+        maintenance.refused(reason, address="192.0.2.1")
+    maintenance.stop()
     assert rows(tmp_path)[-1].detail == '{"missing": 1, "expired": 1}'
 
 
@@ -87,48 +85,48 @@ def test_the_next_minute_begins_afresh() -> None:
     assert folder.note(source, "missing", now=61.0) == source
 
 
-def test_a_token_is_noted_at_its_first_use(keeper: AuditKeeper, tmp_path: Path) -> None:
+def test_a_token_is_noted_at_its_first_use(maintenance: AuditMaintenance, tmp_path: Path) -> None:
     """Once, however often it comes."""
     for _ in range(3):
-        keeper.accepted(ANN, "192.0.2.1")
+        maintenance.accepted(ANN, "192.0.2.1")
     assert [(row.kind, row.sub, row.jti, row.address) for row in rows(tmp_path)] == [
         ("token", "ann", "token-1", "192.0.2.1")
     ]
 
 
-def test_the_head_is_in_the_log_by_the_minute(keeper: AuditKeeper, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_head_is_in_the_log_by_the_minute(maintenance: AuditMaintenance, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever keeps the log can prove later that nothing was cut off."""
-    keeper.accepted(ANN, "192.0.2.1")
+    maintenance.accepted(ANN, "192.0.2.1")
     with caplog.at_level("INFO"):
-        keeper.round()
+        maintenance.round()
     assert [record.audit_head[:2] for record in caplog.records if hasattr(record, "audit_head")] == ["1:"]
 
 
-def test_old_rows_go_a_day_at_a_time(keeper: AuditKeeper, clock: Clock, tmp_path: Path) -> None:
+def test_old_rows_go_a_day_at_a_time(maintenance: AuditMaintenance, clock: Clock, tmp_path: Path) -> None:
     """Not with every round, as each prune costs a row."""
-    keeper.accepted(ANN, "192.0.2.1")
+    maintenance.accepted(ANN, "192.0.2.1")
     clock.now += 30.5 * DAY
-    keeper.round()
+    maintenance.round()
     assert [row.kind for row in rows(tmp_path)] == ["token"]
     clock.now += DAY
-    keeper.round()
+    maintenance.round()
     assert [row.kind for row in rows(tmp_path)] == ["checkpoint"]
 
 
 def test_rounds_are_done_in_the_background(tmp_path: Path, clock: Clock) -> None:
     """From `start` to `stop`."""
-    trail = AuditTrail(Store(tmp_path), instance=Instance(tmp_path), key=b"k" * 32, clock=clock)
-    keeper = AuditKeeper(trail, retention=DAY, interval=0.01, clock=clock)
-    keeper.start()
-    keeper.refused("missing", address="192.0.2.1")
-    keeper.refused("missing", address="192.0.2.1")
+    trail = AuditTrail(Store(tmp_path), key=b"k" * 32, clock=clock)
+    maintenance = AuditMaintenance(trail, retention=DAY, interval=0.01, clock=clock)
+    maintenance.start()
+    maintenance.refused("missing", address="192.0.2.1")
+    maintenance.refused("missing", address="192.0.2.1")
     clock.now += 60
     wait_until(lambda: len(rows(tmp_path)) == 2, what="the folded refusal")
-    keeper.stop()
+    maintenance.stop()
 
 
-def test_a_disk_that_fails_is_logged_and_shown(keeper: AuditKeeper, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_disk_that_fails_is_logged_and_shown(maintenance: AuditMaintenance, caplog: pytest.LogCaptureFixture) -> None:
     """Reading goes on without the audit trail; that it cannot be written is no secret."""
-    keeper._trail._store.close()
-    keeper.accepted(ANN, "192.0.2.1")
-    assert (keeper.failing, "cannot be written" in caplog.text) == (True, True)
+    maintenance._trail._store.close()
+    maintenance.accepted(ANN, "192.0.2.1")
+    assert (maintenance.failing, "cannot be written" in caplog.text) == (True, True)
