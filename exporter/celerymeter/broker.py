@@ -1,4 +1,4 @@
-"""One way to reach the broker for everybody who does: Redis directly, everything else through Celery.
+"""Connects to the broker: to Redis directly, to everything else through Celery.
 
 kombu itself reads the URL and the transport options, so password, ACL user, TLS, unix socket, Sentinel, database and
 key prefix mean here exactly what they mean to the workers.
@@ -25,16 +25,16 @@ from celerymeter.settings import BrokerSettings
 REDIS_TRANSPORTS = frozenset({"redis", "rediss", "sentinel"})
 AMQP_TRANSPORTS = frozenset({"amqp", "amqps", "pyamqp"})
 CONNECT_TIMEOUT = 5.0
-ANSWER_TIMEOUT = 10.0
+REPLY_TIMEOUT = 10.0
 
 T = TypeVar("T")
 UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, AMQPError, KombuError, OSError)
-"""What a client raises when the broker is away, refuses us, or does not answer in time."""
+"""What clients raise when the broker is away, refuses a connection, or does not reply in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisKeys:
-    """How kombu names things in Redis (`kombu.transport.redis.Channel`); every name comes with the prefix.
+    """The names that kombu uses in Redis (`kombu.transport.redis.Channel`); every name comes with the prefix.
 
     The database number is part of the names of pub/sub channels alone.
     """
@@ -51,25 +51,25 @@ class RedisKeys:
     visibility_timeout: float
 
     def queue(self, name: str) -> tuple[str, ...]:
-        """The lists that hold a queue, in the order in which workers empty them."""
+        """Return the lists that hold a queue, in the order in which workers empty them."""
         steps = (f"{self.separator}{step}" if step else "" for step in self.priority_steps)
         return tuple(f"{self.prefix}{name}{step}" for step in steps)
 
     def bindings(self, exchange: str) -> str:
-        """The set of an exchange's bindings; ``*`` gives the pattern of them all."""
+        """Return the set of an exchange's bindings; ``*`` gives the pattern of them all."""
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def topic(self, exchange: str, routing_key: str = "") -> str:
-        """The pub/sub channel of a fanout exchange; ``*`` as routing key gives a pattern for PSUBSCRIBE."""
+        """Return the pub/sub channel of a fanout exchange; ``*`` as routing key gives a pattern for PSUBSCRIBE."""
         name = f"{self.prefix}{self.fanout}{exchange}"
         return f"{name}/{routing_key}" if routing_key and self.fanout_patterns else name
 
 
 @dataclass(frozen=True, slots=True)
 class RedisBroker:
-    """A client that prefixes nothing (kombu's own leaves commands out), and the names to use with it.
+    """A client that adds no prefix (kombu's own misses some commands), and the names to use with it.
 
-    The client connects anew by itself, with Sentinel to whichever master there is then.
+    The client reconnects by itself, with Sentinel to whichever master there is then.
     """
 
     client: redis.Redis
@@ -80,17 +80,17 @@ def connect_redis(broker: BrokerSettings) -> RedisBroker:
     """Reach Redis once and return a client; raises `BrokerUnavailable` or `SettingsError`."""
     if broker.transport == "sentinel" and "master_name" not in broker.transport_options:
         raise SettingsError("a sentinel:// broker needs the transport option master_name")
-    with reaching(broker), _understanding(broker), celery_app(broker).connection_for_read() as connection:
+    with reaching(broker), _checking_settings(broker), celery_app(broker).connection_for_read() as connection:
         _connect(connection)
         channel = connection.default_channel
         keys, pool = _keys(channel), channel.pool
-    # Leaving the block closed kombu's own sockets; the pool stays usable and opens new ones on demand.
+    # The end of the block closes kombu's own sockets; the pool stays usable and opens new ones on demand.
     pool.connection_kwargs["retry"] = Retry(NoBackoff(), 1)
     return RedisBroker(redis.Redis(connection_pool=pool), keys)
 
 
 class HeldConnection:
-    """A kombu connection that is kept between uses; one that broke meanwhile (idle time-outs, restarts) is replaced."""
+    """A kombu connection that is kept between uses; one that was lost meanwhile (time-out, restart) is replaced."""
 
     def __init__(self, broker: BrokerSettings) -> None:
         self.app = celery_app(broker)
@@ -118,13 +118,13 @@ class HeldConnection:
                 raise
 
     def _open(self) -> Any:
-        with _understanding(self._broker):
+        with _checking_settings(self._broker):
             self._connection = self.app.connection_for_read()
             _connect(self._connection)
         return self._connection
 
     def close(self) -> None:
-        """Drop it without the farewell, for which a dead broker would keep us waiting; the next use opens another."""
+        """Drop it without the closing handshake, which would wait for a dead broker; the next use opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(Exception):  # pyamqp raises anything while it takes a lost connection apart
@@ -141,8 +141,8 @@ def reaching(broker: BrokerSettings) -> Iterator[None]:
 
 
 @contextmanager
-def _understanding(broker: BrokerSettings) -> Iterator[None]:
-    """What kombu raises for a URL or an option that makes no sense; it quotes parts of them, so we do not repeat it."""
+def _checking_settings(broker: BrokerSettings) -> Iterator[None]:
+    """Turn what kombu raises for an unusable URL or option into `SettingsError`; its text may quote a password."""
     try:
         yield
     except (ValueError, KeyError, TypeError) as error:
@@ -150,12 +150,12 @@ def _understanding(broker: BrokerSettings) -> Iterator[None]:
 
 
 def _connect(connection: Any) -> None:
-    """Try each of the broker's URLs once."""
+    """Connect, trying each of the broker's URLs once."""
     connection.ensure_connection(max_retries=max(1, len(connection.alt)), interval_start=0, interval_step=0)
 
 
 def celery_app(broker: BrokerSettings) -> Celery:
-    """A Celery app for remote control and connections: JSON only, never the process' current app."""
+    """Return a Celery app for remote control and connections: JSON only, never the process' current app."""
     app = Celery("celerymeter", broker=broker.url, set_as_current=False, fixups=[])
     app.conf.update(broker.celery_settings)
     app.conf.update(
@@ -170,12 +170,12 @@ def celery_app(broker: BrokerSettings) -> Celery:
 
 
 def _transport_options(broker: BrokerSettings) -> dict[str, object]:
-    """The cluster's transport options, over time-outs (the default of most is to wait for ever)."""
+    """Return the cluster's transport options on top of time-outs (most transports wait for ever by default)."""
     defaults: dict[str, object] = {}
     if broker.transport in REDIS_TRANSPORTS:
-        defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+        defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": REPLY_TIMEOUT}
     elif broker.transport in AMQP_TRANSPORTS:
-        defaults = {"read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT}
+        defaults = {"read_timeout": REPLY_TIMEOUT, "write_timeout": REPLY_TIMEOUT}
     options = {**defaults, **broker.transport_options}
     if broker.transport == "sentinel":
         options["sentinel_kwargs"] = _sentinel_options(options)
@@ -183,14 +183,14 @@ def _transport_options(broker: BrokerSettings) -> dict[str, object]:
 
 
 def _sentinel_options(options: Mapping[str, object]) -> dict[str, object]:
-    """How to reach the Sentinels: with time-outs, and on to the next one at once (redis-py pauses for seconds)."""
+    """Return the options of the connections to Sentinels: time-outs and no retries (redis-py pauses for seconds)."""
     timeouts = {name: options[name] for name in ("socket_connect_timeout", "socket_timeout")}
     given = options.get("sentinel_kwargs")
     return {**timeouts, "retry": Retry(NoBackoff(), 0), **(given if isinstance(given, Mapping) else {})}
 
 
 def _keys(channel: Any) -> RedisKeys:
-    """The names that a connected kombu channel uses (untyped, hence Any)."""
+    """Return the names that a connected kombu channel uses (untyped, hence Any)."""
     prefix = channel.global_keyprefix
     return RedisKeys(
         db=int(channel.pool.connection_kwargs["db"]),
@@ -206,7 +206,7 @@ def _keys(channel: Any) -> RedisKeys:
 
 
 def _reason(error: BaseException) -> str:
-    """The error's first line; kombu wraps the transport's own."""
+    """Return the error's first line; kombu wraps the transport's own error."""
     cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
     if isinstance(cause, MasterNotFoundError):  # its text shows how the Sentinels are reached, secrets included
         return "no Sentinel knows a reachable master of this master_name"

@@ -49,6 +49,11 @@ class RemoteControl:
         self._held = HeldConnection(broker)
         self._lock = threading.Lock()
 
+    def connect(self) -> None:
+        """Connect now rather than at the first command."""
+        with self._lock:
+            self._held.use(lambda connection: connection)
+
     def ask(
         self,
         commands: Sequence[Command],

@@ -56,7 +56,7 @@ WELL = Evidence(
             senders={W1: BUSY, W2: BUSY, "gen1@p": PRODUCER},
         ),
         answers={
-            W1: Answer("celery.concurrency.prefork:TaskPool", frozenset({"q"})),
+            W1: Answer("prefork", frozenset({"q"})),
             W2: Answer(queues=frozenset("q")),
         },
         queues=(QueueState("q", length=3), QueueState("empty", length=0)),

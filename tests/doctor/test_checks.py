@@ -24,7 +24,7 @@ from .cases import BUSY, HEALTHY, IDLE, NOW, SCRAPED, W1, W2, WELL, broker, host
 
 NO_TASK_EVENTS = Heard({"worker-heartbeat": 3}, (10, 12, 14), 1, 0.0)
 LOSSY = Heard({"worker-heartbeat": 3, "task-received": 20, "task-started": 9}, (10, 30), 1, 0.0)
-THREADS = {W1: Answer("celery.concurrency.thread:TaskPool", frozenset({"q"}))}
+THREADS = {W1: Answer("threads", frozenset({"q"}))}
 FAILED = Failure("refused", "Connection refused")
 
 

@@ -133,7 +133,7 @@ def threads_lose_events(evidence: Evidence) -> Iterator[Finding]:
     for name, heard in evidence.broker.watch.workers.items():
         answer = evidence.broker.answers.get(name)
         received, started = heard.events.get("task-received", 0), heard.events.get("task-started", 0)
-        threads = answer is not None and ".thread:" in (answer.pool or "")
+        threads = answer is not None and answer.pool == "threads"
         if threads and received >= RECEIVED and started < LOST_STARTS * received:
             yield hint(
                 "threads-lose-events",

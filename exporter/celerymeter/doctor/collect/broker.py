@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection
 
-from celerymeter.broker import UNREACHABLE, HeldConnection
+from celerymeter.broker import UNREACHABLE
 from celerymeter.doctor.collect.failures import failure_of
 from celerymeter.doctor.collect.places import with_other_places
 from celerymeter.doctor.collect.watching import Watching
 from celerymeter.doctor.evidence import SHARED_OPTIONS, Answer, BrokerEvidence
 from celerymeter.errors import BrokerError, PollError
+from celerymeter.inspect_replies import Replies, mapping, text
 from celerymeter.model import QueuesSnapshot
 from celerymeter.polling import open_queue_poller
+from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,10 @@ Progress = Callable[[str], None]
 def look(broker: BrokerSettings, *, watch: float, progress: Progress) -> BrokerEvidence:
     """Connect, ask the workers and look at the queues while listening; raises only for wrong settings."""
     progress(f"connecting to {broker.safe_url}")
-    held = HeldConnection(broker)
+    control = RemoteControl(broker)
     watching = Watching(broker, seconds=watch)
     try:
-        held.use(lambda connection: connection)
+        control.connect()
     except BrokerError as error:
         failure = failure_of(error.__cause__ or error)
         return BrokerEvidence(broker.safe_url, failure=failure)
@@ -40,7 +41,7 @@ def look(broker: BrokerSettings, *, watch: float, progress: Progress) -> BrokerE
             progress("looking at the queues")
             first = _queues(broker)
             progress("asking the workers")
-            answers = held.use(lambda connection: _ask(held.app, connection))
+            answers = _ask(control)
             taken = {name for answer in answers.values() for name in answer.queues or ()}
             seen = first if first and taken <= {queue.name for queue in first.queues} else _queues(broker, taken)
             progress(f"listening to events for {watch:.0f} s")
@@ -58,54 +59,34 @@ def look(broker: BrokerSettings, *, watch: float, progress: Progress) -> BrokerE
     except BrokerError as error:
         return BrokerEvidence(broker.safe_url, failure=failure_of(error.__cause__ or error))
     finally:
-        held.close()
+        control.close()
 
 
-def _ask(app: Any, connection: Any) -> dict[str, Answer]:
-    """Every worker's pool, queues and event settings (celery is untyped, hence Any)."""
-    inspect = app.control.inspect(timeout=INSPECT_TIMEOUT, connection=connection)
-    stats: Mapping[str, Any] = inspect.stats() or {}
-    if not stats:
+def _ask(control: RemoteControl) -> dict[str, Answer]:
+    """Return every worker's pool, queues and event settings."""
+    workers = control.ask([Command("stats")], silence=INSPECT_TIMEOUT).answered("stats")
+    if not workers:
         return {}
-    inspect = app.control.inspect(timeout=INSPECT_TIMEOUT, connection=connection, limit=len(stats))
-    queues, conf = inspect.active_queues() or {}, inspect.conf() or {}
-    return {
-        name: Answer(
-            pool=_word(_map(_map(told).get("pool")).get("implementation")),
-            queues=_queue_names(queues[name]) if name in queues else None,
-            **_configured(_map(conf.get(name))),
-        )
-        for name, told in stats.items()
-    }
+    commands = [Command(method, destination=workers) for method in ("stats", "active_queues", "conf")]
+    replies = control.ask(commands, expected=workers, silence=INSPECT_TIMEOUT)
+    return {name: _answer(replies, name) for name in workers}
 
 
-def _configured(conf: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an `Answer` that come from a worker's configuration: only what differs from Celery's defaults."""
-    options = _map(conf.get("broker_transport_options"))
-    zone = _word(conf.get("timezone")) or "UTC"
-    return {
-        "sends_task_events": _flag(conf.get("worker_send_task_events")),
-        "event_exchange": _word(conf.get("event_exchange")) or "celeryev",
-        "time_zone": zone if conf.get("enable_utc", True) else f"local time {zone}",
-        "transport_options": {name: options[name] for name in SHARED_OPTIONS if name in options},
-    }
-
-
-def _queue_names(told: object) -> frozenset[str]:
-    found = told if isinstance(told, list) else []
-    return frozenset(str(queue["name"]) for queue in found if isinstance(queue, dict) and "name" in queue)
-
-
-def _map(told: object) -> Mapping[str, Any]:
-    return told if isinstance(told, dict) else {}
-
-
-def _word(told: object) -> str | None:
-    return told if isinstance(told, str) else None
-
-
-def _flag(told: object) -> bool | None:
-    return told if isinstance(told, bool) else None
+def _answer(replies: Replies, worker: str) -> Answer:
+    """Return what a worker says; of its configuration it tells only what differs from Celery's defaults."""
+    conf = mapping(replies.answer("conf", worker))
+    stats, queues = replies.stats(worker), replies.queues(worker)
+    options = mapping(conf.get("broker_transport_options"))
+    zone = text(conf.get("timezone")) or "UTC"
+    sends = conf.get("worker_send_task_events")
+    return Answer(
+        pool=stats.pool if stats else None,
+        queues=None if queues is None else frozenset(queue.name for queue in queues),
+        sends_task_events=sends if isinstance(sends, bool) else None,
+        event_exchange=text(conf.get("event_exchange")) or "celeryev",
+        time_zone=zone if conf.get("enable_utc", True) else f"local time {zone}",
+        transport_options={name: options[name] for name in SHARED_OPTIONS if name in options},
+    )
 
 
 def _queues(broker: BrokerSettings, names: Collection[str] = ()) -> QueuesSnapshot | None:
