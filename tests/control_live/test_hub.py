@@ -1,4 +1,4 @@
-"""Who gets which message."""
+"""The feed's messages reach the clients that they should."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from celerymeter.control.feed.hub import MAILBOX, FeedFull, FeedMessage, Hub, Mailbox, Ring
+from celerymeter.control.feed.hub import MAILBOX_SIZE, FeedFull, FeedMessage, History, Hub, Mailbox
 from celerymeter.control.feed.messages import FeedError, MessageType
 
 
@@ -66,28 +66,28 @@ def test_a_slow_client_loses_old_updates_and_keeps_alerts() -> None:
     made = Made()
     mailbox = made.join()
     made.publish("alert", "fire")
-    for n in range(3 * MAILBOX):
+    for n in range(3 * MAILBOX_SIZE):
         made.publish("metrics_update", str(n))
     waiting = taken(mailbox)
 
-    assert len(waiting) == MAILBOX
+    assert len(waiting) == MAILBOX_SIZE
     assert waiting[0][1:] == ("alert", "fire")
-    assert waiting[-1][2] == str(3 * MAILBOX - 1)
-    assert made.dropped._value.get() == 2 * MAILBOX + 1
+    assert waiting[-1][2] == str(3 * MAILBOX_SIZE - 1)
+    assert made.dropped._value.get() == 2 * MAILBOX_SIZE + 1
 
 
 def test_a_flood_of_alerts_is_bounded_too() -> None:
     """With nothing but alerts the oldest goes."""
     made = Made()
     mailbox = made.join()
-    for n in range(MAILBOX + 5):
+    for n in range(MAILBOX_SIZE + 5):
         made.publish("alert", str(n))
 
-    assert [code for _, _, code in taken(mailbox)] == [str(n) for n in range(5, MAILBOX + 5)]
+    assert [code for _, _, code in taken(mailbox)] == [str(n) for n in range(5, MAILBOX_SIZE + 5)]
 
 
 def test_who_comes_back_is_given_what_came_since() -> None:
-    """And is told when that is not all."""
+    """And learns when that is not all."""
     made = Made()
     for n in range(10):
         made.publish("alert", str(n))
@@ -100,15 +100,15 @@ def test_who_comes_back_is_given_what_came_since() -> None:
     assert (ahead.messages, ahead.complete) == ((), False)
 
 
-@pytest.mark.parametrize("ring", [Ring(most=4), Ring(characters=16)], ids=["messages", "characters"])
-def test_the_memory_is_bounded(ring: Ring) -> None:
+@pytest.mark.parametrize("history", [History(size=4), History(characters=16)], ids=["messages", "characters"])
+def test_the_memory_is_bounded(history: History) -> None:
     """The oldest are forgotten, and that is known."""
     for n in range(50):
-        ring.add(FeedMessage(n, "alert", "text"))
+        history.add(FeedMessage(n, "alert", "text"))
 
-    assert [message.seq for message in ring.since(0, newest=49).messages] == [46, 47, 48, 49]
-    assert not ring.since(44, newest=49).complete
-    assert ring.since(45, newest=49).complete
+    assert [message.seq for message in history.since(0, newest=49).messages] == [46, 47, 48, 49]
+    assert not history.since(44, newest=49).complete
+    assert history.since(45, newest=49).complete
 
 
 def test_no_more_clients_than_allowed() -> None:
@@ -122,7 +122,7 @@ def test_no_more_clients_than_allowed() -> None:
     made.join()
 
 
-def test_at_the_end_all_are_told_and_the_deaf_are_shut_down() -> None:
+def test_at_the_end_all_close_and_those_that_hang_are_aborted() -> None:
     """And nobody is let in."""
     made = Made()
     events: list[str] = []

@@ -14,8 +14,8 @@ from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 from celerymeter.control.feed.hub import FeedMessage, Mailbox
-from celerymeter.control.feed.session import Bell, Session
-from celerymeter.control.feed.websocket import BadHandshake, Gone, WebSocket
+from celerymeter.control.feed.session import Session, Waker
+from celerymeter.control.feed.websocket import BadHandshake, PeerGone, WebSocket
 from celerymeter.demo.processes import wait_until
 
 HANDSHAKE = [
@@ -100,7 +100,7 @@ def test_a_peer_that_takes_nothing_is_shut_down() -> None:
     with ours, theirs:
         server = WebSocket(ours, HANDSHAKE, subprotocol=None, write_timeout=0.3)
         begun = time.monotonic()
-        with pytest.raises(Gone):
+        with pytest.raises(PeerGone):
             server.send("x" * 10_000_000)
 
         assert 0.25 < time.monotonic() - begun < 3
@@ -113,8 +113,8 @@ def test_a_hanging_write_ends_when_it_is_aborted(pair: Pair) -> None:
     def write() -> None:
         try:
             pair.server.send("x" * 10_000_000)
-        except Gone:
-            ended.append(Gone)
+        except PeerGone:
+            ended.append(PeerGone)
 
     writer = Thread(target=write)
     writer.start()
@@ -122,7 +122,7 @@ def test_a_hanging_write_ends_when_it_is_aborted(pair: Pair) -> None:
     pair.server.abort()
     writer.join(2)
 
-    assert ended == [Gone]
+    assert ended == [PeerGone]
 
 
 def test_pings_are_answered_and_messages_thrown_away(pair: Pair) -> None:
@@ -143,7 +143,7 @@ def test_pings_are_answered_and_messages_thrown_away(pair: Pair) -> None:
 def test_what_is_no_frame_is_closed(pair: Pair, junk: bytes, code: int) -> None:
     """With the protocol's own code for it."""
     pair.sock.sendall(junk)
-    with pytest.raises(Gone):
+    with pytest.raises(PeerGone):
         pair.server.read()
 
     assert [event.code for event in pair.events() if isinstance(event, CloseConnection)] == [code]
@@ -152,7 +152,7 @@ def test_what_is_no_frame_is_closed(pair: Pair, junk: bytes, code: int) -> None:
 def test_a_peers_close_is_answered(pair: Pair) -> None:
     """And ends it."""
     pair.send(CloseConnection(1000))
-    with pytest.raises(Gone):
+    with pytest.raises(PeerGone):
         pair.server.read()
 
     assert [event.code for event in pair.events() if isinstance(event, CloseConnection)] == [1000]
@@ -174,11 +174,13 @@ def test_a_close_reaches_a_peer_that_was_sending(pair: Pair) -> None:
 class Running:
     """A session on a thread of its own."""
 
-    def __init__(self, pair: Pair, *, expires_at: float | None = None, ping: float = 20, silence: float = 45) -> None:
-        self.bell = Bell()
-        self.mailbox = Mailbox(wake=self.bell.ring, abort=pair.server.abort)
+    def __init__(
+        self, pair: Pair, *, expires_at: float | None = None, ping: float = 20, peer_timeout: float = 45
+    ) -> None:
+        self.waker = Waker()
+        self.mailbox = Mailbox(wake=self.waker.wake, abort=pair.server.abort)
         session = Session(
-            pair.server, self.mailbox, self.bell, expires_at=expires_at, ping_interval=ping, silence=silence
+            pair.server, self.mailbox, self.waker, expires_at=expires_at, ping_interval=ping, peer_timeout=peer_timeout
         )
         self.thread = Thread(target=session.run, args=([FeedMessage(1, "alert", "first")],))
         self.thread.start()
@@ -186,7 +188,7 @@ class Running:
     def ended(self) -> bool:
         """Whether the session is over."""
         self.thread.join(5)
-        self.bell.close()
+        self.waker.close()
         return not self.thread.is_alive()
 
 
@@ -223,7 +225,7 @@ def test_a_session_ends_with_its_token(pair: Pair) -> None:
 
 def test_a_silent_peer_is_pinged_and_given_up(pair: Pair) -> None:
     """A peer that is gone without a word holds no thread."""
-    running = Running(pair, ping=0.2, silence=0.5)
+    running = Running(pair, ping=0.2, peer_timeout=0.5)
 
     assert running.ended()
     assert any(isinstance(event, Ping) for event in pair.events())
@@ -231,7 +233,7 @@ def test_a_silent_peer_is_pinged_and_given_up(pair: Pair) -> None:
 
 def test_a_peer_that_answers_pings_stays(pair: Pair) -> None:
     """Beyond the limit for silence."""
-    running = Running(pair, ping=0.1, silence=0.4)
+    running = Running(pair, ping=0.1, peer_timeout=0.4)
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         for event in pair.events():

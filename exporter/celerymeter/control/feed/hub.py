@@ -1,6 +1,6 @@
-"""Who gets which message of the feed: one sequence, a short memory for those who come back, a mailbox for each client.
+"""Distributes the feed's messages: one sequence, a short history for clients that reconnect, a mailbox for each client.
 
-Nothing here waits or writes to a socket: publishing costs the same whatever the clients do.
+Nothing here waits for a client or writes to a socket, so publishing costs the same whatever the clients do.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from prometheus_client import Counter, Gauge
 
 from celerymeter.control.feed.messages import Envelope, MessageType
 
-MAILBOX = 32
-RING = 512
-RING_CHARACTERS = 4_000_000
-GOODBYE = 1.2
-"""Seconds that clients get to say goodbye when the server stops."""
-_UPDATES = frozenset({"metrics_update", "dashboard_data", "error"})
-"""Kinds of which a later one makes an earlier one worthless."""
+MAILBOX_SIZE = 32
+HISTORY_SIZE = 512
+HISTORY_CHARACTERS = 4_000_000
+CLOSE_TIME = 1.2
+"""Seconds that clients get to close their WebSockets when the server stops."""
+_REPLACEABLE = frozenset({"metrics_update", "dashboard_data", "error"})
+"""Messages that a later one of the kind makes worthless."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedMessage:
-    """A message as it is sent."""
+    """A message as it is sent to clients."""
 
     seq: int
     kind: MessageType
@@ -39,7 +39,10 @@ class FeedFull(Exception):
 
 
 class Mailbox:
-    """What one client has yet to be sent. Bounded: when it is full the oldest update goes, and only then an alert."""
+    """Messages that one client has yet to be sent. Bounded: a full one drops its oldest update, and only then an alert.
+
+    ``wake`` makes the client's thread look at its mailbox; ``abort`` ends the client also when it hangs in a write.
+    """
 
     def __init__(self, *, wake: Callable[[], None], abort: Callable[[], None]) -> None:
         self._waiting: deque[FeedMessage] = deque()
@@ -49,63 +52,60 @@ class Mailbox:
         self.closing = False
 
     def put(self, message: FeedMessage) -> bool:
-        """Add a message; True when an older one had to go for it."""
+        """Add a message; returns True when an older one was dropped for it."""
         with self._lock:
-            full = len(self._waiting) >= MAILBOX
+            full = len(self._waiting) >= MAILBOX_SIZE
             if full:
-                del self._waiting[_expendable(self._waiting)]
+                updates = (place for place, old in enumerate(self._waiting) if old.kind in _REPLACEABLE)
+                del self._waiting[next(updates, 0)]
             self._waiting.append(message)
         self._wake()
         return full
 
     def take(self) -> FeedMessage | None:
-        """The oldest message, or None."""
+        """Remove and return the oldest message."""
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
     def close(self) -> None:
-        """The server stops: the client is to say goodbye."""
+        """Make the client close its WebSocket, because the server stops."""
         self.closing = True
         self._wake()
 
 
-def _expendable(waiting: deque[FeedMessage]) -> int:
-    return next((place for place, message in enumerate(waiting) if message.kind in _UPDATES), 0)
-
-
 @dataclass(frozen=True, slots=True)
-class Resumption:
-    """What a client that comes back is sent first. ``complete``: nothing that it missed is forgotten already."""
+class Missed:
+    """The messages that a client missed while it was away. ``complete``: none of them was forgotten already."""
 
     messages: tuple[FeedMessage, ...] = ()
     complete: bool = True
 
 
-class Ring:
+class History:
     """The last messages, bounded in number and in characters. Not thread-safe."""
 
-    def __init__(self, *, most: int = RING, characters: int = RING_CHARACTERS) -> None:
-        self._most = most
+    def __init__(self, *, size: int = HISTORY_SIZE, characters: int = HISTORY_CHARACTERS) -> None:
+        self._max_messages = size
         self._characters = characters
         self._messages: deque[FeedMessage] = deque()
         self._size = 0
 
     def add(self, message: FeedMessage) -> None:
-        """Remember one, and forget the oldest for it."""
+        """Add a message, and forget the oldest ones for it."""
         self._messages.append(message)
         self._size += len(message.text)
-        while len(self._messages) > self._most or self._size > self._characters:
+        while len(self._messages) > self._max_messages or self._size > self._characters:
             self._size -= len(self._messages.popleft().text)
 
-    def since(self, seq: int, *, newest: int) -> Resumption:
-        """What came after ``seq``; ``newest`` is the last number that was given."""
+    def since(self, seq: int, *, newest: int) -> Missed:
+        """Return the messages after ``seq``; ``newest`` is the number of the last message."""
         oldest = self._messages[0].seq if self._messages else newest + 1
         missed = tuple(message for message in self._messages if message.seq > seq)
-        return Resumption(missed, complete=oldest - 1 <= seq <= newest)
+        return Missed(missed, complete=oldest - 1 <= seq <= newest)
 
 
 class Hub:
-    """The feed's clients and its memory; thread-safe."""
+    """The feed's clients and its history; thread-safe."""
 
     def __init__(
         self, *, max_clients: int, clients: Gauge, dropped: Counter, clock: Callable[[], float] = time.time
@@ -116,60 +116,57 @@ class Hub:
         self._clock = clock
         self._lock = Lock()
         self._mailboxes: set[Mailbox] = set()
-        self._ring = Ring()
+        self._history = History()
         self._seq = int(clock() * 1000)
         self._stopped = False
 
     @property
     def client_count(self) -> int:
-        """How many clients are connected."""
+        """Return the number of connected clients."""
         return len(self._mailboxes)
 
     def publish(self, kind: MessageType, data: object) -> None:
-        """Send a message to every client."""
+        """Send a message to every client; ``data`` is a model or a dataclass."""
         with self._lock:
             self._seq += 1
             message = self._message(kind, data)
-            self._ring.add(message)
-            lost = sum(mailbox.put(message) for mailbox in self._mailboxes)
-        self._dropped.inc(lost)
+            self._history.add(message)
+            dropped = sum(mailbox.put(message) for mailbox in self._mailboxes)
+        self._dropped.inc(dropped)
 
     def private(self, kind: MessageType, data: object) -> FeedMessage:
-        """A message for one client: it bears the newest number and is not remembered."""
+        """Return a message for one client: it has the newest number and is not in the history."""
         return self._message(kind, data)
 
     def join(
         self, *, wake: Callable[[], None], abort: Callable[[], None], since: int | None = None
-    ) -> tuple[Mailbox, Resumption]:
-        """A mailbox, and what came after ``since``; from here on nothing is missed. Raises `FeedFull`.
-
-        ``wake`` tells the client's thread to look at its mailbox, ``abort`` ends it also when it hangs in a write.
-        """
+    ) -> tuple[Mailbox, Missed]:
+        """Return a new client's mailbox, and the messages after ``since``. Raises `FeedFull`."""
         with self._lock:
             if len(self._mailboxes) >= self._max_clients or self._stopped:
                 raise FeedFull
             mailbox = Mailbox(wake=wake, abort=abort)
             self._mailboxes.add(mailbox)
             self._clients.set(len(self._mailboxes))
-            return mailbox, Resumption() if since is None else self._ring.since(since, newest=self._seq)
+            return mailbox, Missed() if since is None else self._history.since(since, newest=self._seq)
 
     def leave(self, mailbox: Mailbox) -> None:
-        """Forget a client."""
+        """Remove a client."""
         with self._lock:
             self._mailboxes.discard(mailbox)
             self._clients.set(len(self._mailboxes))
 
     def start(self) -> None:
-        """Nothing to begin: clients bring their own threads."""
+        """Do nothing: each client is served by the thread of its request."""
 
     def stop(self) -> None:
-        """Let every client say goodbye, take no more, and shut down those that hang."""
+        """Accept no more clients, let all close their WebSockets, and abort those that hang."""
         with self._lock:
             self._stopped = True
             mailboxes = tuple(self._mailboxes)
         for mailbox in mailboxes:
             mailbox.close()
-        deadline = time.monotonic() + GOODBYE
+        deadline = time.monotonic() + CLOSE_TIME
         while self._mailboxes and time.monotonic() < deadline:
             time.sleep(0.02)
         for mailbox in mailboxes:

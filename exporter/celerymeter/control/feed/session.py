@@ -1,4 +1,4 @@
-"""One client of the feed, on the thread of its request: it greets, sends what comes, pings, and closes in time."""
+"""Serves one client of the feed on the thread of its request: sends messages, pings, and closes in time."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ from itertools import chain
 from typing import Final
 
 from celerymeter.control.feed.hub import FeedMessage, Mailbox
-from celerymeter.control.feed.websocket import Gone, WebSocket
+from celerymeter.control.feed.websocket import PeerGone, WebSocket
 
 PING_INTERVAL: Final = 20.0
-SILENCE: Final = 45.0
+PEER_TIMEOUT: Final = 45.0
 """Seconds without any byte from the peer after which it is given up: two pings are unanswered then."""
 GOING_AWAY: Final = 1001
 UNAUTHENTICATED: Final = 4401
 
 
-class Bell:
+class Waker:
     """Wakes a thread that waits on a socket."""
 
     def __init__(self) -> None:
-        self._hearer, self._ringer = socket.socketpair()
-        for end in (self._hearer, self._ringer):
+        self._reader, self._writer = socket.socketpair()
+        for end in (self._reader, self._writer):
             end.setblocking(False)
 
-    def ring(self) -> None:
-        """Wake it; any thread, any time."""
+    def wake(self) -> None:
+        """Wake the thread; may be called from any thread, at any time."""
         with suppress(OSError):
-            self._ringer.send(b"\0")
+            self._writer.send(b"\0")
 
     def fileno(self) -> int:
-        """To wait on."""
-        return self._hearer.fileno()
+        """Return the descriptor to wait on."""
+        return self._reader.fileno()
 
-    def hush(self) -> None:
-        """Forget how often it rang."""
+    def clear(self) -> None:
+        """Forget all calls of `wake` so far."""
         with suppress(BlockingIOError):
-            while self._hearer.recv(1024):
+            while self._reader.recv(1024):
                 pass
 
     def close(self) -> None:
-        """Give both sockets back."""
-        self._hearer.close()
-        self._ringer.close()
+        """Close both sockets."""
+        self._reader.close()
+        self._writer.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A client from its greeting to its end. ``expires_at`` is when its token does, by ``clock`` (UTC seconds)."""
+    """A client from its first message to its end; its token expires at ``expires_at`` (UTC seconds, by ``clock``)."""
 
     peer: WebSocket
     mailbox: Mailbox
-    bell: Bell
+    waker: Waker
     expires_at: float | None
     ping_interval: float = PING_INTERVAL
-    silence: float = SILENCE
+    peer_timeout: float = PEER_TIMEOUT
     clock: Callable[[], float] = time.time
 
     def run(self, *first: Iterable[FeedMessage]) -> None:
-        """Send what comes ``first``, then the mailbox as it fills, until either side ends it."""
-        with suppress(Gone):
+        """Send the messages in ``first``, then those of the mailbox as it fills, until either side closes."""
+        with suppress(PeerGone):
             for message in chain.from_iterable(first):
                 self.peer.send(message.text)
             self._follow()
@@ -72,11 +72,11 @@ class Session:
     def _follow(self) -> None:
         poller = select.poll()
         poller.register(self.peer, select.POLLIN)
-        poller.register(self.bell, select.POLLIN)
+        poller.register(self.waker, select.POLLIN)
         pinged_at = time.monotonic()
         while not self._ended():
-            poller.poll(1000 * self._patience(pinged_at))
-            self.bell.hush()
+            poller.poll(1000 * self._poll_timeout(pinged_at))
+            self.waker.clear()
             self.peer.read()
             self._send_waiting()
             if time.monotonic() - pinged_at >= self.ping_interval:
@@ -88,14 +88,14 @@ class Session:
             self.peer.close(UNAUTHENTICATED, "the token has expired")
         elif self.mailbox.closing:
             self.peer.close(GOING_AWAY, "the server stops")
-        elif time.monotonic() - self.peer.heard_at > self.silence:
+        elif time.monotonic() - self.peer.last_received > self.peer_timeout:
             self.peer.abort()
         else:
             return False
         return True
 
-    def _patience(self, pinged_at: float) -> float:
-        """Seconds until something is to be done anyway."""
+    def _poll_timeout(self, pinged_at: float) -> float:
+        """Return the seconds until the next ping, or until the token expires."""
         until_ping = pinged_at + self.ping_interval - time.monotonic()
         until_expiry = self.ping_interval if self.expires_at is None else self.expires_at - self.clock()
         return max(0.0, min(until_ping, until_expiry))

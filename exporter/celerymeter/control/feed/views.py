@@ -1,4 +1,4 @@
-"""``GET /monitoring/ws``: who may connect, by which token, from which page; then a `Session` until it ends."""
+"""``GET /monitoring/ws``: checks origin and token, then serves a `Session` until it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from celerymeter.control.auth import Authenticator, bearer_token, current_addres
 from celerymeter.control.cluster.snapshot import ClusterReader
 from celerymeter.control.feed.hub import FeedFull, FeedMessage, Hub
 from celerymeter.control.feed.messages import Greeting, feed_error
-from celerymeter.control.feed.session import UNAUTHENTICATED, Bell, Session
+from celerymeter.control.feed.session import UNAUTHENTICATED, Session, Waker
 from celerymeter.control.feed.websocket import BadHandshake, WebSocket
 from celerymeter.control.routing import FEED_PATH, ControlBlueprint, Permission, Query
 from celerymeter.control.settings import ControlSettings
@@ -33,23 +33,23 @@ log = logging.getLogger(__name__)
 
 
 class FeedQuery(Query):
-    """How to come back, and a token for those who can set no header."""
+    """Where to resume, and a token for clients that can set no header."""
 
     since: int | None = Field(default=None, ge=0, description="The `seq` of the last message seen")
     access_token: str | None = Field(default=None, max_length=16_384, description="A token; no log shows it")
 
 
 class Finished(Response):
-    """The answer of a view that has spoken WebSocket on the request's own socket: nothing more is to be sent."""
+    """The response of a view that has used the request's own socket for a WebSocket: nothing more is to be sent."""
 
     def __call__(self, *_: object) -> Iterable[bytes]:
-        """gunicorn's way to be told so."""
+        """Tell gunicorn so: its `ThreadWorker.handle` takes a `StopIteration` as the end of the connection."""
         raise StopIteration
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What a connection needs. ``running`` tells whether updates are sent."""
+    """The parts that a connection needs; ``running`` returns whether updates are sent."""
 
     hub: Hub
     auth: Authenticator
@@ -58,7 +58,7 @@ class Feed:
     settings: ControlSettings
 
     def serve(self, query: FeedQuery) -> Response:
-        """Check, answer the handshake, and stay until the client is gone."""
+        """Check the request, answer the handshake, and serve the client until it is gone."""
         check_origin(request, self.settings.allowed_origins)
         sock = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
         if not isinstance(sock, socket.socket):
@@ -75,7 +75,7 @@ class Feed:
         except RequestRefused as error:
             peer.close(TRY_AGAIN_LATER, str(error))
         else:
-            self._attend(peer, identity, query.since)
+            self._serve_client(peer, identity, query.since)
         return Finished()
 
     def _identity(self, token: str | None) -> Identity | None:
@@ -83,10 +83,10 @@ class Feed:
             return None
         return self.auth.authenticate(token, address=current_address())
 
-    def _attend(self, peer: WebSocket, identity: Identity | None, since: int | None) -> None:
+    def _serve_client(self, peer: WebSocket, identity: Identity | None, since: int | None) -> None:
         try:
-            with closing(Bell()) as bell:
-                self._follow(peer, bell, identity, since)
+            with closing(Waker()) as waker:
+                self._run_session(peer, waker, identity, since)
         except (FeedFull, OSError):
             peer.close(TRY_AGAIN_LATER, "too many clients")
         except Exception:
@@ -95,19 +95,19 @@ class Feed:
         finally:
             peer.abort()
 
-    def _follow(self, peer: WebSocket, bell: Bell, identity: Identity | None, since: int | None) -> None:
-        mailbox, missed = self.hub.join(wake=bell.ring, abort=peer.abort, since=since)
-        who = {"sub": "" if identity is None else identity.sub, "address": current_address()}
-        log.info("feed: client connected", extra=who)
+    def _run_session(self, peer: WebSocket, waker: Waker, identity: Identity | None, since: int | None) -> None:
+        mailbox, missed = self.hub.join(wake=waker.wake, abort=peer.abort, since=since)
+        client = {"sub": "" if identity is None else identity.sub, "address": current_address()}
+        log.info("feed: client connected", extra=client)
         try:
-            session = Session(peer, mailbox, bell, expires_at=None if identity is None else identity.exp)
+            session = Session(peer, mailbox, waker, expires_at=None if identity is None else identity.exp)
             session.run(self._greeting(complete=missed.complete), missed.messages)
         finally:
             self.hub.leave(mailbox)
-            log.info("feed: client gone", extra=who)
+            log.info("feed: client gone", extra=client)
 
     def _greeting(self, *, complete: bool) -> Iterable[FeedMessage]:
-        """Lazily, so that the first message does not wait for Prometheus."""
+        """Yield the first messages; a generator, so that the greeting does not wait for Prometheus."""
         greeting = Greeting(
             client_count=self.hub.client_count,
             interval_seconds=self.settings.feed_interval,
@@ -122,7 +122,7 @@ class Feed:
 
 
 def blueprint(*, feed: Feed) -> ControlBlueprint:
-    """The feed's one operation."""
+    """Return the feed's one operation."""
     bp = ControlBlueprint("feed")
 
     @bp.get(FEED_PATH, permission=Permission.FEED, responses={101: None}, errors=(400,), websocket=True)
@@ -138,16 +138,16 @@ def blueprint(*, feed: Feed) -> ControlBlueprint:
     return bp
 
 
-def token_of(asked: Request, offered: Iterable[str], query: FeedQuery) -> str | None:
-    """The token, wherever the client could put it; a header goes before a subprotocol before the query."""
+def token_of(sent: Request, offered: Iterable[str], query: FeedQuery) -> str | None:
+    """Return the client's token: from the header, else from a subprotocol, else from the query."""
     protocols = (part.removeprefix(_BEARER) for part in offered if part.startswith(_BEARER))
-    return bearer_token(asked.headers.get("Authorization")) or next(protocols, None) or query.access_token
+    return bearer_token(sent.headers.get("Authorization")) or next(protocols, None) or query.access_token
 
 
-def check_origin(asked: Request, allowed: Iterable[str]) -> None:
-    """Refuse a page of another site: browsers open WebSockets across sites and send what they know of ours along."""
-    origin = asked.headers.get("Origin")
+def check_origin(sent: Request, allowed: Iterable[str]) -> None:
+    """Refuse a page of another site: browsers open WebSockets across sites and send the cookies of ours along."""
+    origin = sent.headers.get("Origin")
     if origin is None or origin in allowed or "*" in allowed:
         return
-    if urlsplit(origin).netloc.lower() != asked.host.lower():
+    if urlsplit(origin).netloc.lower() != sent.host.lower():
         raise RequestRefused("forbidden", "this origin may not open the feed; see --allow-origin")

@@ -1,7 +1,8 @@
 """The server's side of one WebSocket on the socket of a WSGI request; one thread owns it.
 
-wsproto speaks the protocol, this module moves the bytes: whole writes with a time limit, and a close that reaches the
-peer. What the peer sends is read (so that pings and closes are answered) and thrown away.
+wsproto does the protocol. We write the bytes ourselves since no library fits: simple-websocket ignores short writes,
+sends its pings without a lock and has no write timeout, and websockets' servers read the request themselves, which the
+WSGI server has done already. What the peer sends is read, so that pings and closes are answered, and then ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ WRITE_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds that a closed peer gets to take the close frame."""
 MAX_MESSAGE: Final = 4096
-"""Bytes of a message from the peer; we expect none."""
+"""Bytes of a message from the peer; none is expected."""
 SEND_BUFFER: Final = 128 * 1024
 """What the kernel may hold of unread updates for one peer."""
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -30,11 +31,11 @@ _READ: Final = 16 * 1024
 
 
 class BadHandshake(Exception):
-    """The request is not a WebSocket's."""
+    """The request is not a WebSocket handshake."""
 
 
-class Gone(Exception):
-    """The peer is gone, or does not take what it is sent; the socket has been shut down."""
+class PeerGone(Exception):
+    """The peer is gone, or does not read what it is sent; the socket has been shut down."""
 
 
 class WebSocket:
@@ -54,7 +55,7 @@ class WebSocket:
         self._protocol = WSConnection(ConnectionType.SERVER)
         self._closed = False
         self._received = 0
-        self.heard_at = time.monotonic()
+        self.last_received = time.monotonic()
         try:
             self._protocol.initiate_upgrade_connection([(n.encode(), v.encode()) for n, v in headers], "/")
             (request,) = self._protocol.events()
@@ -68,19 +69,19 @@ class WebSocket:
         self._write(self._protocol.send(AcceptConnection(subprotocol=subprotocol)))
 
     def fileno(self) -> int:
-        """To wait on."""
+        """Return the descriptor to wait on."""
         return self._sock.fileno()
 
     def send(self, text: str) -> None:
-        """Send one text message, whole; raises `Gone` when the peer does not take it within 10 s."""
-        self._write(self._made(TextMessage(data=text)))
+        """Send one text message, whole; raises `PeerGone` when the peer does not read it within 10 s."""
+        self._write(self._frame(TextMessage(data=text)))
 
     def ping(self) -> None:
-        """Ask for a sign of life; `heard_at` (monotonic seconds) tells when there was one."""
-        self._write(self._made(Ping()))
+        """Ask the peer to answer; any byte from it updates `last_received` (monotonic seconds)."""
+        self._write(self._frame(Ping()))
 
     def read(self) -> None:
-        """Take what has arrived and answer what must be answered; raises `Gone` when the peer has closed."""
+        """Read what has arrived and answer pings; raises `PeerGone` when the peer has closed."""
         while True:
             try:
                 data = self._sock.recv(_READ)
@@ -90,22 +91,25 @@ class WebSocket:
                 raise self._gone() from error
             if not data:
                 raise self._gone()
-            self.heard_at = time.monotonic()
+            self.last_received = time.monotonic()
             self._feed(data)
 
     def close(self, code: int, reason: str = "") -> None:
-        """Say why, and let the peer take it: closing with unread bytes would reset the connection under the frame."""
+        """Send a close frame and wait until the peer has closed too, for at most a second.
+
+        Closing the socket at once, with bytes of the peer unread, would reset the connection before the frame arrives.
+        """
         if self._closed:
             return
-        with suppress(Gone):
-            self._write(self._made(CloseConnection(code=code, reason=reason)), timeout=CLOSE_TIMEOUT)
+        with suppress(PeerGone):
+            self._write(self._frame(CloseConnection(code=code, reason=reason)), timeout=CLOSE_TIMEOUT)
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
             self._drain(time.monotonic() + CLOSE_TIMEOUT)
         self.abort()
 
     def abort(self) -> None:
-        """Shut the socket down; whoever reads or writes it wakes up."""
+        """Shut the socket down, which wakes a thread that reads or writes it."""
         self._closed = True
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
@@ -117,34 +121,34 @@ class WebSocket:
                 self._handle(event)
         except RemoteProtocolError as error:
             self.close(1002)
-            raise Gone from error
+            raise PeerGone from error
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Ping):
-            self._write(self._made(event.response()))
+            self._write(self._frame(event.response()))
         elif isinstance(event, CloseConnection):
-            self._write(self._made(event.response()), timeout=CLOSE_TIMEOUT)
+            self._write(self._frame(event.response()), timeout=CLOSE_TIMEOUT)
             raise self._gone()
         elif isinstance(event, Message):
             self._received += len(event.data)
             if self._received > MAX_MESSAGE:
                 self.close(1009)
-                raise Gone
+                raise PeerGone
             self._received = 0 if event.message_finished else self._received
 
-    def _made(self, event: Event) -> bytes:
+    def _frame(self, event: Event) -> bytes:
         try:
             return self._protocol.send(event)
         except LocalProtocolError as error:
             raise self._gone() from error
 
     def _write(self, data: bytes, *, timeout: float | None = None) -> None:
-        """Write everything; the system's own `send` may take less than it is given."""
+        """Write everything; `socket.send` may write less than it is given."""
         deadline = time.monotonic() + (timeout or self._write_timeout)
         rest = memoryview(data)
         while rest:
             if self._closed:
-                raise Gone
+                raise PeerGone
             try:
                 rest = rest[self._sock.send(rest) :]
             except _WOULD_BLOCK:
@@ -160,13 +164,13 @@ class WebSocket:
                 if not self._sock.recv(_READ):
                     return
 
-    def _gone(self) -> Gone:
+    def _gone(self) -> PeerGone:
         self.abort()
-        return Gone()
+        return PeerGone()
 
 
 def wait_for(sock: socket.socket, what: int, seconds: float) -> bool:
-    """Whether the socket becomes ready within ``seconds``; poll, as select knows no descriptor above 1,023."""
+    """Return whether the socket becomes ready within ``seconds``; `select.select` fails above descriptor 1,023."""
     if seconds <= 0:
         return False
     poller = select.poll()
