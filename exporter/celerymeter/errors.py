@@ -1,47 +1,52 @@
-"""Every error that celerymeter raises on purpose.
+"""Every error that celerymeter raises on purpose. A command exits with 1 for them, or with 2 where it says so.
 
 CelerymeterError
-├── SettingsError            a value given by flag, environment or file is wrong   (exit 2)
-│   └── MissingSetting       nothing gives a value that the command needs          (exit 2)
+├── SettingsError             a value of an option, a variable or the file is wrong    (exit 2)
+│   └── MissingSetting        a required setting is not given                          (exit 2)
 ├── BrokerError
-│   ├── BrokerUnavailable    cannot be reached now; trying again may help
-│   └── UnsupportedTransport this transport cannot carry what was asked for        (exit 2)
-├── PollError                one poll of queues or workers failed
+│   ├── BrokerUnavailable     the broker cannot be reached now; a retry may help
+│   └── UnsupportedTransport  the transport cannot do what was asked for               (exit 2)
+├── PollError                 one poll of queues or workers failed
 ├── PrometheusError
-│   ├── PrometheusUnavailable no answer, or one that says "later" (timeout, refused, 5xx)
-│   ├── QueryRejected        the query itself was refused (4xx): our fault or a parameter's
-│   │   └── AnswerTooLarge   the answer is more than we are willing to hold
-│   └── AmbiguousCluster     several clusters match and none was chosen            (exit 2, 422)
-├── ReportRefused            the window or the filters of a report make no sense      (exit 2, 422)
-├── StateError               the state directory cannot be used, or does not hold what was written there
-├── ControlError             the control API cannot be reached, or refuses
-├── RequestRefused           a request to the control API that is answered with a problem
-│   └── InvalidToken         no usable token: absent, expired, forged, for someone else … (401, 4401)
-├── ServerMissing            a server that the demo or the tests start is not installed
-├── StartFailed              a child process did not come up
-├── ProcessEnded             a child process ended that should run on
-└── PortInUse                a port that we were told to listen on is taken
+│   ├── PrometheusUnavailable no reply, or one that a retry may help (timeout, 5xx)
+│   ├── QueryRejected         Prometheus refused the query (4xx)
+│   │   └── AnswerTooLarge    the reply is larger than we accept
+│   └── AmbiguousCluster      several clusters match and none was chosen               (exit 2, HTTP 422)
+├── ReportRefused             no report is possible for this window or these filters   (exit 2, HTTP 422)
+├── StateError                the state directory cannot be used, or its content was changed
+├── ControlError              the control API cannot be reached, or refused a request
+├── RequestRefused            the control API answers a request with a problem
+│   └── InvalidToken          the token is absent, expired, forged or for someone else (HTTP 401, WebSocket 4401)
+├── ServerMissing             a server that the demo or the tests start is not installed
+├── StartFailed               a child process ended while it started, or was not ready in time
+├── ProcessEnded              a child process ended that should run on
+└── PortInUse                 a port to listen on is taken
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 
 class CelerymeterError(Exception):
-    """Base of all; ``str(error)`` is one line for a person and holds no secret."""
+    """Base of all errors; ``str(error)`` is one line for a person, without secrets."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class SettingsError(CelerymeterError):
     """A setting is wrong; the message names the setting and what it accepts."""
 
+    exit_status = 2
+
 
 class MissingSetting(SettingsError):
-    """A needed setting is given nowhere; a configuration file alone may be right without it."""
+    """A required setting is missing; a configuration file may be right without it."""
 
 
 class BrokerError(CelerymeterError):
-    """Something about the broker."""
+    """An error of the broker."""
 
 
 class BrokerUnavailable(BrokerError):
@@ -49,39 +54,45 @@ class BrokerUnavailable(BrokerError):
 
 
 class UnsupportedTransport(BrokerError):
-    """The broker's transport cannot carry events or lacks a named option."""
+    """The broker's transport cannot carry events, or does not support an option."""
+
+    exit_status = 2
 
 
 class PollError(CelerymeterError):
-    """A poll failed; its gauges become unknown until the next success."""
+    """A poll failed; its gauges are unknown until the next success."""
 
 
 class PrometheusError(CelerymeterError):
-    """Something about the Prometheus HTTP API."""
+    """An error of the Prometheus HTTP API."""
 
 
 class PrometheusUnavailable(PrometheusError):
-    """No usable answer: refused, timed out, or a 5xx."""
+    """Prometheus refused the connection, did not reply in time, or replied with a 5xx."""
 
 
 class QueryRejected(PrometheusError):
-    """Prometheus refused the query (a 4xx)."""
+    """Prometheus refused the query with a 4xx."""
 
 
 class AnswerTooLarge(QueryRejected):
-    """The answer exceeds our bound; ask for less."""
+    """The reply exceeds our limit; a smaller query may succeed."""
 
 
 class AmbiguousCluster(PrometheusError):
-    """Several clusters are there and none was chosen."""
+    """Prometheus has several clusters and none was chosen."""
+
+    exit_status = 2
 
     def __init__(self, clusters: tuple[str, ...]) -> None:
-        super().__init__(f"several clusters, choose one with --cluster: {', '.join(clusters)}")
+        super().__init__(f"Prometheus has several clusters; choose one with --cluster: {', '.join(clusters)}")
         self.clusters = clusters
 
 
 class ReportRefused(CelerymeterError):
-    """A report was asked for that cannot be; ``code`` is stable and ``str(error)`` says what would be accepted."""
+    """A report is impossible; ``code`` is stable, and the message says what would be accepted."""
+
+    exit_status = 2
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -89,15 +100,15 @@ class ReportRefused(CelerymeterError):
 
 
 class StateError(CelerymeterError):
-    """The state directory cannot be used, or what it holds is not what was written."""
+    """The state directory cannot be used, or its content is not what was written."""
 
 
 class ControlError(CelerymeterError):
-    """The control API cannot be reached, refuses, or says what we do not understand."""
+    """The control API cannot be reached, refused a request, or sent an unreadable reply."""
 
 
 class RequestRefused(CelerymeterError):
-    """A request is answered with the problem ``code`` (see `celerymeter.control.errors`) and ``str(error)``.
+    """The control API answers with the problem ``code`` (see `celerymeter.control.errors`) and this message.
 
     ``retry_after`` is in seconds; ``members`` are further members of the problem, such as ``batch_id``.
     """
@@ -112,7 +123,7 @@ class RequestRefused(CelerymeterError):
 
 
 class InvalidToken(RequestRefused):
-    """A token was wanted and none that is valid was given; ``reason`` is a label value of the failure counter."""
+    """A valid token is required; ``reason`` is a label value of the counter of failures."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__("unauthenticated", detail)
@@ -120,11 +131,11 @@ class InvalidToken(RequestRefused):
 
 
 class ServerMissing(CelerymeterError):
-    """A server binary is not on this machine."""
+    """A server is not installed on this machine; the message says how to install it."""
 
 
 class StartFailed(CelerymeterError):
-    """A child process ended while starting, or was not ready in time; the message ends with its last output."""
+    """A child process ended while it started, or was not ready in time; the message ends with its last output."""
 
 
 class ProcessEnded(CelerymeterError):
@@ -132,4 +143,4 @@ class ProcessEnded(CelerymeterError):
 
 
 class PortInUse(CelerymeterError):
-    """A port is taken; the message names it and the option that changes it."""
+    """A port is taken; the message names the port and the option that changes it."""

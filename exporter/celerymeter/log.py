@@ -1,4 +1,4 @@
-"""Logging: a JSON object a line on stderr, or text for people; secrets are masked whatever a library puts in."""
+"""Logging to stderr as one JSON object a line, or as text for people; secrets are masked, also in library messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUIET = ("celery", "kombu", "amqp", "redis", "urllib3", "asyncio", "flask", "we
 
 
 def redact(text: str) -> str:
-    """``text`` with the passwords of URLs, bearer tokens and ``access_token=…`` masked."""
+    """Return the text with the passwords of URLs, bearer tokens and ``access_token=…`` masked."""
     text = without_password(text)
     for pattern, masked in _SECRETS:
         text = pattern.sub(masked, text)
@@ -31,7 +31,7 @@ def redact(text: str) -> str:
 
 
 def setup(*, format: Format = "json", level: str = "INFO", stream: IO[str] | None = None) -> None:  # noqa: A002 - the option's name
-    """Send all logging to ``stream`` (stderr), libraries from WARNING up; replaces what was set up before."""
+    """Send all log records to ``stream`` (stderr), those of libraries from WARNING up; replaces earlier handlers."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -45,10 +45,10 @@ def setup(*, format: Format = "json", level: str = "INFO", stream: IO[str] | Non
 
 
 class JsonFormatter(logging.Formatter):
-    """``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, then what was given as ``extra``."""
+    """Writes ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message`` and the ``extra`` fields as JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         line: dict[str, object] = {
             "time": _rfc3339(record.created),
             "level": record.levelname.lower(),
@@ -62,10 +62,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """``12:30:05 WARNING message (key=value)``, traces below."""
+    """Writes ``12:30:05 WARNING message (key=value)``, with tracebacks below."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the lines of a trace."""
+        """Return one line, and the lines of a traceback."""
         clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         extra = " ".join(f"{name}={value}" for name, value in _extra(record).items())
         text = f"{clock} {record.levelname} {record.getMessage()}" + (f" ({extra})" if extra else "")
@@ -87,7 +87,7 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _clean(value: object) -> object:
-    """Redact the strings inside a value before it becomes JSON."""
+    """Mask secrets in the strings inside a value, before json escapes them."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):

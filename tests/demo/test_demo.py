@@ -82,7 +82,7 @@ def test_a_second_demo_in_the_same_folder_is_refused(demo: Demo) -> None:
     """It would delete the files of the first."""
     second = command(demo.folder, "--ports", "auto")
     assert second.start().wait(30) == 2
-    assert "runs in" in second.tail(3)
+    assert "another demo runs in" in second.tail(3)
     assert requests.get(f"{demo.env['CELERYMETER_EXPORTER_URL']}/-/ready", timeout=5).ok
 
 
@@ -91,7 +91,7 @@ def test_a_taken_port_is_named_with_the_option(demo: Demo, tmp_path: Path) -> No
     port = demo.env["PROMETHEUS_URL"].rsplit(":", 1)[1]
     second = command(tmp_path, "--ports", f"exporter=auto,prometheus={port}")
     assert second.start().wait(30) == 1
-    assert f"port {port}, meant for prometheus, is in use" in second.tail()
+    assert f"port {port} (prometheus) is in use" in second.tail()
     assert "--ports prometheus=PORT" in second.tail()
 
 

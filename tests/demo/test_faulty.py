@@ -65,7 +65,7 @@ def test_the_same_alert_arrives_in_slack(demo: Demo, slack: HttpSink) -> None:
 @pytest.mark.timeout(400)
 def test_a_message_that_slack_refused_is_said(demo: Demo) -> None:
     """Otherwise one waits for it in vain."""
-    said = "Slack did not take a message"
+    said = "Slack refused a message"
     wait_until(lambda: said in demo.process.log.read_text(), timeout=240, what=said)
 
 

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from celerymeter.demo.figures import Figures, History, read_page
 from celerymeter.demo.screen import Screen, live_line, sparkline
+from celerymeter.demo.watch import History, Reading, read_page
 
 PAGE = """
 # TYPE celery_task_succeeded counter
@@ -24,22 +24,22 @@ celerymeter_broker_up 1
 """
 
 
-def reading(time: float, *, ended: float = 0.0, failed: float = 0.0, length: float = 0.0) -> Figures:
+def reading(time: float, *, ended: float = 0.0, failed: float = 0.0, length: float = 0.0) -> Reading:
     """One reading of a small cluster."""
-    return Figures(time, ended, failed, {"orders": length}, up=2, workers=2, broker_up=True)
+    return Reading(time, ended, failed, {"orders": length}, up=2, workers=2, broker_up=True)
 
 
-def history(*readings: Figures) -> History:
+def history(*readings: Reading) -> History:
     """These readings, remembered."""
     remembered = History()
-    for figures in readings:
-        remembered.add(figures)
+    for one in readings:
+        remembered.add(one)
     return remembered
 
 
 def test_a_page_is_read() -> None:
     """Totals are summed over series, workers counted."""
-    assert read_page(PAGE, time=5.0) == Figures(5.0, 100, 10, {"q": 7}, up=1, workers=2, broker_up=True)
+    assert read_page(PAGE, time=5.0) == Reading(5.0, 100, 10, {"q": 7}, up=1, workers=2, broker_up=True)
 
 
 def test_rates_are_differences_and_an_exporter_restart_begins_anew() -> None:
@@ -77,7 +77,7 @@ def test_the_line_fits_the_terminal_and_tells_the_most_important_first() -> None
 def test_the_longest_queue_comes_first() -> None:
     """It is the one to see where not all fit."""
     quiet, full = {"a": 0.0, "b": 0.0, "c": 0.0}, {"a": 0.0, "b": 9.0, "c": 1.0}
-    readings = (Figures(at, 0, 0, queues, up=1, workers=1, broker_up=True) for at, queues in ((0, full), (1, quiet)))
+    readings = (Reading(at, 0, 0, queues, up=1, workers=1, broker_up=True) for at, queues in ((0, full), (1, quiet)))
     line = live_line(history(*readings), (), elapsed=0, width=200, colour=False)
     assert line.index("b 0") < line.index("c 0") < line.index("a 0")
 

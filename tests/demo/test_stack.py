@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from celerymeter.demo.processes import Process, wait_until
-from celerymeter.demo.stack import AWAY, Part, Stack
+from celerymeter.demo.stack import RESTART_AFTER, Part, Stack
 from celerymeter.errors import ProcessEnded
 
 SLEEP = "import time; print('awake', flush=True); time.sleep(60)"
@@ -28,10 +28,10 @@ class Clock:
         return self.now
 
 
-def part(folder: Path, name: str, code: str = SLEEP, *, mortal: bool = False) -> Part:
+def part(folder: Path, name: str, code: str = SLEEP, *, restarted: bool = False) -> Part:
     """A Python child, ready when it has said something."""
     process = Process(name, [sys.executable, "-c", code], log=folder / f"{name}.log")
-    return Part(process, process.tail, "here", mortal=mortal)
+    return Part(process, process.tail, "here", restarted=restarted)
 
 
 def kill(process: Process) -> None:
@@ -74,14 +74,14 @@ def test_a_worker_that_was_killed_comes_back_later(tmp_path: Path) -> None:
     said: list[str] = []
     clock = Clock()
     with Stack(said.append, clock=clock) as stack:
-        worker = part(tmp_path, "worker", mortal=True)
+        worker = part(tmp_path, "worker", restarted=True)
         stack.start(worker)
         kill(worker.process)
-        for clock.now in (0.0, AWAY / 2):
+        for clock.now in (0.0, RESTART_AFTER / 2):
             stack.check()
         assert not worker.process.running
-        assert said[1:] == ["worker ended (by SIGKILL); it comes back in 3 minutes"]
-        clock.now = AWAY + 1
+        assert said[1:] == ["worker ended (by SIGKILL); it will be started again in 3 minutes"]
+        clock.now = RESTART_AFTER + 1
         stack.check()
         wait_until(lambda: worker.process.running)
-        assert said[-1] == "worker is started again"
+        assert said[-1] == "worker has been started again"

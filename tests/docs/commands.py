@@ -76,7 +76,7 @@ def _finish(command: str, folder: Path) -> None:
         timeout=60,
     )
     said = f"{command}\n{done.stdout}{done.stderr}"
-    if command.startswith("celerymeter revoke"):  # the README's id is of no task: that is told, and is no success
+    if "celerymeter revoke" in command:  # the id in the README belongs to no task, so nothing is proven
         assert (done.returncode, "1 unverified" in done.stdout) == (1, True), said
     else:
         assert done.returncode == 0, said

@@ -60,7 +60,7 @@ def test_the_unpacked_wheel_finds_what_it_ships(wheel: Path, tmp_path: Path) -> 
     """Without the checkout beside it, the rules come from inside the package."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    code = "from celerymeter.demo.shipped import shipped; print(shipped('alerts'))"
+    code = "from celerymeter.demo.parts import shipped; print(shipped('alerts'))"
     ran = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

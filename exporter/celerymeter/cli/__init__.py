@@ -24,7 +24,7 @@ import click
 
 from celerymeter import __version__
 from celerymeter.cli.command import HELP, origin
-from celerymeter.errors import AmbiguousCluster, CelerymeterError, ReportRefused, SettingsError, UnsupportedTransport
+from celerymeter.errors import CelerymeterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = group.main(arguments, prog_name="celerymeter", standalone_mode=False)
     except click.ClickException as error:
         return _complain(_click_message(error), error.exit_code, ctx=getattr(error, "ctx", None))
-    except (SettingsError, UnsupportedTransport, AmbiguousCluster, ReportRefused) as error:
-        return _complain(str(error), 2)
     except CelerymeterError as error:
-        return _complain(str(error), 1)
+        return _complain(str(error), error.exit_status)
     except ModuleNotFoundError as error:
         return _complain(_missing_extra(error, arguments), 2)
     except (click.Abort, KeyboardInterrupt):

@@ -32,7 +32,7 @@ class VerifySettings:
         None, "File that holds the key that seals the trail. By default the key in the state directory."
     )
     head: str | None = setting(
-        None, TEXT, "ROW:HMAC from an earlier log line or reply: proves that no later row was removed from the end."
+        None, TEXT, "ROW:HMAC from an earlier log line or reply: proves that no row up to it was removed."
     )
 
 

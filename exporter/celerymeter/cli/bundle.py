@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from celerymeter.cli.command import settings_command
-from celerymeter.demo.shipped import shipped
+from celerymeter.demo.parts import shipped
 from celerymeter.errors import CelerymeterError
 from celerymeter.kinds import SWITCH
 from celerymeter.options import setting

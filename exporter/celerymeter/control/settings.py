@@ -137,7 +137,9 @@ class ControlSettings:
         None,
         "File that holds the bearer token with which Alertmanager calls /alerts/webhook.",
     )
-    revoke_hold: float = setting(86400.0, DURATION, "How long a revoke that is not settled is sent to workers again.")
+    revoke_hold: float = setting(
+        86400.0, DURATION, "How long to keep sending a revoke that is not settled to the workers."
+    )
     feed_interval: float = setting(5.0, INTERVAL, "Time between two updates of the live feed.")
     feed_max_clients: int = setting(200, COUNT, "Maximum number of WebSocket clients at the same time.")
     allowed_origins: tuple[str, ...] = setting(

@@ -1,8 +1,8 @@
-"""The demo's Celery application, a small shop: quick orders and e-mails, slow videos, reports on a schedule.
+"""The demo's Celery application, a small shop: quick orders and e-mails, slow videos, scheduled reports.
 
 The broker comes from Celery's own variables ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND``, or from files that
-``CELERY_BROKER_URL_FILE`` and ``CELERY_RESULT_BACKEND_FILE`` name. How often a task goes wrong is an argument, so that
-the sender decides how healthy the shop is.
+``CELERY_BROKER_URL_FILE`` and ``CELERY_RESULT_BACKEND_FILE`` name. How often a task fails is an argument, so that the
+sender decides how healthy the shop is.
 """
 
 # mypy: disallow-untyped-decorators=False
@@ -21,15 +21,15 @@ import celerymeter.stamp
 
 
 class PaymentDeclined(Exception):
-    """The bank said no: a failure of the business kind."""
+    """The bank refused the payment: a failure that a retry cannot help."""
 
 
 class GatewayTimeout(Exception):
-    """The payment gateway did not answer: worth a retry."""
+    """The payment gateway did not answer; a retry may help."""
 
 
 class TemplateMissing(Exception):
-    """An e-mail that cannot be written."""
+    """An e-mail has no template."""
 
 
 QUEUES = ("orders", "emails", "media", "reports")
@@ -54,12 +54,12 @@ celerymeter.stamp.install()
 
 
 def work(mean: float) -> None:
-    """Take about ``mean`` seconds, rarely three times that."""
+    """Sleep for about ``mean`` seconds, rarely for three times that."""
     time.sleep(min(random.lognormvariate(0.0, 0.35), 3.0) * mean)
 
 
 def chance(ratio: float) -> bool:
-    """True this often."""
+    """Return True with this probability."""
     return random.random() < ratio
 
 
@@ -72,7 +72,7 @@ def place_order(order: int) -> int:
 
 @app.task(name="orders.charge_card", bind=True, max_retries=3)
 def charge_card(self: Task, order: int, declined: float = 0.005, timeouts: float = 0.05) -> str:
-    """Fails when the card is declined; is tried again, up to three times, when the gateway does not answer."""
+    """Fails when the card is declined; retries up to three times when the gateway does not answer."""
     work(0.06)
     if chance(timeouts):
         raise self.retry(exc=GatewayTimeout("no answer from the gateway"), countdown=random.uniform(0.5, 2.0))
@@ -83,7 +83,7 @@ def charge_card(self: Task, order: int, declined: float = 0.005, timeouts: float
 
 @app.task(name="orders.sync_stock", time_limit=2)
 def sync_stock(hanging: float = 0.0) -> None:
-    """Runs into its time limit when the supplier does not answer."""
+    """Exceeds its time limit when the supplier does not answer."""
     work(0.1)
     if chance(hanging):
         time.sleep(60)
@@ -112,7 +112,7 @@ def flush_outbox() -> None:
 
 @app.task(name="media.render_video")
 def render_video(seconds: float = 3.0) -> None:
-    """Slow: what a long queue is made of."""
+    """Slow, so that its queue grows."""
     work(seconds)
 
 
@@ -124,5 +124,5 @@ def refresh_sales() -> None:
 
 @app.task(name="exports.push_to_warehouse")
 def push_to_warehouse(order: int) -> int:
-    """Goes to a queue that no worker of the demo consumes."""
+    """Sent to a queue that no worker of the demo consumes."""
     return order

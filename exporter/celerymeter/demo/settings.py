@@ -2,20 +2,95 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-from celerymeter.demo.load import LOADS
-from celerymeter.demo.ports import Ports, parse_ports
-from celerymeter.errors import SettingsError
+from celerymeter.demo.processes import free_ports
+from celerymeter.demo.workload import LOADS
+from celerymeter.errors import PortInUse, SettingsError
 from celerymeter.kinds import INTERVAL, Kind
 from celerymeter.options import read_secret, setting
 
+AUTO = 0
 WEBHOOKS = "https://api.slack.com/messaging/webhooks"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """TCP ports on loopback; 0 is any free one."""
+
+    exporter: int = 9808
+    prometheus: int = 9090
+    alertmanager: int = 9093
+    control: int = 8000
+    control_metrics: int = 9809
+    redis: int = AUTO
+    sink: int = AUTO
+
+    def settled(self) -> Ports:
+        """Return the ports with a free one for each 0; raises `PortInUse` when a chosen one is taken."""
+        for name, port in self._items():
+            if port and not is_free(port):
+                raise PortInUse(
+                    f"port {port} ({_flag(name)}) is in use; choose another with --ports {_flag(name)}=PORT, or use "
+                    "--ports auto"
+                )
+        spare = iter(set(free_ports(2 * len(fields(self)))) - {port for _, port in self._items()})
+        return Ports(**{name: port or next(spare) for name, port in self._items()})
+
+    def refuse_shared(self) -> None:
+        """Raise `SettingsError` when two parts have the same port."""
+        owners: dict[int, str] = {}
+        for name, port in self._items():
+            if port and (other := owners.setdefault(port, name)) != name:
+                raise SettingsError(f"--ports: {_flag(other)} and {_flag(name)} cannot both use port {port}")
+
+    def _items(self) -> list[tuple[str, int]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+    def __str__(self) -> str:
+        return ",".join(f"{_flag(name)}={port or 'auto'}" for name, port in self._items())
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def is_free(port: int) -> bool:
+    """Return True if this process could listen on the loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def parse_ports(text: str) -> Ports:
+    """Read ``auto``, or ``name=port`` pairs that change the defaults; raises `SettingsError`."""
+    if text.strip() == "auto":
+        return Ports(**{field.name: AUTO for field in fields(Ports)})
+    ports = replace(Ports(), **dict(_pair(part.strip()) for part in text.split(",") if part.strip()))
+    ports.refuse_shared()
+    return ports
+
+
+def _pair(text: str) -> tuple[str, int]:
+    flag, _, value = (word.strip() for word in text.partition("="))
+    names = {_flag(field.name): field.name for field in fields(Ports)}
+    if _flag(flag) not in names:
+        raise SettingsError(f"--ports: {text!r} must be auto or NAME=PORT, where NAME is one of {', '.join(names)}")
+    if value == "auto":
+        return names[_flag(flag)], AUTO
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise SettingsError(f"--ports: {text!r}: the port must be auto or a number from 1 to 65535")
+    return names[_flag(flag)], int(value)
 
 
 class PortList(Kind):

@@ -1,4 +1,4 @@
-"""Children that belong together: started in order, watched, stopped at once."""
+"""Child processes that belong together: started in order, watched, stopped together."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from celerymeter.errors import ProcessEnded
 
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 4.0
-AWAY = 180.0
-"""Seconds after which a mortal child that ended is started again: a dead worker's alert has fired by then."""
+RESTART_AFTER = 180.0
+"""Seconds after which a worker that ended is started again: the alert for a dead worker has fired by then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A child, what makes it ready, and where it is then; the others live on when a ``mortal`` one ends."""
+    """A child process, when it is ready, and where it then is. A ``restarted`` one may end without ending the rest."""
 
     process: Process
     ready: Callable[[], object]
     at: str
-    mortal: bool = False
+    restarted: bool = False
 
 
 class Stack:
-    """The children; ``say`` takes a line for the person who watches."""
+    """The child processes; ``say`` takes lines for the user."""
 
     def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say
         self._clock = clock
-        self._stages: list[tuple[Part, ...]] = []
-        self._gone: dict[str, float] = {}
+        self._groups: list[tuple[Part, ...]] = []
+        self._ended_at: dict[str, float] = {}
 
     def start(self, *together: Part) -> None:
-        """Start these at the same time and wait until all are ready; raises `StartFailed` or `ProcessEnded`."""
-        self._stages.append(together)
+        """Start parts at the same time and wait until all are ready; raises `StartFailed` or `ProcessEnded`."""
+        self._groups.append(together)
         for part in together:
             part.process.start()
         for part in together:
@@ -47,47 +47,48 @@ class Stack:
             self._say(f"  {part.process.name:13} {part.at}")
 
     def _ready(self, part: Part) -> Callable[[], object]:
+        """Return a condition that is true when the part is ready, and raises `ProcessEnded` when another one ended."""
         others = [other.process for other in self._parts() if other is not part]
 
         def ready() -> object:
             for process in others:
                 if not process.running:
-                    raise ended(process)
+                    raise _ended(process)
             return part.ready()
 
         return ready
 
     def check(self) -> None:
-        """Start again the mortal that are due; raises `ProcessEnded` when any other child has ended."""
+        """Start ended workers again when it is time; raises `ProcessEnded` when any other part has ended."""
         for part in self._parts():
-            if part.process.running:
-                continue
-            if not part.mortal:
-                raise ended(part.process)
-            self._revive(part.process)
+            if not part.process.running:
+                if not part.restarted:
+                    raise _ended(part.process)
+                self._restart_later(part.process)
 
-    def _revive(self, process: Process) -> None:
+    def _restart_later(self, process: Process) -> None:
         name, now = process.name, self._clock()
-        if name not in self._gone:
-            self._gone[name] = now
-            self._say(f"{name} ended ({outcome(process.status)}); it comes back in {AWAY / 60:g} minutes")
-        elif now - self._gone[name] > AWAY:
-            del self._gone[name]
+        if name not in self._ended_at:
+            self._ended_at[name] = now
+            status = _describe(process.status)
+            self._say(f"{name} ended ({status}); it will be started again in {RESTART_AFTER / 60:g} minutes")
+        elif now - self._ended_at[name] > RESTART_AFTER:
+            del self._ended_at[name]
             process.stop()
             process.start()
-            self._say(f"{name} is started again")
+            self._say(f"{name} has been started again")
 
     def stop(self) -> None:
-        """End all children within some 5 s: what was started together at once, the last first."""
+        """Stop all parts within about 5 s, the last group first."""
         deadline = time.monotonic() + STOP_TIMEOUT
-        for stage in reversed(self._stages):
-            for part in stage:
+        for group in reversed(self._groups):
+            for part in group:
                 part.process.signal(signal.SIGTERM)
-            for part in stage:
+            for part in group:
                 part.process.stop(timeout=max(deadline - time.monotonic(), 0.1))
 
     def _parts(self) -> Iterator[Part]:
-        return chain.from_iterable(self._stages)
+        return chain.from_iterable(self._groups)
 
     def __enter__(self) -> Stack:
         return self
@@ -98,15 +99,14 @@ class Stack:
         self.stop()
 
 
-def ended(process: Process) -> ProcessEnded:
-    """The error for a child that should have run on: what ended it and its last words."""
+def _ended(process: Process) -> ProcessEnded:
     return ProcessEnded(
-        f"{process.name} ended ({outcome(process.status)}); the end of {process.log}:\n{process.tail()}"
+        f"{process.name} ended ({_describe(process.status)}); the end of {process.log}:\n{process.tail()}"
     )
 
 
-def outcome(status: int | None) -> str:
-    """An exit status in words."""
+def _describe(status: int | None) -> str:
+    """Return an exit status in words."""
     if status is None:
         return "still running"
     return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"

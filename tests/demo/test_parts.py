@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from celerymeter.demo.config import Receivers, Yaml, alertmanager_config, prometheus_config
-from celerymeter.demo.ports import Ports
+from celerymeter.demo.parts import Receivers, Yaml, alertmanager_config, prometheus_config
+from celerymeter.demo.settings import Ports
 
 PORTS = Ports(exporter=1, prometheus=2, alertmanager=3, control_metrics=4)
 

@@ -8,8 +8,7 @@ import random
 import pytest
 
 from celerymeter.demo.app import QUEUES, app
-from celerymeter.demo.load import LOADS, TIDE, Flow, arrivals, tide
-from celerymeter.demo.workload import Depths
+from celerymeter.demo.workload import LOADS, WAVE, Flow, QueueLengths, arrivals, traffic
 
 
 def sent(flows: tuple[Flow, ...], *, seconds: float) -> list[tuple[float, Flow]]:
@@ -18,19 +17,19 @@ def sent(flows: tuple[Flow, ...], *, seconds: float) -> list[tuple[float, Flow]]
 
 
 def test_arrivals_come_in_order_at_the_average_rate() -> None:
-    """Over whole tides each flow is sent as often as its rate says."""
-    due = sent((Flow("a.x", 3.0), Flow("b.y", 0.5)), seconds=10 * TIDE)
-    moments = [moment for moment, _ in due]
-    assert moments == sorted(moments)
+    """Over whole waves each flow is sent as often as its rate says."""
+    due = sent((Flow("a.x", 3.0), Flow("b.y", 0.5)), seconds=10 * WAVE)
+    times = [at for at, _ in due]
+    assert times == sorted(times)
     assert sum(flow.task == "a.x" for _, flow in due) == pytest.approx(3600, rel=0.1)
     assert sum(flow.task == "b.y" for _, flow in due) == pytest.approx(600, rel=0.2)
 
 
-def test_the_tide_doubles_and_halves_but_never_stops() -> None:
+def test_traffic_doubles_and_halves_but_never_stops() -> None:
     """Traffic varies between half and one and a half times the average."""
-    heights = [tide(moment) for moment in range(int(TIDE))]
-    assert min(heights) == pytest.approx(0.5)
-    assert max(heights) == pytest.approx(1.5)
+    factors = [traffic(at) for at in range(int(WAVE))]
+    assert min(factors) == pytest.approx(0.5)
+    assert max(factors) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -39,37 +38,37 @@ def test_every_task_that_is_sent_exists(load: str) -> None:
     assert {flow.task for flow in LOADS[load]} <= set(app.tasks)
 
 
-def test_what_was_sent_since_the_last_look_counts() -> None:
-    """Within a second nobody looks again; a queue fills up to its cap, not beyond."""
+def test_what_was_sent_since_the_last_measurement_counts() -> None:
+    """A queue is not measured again within a second; it fills up to its cap, not beyond."""
     now = iter([0.0, 0.0, 0.9, 1.5, 1.5])
     lengths = {"orders": 5}
-    depths = Depths(lengths.__getitem__, clock=lambda: next(now))
-    assert depths("orders") == 5
-    depths.grow("orders")
+    known = QueueLengths(lengths.__getitem__, clock=lambda: next(now))
+    assert known.of("orders") == 5
+    known.grow("orders")
     lengths["orders"] = 2
-    assert depths("orders") == 6
-    assert depths("orders") == 2
+    assert known.of("orders") == 6
+    assert known.of("orders") == 2
 
 
 @pytest.mark.parametrize("load", ["light", "busy"])
 def test_a_healthy_load_never_reaches_the_limit_of_a_backlog(load: str) -> None:
     """Also where the machine is too slow for it: the sender waits, and each message waits less than its target."""
     assert max(flow.cap for flow in LOADS[load]) < 50
-    slow = [flow for flow in LOADS[load] if flow.queue_name == "media"]
+    slow = [flow for flow in LOADS[load] if flow.queue == "media"]
     assert all(flow.cap * flow.arguments["seconds"] / 2 < 60 for flow in slow)
 
 
 @pytest.mark.parametrize("load", ["light", "busy"])
 def test_a_healthy_load_stays_below_what_its_workers_can_do(load: str) -> None:
-    """At high tide the slow queue keeps its two slots less than full, so that no backlog grows."""
-    slow = [flow for flow in LOADS[load] if flow.queue_name == "media"]
+    """At the peak of traffic the slow queue keeps its two slots less than full, so that no backlog grows."""
+    slow = [flow for flow in LOADS[load] if flow.queue == "media"]
     assert sum(flow.rate * flow.arguments["seconds"] for flow in slow) < 2 / 1.5
-    assert {flow.queue_name for flow in LOADS[load]} <= set(QUEUES)
+    assert {flow.queue for flow in LOADS[load]} <= set(QUEUES)
 
 
 def test_the_faulty_load_fills_queues_up_to_a_cap() -> None:
     """More slow work than slots, and a queue without consumers; both stop growing."""
-    faulty = {flow.queue_name: flow for flow in LOADS["faulty"]}
+    faulty = {flow.queue: flow for flow in LOADS["faulty"]}
     assert faulty["media"].rate * faulty["media"].arguments["seconds"] > 2
     assert set(faulty) - set(QUEUES) == {"exports"}
     assert all(flow.cap <= 400 for flow in faulty.values())

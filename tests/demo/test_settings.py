@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 
 import pytest
 
-from celerymeter.demo.ports import Ports, parse_ports
+from celerymeter.demo.settings import Ports, parse_ports
 from celerymeter.errors import PortInUse, SettingsError
 
 
@@ -39,7 +39,9 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it() -> None:
     """So that a person can go on without looking anything up."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(PortInUse, match=rf"port {port}, .*control-metrics.*--ports control-metrics=PORT"):
+        with pytest.raises(
+            PortInUse, match=rf"port {port} \(control-metrics\) is in use; .*--ports control-metrics=PORT"
+        ):
             replace(parse_ports("auto"), control_metrics=port).settled()
 
 

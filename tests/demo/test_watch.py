@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from celerymeter.demo.processes import free_port
-from celerymeter.demo.sink import Notification, Sink
+from celerymeter.demo.watch import Notification, NotificationSink
 
 ALERT = {
     "status": "firing",
@@ -17,7 +17,7 @@ ALERT = {
 
 def test_a_notification_is_taken_once() -> None:
     """What was posted comes out of `take`, and only once."""
-    with Sink(free_port()) as sink:
+    with NotificationSink(free_port()).serving() as sink:
         answer = requests.post(f"{sink.url}/pager", json={"receiver": "pager", "alerts": [ALERT]}, timeout=5)
         assert answer.status_code == 200
         assert list(sink.take()) == [Notification("pager", "firing", "CeleryNoWorkers", "critical", "No worker is up")]
@@ -27,6 +27,6 @@ def test_a_notification_is_taken_once() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"receiver": "x", "alerts": [{"labels": {}}]}'])
 def test_anything_else_is_refused(body: bytes) -> None:
     """A body that is no notification gets 400 and leaves nothing."""
-    with Sink(free_port()) as sink:
+    with NotificationSink(free_port()).serving() as sink:
         assert requests.post(sink.url, data=body, timeout=5).status_code == 400
         assert list(sink.take()) == []
