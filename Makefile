@@ -46,8 +46,8 @@ dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 generate: dashboards ## write anew all that is made of the code
 	@$(BIN)/python alerts/generate.py
 	@$(BIN)/python deploy/compose/generate.py
+	@$(BIN)/python -m tools.docs.openapi # before the tables, which list its paths
 	@$(BIN)/python -m tools.docs.tables
-	@$(BIN)/python -m celerymeter.control.openapi
 
 secrets: ## passwords and keys for docker compose up
 	@deploy/compose/make-secrets

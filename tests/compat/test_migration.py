@@ -69,7 +69,7 @@ def test_every_query_reads_what_there_is(page: Path) -> None:
 
 def test_every_path_of_the_control_api_is_one() -> None:
     """With its method, as the description for programs has it."""
-    described = json.loads((ROOT / "exporter/celerymeter/control/openapi.json").read_text())["paths"]
+    described = json.loads((ROOT / "exporter/openapi.json").read_text())["paths"]
     text = (ROOT / "deploy/migration" / FLOWER).read_text()
     named = set(re.findall(r"(GET|POST) (/celery-admin/[a-z/]+)", text))
     assert named

@@ -13,8 +13,8 @@ import pytest
 from flask.testing import FlaskClient
 from tests.control.conftest import MakeClient
 from tests.control.stack import Stack, running_stack
+from tools.docs.openapi import COMMITTED
 
-from celerymeter.control import openapi
 from celerymeter.control.errors import CONTENT_TYPE
 from celerymeter.control.testing import token
 from celerymeter.control.tokens import Role
@@ -32,7 +32,7 @@ def operations(client: FlaskClient) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_the_committed_document_is_the_one_that_is_served(shared_client: FlaskClient) -> None:
     """After a change: ``make generate``."""
-    assert openapi.COMMITTED.read_text() == shared_client.get("/openapi.json").text
+    assert COMMITTED.read_text() == shared_client.get("/openapi.json").text
 
 
 def test_it_is_openapi_3_1(shared_client: FlaskClient) -> None:

@@ -80,12 +80,12 @@ def sample() -> ControlBlueprint:
     """A blueprint with one operation of each kind."""
     bp = ControlBlueprint("sample")
 
-    @bp.post("/order", permission=Permission.OPERATOR, responses={200: Echo})
+    @bp.post("/order", permission=Permission.OPERATOR, responses={200: Echo}, unaudited="a test")
     def order(body: Order) -> Response:
         """Order."""
         return answer(Echo(got=repr(body)))
 
-    @bp.post("/wish", permission=Permission.OPERATOR, responses={200: Echo})
+    @bp.post("/wish", permission=Permission.OPERATOR, responses={200: Echo}, unaudited="a test")
     def wish(body: Wish) -> Response:
         """Wish."""
         if body.loud:

@@ -13,7 +13,7 @@ _ROLE = re.compile(r"Needs the role (\w+)")
 
 def paths(_: str) -> str:
     """Return every operation of the control API with the lowest role that may call it."""
-    described = json.loads((ROOT / "exporter" / "celerymeter" / "control" / "openapi.json").read_text())
+    described = json.loads((ROOT / "exporter" / "openapi.json").read_text())
     rows = [
         (f"`{method.upper()} {path}`", _role(operation), operation["summary"])
         for path, methods in described["paths"].items()

@@ -109,7 +109,13 @@ def blueprint(*, store: AlertStore, hub: Hub, counter: Counter) -> ControlBluepr
     """Return the operations on alerts."""
     bp = ControlBlueprint("alerts")
 
-    @bp.post("/alerts/webhook", permission=Permission.WEBHOOK, responses={200: NotificationReply}, errors=(503,))
+    @bp.post(
+        "/alerts/webhook",
+        permission=Permission.WEBHOOK,
+        responses={200: NotificationReply},
+        errors=(503,),
+        unaudited="every alert is logged and kept by itself",
+    )
     def take_alerts(body: Notification) -> Response:
         """Take alerts from Alertmanager.
 

@@ -1,21 +1,29 @@
-"""The application factory: which blueprints there are, and what each is made of."""
+"""The application factory: every blueprint with its parts, and what runs before and after every view."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Mapping
 from typing import Any
 
-from flask import Response
+from flask import Flask, Response, g, request
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import alerts, auth, errors, monitoring, observing, openapi, system, tasks
+from celerymeter.control import alerts, auth, errors, monitoring, openapi, system, tasks
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
+from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.parts import Parts
 from celerymeter.control.reports import views as reports
-from celerymeter.control.routing import ControlBlueprint, Operation
+from celerymeter.control.routing import ControlBlueprint, Operation, Permission
 from celerymeter.control.settings import ControlSettings
 
+log = logging.getLogger(__name__)
+
+UNMATCHED = "unmatched"
+"""The route of whatever no operation answers: paths that strangers invent must not become label values."""
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -47,7 +55,7 @@ def blueprints(settings: ControlSettings, parts: Parts) -> tuple[ControlBlueprin
 
 
 def create_app(settings: ControlSettings, parts: Parts) -> OpenAPI:
-    """The Flask application. It starts no thread and opens no connection."""
+    """Return the Flask application. It starts no thread and opens no connection."""
     app = OpenAPI(
         "celerymeter.control",
         info=Info(title="celerymeter control API", version=__version__, description=DESCRIPTION),
@@ -62,7 +70,7 @@ def create_app(settings: ControlSettings, parts: Parts) -> OpenAPI:
         app.register_api(bp, url_prefix=settings.base_path)
         operations.update(bp.operations)
     operations.update(openapi.install(app, settings.base_path))
-    observing.install(app, operations, metrics=parts.metrics)
+    _observe(app, operations, parts.metrics)
     errors.install(app)
     auth.install(app, operations, auth=parts.auth, maintenance=parts.maintenance, settings=settings)
     app.after_request(_secured)
@@ -73,3 +81,40 @@ def _secured(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     return response
+
+
+def _observe(app: Flask, operations: Mapping[str, Operation], metrics: ControlMetrics) -> None:
+    """Count, time and log every request. A WebSocket is open for as long as it likes, so it has no latency."""
+
+    @app.before_request
+    def begin() -> None:
+        g.begun = time.monotonic()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        operation = operations.get(request.endpoint or "")
+        route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
+        method = request.method if operation is not None else UNMATCHED
+        seconds = time.monotonic() - g.begun
+        metrics.requests.labels(route, method, str(response.status_code)).inc()
+        if operation is None or operation.permission is not Permission.FEED:
+            metrics.latency.labels(route, method).observe(seconds)
+        _log(response.status_code, seconds)
+        return response
+
+
+def _log(status: int, seconds: float) -> None:
+    """Log at level info what changes something or fails. The path is without its query, which may hold a token."""
+    routine = request.method in ("GET", "HEAD") and status < 500
+    log.log(
+        logging.DEBUG if routine else logging.INFO,
+        "%s %s",
+        request.method,
+        request.path,
+        extra={
+            "status": status,
+            "milliseconds": round(seconds * 1000),
+            "address": g.get("address", ""),
+            "sub": g.identity.sub if "identity" in g else "",
+        },
+    )

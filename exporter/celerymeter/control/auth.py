@@ -16,13 +16,12 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 from flask import Flask, Request, Response, g, request
 
-from celerymeter.control.addresses import client_address, throttle_key
 from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.rate_limit import RateLimit, client_address, rate_limit_key
 from celerymeter.control.routing import Operation, Permission
 from celerymeter.control.settings import ControlSettings
-from celerymeter.control.throttle import Throttle
 from celerymeter.control.tokens import Identity, Keyring, Role
 from celerymeter.errors import InvalidToken, RequestRefused
 
@@ -62,8 +61,8 @@ class Authenticator:
     ) -> None:
         self._keyring = keyring
         self._webhook = None if webhook_token is None else hashlib.sha256(webhook_token).digest()
-        self._wrong = Throttle(failures_per_minute)
-        self._missing = Throttle(MISSING_FACTOR * failures_per_minute)
+        self._wrong = RateLimit(failures_per_minute)
+        self._missing = RateLimit(MISSING_FACTOR * failures_per_minute)
         self._metrics = metrics
         self._watcher = watcher
         self._monotonic = monotonic
@@ -99,7 +98,7 @@ class Authenticator:
         return identity
 
     def _guarded(self, address: str, check: Callable[[], _T], token: str | None) -> _T:
-        key = throttle_key(address)
+        key = rate_limit_key(address)
         failures = self._wrong if token else self._missing
         wait = failures.wait(key, self._monotonic())
         if wait > 0 and not (token and token in self._known):
@@ -190,7 +189,7 @@ def install(
     """Check every request of ``app`` before its view runs; an endpoint without an `Operation` is never answered."""
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes + 1  # werkzeug reads so far where no length is told
     app.request_class = GuardedRequest
-    rate = Throttle(settings.limits.requests_per_minute)
+    rate = RateLimit(settings.limits.requests_per_minute)
 
     @app.before_request
     def check() -> None:
@@ -237,7 +236,7 @@ def _check_identity(operation: Operation, auth: Authenticator) -> None:
         raise RequestRefused("forbidden", f"this needs the role {role.label}")
 
 
-def _check_rate(rate: Throttle, subject: str, now: float) -> None:
+def _check_rate(rate: RateLimit, subject: str, now: float) -> None:
     wait = rate.take(subject, now)
     if wait > 0:
         raise RequestRefused("too_many_requests", "too many requests for this subject", retry_after=wait)

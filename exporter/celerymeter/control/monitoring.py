@@ -142,7 +142,13 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         """What is going on now, by worker, queue, task and alert."""
         return answer(DashboardReply(monitoring.reader.dashboard()))
 
-    @bp.post("/monitoring/start", permission=Permission.OPERATOR, responses={200: StartReply}, errors=(503,))
+    @bp.post(
+        "/monitoring/start",
+        permission=Permission.OPERATOR,
+        responses={200: StartReply},
+        errors=(503,),
+        audited="monitoring.start",
+    )
     def start_monitoring(body: StartBody) -> Response:
         """Turn task events on at every worker, now and as they join, and start the feed.
 
@@ -153,7 +159,13 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
             act.detail = {"workers": len(workers)}
         return answer(StartReply(since=utc(monitoring.switch.desired.get().since), workers=workers))
 
-    @bp.post("/monitoring/stop", permission=Permission.OPERATOR, responses={200: StopReply}, errors=(503,))
+    @bp.post(
+        "/monitoring/stop",
+        permission=Permission.OPERATOR,
+        responses={200: StopReply},
+        errors=(503,),
+        audited="monitoring.stop",
+    )
     def stop_monitoring(body: StopBody) -> Response:
         """Stop the feed's updates; with `disable_task_events` also turn task events off where start turned them on.
 

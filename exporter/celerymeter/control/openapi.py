@@ -1,14 +1,12 @@
-"""The OpenAPI document and its page for people.
+"""The OpenAPI document and its page for people, made of the application at its start.
 
-``python -m celerymeter.control.openapi`` writes the document of the default settings to ``openapi.json`` beside this
-module, where it is committed.
+``exporter/openapi.json`` is the document of the default settings: ``make generate`` writes it, and a test compares it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from flask import Response, render_template
@@ -19,7 +17,6 @@ from celerymeter.control.routing import Operation, Permission
 Document = dict[str, Any]
 """JSON as flask-openapi3 makes it."""
 
-COMMITTED = Path(__file__).with_name("openapi.json")
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 """The page has a style sheet of its own and nothing else: no script, no font, no request to anywhere."""
 
@@ -58,22 +55,3 @@ def install(app: OpenAPI, base_path: str) -> dict[str, Operation]:
         for rule, view in (("/openapi.json", show_openapi), ("/docs", show_docs)):
             app.add_url_rule(prefix + rule, view.__name__, view, provide_automatic_options=False)
     return {view.__name__: Operation(Permission.ANYONE) for view in (show_openapi, show_docs)}
-
-
-def main() -> None:
-    """Write the document of the default settings to the file that is committed."""
-    from tempfile import TemporaryDirectory
-
-    from celerymeter.control.app import create_app
-    from celerymeter.control.testing import control_parts, control_settings
-
-    settings = control_settings()
-    with TemporaryDirectory() as folder:
-        parts = control_parts(settings, Path(folder))
-        app = create_app(settings, parts)
-        parts.store.close()
-    COMMITTED.write_text(text(document(app)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Operations of the API: each says who may call it and what it can answer, and neither can be forgotten.
+"""Operations of the API: each says who may call it, what it answers and, unless it is a GET, how it is audited.
 
 A module of views has one function that takes the parts it needs and returns its `ControlBlueprint`::
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -54,6 +54,10 @@ _WORDS = {
     503: "The broker, Prometheus or the state directory is away; `Retry-After` says when to try again",
     504: "No worker answered",
 }
+_UNDECLARED = (
+    '{file}: {view} (POST {rule}) must say audited="<action>", and do what it does inside `with audit.act('
+    'current_actor(), "<action>")`; or unaudited="<reason>", when it changes nothing that an auditor would ask about'
+)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -116,11 +120,13 @@ class Query(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What the guard must know before a view may run. ``optional_body``: an empty body means ``{}``."""
+    """What is checked before a view runs. ``optional_body``: an empty body means ``{}``."""
 
     permission: Permission
     takes_body: bool = False
     optional_body: bool = False
+    audited: str = ""
+    """The action that its rows in the audit trail have; empty when it writes none."""
 
 
 def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -161,12 +167,27 @@ class ControlBlueprint(APIBlueprint):
         permission: Permission,
         responses: Responses,
         errors: tuple[int, ...] = (),
+        audited: str = "",
+        unaudited: str = "",
         **options: Any,
     ) -> Callable[[View], View]:
-        """Register a POST; as `get`. A body model configured with ``openapi_extra={"required": False}`` may be left out
-        by the client: the view then gets it with its defaults.
+        """Register a POST; as `get`. ``audited`` is the action that the view writes to the audit trail, ``unaudited``
+        the reason why it writes none; one of them must be given.
+
+        A body model configured with ``openapi_extra={"required": False}`` may be left out by the client: the view then
+        gets it with its defaults.
         """
-        return self._operation(super().post, rule, permission, responses=responses, errors=errors, options=options)
+        register = self._operation(super().post, rule, permission, responses=responses, errors=errors, options=options)
+
+        def decorate(view: View) -> View:
+            if bool(audited) == bool(unaudited):
+                raise TypeError(_UNDECLARED.format(file=inspect.getsourcefile(view), view=view.__name__, rule=rule))
+            register(view)
+            endpoint = f"{self.name}.{view.__name__}"
+            self.operations[endpoint] = replace(self.operations[endpoint], audited=audited)
+            return view
+
+        return decorate
 
     def _operation(
         self,

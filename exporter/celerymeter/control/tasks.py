@@ -20,7 +20,7 @@ from celerymeter.control.revocation.models import (
     revoke_request,
     totals,
 )
-from celerymeter.control.revocation.service import RevocationService, new_batch_id
+from celerymeter.control.revocation.service import ACTION, RevocationService, new_batch_id
 from celerymeter.control.revocation.store import IdempotencyKeys, KeyUse
 from celerymeter.control.routing import Body, ControlBlueprint, Permission, answer, utc
 from celerymeter.control.tokens import Role
@@ -73,7 +73,13 @@ def blueprint(*, service: RevocationService, keys: IdempotencyKeys, base_path: s
     """Return both operations."""
     bp = ControlBlueprint("tasks")
 
-    @bp.post(PATH, permission=Permission.OPERATOR, responses={200: BatchReply, 202: BatchReply}, errors=(409, 503, 504))
+    @bp.post(
+        PATH,
+        permission=Permission.OPERATOR,
+        responses={200: BatchReply, 202: BatchReply},
+        errors=(409, 503, 504),
+        audited=ACTION,
+    )
     def revoke_tasks(body: BatchBody, header: BatchHeaders) -> Response:
         """Revoke up to 1,000 tasks, and say of each what is proven.
 

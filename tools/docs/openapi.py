@@ -1,0 +1,26 @@
+"""``python -m tools.docs.openapi`` writes the OpenAPI document of the default settings to ``exporter/openapi.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from celerymeter.control import openapi
+from celerymeter.control.app import create_app
+from celerymeter.control.testing import control_parts, control_settings
+
+COMMITTED = Path(__file__).parents[2] / "exporter" / "openapi.json"
+
+
+def main() -> None:
+    """Write the document."""
+    settings = control_settings()
+    with TemporaryDirectory() as folder:
+        parts = control_parts(settings, Path(folder))
+        document = openapi.document(create_app(settings, parts))
+        parts.store.close()
+    COMMITTED.write_text(openapi.text(document), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
