@@ -1,17 +1,13 @@
-"""Clocks of other hosts: how far each is from ours, and how long tasks waited between two of them."""
+"""Clocks of other hosts: how far each is from ours, and what an ETA means by them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 
 from celerymeter.model import Event
-from celerymeter.tracking.runs import Run
 
 HALF_WINDOW = 10.0
 """Seconds of one generation: an offset rests on the last 10 to 20 s, so a clock that was stepped is believed soon."""
-TOLERANCE = 0.05
-"""Seconds below 0 that a wait may come out from measurement error alone."""
 
 
 class ClockOffset:
@@ -36,16 +32,19 @@ class ClockOffset:
             self._current, self._since = sample, at
         elif sample < self._current:
             self._current = sample
-        return self.seconds
+        return self._current if self._current < self._previous else self._previous
 
     @property
     def seconds(self) -> float:
         """Seconds to add to the host's clock to have ours."""
-        return self._current if self._current < self._previous else self._previous
+        return min(self._current, self._previous)
 
 
 class ProducerClocks:
-    """The clocks of the machines that send tasks, at most ``2 * limit``."""
+    """The clocks of the machines that send tasks, at most ``2 * limit``.
+
+    A producer's node name is ``gen123@host``: the processes of one host share its clock.
+    """
 
     def __init__(self, limit: int = 5000) -> None:
         self._limit = limit
@@ -54,8 +53,8 @@ class ProducerClocks:
 
     def observe(self, sent: Event, at: float) -> float:
         """Take a `task-sent` received at ``at``; return when it was sent, by our clock."""
-        host = _host_of(sent.hostname)
-        clock = self._find(host)
+        host = sent.hostname.rpartition("@")[2]
+        clock = self._young.get(host) or self._find(host)
         if clock is None:
             self._admit(host, ClockOffset(timestamp=sent.timestamp, at=at))
             return at
@@ -63,7 +62,7 @@ class ProducerClocks:
 
     def sent_at(self, sent: Event) -> float | None:
         """When a task was sent, by our clock; ``None`` for a machine whose clock is not known."""
-        clock = self._find(_host_of(sent.hostname))
+        clock = self._find(sent.hostname.rpartition("@")[2])
         return None if clock is None else sent.timestamp + clock.seconds
 
     def _find(self, host: str) -> ClockOffset | None:
@@ -79,36 +78,6 @@ class ProducerClocks:
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
-
-
-def _host_of(hostname: str) -> str:
-    """The machine in a producer's node name (``gen123@host``): its processes share a clock."""
-    return hostname.rpartition("@")[2]
-
-
-def observe_wait(run: Run, *, started: float, offset: float | None, unmeasured: Counter[str]) -> None:
-    """Observe how long a run waited, from sent (or its ETA) to ``started``, or count why that cannot be measured.
-
-    ``started`` is by the worker's clock; ``offset`` is what to add to that clock to have ours.
-    """
-    if run.sent is None:
-        unmeasured["not_sent"] += 1
-        return
-    if offset is None:
-        unmeasured["clock_offset"] += 1
-        return
-    due = run.sent
-    if run.eta is not None:
-        eta = parse_eta(run.eta)
-        if eta is None:
-            unmeasured["eta"] += 1
-            return
-        due = max(due, eta + offset)
-    wait = started + offset - due
-    if wait < -TOLERANCE:
-        unmeasured["negative"] += 1
-    elif run.series is not None:
-        run.series.wait.observe(wait)
 
 
 def parse_eta(text: str) -> float | None:

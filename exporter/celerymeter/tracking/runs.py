@@ -56,30 +56,36 @@ class Run(msgspec.Struct, gc=False, eq=False):
 
 
 class EndedRuns:
-    """The runs that ended last, at most ``3 * limit``; terminated ones are kept apart, because they may run on."""
+    """The runs that ended last, at most ``3 * limit``; terminated ones are kept apart, because they may run on.
+
+    Of most only the series is kept: thousands of runs would be memory that nothing is read from.
+    """
 
     def __init__(self, limit: int = 8000) -> None:
         self._limit = limit
-        self._young: dict[str, Run] = {}
-        self._old: dict[str, Run] = {}
-        self._terminated: dict[str, Run] = {}
+        self._young: dict[str, Run | TaskSeries] = {}
+        self._old: dict[str, Run | TaskSeries] = {}
+        self._terminated: dict[str, Run | TaskSeries] = {}
 
     def add(self, run: Run, *, terminated: bool = False) -> None:
-        """Remember an ended run, without what only a running one needs: thousands are kept."""
-        if run.ended:
-            run.sent = run.started = run.eta = None
+        """Remember a run that ended, or that vanished and may still end."""
+        kept = run.series if run.ended and run.received and run.series is not None else run
         if terminated:
-            self._terminated[run.uuid] = run
+            self._terminated[run.uuid] = kept
             if len(self._terminated) > self._limit:
                 self._terminated = dict(list(self._terminated.items())[self._limit // 2 :])
             return
         if len(self._young) >= self._limit:
             self._old, self._young = self._young, {}
-        self._young[run.uuid] = run
+        self._young[run.uuid] = kept
 
     def get(self, uuid: str) -> Run | None:
         """The last run of this task, if it ended recently."""
-        return self._young.get(uuid) or self._old.get(uuid) or self._terminated.get(uuid)
+        kept = self._young.get(uuid) or self._old.get(uuid) or self._terminated.get(uuid)
+        if isinstance(kept, TaskSeries):
+            name, queue = kept.labels[:2]
+            return Run(uuid, 0.0, 0.0, name, queue, kept, received=True, ended=True)
+        return kept
 
 
 class RunTable:
@@ -92,33 +98,34 @@ class RunTable:
         self._runs: dict[str, Run] = {}
         self.get: Callable[[str], Run | None] = self._runs.get
         """The newest run of a task, by its uuid."""
-        self._beside: dict[tuple[str, str], list[Run]] = {}
+        self.beside: dict[tuple[str, str], list[Run]] = {}
+        """Runs of the same tasks beside the newest, by uuid and worker."""
         self._running: dict[Run, bool] = {}
         """Runs in progress; the values mean nothing."""
 
     def __len__(self) -> int:
-        return len(self._runs) + sum(map(len, self._beside.values()))
+        return len(self._runs) + sum(map(len, self.beside.values()))
 
     # One run
 
-    def open(self, uuid: str, at: float) -> Run:
-        """A new run, which becomes the newest of its task."""
+    def open(self, run: Run) -> Run:
+        """Take a new run, which becomes the newest of its task."""
         if len(self._runs) >= self._limit:
             self._evict_oldest()
-        run = self._runs[uuid] = Run(uuid, at, at)
+        self._runs[run.uuid] = run
         return run
 
     def starting(self, uuid: str, hostname: str) -> Run | None:
         """The run that a `task-started` of this worker begins: the oldest at hand that has not started."""
         newest = self._runs.get(uuid)
-        if newest is not None and not self._beside and (newest.worker is None or newest.worker == hostname):
+        if newest is not None and not self.beside and (newest.worker is None or newest.worker == hostname):
             return newest if newest.started is None or newest.adopted else None
         return next((run for run in self._at(uuid, hostname) if run.started is None or run.adopted), None)
 
     def ending(self, uuid: str, hostname: str) -> Run | None:
         """The run whose end this worker reports: the oldest that has started, else any that waits."""
         newest = self._runs.get(uuid)
-        if newest is not None and not self._beside and newest.worker == hostname:
+        if newest is not None and not self.beside and newest.worker == hostname:
             return newest
         runs = self._at(uuid, hostname)
         if not runs:
@@ -130,7 +137,7 @@ class RunTable:
         """The unfinished runs of a task that may be at this worker, oldest first."""
         newest = self._runs.get(uuid)
         here = newest is not None and (newest.worker is None or newest.worker == hostname)
-        runs = list(self._beside.get((uuid, hostname), ())) if self._beside else []
+        runs = list(self.beside.get((uuid, hostname), ())) if self.beside else []
         return [*runs, newest] if here and newest is not None else runs
 
     def open_next(self, run: Run, at: float) -> Run:
@@ -138,15 +145,13 @@ class RunTable:
         if run.worker is not None and not run.ended:
             self._set_beside(run)
         self._runs.pop(run.uuid, None)  # the table is in the order of opening, or nothing behind this one would age
-        following = self.open(run.uuid, at)
-        following.name, following.queue = run.name, run.queue
+        following = Run(run.uuid, at, at, run.name, run.queue)
         following.sent, following.eta, following.retries = run.sent, run.eta, run.retries
-        return following
+        return self.open(following)
 
     def open_earlier(self, run: Run, hostname: str, at: float) -> Run:
         """Open a run that came before the newest, at another worker, and is heard of only now."""
-        earlier = Run(run.uuid, at, at)
-        earlier.name, earlier.queue, earlier.worker = run.name, run.queue, hostname
+        earlier = Run(run.uuid, at, at, run.name, run.queue, worker=hostname)
         self._set_beside(earlier)
         return earlier
 
@@ -169,15 +174,16 @@ class RunTable:
 
     def forget(self, run: Run) -> bool:
         """Drop a run that ended; whether it was the newest of its task."""
-        self.stop(run)
+        if self._running.pop(run, False) and run.series is not None:
+            run.series.in_progress -= 1
         if self._runs.get(run.uuid) is run:
             del self._runs[run.uuid]
             return True
-        if self._beside:
+        if self.beside:
             key = (run.uuid, run.worker or "")
-            rest = [other for other in self._beside.pop(key, ()) if other is not run]
+            rest = [other for other in self.beside.pop(key, ()) if other is not run]
             if rest:
-                self._beside[key] = rest
+                self.beside[key] = rest
         return False
 
     def evict(self, run: Run, reason: str) -> None:
@@ -187,12 +193,12 @@ class RunTable:
         self.forget(run)
 
     def _set_beside(self, run: Run) -> None:
-        runs = self._beside.setdefault((run.uuid, run.worker or ""), [])
+        runs = self.beside.setdefault((run.uuid, run.worker or ""), [])
         if len(runs) >= MAX_BESIDE:
             self.evict(runs[0], "superseded")
-        elif len(self._beside) > max(1, self._limit // 20):
-            self.evict(next(iter(self._beside.values()))[0], "limit")
-        self._beside.setdefault((run.uuid, run.worker or ""), []).append(run)
+        elif len(self.beside) > max(1, self._limit // 20):
+            self.evict(next(iter(self.beside.values()))[0], "limit")
+        self.beside.setdefault((run.uuid, run.worker or ""), []).append(run)
 
     def _evict_oldest(self) -> None:
         """A twentieth at once: reaching the front of a dict one by one costs 46 µs a time at 100,000."""
@@ -207,7 +213,7 @@ class RunTable:
 
     def evict_older_than(self, then: float) -> None:
         """Drop the runs opened before ``then``."""
-        old = [run for runs in self._beside.values() for run in runs if run.opened < then]
+        old = [run for runs in self.beside.values() for run in runs if run.opened < then]
         for run in self._runs.values():
             if run.opened >= then:
                 break

@@ -127,12 +127,13 @@ class TaskSeriesTable:
         self._limit = limits.task_pairs
         self._runtime_buckets = runtime_buckets
         self._wait_buckets = wait_buckets
-        self._by_host = by_host
+        self.by_host = by_host
+        """Whether the worker is a label too; what producers send then has an empty one."""
         self._series: dict[tuple[str, ...], TaskSeries] = {}
 
     def get(self, name: str, queue: str, hostname: str = "") -> TaskSeries:
         """The series of these labels (already capped by `name` and `queue`), made at 0 when it is new."""
-        key = (name, queue, hostname) if self._by_host else (name, queue)
+        key = (name, queue, hostname) if self.by_host else (name, queue)
         series = self._series.get(key)
         return series if series is not None else self._make(key)
 

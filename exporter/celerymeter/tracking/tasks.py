@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 
 from celerymeter.model import UNKNOWN, ActiveTask, Event
-from celerymeter.tracking.clocks import ProducerClocks, observe_wait
+from celerymeter.tracking.clocks import ProducerClocks, parse_eta
 from celerymeter.tracking.runs import Run, RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class
 from celerymeter.tracking.workers import Worker, WorkerTable
@@ -20,6 +20,8 @@ GRACE = 2.0
 GRACE_NEW_WORKER = 15.0
 """The same while a worker has not yet said which queues it consumes."""
 MAX_AGE = 7 * 86400.0
+TOLERANCE = 0.05
+"""Seconds below 0 that a wait may come out from measurement error alone."""
 MAX_PENDING = 32
 MAX_SENT_AHEAD = 8
 MAX_NAMES = 10_000
@@ -41,6 +43,8 @@ class TaskTracker:
         self.waits_unmeasured: Counter[str] = Counter()
         self.last_success: dict[str, float] = {}
         self.names_received: set[str] = set()
+        self._sent_series: dict[tuple[str | None, str | None], TaskSeries] = {}
+        """The series that a `task-sent` of this name and queue counts for, where neither is folded."""
         self._workers = workers
         self._limit = limit
         self._count_retry_exceptions = count_retry_exceptions
@@ -61,11 +65,19 @@ class TaskTracker:
 
         A retry's comes while the run before it still runs.
         """
+        uuid, name, queue, retries = event.uuid or "", event.name, event.queue or queue_of(event), event.retries or 0
         sent_at = self.producers.observe(event, at)
-        run = self.runs.get(event.uuid or "")
+        run = self.runs.get(uuid)
         if run is None:
-            run = self.runs.open(event.uuid or "", at)
-        elif (event.retries or 0) > run.retries:
+            series = self._sent_series.get((name, queue))
+            if series is not None:
+                series.sent += 1
+                own = None if self.table.by_host else series
+                name, queue = series.labels[0], series.labels[1]  # one string for all tasks of a name
+                self.runs.open(Run(uuid, at, at, name, queue, own, sent_at, None, event.eta, retries))
+                return sent_at
+            run = self.runs.open(Run(uuid, at, at))
+        elif retries > run.retries:
             self._keep_for_next(run, event)
             return sent_at
         first = run.sent is None
@@ -74,30 +86,24 @@ class TaskTracker:
             self._wait_for_queue(run, event, at)
             return sent_at
         self._count_sent(run.name, run.queue)
+        if (name, queue) == (run.name, run.queue):
+            self._sent_series[name, queue] = self.table.get(run.name, run.queue)
         if first and run.pending is not None:
             self._count_pending(run, at)
         return sent_at
 
     def received(self, event: Event, at: float, _worker: Worker | None) -> None:
         """Take a `task-received`: it names the task, and begins a run at a worker."""
-        uuid, name, retries = event.uuid or "", event.name, event.retries or 0
-        run = self.runs.get(uuid)
-        if run is None:
-            ended = self.runs.recently_ended.get(uuid)
-            if ended is not None and not ended.received:
-                self._count_late(ended, event)
+        run = self.runs.get(event.uuid or "")
+        if run is None or run.name != event.name or run.started is not None or run.retries != (event.retries or 0):
+            run = self._find_received(run, event, at)
+            if run is None:
                 return
-            run = self.runs.open(uuid, at)
-            run.queue = ended.queue if ended is not None else None
-        elif retries != run.retries or run.started is not None:
-            run = self._received_again(run, event, at)
-        run.worker, run.retries, run.touched, run.received = event.hostname, retries, at, True
-        if name is not None and name not in self.names_received:
-            self._learn_name(name)
-        if run.name is None and name is not None:
-            run.name = self.table.name(name)
+        run.worker, run.touched, run.received = event.hostname, at, True
         if run.eta is None:
             run.eta = event.eta
+        if run.name not in self.names_received:
+            self._learn_name(event.name)
         series = run.series or self._resolve(run)
         if series is None:
             self._wait_for_queue(run, event, at)
@@ -106,14 +112,17 @@ class TaskTracker:
 
     def started(self, event: Event, at: float, worker: Worker | None) -> None:
         """Take a `task-started`, which names neither task nor queue."""
+        if worker is not None:
+            worker.loss.started(event.clock)
         uuid, hostname = event.uuid or "", event.hostname
-        run = self.runs.starting(uuid, hostname)
-        if run is None:
-            newest = self.runs.get(uuid)
-            if newest is None and (ended := self.runs.recently_ended.get(uuid)) is not None:
-                self._count_late(ended, event)
-                return
-            run = self.runs.open(uuid, at) if newest is None else self.runs.open_next(newest, at)
+        run = self.runs.get(uuid)
+        if run is None or run.worker != hostname or run.started is not None or self.runs.beside:
+            newest, run = run, self.runs.starting(uuid, hostname)
+            if run is None:
+                if newest is None and (ended := self.runs.recently_ended.get(uuid)) is not None:
+                    self._count_late(ended, event)
+                    return
+                run = self.runs.open(Run(uuid, at, at)) if newest is None else self.runs.open_next(newest, at)
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
         series = run.series or self._resolve(run)
         if series is None:
@@ -124,11 +133,13 @@ class TaskTracker:
     def ended(self, event: Event, at: float, _worker: Worker | None) -> None:
         """Take any event that may end a run; what comes after the run's one end is a duplicate."""
         uuid = event.uuid or ""
-        run = self.runs.ending(uuid, event.hostname)
-        if run is None:
-            run = self.runs.recently_ended.get(uuid) or self._unheard(event, at)
-        if run.worker is None and not run.ended:
-            run.worker = event.hostname
+        run = self.runs.get(uuid)
+        if run is None or run.worker != event.hostname or self.runs.beside:
+            run = self.runs.ending(uuid, event.hostname) or self.runs.recently_ended.get(uuid)
+            if run is None:
+                run = self._unheard(event, at)
+            if run.worker is None and not run.ended:
+                run.worker = event.hostname
         series = run.series or self._resolve(run)
         if series is None:
             self._wait_for_queue(run, event, at)
@@ -172,7 +183,7 @@ class TaskTracker:
             known = run is not None and (run.started is not None or run.touched >= at)
             if known or task.started_at is None or self.runs.recently_ended.get(task.uuid) is not None:
                 continue
-            run = run or self.runs.open(task.uuid, at)
+            run = run or self.runs.open(Run(task.uuid, at, at))
             run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
             run.name = run.name or self.table.name(task.name)
             run.queue = run.queue or (self.table.queue(task.queue_name) if task.queue_name else None)
@@ -182,22 +193,36 @@ class TaskTracker:
 
     # Which run
 
-    def _received_again(self, run: Run, event: Event, at: float) -> Run:
-        """The run that a further `task-received` of a task begins; ``run`` is the newest known."""
+    def _find_received(self, run: Run | None, event: Event, at: float) -> Run | None:
+        """The run that a `task-received` begins, or ``None`` if it was counted as late; ``run`` is the newest known."""
         hostname, retries = event.hostname, event.retries or 0
-        if retries < run.retries and run.worker != hostname:
-            return self.runs.open_earlier(run, hostname, at)
-        if retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
+        if run is None:
+            ended = self.runs.recently_ended.get(event.uuid or "")
+            if ended is not None and not ended.received:
+                self._count_late(ended, event)
+                return None
+            run = self.runs.open(Run(event.uuid or "", at, at))
+            run.queue = ended.queue if ended is not None else None
+        elif retries < run.retries and run.worker != hostname:
+            run = self.runs.open_earlier(run, hostname, at)
+        elif retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
             ahead, run.sent_ahead = run.sent_ahead, None
             run = self.runs.open_next(run, at)
             self._take_next(run, ahead)
+        run.retries = retries
+        if event.name is not None:
+            self._learn_name(event.name)
+            if run.name is None:
+                run.name = self.table.name(event.name)
         return run
 
     def _unheard(self, event: Event, at: float) -> Run:
         """The run of an end whose beginning did not come, or not from this worker."""
         uuid = event.uuid or ""
         newest = self.runs.get(uuid)
-        return self.runs.open(uuid, at) if newest is None else self.runs.open_earlier(newest, event.hostname, at)
+        return (
+            self.runs.open(Run(uuid, at, at)) if newest is None else self.runs.open_earlier(newest, event.hostname, at)
+        )
 
     def _count_late(self, run: Run, event: Event) -> None:
         """An earlier step of a run, overtaken by its end."""
@@ -233,8 +258,8 @@ class TaskTracker:
             run.queue = self.table.queue(queue) if queue is not None else None
             run.name = self.table.name(event.name) if event.name is not None else run.name
 
-    def _learn_name(self, name: str) -> None:
-        if len(self.names_received) < MAX_NAMES:
+    def _learn_name(self, name: str | None) -> None:
+        if name is not None and len(self.names_received) < MAX_NAMES:
             self.names_received.add(name)
 
     def _resolve(self, run: Run) -> TaskSeries | None:
@@ -306,7 +331,27 @@ class TaskTracker:
         if not run.ended and not run.end_pending:
             self.runs.start(run)
         offset = None if worker is None else worker.offset
-        observe_wait(run, started=event.timestamp, offset=offset, unmeasured=self.waits_unmeasured)
+        if run.sent is None or offset is None or run.eta is not None:
+            self._observe_scheduled_wait(run, series, event, offset)
+        else:
+            self._observe_wait(series, event.timestamp + offset - run.sent)
+
+    def _observe_wait(self, series: TaskSeries, wait: float) -> None:
+        if wait < -TOLERANCE:
+            self.waits_unmeasured["negative"] += 1
+        else:
+            series.wait.observe(wait)
+
+    def _observe_scheduled_wait(self, run: Run, series: TaskSeries, event: Event, offset: float | None) -> None:
+        """Observe the wait since a task's ETA, by the worker's clock, or count why a wait cannot be measured."""
+        if run.sent is None:
+            self.waits_unmeasured["not_sent"] += 1
+        elif offset is None:
+            self.waits_unmeasured["clock_offset"] += 1
+        elif (eta := parse_eta(run.eta or "")) is None:
+            self.waits_unmeasured["eta"] += 1
+        else:
+            self._observe_wait(series, event.timestamp + offset - max(run.sent, eta + offset))
 
     def _end(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         if run.ended:
@@ -373,7 +418,7 @@ class TaskTracker:
             self.duplicates["task-rejected"] += 1
         if newest and run.sent_ahead:
             ahead, run.sent_ahead = run.sent_ahead, None
-            self._take_next(self.runs.open(run.uuid, at), ahead)
+            self._take_next(self.runs.open(Run(run.uuid, at, at)), ahead)
         elif newest and remember:
             self.runs.recently_ended.add(run, terminated=terminated)
 

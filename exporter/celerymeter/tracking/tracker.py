@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from celerymeter.model import OTHER, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
@@ -27,7 +28,7 @@ class Tracker:
         self.connected_at: float | None = None
         self.reconnects = 0
         self.last_event_at: float | None = None
-        self.event_counts: dict[str, int] = {}
+        self.event_counts: dict[str, int] = defaultdict(int)
         self.rejections: Counter[str] = Counter()
         self.lag = Histogram(LAG_BUCKETS)
         self.polls: dict[str, PollOutcome] = {}
@@ -74,21 +75,37 @@ class Tracker:
     # From the stream
 
     def apply(self, events: Sequence[Event], at: float) -> None:
-        """Take events in the order of receipt. Nearly all are of runs: they take the shortest way."""
+        """Take events in the order of receipt.
+
+        Nearly all are of runs, so what they all need stands here rather than in functions: a call costs as much as
+        the work in it.
+        """
         counts, of_runs, find = self.event_counts, self._of_runs, self.workers.get
+        lags, lag_sum = self.lag.counts, 0.0
         for event in events:
             kind = event.type
             handler = of_runs.get(kind)
             if handler is not None:
                 worker = find(event.hostname) or self.workers.seen(event.hostname, at)
                 if worker is not None:
-                    self._heard(worker, event, at)
+                    event.hostname = worker.hostname  # one string for all its runs, and quickly compared
+                    worker.last_seen = at
+                    if not worker.loss.hearing:
+                        worker.loss.heard()
+                    if worker.offset is not None:
+                        lag = at - event.timestamp - worker.offset
+                        if lag > 0.0:
+                            lag_sum += lag
+                            lags[bisect_left(LAG_BUCKETS, lag)] += 1
+                        else:
+                            lags[0] += 1
                 handler(event, at, worker)
             elif (handle := self._of_others.get(kind)) is not None:
                 handle(event, at)
             elif kind not in counts and len(counts) >= MAX_EVENT_TYPES:
                 kind = OTHER
-            counts[kind] = counts.get(kind, 0) + 1
+            counts[kind] += 1
+        self.lag.sum += lag_sum
         if events:
             self.last_event_at = at
 
@@ -109,18 +126,6 @@ class Tracker:
 
     def _sent(self, event: Event, at: float) -> None:
         self.lag.observe(at - self.tasks.sent(event, at))
-
-    def _heard(self, worker: Worker, event: Event, at: float) -> None:
-        """Note what any event of a run says of its worker."""
-        event.hostname = worker.hostname  # one string for all its runs, and quickly compared
-        worker.last_seen = at
-        loss = worker.loss
-        if not loss.hearing:
-            loss.heard()
-        if event.type == "task-started":
-            loss.started(event.clock)
-        if worker.offset is not None:
-            self.lag.observe(at - event.timestamp - worker.offset)
 
     def _worker(self, event: Event, at: float) -> None:
         worker = self.workers.seen(event.hostname, at)
