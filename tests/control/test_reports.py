@@ -15,8 +15,7 @@ from werkzeug.test import TestResponse
 
 from celerymeter.control.app import create_app
 from celerymeter.control.parts import Parts
-from celerymeter.control.reports.kept import GIVEN_UP, KeptReports
-from celerymeter.control.reports.runner import WAITING, ReportRunner
+from celerymeter.control.report_jobs import GIVEN_UP, WAITING, ReportRunner, ReportStore
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.testing import bearer
@@ -61,7 +60,7 @@ def maker() -> Iterator[Maker]:
 @pytest.fixture
 def api(settings: ControlSettings, parts: Parts, maker: Maker) -> Iterator[FlaskClient]:
     """The API, which waits a moment for a report."""
-    runner = ReportRunner(maker, KeptReports(parts.store), timeout=0.3)
+    runner = ReportRunner(maker, ReportStore(parts.store), timeout=0.3)
     yield create_app(settings, replace(parts, reports=runner)).test_client()
     maker.may_go.set()
     runner.stop()
@@ -188,11 +187,11 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     """And one whose maker died is given up."""
     now = [1000.0]
     store = Store(tmp_path)
-    kept = KeptReports(store, keep=3, clock=lambda: now[0])
+    kept = ReportStore(store, keep=3, clock=lambda: now[0])
     for number in range(5):
         kept.begin(f"{number}", ReportRequest(Window(0.0, 1.0)))
     listed = kept.newest(task=None, limit=9)
-    assert (len(listed), listed[0].id, listed[0].status) == (3, "4", "running")
+    assert (len(listed), listed[0].report_id, listed[0].status) == (3, "4", "running")
     now[0] += GIVEN_UP + 1
     assert {one.status for one in kept.newest(task=None, limit=9)} == {"failed"}
     store.close()

@@ -11,12 +11,11 @@ from flask import Flask, Response, g, request
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import alerts, auth, errors, monitoring, openapi, system, tasks
+from celerymeter.control import alerts, auth, errors, monitoring, openapi, reports, system, tasks
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.parts import Parts
-from celerymeter.control.reports import views as reports
 from celerymeter.control.routing import ControlBlueprint, Operation, Permission
 from celerymeter.control.settings import ControlSettings
 

@@ -26,8 +26,7 @@ from celerymeter.control.feed.views import Feed
 from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.monitoring import Monitoring
-from celerymeter.control.reports.kept import KeptReports
-from celerymeter.control.reports.runner import ReportRunner
+from celerymeter.control.report_jobs import ReportRunner, ReportStore
 from celerymeter.control.revocation.active import Recorder
 from celerymeter.control.revocation.evidence import EventCache, EvidenceCollector, open_queues, open_result_backend
 from celerymeter.control.revocation.followup import Followup
@@ -136,7 +135,7 @@ def build(
     recorder = Recorder(BatchStore(store), audit, hub=hub, metrics=metrics)
     event_cache, followup, revocations = _revocations(settings, recorder, live_workers, workers=workers)
     report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
-    reports = ReportRunner(ReportService(report_client, scope).report, KeptReports(store))
+    reports = ReportRunner(ReportService(report_client, scope).report, ReportStore(store))
     # The order matters: the switch, the cache and the follow-up ask the registry of workers.
     events = EventListener(settings.broker, live_workers, switch, event_cache, followup)
     served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)

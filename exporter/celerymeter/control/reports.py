@@ -1,37 +1,71 @@
-"""``POST /monitoring/reports/performance`` and the reports that are kept."""
+"""``POST /monitoring/reports/performance``, and the reports that are stored."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from typing import Literal
 
 from flask import Response, request, url_for
+from pydantic import BaseModel, Field, RootModel
 
-from celerymeter.control.reports.kept import KeptReport
-from celerymeter.control.reports.models import (
-    PerformanceReport,
-    ReportBody,
-    ReportPath,
-    ReportPending,
-    ReportsQuery,
-    ReportsReply,
-    ReportSummary,
-)
-from celerymeter.control.reports.runner import ReportRunner
-from celerymeter.control.routing import ControlBlueprint, Permission, answer, utc
+from celerymeter.control.report_jobs import ReportRunner, StoredReport
+from celerymeter.control.routing import Body, ControlBlueprint, Permission, Query, answer
 from celerymeter.errors import RequestRefused
 from celerymeter.reports.formatting import LANGUAGES, in_language
 from celerymeter.reports.render import CONTENT_TYPES, render
 from celerymeter.reports.report import Report
 from celerymeter.reports.request import Filters, ReportRequest, read_window
 
-ONE = "/monitoring/reports/<string(length=32):report_id>"
+TIME = r"^(now|-[0-9]{1,6}[smhdw]|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{5,15}([Zz]|[+-][0-9]{2}:[0-9]{2})?)$"
+REPORT = "/monitoring/reports/<string(length=32):report_id>"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
-"""The page brings all that it shows."""
-SOON = 2.0
+"""The page loads nothing."""
+RETRY_AFTER = 2.0
+
+
+class ReportBody(Body):
+    """The window, and the tasks to report on."""
+
+    start: str = Field(pattern=TIME, description="ISO 8601, or -24h; without a zone it is the server's")
+    end: str = Field(pattern=TIME, description="ISO 8601, or -1h, or now")
+    task: str | None = Field(default=None, min_length=1, max_length=255, description="Only tasks of this name")
+    queue: str | None = Field(default=None, min_length=1, max_length=255, description="Only tasks of this queue")
+
+
+class PerformanceReport(RootModel[Report]):
+    """A performance report. What cannot be known is null, and `unknown` says why."""
+
+
+class ReportPending(BaseModel):
+    """A report that is not ready: ask at `url` again."""
+
+    report_id: str
+    status: Literal["running"] = "running"
+    url: str
+
+
+class ReportsQuery(Query):
+    """Which reports to list."""
+
+    task: str | None = Field(default=None, max_length=255)
+    limit: int = Field(default=50, ge=1, le=200)
+
+
+class ReportPath(BaseModel):
+    """One report."""
+
+    report_id: str = Field(pattern=r"^[0-9a-f]{32}$")
+
+
+class ReportsReply(BaseModel):
+    """The newest first."""
+
+    reports: list[StoredReport]
 
 
 def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
-    """All operations on reports; ``language`` is for clients that prefer none."""
+    """Return all operations on reports; ``language`` is for clients that prefer none."""
     bp = ControlBlueprint("reports")
 
     @bp.post(
@@ -53,33 +87,33 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
     @bp.get("/monitoring/reports", permission=Permission.VIEWER, responses={200: ReportsReply}, errors=(503,))
     def list_reports(query: ReportsQuery) -> Response:
         """The reports that are kept, the newest first."""
-        found = runner.kept.newest(task=query.task, limit=query.limit)
-        return answer(ReportsReply(reports=[_summary(kept) for kept in found]))
+        found = runner.store.newest(task=query.task, limit=query.limit)
+        return answer(ReportsReply(reports=[replace(report, url=_url(report.report_id)) for report in found]))
 
     @bp.get(
-        ONE,
+        REPORT,
         permission=Permission.VIEWER,
         responses={200: PerformanceReport, 202: ReportPending},
         errors=(404, 409, 503),
     )
     def read_report(path: ReportPath) -> Response:
         """A report that is kept, in the language of `Accept-Language`; 202 while it is being made."""
-        kept = runner.kept.find(path.report_id)
-        if kept is not None and kept.status == "running":
-            return _pending(kept.id)
+        found = runner.store.find(path.report_id)
+        if found is not None and found.status == "running":
+            return _pending(found.report_id)
         return _file(_read(runner, path.report_id, language), "json")
 
-    @bp.get(f"{ONE}.html", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
+    @bp.get(f"{REPORT}.html", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_page(path: ReportPath) -> Response:
         """The report as one page, with charts, that fetches nothing and prints well."""
         return _file(_read(runner, path.report_id, language), "html")
 
-    @bp.get(f"{ONE}.csv", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
+    @bp.get(f"{REPORT}.csv", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_table(path: ReportPath) -> Response:
         """The report's rows for a spreadsheet."""
         return _file(_read(runner, path.report_id, language), "csv")
 
-    @bp.get(f"{ONE}.md", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
+    @bp.get(f"{REPORT}.md", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_text(path: ReportPath) -> Response:
         """The report as Markdown, for a ticket."""
         return _file(_read(runner, path.report_id, language), "md")
@@ -92,24 +126,26 @@ def _language(default: str) -> str:
 
 
 def _read(runner: ReportRunner, report_id: str, language: str) -> Report:
-    report = runner.kept.read(report_id)
+    report = runner.store.read(report_id)
     if report is not None:
         return in_language(report, _language(language))
-    kept = runner.kept.find(report_id)
-    if kept is None:
+    found = runner.store.find(report_id)
+    if found is None:
         raise RequestRefused("not_found", "no such report; the newest 200 are kept")
-    if kept.status == "running":
-        raise RequestRefused("conflict", "the report is not ready yet", retry_after=SOON)
-    if kept.problem == "prometheus_unavailable":
+    if found.status == "running":
+        raise RequestRefused("conflict", "the report is not ready yet", retry_after=RETRY_AFTER)
+    if found.problem == "prometheus_unavailable":
         raise RequestRefused(
-            "prometheus_unavailable", "Prometheus was away; ask for the report again", retry_after=SOON
+            "prometheus_unavailable", "Prometheus was away; ask for the report again", retry_after=RETRY_AFTER
         )
     raise RequestRefused("not_found", "the report could not be made; ask for it again")
 
 
 def _pending(report_id: str) -> Response:
     url = _url(report_id)
-    return answer(ReportPending(report_id=report_id, url=url), 202, {"Location": url, "Retry-After": f"{SOON:.0f}"})
+    return answer(
+        ReportPending(report_id=report_id, url=url), 202, {"Location": url, "Retry-After": f"{RETRY_AFTER:.0f}"}
+    )
 
 
 def _file(report: Report, form: str) -> Response:
@@ -119,20 +155,6 @@ def _file(report: Report, form: str) -> Response:
     if form == "csv":
         response.headers["Content-Disposition"] = f'attachment; filename="celery-{report.report_id}.csv"'
     return response
-
-
-def _summary(kept: KeptReport) -> ReportSummary:
-    return ReportSummary(
-        report_id=kept.id,
-        status=kept.status,
-        created_at=utc(kept.asked_at),
-        start=utc(kept.begins),
-        end=utc(kept.ends),
-        task=kept.task,
-        queue=kept.queue,
-        problem=kept.problem,
-        url=_url(kept.id),
-    )
 
 
 def _url(report_id: str) -> str:

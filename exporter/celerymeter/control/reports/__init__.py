@@ -1,1 +1,0 @@
-"""Performance reports over HTTP: asked for, kept, and read again."""
