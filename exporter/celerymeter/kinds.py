@@ -6,7 +6,7 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,265 +51,147 @@ def show_duration(seconds: float) -> str:
 
 
 class Kind(_ParamType):
-    """A type of value. ``accepts`` ends every refusal; values of a ``secret`` kind are never shown."""
+    """A type of value: how it is read, what it accepts, and how it is shown without secrets.
 
-    accepts = ""
-    secret = False
-    pairs = False
-    """True where a value is a pair: several of them make a mapping."""
+    ``parse`` takes a text or what YAML gave, and raises `ValueError` or `TypeError`; ``accepts`` then ends the message,
+    which begins with ``quote`` of the value. Values of a ``secret`` kind are shown nowhere. The values of a kind with
+    ``pairs`` are pairs that make a mapping.
+    """
+
+    def __init__(  # noqa: PLR0913 - a kind is what it differs in
+        self,
+        name: str,
+        accepts: str,
+        parse: Callable[[Any], Any],
+        *,
+        show: Callable[[Any], str] = str,
+        quote: Callable[[str], str] = lambda text: repr(text[:80]),
+        split: Callable[[str], list[str]] = str.split,
+        unit: str = "",
+        secret: bool = False,
+        pairs: bool = False,
+    ) -> None:
+        self.name = name
+        self.accepts = accepts
+        self.parse = parse
+        self.show = show
+        self.unit = unit
+        self.secret = secret
+        self.pairs = pairs
+        self._quote = quote
+        self._split = split
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the parsed value; a default that is parsed already stays as it is."""
+        """Return the parsed value for click."""
         try:
             return self.parse(value)
         except (ValueError, TypeError):
-            self.fail(f"{self.quote(value)} is not {self.accepts}", param, ctx)
+            self.fail(f"{self._quote(str(value))} is not {self.accepts}", param, ctx)
 
-    def parse(self, value: Any) -> Any:
-        """Return the value of a text, or of a YAML value; raises `ValueError` or `TypeError`."""
-        raise NotImplementedError
-
-    def quote(self, value: object) -> str:
-        """Return as much of a refused value as a message may hold."""
-        return repr(str(value)[:80])
-
-    def show(self, value: Any) -> str:
-        """Return a parsed value as text, without secrets."""
-        return str(value)
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the values of a repeated option that its variable holds."""
+        return self._split(rv)
 
 
-class Duration(Kind):
-    """Seconds, given with a unit or as a number, and at least ``minimum``."""
+def duration(minimum: float = 0.0) -> Kind:
+    """Return the kind of durations in seconds, given with a unit or as a number."""
 
-    name = "duration"
-
-    def __init__(self, minimum: float = 0.0) -> None:
-        self.minimum = minimum
-        least = f" of at least {show_duration(minimum)}" if minimum else ""
-        self.accepts = f"a duration{least}, such as 15s, 1h30m, 30d or a number of seconds"
-
-    def parse(self, value: Any) -> float:
-        """Return the seconds."""
+    def parse(value: Any) -> float:
         if isinstance(value, bool):
             raise TypeError(value)
         seconds = parse_duration(str(value))
-        if seconds < self.minimum:
+        if seconds < minimum:
             raise ValueError(value)
         return seconds
 
-    def show(self, value: Any) -> str:
-        """Return the duration with its unit."""
-        return show_duration(value)
+    least = f" of at least {show_duration(minimum)}" if minimum else ""
+    accepts = f"a duration{least}, such as 15s, 1h30m, 30d or a number of seconds"
+    return Kind("duration", accepts, parse, show=show_duration, unit="seconds")
 
 
-class Names(Kind):
-    """Names, separated by commas; a list in the file."""
+def url(*schemes: str, example: str) -> Kind:
+    """Return the kind of URLs of these schemes, or of any. Passwords in them are never shown."""
 
-    name = "a,b,…"
-    accepts = "a list of names, separated by commas"
-
-    def parse(self, value: Any) -> tuple[str, ...]:
-        """Return the names without blanks and repetitions."""
-        parts = value.split(",") if isinstance(value, str) else [str(part) for part in value]
-        return tuple(dict.fromkeys(name for part in parts if (name := part.strip())))
-
-    def show(self, value: Any) -> str:
-        """Return the names, separated by commas."""
-        return ",".join(value)
-
-
-class Buckets(Kind):
-    """The upper bounds of a histogram's buckets in seconds, without +Inf."""
-
-    name = "s,s,…"
-    accepts = f"1 to {MAX_BUCKETS} increasing numbers of seconds above 0, separated by commas (+Inf is always added)"
-
-    def parse(self, value: Any) -> tuple[float, ...]:
-        """Return the bounds."""
-        parts: Iterable[object] = value.split(",") if isinstance(value, str) else value
-        if isinstance(value, (int, float)):
-            parts = [value]
-        bounds = tuple(parse_duration(str(part)) for part in parts)
-        rising = all(low < high for low, high in zip((0.0, *bounds), bounds, strict=False))
-        if not rising or not 1 <= len(bounds) <= MAX_BUCKETS:
-            raise ValueError(value)
-        return bounds
-
-    def show(self, value: Any) -> str:
-        """Return the bounds, separated by commas."""
-        return ",".join(f"{bound:g}" for bound in value)
-
-
-class KeyJson(Kind):
-    """``key=json``, possibly a secret. A variable of the environment holds one JSON object, or one pair a line."""
-
-    name = "k=json"
-    accepts = 'key=value, where the value is JSON or a bare word, such as socket_timeout=5 or sep=":"'
-    pairs = True
-
-    def parse(self, value: Any) -> tuple[str, object]:
-        """Return the key and its value."""
-        key, equals, text = str(value).partition("=")
-        if not equals or not key.strip():
+    def parse(value: Any) -> str:
+        text = str(value).strip()
+        scheme, found, rest = text.partition("://")
+        if not found or not rest or (schemes and scheme.lower() not in schemes):
             raise ValueError
-        return key.strip(), text if _WORD.fullmatch(text) and not _is_json(text) else json.loads(text)
+        return text
 
-    def quote(self, value: object) -> str:
-        """Return the key without its value."""
-        return repr(str(value).partition("=")[0][:80])
-
-    def show(self, value: Any) -> str:
-        """Return ``key=value``; a value whose key sounds secret is masked, at every depth."""
-        key, item = value
-        if _SECRET_KEY.search(key):
-            return f"{key}=***"
-        if isinstance(item, dict):
-            return f"{key}={{{' '.join(map(self.show, item.items()))}}}"
-        return f"{key}={without_password(str(item))}"
-
-    def split_envvar_value(self, rv: str) -> Sequence[str]:
-        """Return the pairs that a variable holds."""
-        if not rv.lstrip().startswith("{"):
-            return [line.strip() for line in rv.splitlines() if line.strip()]
-        try:
-            return [f"{key}={json.dumps(value)}" for key, value in json.loads(rv).items()]
-        except ValueError:
-            return [rv]
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-class Header(Kind):
-    """An HTTP header, ``Name=value`` or ``Name: value``, whose value may be a secret."""
-
-    name = "k=v"
-    accepts = "a header, such as X-Scope-OrgID=TENANT or Authorization=Bearer TOKEN"
-    pairs = True
-
-    def parse(self, value: Any) -> tuple[str, str]:
-        """Return name and value."""
-        if not (found := _HEADER.fullmatch(str(value).strip())):
-            raise ValueError
-        return found[1], found[2]
-
-    def quote(self, value: object) -> str:  # noqa: ARG002 - it may be a secret
-        """Return nothing of the value."""
-        return "the value"
-
-    def show(self, value: Any) -> str:
-        """Return the name, with the value masked."""
-        return f"{value[0]}=***"
-
-
-class Listen(Kind):
-    """``host:port`` to listen on."""
-
-    name = "host:port"
-    accepts = "an address to listen on, such as 127.0.0.1:9808, [::]:9808 or :9808 (all interfaces)"
-
-    def parse(self, value: Any) -> str:
-        """Return the address as given, once it is known to be one."""
-        try:
-            parse_listen(str(value))
-        except SettingsError as error:
-            raise ValueError(value) from error
-        return str(value)
-
-
-class Url(Kind):
-    """A URL of one of ``schemes``, or of any when none are named. Its password is never shown."""
-
-    name = "url"
-
-    def __init__(self, *schemes: str, example: str) -> None:
-        self.schemes = schemes
-        self.accepts = f"a URL such as {example}"
-
-    def parse(self, value: Any) -> str:
-        """Return the URL without blanks around it."""
-        url = str(value).strip()
-        scheme, found, rest = url.partition("://")
-        if not found or not rest or (self.schemes and scheme.lower() not in self.schemes):
-            raise ValueError
-        return url
-
-    def quote(self, value: object) -> str:
-        """Return only the scheme."""
-        scheme, found, _ = str(value).partition("://")
+    def quote(text: str) -> str:
+        scheme, found, _ = text.partition("://")
         return repr(scheme[:20] + "://…") if found else "the value"
 
-    def show(self, value: Any) -> str:
-        """Return the URL without its password."""
-        return without_password(value)
+    return Kind("url", f"a URL such as {example}", parse, show=without_password, quote=quote)
 
 
-class Secret(Kind):
-    """A key, as bytes."""
-
-    name = "secret"
-    accepts = "a secret"
-    secret = True
-
-    def parse(self, value: Any) -> bytes:
-        """Return the bytes of the text."""
-        return value if isinstance(value, bytes) else str(value).encode()
-
-    def show(self, value: Any) -> str:  # noqa: ARG002 - on purpose
-        """Return nothing of it."""
-        return "***"
+def _names(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else [str(part) for part in value]
+    return tuple(dict.fromkeys(name for part in parts if (name := part.strip())))
 
 
-class SecretText(Secret):
-    """A token, as text."""
-
-    def parse(self, value: Any) -> Any:
-        """Return the text."""
-        return str(value)
-
-
-class Cidr(Kind):
-    """A network, or a single address."""
-
-    name = "cidr"
-    accepts = "a network or an address, such as 10.0.0.0/8, fd00::/8 or 127.0.0.1"
-
-    def parse(self, value: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-        """Return the network."""
-        return ipaddress.ip_network(str(value).strip(), strict=False)
+def _buckets(value: Any) -> tuple[float, ...]:
+    parts: Iterable[object] = value.split(",") if isinstance(value, str) else value
+    if isinstance(value, (int, float)):
+        parts = [value]
+    bounds = tuple(parse_duration(str(part)) for part in parts)
+    rising = all(low < high for low, high in zip((0.0, *bounds), bounds, strict=False))
+    if not rising or not 1 <= len(bounds) <= MAX_BUCKETS:
+        raise ValueError(value)
+    return bounds
 
 
-class BasePath(Kind):
-    """The start of a URL's path, without a slash at its end; the root is empty."""
-
-    name = "path"
-    accepts = "a path such as /celery-admin, or / for the root"
-
-    def parse(self, value: Any) -> str:
-        """Return the path."""
-        path = str(value).strip().rstrip("/")
-        if not _BASE_PATH.fullmatch(path):
-            raise ValueError(value)
-        return path
+def _key_json(value: Any) -> tuple[str, object]:
+    key, equals, text = str(value).partition("=")
+    if not equals or not key.strip():
+        raise ValueError
+    try:
+        return key.strip(), json.loads(text)
+    except ValueError:
+        if not _WORD.fullmatch(text):
+            raise
+        return key.strip(), text
 
 
-class Origin(Kind):
-    """An origin as a browser sends it."""
+def _split_key_json(variable: str) -> list[str]:
+    """Split a variable that holds one JSON object, or one pair a line."""
+    if not variable.lstrip().startswith("{"):
+        return [line.strip() for line in variable.splitlines() if line.strip()]
+    try:
+        return [f"{key}={json.dumps(value)}" for key, value in json.loads(variable).items()]
+    except ValueError:
+        return [variable]
 
-    name = "origin"
-    accepts = "an origin, such as https://grafana.example.com, null (a page opened from a file) or * (any)"
 
-    def parse(self, value: Any) -> str:
-        """Return the origin in lower case."""
-        origin = str(value).strip().lower().rstrip("/")
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError(value)
-        return origin
+def _show_key_json(pair: tuple[str, object]) -> str:
+    """Mask every value whose key sounds secret, at every depth."""
+    key, value = pair
+    if _SECRET_KEY.search(key):
+        return f"{key}=***"
+    if isinstance(value, dict):
+        return f"{key}={{{' '.join(map(_show_key_json, value.items()))}}}"
+    return f"{key}={without_password(str(value))}"
+
+
+def _header(value: Any) -> tuple[str, str]:
+    if not (found := _HEADER.fullmatch(str(value).strip())):
+        raise ValueError
+    return found[1], found[2]
+
+
+def _listen(value: Any) -> str:
+    try:
+        parse_listen(str(value))
+    except SettingsError as error:
+        raise ValueError(value) from error
+    return str(value)
+
+
+def _matching(pattern: re.Pattern[str], text: str) -> str:
+    if not pattern.fullmatch(text):
+        raise ValueError(text)
+    return text
 
 
 class Count(click.IntRange):
@@ -323,16 +205,56 @@ SWITCH = click.BOOL
 """``--name/--no-name``."""
 FILE = click.Path(path_type=Path, dir_okay=False)
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
-DURATION = Duration()
-INTERVAL = Duration(minimum=1.0)
-NAMES = Names()
-BUCKETS = Buckets()
-KEY_JSON = KeyJson()
-HEADER = Header()
-LISTEN = Listen()
-BROKER_URL = Url(example="redis://:PASSWORD@HOST:6379/0, amqp://USER:PASSWORD@HOST:5672/VHOST or sentinel://HOST:26379")
-BACKEND_URL = Url(example="redis://:PASSWORD@HOST:6379/1")
-HTTP_URL = Url("http", "https", example="http://127.0.0.1:9090")
-SECRET = Secret()
-SECRET_TEXT = SecretText()
 COUNT = Count(min=1)
+DURATION = duration()
+INTERVAL = duration(minimum=1.0)
+BROKER_URL = url(example="redis://:PASSWORD@HOST:6379/0, amqp://USER:PASSWORD@HOST:5672/VHOST or sentinel://HOST:26379")
+BACKEND_URL = url(example="redis://:PASSWORD@HOST:6379/1")
+HTTP_URL = url("http", "https", example="http://127.0.0.1:9090")
+NAMES = Kind("a,b,…", "a list of names, separated by commas", _names, show=",".join)
+BUCKETS = Kind(
+    "s,s,…",
+    f"1 to {MAX_BUCKETS} increasing numbers of seconds above 0, separated by commas (+Inf is always added)",
+    _buckets,
+    show=lambda bounds: ",".join(f"{bound:g}" for bound in bounds),
+)
+KEY_JSON = Kind(
+    "k=json",
+    'key=value, where the value is JSON or a bare word, such as socket_timeout=5 or sep=":"',
+    _key_json,
+    show=_show_key_json,
+    quote=lambda text: repr(text.partition("=")[0][:80]),
+    split=_split_key_json,
+    pairs=True,
+)
+HEADER = Kind(
+    "k=v",
+    "a header, such as X-Scope-OrgID=TENANT or Authorization=Bearer TOKEN",
+    _header,
+    show=lambda pair: f"{pair[0]}=***",
+    quote=lambda _: "the value",
+    split=str.splitlines,
+    pairs=True,
+)
+LISTEN = Kind(
+    "host:port", "an address to listen on, such as 127.0.0.1:9808, [::]:9808 or :9808 (all interfaces)", _listen
+)
+SECRET = Kind("secret", "a secret", lambda value: str(value).encode(), show=lambda _: "***", secret=True)
+"""A key, as bytes."""
+SECRET_TEXT = Kind("secret", "a secret", str, show=lambda _: "***", secret=True)
+"""A token, as text."""
+CIDR = Kind(
+    "cidr",
+    "a network or an address, such as 10.0.0.0/8, fd00::/8 or 127.0.0.1",
+    lambda value: ipaddress.ip_network(str(value).strip(), strict=False),
+)
+BASE_PATH = Kind(
+    "path",
+    "a path such as /celery-admin, or / for the root",
+    lambda value: _matching(_BASE_PATH, str(value).strip().rstrip("/")),
+)
+ORIGIN = Kind(
+    "origin",
+    "an origin, such as https://grafana.example.com, null (a page opened from a file) or * (any)",
+    lambda value: _matching(_ORIGIN, str(value).strip().lower().rstrip("/")),
+)

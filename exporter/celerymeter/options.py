@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from celerymeter.errors import MissingSetting, SettingsError
-from celerymeter.kinds import SECRET, Duration, Kind, Url
+from celerymeter.kinds import SECRET, Kind
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -57,12 +57,12 @@ class Option:
     @property
     def secret(self) -> bool:
         """True for a value that is shown nowhere."""
-        return isinstance(self.kind, Kind) and self.kind.secret
+        return getattr(self.kind, "secret", False)
 
     @property
     def pairs(self) -> bool:
         """True where the values are pairs, and make a mapping."""
-        return isinstance(self.kind, Kind) and self.kind.pairs
+        return getattr(self.kind, "pairs", False)
 
     def read(self, values: Mapping[str, Any]) -> Any:
         """Return this option's value among parsed ones, by key; ``None`` when it is not given."""
@@ -78,24 +78,21 @@ class Option:
 
     def _content(self, path: Path) -> Any:
         text = read_secret(path, flag=f"{self.flag}-file")
-        if not isinstance(self.kind, Kind):
-            return text
         try:
-            return self.kind.parse(text)
-        except (ValueError, TypeError):
-            raise SettingsError(f"{self.flag}-file: {path} does not hold {self.kind.accepts}") from None
+            return self.kind.convert(text, None, None)
+        except click.BadParameter as error:
+            raise SettingsError(f"{self.flag}-file: {path}: {error.message}") from None
 
     def show(self, value: Any) -> str:
         """Return a value as text, without secrets."""
+        show = getattr(self.kind, "show", str)
         if isinstance(value, bool):
             return str(value).lower()
-        if self.repeated and isinstance(value, (tuple, Mapping)):
-            items = value.items() if isinstance(value, Mapping) else value
-            return (" " if self.pairs else ", ").join(map(self._show_one, items))
-        return self._show_one(value)
-
-    def _show_one(self, value: Any) -> str:
-        return self.kind.show(value) if isinstance(self.kind, Kind) else str(value)
+        if isinstance(value, Mapping):
+            return " ".join(map(show, value.items()))
+        if self.repeated and isinstance(value, tuple):
+            return (" " if self.pairs else ", ").join(map(show, value))
+        return str(show(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ def setting(default: T, kind: click.ParamType[Any], help: str, **more: Any) -> T
 
     ``repr`` leaves out what may hold a secret: secrets themselves, URLs and pairs.
     """
-    unprinted = isinstance(kind, Url) or (isinstance(kind, Kind) and (kind.secret or kind.pairs))
+    unprinted = isinstance(kind, Kind) and (kind.secret or kind.pairs or kind.name == "url")
     metadata = option(kind, help, **more)
     declared: Any = (
         field(default_factory=dict, repr=not unprinted, metadata=metadata)
@@ -206,9 +203,8 @@ def describe(settings: DataclassInstance) -> dict[str, str | bool | float | None
 
 def described_as(declared: Option) -> str:
     """Return the name of an option in `describe`: with its unit, and in the plural where it is repeated."""
-    if isinstance(declared.kind, Duration):
-        return f"{declared.key}_seconds"
-    return declared.field if declared.repeated else declared.key
+    unit = getattr(declared.kind, "unit", "")
+    return f"{declared.key}_{unit}" if unit else declared.field if declared.repeated else declared.key
 
 
 def _declared(cls: type[DataclassInstance]) -> Iterator[tuple[str, Option | _Group | _NotAnOption | None]]:

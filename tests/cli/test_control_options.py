@@ -143,3 +143,10 @@ def test_secrets_are_not_among_the_settings_that_are_printed(build: BuildControl
     words = [*NEEDED, "--jwt-secret-file", secret, "--audit-key-file", secret, "--webhook-token-file", secret]
     shown = repr(build(*words, "--prometheus-header", "Authorization=hush", "--result-backend-url", "redis://:hush@b"))
     assert "hush" not in shown
+
+
+def test_a_variable_holds_a_header_a_line(build: BuildControl, secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a header may contain blanks, as those with a bearer token do."""
+    monkeypatch.setenv("CELERYMETER_PROMETHEUS_HEADER", "Authorization=Bearer hush\nX-Scope-OrgID=eu")
+    settings = build(*NEEDED, "--jwt-secret-file", secret)
+    assert settings.prometheus_headers == {"Authorization": "Bearer hush", "X-Scope-OrgID": "eu"}

@@ -16,7 +16,7 @@ from celerymeter.cli import group
 from celerymeter.cli.command import Setting, SettingsCommand, all_commands
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import control_settings
-from celerymeter.kinds import BROKER_URL, DURATION, HEADER, TEXT, Cidr
+from celerymeter.kinds import BROKER_URL, CIDR, DURATION, HEADER, TEXT
 from celerymeter.options import Option, describe, described_as, option, options_of, secret, setting
 
 SAMPLES = {
@@ -110,11 +110,11 @@ def test_a_description_is_plain_json_without_secrets() -> None:
     class Example:
         url: str = field(metadata=option(BROKER_URL, "An address."))
         headers: dict[str, str] = setting({}, HEADER, "Headers.", flag="--header", repeated=True)
-        networks: tuple[Any, ...] = setting((), Cidr(), "Networks.", flag="--network", repeated=True)
+        networks: tuple[Any, ...] = setting((), CIDR, "Networks.", flag="--network", repeated=True)
         pause: float = setting(90.0, DURATION, "A pause.")
         key: bytes = secret(b"hush", "A key.")
 
-    networks = (Cidr().parse("10.0.0.0/8"), Cidr().parse("::1"))
+    networks = (CIDR.parse("10.0.0.0/8"), CIDR.parse("::1"))
     example = Example("redis://:hush@h/0", {"Authorization": "hush"}, networks)
     assert json.loads(json.dumps(describe(example))) == {
         "url": "redis://:***@h/0",

@@ -12,6 +12,8 @@ import click
 from celerymeter.errors import SettingsError
 from celerymeter.kinds import (
     BACKEND_URL,
+    BASE_PATH,
+    CIDR,
     COUNT,
     DIRECTORY,
     DURATION,
@@ -19,11 +21,9 @@ from celerymeter.kinds import (
     HTTP_URL,
     INTERVAL,
     LISTEN,
+    ORIGIN,
     SWITCH,
     TEXT,
-    BasePath,
-    Cidr,
-    Origin,
 )
 from celerymeter.options import group, not_an_option, option, secret, setting
 from celerymeter.settings import BrokerSettings
@@ -95,10 +95,10 @@ class ControlSettings:
         LISTEN,
         "Address of the API's own /metrics, separate from the API so that no client delays a scrape.",
     )
-    base_path: str = setting("/celery-admin", BasePath(), "Path under which the API is served.")
+    base_path: str = setting("/celery-admin", BASE_PATH, "Path under which the API is served.")
     trusted_proxies: tuple[Network, ...] = setting(
         (),
-        Cidr(),
+        CIDR,
         "Network of reverse proxies whose X-Forwarded-For header is trusted for the client's address; may be repeated.",
         flag="--trusted-proxy",
         repeated=True,
@@ -144,7 +144,7 @@ class ControlSettings:
     feed_max_clients: int = setting(200, COUNT, "Maximum number of WebSocket clients at the same time.")
     allowed_origins: tuple[str, ...] = setting(
         (),
-        Origin(),
+        ORIGIN,
         "Origin of web pages that may open the live feed, besides the API's own; may be repeated.",
         flag="--allow-origin",
         repeated=True,

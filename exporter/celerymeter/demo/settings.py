@@ -93,36 +93,24 @@ def _pair(text: str) -> tuple[str, int]:
     return names[_flag(flag)], int(value)
 
 
-class PortList(Kind):
-    """``NAME=PORT,…``, or ``auto``."""
+def check_slack_url_file(value: Any) -> Path:
+    """Return the absolute path of a file that holds a webhook's URL; raises `SettingsError`.
 
-    name = "name=port,…"
-
-    def parse(self, value: Any) -> Ports:
-        """Return the ports; raises `SettingsError`."""
-        return value if isinstance(value, Ports) else parse_ports(str(value))
-
-
-class SlackUrlFile(Kind):
-    """A file that holds the URL of an incoming webhook. Only Alertmanager uses the URL; the value is the path."""
-
-    name = "file"
-
-    def parse(self, value: Any) -> Path:
-        """Return the absolute path, once the file is known to be usable; raises `SettingsError`."""
-        path = Path(value)
-        advice = f"create an incoming webhook ({WEBHOOKS}) and put its URL, and nothing else, into the file"
-        if path.exists() and not path.is_file():
-            raise SettingsError(
-                f"--slack-url-file: {path} must be a regular file: Alertmanager reads it again for every message"
-            )
-        try:
-            url = read_secret(path, flag="--slack-url-file").strip()
-        except SettingsError as error:
-            raise SettingsError(f"{error}; {advice}") from error
-        if not _is_web_url(url):
-            raise SettingsError(f"--slack-url-file: {path} does not hold an http(s) URL; {advice}")
-        return path.absolute()
+    Only Alertmanager uses the URL; it goes nowhere from here.
+    """
+    path = Path(value)
+    advice = f"create an incoming webhook ({WEBHOOKS}) and put its URL, and nothing else, into the file"
+    if path.exists() and not path.is_file():
+        raise SettingsError(
+            f"--slack-url-file: {path} must be a regular file: Alertmanager reads it again for every message"
+        )
+    try:
+        url = read_secret(path, flag="--slack-url-file").strip()
+    except SettingsError as error:
+        raise SettingsError(f"{error}; {advice}") from error
+    if not _is_web_url(url):
+        raise SettingsError(f"--slack-url-file: {path} does not hold an http(s) URL; {advice}")
+    return path.absolute()
 
 
 def _is_web_url(text: str) -> bool:
@@ -133,6 +121,10 @@ def _is_web_url(text: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and text.split() == [text]
 
 
+PORTS = Kind("name=port,…", "a list of ports", lambda value: parse_ports(str(value)))
+SLACK_URL_FILE = Kind("file", "a file", check_slack_url_file)
+
+
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
     """How to run the demo; ``duration`` is in seconds, or ``None`` until it is stopped."""
@@ -140,7 +132,7 @@ class DemoSettings:
     duration: float | None = setting(None, INTERVAL, "Stop after this time. By default the demo runs until ^C.")
     ports: Ports = setting(
         Ports(),
-        PortList(),
+        PORTS,
         "Ports on loopback. A port that you do not name keeps its default; NAME=auto takes any free port, and auto "
         "alone takes free ports for everything.",
     )
@@ -151,6 +143,6 @@ class DemoSettings:
     )
     slack_url_file: Path | None = setting(
         None,
-        SlackUrlFile(),
+        SLACK_URL_FILE,
         "File that holds the URL of a Slack incoming webhook: warnings and critical alerts are also sent to Slack.",
     )
