@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from tests.control.serving import Control
-from tests.control_live.stage import feed, messages, until
+from tests.control_live.live_api import feed, messages, until
 
 from celerymeter.control.alerts import MAX_ALERTS, AlertsQuery, AlertStore, PostedAlert
 from celerymeter.control.app import create_app
@@ -233,11 +233,11 @@ def test_a_real_alertmanager_reaches_the_feed(tmp_path: Path) -> None:
             ended = until(client, lambda m: m["message_type"] == "alert")
         control.stop()
         control.up()
-        (kept,) = control.get("/alerts").json()["alerts"]
+        (stored,) = control.get("/alerts").json()["alerts"]
 
     assert (fired["data"]["name"], fired["data"]["status"], ended["data"]["status"]) == ("Tried", "firing", "resolved")
     assert fired["data"]["message"] == "a try"
-    assert (kept["name"], kept["status"]) == ("Tried", "resolved")
+    assert (stored["name"], stored["status"]) == ("Tried", "resolved")
 
 
 def alertmanager(folder: Path, control: Control) -> Alertmanager:

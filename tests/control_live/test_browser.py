@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.browser import Tab, browser
-from tests.control_live.stage import Stage, on_stage
+from tests.control_live.live_api import LiveApi, running_api
 
 from celerymeter.control.testing import token
 from celerymeter.demo.processes import wait_until
@@ -20,20 +20,20 @@ var socket = new WebSocket("URL", PROTOCOLS);
 socket.onmessage = (event) => {
   const message = JSON.parse(event.data);
   seen.push(message.message_type);
-  const figures = message.data.metrics || message.data.real_time_metrics;
-  if (!figures) return;
-  document.getElementById("workers").textContent = figures.active_workers;
-  document.getElementById("waiting").textContent = figures.pending_tasks + " " + figures.current_throughput.toFixed(2);
+  const metrics = message.data.metrics || message.data.real_time_metrics;
+  if (!metrics) return;
+  document.getElementById("workers").textContent = metrics.active_workers;
+  document.getElementById("waiting").textContent = metrics.pending_tasks + " " + metrics.current_throughput.toFixed(2);
 };
 socket.onclose = (event) => seen.push("closed " + event.code);
 </script>"""
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
     """An API that lets pages from files in."""
-    with on_stage(tmp_path_factory.mktemp("stage"), ["--allow-origin", "null"]) as stage:
-        yield stage
+    with running_api(tmp_path_factory.mktemp("api"), ["--allow-origin", "null"]) as api:
+        yield api
 
 
 @pytest.fixture
@@ -48,31 +48,31 @@ def shown(tab: Tab) -> tuple[str, str]:
     return tab.value("window.workers?.textContent"), tab.value("window.waiting?.textContent")
 
 
-def test_a_page_follows_the_feed(stage: Stage, tab: Tab, tmp_path: Path) -> None:
-    """A file with a token as subprotocol shows the figures as they change; without a token it is closed with 4401."""
+def test_a_page_follows_the_feed(api: LiveApi, tab: Tab, tmp_path: Path) -> None:
+    """A file with a token as subprotocol shows the metrics as they change; without a token it is closed with 4401."""
     page = tmp_path / "page.html"
-    page.write_text(PAGE.replace("URL", stage.feed_url).replace("PROTOCOLS", f"['celerymeter.v1', 'bearer.{token()}']"))
-    stage.page.queues = {"celery": 12, "slow": 5}
+    page.write_text(PAGE.replace("URL", api.feed_url).replace("PROTOCOLS", f"['celerymeter.v1', 'bearer.{token()}']"))
+    api.page.queues = {"celery": 12, "slow": 5}
     tab.open(page.as_uri())
     wait_until(lambda: shown(tab) == ("1", "17 0.00"))
-    stage.page.queues = {"celery": 3}
+    api.page.queues = {"celery": 3}
     wait_until(lambda: shown(tab) == ("1", "3 0.00"))
     assert tab.value("seen.slice(0, 2)") == ["connection_established", "dashboard_data"]
     assert tab.value("socket.protocol") == "celerymeter.v1"
 
-    page.write_text(PAGE.replace("URL", stage.feed_url).replace("PROTOCOLS", "[]"))
+    page.write_text(PAGE.replace("URL", api.feed_url).replace("PROTOCOLS", "[]"))
     tab.open(page.as_uri())
     wait_until(lambda: tab.value("window.seen") == ["closed 4401"])
 
 
-def test_a_page_of_another_site_is_kept_out(stage: Stage, tab: Tab, tmp_path: Path) -> None:
+def test_a_page_of_another_site_is_kept_out(api: LiveApi, tab: Tab, tmp_path: Path) -> None:
     """Whatever token it got hold of, the browser is refused before the handshake."""
-    tab.open(stage.elsewhere)
+    tab.open(api.elsewhere)
     wait_until(lambda: tab.value("document.body.innerText.includes('celery')"))
     tab.value(
         "var seen = []; var socket = new WebSocket('URL?access_token=TOKEN');"
         "socket.onmessage = () => seen.push('message'); socket.onclose = (event) => seen.push(event.code); 0".replace(
-            "URL", stage.feed_url
+            "URL", api.feed_url
         ).replace("TOKEN", token())
     )
     wait_until(lambda: tab.value("seen"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 from tests.control.serving import Control
-from tests.control_live.stage import INTERVAL, Stage, drain, feed, messages, on_stage, until
+from tests.control_live.live_api import INTERVAL, LiveApi, drain, feed, messages, running_api, until
 from websockets.exceptions import InvalidStatus
 
 from celerymeter.control.testing import SECRET, token
@@ -23,15 +23,15 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One stage for tests that leave it as it was."""
-    with on_stage(tmp_path_factory.mktemp("stage"), ["--feed-max-clients", "12"]) as stage:
-        yield stage
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
+    """One API for tests that leave it as it was."""
+    with running_api(tmp_path_factory.mktemp("api"), ["--feed-max-clients", "12"]) as api:
+        yield api
 
 
-def test_a_client_is_greeted_and_kept_up_to_date(stage: Stage) -> None:
+def test_a_client_is_greeted_and_kept_up_to_date(api: LiveApi) -> None:
     """Greeting, dashboard, then an update every interval, numbered without a gap."""
-    with stage.feed() as client:
+    with api.feed() as client:
         first = [message for _, message in zip(range(5), messages(client), strict=False)]
 
     kinds = [message["message_type"] for message in first]
@@ -43,22 +43,22 @@ def test_a_client_is_greeted_and_kept_up_to_date(stage: Stage) -> None:
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", message["timestamp"]) for message in first)
 
 
-def test_updates_follow_the_figures(stage: Stage) -> None:
+def test_updates_follow_the_metrics(api: LiveApi) -> None:
     """What Prometheus scraped is in an update a moment later."""
-    with stage.feed() as client:
-        stage.page.queues = {"celery": 3, "slow": 4}
+    with api.feed() as client:
+        api.page.queues = {"celery": 3, "slow": 4}
         found = until(client, lambda m: m["data"].get("metrics", {}).get("pending_tasks") == 7)
-        stage.page.queues = {"celery": 0}
+        api.page.queues = {"celery": 0}
 
     assert found["data"]["metrics"]["queue_lengths"] == {"celery": 3, "slow": 4}
 
 
-def test_a_client_that_comes_back_is_sent_what_it_missed(stage: Stage) -> None:
+def test_a_client_that_comes_back_is_sent_what_it_missed(api: LiveApi) -> None:
     """Everything after the number that it names, once, then on without a gap."""
-    with stage.feed() as client:
+    with api.feed() as client:
         seen = until(client, lambda m: m["message_type"] == "metrics_update")["seq"]
     time.sleep(2 * INTERVAL)
-    with stage.feed(f"?since={seen}") as client:
+    with api.feed(f"?since={seen}") as client:
         greeting = next(messages(client))
         next(messages(client))
         numbers = [message["seq"] for _, message in zip(range(4), messages(client), strict=False)]
@@ -68,9 +68,9 @@ def test_a_client_that_comes_back_is_sent_what_it_missed(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("since", ["1", "99999999999999"])
-def test_a_client_that_was_away_too_long_is_told_so(stage: Stage, since: str) -> None:
+def test_a_client_that_was_away_too_long_is_told_so(api: LiveApi, since: str) -> None:
     """What is no longer remembered, or never was, cannot be resumed."""
-    with stage.feed(f"?since={since}") as client:
+    with api.feed(f"?since={since}") as client:
         assert next(messages(client))["data"]["complete"] is False
         client.socket.shutdown(socket.SHUT_RDWR)  # unread messages would hold up a closing handshake
 
@@ -87,92 +87,92 @@ def forged(**changes: object) -> str:
     return mint(**{**values, "extra": {}, **changes})  # type: ignore[arg-type]  # arguments of mint
 
 
-def test_no_token_or_a_bad_one_is_closed_with_4401(stage: Stage) -> None:
+def test_no_token_or_a_bad_one_is_closed_with_4401(api: LiveApi) -> None:
     """Absent, expired, signed by another, no token at all; wherever it is put."""
     expired = forged(now=time.time() - 1000)
     foreign = forged(secret=b"another secret, which is not ours and long enough")
-    assert closed(stage.feed_url) == 4401
-    assert closed(f"{stage.feed_url}?access_token={expired}") == 4401
-    assert closed(stage.feed_url, bearer=foreign) == 4401
-    assert closed(stage.feed_url, bearer="x") == 4401
-    assert closed(stage.feed_url, protocols=["celerymeter.v1", "bearer.x"]) == 4401
+    assert closed(api.feed_url) == 4401
+    assert closed(f"{api.feed_url}?access_token={expired}") == 4401
+    assert closed(api.feed_url, bearer=foreign) == 4401
+    assert closed(api.feed_url, bearer="x") == 4401
+    assert closed(api.feed_url, protocols=["celerymeter.v1", "bearer.x"]) == 4401
 
 
-def test_a_token_may_come_three_ways_and_never_goes_back(stage: Stage) -> None:
+def test_a_token_may_come_three_ways_and_never_goes_back(api: LiveApi) -> None:
     """Header, query, subprotocol; only the protocol's name is echoed."""
-    with stage.feed(protocols=["celerymeter.v1"]) as client:
+    with api.feed(protocols=["celerymeter.v1"]) as client:
         assert client.subprotocol == "celerymeter.v1"
-    with feed(f"{stage.feed_url}?access_token={token()}") as client:
+    with feed(f"{api.feed_url}?access_token={token()}") as client:
         assert next(messages(client))["message_type"] == "connection_established"
-    with feed(stage.feed_url, protocols=["celerymeter.v1", f"bearer.{token()}"]) as client:
+    with feed(api.feed_url, protocols=["celerymeter.v1", f"bearer.{token()}"]) as client:
         assert next(messages(client))["message_type"] == "connection_established"
         assert client.subprotocol == "celerymeter.v1"
 
 
-def test_a_token_ends_its_connection_when_it_expires(stage: Stage) -> None:
+def test_a_token_ends_its_connection_when_it_expires(api: LiveApi) -> None:
     """To the second, while updates flow."""
     short = forged(ttl=2.0)
     begun = time.monotonic()
 
-    assert closed(stage.feed_url, bearer=short) == 4401
+    assert closed(api.feed_url, bearer=short) == 4401
     assert 0.5 < time.monotonic() - begun < 4
 
 
-def test_no_log_shows_a_token(stage: Stage) -> None:
+def test_no_log_shows_a_token(api: LiveApi) -> None:
     """Not of a good one, not of a bad one, not of a request that is no WebSocket."""
     secret = token()
-    with feed(f"{stage.feed_url}?access_token={secret}") as client:
+    with feed(f"{api.feed_url}?access_token={secret}") as client:
         next(messages(client))
-    closed(f"{stage.feed_url}?access_token=bad{secret}")
-    requests.get(f"{stage.feed_url.replace('ws', 'http', 1)}?access_token={secret}", timeout=5)
-    with socket.create_connection(stage.control.address) as plain:
+    closed(f"{api.feed_url}?access_token=bad{secret}")
+    requests.get(f"{api.feed_url.replace('ws', 'http', 1)}?access_token={secret}", timeout=5)
+    with socket.create_connection(api.control.address) as plain:
         plain.sendall(f"GET /celery-admin/monitoring/ws?access_token={secret} HTTP/9.9\r\n\r\n".encode())
         plain.recv(1000)
 
-    assert secret.rpartition(".")[2] not in stage.control.log.read_text()
+    assert secret.rpartition(".")[2] not in api.control.log.read_text()
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "nonsense"])
-def test_another_sites_page_is_refused(stage: Stage, origin: str) -> None:
+def test_another_sites_page_is_refused(api: LiveApi, origin: str) -> None:
     """Whatever token it has, before the handshake."""
-    with pytest.raises(InvalidStatus) as caught, stage.feed(origin=origin):
+    with pytest.raises(InvalidStatus) as caught, api.feed(origin=origin):
         pass
 
     assert caught.value.response.status_code == 403
 
 
-def test_a_page_of_the_same_host_is_let_in(stage: Stage) -> None:
+def test_a_page_of_the_same_host_is_let_in(api: LiveApi) -> None:
     """Its origin is where the request goes."""
-    with stage.feed(origin=stage.control.root) as client:
+    with api.feed(origin=api.control.root) as client:
         assert next(messages(client))["message_type"] == "connection_established"
 
 
-def test_too_many_clients_are_asked_to_come_later(stage: Stage) -> None:
+def test_too_many_clients_are_asked_to_come_later(api: LiveApi) -> None:
     """Closed with 1013, and let in as soon as one has left."""
-    wait_until(lambda: stage.control.get("/monitoring/status").json()["feed_clients"] == 0)
+    wait_until(lambda: api.control.get("/monitoring/status").json()["feed_clients"] == 0)
     with ExitStack() as clients:
         for _ in range(12):
-            next(messages(clients.enter_context(stage.feed())))
-        assert closed(stage.feed_url, bearer=token()) == 1013
-    wait_until(lambda: stage.control.get("/monitoring/status").json()["feed_clients"] == 0)
-    with stage.feed() as client:
+            next(messages(clients.enter_context(api.feed())))
+        assert closed(api.feed_url, bearer=token()) == 1013
+    wait_until(lambda: api.control.get("/monitoring/status").json()["feed_clients"] == 0)
+    with api.feed() as client:
         next(messages(client))
 
 
-def test_what_a_client_sends_is_thrown_away_and_bounded(stage: Stage) -> None:
+def test_what_a_client_sends_is_thrown_away_and_bounded(api: LiveApi) -> None:
     """A word harms nothing, a flood is closed with 1009."""
-    with stage.feed() as client:
+    with api.feed() as client:
         client.send("hello")
         client.ping().wait(5)
         until(client, lambda m: m["message_type"] == "metrics_update")
-    with stage.feed() as client:
+    with api.feed() as client:
         client.send("x" * 100_000)
         assert drain(client).code == 1009
 
 
-def test_a_plain_request_is_told_what_this_is(stage: Stage) -> None:
+def test_a_plain_request_is_told_what_this_is(api: LiveApi) -> None:
     """A GET without a handshake is a problem, not an open connection."""
-    answer = requests.get(stage.feed_url.replace("ws", "http", 1), timeout=5)
+    answer = requests.get(api.feed_url.replace("ws", "http", 1), timeout=5)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
 

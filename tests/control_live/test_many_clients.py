@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from tests.control_live.crowd import gather_crowd
-from tests.control_live.stage import INTERVAL, Stage, on_stage
+from tests.control_live.feed_clients import run_clients
+from tests.control_live.live_api import INTERVAL, LiveApi, running_api
 
 from celerymeter.control.testing import bearer
 from celerymeter.demo.processes import wait_until
@@ -31,19 +31,19 @@ class Measured:
     clients: float = 0
     """Connected at the end."""
 
-    def run(self, stage: Stage) -> None:
+    def run(self, api: LiveApi) -> None:
         """Ask again and again."""
-        pid = Path(f"/proc/{stage.control.pid}/task/{stage.control.pid}/children").read_text().split()[0]
-        figures, own = f"{stage.control.url}/monitoring/metrics/realtime", stage.control.metrics_url
+        pid = Path(f"/proc/{api.control.pid}/task/{api.control.pid}/children").read_text().split()[0]
+        metrics, own = f"{api.control.url}/monitoring/metrics/realtime", api.control.metrics_url
         with requests.Session() as session:
             session.headers.update(bearer())
             until = time.monotonic() + self.seconds - 1
             while time.monotonic() < until:
-                self.calls.append(took(session, figures))
+                self.calls.append(took(session, metrics))
                 self.scrapes.append(took(session, own))
                 self.memory.append(resident(pid))
                 time.sleep(0.1)
-        self.clients = metric(stage, "celerymeter_control_feed_clients")
+        self.clients = metric(api, "celerymeter_control_feed_clients")
 
 
 def took(session: requests.Session, url: str) -> float:
@@ -60,32 +60,30 @@ def resident(pid: str) -> float:
     return int(found[1]) / 1024
 
 
-def metric(stage: Stage, name: str) -> float:
+def metric(api: LiveApi, name: str) -> float:
     """One of the API's own metrics."""
-    page = requests.get(stage.control.metrics_url, timeout=5).text
+    page = requests.get(api.control.metrics_url, timeout=5).text
     return float(next(line.split()[1] for line in page.splitlines() if line.startswith(f"{name} ")))
 
 
-def crowd(folder: Path, *, readers: int, deaf: int, seconds: float, queues: int) -> tuple[Measured, float]:
-    """Let a crowd be served; gives what was measured, and the longest gap between two updates of any reader."""
-    with on_stage(folder) as stage:
-        stage.page.queues = {f"queue-number-{n}": n for n in range(queues)}
-        wait_until(lambda: len(stage.control.get("/monitoring/metrics/realtime").json()["queue_lengths"]) == queues)
+def serve_clients(folder: Path, *, readers: int, deaf: int, seconds: float, queues: int) -> tuple[Measured, float]:
+    """Serve many clients; returns what was measured, and the longest gap between two updates of any reader."""
+    with running_api(folder) as api:
+        api.page.queues = {f"queue-number-{n}": n for n in range(queues)}
+        wait_until(lambda: len(api.control.get("/monitoring/metrics/realtime").json()["queue_lengths"]) == queues)
         measured = Measured(seconds)
         seen = asyncio.run(
-            gather_crowd(
-                stage.feed_url, readers=readers, deaf=deaf, seconds=seconds, meanwhile=lambda: measured.run(stage)
-            )
+            run_clients(api.feed_url, readers=readers, deaf=deaf, seconds=seconds, meanwhile=lambda: measured.run(api))
         )
         assert min(len(times) for times in seen.updates) >= seconds / INTERVAL - 3
-        wait_until(lambda: metric(stage, "celerymeter_control_feed_clients") == 0)
-        assert "Traceback" not in stage.control.log.read_text()
+        wait_until(lambda: metric(api, "celerymeter_control_feed_clients") == 0)
+        assert "Traceback" not in api.control.log.read_text()
         return measured, seen.longest_gap()
 
 
 def test_deaf_clients_hold_up_nobody(tmp_path: Path) -> None:
     """Forty clients of which four never read, for some seconds."""
-    measured, gap = crowd(tmp_path, readers=36, deaf=4, seconds=5, queues=300)
+    measured, gap = serve_clients(tmp_path, readers=36, deaf=4, seconds=5, queues=300)
 
     assert gap < 2.5 * INTERVAL
     assert statistics.median(measured.calls) < 0.1
@@ -96,7 +94,7 @@ def test_deaf_clients_hold_up_nobody(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_hundred_clients_of_which_twenty_never_read(tmp_path: Path) -> None:
     """For a minute and a half: memory flat, updates on time, answers quick; the deaf are shut down."""
-    measured, gap = crowd(tmp_path, readers=180, deaf=20, seconds=90, queues=600)
+    measured, gap = serve_clients(tmp_path, readers=180, deaf=20, seconds=90, queues=600)
     half = len(measured.memory) // 2
     print(
         f"calls {statistics.median(measured.calls):.4f} s, scrapes {statistics.median(measured.scrapes):.4f} s, "

@@ -1,4 +1,4 @@
-"""``/monitoring/*`` as a client sees it: who may, what is answered, what the audit trail keeps."""
+"""``/monitoring/*`` as a client sees it: permissions, answers and the audit trail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BASE = "/celery-admin/monitoring"
 
 
 class FakePrometheus:
-    """Knows the exporters of these clusters, and an idle cluster's figures; ``away`` answers nothing."""
+    """Knows the exporters of these clusters, and an idle cluster's metrics; ``away`` answers nothing."""
 
     def __init__(self) -> None:
         self.clusters = ["eu"]
@@ -88,7 +88,7 @@ def test_an_idle_cluster_has_numbers_and_nulls(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["metrics/realtime", "dashboard"])
-def test_without_prometheus_there_are_no_figures(client: FlaskClient, prometheus: FakePrometheus, path: str) -> None:
+def test_without_prometheus_there_are_no_metrics(client: FlaskClient, prometheus: FakePrometheus, path: str) -> None:
     """503 with a time to come back, and no text of an exception."""
     prometheus.away = True
     answer = client.get(f"{BASE}/{path}", headers=bearer())
@@ -163,7 +163,7 @@ def test_stopping_the_feed_leaves_task_events_alone(client: FlaskClient, remote:
 
 
 def test_without_a_broker_nothing_is_claimed(client: FlaskClient, remote: FakeRemote) -> None:
-    """503, and the wish is what it was."""
+    """503, and the desired state is what it was."""
     remote.away = True
     answer = client.post(f"{BASE}/start", headers=bearer(Role.OPERATOR))
 
@@ -193,8 +193,8 @@ def test_the_feed_is_silent_while_stopped(client: FlaskClient, parts: Parts) -> 
     for _ in range(2):
         client.post(f"{BASE}/stop", headers=bearer(Role.OPERATOR))
         sampler.tick()
-    (told,) = iter(mailbox.take, None)
-    assert '"code":"monitoring_stopped"' in told.text
+    (message,) = iter(mailbox.take, None)
+    assert '"code":"monitoring_stopped"' in message.text
     client.post(f"{BASE}/start", headers=bearer(Role.OPERATOR))
     sampler.tick()
     assert [message.kind for message in iter(mailbox.take, None)] == ["metrics_update"]

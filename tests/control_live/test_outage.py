@@ -7,40 +7,40 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.control_live.stage import Message, Stage, messages, on_stage, until
+from tests.control_live.live_api import LiveApi, Message, messages, running_api, until
 from websockets.sync.client import ClientConnection
 
 from celerymeter.demo.processes import wait_until
 
 pytestmark = pytest.mark.integration
 
-FIGURES = ("/monitoring/metrics/realtime", "/monitoring/dashboard")
+METRICS = ("/monitoring/metrics/realtime", "/monitoring/dashboard")
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One stage; each test mends what it broke."""
-    with on_stage(tmp_path_factory.mktemp("stage")) as stage:
-        yield stage
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
+    """One API; each test repairs what it broke."""
+    with running_api(tmp_path_factory.mktemp("api")) as api:
+        yield api
 
 
-def health(stage: Stage) -> dict[str, Any]:
-    """What strangers are told."""
-    found: dict[str, Any] = stage.control.get("/system/health").json()
+def health(api: LiveApi) -> dict[str, Any]:
+    """What anybody may read."""
+    found: dict[str, Any] = api.control.get("/system/health").json()
     return found
 
 
-def problem(stage: Stage, path: str) -> tuple[int, str]:
+def problem(api: LiveApi, path: str) -> tuple[int, str]:
     """Status and code of an answer."""
-    answer = stage.control.get(path)
+    answer = api.control.get(path)
     if answer.status_code == 503:
         assert int(answer.headers["Retry-After"]) > 0
     return answer.status_code, answer.json().get("code", "")
 
 
-def problems(stage: Stage) -> set[tuple[int, str]]:
+def problems(api: LiveApi) -> set[tuple[int, str]]:
     """Status and code of every answer with metrics; each may be a second old."""
-    return {problem(stage, path) for path in FIGURES}
+    return {problem(api, path) for path in METRICS}
 
 
 def error(client: ClientConnection, code: str) -> Message:
@@ -48,60 +48,60 @@ def error(client: ClientConnection, code: str) -> Message:
     return until(client, lambda m: m["message_type"] == "error" and m["data"]["code"] == code)
 
 
-def all_well(stage: Stage) -> bool:
-    """Figures and health are back."""
-    return stage.control.get(FIGURES[0]).status_code == 200 and health(stage)["status"] == "healthy"
+def all_well(api: LiveApi) -> bool:
+    """Metrics and health are back."""
+    return api.control.get(METRICS[0]).status_code == 200 and health(api)["status"] == "healthy"
 
 
-def test_prometheus_away(stage: Stage) -> None:
+def test_prometheus_away(api: LiveApi) -> None:
     """503 everywhere, an error on the feed, degraded, what it knew is not repeated; back by itself."""
-    wait_until(lambda: all_well(stage))
-    with stage.feed() as client:
+    wait_until(lambda: all_well(api))
+    with api.feed() as client:
         until(client, lambda m: m["message_type"] == "metrics_update")
-        stage.prometheus.stop()
+        api.prometheus.stop()
         error(client, "prometheus_unavailable")
-        wait_until(lambda: problems(stage) == {(503, "prometheus_unavailable")})
-        found = health(stage)
+        wait_until(lambda: problems(api) == {(503, "prometheus_unavailable")})
+        found = health(api)
         assert found["status"] == "degraded"
         assert (found["checks"]["prometheus"], found["checks"]["broker"]) == ("failed", "unknown")
         after = [message for _, message in zip(range(2), messages(client), strict=False)]
         assert {message["message_type"] for message in after} == {"error"}
-        assert stage.control.get("/monitoring/status").json()["last_scrape"] is None
+        assert api.control.get("/monitoring/status").json()["last_scrape"] is None
 
-        stage.prometheus.up()
+        api.prometheus.up()
         until(client, lambda m: m["message_type"] == "metrics_update")
-    wait_until(lambda: all_well(stage))
+    wait_until(lambda: all_well(api))
 
 
-def test_the_broker_away(stage: Stage) -> None:
+def test_the_broker_away(api: LiveApi) -> None:
     """The exporter says that it cannot reach it: that is a reason, not a zero."""
-    wait_until(lambda: all_well(stage))
-    with stage.feed() as client:
-        stage.page.broker_up = 0
+    wait_until(lambda: all_well(api))
+    with api.feed() as client:
+        api.page.broker_up = 0
         error(client, "broker_unavailable")
-        wait_until(lambda: problems(stage) == {(503, "broker_unavailable")})
-        found = health(stage)
+        wait_until(lambda: problems(api) == {(503, "broker_unavailable")})
+        found = health(api)
         assert (found["status"], found["checks"]["broker"], found["checks"]["exporter"]) == ("degraded", "failed", "ok")
-        stage.page.broker_up = 1
+        api.page.broker_up = 1
         until(client, lambda m: m["message_type"] == "metrics_update")
-    wait_until(lambda: all_well(stage))
+    wait_until(lambda: all_well(api))
 
 
-def test_no_workers_is_a_figure(stage: Stage) -> None:
+def test_no_workers_is_a_number(api: LiveApi) -> None:
     """0 while the broker is up; the whole is degraded."""
-    stage.page.workers = {"w1@a": 0}
-    wait_until(lambda: stage.control.get(FIGURES[0]).json()["active_workers"] == 0)
-    found = stage.control.get(FIGURES[0]).json()
+    api.page.workers = {"w1@a": 0}
+    wait_until(lambda: api.control.get(METRICS[0]).json()["active_workers"] == 0)
+    found = api.control.get(METRICS[0]).json()
     assert (found["system_health"], found["processing_tasks"]) == ("degraded", 0)
-    stage.page.workers = {"w1@a": 1}
-    wait_until(lambda: all_well(stage))
+    api.page.workers = {"w1@a": 1}
+    wait_until(lambda: all_well(api))
 
 
-def test_another_exporter_process_is_not_a_burst(stage: Stage) -> None:
+def test_another_exporter_process_is_not_a_burst(api: LiveApi) -> None:
     """Counters that start anew count from 0, not backwards and not twice."""
-    stage.page.succeeded = 500
-    wait_until(lambda: stage.control.get(FIGURES[0]).json()["finished_in_window"] == 500)
-    stage.page.succeeded, stage.page.started = 7, time.time() - 5
-    wait_until(lambda: stage.control.get(FIGURES[0]).json()["finished_in_window"] == 7)
-    figures = stage.control.get(FIGURES[0]).json()
-    assert 0 < figures["current_throughput"] <= 7
+    api.page.succeeded = 500
+    wait_until(lambda: api.control.get(METRICS[0]).json()["finished_in_window"] == 500)
+    api.page.succeeded, api.page.started = 7, time.time() - 5
+    wait_until(lambda: api.control.get(METRICS[0]).json()["finished_in_window"] == 7)
+    metrics = api.control.get(METRICS[0]).json()
+    assert 0 < metrics["current_throughput"] <= 7

@@ -14,12 +14,12 @@ from celerymeter.demo.processes import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-FIGURES = "/monitoring/metrics/realtime"
+METRICS = "/monitoring/metrics/realtime"
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Everything runs; the test mends what it broke."""
+    """Everything runs; the test repairs what it broke."""
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
 
@@ -43,13 +43,13 @@ def has_status(stack: Stack, batch_id: str, status: str) -> bool:
 
 
 def test_a_stopped_broker_is_said_never_shown_as_zeros_and_over_by_itself(stack: Stack) -> None:
-    """Figures are a 503 that names it, health is degraded, what needs the broker claims nothing; then all is back."""
+    """Metrics are a 503 that names it, health is degraded, what needs the broker claims nothing; then all is back."""
     wait_until(lambda: health(stack) == ("healthy", "ok"), timeout=60, interval=0.3)
     stack.redis.stop()
 
-    wait_until(lambda: not gives_figures(stack.control), timeout=60, interval=0.3, what="no figures")
+    wait_until(lambda: not gives_figures(stack.control), timeout=60, interval=0.3, what="no metrics")
     wait_until(lambda: health(stack) == ("degraded", "failed"), timeout=60, interval=0.3)
-    answer = stack.control.get(FIGURES)
+    answer = stack.control.get(METRICS)
     assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")
     refused = revoke(stack)
     assert (refused.status_code, refused.json()["code"]) == (503, "broker_unavailable")
@@ -57,7 +57,7 @@ def test_a_stopped_broker_is_said_never_shown_as_zeros_and_over_by_itself(stack:
 
     stack.redis.up()
     wait_until(lambda: health(stack) == ("healthy", "ok"), timeout=90, interval=0.3)
-    wait_until(lambda: stack.control.get(FIGURES).json().get("active_workers") == 1, timeout=60, interval=0.3)
+    wait_until(lambda: stack.control.get(METRICS).json().get("active_workers") == 1, timeout=60, interval=0.3)
     # Workers send heartbeats before they listen for commands again (Celery starts them in this order), so the first
     # revoke may find that no worker answers. It is not lost: it is sent again until one does.
     first = revoke(stack)

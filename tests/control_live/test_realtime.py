@@ -67,7 +67,7 @@ Holding = Callable[..., PrometheusClient]
 
 
 def test_a_busy_cluster_is_told_as_it_is(holding: Holding) -> None:
-    """Every figure is what the pages say, to the task."""
+    """Every number is what the pages say, to the task."""
     found = read(holding(BUSY))
 
     assert (found.active_workers, found.processing_tasks) == (2, 4)
@@ -82,7 +82,7 @@ def test_a_busy_cluster_is_told_as_it_is(holding: Holding) -> None:
 
 
 def test_two_exporters_on_one_broker_never_double(holding: Holding) -> None:
-    """Figures are one exporter's, the one that saw the most; queues and workers are counted once."""
+    """Metrics are one exporter's, the one that saw the most; queues and workers are counted once."""
     half = [count for n, count in enumerate(EVERY_SECOND) if n % 2]
     other = Exporter(instance="b:9808", counts=half, queues={"q": 7.0}, workers=WORKERS)
     found = read(holding(BUSY, other))
@@ -92,7 +92,7 @@ def test_two_exporters_on_one_broker_never_double(holding: Holding) -> None:
 
 
 def test_a_cluster_that_never_ran_a_task_is_zeros(holding: Holding) -> None:
-    """The six figures are numbers, the rest is null."""
+    """The six metrics are numbers, the rest is null."""
     found = read(holding(IDLE))
 
     assert (found.active_workers, found.pending_tasks, found.processing_tasks, found.queue_lengths) == (0, 0, 0, {})
@@ -117,7 +117,7 @@ def test_a_young_exporter_counts_from_its_start(holding: Holding) -> None:
 
 
 def test_slow_scrapes_give_the_nearest_window(holding: Holding) -> None:
-    """With a scrape a minute figures are of the last whole minute."""
+    """With a scrape a minute metrics are of the last whole minute."""
     found = read(holding(Exporter(interval=60.0, counts=EVERY_SECOND)))
 
     assert (found.finished_in_window, found.window_seconds) == (60, 60.0)
@@ -152,7 +152,7 @@ def test_other_pages_serve_where_the_wanted_one_is_missing(
     ids=["broker away", "queue poll fails", "not polled yet", "scraped once"],
 )
 def test_what_cannot_be_known_is_said(holding: Holding, exporter: Exporter, code: str) -> None:
-    """No figure is made up: the object is refused with the reason."""
+    """No number is made up: the object is refused with the reason."""
     with pytest.raises(RequestRefused) as caught:
         read(holding(exporter))
 
@@ -169,7 +169,7 @@ def test_an_exporter_that_is_not_scraped_is_said(holding: Holding) -> None:
 
 
 def test_two_clusters_are_never_added_up(holding: Holding) -> None:
-    """One must be chosen; a chosen one sees its own figures only."""
+    """One must be chosen; a chosen one sees its own metrics only."""
     eu = Exporter(instance="e:1", cluster="eu", counts=EVERY_SECOND, queues={"q": 1.0})
     us = Exporter(instance="u:1", cluster="us", queues={"q": 5.0})
     client = holding(eu, us)

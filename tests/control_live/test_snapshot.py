@@ -1,4 +1,4 @@
-"""Snapshots of the cluster, and one answer for all who ask at about the same time."""
+"""Snapshots of the cluster, and one answer for all callers at about the same time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from threading import Barrier, Thread
 
 import pytest
-from tests.control_live.stage import Page, served
+from tests.control_live.live_api import Page, served
 
 from celerymeter.control.cluster.snapshot import ClusterReader, SharedCall, alertmanager_component
 from celerymeter.control.feed.messages import feed_error
@@ -37,7 +37,7 @@ def conditions(reader: ClusterReader) -> dict[str, str]:
     return {part.name: part.condition for part in reader.snapshot().components}
 
 
-def test_many_who_ask_at_once_cost_one_call() -> None:
+def test_many_callers_at_once_cost_one_call() -> None:
     """They wait for the first and share what it got."""
     calls: list[int] = []
 
@@ -63,7 +63,7 @@ def test_many_who_ask_at_once_cost_one_call() -> None:
 
 
 def test_a_failure_is_shared_too() -> None:
-    """A Prometheus that hangs is waited for once, not once for each who asks; later it is asked again."""
+    """A Prometheus that hangs is waited for once, not once for each caller; later it is asked again."""
     now, calls = [0.0], list[int]()
 
     def call() -> int:

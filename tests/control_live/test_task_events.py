@@ -55,7 +55,7 @@ def test_starting_again_changes_nothing(store: Store, remote: FakeRemote) -> Non
 
 
 def test_stop_withdraws_only_what_start_turned_on(store: Store, remote: FakeRemote) -> None:
-    """A worker that was on before is not told."""
+    """A worker that was on before gets no command."""
     switch = subscribed_switch(store, remote)
     remote.workers["human"] = FakeWorker(on=True)
     switch.turn_on()
@@ -74,7 +74,7 @@ def test_it_remembers_over_a_restart(store: Store, remote: FakeRemote) -> None:
     assert not remote.workers["plain"].on
 
 
-def test_a_broker_that_is_away_changes_no_wish(store: Store, remote: FakeRemote) -> None:
+def test_a_broker_that_is_away_changes_nothing(store: Store, remote: FakeRemote) -> None:
     """The request fails and nothing is claimed."""
     switch = subscribed_switch(store, remote)
     remote.away = True
@@ -93,7 +93,7 @@ def test_nothing_is_judged_without_an_event_stream(store: Store, remote: FakeRem
     assert set(states(switch).values()) == {"unknown"}
 
 
-def test_a_worker_that_joins_later_is_told_until_it_acknowledges(store: Store, remote: FakeRemote) -> None:
+def test_a_worker_that_joins_later_gets_the_command_until_it_acknowledges(store: Store, remote: FakeRemote) -> None:
     """It says that it is online before it listens."""
     switch = subscribed_switch(store, remote)
     switch.turn_on()
@@ -105,14 +105,14 @@ def test_a_worker_that_joins_later_is_told_until_it_acknowledges(store: Store, r
         remote.workers["late"].deaf = False
         wait_until(lambda: remote.workers["late"].on)
         wait_until(lambda: states(switch)["late"] == "enabled")
-        told = len(remote.asked)
+        asked = len(remote.asked)
         time.sleep(0.7)
-        assert len(remote.asked) == told
+        assert len(remote.asked) == asked
     finally:
         switch.stop()
 
 
-def test_a_worker_that_reconnects_is_told_again(store: Store, remote: FakeRemote) -> None:
+def test_a_worker_that_reconnects_gets_the_command_again(store: Store, remote: FakeRemote) -> None:
     """A reconnect makes it forget; so does a restart with -E, which is its own from then on."""
     switch = subscribed_switch(store, remote)
     switch.turn_on()
@@ -131,7 +131,7 @@ def test_a_worker_that_reconnects_is_told_again(store: Store, remote: FakeRemote
     assert remote.asked[-1][0] == "enable_events" or "plain" not in (remote.asked[-1][1] or ())
 
 
-def test_whoever_may_have_been_missed_is_told_after_a_reconnect_of_ours(store: Store, remote: FakeRemote) -> None:
+def test_all_workers_get_the_command_again_when_the_subscription_is_back(store: Store, remote: FakeRemote) -> None:
     """Events that came while we were away are lost, joins among them."""
     switch = subscribed_switch(store, remote)
     switch.turn_on()
@@ -145,7 +145,7 @@ def test_whoever_may_have_been_missed_is_told_after_a_reconnect_of_ours(store: S
         switch.stop()
 
 
-def test_untouched_monitoring_tells_nobody(store: Store, remote: FakeRemote) -> None:
+def test_untouched_monitoring_sends_no_command(store: Store, remote: FakeRemote) -> None:
     """Without a start no worker hears of us."""
     switch = subscribed_switch(store, remote)
     switch.start()

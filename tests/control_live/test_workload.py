@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from tests.apps.worker_app import make_app
 from tests.control.stack import Stack, running_stack
-from tests.control_live.stage import Message, feed, until
+from tests.control_live.live_api import Message, feed, until
 
 from celerymeter.control.testing import token
 from celerymeter.demo.processes import wait_until
@@ -35,7 +35,7 @@ def app(stack: Stack) -> Iterator[Celery]:
     app.close()
 
 
-def figures(stack: Stack) -> dict[str, Any]:
+def realtime(stack: Stack) -> dict[str, Any]:
     """The metrics object."""
     found: dict[str, Any] = stack.control.get("/monitoring/metrics/realtime").json()
     return found
@@ -43,15 +43,15 @@ def figures(stack: Stack) -> dict[str, Any]:
 
 def test_a_cluster_that_never_ran_a_task_is_zeros(stack: Stack) -> None:
     """One worker, and zeros that clients can format."""
-    wait_until(lambda: figures(stack)["active_workers"] == 1)
-    found = figures(stack)
+    wait_until(lambda: realtime(stack)["active_workers"] == 1)
+    found = realtime(stack)
 
     assert (found["pending_tasks"], found["processing_tasks"]) == (0, 0)
     assert f"{found['current_throughput']:.2f} {found['error_rate_percent']:.1f}" == "0.00 0.0"
     assert (found["finished_in_window"], found["avg_execution_time_ms"]) == (0, None)
 
 
-def test_figures_follow_a_workload_to_the_task(stack: Stack, app: Celery) -> None:
+def test_metrics_follow_a_workload_to_the_task(stack: Stack, app: Celery) -> None:
     """One task runs, others wait; then each outcome is counted, once."""
     url = stack.control.url.replace("http", "ws", 1) + "/monitoring/ws"
     with feed(url, bearer=token()) as client:
@@ -82,7 +82,7 @@ def test_figures_follow_a_workload_to_the_task(stack: Stack, app: Celery) -> Non
 def test_the_dashboard_tells_the_same(stack: Stack) -> None:
     """By task, worker and queue."""
     ended = 1 + SUCCEEDED + FAILED + RETRIED
-    wait_until(lambda: figures(stack)["finished_in_window"] == ended)
+    wait_until(lambda: realtime(stack)["finished_in_window"] == ended)
     board = stack.control.get("/monitoring/dashboard").json()
     tasks = {task["name"]: task for task in board["busiest_tasks"]}
 

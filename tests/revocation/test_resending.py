@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.control_live.stage import feed, until
+from tests.control_live.live_api import feed, until
 from tests.revocation.cluster import TIMEOUT, Cluster, only, running_cluster, statuses
 from tests.revocation.releases import EVERYWHERE
 

@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 from tests.apps.worker_app import make_app
 from tests.control.serving import Control
-from tests.control_live.stage import drain, messages, until
+from tests.control_live.live_api import drain, messages, until
 from tests.revocation.cluster import statuses
 from tests.scaling.edge import Edge, behind, speaks_plain_http
 from tests.workers import start_worker

@@ -17,10 +17,12 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from celerymeter.control.testing import token
 
+Meanwhile = Callable[[], None]
+
 
 @dataclass
-class Seen:
-    """What the crowd saw: for each client when word of each interval came, figures or not (monotonic seconds)."""
+class UpdateTimes:
+    """When each client got the message of each interval, metrics or an error (monotonic seconds)."""
 
     updates: list[list[float]] = field(default_factory=list)
 
@@ -29,8 +31,10 @@ class Seen:
         return max(later - earlier for times in self.updates for earlier, later in pairwise(times))
 
 
-async def gather_crowd(url: str, *, readers: int, deaf: int, seconds: float, meanwhile: Callable[[], None]) -> Seen:
-    """Connect them all, let them be for so long while ``meanwhile`` runs in a thread, and tell what they saw."""
+async def run_clients(
+    url: str, *, readers: int, deaf: int, seconds: float, meanwhile: Callable[[], None]
+) -> UpdateTimes:
+    """Keep all clients connected for so long while ``meanwhile`` runs in a thread; returns their times."""
     headers = {"Authorization": f"Bearer {token(ttl=seconds + 600)}"}
     sockets = [never_reading(url, headers) for _ in range(deaf)]
     async with AsyncExitStack() as stack:
@@ -40,7 +44,7 @@ async def gather_crowd(url: str, *, readers: int, deaf: int, seconds: float, mea
             clients.append(await stack.enter_async_context(connecting))
         until = time.monotonic() + seconds
         measuring = asyncio.create_task(asyncio.to_thread(meanwhile))
-        seen = Seen(list(await asyncio.gather(*(_follow(client, until) for client in clients))))
+        seen = UpdateTimes(list(await asyncio.gather(*(_follow(client, until) for client in clients))))
         await measuring
     for sock in sockets:
         sock.close()
@@ -60,7 +64,7 @@ async def _follow(client: ClientConnection, until: float) -> list[float]:
 
 
 def never_reading(url: str, headers: dict[str, str]) -> socket.socket:
-    """A client that shakes hands, has little room for what comes, and never looks at it."""
+    """A client that does the handshake, has a small buffer, and never reads it."""
     parts = urlsplit(url)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -1,4 +1,4 @@
-"""A control API over a real Prometheus that scrapes one page, whose figures a test sets."""
+"""A control API over a real Prometheus that scrapes one page, whose values a test sets."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Page:
 
 
 @dataclass
-class Stage:
+class LiveApi:
     """The page, the Prometheus that scrapes it, and the API in front."""
 
     page: Page
@@ -91,8 +91,8 @@ def feed(
 
 
 @contextmanager
-def on_stage(folder: Path, options: Sequence[str] = ()) -> Iterator[Stage]:
-    """Everything up, with the first figures known."""
+def running_api(folder: Path, options: Sequence[str] = ()) -> Iterator[LiveApi]:
+    """Everything up, with the first metrics known."""
     page = Page()
     folder.mkdir(parents=True, exist_ok=True)
     with served(page) as port:
@@ -106,7 +106,7 @@ def on_stage(folder: Path, options: Sequence[str] = ()) -> Iterator[Stage]:
         with prometheus.up(), Control(folder, [*live, *options]) as control:
             control.up()
             wait_until(lambda: control.get("/monitoring/metrics/realtime").status_code == 200, what=control.tail())
-            yield Stage(page, prometheus, control, f"http://127.0.0.1:{port}/metrics")
+            yield LiveApi(page, prometheus, control, f"http://127.0.0.1:{port}/metrics")
 
 
 @contextmanager
