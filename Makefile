@@ -44,6 +44,7 @@ dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
 
 generate: dashboards ## write anew all that is made of the code
+	@$(BIN)/python -m tests.exposition.golden
 	@$(BIN)/python alerts/generate.py
 	@$(BIN)/python deploy/compose/generate.py
 	@$(BIN)/python -m tools.docs.openapi # before the tables, which list its paths

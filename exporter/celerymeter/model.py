@@ -1,4 +1,4 @@
-"""The words that all rooms share: events off the wire, and what the pollers saw. Values only."""
+"""The values that several packages share: events off the wire, and the results of polls."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class ActiveTask:
-    """A task that a worker says it runs (`inspect active`); ``started_at`` is UTC seconds by its clock."""
+    """A task that a worker runs, as `inspect active` lists it; ``started_at`` is UTC seconds by the worker's clock."""
 
     uuid: str
     name: str
@@ -66,7 +66,7 @@ class ActiveTask:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """What one worker answered to `inspect`; ``None`` where it did not say."""
+    """One worker's replies to `inspect`; ``None`` where it did not reply."""
 
     hostname: str
     pool: str | None = None
@@ -82,7 +82,7 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class WorkersSnapshot:
-    """One poll of the workers, by full node name; silent workers are missing from it."""
+    """One poll of the workers, by full node name; workers that did not reply are missing."""
 
     at: float
     workers: Mapping[str, WorkerState] = field(default_factory=dict)
@@ -90,13 +90,13 @@ class WorkersSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class QueueHead:
-    """The oldest ready message of a queue, with whatever is known of its age (UTC seconds)."""
+    """The oldest ready message of a queue, with what is known of its age (UTC seconds)."""
 
     uuid: str | None
     stamped_at: float | None
     """From the header that `celerymeter.stamp` adds."""
     seen_since: float
-    """Since when the poller has seen this same message at the head."""
+    """Since when this message has been the head, as far as the poller saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class QueueState:
     head: QueueHead | None = None
     oldest_unacked_at: float | None = None
     consumers: int | None = None
-    """Only where the broker itself knows (AMQP); for Redis the workers' own lists say."""
+    """Only where the broker itself knows (AMQP); on Redis it follows from the workers' own lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +121,13 @@ class QueuesSnapshot:
     unacked_other: int | None = None
     """Unacknowledged messages beyond the scan limit, whose queue was not read."""
     unacked_unknown: int = 0
-    """Unacknowledged messages that were read, but whose queue the broker does not tell."""
+    """Unacknowledged messages that were read, but whose queue is not known to the broker."""
     visibility_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PollOutcome:
-    """How one run of a poller went; ``duration`` in seconds."""
+    """The outcome of one poll; ``duration`` in seconds."""
 
     collector: Literal["queues", "workers"]
     success: bool

@@ -34,6 +34,8 @@ def _family(family: Family, at: Moment) -> Iterator[Sample]:
         for values, number in SAMPLES[family](at):
             yield family.name, _braces(family.labels, values), float(number)
         return
+    if family not in DISTRIBUTIONS:
+        raise LookupError(f"{family.name}: add its samples to SAMPLES (or DISTRIBUTIONS) in tests/dashboards/series.py")
     for values, count, mean in DISTRIBUTIONS[family](at):
         if family.kind == "histogram":
             for edge in BUCKETS:

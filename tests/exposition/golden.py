@@ -1,0 +1,69 @@
+"""The golden page; ``python -m tests.exposition.golden`` writes it again, as `make generate` does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.tracking.cluster import WORKER, Cluster, make_settings
+
+from celerymeter.exposition.page import Page
+from celerymeter.exposition.scrape import Build
+from celerymeter.model import ActiveTask, PollOutcome, QueueHead, QueuesSnapshot, QueueState
+from celerymeter.settings import Limits
+
+GOLDEN = Path(__file__).with_name("golden.prom")
+BUILD = Build(version="1.2.3", python="3.11.7", celery="5.7.0")
+
+
+def render(cluster: Cluster) -> str:
+    """The page of a cluster, now."""
+    return Page(cluster.tracker, build=BUILD).render(cluster.now).decode()
+
+
+def busy() -> Cluster:
+    """A cluster that gives every family of the catalogue a sample."""
+    settings = make_settings(Limits(), runtime_buckets=(0.1, 1.0), wait_buckets=(1.0, 60.0))
+    cluster = Cluster(settings)
+    cluster.heartbeat(kind="worker-online", sw_ver="5.7.0", loadavg=(0.5, 0.4, 0.3))
+    cluster.run("a", queue="mail")
+    cluster.run("b", queue="mail", outcome="retried")
+    cluster.publish("c", 'say "hi"\n')
+    cluster.start("c")
+    cluster.end("c", "failed", exception="ValueError('secret')")
+    cluster.end("c", "failed")
+    cluster.publish("d")
+    cluster.start("d")
+    cluster.pass_time(6, beating=(WORKER,))
+    cluster.answer(
+        pool="prefork",
+        slots=4,
+        reserved=2,
+        scheduled=1,
+        queues=("mail", "celery"),
+        totals={"add": 7},
+        active=(ActiveTask("d", "add", cluster.now - 6, "celery"),),
+    )
+    cluster.tracker.reject("body", 2)
+    queues = (
+        QueueState("mail", 3, unacked=1, head=QueueHead("x", None, cluster.now - 9), oldest_unacked_at=cluster.now - 4),
+        QueueState("celery", 0, unacked=0),
+    )
+    cluster.tracker.queues_seen(
+        QueuesSnapshot(cluster.now, queues, unacked_other=5, unacked_unknown=2, visibility_timeout=3600.0)
+    )
+    for collector in ("queues", "workers"):
+        cluster.tracker.polled(PollOutcome(collector, True, cluster.now, 0.25))
+    return cluster
+
+
+def main() -> None:
+    """Write the golden page if it changed."""
+    page = render(busy())
+    if page != GOLDEN.read_text():
+        GOLDEN.write_text(page)
+        sys.stdout.write(f"{GOLDEN.name} written\n")
+
+
+if __name__ == "__main__":
+    main()
