@@ -13,7 +13,8 @@ from celerymeter.control.audit.offline import read_rows
 from celerymeter.control.audit.trail import Actor, AuditQuery
 from celerymeter.control.feed.hub import Mailbox
 from celerymeter.control.parts import Parts, build
-from celerymeter.control.revocation.models import Batch, revoke_request
+from celerymeter.control.revocation.models import Batch
+from celerymeter.control.revocation.service import revoke_request
 from celerymeter.control.revocation.workers import Workers
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import control_settings

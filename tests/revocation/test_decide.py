@@ -10,8 +10,11 @@ from celerymeter.control.revocation.decide import (
     acknowledged,
     after_check,
     after_event,
+    by_status,
     decide,
+    is_settled,
     locate,
+    totals,
     unconfirmed,
 )
 from celerymeter.control.revocation.evidence import EventCache
@@ -24,11 +27,8 @@ from celerymeter.control.revocation.models import (
     TaskLocation,
     TaskResult,
     TerminateResult,
-    by_status,
-    is_task_id,
-    revoke_request,
-    totals,
 )
+from celerymeter.control.revocation.service import is_task_id, revoke_request
 from celerymeter.model import Event
 
 ALL = Acknowledgements(frozenset({"a@t", "b@t"}))
@@ -156,8 +156,8 @@ def test_every_status_counts_as_one_thing() -> None:
     results = [TaskResult(status, status) for status in COUNTS_AS]
     assert sum(totals(results).values()) == len(results)
     assert by_status(results[:2]) == {"terminated": 1, "revoked": 1}
-    assert not acknowledged(TaskResult("x", "partial", waiting=True)).settled
-    assert unconfirmed(TaskResult("x", "flagged"), "late").settled
+    assert not is_settled([acknowledged(TaskResult("x", "partial", waiting=True))])
+    assert is_settled([unconfirmed(TaskResult("x", "flagged"), "late")])
     dying = TaskResult("x", "terminate_sent", worker="a@t", pid=7)
     assert after_check(dying, gone=lambda pid, worker: (pid, worker) == (7, "a@t")).status == "terminated"
     assert after_check(dying, gone=lambda pid, worker: False).status == "terminate_sent"
@@ -181,5 +181,5 @@ def test_the_event_cache_is_bounded_and_keeps_what_is_young() -> None:
     cache = EventCache(most=2)
     for number, uuid in enumerate(("a", "b", "a", "c")):
         received = Event(type="task-received", hostname="a@t", timestamp=NOW, uuid=uuid, name=f"n{number}")
-        cache.events([received], NOW)
+        cache.add([received], NOW)
     assert set(cache.last_events(["a", "b", "c"])) == {"a", "c"}

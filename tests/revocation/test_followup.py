@@ -12,8 +12,9 @@ import pytest
 from tests.revocation.process import ControlProcess
 
 from celerymeter.control.audit.trail import Actor
-from celerymeter.control.revocation.active import MAX_OPEN
-from celerymeter.control.revocation.models import MAX_IDS, revoke_request
+from celerymeter.control.revocation.batches import MAX_OPEN
+from celerymeter.control.revocation.models import MAX_IDS
+from celerymeter.control.revocation.service import revoke_request
 from celerymeter.control.revocation.workers import BatchSize
 from celerymeter.control.testing import control_settings
 from celerymeter.demo.processes import wait_until
@@ -120,7 +121,7 @@ def test_an_open_batch_is_kept_however_many_came_later(
     process: ControlProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of those that are settled only the latest stay readable."""
-    monkeypatch.setattr("celerymeter.control.revocation.store.KEPT", 2)
+    monkeypatch.setattr("celerymeter.control.revocation.batches.KEPT", 2)
     process.begin("open", batch="b0")()
     for number in range(1, 5):
         process.begin(f"t{number}", batch=f"b{number}")()

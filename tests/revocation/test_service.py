@@ -11,7 +11,7 @@ from tests.revocation.process import ControlProcess
 
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.revocation import service
-from celerymeter.control.revocation.models import revoke_request
+from celerymeter.control.revocation.service import revoke_request
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
 

@@ -27,11 +27,11 @@ from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.report_jobs import ReportRunner, ReportStore
-from celerymeter.control.revocation.active import Recorder
-from celerymeter.control.revocation.evidence import EventCache, EvidenceCollector, open_queues, open_result_backend
+from celerymeter.control.revocation.batches import BatchStore, Recorder
+from celerymeter.control.revocation.evidence import EvidenceCollector, open_queues, open_result_backend
 from celerymeter.control.revocation.followup import Followup
+from celerymeter.control.revocation.idempotency import IdempotencyKeys
 from celerymeter.control.revocation.service import RevocationService
-from celerymeter.control.revocation.store import BatchStore, IdempotencyKeys
 from celerymeter.control.revocation.workers import Workers, open_workers
 from celerymeter.control.sampler import Sampler
 from celerymeter.control.settings import ControlSettings
@@ -133,11 +133,11 @@ def build(
     probes = () if alertmanager is None else (partial(alertmanager_component, alertmanager),)
     sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
     recorder = Recorder(BatchStore(store), audit, hub=hub, metrics=metrics)
-    event_cache, followup, revocations = _revocations(settings, recorder, live_workers, workers=workers)
+    followup, revocations = _revocations(settings, recorder, live_workers, workers=workers)
     report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
     reports = ReportRunner(ReportService(report_client, scope).report, ReportStore(store))
-    # The order matters: the switch, the cache and the follow-up ask the registry of workers.
-    events = EventListener(settings.broker, live_workers, switch, event_cache, followup)
+    # The order matters: the switch and the follow-up ask the registry of workers.
+    events = EventListener(settings.broker, live_workers, switch, followup)
     served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)
     return Parts(
         metrics=metrics,
@@ -171,8 +171,7 @@ def _authenticator(settings: ControlSettings, metrics: ControlMetrics, maintenan
 
 def _revocations(
     settings: ControlSettings, recorder: Recorder, live_workers: LiveWorkers, *, workers: Workers | None
-) -> tuple[EventCache, Followup, RevocationService]:
-    event_cache = EventCache()
+) -> tuple[Followup, RevocationService]:
     workers = workers or open_workers(settings.broker)
     result_backend = open_result_backend(settings.result_backend_url, settings.broker)
     followup = Followup(
@@ -180,13 +179,13 @@ def _revocations(
     )
     collector = EvidenceCollector(
         workers,
-        event_cache,
+        followup.event_cache,
         live_workers,
         result_backend=result_backend,
         queues=open_queues(settings.broker),
         previously_terminated=recorder.store.previously_terminated,
     )
-    return event_cache, followup, RevocationService(collector, workers, followup, recorder)
+    return followup, RevocationService(collector, workers, followup, recorder)
 
 
 def _metrics_server(metrics: ControlMetrics, sock: socket.socket) -> MetricsServer:

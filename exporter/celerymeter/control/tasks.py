@@ -10,18 +10,16 @@ from flask import Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from celerymeter.control.auth import current_actor, current_identity, require_role
+from celerymeter.control.revocation import decide
+from celerymeter.control.revocation.idempotency import IdempotencyKeys, KeyUse
 from celerymeter.control.revocation.models import (
     MAX_IDS,
     Batch,
     BatchReply,
     RevokeRequest,
     Signal,
-    by_status,
-    revoke_request,
-    totals,
 )
-from celerymeter.control.revocation.service import ACTION, RevocationService, new_batch_id
-from celerymeter.control.revocation.store import IdempotencyKeys, KeyUse
+from celerymeter.control.revocation.service import ACTION, RevocationService, new_batch_id, revoke_request
 from celerymeter.control.routing import Body, ControlBlueprint, Permission, answer, utc
 from celerymeter.control.tokens import Role
 from celerymeter.errors import BrokerUnavailable, RequestRefused
@@ -139,12 +137,12 @@ def _replayed(response: Response) -> Response:
 
 def _answer(batch: Batch, base_path: str, *, status: int = 200) -> Response:
     dry_run = not batch.id
-    settled = dry_run or batch.settled
-    counts = by_status(batch.results)
+    settled = dry_run or decide.is_settled(batch.results)
+    counts = decide.by_status(batch.results)
     reply = BatchReply(
         batch_id=batch.id or None,
         total=len(batch.results),
-        **totals(batch.results),
+        **decide.totals(batch.results),
         merged=batch.request.merged,
         summary=", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to do",
         results=batch.results,

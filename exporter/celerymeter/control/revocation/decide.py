@@ -27,12 +27,16 @@ unknown               every live worker acknowledged the flag             flagge
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
 from celerymeter.control.revocation.models import (
+    COUNTS_AS,
+    OPEN,
     Acknowledgements,
+    Count,
     Evidence,
     LastEvent,
     Location,
@@ -56,7 +60,7 @@ def locate(task_id: str, evidence: Evidence) -> TaskLocation:
     """Return where a task is: what a worker holds now goes before stored states, and later events before both."""
     event, held = evidence.events.get(task_id), evidence.held.get(task_id)
     ended = event is not None and (
-        event.type in _STATE_AFTER or (event.type == "task-revoked" and not event.only_announces)
+        event.type in _STATE_AFTER or (event.type == "task-revoked" and not event.terminated)
     )
     if held is not None and not (ended and event is not None and event.at >= evidence.asked_at):
         return held
@@ -71,8 +75,13 @@ def locate(task_id: str, evidence: Evidence) -> TaskLocation:
     return _known_by_event(task_id, event, evidence) if event is not None else TaskLocation()
 
 
+def only_announces(event: LastEvent) -> bool:
+    """Return True for an event that Celery sends when a task is to be terminated, not when its process dies."""
+    return event.type == "task-revoked" and event.terminated
+
+
 def _known_by_event(task_id: str, event: LastEvent, evidence: Evidence) -> TaskLocation:
-    if event.only_announces:
+    if only_announces(event):
         return _previously_terminated(event, evidence.previously_terminated.get(task_id))
     # A worker lists every task that it runs; it hides only those that wait for their rate limit.
     if event.type == "task-started" and event.worker in evidence.answered and event.at < evidence.asked_at:
@@ -194,7 +203,7 @@ def acknowledged(result: TaskResult) -> TaskResult:
 
 def after_event(result: TaskResult, event: LastEvent) -> TaskResult:
     """Return the result after an event of that task; an event that proves nothing changes nothing."""
-    if result.settled:
+    if result.status not in OPEN:
         return result
     if event.type in _STATE_AFTER:
         return ran_anyway(result, _STATE_AFTER[event.type], worker=event.worker, name=event.name)
@@ -253,3 +262,20 @@ def _result(task_id: str, status: Status, detail: str, where: TaskLocation) -> T
         pid=where.pid,
         waiting=where.location == "waiting",
     )
+
+
+def is_settled(results: Iterable[TaskResult]) -> bool:
+    """Return True when every id has its final status."""
+    return all(result.status not in OPEN for result in results)
+
+
+def totals(results: Iterable[TaskResult]) -> dict[Count, int]:
+    """Return how many ids count as successful, failed and unverified."""
+    found = Counter(COUNTS_AS[result.status] for result in results)
+    return {"successful": found["successful"], "failed": found["failed"], "unverified": found["unverified"]}
+
+
+def by_status(results: Iterable[TaskResult]) -> dict[str, int]:
+    """Return how many ids have which status, in the order of `COUNTS_AS`."""
+    found = Counter(result.status for result in results)
+    return {status: found[status] for status in COUNTS_AS if found[status]}

@@ -19,12 +19,12 @@ from celery.backends.base import BaseKeyValueStoreBackend
 
 from celerymeter.broker import REDIS_TRANSPORTS, RedisBroker, connect_redis, reaching
 from celerymeter.control.live_workers import LiveWorkers
+from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.models import Evidence, LastEvent, TaskResult
 from celerymeter.control.revocation.workers import Workers
 from celerymeter.errors import BrokerUnavailable, RequestRefused, SettingsError
 from celerymeter.model import Event
 from celerymeter.polling.redis_messages import parse_head
-from celerymeter.polling.redis_queues import Scripts
 from celerymeter.settings import BrokerSettings
 from celerymeter.urls import without_password
 
@@ -53,29 +53,20 @@ log = logging.getLogger(__name__)
 
 
 class EventCache:
-    """An `EventSink` that remembers the last event of each task, bounded in number and in age; thread-safe."""
+    """Remembers the last event of each task; bounded in number and in age, thread-safe."""
 
     def __init__(self, *, most: int = MAX_EVENTS) -> None:
         self._most = most
         self._events: OrderedDict[str, LastEvent] = OrderedDict()
         self._lock = Lock()
 
-    def events(self, batch: Sequence[Event], at: float) -> None:
-        """Remember a batch of events."""
+    def add(self, events: Sequence[Event], at: float) -> None:
+        """Remember events that were received at this time (UTC seconds)."""
         with self._lock:
-            for event in batch:
+            for event in events:
                 if event.uuid is not None and event.type in TASK_EVENTS:
                     self._remember(event, event.uuid, at)
             self._forget(at)
-
-    def rejected(self, reason: str, count: int = 1) -> None:
-        """Ignore events that cannot be used; the exporter counts them."""
-
-    def connected(self, at: float) -> None:
-        """Ignore it: events that were missed before are not known, and other evidence must do."""
-
-    def disconnected(self, at: float, reason: str) -> None:
-        """Ignore it, as `connected`."""
 
     def last_events(self, task_ids: Collection[str]) -> Mapping[str, LastEvent]:
         """Return the last event of each of these tasks that is remembered."""
@@ -155,7 +146,6 @@ class RedisQueues:
     def __init__(self, broker: BrokerSettings) -> None:
         self._settings = broker
         self._broker: RedisBroker | None = None
-        self._scripts = Scripts()
 
     def find(self, task_ids: Collection[str], queues: Collection[str]) -> Mapping[str, str]:
         """Return the queue of each id that waits; none while the broker is away."""
@@ -175,8 +165,7 @@ class RedisQueues:
             start = 0
             while budget > 0 and len(found) < len(wanted) and time.monotonic() < end:
                 # Backwards from the end that workers take from.
-                arguments = (-start - PAGE, -start - 1, TAIL)
-                tails = self._scripts.run(broker.client, _PAGE_SCRIPT, [((key,), arguments)])[0] or []
+                tails: Any = broker.client.eval(_PAGE_SCRIPT, 1, key, -start - PAGE, -start - 1, TAIL)
                 ids = (parse_head(tail).uuid for tail in tails)
                 found.update({task_id: queue for task_id in ids if task_id in wanted})
                 start, budget = start + PAGE, budget - len(tails)
@@ -218,7 +207,7 @@ class EvidenceCollector:
         events = self.event_cache.last_events(task_ids)
         unseen = [task_id for task_id in task_ids if task_id not in inspection.held and task_id not in states]
         queues = inspection.queues | {event.queue for event in events.values() if event.queue}
-        announced = [task_id for task_id, event in events.items() if event.only_announces]
+        announced = [task_id for task_id, event in events.items() if decide.only_announces(event)]
         return Evidence(
             asked_at,
             workers=workers,

@@ -18,8 +18,8 @@ from typing import Final
 from celerymeter.control.live_workers import INFORMED, LiveWorker, LiveWorkers
 from celerymeter.control.retries import Retries
 from celerymeter.control.revocation import decide
-from celerymeter.control.revocation.active import ActiveBatch, ActiveBatches, Recorder
-from celerymeter.control.revocation.evidence import ResultBackend
+from celerymeter.control.revocation.batches import ActiveBatch, ActiveBatches, Recorder
+from celerymeter.control.revocation.evidence import EventCache, ResultBackend
 from celerymeter.control.revocation.models import Acknowledgements, Batch, LastEvent, Outcome, TaskLocation, TaskResult
 from celerymeter.control.revocation.workers import Workers
 from celerymeter.errors import StateError
@@ -65,6 +65,7 @@ class Followup:
         self._store = recorder.store
         self._workers = workers
         self._live_workers = live_workers
+        self.event_cache = EventCache()
         self._result_backend = result_backend
         self._recorder = recorder
         self._hold = hold
@@ -84,7 +85,8 @@ class Followup:
     # As an event sink
 
     def events(self, batch: Sequence[Event], at: float) -> None:
-        """Queue the ends of followed tasks for the thread."""
+        """Remember the events, and queue the ends of followed tasks for the thread."""
+        self.event_cache.add(batch, at)
         for event in batch:
             if event.type in _ENDS and event.uuid is not None and event.uuid in self._batches:
                 last = LastEvent(event.type, at, event.hostname, event.name, terminated=bool(event.terminated))

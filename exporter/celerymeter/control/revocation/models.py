@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Final, Literal
@@ -84,11 +83,6 @@ class LastEvent:
     queue: str | None = None
     terminated: bool = False
 
-    @property
-    def only_announces(self) -> bool:
-        """True for ``task-revoked`` with ``terminated``: Celery sends it at the command, not when the process dies."""
-        return self.type == "task-revoked" and self.terminated
-
 
 @dataclass(frozen=True, slots=True)
 class TaskLocation:
@@ -119,11 +113,6 @@ class TaskResult:
     waiting: Annotated[bool, Field(exclude=True)] = False
     """True when a worker or a queue held it."""
 
-    @property
-    def settled(self) -> bool:
-        """True when the status is final."""
-        return self.status not in OPEN
-
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgements:
@@ -134,35 +123,6 @@ class Acknowledgements:
     acknowledged: Names = frozenset()
     missing: Names = frozenset()
     errors: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class FlagResult:
-    """The replies to the commands that flagged the ids, by id. An id is absent when there was no time to send it."""
-
-    workers: frozenset[str] = frozenset()
-    by_id: Mapping[str, Acknowledgements] = field(default_factory=dict)
-    complete: bool = True
-    """True when there was time for every id."""
-
-    @property
-    def combined(self) -> Acknowledgements:
-        """All commands together: a worker has acknowledged only if it acknowledged every one of them."""
-        replies = list(self.by_id.values())
-        workers = self.workers.union(*(each.acknowledged for each in replies))
-        errors = {worker: text for each in replies for worker, text in each.errors.items()}
-        missing = frozenset[str]().union(*(each.missing for each in replies)) if self.complete else workers
-        return Acknowledgements(workers - missing - errors.keys(), missing - errors.keys(), errors)
-
-    @property
-    def listening(self) -> frozenset[str]:
-        """The workers that acknowledged at least one command."""
-        return frozenset[str]().union(*(each.acknowledged for each in self.by_id.values()))
-
-    @property
-    def no_reply(self) -> bool:
-        """True when ids were sent and no worker replied at all."""
-        return bool(self.workers) and not any(each.acknowledged or each.errors for each in self.by_id.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +177,6 @@ class Batch:
     results: tuple[TaskResult, ...]
     workers: Acknowledgements = Acknowledgements()
 
-    @property
-    def settled(self) -> bool:
-        """True when every id has its final status."""
-        return all(result.settled for result in self.results)
-
 
 class BatchReply(BaseModel):
     """A batch: `total` unique ids are `successful`, `failed` or `unverified`; nothing unproven counts as successful."""
@@ -250,42 +205,3 @@ class RevocationMessage(BaseModel):
     failed: int
     unverified: int
     changes: list[TaskResult]
-
-
-def totals(results: Iterable[TaskResult]) -> dict[Count, int]:
-    """Return how many ids count as successful, failed and unverified."""
-    found = Counter(COUNTS_AS[result.status] for result in results)
-    return {"successful": found["successful"], "failed": found["failed"], "unverified": found["unverified"]}
-
-
-def by_status(results: Iterable[TaskResult]) -> dict[str, int]:
-    """Return how many ids have which status, in the order of `COUNTS_AS`."""
-    found = Counter(result.status for result in results)
-    return {status: found[status] for status in COUNTS_AS if found[status]}
-
-
-def revoke_request(
-    task_ids: Iterable[str],
-    *,
-    terminate: bool = False,
-    signal: Signal = "SIGTERM",
-    reason: str = "",
-    dry_run: bool = False,
-) -> RevokeRequest:
-    """Return the request for ids as a client sent them. Invalid ids are cut to a length that can be shown."""
-    given = [task_id[: MAX_ID_LENGTH + 1] for task_id in task_ids]
-    unique = tuple(dict.fromkeys(given))
-    return RevokeRequest(
-        task_ids=tuple(task_id for task_id in unique if is_task_id(task_id)),
-        invalid=tuple(dict.fromkeys(task_id[:MAX_ID_LENGTH] for task_id in unique if not is_task_id(task_id))),
-        merged=len(given) - len(unique),
-        terminate=terminate,
-        signal=signal,
-        reason=reason,
-        dry_run=dry_run,
-    )
-
-
-def is_task_id(text: str) -> bool:
-    """Return True for 1 to 255 characters, none of them blank or invisible."""
-    return 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() and " " not in text

@@ -10,14 +10,14 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.revocation import decide
-from celerymeter.control.revocation.active import Recorder
+from celerymeter.control.revocation.batches import Recorder
 from celerymeter.control.revocation.evidence import EventCache, EvidenceCollector
 from celerymeter.control.revocation.followup import Followup
 from celerymeter.control.revocation.models import (
@@ -25,15 +25,14 @@ from celerymeter.control.revocation.models import (
     Acknowledgements,
     Batch,
     Evidence,
-    FlagResult,
     Outcome,
     RevokeRequest,
+    Signal,
     TaskLocation,
     TaskResult,
     TerminateResult,
-    by_status,
 )
-from celerymeter.control.revocation.workers import Workers
+from celerymeter.control.revocation.workers import FlagResult, Workers
 from celerymeter.errors import BrokerUnavailable, RequestRefused
 
 COLLECT: Final = 1.3
@@ -124,7 +123,7 @@ class RevocationService:
             self._audit.finish(batch.intent, "failed", detail={**detail, "error": type(error).__name__})
             raise
         decided = self._followup.acted(batch.id, outcome)
-        detail |= {"statuses": by_status(decided.results), "missing": sorted(outcome.workers.missing)}
+        detail |= {"statuses": decide.by_status(decided.results), "missing": sorted(outcome.workers.missing)}
         no_answer = outcome.no_reply and not evidence.replied
         self._audit.finish(batch.intent, "no_answer" if no_answer else "ok", detail=detail)
         if no_answer:
@@ -281,6 +280,33 @@ class _Act:
 def new_batch_id() -> str:
     """Return an id for a batch."""
     return uuid4().hex
+
+
+def revoke_request(
+    task_ids: Iterable[str],
+    *,
+    terminate: bool = False,
+    signal: Signal = "SIGTERM",
+    reason: str = "",
+    dry_run: bool = False,
+) -> RevokeRequest:
+    """Return the request for ids as a client sent them. Invalid ids are cut to a length that can be shown."""
+    given = [task_id[: MAX_ID_LENGTH + 1] for task_id in task_ids]
+    unique = tuple(dict.fromkeys(given))
+    return RevokeRequest(
+        task_ids=tuple(task_id for task_id in unique if is_task_id(task_id)),
+        invalid=tuple(dict.fromkeys(task_id[:MAX_ID_LENGTH] for task_id in unique if not is_task_id(task_id))),
+        merged=len(given) - len(unique),
+        terminate=terminate,
+        signal=signal,
+        reason=reason,
+        dry_run=dry_run,
+    )
+
+
+def is_task_id(text: str) -> bool:
+    """Return True for 1 to 255 characters, none of them blank or invisible."""
+    return 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() and " " not in text
 
 
 def _invalid(request: RevokeRequest) -> tuple[TaskResult, ...]:

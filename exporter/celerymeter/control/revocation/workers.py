@@ -11,7 +11,6 @@ from typing import Final, Protocol
 
 from celerymeter.control.revocation.models import (
     Acknowledgements,
-    FlagResult,
     Location,
     Signal,
     TaskLocation,
@@ -80,6 +79,20 @@ class Inspection:
         return pid is not None and processes is not None and pid not in processes
 
 
+@dataclass(frozen=True, slots=True)
+class FlagResult:
+    """The replies to the commands that flagged the ids."""
+
+    by_id: Mapping[str, Acknowledgements] = field(default_factory=dict)
+    """Absent is an id for which there was no time."""
+    combined: Acknowledgements = field(default_factory=Acknowledgements)
+    """All commands together: a worker has acknowledged only if it acknowledged every id."""
+    listening: frozenset[str] = frozenset()
+    """Workers that acknowledged at least one command."""
+    no_reply: bool = False
+    """True when ids were sent and no worker replied at all."""
+
+
 class Remote(Protocol):
     """What is needed of a `RemoteControl`."""
 
@@ -127,21 +140,29 @@ class Workers:
         is done, and only to the workers that have done it.
         """
         by_id: dict[str, Acknowledgements] = {}
+        errors: dict[str, str] = {}
+        confirmed, listening = frozenset[str](), frozenset[str]()
         awaited, rest = expected, list(task_ids)
         while rest and awaited and (not by_id or self._clock() < until):
             size = self._batch_size.next
-            part, rest = rest[:size], rest[size:]
-            silence = SILENCE if rest else LAST_SILENCE
+            part = rest[:size]
+            silence = SILENCE if len(rest) > size else LAST_SILENCE
             command = _revoke(part, only if awaited == expected else awaited)
             began = self._clock()
             replies = self._ask([command], expected=awaited, until=until, silence=silence)
-            replied, flagged, failed = replies.settled("revoke"), replies.answered("revoke"), replies.errors
+            replied, flagged = replies.settled("revoke"), replies.answered("revoke")
             self._batch_size.learn(len(part), self._clock() - began if awaited <= replied else None)
             if by_id and not replied:
-                return FlagResult(expected, by_id, complete=False)  # they are still busy with the one before
-            by_id.update(dict.fromkeys(part, Acknowledgements(flagged, expected - replied, failed)))
+                break  # they are still busy with the command before
+            confirmed = confirmed & flagged if by_id else flagged
+            listening |= flagged
+            errors |= replies.errors
+            by_id.update(dict.fromkeys(part, Acknowledgements(flagged, expected - replied, replies.errors)))
             awaited &= replied
-        return FlagResult(expected, by_id, complete=not rest)
+            rest = rest[size:]
+        confirmed = frozenset() if rest else confirmed - errors.keys()
+        combined = Acknowledgements(confirmed, expected - confirmed - errors.keys(), errors)
+        return FlagResult(by_id, combined, listening, no_reply=bool(task_ids) and not listening and not errors)
 
     def terminate(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> TerminateResult:
         """Have a worker signal the processes that run these. Sent only once: a process may run another task by then."""

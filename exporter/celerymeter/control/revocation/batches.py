@@ -1,23 +1,39 @@
-"""Active batches: those that are not settled yet, in memory, and the record of every change of theirs."""
+"""Batches: the active ones (not settled yet) in memory, all on disk, and the record of every change."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Final
+
+from pydantic import TypeAdapter
 
 from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.metrics import ControlMetrics
-from celerymeter.control.revocation.decide import acknowledged
-from celerymeter.control.revocation.models import Acknowledgements, Batch, RevocationMessage, TaskResult, totals
-from celerymeter.control.revocation.store import BatchStore
+from celerymeter.control.revocation import decide
+from celerymeter.control.revocation.models import (
+    OPEN,
+    Acknowledgements,
+    Batch,
+    RevocationMessage,
+    RevokeRequest,
+    TaskResult,
+)
+from celerymeter.control.store import Store
 
 MAX_OPEN: Final = 10_000
 """Open ids that are held; beyond that the oldest are given up."""
 MESSAGE_SIZE: Final = 100
 """Ids in one message of the feed."""
+KEPT: Final = 1000
+"""Batches that stay readable; open ones stay beyond that."""
+_WORKERS: Final = TypeAdapter(Acknowledgements)
+_OPEN: Final = ", ".join(f"'{status}'" for status in sorted(OPEN))
+_BATCHES_WITH_OPEN_TASKS: Final = f"SELECT batch FROM revoke_tasks WHERE status IN ({_OPEN})"  # noqa: S608 - our own statuses
 
 
 class ActiveBatch:
@@ -48,14 +64,14 @@ class ActiveBatch:
 
     def open(self) -> Iterator[TaskResult]:
         """Return the results that may still change."""
-        return (result for result in self.results.values() if not result.settled)
+        return (result for result in self.results.values() if result.status in OPEN)
 
     def change(self, results: Iterable[TaskResult]) -> list[TaskResult]:
         """Replace results that are not settled, and return those that differ from what was known."""
         changed = [
             result
             for result in results
-            if not self.results[result.task_id].settled and result != self.results[result.task_id]
+            if self.results[result.task_id].status in OPEN and result != self.results[result.task_id]
         ]
         self.results.update({result.task_id: result for result in changed})
         return changed
@@ -77,7 +93,7 @@ class ActiveBatch:
         self._batch = replace(self._batch, workers=workers)
         if workers.missing:
             return []
-        return self.change([acknowledged(each) for each in self.open() if each.status in ("partial", "pending")])
+        return self.change([decide.acknowledged(each) for each in self.open() if each.status in ("partial", "pending")])
 
 
 class ActiveBatches:
@@ -119,7 +135,7 @@ class ActiveBatches:
     def remove_settled(self) -> None:
         """Follow settled batches no longer."""
         for active in self:
-            if active.decided and active.batch.settled:
+            if active.decided and decide.is_settled(active.results.values()):
                 del self._batches[active.batch.id]
                 for task_id in active.results:
                     self._by_task[task_id].discard(active.batch.id)
@@ -135,6 +151,84 @@ class ActiveBatches:
             surplus -= len(results)
             if results:
                 yield "expired" if expired else "capacity", active, results
+
+
+class BatchStore:
+    """The batches of a state directory, so that a restart loses nothing. Every method raises `StateError`."""
+
+    def __init__(self, store: Store) -> None:
+        store.declare(
+            """CREATE TABLE IF NOT EXISTS revoke_batches (
+                batch TEXT PRIMARY KEY, at REAL NOT NULL, intent INTEGER NOT NULL, asked TEXT NOT NULL,
+                workers TEXT NOT NULL)""",
+            """CREATE TABLE IF NOT EXISTS revoke_tasks (
+                batch TEXT NOT NULL, place INTEGER NOT NULL, task_id TEXT NOT NULL, status TEXT NOT NULL,
+                result TEXT NOT NULL, PRIMARY KEY (batch, task_id)) WITHOUT ROWID""",
+            "CREATE INDEX IF NOT EXISTS revoke_tasks_status ON revoke_tasks (status)",
+        )
+        self._store = store
+
+    def add(self, batch: Batch) -> None:
+        """Write a new batch, and delete the oldest settled ones beyond `KEPT`."""
+        request = {name: getattr(batch.request, name) for name in ("merged", "terminate", "signal", "reason")}
+        row = (batch.id, batch.at, batch.intent, json.dumps(request), _WORKERS.dump_json(batch.workers).decode())
+        tasks = [
+            (batch.id, place, result.task_id, result.status, json.dumps(asdict(result)))
+            for place, result in enumerate(batch.results)
+        ]
+        with self._store.write() as connection:
+            connection.execute("INSERT INTO revoke_batches VALUES (?, ?, ?, ?, ?)", row)
+            connection.executemany("INSERT INTO revoke_tasks VALUES (?, ?, ?, ?, ?)", tasks)
+            old = connection.execute(
+                "SELECT batch FROM (SELECT batch FROM revoke_batches ORDER BY at DESC LIMIT -1 OFFSET ?) "  # noqa: S608 - as above
+                f"WHERE batch NOT IN ({_BATCHES_WITH_OPEN_TASKS})",
+                (KEPT,),
+            ).fetchall()
+            connection.executemany("DELETE FROM revoke_tasks WHERE batch = ?", old)
+            connection.executemany("DELETE FROM revoke_batches WHERE batch = ?", old)
+
+    def update(self, batch: Batch, changed: Iterable[TaskResult]) -> None:
+        """Write what changed of a batch: these results, and its workers."""
+        rows = [(result.status, json.dumps(asdict(result)), batch.id, result.task_id) for result in changed]
+        workers = _WORKERS.dump_json(batch.workers).decode()
+        with self._store.write() as connection:
+            connection.executemany(
+                "UPDATE revoke_tasks SET status = ?, result = ? WHERE batch = ? AND task_id = ?", rows
+            )
+            connection.execute("UPDATE revoke_batches SET workers = ? WHERE batch = ?", (workers, batch.id))
+
+    def get(self, batch: str) -> Batch | None:
+        """Return a batch as it stands."""
+        rows = self._store.read("SELECT * FROM revoke_batches WHERE batch = ?", (batch,))
+        return self._load(rows[0]) if rows else None
+
+    def open_batches(self) -> list[Batch]:
+        """Return the batches that are not settled, the oldest first."""
+        query = f"SELECT * FROM revoke_batches WHERE batch IN ({_BATCHES_WITH_OPEN_TASKS}) ORDER BY at"  # noqa: S608 - as above
+        return [self._load(row) for row in self._store.read(query)]
+
+    def previously_terminated(self, task_ids: Sequence[str]) -> Mapping[str, TaskResult]:
+        """Return the latest results of those that a batch terminated, or sent terminate to, and that did not run on."""
+        found = self._store.read(
+            "SELECT task_id, result FROM revoke_tasks JOIN revoke_batches USING (batch) "
+            "WHERE status IN ('terminated', 'terminate_sent') AND task_id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY at",
+            (json.dumps(list(task_ids)),),
+        )
+        return {row["task_id"]: TaskResult(**json.loads(row["result"])) for row in found}
+
+    def _load(self, row: sqlite3.Row) -> Batch:
+        tasks = self._store.read("SELECT result FROM revoke_tasks WHERE batch = ? ORDER BY place", (row["batch"],))
+        results = tuple(TaskResult(**json.loads(task["result"])) for task in tasks)
+        task_ids = tuple(result.task_id for result in results if result.status != "invalid")
+        return Batch(
+            id=row["batch"],
+            at=row["at"],
+            intent=row["intent"],
+            request=RevokeRequest(task_ids, **json.loads(row["asked"])),
+            results=results,
+            workers=_WORKERS.validate_json(row["workers"]),
+        )
 
 
 class Recorder:
@@ -177,9 +271,10 @@ class Recorder:
     def _publish(self, batch: Batch, changed: Sequence[TaskResult]) -> None:
         for result in changed:
             self._metrics.revocations.labels(result.status).inc()
-        counts = totals(batch.results)
+        counts, settled = decide.totals(batch.results), decide.is_settled(batch.results)
         for start in range(0, len(changed), MESSAGE_SIZE):
             changes = list(changed[start : start + MESSAGE_SIZE])
             self._hub.publish(
-                "revocation", RevocationMessage(batch_id=batch.id, settled=batch.settled, changes=changes, **counts)
+                "revocation",
+                RevocationMessage(batch_id=batch.id, settled=settled, changes=changes, **counts),
             )
