@@ -73,6 +73,8 @@ class Minutes:
 
     def _poll(self) -> None:
         cluster = self.cluster
+        if (lost := cluster.tracker.workers.get(LOST)) is not None and lost.up:
+            cluster.answer(LOST, queues=())
         cluster.answer(pool="prefork", slots=4, queues=("celery", "mail"))
         queues = (QueueState("celery", 7, consumers=2), QueueState("mail", 150, consumers=2))
         cluster.tracker.queues_seen(QueuesSnapshot(cluster.now, queues))

@@ -90,6 +90,58 @@ def test_a_gauge_of_a_poll_vanishes_when_it_is_stale() -> None:
     assert 'celery_task_succeeded_total{name="add",queue_name="mail"} 1' in page
 
 
+def with_queues(cluster: Cluster, *queues: QueueState) -> str:
+    """The page after both polls succeeded just now."""
+    cluster.tracker.queues_seen(QueuesSnapshot(cluster.now, queues))
+    for collector in ("queues", "workers"):
+        cluster.tracker.polled(PollOutcome(collector, True, cluster.now, 0.1))
+    return render(cluster)
+
+
+def test_a_queue_that_no_worker_lists_has_no_consumer() -> None:
+    """Once every live worker has said which it consumes."""
+    cluster = Cluster()
+    cluster.heartbeat()
+    cluster.answer(queues=("mail",), slots=4)
+    page = with_queues(cluster, QueueState("celery", 4), QueueState("mail", 0))
+    assert 'celery_queue_consumers{queue_name="celery"} 0' in page
+    assert 'celery_queue_consumers{queue_name="mail"} 1' in page
+    assert 'celery_queue_pool_slots{queue_name="celery"} 0' in page
+    assert 'celery_queue_pool_slots{queue_name="mail"} 4' in page
+
+
+def test_without_a_reply_of_every_live_worker_no_sum_is_known() -> None:
+    """Remote control may be turned off at one of them; RabbitMQ counts consumers itself."""
+    cluster = Cluster()
+    cluster.heartbeat()
+    cluster.heartbeat("celery@mute")
+    cluster.answer(queues=("mail",), slots=4)
+    page = with_queues(cluster, QueueState("celery", 4))
+    assert 'celery_queue_consumers{queue_name="celery"}' not in page
+    assert 'celery_queue_consumers{queue_name="mail"} 1' in page, "it is asked again first"
+
+    cluster.answer(queues=("mail",), slots=4)
+    page = with_queues(cluster, QueueState("celery", 4), QueueState("mail", 4, consumers=3))
+    assert 'celery_queue_consumers{queue_name="celery"}' not in page
+    assert 'celery_queue_consumers{queue_name="mail"} 3' in page
+    assert "celery_queue_pool_slots{" not in page
+
+    cluster.pass_time(30, beating=(WORKER,))
+    cluster.answer(queues=("mail",))
+    page = with_queues(cluster, QueueState("celery", 4), QueueState("mail", 4))
+    assert 'celery_queue_consumers{queue_name="celery"} 0' in page, "the mute one is gone"
+    assert 'celery_queue_pool_slots{queue_name="celery"} 0' in page
+    assert 'celery_queue_pool_slots{queue_name="mail"}' not in page, "its only worker did not say"
+
+
+def test_without_any_worker_there_is_no_consumer() -> None:
+    """Once workers had the time for a heartbeat."""
+    cluster = Cluster()
+    assert "celery_queue_consumers{" not in with_queues(cluster, QueueState("celery", 4))
+    cluster.pass_time(11)
+    assert 'celery_queue_consumers{queue_name="celery"} 0' in with_queues(cluster, QueueState("celery", 4))
+
+
 def test_folded_queues_add_up() -> None:
     """Lengths are summed, timestamps take the minimum."""
     cluster = Cluster(make_settings(Limits(queues=1)))

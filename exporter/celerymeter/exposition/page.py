@@ -102,7 +102,7 @@ def _by_queue(value: Callable[[QueueState], float | None]) -> Writer:
     return _values(lambda scrape: scrape.by_queue(value))
 
 
-def _by_consumed_queue(value: Callable[[WorkerState], int]) -> Writer:
+def _by_consumed_queue(value: Callable[[WorkerState], int | None]) -> Writer:
     """A value of every worker, added up by the queues that it consumes."""
     return _values(lambda scrape: scrape.by_consumed_queue(value))
 
@@ -254,10 +254,8 @@ def _oldest_unacked(scrape: Scrape) -> Rows:
 
 
 def _consumers(scrape: Scrape) -> Rows:
-    """Workers that list each queue; without fresh replies what the broker itself counts."""
-    if scrape.replies is not None:
-        return scrape.by_consumed_queue(lambda _: 1)
-    return scrape.by_queue(lambda queue: queue.consumers)
+    """Workers that list each queue; where that is not known what the broker itself counts."""
+    return {**scrape.by_queue(lambda queue: queue.consumers), **scrape.by_consumed_queue(lambda _: 1)}
 
 
 def _visibility(scrape: Scrape) -> float | None:
@@ -321,7 +319,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.QUEUE_OLDEST_TASK: _oldest_task,
     m.QUEUE_OLDEST_UNACKED: _values(_oldest_unacked),
     m.QUEUE_CONSUMERS: _values(_consumers),
-    m.QUEUE_SLOTS: _by_consumed_queue(lambda state: state.slots or 0),
+    m.QUEUE_SLOTS: _by_consumed_queue(lambda state: state.slots),
     m.QUEUE_VISIBILITY: _single(_visibility),
     m.BUILD_INFO: _build_info,
     m.START_TIME: _single(lambda scrape: scrape.tracker.started_at),
@@ -348,5 +346,5 @@ WRITERS: Mapping[Family, Writer] = {
     m.COMPAT_WAIT: _task_histogram(lambda series: series.wait),
     m.COMPAT_CONSUMERS: _by_queue(lambda queue: queue.consumers),
     m.COMPAT_WORKERS: _by_consumed_queue(lambda _: 1),
-    m.COMPAT_PROCESSES: _by_consumed_queue(lambda state: state.slots or 0),
+    m.COMPAT_PROCESSES: _by_consumed_queue(lambda state: state.slots),
 }

@@ -15,6 +15,9 @@ NEWBORN = 60.0
 """Seconds for which a new class of exceptions stays at 0 with `--compat`, so that every scraper sees it there:
 `increase()` does not see what a series is born with."""
 
+FIRST_HEARTBEATS = 10.0
+"""Seconds of subscription after which every worker that sends heartbeats was heard."""
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -102,14 +105,28 @@ class Scrape:
                 totals[label] = (totals[label] or 0) + number
         return totals
 
-    def by_consumed_queue(self, value: Callable[[WorkerState], int]) -> dict[str, float | None]:
-        """A value of each worker added up by the queues that it lists; 0 for a queue that none lists."""
-        cap = self.tracker.task_series.queue
-        if self.replies is None:
+    def by_consumed_queue(self, value: Callable[[WorkerState], int | None]) -> dict[str, float | None]:
+        """A value of each worker added up by the queues that it consumes.
+
+        A sum is known when every worker that is up has said which queues it consumes, and 0 only then: a worker may
+        have remote control turned off, or reply in what nobody may decode. ``None`` makes its queues' sums unknown.
+        """
+        if self.replies is None or any(worker.unanswered for worker in self.up):
             return {}
-        queues = self.queues.queues if self.queues is not None else ()
+        cap = self.tracker.task_series.queue
+        queues = self.queues.queues if self.queues is not None and self._all_workers_known() else ()
         totals: dict[str, float | None] = dict.fromkeys(sorted({cap(queue.name) for queue in queues}), 0)
         for state in self.replies:
+            number = value(state)
             for label in sorted({cap(name) for name in state.queues or ()}):
-                totals[label] = (totals.get(label) or 0) + value(state)
+                known = totals.get(label, 0)
+                totals[label] = None if known is None or number is None else known + number
         return totals
+
+    def _all_workers_known(self) -> bool:
+        """Whether a queue that nobody listed has no consumer."""
+        connected_at, workers = self.tracker.connected_at, self.tracker.workers
+        if workers.other_seen is not None or any(worker.queues_stale for worker in self.up):
+            return False
+        # Just after the start a worker may not have had the time to send its first heartbeat.
+        return bool(self.up) or (connected_at is not None and self.now - connected_at > FIRST_HEARTBEATS)

@@ -88,6 +88,14 @@ class Worker:
         return self.up and self.offline_at is None and (new or self.loss.has_question)
 
     @property
+    def unanswered(self) -> bool:
+        """Whether it was asked twice since it is new and has not said which queues it consumes.
+
+        Twice, for else every worker that joins would make what is summed over workers vanish for a moment.
+        """
+        return self.queues_stale and self.asked > 1
+
+    @property
     def duplicate(self) -> bool:
         """Whether two processes send under this node name."""
         return len(self.takeovers) >= TAKEOVERS
