@@ -73,7 +73,7 @@ def test_a_window_beyond_retention_says_so(prometheus: str, capsys: pytest.Captu
     assert main(["report", "--prometheus-url", prometheus, *window, "--format", "md"]) == 1
     told = capsys.readouterr().out
     assert "| Ended | - " in told
-    assert "beyond retention" in told
+    assert "older than the retention" in told
 
 
 @pytest.mark.integration

@@ -30,7 +30,7 @@ LINE_EVERY = 10.0
 """Seconds between two lines where the output is not a terminal."""
 QUERIES = {
     "tasks per second": "sum by (name) (rate(celery_task_succeeded_total[1m]))",
-    "95 % wait less than": (
+    "95th percentile wait": (
         "histogram_quantile(0.95, sum by (le, queue_name) (rate(celery_task_wait_seconds_bucket[5m])))"
     ),
     "queue lengths": "max by (queue_name) (celery_queue_length)",
