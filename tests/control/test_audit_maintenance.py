@@ -9,7 +9,7 @@ import pytest
 from celerymeter.control.audit.chain import AuditRow
 from celerymeter.control.audit.maintenance import MAX_SOURCES, OTHER, AuditMaintenance, RefusalFolder, Source
 from celerymeter.control.audit.offline import read_rows
-from celerymeter.control.audit.trail import AuditTrail
+from celerymeter.control.audit.trail import Actor, AuditTrail
 from celerymeter.control.store import Store
 from celerymeter.control.tokens import Identity, Role
 from celerymeter.demo.processes import wait_until
@@ -46,6 +46,11 @@ def rows(folder: Path) -> list[AuditRow]:
     return list(read_rows(folder))
 
 
+def source(address: str) -> Source:
+    """Somebody without a token."""
+    return Source(Actor("", "", address), "authenticate")
+
+
 def test_a_thousand_failures_of_an_address_are_two_rows_a_minute(
     maintenance: AuditMaintenance, clock: Clock, tmp_path: Path
 ) -> None:
@@ -69,20 +74,19 @@ def test_nothing_folded_is_lost_at_the_end(maintenance: AuditMaintenance, tmp_pa
 def test_many_addresses_are_folded_into_one() -> None:
     """So that no number of them fills the disk; every refusal is counted all the same."""
     folder = RefusalFolder()
-    written = [folder.note(Source(f"192.0.2.{n}"), "missing", now=0.0) for n in range(3 * MAX_SOURCES)]
-    at_once = [source for source in written if source is not None]
-    folded = folder.drain(60.0)
+    written = [folder.fold(source(f"192.0.2.{n}"), "missing", now=0.0) for n in range(3 * MAX_SOURCES)]
+    at_once = [each for each in written if each is not None]
     assert len(at_once) == MAX_SOURCES + 1
-    assert [(found.source.address, found.reasons) for found in folded] == [(OTHER, {"missing": 2 * MAX_SOURCES - 1})]
+    assert folder.drain(60.0) == {OTHER: {"missing": 2 * MAX_SOURCES - 1}}
 
 
 def test_the_next_minute_begins_afresh() -> None:
     """A source's first refusal of each minute is written at once."""
-    folder, source = RefusalFolder(), Source("192.0.2.1")
-    assert folder.note(source, "missing", now=0.0) == source
-    assert (folder.drain(59.0), folder.note(source, "missing", now=59.0)) == ([], None)
+    folder, client = RefusalFolder(), source("192.0.2.1")
+    assert folder.fold(client, "missing", now=0.0) == client
+    assert (folder.drain(59.0), folder.fold(client, "missing", now=59.0)) == ({}, None)
     assert len(folder.drain(60.0)) == 1
-    assert folder.note(source, "missing", now=61.0) == source
+    assert folder.fold(client, "missing", now=61.0) == client
 
 
 def test_a_token_is_noted_at_its_first_use(maintenance: AuditMaintenance, tmp_path: Path) -> None:

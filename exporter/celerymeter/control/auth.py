@@ -9,130 +9,90 @@ import hashlib
 import hmac
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from threading import Lock
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from flask import Flask, Request, Response, g, request
 
 from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.metrics import ControlMetrics
-from celerymeter.control.rate_limit import RateLimit, client_address, rate_limit_key
+from celerymeter.control.rate_limit import RateLimit, RecentKeys, client_address, rate_limit_key
 from celerymeter.control.routing import Operation, Permission
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.tokens import Identity, Keyring, Role
 from celerymeter.errors import InvalidToken, RequestRefused
 
-MAX_KNOWN_TOKENS = 10_000
 MISSING_FACTOR = 3
-"""How many requests without a token are forgiven for each with a wrong one."""
+"""Requests without a token that are allowed for each one with a wrong token."""
 _T = TypeVar("_T")
 
 
-class Watcher(Protocol):
-    """Hears of every token, as the audit trail does."""
-
-    def accepted(self, identity: Identity, address: str) -> None:
-        """A token was valid."""
-
-    def refused(self, reason: str, *, address: str) -> None:
-        """There was no valid token."""
-
-
 class Authenticator:
-    """Tells who asks. The one place that verifies tokens: `install` calls it before every view, the feed by itself.
+    """Verifies tokens, counts failures, and slows down clients that guess.
 
-    An address that failed too often is refused without a look at its token, lest it go on guessing; a token that was
-    found good before still passes, so that one faulty client behind a proxy locks nobody else out. Requests without any
-    token guess nothing: they are slowed as well, by a rate of their own.
+    An address with too many failures is refused before its token is verified. A token that was valid before still
+    passes, so that one faulty client behind a proxy locks nobody else out. A request without a token guesses nothing:
+    such requests have a rate of their own.
     """
 
     def __init__(
         self,
-        keyring: Keyring,
+        settings: ControlSettings,
         *,
-        webhook_token: bytes | None = None,
-        failures_per_minute: float = 60.0,
         metrics: ControlMetrics,
-        watcher: Watcher,
+        maintenance: AuditMaintenance,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keyring = keyring
-        self._webhook = None if webhook_token is None else hashlib.sha256(webhook_token).digest()
+        failures_per_minute = settings.limits.auth_failures_per_minute
+        self._keyring = Keyring(settings.jwt)
+        self._webhook = None if settings.webhook_token is None else hashlib.sha256(settings.webhook_token).digest()
         self._wrong = RateLimit(failures_per_minute)
         self._missing = RateLimit(MISSING_FACTOR * failures_per_minute)
+        self._valid = RecentKeys[bytes]()
         self._metrics = metrics
-        self._watcher = watcher
+        self._maintenance = maintenance
         self._monotonic = monotonic
-        self._known = _KnownTokens()
 
     def authenticate(self, token: str | None, *, address: str) -> Identity:
-        """Whom the token speaks for.
+        """Return the identity that the token proves.
 
-        Raises `InvalidToken` (401, 4401), or `RequestRefused` with ``too_many_requests`` when the
-        address failed too often.
+        Raises `InvalidToken` (401, 4401), or `RequestRefused` with ``too_many_requests`` when the address failed too
+        often.
         """
-        identity = self._guarded(address, lambda: self._verified(token), token)
-        self._watcher.accepted(identity, address)
+        identity = self._check(token, address, self._keyring.verify)
+        self._maintenance.accepted(identity, address)
         return identity
 
     def authenticate_webhook(self, token: str | None, *, address: str) -> None:
-        """Check Alertmanager's own token, in constant time; raises as `authenticate`."""
+        """Check Alertmanager's own token; raises as `authenticate`."""
+        self._check(token, address, self._verify_webhook)
 
-        def check() -> None:
-            if token is None:
-                raise InvalidToken("missing", "Alertmanager's bearer token is wanted")
-            if self._webhook is None or not hmac.compare_digest(_digest(token), self._webhook):
-                raise InvalidToken("webhook", "this is not Alertmanager's token")
-            self._known.add(token)
+    def _verify_webhook(self, token: str) -> None:
+        if self._webhook is None or not hmac.compare_digest(_digest(token), self._webhook):
+            raise InvalidToken("webhook", "this is not Alertmanager's token")
 
-        self._guarded(address, check, token)
-
-    def _verified(self, token: str | None) -> Identity:
-        if not token:
-            raise InvalidToken("missing", "a bearer token is wanted in the Authorization header")
-        identity = self._keyring.verify(token)
-        self._known.add(token)
-        return identity
-
-    def _guarded(self, address: str, check: Callable[[], _T], token: str | None) -> _T:
-        key = rate_limit_key(address)
+    def _check(self, token: str | None, address: str, verify: Callable[[str], _T]) -> _T:
+        key, digest = rate_limit_key(address), _digest(token or "")
         failures = self._wrong if token else self._missing
         wait = failures.wait(key, self._monotonic())
-        if wait > 0 and not (token and token in self._known):
-            self._note_failure("throttled", address)
+        if wait > 0 and digest not in self._valid:
+            self._count_failure("throttled", address)
             raise RequestRefused("too_many_requests", "too many failed attempts from this address", retry_after=wait)
         try:
-            return check()
+            if not token:
+                raise InvalidToken("missing", "a bearer token is required in the Authorization header")
+            verified = verify(token)
         except InvalidToken as error:
-            self._note_failure(error.reason, address)
+            self._count_failure(error.reason, address)
             failures.take(key, self._monotonic())
             raise
+        self._valid.add(digest)
+        return verified
 
-    def _note_failure(self, reason: str, address: str) -> None:
+    def _count_failure(self, reason: str, address: str) -> None:
         self._metrics.auth_failures.labels(reason).inc()
-        self._watcher.refused(reason, address=address)
-
-
-class _KnownTokens:
-    """Digests of tokens that were good once; the oldest go first."""
-
-    def __init__(self) -> None:
-        self._digests: OrderedDict[bytes, None] = OrderedDict()
-        self._lock = Lock()
-
-    def add(self, token: str) -> None:
-        digest = _digest(token)
-        with self._lock:
-            self._digests[digest] = None
-            self._digests.move_to_end(digest)
-            if len(self._digests) > MAX_KNOWN_TOKENS:
-                self._digests.popitem(last=False)
-
-    def __contains__(self, token: str) -> bool:
-        return _digest(token) in self._digests
+        self._maintenance.refused(reason, address=address)
 
 
 def _digest(token: str) -> bytes:
@@ -140,12 +100,12 @@ def _digest(token: str) -> bytes:
 
 
 def bearer_token(header: str | None) -> str | None:
-    """The token of an ``Authorization: Bearer`` header, or None for anything else."""
+    """Return the token of an ``Authorization: Bearer`` header; None for anything else."""
     scheme, _, token = (header or "").strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-class GuardedRequest(Request):
+class CheckedRequest(Request):
     """A request whose body was read and parsed once, strictly, before the view."""
 
     def get_json(self, *_: object, **__: object) -> Any:
@@ -166,7 +126,7 @@ def current_address() -> str:
 
 
 def require_role(role: Role, purpose: str) -> None:
-    """Refuse unless the caller has ``role``: for what depends on the body, such as ``terminate``."""
+    """Refuse unless the caller has ``role``; for roles that depend on the body, such as that for ``terminate``."""
     if current_identity().role < role:
         raise RequestRefused("forbidden", f"{purpose} needs the role {role.label}")
 
@@ -187,8 +147,10 @@ def install(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
     """Check every request of ``app`` before its view runs; an endpoint without an `Operation` is never answered."""
-    app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes + 1  # werkzeug reads so far where no length is told
-    app.request_class = GuardedRequest
+    app.config["MAX_CONTENT_LENGTH"] = (
+        settings.limits.body_bytes + 1
+    )  # werkzeug reads up to here when no length is announced
+    app.request_class = CheckedRequest
     rate = RateLimit(settings.limits.requests_per_minute)
 
     @app.before_request
@@ -207,10 +169,10 @@ def install(
             g.body = _parsed_body(data, operation)
 
     @app.after_request
-    def note(response: Response) -> Response:
-        """Every 403 goes to the audit trail, wherever it came from; 401 and 429 went there from the authenticator."""
+    def record_forbidden(response: Response) -> Response:
+        # Every 403, wherever it was raised. The authenticator has recorded every 401 and 429.
         if response.status_code == 403 and "identity" in g:
-            maintenance.forbidden(current_identity(), f"{request.method} {request.url_rule}", address=current_address())
+            maintenance.forbidden(current_actor(), f"{request.method} {request.url_rule}")
         return response
 
 

@@ -118,7 +118,7 @@ def build(
     store = Store(state_dir)
     audit = AuditTrail(store, key=audit_key(store, settings.audit_key))
     maintenance = AuditMaintenance(audit, retention=settings.audit_retention)
-    auth = _authenticator(settings, metrics, maintenance)
+    auth = Authenticator(settings, metrics=metrics, maintenance=maintenance)
     hub = Hub(max_clients=settings.feed_max_clients, clients=metrics.feed_clients, dropped=metrics.feed_dropped)
     scope = Scope(settings.cluster, settings.selector)
     client = prometheus or _prometheus(settings, metrics, timeout=LIVE_TIMEOUT)
@@ -156,16 +156,6 @@ def build(
         reports=reports,
         events=events,
         background=(maintenance, *served, reports, followup, events, switch, sampler, hub),
-    )
-
-
-def _authenticator(settings: ControlSettings, metrics: ControlMetrics, maintenance: AuditMaintenance) -> Authenticator:
-    return Authenticator(
-        Keyring(settings.jwt),
-        webhook_token=settings.webhook_token,
-        failures_per_minute=settings.limits.auth_failures_per_minute,
-        metrics=metrics,
-        watcher=maintenance,
     )
 
 

@@ -1,4 +1,4 @@
-"""Rates by key in bounded memory, and the address that a request comes from. Pure: ``now`` is an argument."""
+"""Rates and recent keys in bounded memory, and the address that a request comes from. ``now`` is an argument."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from threading import Lock
+from typing import Generic, TypeVar
 
 from celerymeter.control.settings import Network
 
 MAX_KEYS = 10_000
+_K = TypeVar("_K")
 UNKNOWN = "unknown"
 
 
@@ -48,6 +50,26 @@ class RateLimit:
     def _level(self, key: str, now: float) -> float:
         level, since = self._buckets.get(key, (self._capacity, now))
         return min(self._capacity, level + max(0.0, now - since) * self._rate)
+
+
+class RecentKeys(Generic[_K]):
+    """A set that forgets its oldest keys beyond ``max_keys``."""
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        self._max_keys = max_keys
+        self._keys: OrderedDict[_K, None] = OrderedDict()
+        self._lock = Lock()
+
+    def add(self, key: _K) -> None:
+        """Add a key, or make it the newest."""
+        with self._lock:
+            self._keys[key] = None
+            self._keys.move_to_end(key)
+            if len(self._keys) > self._max_keys:
+                self._keys.popitem(last=False)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
 
 
 def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:

@@ -4,131 +4,111 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Event, Lock, Thread
+from threading import Lock
 
 from celerymeter.control.audit.trail import Actor, AuditTrail
+from celerymeter.control.rate_limit import RecentKeys
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import StateError
+from celerymeter.threads import PeriodicThread
 
 log = logging.getLogger(__name__)
 
-ROUND = 60.0
-"""Seconds between two rounds: folded refusals, the head in the log, retention."""
-MAX_KNOWN = 10_000
-"""Token ids remembered as noted; beyond that the database is asked again."""
-WINDOW = 60.0
-"""Seconds over which refusals are folded."""
+INTERVAL = 60.0
+"""Seconds between two rounds, and over which the refusals of one source are folded into a row."""
 MAX_SOURCES = 100
-"""Sources told apart in one minute; the others are counted as one."""
-OTHER = "__other__"
+"""Sources that are told apart in one interval; all others are folded into one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source of a refusal: an address, with the subject where a token was good but not enough."""
+    """The source of a refusal: an actor without name and token where there was no valid token."""
 
-    address: str
-    sub: str = ""
-    jti: str = ""
-    action: str = ""
+    actor: Actor
+    action: str
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """Refusals of one source in one minute, after the first one, by reason."""
-
-    source: Source
-    reasons: dict[str, int]
+OTHER = Source(Actor("", "", "__other__"), "")
 
 
 @dataclass(slots=True)
-class _Window:
+class _Folded:
     since: float
     reasons: Counter[str] = field(default_factory=Counter)
 
 
 class RefusalFolder:
-    """Says which refusal to write at once (a source's first of the minute) and counts those that follow.
-
-    Without that, strangers could fill the disk. Pure: ``now`` is an argument.
-    """
+    """Folds the refusals of a source, except the first of each interval, lest strangers fill the disk."""
 
     def __init__(self) -> None:
-        self._windows: dict[Source, _Window] = {}
+        self._sources: dict[Source, _Folded] = {}
         self._lock = Lock()
 
-    def note(self, source: Source, reason: str, now: float) -> Source | None:
-        """Count one refusal; the source to write it under now, or None when `drain` will give it."""
+    def fold(self, source: Source, reason: str, now: float) -> Source | None:
+        """Count one refusal. Return the source to write it under now, or None when `drain` will return it."""
         with self._lock:
-            if source not in self._windows and len(self._windows) >= MAX_SOURCES:
-                source = Source(address=OTHER)
-            window = self._windows.get(source)
-            if window is not None:
-                window.reasons[reason] += 1
+            if source not in self._sources and len(self._sources) >= MAX_SOURCES:
+                source = OTHER
+            if (folded := self._sources.get(source)) is not None:
+                folded.reasons[reason] += 1
                 return None
-            self._windows[source] = _Window(since=now)
+            self._sources[source] = _Folded(since=now)
             return source
 
-    def drain(self, now: float, *, everything: bool = False) -> Sequence[Folded]:
-        """What was counted in windows that have ended (in all, at the end of the program), and forget those."""
+    def drain(self, now: float, *, everything: bool = False) -> dict[Source, Counter[str]]:
+        """Forget the sources whose interval has ended (at the end of the program, all); return their counts."""
         with self._lock:
-            ended = [key for key, window in self._windows.items() if everything or now - window.since >= WINDOW]
-            windows = [(key, self._windows.pop(key)) for key in ended]
-        return [Folded(source, dict(window.reasons)) for source, window in windows if window.reasons]
+            ended = [source for source, one in self._sources.items() if everything or now - one.since >= INTERVAL]
+            counts = {source: self._sources.pop(source).reasons for source in ended}
+        return {source: reasons for source, reasons in counts.items() if reasons}
 
 
 class AuditMaintenance:
     """Writes refusals and first uses of tokens, and prunes and logs every minute on a thread of its own.
 
-    Reading goes on while the disk fails (that is logged); acts do not, as their intent cannot be written.
+    While the disk fails, requests that only read are still answered (the failure is logged). Acts are not, as their
+    intent cannot be written.
     """
 
     def __init__(
-        self, trail: AuditTrail, *, retention: float, interval: float = ROUND, clock: Callable[[], float] = time.time
+        self, trail: AuditTrail, *, retention: float, interval: float = INTERVAL, clock: Callable[[], float] = time.time
     ) -> None:
+        self.failing = False
+        """True from a failed write until a round finds that writing works."""
         self._trail = trail
         self._retention = retention
-        self._interval = interval
         self._clock = clock
         self._folder = RefusalFolder()
-        self._noted: OrderedDict[str, None] = OrderedDict()
-        self._lock = Lock()
-        self._stopping = Event()
-        self._thread: Thread | None = None
-        self.failing = False
-        """Whether a write failed, and no round has found since that writing works."""
+        self._seen_tokens = RecentKeys[str]()
+        self._thread = PeriodicThread("audit", self.round, interval=interval)
 
     def accepted(self, identity: Identity, address: str) -> None:
-        """A token was valid: note it once."""
-        with self._lock:
-            if identity.jti in self._noted:
-                return
+        """Write a token's first use."""
+        if identity.jti in self._seen_tokens:
+            return
         actor = Actor(identity.sub, identity.jti, address)
         detail = {"role": identity.role.label, "exp": identity.exp}
         if self._write(lambda: self._trail.token(actor, "token.first_use", exp=identity.exp, detail=detail)):
-            self._remember(identity.jti)
+            self._seen_tokens.add(identity.jti)
 
     def refused(self, reason: str, *, address: str) -> None:
-        """A request had no valid token."""
-        self._fold(Source(address=address, action="authenticate"), reason)
+        """Write or fold a request without a valid token."""
+        self._fold(Source(Actor("", "", address), "authenticate"), reason)
 
-    def forbidden(self, identity: Identity, action: str, *, address: str) -> None:
-        """A valid token did not suffice."""
-        self._fold(Source(address=address, sub=identity.sub, jti=identity.jti, action=action), "forbidden")
+    def forbidden(self, actor: Actor, action: str) -> None:
+        """Write or fold a request whose token is valid and does not suffice."""
+        self._fold(Source(actor, action), "forbidden")
 
     def start(self) -> None:
-        """Do the first round now, others every minute."""
-        self._thread = Thread(target=self._run, name="audit", daemon=True)
+        """Begin; the first round comes at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the rounds and write what is still folded."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2.0)
+        """End, and write what is still folded."""
+        self._thread.stop()
         self._flush(everything=True)
 
     def round(self) -> None:
@@ -140,14 +120,8 @@ class AuditMaintenance:
         self._write(self._prune)
         self._write(lambda: log.info("audit head", extra={"audit_head": str(self._trail.head())}))
 
-    def _run(self) -> None:
-        while True:
-            self.round()
-            if self._stopping.wait(self._interval):
-                return
-
     def _prune(self) -> None:
-        """In steps of a day (or a tenth of a short retention), as each step costs a checkpoint row."""
+        """Prune in steps of a day (or a tenth of a short retention), as each step costs a checkpoint row."""
         now, slack = self._clock(), min(86400.0, self._retention / 10)
         oldest = self._trail.oldest()
         if oldest is not None and oldest < now - self._retention - slack:
@@ -158,22 +132,12 @@ class AuditMaintenance:
             log.warning("%d act(s) have no known outcome: their program was killed", marked)
 
     def _fold(self, source: Source, reason: str) -> None:
-        if (first := self._folder.note(source, reason, self._clock())) is not None:
-            self._write_refusal(first, {reason: 1})
+        if (first := self._folder.fold(source, reason, self._clock())) is not None:
+            self._write(lambda: self._trail.refusal(first.actor, first.action, reasons={reason: 1}))
 
     def _flush(self, *, everything: bool = False) -> None:
-        for folded in self._folder.drain(self._clock(), everything=everything):
-            self._write_refusal(folded.source, folded.reasons)
-
-    def _write_refusal(self, source: Source, reasons: dict[str, int]) -> None:
-        actor = Actor(source.sub, source.jti, source.address)
-        self._write(lambda: self._trail.refusal(actor, source.action, reasons=reasons))
-
-    def _remember(self, jti: str) -> None:
-        with self._lock:
-            self._noted[jti] = None
-            if len(self._noted) > MAX_KNOWN:
-                self._noted.popitem(last=False)
+        for source, reasons in self._folder.drain(self._clock(), everything=everything).items():
+            self._write(lambda: self._trail.refusal(source.actor, source.action, reasons=reasons))  # noqa: B023 - called at once
 
     def _write(self, write: Callable[[], object]) -> bool:
         try:
