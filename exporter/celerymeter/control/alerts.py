@@ -56,7 +56,7 @@ class PostedAlert(BaseModel):
 
 
 class Notification(BaseModel):
-    """What Alertmanager's webhook receiver posts (version 4)."""
+    """A notification as Alertmanager posts it to a webhook receiver (version 4)."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -117,10 +117,10 @@ def blueprint(*, store: AlertStore, hub: Hub, counter: Counter) -> ControlBluepr
         unaudited="every alert is logged and kept by itself",
     )
     def take_alerts(body: Notification) -> Response:
-        """Take alerts from Alertmanager.
+        """Receive alerts from Alertmanager.
 
-        A receiver for `webhook_configs`. Each alert is logged as one structured line, kept, and sent to the feed. One
-        that is posted again with the same fingerprint, times and status changes nothing.
+        For its `webhook_configs`. Each alert is logged as one structured line, stored, and sent to the feed. One that
+        is posted again with the same fingerprint, times and status changes nothing.
         """
         new = store.add(body.alerts)
         for alert in new:
@@ -132,9 +132,9 @@ def blueprint(*, store: AlertStore, hub: Hub, counter: Counter) -> ControlBluepr
 
     @bp.get("/alerts", permission=Permission.VIEWER, responses={200: AlertsReply}, errors=(503,))
     def list_alerts(query: AlertsQuery) -> Response:
-        """Firing and recent alerts, the newest first.
+        """List firing and recent alerts, the newest first.
 
-        As Alertmanager reported them; at most 10,000 and 30 days are kept.
+        As Alertmanager posted them; at most 10,000 are stored, for 30 days.
         """
         return answer(AlertsReply(alerts=store.latest(query), firing=store.count_firing()))
 

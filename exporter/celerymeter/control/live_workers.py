@@ -51,7 +51,7 @@ class WorkerListener(Protocol):
 
 
 class LiveWorkers:
-    """An `EventSink` that keeps track of workers. Thread-safe and bounded: the longest silent are forgotten first."""
+    """Keeps track of workers by their events. Thread-safe and bounded: the longest silent are forgotten first."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time, max_workers: int = MAX_WORKERS) -> None:
         self._clock = clock
@@ -67,7 +67,7 @@ class LiveWorkers:
         """Call this listener from now on."""
         self._listeners.append(listener)
 
-    # as an event sink
+    # as a consumer of events
 
     def events(self, batch: Sequence[Event], at: float) -> None:
         """Note which workers sent these events."""
@@ -76,9 +76,6 @@ class LiveWorkers:
             # A `task-sent` event comes from a client, not from a worker.
             if event.type.startswith(("worker-", "task-")) and event.type != "task-sent":
                 self._take(event, at)
-
-    def rejected(self, reason: str, count: int = 1) -> None:
-        """Ignore it: the exporter counts what cannot be used."""
 
     def connected(self, at: float) -> None:
         """The subscription is confirmed."""

@@ -23,7 +23,7 @@ _OPTIONAL_BODY = ConfigDict(openapi_extra={"required": False})  # type: ignore[t
 
 
 class MetricsReply(RootModel[RealtimeMetrics]):
-    """What is going on now."""
+    """The metrics of this moment."""
 
 
 class DashboardReply(RootModel[Dashboard]):
@@ -64,7 +64,7 @@ class StopReply(BaseModel):
 
 
 class MonitoringReply(BaseModel):
-    """Whether monitoring runs, and what it sees. Times that are not known are null."""
+    """The state of monitoring. Times that are not known are null."""
 
     running: bool = Field(description="Whether the feed sends updates")
     since: datetime = Field(description="When it was started or stopped last, or when the program started")
@@ -131,7 +131,7 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         "/monitoring/metrics/realtime", permission=Permission.VIEWER, responses={200: MetricsReply}, errors=(422, 503)
     )
     def read_metrics() -> Response:
-        """What is going on now.
+        """Show the metrics of this moment.
 
         Not older than a second. 503 when one of the first six fields cannot be known: no value is ever made up.
         """
@@ -139,7 +139,7 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
 
     @bp.get("/monitoring/dashboard", permission=Permission.VIEWER, responses={200: DashboardReply}, errors=(422, 503))
     def read_dashboard() -> Response:
-        """What is going on now, by worker, queue, task and alert."""
+        """Show the metrics of this moment, and the workers, queues, tasks and alerts behind them."""
         return answer(DashboardReply(monitoring.reader.dashboard()))
 
     @bp.post(
@@ -152,7 +152,7 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
     def start_monitoring(body: StartBody) -> Response:
         """Turn task events on at every worker, now and as they join, and start the feed.
 
-        Harmless to repeat, and kept over restarts.
+        Repeating it is harmless, and a restart does not end it.
         """
         with audit.act(current_actor(), "monitoring.start", reason=body.reason) as act:
             workers = monitoring.switch.turn_on()
@@ -180,7 +180,7 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
 
     @bp.get("/monitoring/status", permission=Permission.VIEWER, responses={200: MonitoringReply}, errors=(503,))
     def read_monitoring() -> Response:
-        """Whether monitoring runs, since when, and which workers send task events."""
+        """Show since when monitoring runs or is stopped, and which workers send task events."""
         return answer(monitoring.status())
 
     return bp

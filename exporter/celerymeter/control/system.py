@@ -28,7 +28,7 @@ HOME = "https://github.com/celerymeter/celerymeter"
 
 
 class HealthReply(BaseModel):
-    """Names no host, no version, no secret: anybody may read it."""
+    """Health for anybody to read: it names no host, no version and no secret."""
 
     status: Health
     checks: dict[str, Condition]
@@ -36,7 +36,7 @@ class HealthReply(BaseModel):
 
 
 class InfoReply(BaseModel):
-    """What this is."""
+    """Name, version and features."""
 
     name: Literal["celerymeter"] = "celerymeter"
     version: str
@@ -53,7 +53,7 @@ class ComponentReply(BaseModel):
 
 
 class StatusReply(BaseModel):
-    """Every component, the queues, what fires, and the configuration without secrets."""
+    """Every component, the queues, firing alerts, and the configuration without secrets."""
 
     status: Health
     timestamp: datetime
@@ -81,9 +81,9 @@ def blueprint(*, system: SnapshotSource, maintenance: AuditMaintenance, settings
 
     @bp.get("/system/health", permission=Permission.ANYONE, responses={200: HealthReply, 503: HealthReply})
     def read_health() -> Response:
-        """Whether the system works.
+        """Show whether the system works.
 
-        From the sampler's last snapshot, so that asking costs nothing; 503 when unhealthy.
+        Answered from memory, so that asking costs nothing; 503 when unhealthy.
         """
         parts = components()
         status = overall_health(parts)
@@ -93,7 +93,7 @@ def blueprint(*, system: SnapshotSource, maintenance: AuditMaintenance, settings
 
     @bp.get("/system/info", permission=Permission.ANYONE, responses={200: InfoReply})
     def read_info() -> Response:
-        """What this is, and what it can do here."""
+        """Show the version and the enabled features."""
         return answer(
             InfoReply(
                 version=__version__,
@@ -105,7 +105,7 @@ def blueprint(*, system: SnapshotSource, maintenance: AuditMaintenance, settings
 
     @bp.get("/system/status", permission=Permission.ADMIN, responses={200: StatusReply})
     def read_status() -> Response:
-        """Every component, the queues, firing alerts, and the configuration without its secrets."""
+        """Show every component, the queues, firing alerts, and the configuration without its secrets."""
         snapshot, parts = system.last_snapshot(), components()
         return answer(
             StatusReply(

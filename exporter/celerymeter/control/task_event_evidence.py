@@ -46,7 +46,7 @@ class Acknowledgement:
 
 @dataclass(slots=True)
 class TaskEventEvidence:
-    """What the events of one worker process show; mutable."""
+    """A summary of one worker process's task events and heartbeats; mutable."""
 
     last_task_event: float | None = None
     _runs: int | None = None

@@ -1,4 +1,4 @@
-"""Task events on and off: every worker is kept at the state that an operator asked for, also those that join later."""
+"""Turns task events on and off: at every worker that runs, and at every worker that joins later."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _REMEMBERED_FOR: Final = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What operators asked for; ``since`` (UTC seconds) is when they last did, or when the program started."""
+    """The state that operators asked for, ``since`` then (UTC seconds) or since the program started."""
 
     events: DesiredEvents
     feed_on: bool
@@ -122,7 +122,7 @@ class Remote(Protocol):
 
 
 class TaskEventSwitch:
-    """Keeps workers at the desired state. It consumes events; its thread repeats a command until it is acknowledged.
+    """Keeps workers at the desired state. An `EventConsumer`; its thread repeats a command until it is acknowledged.
 
     ``workers`` must get each batch of events before the switch does.
     """

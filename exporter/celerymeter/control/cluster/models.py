@@ -1,4 +1,4 @@
-"""What is known of the cluster at one time. These values are the JSON of replies and of the feed's messages."""
+"""The values that describe the cluster at one time; replies and the feed's messages show them as they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Health = Literal["healthy", "degraded", "unhealthy"]
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One component when it was last checked. ``detail`` is for administrators: one line that holds no secret."""
+    """One component when it was last checked. ``detail`` is one line for administrators, without secrets."""
 
     name: str
     condition: Condition
@@ -57,7 +57,7 @@ class FiringAlert:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeMetrics:
-    """What is going on now. The first six fields are always numbers; of the others those not known are null."""
+    """The metrics of this moment. The first six fields are always numbers; any other that is not known is null."""
 
     active_workers: int
     pending_tasks: Annotated[

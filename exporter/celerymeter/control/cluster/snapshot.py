@@ -140,34 +140,26 @@ def snapshot_of(found: Mapping[str, Vector], scope: Scope, *, now: float) -> Clu
 
 def components_of(found: Mapping[str, Vector]) -> tuple[Component, ...]:
     """Return the condition of each component, as far as Prometheus knows it."""
-    return (Component("prometheus", "ok"), _exporter(found), _broker(found), _workers(found), _alerts(found))
+    exporters, broker_up = found["exporters"].value(), found["broker_up"].value()
+    exporter = Component("exporter", "failed", "Prometheus has no current samples of an exporter")
+    if exporters is not None:
+        age = realtime.data_age(found) or 0.0
+        exporter = Component("exporter", "ok", f"{exporters:.0f} scraped, the last time {age:.0f} s ago")
 
+    broker = Component("broker", "ok")
+    if broker_up is None:
+        broker = Component("broker", "unknown", "no exporter reports it")
+    elif broker_up != 1:
+        broker = Component("broker", "failed", "the exporter cannot reach it")
 
-def _exporter(found: Mapping[str, Vector]) -> Component:
-    exporters = found["exporters"].value()
-    if exporters is None:
-        return Component("exporter", "failed", "Prometheus has no current samples of an exporter")
-    age = realtime.data_age(found) or 0.0
-    return Component("exporter", "ok", f"{exporters:.0f} scraped, the last time {age:.0f} s ago")
+    workers = Component("workers", "unknown", "the broker cannot be reached")
+    if broker_up == 1:
+        up, down = found["workers"].value() or 0, found["workers_down"].value() or 0
+        workers = Component("workers", "ok" if up and not down else "failed", f"{up:.0f} up, {down:.0f} down")
 
-
-def _broker(found: Mapping[str, Vector]) -> Component:
-    up = found["broker_up"].value()
-    if up is None:
-        return Component("broker", "unknown", "no exporter reports it")
-    return Component("broker", "ok") if up == 1 else Component("broker", "failed", "the exporter cannot reach it")
-
-
-def _workers(found: Mapping[str, Vector]) -> Component:
-    if found["broker_up"].value() != 1:
-        return Component("workers", "unknown", "the broker cannot be reached")
-    up, down = found["workers"].value() or 0, found["workers_down"].value() or 0
-    return Component("workers", "ok" if up and not down else "failed", f"{up:.0f} up, {down:.0f} down")
-
-
-def _alerts(found: Mapping[str, Vector]) -> Component:
-    critical = [alert for alert in dashboard.firing_alerts(found) if alert.severity == "critical"]
-    return Component("alerts", "failed" if critical else "ok", f"{len(critical)} critical")
+    critical = sum(alert.severity == "critical" for alert in dashboard.firing_alerts(found))
+    alerts = Component("alerts", "failed" if critical else "ok", f"{critical} critical")
+    return (Component("prometheus", "ok"), exporter, broker, workers, alerts)
 
 
 def alertmanager_component(url: str) -> Component:

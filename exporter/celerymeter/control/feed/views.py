@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class FeedQuery(Query):
-    """Where to resume, and a token for clients that can set no header."""
+    """The place to resume at, and a token for clients that can set no header."""
 
     since: int | None = Field(default=None, ge=0, description="The `seq` of the last message seen")
     access_token: str | None = Field(default=None, max_length=16_384, description="A token; no log shows it")
@@ -127,7 +127,7 @@ def blueprint(*, feed: Feed) -> ControlBlueprint:
 
     @bp.get(FEED_PATH, permission=Permission.FEED, responses={101: None}, errors=(400,), websocket=True)
     def open_feed(query: FeedQuery) -> Response:
-        """The feed: a WebSocket that tells what is going on.
+        """Open the feed: a WebSocket with metrics, alerts and revocations.
 
         Messages are `{"message_type", "timestamp", "seq", "data"}`. A token (role viewer) comes as `Authorization`, as
         `access_token`, or as second subprotocol `bearer.<token>` beside `celerymeter.v1`. Closes with 4401 without a

@@ -25,7 +25,7 @@ CLOSE_TIMEOUT: Final = 1.0
 MAX_MESSAGE: Final = 4096
 """Bytes of a message from the peer; none is expected."""
 SEND_BUFFER: Final = 128 * 1024
-"""What the kernel may hold of unread updates for one peer."""
+"""Bytes that the kernel may hold for a peer that does not read them."""
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ: Final = 16 * 1024
 
@@ -54,7 +54,7 @@ class WebSocket:
         self._write_timeout = write_timeout
         self._protocol = WSConnection(ConnectionType.SERVER)
         self._closed = False
-        self._received = 0
+        self._message_bytes = 0
         self.last_received = time.monotonic()
         try:
             self._protocol.initiate_upgrade_connection([(n.encode(), v.encode()) for n, v in headers], "/")
@@ -130,11 +130,11 @@ class WebSocket:
             self._write(self._frame(event.response()), timeout=CLOSE_TIMEOUT)
             raise self._gone()
         elif isinstance(event, Message):
-            self._received += len(event.data)
-            if self._received > MAX_MESSAGE:
+            self._message_bytes += len(event.data)
+            if self._message_bytes > MAX_MESSAGE:
                 self.close(1009)
                 raise PeerGone
-            self._received = 0 if event.message_finished else self._received
+            self._message_bytes = 0 if event.message_finished else self._message_bytes
 
     def _frame(self, event: Event) -> bytes:
         try:

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class Followup:
-    """An `EventSink` and a `WorkerListener`. Thread-safe.
+    """An `EventConsumer` and a `WorkerListener`. Thread-safe.
 
     It has two threads, so that events do not wait for silent workers.
     The lock guards the active batches. It is never held while a worker or the result backend is waited for.
@@ -91,9 +91,6 @@ class Followup:
             if event.type in _ENDS and event.uuid is not None and event.uuid in self._batches:
                 last = LastEvent(event.type, at, event.hostname, event.name, terminated=bool(event.terminated))
                 self._events.append((event.uuid, last))
-
-    def rejected(self, reason: str, count: int = 1) -> None:
-        """Ignore events that cannot be used; the exporter counts them."""
 
     def connected(self, at: float) -> None:
         """Send the flags to all workers again, now and when every one is known: some may have restarted unnoticed."""
