@@ -1,4 +1,4 @@
-"""Fixtures that every room uses: real servers on loopback, one folder each, gone afterwards.
+"""Fixtures for all tests: real servers on loopback, gone afterwards.
 
 A test whose server is not on this machine is skipped with what to install; in CI (``CI=true``) it fails.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+import redis
 
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import ServerMissing
@@ -45,18 +47,39 @@ def pytest_pyfunc_call() -> Generator[None, object, object]:
     return (yield from _skip_without_server())
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[Redis]:
-    """A Redis of this test's own."""
-    with Redis(tmp_path / "redis") as server:
-        yield server.up()
-
-
-@pytest.fixture(scope="module")
-def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    """One Redis for a module whose tests do not disturb each other."""
+@pytest.fixture(scope="session")
+def _session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     with Redis(tmp_path_factory.mktemp("redis")) as server:
         yield server.up()
+
+
+@pytest.fixture
+def redis_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Redis]:
+    """An empty Redis that nobody else uses meanwhile; with the mark ``own_redis`` one that the test may stop."""
+    if request.node.get_closest_marker("own_redis"):
+        with Redis(tmp_path / "redis") as server:
+            yield server.up()
+        return
+    server = request.getfixturevalue("_session_redis")
+    pid = server.pid
+    with redis.Redis(port=server.port) as client:
+        settings = client.config_get()
+        yield server
+        assert server.running, "the test stopped the Redis of all tests: it needs the mark own_redis"
+        assert server.pid == pid, "the test started the Redis of all tests again: it needs the mark own_redis"
+        _empty(client, settings)
+
+
+def _empty(client: Any, settings: Mapping[str, str]) -> None:
+    """Take back whatever a test did to the Redis that it shares with later ones."""
+    for kind in ("normal", "pubsub"):
+        client.client_kill_filter(_type=kind, skipme=True)
+    client.flushall()
+    for name, value in client.config_get().items():
+        if settings[name] != value:
+            client.config_set(name, settings[name])
+    for user in set(client.acl_users()) - {"default"}:
+        client.acl_deluser(user)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from tools.bench.publish import Publisher
 from tools.bench.report import ask, expected
 from tools.bench.wire import Load, make_stream
 
+from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.events.decode import Decoder
 
@@ -62,6 +63,7 @@ def test_the_exporter_counts_a_stream_exactly(tmp_path: Path) -> None:
             publisher = Publisher(server.port)
             publisher.paced(stream.messages, 1)
             publisher.close()
+            wait_until(lambda: consumer.seen() >= stream.total, what="every event is counted")
             page = consumer.page()
 
     counted = {

@@ -17,6 +17,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
+@pytest.mark.own_redis
 @pytest.mark.integration
 def test_a_server_is_up_inside_the_block_and_gone_after(redis_server: Redis) -> None:
     """A started Redis answers; a stopped one leaves its port."""

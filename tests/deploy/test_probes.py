@@ -67,6 +67,7 @@ def started(owner: str, folder: Path, redis: Redis) -> Started:
 CONTENT = {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 200}
 
 
+@pytest.mark.own_redis
 def test_a_dead_broker_fails_no_probe_of_the_exporter(tmp_path: Path, redis_server: Redis) -> None:
     """It says that the broker is away, and is left alone."""
     exporter = started("celerymeter-exporter", tmp_path, redis_server)
@@ -79,6 +80,7 @@ def test_a_dead_broker_fails_no_probe_of_the_exporter(tmp_path: Path, redis_serv
         assert "celerymeter_broker_up 0" in requests.get(f"{exporter.urls[9808]}/metrics", timeout=10).text
 
 
+@pytest.mark.own_redis
 def test_a_dead_broker_and_prometheus_fail_no_probe_of_the_control_api(tmp_path: Path, redis_server: Redis) -> None:
     """Its health says so, and it is left alone."""
     control = started("celerymeter-control", tmp_path, redis_server)

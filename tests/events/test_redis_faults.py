@@ -44,6 +44,7 @@ def test_a_broker_that_comes_late_is_found(tmp_path: Path, readers: Readers) -> 
         emit_until_received(app_of(server.url), sink)
 
 
+@pytest.mark.own_redis
 def test_a_restart_of_the_broker_is_survived(redis_server: Redis, readers: Readers) -> None:
     """Killed and started again: the subscription comes back by itself, within the longest pause."""
     sink = reading(readers, redis_server.url)
@@ -87,6 +88,7 @@ TIMEOUT_CASES = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.own_redis
 @TIMEOUT_CASES
 def test_a_deaf_subscription_is_noticed_and_renewed(
     redis_server: Redis, readers: Readers, timeouts: Timeouts, within: float

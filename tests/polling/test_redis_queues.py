@@ -265,6 +265,7 @@ def test_an_account_without_any_right_is_an_error(redis_server: Redis) -> None:
         poller(redis_server.url.replace("127.0.0.1", "meter:pw@127.0.0.1")).poll(["celery"], now=NOW)
 
 
+@pytest.mark.own_redis
 def test_a_redis_that_went_away_is_found_again(redis_server: Redis, app: Celery, tmp_path: Path) -> None:
     """The poll says so while it is away, and the next one after its return works."""
     send(app, 1)

@@ -226,6 +226,7 @@ def test_connections_that_were_cut_are_replaced(shared_redis: Redis, workers: Wo
         worker.kill()
 
 
+@pytest.mark.own_redis
 def test_a_broker_that_went_away_is_found_again(redis_server: Redis) -> None:
     """The poll says so while it is away."""
     workers = poller(redis_server.url)

@@ -14,7 +14,7 @@ from tests.integration.exporter.conftest import StartExporter, StartWorker
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.own_redis]
 
 
 def test_it_starts_without_a_broker(redis_server: Redis, new_exporter: StartExporter) -> None:
