@@ -3,8 +3,11 @@
 
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-JOBS ?= 3
-PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile
+# Most tests wait most of the time, so there are more of them at once than processors.
+JOBS ?= 6
+# Hundreds of processes are started: each would compile every module again.
+export PYTHONDONTWRITEBYTECODE :=
+PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -58,7 +61,7 @@ lock: .venv/.installed-dev ## pin what tests, demo and image install (ARGS=--upg
 
 newest: .venv/.installed-dev ## run the tests with the newest of everything, in a folder of its own
 	@.ci/servers test
-	@.ci/newest -n $(JOBS) --dist loadfile $(ARGS)
+	@.ci/newest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 audit: ## known vulnerabilities of what the image installs; asks the Python Package Index, so no part of the tests
 	@.ci/audit

@@ -32,7 +32,7 @@ pip_install() { .venv/bin/python -m pip install --quiet --quiet --disable-pip-ve
 # uv takes seconds where pip takes half a minute. Where it fails, for example with a setting that only pip knows, pip installs.
 install_lock() {
     log=$(mktemp)
-    if ! uv pip install --quiet --python .venv --require-hashes --requirement "$@" 2>"$log"; then
+    if ! uv pip install --quiet --compile-bytecode --python .venv --require-hashes --requirement "$@" 2>"$log"; then
         say "uv cannot install $1 ($(head -n 1 "$log")): trying with pip"
         pip_install --require-hashes --requirement "$@"
     fi

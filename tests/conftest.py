@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import kombu.pools
 import pytest
 import redis
 
@@ -67,6 +68,7 @@ def redis_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Red
         yield server
         assert server.running, "the test stopped the Redis of all tests: it needs the mark own_redis"
         assert server.pid == pid, "the test started the Redis of all tests again: it needs the mark own_redis"
+        _close_pools(server.port)
         _empty(client, settings)
 
 
@@ -80,6 +82,24 @@ def _empty(client: Any, settings: Mapping[str, str]) -> None:
             client.config_set(name, settings[name])
     for user in set(client.acl_users()) - {"default"}:
         client.acl_deluser(user)
+
+
+def _close_pools(port: int) -> None:
+    """Close Kombu's pooled connections to a broker: one that another test opened believes its queues declared."""
+    for key, pool in list(kombu.pools.connections.items()):
+        if pool.connection.port == port:
+            pool.force_close_all()
+            kombu.pools.connections.pop(key)
+    for key, pool in list(kombu.pools.producers.items()):
+        if pool.connections.connection.port == port:
+            kombu.pools.producers.pop(key)
+
+
+@pytest.fixture(scope="module")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """One Redis for a module whose tests do not disturb each other."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server.up()
 
 
 @pytest.fixture(autouse=True)
