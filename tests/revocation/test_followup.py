@@ -18,7 +18,7 @@ from celerymeter.control.revocation.service import revoke_request
 from celerymeter.control.revocation.workers import BatchSize
 from celerymeter.control.testing import control_settings
 from celerymeter.demo.processes import wait_until
-from celerymeter.errors import BrokerUnavailable
+from celerymeter.errors import BrokerUnavailable, RequestRefused
 from celerymeter.model import Event as CeleryEvent
 
 MakeProcess = Callable[..., ControlProcess]
@@ -87,8 +87,9 @@ def test_what_was_heard_during_an_act_that_broke_off_is_not_lost(process: Contro
         raise BrokerUnavailable("gone")
 
     process.remote.on_flag = fail
-    with pytest.raises(BrokerUnavailable):
+    with pytest.raises(RequestRefused) as refused:
         process.begin("t1", "t2")()
+    assert (refused.value.code, refused.value.members) == ("broker_unavailable", {"batch_id": "b1"})
     assert process.audited("outcome")[0][0] == "failed"
     assert recorded_once(process, "t1", "revoked")
 

@@ -241,7 +241,7 @@ class Recorder:
         self.store = store
         self.audit = audit
         self._hub = hub
-        self._metrics = metrics
+        self.metrics = metrics
 
     def decided(self, batch: Batch, changed: Sequence[TaskResult]) -> None:
         """Record the results of the act; its outcome row in the audit trail is written by the act."""
@@ -260,17 +260,9 @@ class Recorder:
             self.audit.event(batch.intent, status, detail={"batch_id": batch.id, "task_ids": task_ids})
         self._publish(batch, changed)
 
-    def dropped(self, reason: str, count: int) -> None:
-        """Count ids that are given up."""
-        self._metrics.held_dropped.labels(reason).inc(count)
-
-    def holding(self, count: int) -> None:
-        """Export how many ids are open."""
-        self._metrics.held.set(count)
-
     def _publish(self, batch: Batch, changed: Sequence[TaskResult]) -> None:
         for result in changed:
-            self._metrics.revocations.labels(result.status).inc()
+            self.metrics.revocations.labels(result.status).inc()
         counts, settled = decide.totals(batch.results), decide.is_settled(batch.results)
         for start in range(0, len(changed), MESSAGE_SIZE):
             changes = list(changed[start : start + MESSAGE_SIZE])

@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 class Followup:
     """An `EventConsumer` and a `WorkerListener`. Thread-safe.
 
-    It has two threads, so that events do not wait for silent workers.
-    The lock guards the active batches. It is never held while a worker or the result backend is waited for.
+    It has two threads, so that events do not wait for silent workers. The lock guards the active batches; it is
+    never held while a worker or the result backend is waited for.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Followup:
         )
         live_workers.listen(self)
 
-    # As an event sink
+    # As an `EventConsumer`
 
     def events(self, batch: Sequence[Event], at: float) -> None:
         """Remember the events, and queue the ends of followed tasks for the thread."""
@@ -100,7 +100,7 @@ class Followup:
     def disconnected(self, at: float, reason: str) -> None:
         """Do nothing; the reader logs it."""
 
-    # As a listener to workers
+    # As a `WorkerListener`
 
     def joined(self, worker: LiveWorker) -> None:
         """Send the flags to a new worker; one that starts also makes the others forget what is old (mingle)."""
@@ -190,9 +190,9 @@ class Followup:
             for reason, active, results in self._batches.overdue(now=self._clock(), hold=self._hold):
                 changed = active.change([decide.unconfirmed(result, GIVEN_UP[reason]) for result in results])
                 self._recorder.changed(active.batch, changed)
-                self._recorder.dropped(reason, len(changed))
+                self._recorder.metrics.held_dropped.labels(reason).inc(len(changed))
             self._batches.remove_settled()
-            self._recorder.holding(len(self._batches.open_ids()))
+            self._recorder.metrics.held.set(len(self._batches.open_ids()))
 
     def resend(self) -> None:
         """Send the flags to the workers that are due, and check whether terminated processes are gone."""

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import uuid4
 
@@ -86,15 +86,42 @@ class RevocationService:
 
         The act has a thread of its own, so that the answer comes in time whatever the broker does.
         """
-        job = _Job(self, request, actor, batch_id=batch_id)
-        threading.Thread(target=job.run, name="revoke", daemon=True).start()
-        (job.ended if wait else job.begun).wait(ANSWER)
+        job = _Job()
+        threading.Thread(target=self._run, args=(job, request, actor, batch_id), name="revoke", daemon=True).start()
+        (job.ended if wait else job.answerable).wait(ANSWER)
         if job.error is not None:
             raise job.error
-        batch = self.find(batch_id) if job.cannot_be_stopped() else None
+        with job.lock:
+            job.given_up = not job.begun
+        batch = self.find(batch_id) if job.begun else None
         if batch is None:
             raise BrokerUnavailable("no answer in time")
         return batch
+
+    def _run(self, job: _Job, request: RevokeRequest, actor: Actor, batch_id: str) -> None:
+        """Run a request to its end, whether or not the client still waits."""
+        started = time.monotonic()
+        try:
+            evidence = self.collect(request, until=started + COLLECT)
+            with job.lock:
+                if job.given_up:
+                    raise BrokerUnavailable("no answer in time")
+                batch = self.begin(request, actor, evidence, batch_id=batch_id)
+                job.begun = True
+            job.answerable.set()
+            self.act(batch, evidence, until=started + ACT)
+        except (BrokerUnavailable, RequestRefused) as error:
+            job.error = error
+            if not job.begun:
+                code = error.code if isinstance(error, RequestRefused) else "broker_unavailable"
+                intent = self._audit.begin(actor, ACTION, target=request.task_ids, reason=request.reason)
+                self._audit.finish(intent, "refused", detail={"error": code})
+        except Exception as error:
+            job.error = error
+            log.exception("revoke: unexpected error")
+        finally:
+            job.answerable.set()
+            job.ended.set()
 
     def collect(self, request: RevokeRequest, *, until: float) -> Evidence:
         """Collect the evidence (``until``: `time.monotonic`)."""
@@ -114,14 +141,26 @@ class RevocationService:
         return batch
 
     def act(self, batch: Batch, evidence: Evidence, *, until: float) -> None:
-        """Flag and terminate, and write the outcome; raises `RequestRefused` when no worker answers."""
+        """Flag and terminate, and write the outcome; raises `RequestRefused`, also when no worker answers.
+
+        Whatever it raises has the ``batch_id``: the batch is followed in any case.
+        """
         detail: dict[str, object] = {"batch_id": batch.id}
         try:
             outcome = _Act(self._workers, self._collector.event_cache, batch.request, evidence).run(until=until)
         except BaseException as error:
             self._followup.act_failed(batch.id, evidence.workers)
             self._audit.finish(batch.intent, "failed", detail={**detail, "error": type(error).__name__})
-            raise
+            if isinstance(error, BrokerUnavailable):
+                log.warning("revoke: %s", error)
+            if not isinstance(error, (BrokerUnavailable, RequestRefused)):
+                raise
+            raise RequestRefused(
+                error.code if isinstance(error, RequestRefused) else "broker_unavailable",
+                "the workers cannot be reached now; the revoke is followed, and sent again when they can",
+                retry_after=5.0,
+                members={"batch_id": batch.id},
+            ) from error
         decided = self._followup.acted(batch.id, outcome)
         detail |= {"statuses": decide.by_status(decided.results), "missing": sorted(outcome.workers.missing)}
         no_answer = outcome.no_reply and not evidence.replied
@@ -133,74 +172,17 @@ class RevocationService:
                 members={"batch_id": batch.id},
             )
 
-    def refuse(self, request: RevokeRequest, actor: Actor, code: str) -> None:
-        """Write to the audit trail that a request was refused with nothing sent."""
-        intent = self._audit.begin(actor, ACTION, target=request.task_ids, reason=request.reason)
-        self._audit.finish(intent, "refused", detail={"error": code})
 
-
+@dataclass(slots=True)
 class _Job:
-    """One request under way in a thread of its own."""
+    """One request under way. Once its batch has ``begun`` it runs to its end; before that it can be given up."""
 
-    def __init__(self, service: RevocationService, request: RevokeRequest, actor: Actor, *, batch_id: str) -> None:
-        self._service = service
-        self._request = request
-        self._actor = actor
-        self._batch_id = batch_id
-        self._lock = threading.Lock()
-        self._given_up = False
-        self._acting = False
-        self.begun, self.ended = threading.Event(), threading.Event()
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        """Run to the end, whether or not the client still waits."""
-        started = time.monotonic()
-        try:
-            self._run(started)
-        except RequestRefused as error:
-            self.error = error
-            self._refused(error.code)
-        except BrokerUnavailable as error:
-            self.error = self._with_batch_id(error)
-            self._refused("broker_unavailable")
-        except Exception as error:
-            self.error = error
-            log.exception("revoke: unexpected error")
-        finally:
-            self.begun.set()
-            self.ended.set()
-
-    def cannot_be_stopped(self) -> bool:
-        """Return True when it is acting already; otherwise it never will."""
-        with self._lock:
-            self._given_up = not self._acting
-            return self._acting
-
-    def _run(self, started: float) -> None:
-        evidence = self._service.collect(self._request, until=started + COLLECT)
-        with self._lock:
-            if self._given_up:
-                raise BrokerUnavailable("no answer in time")
-            batch = self._service.begin(self._request, self._actor, evidence, batch_id=self._batch_id)
-            self._acting = True
-        self.begun.set()
-        self._service.act(batch, evidence, until=started + ACT)
-
-    def _refused(self, code: str) -> None:
-        if not self._acting:
-            self._service.refuse(self._request, self._actor, code)
-
-    def _with_batch_id(self, error: BrokerUnavailable) -> Exception:
-        if not self._acting:
-            return error
-        log.warning("revoke: %s", error)
-        return RequestRefused(
-            "broker_unavailable",
-            "the broker is away; the revoke is followed and sent again when it is back",
-            retry_after=5.0,
-            members={"batch_id": self._batch_id},
-        )
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    begun: bool = False
+    given_up: bool = False
+    error: Exception | None = None
+    answerable: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class _Act:
