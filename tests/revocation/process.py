@@ -29,11 +29,13 @@ WORKER = "a@t"
 class FakeRemote:
     """One worker that holds nothing and acknowledges everything.
 
-    ``on_inspect`` is called while it is asked what it holds, ``on_flag`` at the next revoke only.
+    ``on_inspect`` is called while it is asked what it holds, ``on_flag`` at the next revoke only. While ``silent`` it
+    does not reply.
     """
 
     on_inspect: Callable[[], object] = lambda: None
     on_flag: Callable[[], object] = lambda: None
+    silent: bool = False
 
     def ask(
         self,
@@ -51,7 +53,7 @@ class FakeRemote:
         else:
             self.on_inspect()
         replies = Replies()
-        for command in commands:
+        for command in () if self.silent else commands:
             empty: object = {} if command.method in ("stats", "query_task") else []
             replies.receive(command.method, json.dumps({WORKER: {"ok": ""} if command.method == "revoke" else empty}))
         return replies

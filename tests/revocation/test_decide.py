@@ -39,7 +39,7 @@ NOW = 1000.0
 
 
 def event(kind: str, *, at: float = NOW - 10, terminated: bool = False) -> LastEvent:
-    """The last event of a task, before the workers were asked unless told otherwise."""
+    """Return the last event of a task, by default from before the workers were asked."""
     return LastEvent(kind, at, "a@t", "tests.sleep", terminated=terminated)
 
 
@@ -114,20 +114,21 @@ def test_an_announced_termination_is_no_end() -> None:
     """The event is sent at the command, whatever becomes of the process."""
     seen = locate("x", Evidence(NOW, events={"x": event("task-revoked", terminated=True)}))
     assert decide("x", seen, ALL).status == decide("x", seen, ALL, terminate=True).status == "terminate_sent"
-    told = TaskResult("x", "terminate_sent")
-    assert after_event(told, event("task-revoked", terminated=True)) == told
-    assert after_event(told, event("task-succeeded")).status == "ran_anyway"
+    result = TaskResult("x", "terminate_sent")
+    assert after_event(result, event("task-revoked", terminated=True)) == result
+    assert after_event(result, event("task-succeeded")).status == "ran_anyway"
 
 
 @pytest.mark.parametrize(("before", "location"), [("terminate_sent", "dying"), ("terminated", "revoked")])
 def test_what_an_earlier_batch_knows_of_a_death_is_not_forgotten(before: Status, location: str) -> None:
     """The process that is to be gone, or that it is; unless the task is seen somewhere again."""
-    traces, told = {"x": event("task-revoked", terminated=True)}, {"x": TaskResult("x", before, pid=7)}
-    seen = locate("x", Evidence(NOW, events=traces, previously_terminated=told))
+    events, earlier = {"x": event("task-revoked", terminated=True)}, {"x": TaskResult("x", before, pid=7)}
+    seen = locate("x", Evidence(NOW, events=events, previously_terminated=earlier))
     assert (seen.location, seen.pid) == (location, 7 if location == "dying" else None)
-    assert locate("x", Evidence(NOW, events=traces, previously_terminated=told, held={"x": RUNS})) == RUNS
+    assert locate("x", Evidence(NOW, events=events, previously_terminated=earlier, held={"x": RUNS})) == RUNS
     assert (
-        locate("x", Evidence(NOW, events=traces, previously_terminated=told, queued={"x": "q"})).location == "waiting"
+        locate("x", Evidence(NOW, events=events, previously_terminated=earlier, queued={"x": "q"})).location
+        == "waiting"
     )
 
 
@@ -177,7 +178,7 @@ def test_doubles_are_merged_and_counted() -> None:
 
 
 def test_the_event_cache_is_bounded_and_keeps_what_is_young() -> None:
-    """An id that is heard of again is young again."""
+    """A new event of an id makes it young again."""
     cache = EventCache(most=2)
     for number, uuid in enumerate(("a", "b", "a", "c")):
         received = Event(type="task-received", hostname="a@t", timestamp=NOW, uuid=uuid, name=f"n{number}")

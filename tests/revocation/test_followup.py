@@ -1,4 +1,4 @@
-"""What becomes known while an act is under way, when it breaks off, and when too much is held too long."""
+"""Events during an act, acts that fail, ids that are held too long or are too many, and restarts."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_a_task_that_ends_before_the_workers_are_sent_flags_is_recorded_once(pro
 
 
 def test_an_end_after_the_act_is_recorded_once(process: ControlProcess) -> None:
-    """However often it is heard."""
+    """However often its event comes."""
     process.begin("t1")()
     for _ in range(2):
         process.handle_event("task-succeeded", "t1", at=time.time())
     assert recorded_once(process, "t1", "ran_anyway")
 
 
-def test_what_was_heard_during_an_act_that_broke_off_is_not_lost(process: ControlProcess) -> None:
+def test_an_event_during_an_act_that_failed_is_not_lost(process: ControlProcess) -> None:
     """The broker went away in the middle of it."""
 
     def fail() -> None:

@@ -35,7 +35,7 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]
 
 
 def has_flag(worker: Process, task_id: str) -> Callable[[], bool]:
-    """Whether a worker's log has a flag for this task."""
+    """Return a check that a worker's log has a flag for this task."""
     return lambda: any("flagged as revoked" in line and task_id in line for line in worker.tail(10_000).splitlines())
 
 
@@ -48,7 +48,7 @@ def test_without_a_worker_nothing_is_claimed(cluster: Cluster) -> None:
 
 
 def test_a_worker_that_is_stopped_is_named(cluster: Cluster) -> None:
-    """Within the client's patience; when it goes on, it is told."""
+    """Within the time that a client waits; when it goes on, it gets the flag."""
     cluster.worker("a@t")
     cluster.worker("b@t")
     stopped = cluster.worker("c@t")
@@ -101,7 +101,7 @@ def test_an_api_that_is_killed_goes_on_after_its_restart(cluster: Cluster) -> No
 
 
 def test_a_flag_reaches_a_worker_that_joins(cluster: Cluster) -> None:
-    """It is told as it comes, again and again until it listens; then it takes the task, for an ETA that never comes."""
+    """It is sent again and again until the worker listens, which then takes the task (its ETA is an hour away)."""
     cluster.worker("a@t")
     task_id = cluster.send("tests.add", 1, 2, queue="late", countdown=3600)
     cluster.knows(task_id)
@@ -134,7 +134,7 @@ def runs(cluster: Cluster, task_id: str) -> None:
 
 
 def revoke_beside(cluster: Cluster, task_id: str, witness: str) -> dict[str, object]:
-    """Revoke one through the API, and another as Celery alone would; every worker has heard of both."""
+    """Revoke one through the API, and another as Celery alone would; every worker has both flags."""
     reply = cluster.becomes(cluster.revoke(task_id), "flagged")
     cluster.app.control.revoke(witness, reply=True, timeout=2)
     return reply

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
 import pytest
-from tests.revocation.process import ControlProcess
+from tests.revocation.process import WORKER, ControlProcess
 
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.revocation import service
 from celerymeter.control.revocation.service import revoke_request
 from celerymeter.demo.processes import wait_until
-from celerymeter.errors import BrokerUnavailable
+from celerymeter.errors import BrokerUnavailable, RequestRefused
 
 SOMEBODY = Actor("somebody")
 
@@ -60,3 +61,26 @@ def test_what_was_answered_with_an_error_is_not_done_afterwards(process: Control
     wait_until(lambda: process.audited("outcome"), timeout=60)
     assert process.audited("outcome") == [("refused", {"error": "broker_unavailable"})]
     assert process.parts.revocations.find("b1") is None
+
+
+def test_a_revoke_that_no_worker_answers_is_sent_again_until_one_does(process: ControlProcess) -> None:
+    """As after a restart of the broker: workers send heartbeats before they listen for commands again."""
+    process.send_event("worker-heartbeat", at=time.time())
+    process.remote.silent = True
+    with pytest.raises(RequestRefused) as refused:
+        process.begin("t1")()
+    assert (refused.value.code, refused.value.members) == ("no_worker_answered", {"batch_id": "b1"})
+    assert process.audited("outcome")[0][0] == "no_answer"
+    assert process.statuses() == {"partial": 1}
+    process.remote.silent = False
+    process.run_threads()
+    assert process.statuses() == {"flagged_unknown": 1}
+
+
+def test_workers_that_answered_before_are_busy_and_not_gone(process: ControlProcess) -> None:
+    """Nothing is decided yet, and it is no error."""
+    act = process.begin("t1")
+    process.remote.silent = True
+    act()
+    assert process.statuses() == {"pending": 1}
+    assert process.find().workers.missing == {WORKER}

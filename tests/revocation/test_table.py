@@ -57,7 +57,7 @@ def test_a_running_task_without_terminate(cluster: Cluster, pool: str) -> None:
     result = only(cluster.revoke(held.id))
     assert (result["status"], result["worker"]) == ("running_not_terminated", f"{pool}@t")
     held.let_go()
-    assert cluster.ends(held.id) in ("SUCCESS", "REVOKED")  # 5.6 stores what it was told, not what became of it
+    assert cluster.ends(held.id) in ("SUCCESS", "REVOKED")  # 5.6 stores REVOKED at the command
 
 
 def test_a_running_task_is_terminated_when_its_process_is_gone(cluster: Cluster) -> None:
@@ -104,7 +104,7 @@ def test_a_task_that_a_pool_of_threads_has_taken(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("terminate", [False, True])
 def test_a_solo_worker_is_silent_while_it_works(cluster: Cluster, terminate: bool) -> None:
-    """Neither answers nor events come out of it, so it is only known that it was not told; until its task has ended."""
+    """It sends neither replies nor events until its task has ended: it only is known not to have acknowledged."""
     held = cluster.hold("solo", known="waiting (sent)")
     reply = cluster.becomes(cluster.revoke(held.id, terminate=terminate), "partial")
     assert "solo@t" in only(reply)["detail"]
@@ -245,7 +245,7 @@ def test_an_async_client_with_its_usual_timeout_gets_the_figures(cluster: Cluste
 
 
 def test_a_thousand_ids_are_no_reason_to_time_out(cluster: Cluster) -> None:
-    """Whatever the workers take for them, the client has an answer by then."""
+    """The client has an answer by then, however long the workers take."""
     response = ask(cluster, *(f"id-{number}" for number in range(1000)), reason="many")
     assert (response.status_code, response.json()["total"], response.json()["successful"]) == (200, 1000, 0)
     assert response.elapsed.total_seconds() < 5

@@ -26,7 +26,7 @@ class Cluster:
     held: list[float] = field(default_factory=list)
     """For how long workers had something to do without a break."""
     commands: list[frozenset[str]] = field(default_factory=list)
-    """To whom each went."""
+    """The workers that each was sent to."""
 
     @property
     def everybody(self) -> frozenset[str]:
@@ -82,7 +82,7 @@ def test_no_worker_is_held_for_a_second(seconds: float) -> None:
 
 
 def test_who_is_silent_is_waited_for_once() -> None:
-    """The others are told of the rest without it, and it has not acknowledged any."""
+    """The others are sent the rest without it, and it has not acknowledged any."""
     cluster = Cluster({"a@t": 0.0006, "stopped@t": inf})
     result = cluster.workers.flag(IDS, expected=cluster.everybody, until=inf)
     assert cluster.now < 2 * SILENCE
@@ -105,7 +105,7 @@ def test_what_there_was_no_time_for_is_acknowledged_by_nobody() -> None:
 
 
 def test_to_those_who_are_all_silent_no_more_is_sent() -> None:
-    """One command; nobody was heard."""
+    """One command, and no reply."""
     cluster = Cluster({"a@t": inf})
     result = cluster.workers.flag(IDS, expected=cluster.everybody, until=inf)
     assert (len(cluster.commands), result.no_reply, len(result.by_id)) == (1, True, BatchSize.FIRST)

@@ -238,7 +238,7 @@ def found_running(result: TaskResult) -> TaskResult:
 
 
 def terminate_sent(result: TaskResult, where: TaskLocation) -> TaskResult:
-    """Return the result of a task that a worker has just been told to terminate."""
+    """Return the result of a task to whose worker terminate has just been sent."""
     return replace(result, status="terminate_sent", detail=TERMINATE_SENT, worker=where.worker, pid=where.pid)
 
 

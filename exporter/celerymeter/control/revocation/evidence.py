@@ -221,7 +221,7 @@ class EvidenceCollector:
         )
 
     def _expected(self, now: float) -> frozenset[str]:
-        """Return the workers to wait for; none in particular until heartbeats have told which there are."""
+        """Return the workers to wait for; none in particular until every one has had the time to send a heartbeat."""
         self._replied_at = {worker: at for worker, at in self._replied_at.items() if now - at < REPLIED}
         if not self._live_workers.informed:
             return frozenset()
