@@ -13,7 +13,7 @@ import yaml
 from click.core import ParameterSource
 
 from celerymeter.cli import group
-from celerymeter.cli.command import Setting, SettingsCommand, all_commands
+from celerymeter.cli.command import ClickOption, SettingsCommand, all_commands
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import control_settings
 from celerymeter.kinds import BROKER_URL, CIDR, DURATION, HEADER, TEXT
@@ -43,7 +43,7 @@ CASES = [
 ]
 
 
-def sample(given: Setting, folder: Path) -> str:
+def sample(given: ClickOption, folder: Path) -> str:
     """Return a value that the option accepts."""
     if isinstance(given.type, click.Choice):
         return str(given.type.choices[-1])
@@ -62,7 +62,7 @@ def source(command: SettingsCommand[Any], words: list[str], name: str) -> Parame
 
 @pytest.mark.parametrize(("command", "given"), CASES)
 def test_an_option_is_also_two_variables_and_a_key(
-    command: SettingsCommand[Any], given: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: SettingsCommand[Any], given: ClickOption, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``CELERYMETER_X``, ``CELERYMETER_<COMMAND>_X``, and ``x`` in the file."""
     name, value = str(given.name), sample(given, tmp_path)

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from celerymeter.cli import configfile
-from celerymeter.cli.command import HELP, Setting, SettingsCommand, all_commands, origin
+from celerymeter.cli.command import HELP, ClickOption, SettingsCommand, all_commands, origin
 from celerymeter.errors import MissingSetting
 from celerymeter.options import key
 
@@ -61,7 +61,7 @@ def _effective(shown: SettingsCommand[Any], ctx: click.Context, file: Path | Non
             yield f"  # {error}"
 
 
-def _line(option: Setting, ctx: click.Context) -> str:
+def _line(option: ClickOption, ctx: click.Context) -> str:
     """Return a setting and where it comes from."""
     name = option.name or ""
     value = ctx.params[name]

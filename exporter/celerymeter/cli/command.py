@@ -32,7 +32,7 @@ _STRENGTH = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, ParameterSour
 """Where a value may come from, the weakest first; the command line is stronger than all of them."""
 
 
-class Setting(click.Option):
+class ClickOption(click.Option):
     """The option of a declared setting, or with ``file`` the one that reads its value from a file."""
 
     def __init__(self, declared: Option, *, section: str, file: bool = False, **attributes: Any) -> None:
@@ -97,11 +97,11 @@ class SettingsCommand(click.Command, Generic[S]):
             context_settings={**HELP, "max_content_width": 110},
         )
 
-    def options(self) -> Iterator[Setting]:
+    def options(self) -> Iterator[ClickOption]:
         """Yield the options, without ``--help``."""
-        return (param for param in self.params if isinstance(param, Setting))
+        return (param for param in self.params if isinstance(param, ClickOption))
 
-    def by_key(self) -> dict[str, Setting]:
+    def by_key(self) -> dict[str, ClickOption]:
         """Return the options that the file may hold, by key."""
         return {option.name or "": option for option in self.options() if option.name != "config"}
 
@@ -143,43 +143,24 @@ def settings_command(
     return lambda run: SettingsCommand(name, cls, run, section=section, service=service, check=check)
 
 
-def _options_of(cls: type[DataclassInstance], section: str) -> Iterator[Setting]:
+def _options_of(cls: type[DataclassInstance], section: str) -> Iterator[ClickOption]:
     for declared in options_of(cls):
         if not declared.only_file:
-            yield Setting(declared, section=section)
+            yield ClickOption(declared, section=section)
         if declared.file:
-            yield Setting(declared, section=section, file=True)
+            yield ClickOption(declared, section=section, file=True)
 
 
-def _common_options(section: str, *, service: bool) -> Iterator[Setting]:
-    yield Setting(
-        Option(
-            kind=FILE,
-            flag="--config",
-            help="YAML file with settings: a key for each option, at the top level or in a section for the command.",
-        ),
-        section=section,
-        is_eager=True,
-        callback=_load_file,
-    )
-    yield Setting(
-        Option(
-            kind=click.Choice(["json", "text"]),
-            flag="--log-format",
-            default="json" if service else "text",
-            help="Format of the log on stderr: json (one object a line) or text (for people).",
-        ),
-        section=section,
-    )
-    yield Setting(
-        Option(
-            kind=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
-            flag="--log-level",
-            default="INFO" if service else "WARNING",
-            help="The least severe log lines to write.",
-        ),
-        section=section,
-    )
+def _common_options(section: str, *, service: bool) -> Iterator[ClickOption]:
+    def common(flag: str, kind: Any, text: str, default: str | None = None, **attributes: Any) -> ClickOption:
+        return ClickOption(Option(kind=kind, help=text, flag=flag, default=default), section=section, **attributes)
+
+    text = "YAML file with settings: a key for each option, at the top level or in a section for the command."
+    yield common("--config", FILE, text, is_eager=True, callback=_load_file)
+    text = "Format of the log on stderr: json (one object a line) or text (for people)."
+    yield common("--log-format", click.Choice(["json", "text"]), text, "json" if service else "text")
+    levels = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False)
+    yield common("--log-level", levels, "The least severe log lines to write.", "INFO" if service else "WARNING")
 
 
 def _load_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
