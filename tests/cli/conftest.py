@@ -1,4 +1,4 @@
-"""The command line as its users call it, without a process of its own."""
+"""The command line as users call it, but in this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from celerymeter.settings import ExporterSettings
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of the command line gave."""
+    """The result of a call of the command line."""
 
     status: int
     out: str
@@ -30,7 +30,7 @@ Build = Callable[..., ExporterSettings]
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of the machine that runs the tests say nothing."""
+    """Remove the settings of the machine that runs the tests."""
     for name in list(os.environ):
         if name.startswith("CELERYMETER_"):
             monkeypatch.delenv(name)
@@ -38,7 +38,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call ``celerymeter`` with these words."""
+    """Return a function that calls ``celerymeter`` with arguments."""
 
     def call(*words: str | Path) -> Outcome:
         status = main([str(word) for word in words])
@@ -50,7 +50,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def build() -> Build:
-    """The settings that ``celerymeter exporter`` would run with."""
+    """Return a function that gives the settings of ``celerymeter exporter`` for arguments."""
 
     def settings(*words: str | Path) -> ExporterSettings:
         with command.make_context("exporter", [str(word) for word in words], parent=click.Context(group)) as ctx:

@@ -1,4 +1,4 @@
-"""``celerymeter bundle export``: rules and dashboards in a folder, and nothing lost there."""
+"""``celerymeter bundle export``: rules and dashboards in a folder, without overwriting edits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from .conftest import Run
 
 
-def test_rules_and_dashboards_are_laid_out(run: Run, tmp_path: Path) -> None:
-    """As they lie in the repository; a second time changes nothing."""
+def test_rules_and_dashboards_are_exported(run: Run, tmp_path: Path) -> None:
+    """They are those of the repository; a second export changes nothing."""
     target = tmp_path / "monitoring"
     outcome = run("bundle", "export", target)
     assert outcome.status == 0, outcome.err
@@ -19,7 +19,7 @@ def test_rules_and_dashboards_are_laid_out(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_was_edited_is_kept(run: Run, tmp_path: Path) -> None:
-    """One edited file stops it before anything is written; ``--force`` writes over it."""
+    """One edited file prevents the export; ``--force`` overwrites it."""
     run("bundle", "export", tmp_path)
     edited, other = sorted(tmp_path.glob("alerts/rules/*.yml"))[:2]
     shipped = edited.read_bytes()
@@ -34,7 +34,7 @@ def test_what_was_edited_is_kept(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
-    """Here because a file is in the way."""
+    """A file has the name of the folder."""
     (tmp_path / "alerts").write_text("")
     outcome = run("bundle", "export", tmp_path)
     assert outcome.status == 1

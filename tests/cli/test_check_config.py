@@ -1,4 +1,4 @@
-"""``celerymeter check-config``: what it prints, and what it refuses."""
+"""``celerymeter check-config``: its output and its refusals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .conftest import Run
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Where a test puts its configuration file."""
+    """The path of a test's configuration file."""
     return tmp_path / "celerymeter.yml"
 
 
 def test_the_settings_in_effect(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defaults, what the file says and what the environment says, with where each comes from; it is YAML again."""
+    """Defaults, values of the file and of the environment, each with its source; the output is YAML."""
     config.write_text("broker_url: redis://h/0\nexporter: {queues: [a, b], enable_events: true}\n")
     monkeypatch.setenv("CELERYMETER_RATE_WINDOW", "30s")
     outcome = run("check-config", config)
@@ -30,7 +30,7 @@ def test_the_settings_in_effect(run: Run, config: Path, monkeypatch: pytest.Monk
 
 
 def test_no_secret_is_printed(run: Run, config: Path) -> None:
-    """Neither of URLs nor of transport options, however deep."""
+    """Neither those of URLs nor those of transport options, at any depth."""
     config.write_text(
         "broker_url: redis://:hush@h/0\nrabbitmq_management_url: http://u:hush@h\n"
         "transport_option: {password: hush, sentinel_kwargs: {password: hush, db: 1}, url: 'redis://:hush@h'}\n"
@@ -42,7 +42,7 @@ def test_no_secret_is_printed(run: Run, config: Path) -> None:
 
 
 def test_a_file_without_a_broker_may_be_right(run: Run, config: Path) -> None:
-    """A flag may give it later, so it is a remark."""
+    """A flag may give it later, so it is only a comment."""
     config.write_text("poll_interval: 5s\n")
     outcome = run("check-config", config)
     assert outcome.status == 0
@@ -50,7 +50,7 @@ def test_a_file_without_a_broker_may_be_right(run: Run, config: Path) -> None:
 
 
 def test_the_variable_names_the_file(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for the commands; without any file it shows what the environment gives."""
+    """CELERYMETER_CONFIG works as for the commands; without a file the environment is shown."""
     assert "poll_interval: 15s\n" in run("check-config").out
     config.write_text("poll_interval: 5s\n")
     monkeypatch.setenv("CELERYMETER_CONFIG", str(config))
@@ -68,7 +68,7 @@ def test_the_variable_names_the_file(run: Run, config: Path, monkeypatch: pytest
     ],
 )
 def test_what_is_wrong_is_one_line(run: Run, config: Path, content: str, says: str) -> None:
-    """And exit status 2, also for the files that the file names."""
+    """The exit status is 2, also for an error in a file that the file names."""
     config.write_text(content)
     outcome = run("check-config", config)
     assert outcome.status == 2

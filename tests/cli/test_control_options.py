@@ -1,4 +1,4 @@
-"""Options of the control API, and what becomes of them."""
+"""The options of the control API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BuildControl = Callable[..., ControlSettings]
 
 @pytest.fixture
 def build() -> BuildControl:
-    """The settings that ``celerymeter control`` would run with."""
+    """Return a function that gives the settings of ``celerymeter control`` for arguments."""
 
     def settings(*words: str | Path) -> ControlSettings:
         with command.make_context("control", [str(word) for word in words], parent=click.Context(group)) as ctx:
@@ -35,7 +35,7 @@ def build() -> BuildControl:
 
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
-    """A file with a secret, ended by a line break as editors do."""
+    """A file that holds a secret and a line break, as editors write it."""
     path = tmp_path / "secret"
     path.write_text(SECRET + "\n")
     return path
@@ -51,7 +51,7 @@ def test_broker_prometheus_and_a_key_are_enough(build: BuildControl, secret: Pat
 
 
 def test_every_field_has_its_option(build: BuildControl, secret: Path, tmp_path: Path) -> None:
-    """What is given by flags arrives in the settings, in seconds and parsed."""
+    """Every flag sets its field; durations are in seconds."""
     pem, jwks = tmp_path / "key.pem", tmp_path / "jwks.json"
     pem.write_text("a key\n")
     jwks.write_text("{}")
@@ -96,7 +96,7 @@ def test_every_field_has_its_option(build: BuildControl, secret: Path, tmp_path:
 
 
 def test_two_secrets_while_one_is_rotated(build: BuildControl, secret: Path, tmp_path: Path) -> None:
-    """Both are accepted, in the order given."""
+    """Both are accepted, in the order of the options."""
     older = tmp_path / "older"
     older.write_text("older" * 8)
     both = build(*NEEDED, "--jwt-secret-file", secret, "--jwt-secret-file", older).jwt.secrets
@@ -104,7 +104,7 @@ def test_two_secrets_while_one_is_rotated(build: BuildControl, secret: Path, tmp
 
 
 def test_the_secret_may_come_from_the_environment(build: BuildControl, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Itself, where there are no files."""
+    """The variable holds the secret itself."""
     monkeypatch.setenv("CELERYMETER_JWT_SECRET", SECRET)
     assert build(*NEEDED).jwt.secrets == (SECRET.encode(),)
 
@@ -131,7 +131,7 @@ def test_the_secret_may_come_from_the_environment(build: BuildControl, monkeypat
     ],
 )
 def test_a_wrong_value_is_one_line(run: Run, words: list[str], says: str) -> None:
-    """It names the setting and what is accepted, exits 2 and shows no secret; nothing has begun to serve."""
+    """It names the setting and what is accepted, without secrets; the exit status is 2 and nothing is served."""
     outcome = run("control", *words)
     assert (outcome.status, says in outcome.err) == (2, True), outcome.err
     assert outcome.err.count("\n") == 1
@@ -139,14 +139,14 @@ def test_a_wrong_value_is_one_line(run: Run, words: list[str], says: str) -> Non
 
 
 def test_secrets_are_not_among_the_settings_that_are_printed(build: BuildControl, secret: Path) -> None:
-    """A settings object may end in a log."""
+    """A log may contain a settings object."""
     words = [*NEEDED, "--jwt-secret-file", secret, "--audit-key-file", secret, "--webhook-token-file", secret]
     shown = repr(build(*words, "--prometheus-header", "Authorization=hush", "--result-backend-url", "redis://:hush@b"))
     assert "hush" not in shown
 
 
 def test_a_variable_holds_a_header_a_line(build: BuildControl, secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a header may contain blanks, as those with a bearer token do."""
+    """A header may contain blanks, as one with a bearer token does."""
     monkeypatch.setenv("CELERYMETER_PROMETHEUS_HEADER", "Authorization=Bearer hush\nX-Scope-OrgID=eu")
     settings = build(*NEEDED, "--jwt-secret-file", secret)
     assert settings.prometheus_headers == {"Authorization": "Bearer hush", "X-Scope-OrgID": "eu"}

@@ -64,7 +64,7 @@ def source(command: SettingsCommand[Any], words: list[str], name: str) -> Parame
 def test_an_option_is_also_two_variables_and_a_key(
     command: SettingsCommand[Any], given: ClickOption, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``CELERYMETER_X``, ``CELERYMETER_<COMMAND>_X``, and ``x`` in the file."""
+    """They are ``CELERYMETER_X``, ``CELERYMETER_<COMMAND>_X``, and ``x`` in the file."""
     name, value = str(given.name), sample(given, tmp_path)
     config = tmp_path / "celerymeter.yml"
     config.write_text(yaml.safe_dump({name: value}))
@@ -77,7 +77,7 @@ def test_an_option_is_also_two_variables_and_a_key(
 
 @pytest.mark.parametrize("command", all_commands(click.Context(group)), ids=lambda command: str(command.name))
 def test_every_field_has_its_option(command: SettingsCommand[Any]) -> None:
-    """Of each settings class, and of the classes in it."""
+    """This holds for each settings class and for the classes in it."""
     declared = list(options_of(command.settings_class))
     assert {given.declared.key for given in command.options()} >= {one.key for one in declared}
     own = {item.name for item in fields(command.settings_class) if isinstance(item.metadata["celerymeter"], Option)}
@@ -85,7 +85,7 @@ def test_every_field_has_its_option(command: SettingsCommand[Any]) -> None:
 
 
 def test_a_field_without_an_option_names_the_file_to_edit() -> None:
-    """So that whoever forgets it knows where to go on."""
+    """The error says where to declare it."""
 
     @dataclass(frozen=True)
     class Forgetful:
@@ -97,7 +97,7 @@ def test_a_field_without_an_option_names_the_file_to_edit() -> None:
 
 
 @pytest.mark.parametrize("declared", [*options_of(ControlSettings)], ids=lambda one: one.key)
-def test_the_status_shows_every_setting_that_is_no_secret(declared: Option) -> None:
+def test_the_status_shows_every_setting_but_secrets(declared: Option) -> None:
     """`GET /system/status` describes the settings."""
     shown = described_as(declared) in describe(control_settings())
     assert shown != declared.secret

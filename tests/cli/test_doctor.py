@@ -1,4 +1,4 @@
-"""``celerymeter doctor`` as a command: its exit status and where its lines go."""
+"""``celerymeter doctor`` as a command: its exit status and its output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOWHERE = "redis://:hush@127.0.0.1:1/0"
 
 
 def test_a_fault_is_a_line_and_exit_status_1(run: Run) -> None:
-    """On stdout, without the password; without a terminal there is no progress."""
+    """It goes to stdout, without the password; without a terminal no progress is shown."""
     outcome = run("doctor", "--broker-url", NOWHERE)
     assert (outcome.status, outcome.err) == (1, "")
     assert outcome.out.startswith("FAULT broker-refused: cannot use the broker redis://:***@127.0.0.1:1/0: ")
@@ -20,7 +20,7 @@ def test_a_fault_is_a_line_and_exit_status_1(run: Run) -> None:
 
 
 def test_json_is_for_programs(run: Run) -> None:
-    """The same as one object."""
+    """The findings are in one object."""
     outcome = run("doctor", "--broker-url", NOWHERE, "--format", "json")
     assert outcome.status == 1
     assert json.loads(outcome.out)["findings"][0]["code"] == "broker-refused"
@@ -36,7 +36,7 @@ def test_json_is_for_programs(run: Run) -> None:
     ],
 )
 def test_a_wrong_setting_is_exit_status_2(run: Run, words: list[str], says: str) -> None:
-    """As with every command."""
+    """This is so for every command."""
     outcome = run("doctor", *words)
     assert outcome.status == 2
     assert says in outcome.err

@@ -1,4 +1,4 @@
-"""Options of the exporter: where their values come from, and what becomes of them."""
+"""The options of the exporter, and the sources of their values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ URL = "redis://:hush@127.0.0.1:6379/0"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Where a test puts its configuration file."""
+    """The path of a test's configuration file."""
     return tmp_path / "celerymeter.yml"
 
 
@@ -25,7 +25,7 @@ def test_the_broker_url_alone_is_enough(build: Build) -> None:
 
 
 def test_every_field_has_its_option(build: Build, tmp_path: Path) -> None:
-    """What is given by flags arrives in the settings, in seconds and parsed."""
+    """Every flag sets its field; durations are in seconds."""
     web_config = tmp_path / "web.yml"
     web_config.write_text("")
     words = [
@@ -65,7 +65,7 @@ def test_every_field_has_its_option(build: Build, tmp_path: Path) -> None:
 
 
 def test_flag_goes_over_environment_over_file(build: Build, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three sources the nearest to the person wins, each for itself."""
+    """The strongest source wins, for each setting separately."""
     config.write_text(f"broker_url: {URL}\npoll_interval: 1s\ninspect_interval: 1s\nrate_window: 1s\n")
     monkeypatch.setenv("CELERYMETER_CONFIG", str(config))
     monkeypatch.setenv("CELERYMETER_POLL_INTERVAL", "2s")
@@ -74,8 +74,8 @@ def test_flag_goes_over_environment_over_file(build: Build, config: Path, monkey
     assert (settings.poll_interval, settings.inspect_interval, settings.rate_window) == (3.0, 2.0, 1.0)
 
 
-def test_what_names_the_command_goes_first(build: Build, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``CELERYMETER_EXPORTER_X`` goes over ``CELERYMETER_X``, the command's section over the top of the file."""
+def test_the_section_of_the_command_goes_first(build: Build, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``CELERYMETER_EXPORTER_X`` overrides ``CELERYMETER_X``; the command's section overrides the top level."""
     config.write_text(
         "queues: [top]\nrate-window: 10\nlisten: 127.0.0.1:1\n"
         f"exporter:\n  queues: [own, two]\n  broker.url: {URL}\n  enable_events: true\n"
@@ -93,7 +93,7 @@ def test_what_names_the_command_goes_first(build: Build, config: Path, monkeypat
 
 
 def test_pairs_in_the_environment(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transport options come as one JSON object, or one pair a line."""
+    """Transport options are one JSON object, or one pair a line."""
     monkeypatch.setenv("CELERYMETER_TRANSPORT_OPTION", '{"visibility_timeout": 60, "sep": ":"}')
     monkeypatch.setenv("CELERYMETER_CELERY_SETTING", 'event_exchange="a b"\ncontrol_exchange=c')
     broker = build("--broker-url", URL).broker
@@ -102,7 +102,7 @@ def test_pairs_in_the_environment(build: Build, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_secret_comes_from_a_file(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--broker-url-file`` is read without its line break, and of both forms the stronger source wins."""
+    """The line break at the end is removed; the stronger source wins between URL and file."""
     secret = tmp_path / "url"
     secret.write_text(URL + "\n")
     assert build("--broker-url-file", secret).broker.url == URL
@@ -137,7 +137,7 @@ def test_a_secret_comes_from_a_file(build: Build, tmp_path: Path, monkeypatch: p
     ],
 )
 def test_a_wrong_value_is_one_line(run: Run, words: list[str], says: str) -> None:
-    """It names the setting and what is accepted, exits 2 and shows no secret."""
+    """It names the setting and what is accepted, without secrets; the exit status is 2."""
     outcome = run("exporter", *words)
     assert outcome.status == 2
     assert says in outcome.err
@@ -146,7 +146,7 @@ def test_a_wrong_value_is_one_line(run: Run, words: list[str], says: str) -> Non
 
 
 def test_a_wrong_value_names_its_source(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable is named as such, and so is a key of the file."""
+    """The message names the variable, or the key and the file."""
     monkeypatch.setenv("CELERYMETER_RATE_WINDOW", "soon")
     assert run("exporter").err.startswith("celerymeter exporter: CELERYMETER_RATE_WINDOW: 'soon' is not a duration")
     monkeypatch.delenv("CELERYMETER_RATE_WINDOW")
@@ -170,7 +170,7 @@ def test_a_wrong_value_names_its_source(run: Run, config: Path, monkeypatch: pyt
     ],
 )
 def test_a_wrong_file_is_one_line(run: Run, config: Path, content: str, says: str) -> None:
-    """Whatever is wrong with the file, the line names the file and the key."""
+    """The line names the file and the key."""
     config.write_text(content)
     outcome = run("exporter", "--config", config, "--broker-url", URL)
     assert outcome.status == 2
@@ -180,7 +180,7 @@ def test_a_wrong_file_is_one_line(run: Run, config: Path, content: str, says: st
 
 
 def test_an_unreadable_file_is_one_line(run: Run, tmp_path: Path) -> None:
-    """A file that is not there, a folder, and one that is not text."""
+    """A missing file, a folder, and a file that is not text."""
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "none.yml", tmp_path, tmp_path / "bytes"):
         outcome = run("exporter", "--config", path)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def exporter(tmp_path: Path) -> Iterator[Process]:
-    """An exporter whose broker is away, on a free port, configured by a file that holds a password."""
+    """An exporter without a reachable broker, on a free port, configured by a file that holds a password."""
     config = tmp_path / "celerymeter.yml"
     config.write_text(f"broker_url: redis://:hush@127.0.0.1:{free_port()}/0\nexporter: {{listen: '127.0.0.1:0'}}\n")
     words = [sys.executable, "-m", "celerymeter", "exporter", "--config", str(config)]
@@ -29,7 +29,7 @@ def exporter(tmp_path: Path) -> Iterator[Process]:
 
 
 def test_it_serves_without_a_broker_and_ends_at_once(exporter: Process) -> None:
-    """The first line names the address; healthy, not ready, SIGTERM within 5 s; no line holds the password."""
+    """It is healthy but not ready; SIGTERM ends it within 5 s; no log line holds the password."""
     first = json.loads(exporter.log.read_text().splitlines()[0])
     url = first["message"].split()[2].rstrip(",")
     assert requests.get(f"{url}/-/healthy", timeout=5).status_code == 200

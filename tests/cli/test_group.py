@@ -1,4 +1,4 @@
-"""The group: what it lists, what it imports, and how it complains."""
+"""The command group: its list, its imports, its error messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .conftest import Run
 
 
 def test_help_lists_the_commands_that_are_there(run: Run) -> None:
-    """With a line for each, also when called without any word."""
+    """Each has a line; without arguments the help is shown too."""
     outcome = run("--help")
     assert outcome.status == 0
     assert "exporter  " in outcome.out
@@ -26,12 +26,12 @@ def test_help_lists_the_commands_that_are_there(run: Run) -> None:
 
 
 def test_version(run: Run) -> None:
-    """``--version`` says which."""
+    """``--version`` prints the version."""
     assert run("--version").out == f"celerymeter, version {__version__}\n"
 
 
 def test_every_listed_command_is_one() -> None:
-    """Each name in the list leads to a command, and every option says what it is for and which variable it is."""
+    """Each name belongs to a command; every option has a help text that names its variable."""
     ctx = click.Context(group)
     for name in group.list_commands(ctx):
         found = group.get_command(ctx, name)
@@ -45,7 +45,7 @@ def test_every_listed_command_is_one() -> None:
 
 
 def test_an_unknown_command_is_one_line(run: Run) -> None:
-    """Exit 2, and a pointer to the help."""
+    """The exit status is 2, and the line mentions --help."""
     outcome = run("exporrter")
     assert outcome.status == 2
     assert outcome.err.startswith("celerymeter: No such command 'exporrter'")
@@ -71,7 +71,7 @@ def test_the_module_is_the_command() -> None:
 
 
 def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A command whose libraries are not installed says what to install."""
+    """A command whose libraries are missing names the extra to install."""
     (tmp_path / "needy.py").write_text("import a_library_that_is_not_there\n")
     monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
     monkeypatch.setitem(COMMANDS, "needy", cli.Entry("Needs something.", extra="control"))

@@ -1,4 +1,4 @@
-"""``celerymeter report`` says in one line what is wrong, and by its exit status."""
+"""``celerymeter report``: its error messages and its exit status."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ([*AWAY, "--selector", "{}"], "selector"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 2, before anything is asked."""
+def test_an_impossible_request_is_refused(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit status is 2, and Prometheus is not queried."""
     assert main(["report", *options]) == 2
     assert words in capsys.readouterr().err
 
 
 def test_without_prometheus_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 1, no trace."""
+    """The exit status is 1, without a traceback."""
     assert main(["report", *AWAY]) == 1
     assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.integration
 def test_a_cluster_must_be_chosen_among_several(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are listed, and never added up."""
+    """The clusters are listed; their numbers are never added."""
     window = ["--from", f"{_iso(NOON)}", "--to", f"{_iso(NOON + 300)}"]
     assert main(["report", "--prometheus-url", prometheus, *window]) == 2
     assert "restart, steady, two" in capsys.readouterr().err
@@ -57,8 +57,8 @@ def test_a_cluster_must_be_chosen_among_several(prometheus: str, capsys: pytest.
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("cluster", "status"), [("steady", 0), ("blind", 1)])
-def test_the_status_tells_whether_there_are_counts(prometheus: str, tmp_path: Path, cluster: str, status: int) -> None:
-    """The report is written all the same."""
+def test_the_exit_status_is_1_without_counts(prometheus: str, tmp_path: Path, cluster: str, status: int) -> None:
+    """The report is written in both cases."""
     out = tmp_path / "report.md"
     window = ["--from", f"{_iso(NOON)}", "--to", f"{_iso(NOON + 300)}"]
     options = ["--prometheus-url", prometheus, "--cluster", cluster, "--format", "md", "--out", str(out), "--wait"]
@@ -68,17 +68,17 @@ def test_the_status_tells_whether_there_are_counts(prometheus: str, tmp_path: Pa
 
 @pytest.mark.integration
 def test_a_window_beyond_retention_says_so(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 1, no number, and why."""
+    """The exit status is 1; the report has no numbers, but the reason."""
     window = ["--from", "2001-01-01T00:00:00Z", "--to", "2001-01-02T00:00:00Z", "--cluster", "steady"]
     assert main(["report", "--prometheus-url", prometheus, *window, "--format", "md"]) == 1
-    told = capsys.readouterr().out
-    assert "| Ended | - " in told
-    assert "older than the retention" in told
+    report = capsys.readouterr().out
+    assert "| Ended | - " in report
+    assert "older than the retention" in report
 
 
 @pytest.mark.integration
 def test_a_time_without_zone_is_this_machines(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """And the report says which that was."""
+    """The report names the time zone."""
     begins = datetime.fromtimestamp(NOON)
     window = ["--from", begins.isoformat(), "--to", (begins + timedelta(minutes=5)).isoformat(), "--cluster", "steady"]
     assert main(["report", "--prometheus-url", prometheus, *window]) == 0

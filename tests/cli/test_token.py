@@ -26,15 +26,15 @@ def secret(tmp_path: Path) -> Path:
 
 
 def test_the_last_line_is_a_token_that_the_api_accepts(run: Run, secret: Path) -> None:
-    """Alone, so that a shell can take it."""
+    """The line holds nothing else, so that a shell can use it."""
     outcome = run("token", "--jwt-secret-file", secret, "--role", "operator", "--ttl", "2h", "--subject", "ann")
     who = Keyring(JwtSettings(secrets=(SECRET.encode(),))).verify(outcome.out.splitlines()[-1])
     assert (outcome.status, who.sub, who.role) == (0, "ann", Role.OPERATOR)
     assert 7100 < who.exp - time.time() <= 7200
 
 
-def test_issuer_and_audience_are_what_the_api_wants(run: Run, secret: Path) -> None:
-    """Where it is configured for them."""
+def test_issuer_and_audience_are_in_the_token(run: Run, secret: Path) -> None:
+    """An API that requires them accepts it."""
     words = ("--subject", "ann", "--jwt-issuer", "us", "--jwt-audience", "it")
     token = run("token", "--jwt-secret-file", secret, *words).out.splitlines()[-1]
     settings = JwtSettings(secrets=(SECRET.encode(),), issuer="us", audience="it")
@@ -42,7 +42,7 @@ def test_issuer_and_audience_are_what_the_api_wants(run: Run, secret: Path) -> N
 
 
 def test_of_two_secrets_the_first_one_signs(run: Run, secret: Path, tmp_path: Path) -> None:
-    """While the second one still verifies older tokens."""
+    """The second one still verifies older tokens."""
     older = tmp_path / "older"
     older.write_text("older" * 8)
     token = run("token", "--jwt-secret-file", secret, "--jwt-secret-file", older, "--subject", "ann").out.split()[-1]
@@ -50,7 +50,7 @@ def test_of_two_secrets_the_first_one_signs(run: Run, secret: Path, tmp_path: Pa
 
 
 def test_a_minted_token_is_in_the_audit_trail(run: Run, secret: Path, tmp_path: Path) -> None:
-    """When the state directory is given; the token itself is not in it."""
+    """The row does not hold the token itself."""
     outcome = run("token", "--jwt-secret-file", secret, "--subject", "ann", "--state-dir", tmp_path / "state")
     (row,) = read_rows(tmp_path / "state")
     assert (row.action, row.sub, row.address) == ("token.mint", "ann", "shell")
@@ -69,11 +69,11 @@ def test_a_minted_token_is_in_the_audit_trail(run: Run, secret: Path, tmp_path: 
     ],
 )
 def test_a_wrong_value_is_one_line(run: Run, words: list[str], says: str) -> None:
-    """And there is no token."""
+    """No token is printed."""
     outcome = run("token", *words)
     assert (outcome.status, outcome.out, says in outcome.err) == (2, "", True), outcome.err
 
 
 def test_the_command_has_help() -> None:
-    """For whom it is, what it may do, how long."""
+    """Subject, role and validity are options."""
     assert {"subject", "role", "ttl", "state_dir"} <= {option.name for option in command.options()}

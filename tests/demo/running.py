@@ -1,4 +1,4 @@
-"""A demo as a person starts it, for tests to look at."""
+"""Start a demo as a user does."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ START = 150.0
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo that is ready, and what its env file says."""
+    """A demo that is ready, and the content of its env file."""
 
     process: Process
     folder: Path
     env: dict[str, str]
 
     def alive(self) -> list[str]:
-        """Command lines of the processes that work in its folder."""
+        """Return the command lines of the processes that run in its folder."""
         return [line for line in map(command_line, Path("/proc").glob("[0-9]*")) if str(self.folder / ".demo") in line]
 
 
 def command_line(process: Path) -> str:
-    """A process' folder and command line, empty when it has just ended."""
+    """Return a process's folder and command line, or nothing if it has just ended."""
     try:
         return f"{(process / 'cwd').resolve()} {(process / 'cmdline').read_text()}"
     except OSError:
@@ -34,13 +34,13 @@ def command_line(process: Path) -> str:
 
 
 def command(folder: Path, *options: str) -> Process:
-    """``celerymeter demo`` in a folder."""
+    """Return ``celerymeter demo`` in a folder."""
     argv = [sys.executable, "-m", "celerymeter", "demo", *options]
     return Process("demo", argv, log=folder / "demo.log", cwd=folder)
 
 
 def started(folder: Path, *options: str) -> Demo:
-    """Start one and wait for its env file."""
+    """Start a demo and wait for its env file."""
     env = folder / ".demo" / "env"
     process = command(folder, "--ports", "auto", *options).start(ready=env.exists, timeout=START)
     return Demo(process, folder, dict(line.split("=", 1) for line in env.read_text().splitlines()))

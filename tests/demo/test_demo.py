@@ -1,4 +1,4 @@
-"""The demo as a person starts it, all of it, on automatic ports."""
+"""The whole demo as a user starts it, on automatic ports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One busy demo for all; ended by SIGTERM, which must leave nothing."""
+    """One busy demo for all tests; SIGTERM ends it and leaves no process behind."""
     running = started(tmp_path_factory.mktemp("demo"), "--load", "busy")
     try:
         yield running
@@ -52,7 +52,7 @@ def test_every_part_is_up_when_the_env_file_is_there(demo: Demo, prometheus: Pro
 
 
 def test_the_token_opens_the_control_api(demo: Demo) -> None:
-    """An administrator's token: it reads what only administrators may."""
+    """It is an administrator's token."""
     url = f"{demo.env['CELERYMETER_CONTROL_URL']}/celery-admin/system/status"
     headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
     assert requests.get(url, headers=headers, timeout=10).status_code == 200
@@ -61,7 +61,7 @@ def test_the_token_opens_the_control_api(demo: Demo) -> None:
 
 @pytest.mark.parametrize("script", dict.fromkeys(script for page in PAGES for script in scripts(page)))
 def test_every_command_of_the_readme_works(demo: Demo, script: str) -> None:
-    """As a reader would type it, and those of the pages about moving; both languages show the same ones."""
+    """The commands of the README and of the migration pages, as a reader would type them."""
     defaults = {
         "http://localhost:9808": demo.env["CELERYMETER_EXPORTER_URL"],
         "http://localhost:9818": demo.env["CELERYMETER_EXPORTER_URL"],
@@ -79,7 +79,7 @@ def test_the_env_file_is_for_its_owner_alone(demo: Demo) -> None:
 
 
 def test_a_second_demo_in_the_same_folder_is_refused(demo: Demo) -> None:
-    """It would delete the files of the first."""
+    """It would delete the files of the first one."""
     second = command(demo.folder, "--ports", "auto")
     assert second.start().wait(30) == 2
     assert "another demo runs in" in second.tail(3)
@@ -87,7 +87,7 @@ def test_a_second_demo_in_the_same_folder_is_refused(demo: Demo) -> None:
 
 
 def test_a_taken_port_is_named_with_the_option(demo: Demo, tmp_path: Path) -> None:
-    """Nothing is started then."""
+    """Nothing is started."""
     port = demo.env["PROMETHEUS_URL"].rsplit(":", 1)[1]
     second = command(tmp_path, "--ports", f"exporter=auto,prometheus={port}")
     assert second.start().wait(30) == 1
@@ -96,7 +96,7 @@ def test_a_taken_port_is_named_with_the_option(demo: Demo, tmp_path: Path) -> No
 
 
 def test_the_workload_has_successes_failures_retries_and_a_schedule(prometheus: PrometheusClient) -> None:
-    """Whoever looks sees every kind of outcome, quick tasks and slow ones."""
+    """Every kind of result is in Prometheus, of quick tasks and of slow ones."""
 
     def seen() -> bool:
         return all(
@@ -114,8 +114,8 @@ def test_the_workload_has_successes_failures_retries_and_a_schedule(prometheus: 
     assert not prometheus.instant('celery_task_started_total{queue_name="unknown"}')
 
 
-def test_when_a_part_dies_the_demo_says_which_and_why_and_ends(tmp_path: Path) -> None:
-    """Exit status 1, the last lines of the dead one's log, and no process left."""
+def test_the_demo_ends_when_a_part_ends(tmp_path: Path) -> None:
+    """It names the part, quotes its log, exits with 1 and leaves no process behind."""
     demo = started(tmp_path)
     (line,) = [line for line in demo.alive() if "\0exporter\0" in line]
     pid = next(int(p.name) for p in Path("/proc").glob("[0-9]*") if command_line(p) == line)

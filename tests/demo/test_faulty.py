@@ -1,4 +1,4 @@
-"""The demo with faults: alerts fire, and Alertmanager tells of them where the demo listens, and in Slack."""
+"""The demo with faults: alerts fire, and their notifications reach the demo and Slack."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ WEBHOOK = "/services/T0000/B0000/hush-hush"
 
 @pytest.fixture(scope="module")
 def slack() -> Iterator[HttpSink]:
-    """Plays Slack's incoming webhooks; the first message is refused."""
+    """A stand-in for Slack's incoming webhooks; it refuses the first message."""
     with HttpSink(refuse=1) as sink:
         yield sink
 
 
 @pytest.fixture(scope="module")
 def demo(slack: HttpSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One for all."""
+    """One demo for all tests."""
     file = tmp_path_factory.mktemp("secret") / "slack_url"
     file.write_text(f"{slack.url}{WEBHOOK}\n")
     file.chmod(0o600)
@@ -36,21 +36,21 @@ def demo(slack: HttpSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def delivered(demo: Demo, notification: str) -> bool:
-    """Whether the demo has shown a notification that begins so; fails when the demo has ended."""
+    """Return True if the demo has shown a notification that begins so; fails when the demo has ended."""
     assert demo.process.running, demo.process.tail()
     return f" {notification}" in demo.process.log.read_text()
 
 
 @pytest.mark.timeout(400)
 def test_an_alert_fires_and_its_notification_arrives(demo: Demo) -> None:
-    """A task runs into its time limit, which is told at once."""
-    told = "firing CeleryTimeLimitExceeded (warning) to chat: orders.sync_stock ran into its time limit"
-    wait_until(lambda: delivered(demo, told), timeout=240, what=told)
+    """A task exceeds its time limit; the alert fires at once."""
+    expected = "firing CeleryTimeLimitExceeded (warning) to chat: orders.sync_stock ran into its time limit"
+    wait_until(lambda: delivered(demo, expected), timeout=240, what=expected)
 
 
 @pytest.mark.timeout(400)
 def test_the_same_alert_arrives_in_slack(demo: Demo, slack: HttpSink) -> None:
-    """In the shipped words, by the webhook in the file, to that webhook's own channel."""
+    """It has the shipped text and goes to the channel of the webhook in the file."""
     title = "WARNING: CeleryTimeLimitExceeded"
 
     def cards() -> list[str]:
@@ -63,22 +63,22 @@ def test_the_same_alert_arrives_in_slack(demo: Demo, slack: HttpSink) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_message_that_slack_refused_is_said(demo: Demo) -> None:
-    """Otherwise one waits for it in vain."""
-    said = "Slack refused a message"
-    wait_until(lambda: said in demo.process.log.read_text(), timeout=240, what=said)
+def test_a_message_that_slack_refused_is_reported(demo: Demo) -> None:
+    """Otherwise the user would wait for it in vain."""
+    expected = "Slack refused a message"
+    wait_until(lambda: expected in demo.process.log.read_text(), timeout=240, what=expected)
 
 
 @pytest.mark.timeout(400)
 def test_the_webhook_stays_in_its_file(demo: Demo, slack: HttpSink) -> None:
-    """After a refusal and a message: no file, no line of output, no command line and no variable holds its URL."""
+    """No other file, output, command line or variable holds its URL."""
     awaited(lambda: slack.to(WEBHOOK), timeout=240, what="a message in Slack")
     processes = [path for name in ("cmdline", "environ") for path in Path("/proc").glob(f"[0-9]*/{name}")]
     assert [path for path in (*demo.folder.rglob("*"), *processes) if holds_webhook(path)] == []
 
 
 def holds_webhook(path: Path) -> bool:
-    """Whether a file holds it; a folder, or what is just gone, holds nothing."""
+    """Return True if a file holds the URL; a folder or a file that has vanished holds nothing."""
     try:
         return WEBHOOK.encode() in path.read_bytes()
     except OSError:
@@ -88,7 +88,7 @@ def holds_webhook(path: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(1300)
 @pytest.mark.parametrize(
-    "told",
+    "expected",
     [
         "firing CeleryHighErrorRate (critical) to pager",
         "firing CeleryHighErrorRate (critical) to chat",
@@ -98,6 +98,6 @@ def holds_webhook(path: Path) -> bool:
         "firing CeleryQueueNoConsumers (critical) to pager",
     ],
 )
-def test_every_fault_of_its_shop_is_told(demo: Demo, told: str) -> None:
-    """Declined cards, broken e-mails, a silent gateway, too many videos, a queue that nobody reads."""
-    wait_until(lambda: delivered(demo, told), timeout=1200, what=told, interval=1)
+def test_every_fault_of_the_shop_fires_its_alert(demo: Demo, expected: str) -> None:
+    """Declined cards, broken e-mails, gateway timeouts, too many videos, a queue without consumers."""
+    wait_until(lambda: delivered(demo, expected), timeout=1200, what=expected, interval=1)

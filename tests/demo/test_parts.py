@@ -11,7 +11,7 @@ PORTS = Ports(exporter=1, prometheus=2, alertmanager=3, control_metrics=4)
 
 
 def test_targets_move_and_rules_are_found() -> None:
-    """Known ports become the demo's, other targets stay; rule files are named from the root."""
+    """Known ports become the demo's, other targets stay; the paths of rule files are absolute."""
     shipped: dict[str, Yaml] = {
         "global": {"scrape_interval": "15s", "external_labels": {"site": "x"}},
         "rule_files": ["rules/*.yml"],
@@ -38,7 +38,7 @@ def test_targets_move_and_rules_are_found() -> None:
 
 
 def test_routing_stays_and_receivers_need_no_secret() -> None:
-    """The log stays the control API's; mail, chat and pager become the sink; who had nobody still has nobody."""
+    """The control API keeps its webhook; mail, chat and pager become the sink; an empty receiver stays empty."""
     route: Yaml = {"receiver": "chat", "routes": [{"receiver": "pager"}]}
     hook: Yaml = {"url": "http://127.0.0.1:8000/celery-admin/alerts/webhook", "http_config": {"authorization": {}}}
     shipped: dict[str, Yaml] = {
@@ -77,8 +77,8 @@ def test_routing_stays_and_receivers_need_no_secret() -> None:
     }
 
 
-def test_slack_gets_the_shipped_message_by_a_webhook_that_is_read_from_its_file() -> None:
-    """Beside the sink, and in the channel that the webhook was made for; who tells nobody in Slack still does not."""
+def test_slack_gets_the_shipped_message_by_the_webhook_in_the_file() -> None:
+    """The sink gets it too; the channel is the webhook's; receivers without Slack stay without."""
     message: dict[str, Yaml] = {"title": "{{ template }}", "send_resolved": True}
     shipped: dict[str, Yaml] = {
         "receivers": [

@@ -21,12 +21,12 @@ time.sleep(60)
 
 
 def script(folder: Path, code: str) -> Process:
-    """A Python child that runs ``code``."""
+    """Return a Python child that runs ``code``."""
     return Process("script", [sys.executable, "-c", code], log=folder / "script.log")
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
+    """Return True if the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def alive(pid: int) -> bool:
 
 
 def grandchild(process: Process) -> int:
-    """The pid that the child printed."""
+    """Return the pid that the child printed."""
     wait_until(process.tail, what="the pid of the grandchild")
     return int(process.tail())
 
@@ -59,7 +59,7 @@ def test_the_orphans_of_a_child_that_was_killed_are_swept(tmp_path: Path) -> Non
 
 
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    """After its time a stubborn child gets SIGKILL."""
+    """It gets SIGKILL after the timeout."""
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     process = script(tmp_path, code).start()
     wait_until(process.tail, what="the child's first line")
@@ -67,6 +67,6 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_child_that_ends_while_starting_is_quoted(tmp_path: Path) -> None:
-    """The error carries the child's last words."""
+    """The error ends with the child's last output."""
     with pytest.raises(StartFailed, match="script ended while starting:\ncannot go on"):
         script(tmp_path, "raise SystemExit('cannot go on')").start(ready=lambda: False)

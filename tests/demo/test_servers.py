@@ -19,8 +19,8 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.own_redis
 @pytest.mark.integration
-def test_a_server_is_up_inside_the_block_and_gone_after(redis_server: Redis) -> None:
-    """A started Redis answers; a stopped one leaves its port."""
+def test_a_server_runs_until_it_is_stopped(redis_server: Redis) -> None:
+    """A started Redis answers; a stopped one frees its port."""
     assert redis.Redis(port=redis_server.port).ping()
     redis_server.stop()
     assert not listens(redis_server.port)

@@ -1,4 +1,4 @@
-"""Where the demo listens."""
+"""The ports of the demo."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from celerymeter.errors import PortInUse, SettingsError
 
 
 def test_named_ports_change_the_default() -> None:
-    """What is not named keeps its port."""
+    """A port that is not named keeps its default."""
     assert parse_ports("exporter=1234, prometheus=auto") == Ports(exporter=1234, prometheus=0)
 
 
-def test_what_is_shown_is_what_is_read() -> None:
-    """The default in --help can be given back."""
+def test_ports_are_read_as_they_are_shown() -> None:
+    """The default in --help is a valid value."""
     assert parse_ports(str(Ports())) == Ports()
 
 
@@ -29,14 +29,14 @@ def test_auto_settles_on_different_free_ports() -> None:
 
 
 @pytest.mark.parametrize("text", ["grafana=1", "exporter", "exporter=", "exporter=0", "exporter=70000", "exporter=-1"])
-def test_nonsense_is_refused_with_what_would_do(text: str) -> None:
+def test_a_wrong_port_is_refused(text: str) -> None:
     """The message names the option."""
     with pytest.raises(SettingsError, match="--ports: "):
         parse_ports(text)
 
 
 def test_a_port_in_use_is_named_with_the_option_that_changes_it() -> None:
-    """So that a person can go on without looking anything up."""
+    """The message is enough to go on."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(

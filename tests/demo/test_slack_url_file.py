@@ -1,4 +1,4 @@
-"""The file of Slack's webhook: refused with what to do, before anything is started."""
+"""The file that holds the URL of Slack's webhook: errors are found before anything is started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECRET = "T0/B0/hush"
 
 
 def refused(path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The line that a demo says and ends with; it has written nothing."""
+    """Return the line with which a demo refuses to start; it has written nothing."""
     monkeypatch.chdir(folder)
     assert main(["demo", "--slack-url-file", str(path)]) == 2
     assert not (folder / ".demo").exists()
@@ -39,14 +39,14 @@ def refused(path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkey
         ),
     ],
 )
-def test_a_file_without_a_webhook_is_refused_and_one_is_told_what_to_do(
+def test_a_file_without_a_url_is_refused_with_advice(
     content: str | None,
     says: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without a word of what it does hold."""
+    """The message does not quote the file."""
     file = tmp_path / "slack_url"
     if content is not None:
         file.write_text(content)
@@ -57,16 +57,16 @@ def test_a_file_without_a_webhook_is_refused_and_one_is_told_what_to_do(
     assert SECRET not in said
 
 
-def test_what_can_be_read_only_once_is_refused(
+def test_a_file_that_can_be_read_only_once_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as a shell's process substitution: Alertmanager reads the file for every message."""
+    """Alertmanager reads it for every message; a shell's process substitution is such a file."""
     os.mkfifo(tmp_path / "pipe")
     assert "reads it again for every message" in refused(tmp_path / "pipe", tmp_path, capsys, monkeypatch)
 
 
 def test_the_settings_hold_the_path_and_not_the_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a full path, since Alertmanager runs in another folder."""
+    """The path is absolute, since Alertmanager runs in another folder."""
     monkeypatch.chdir(tmp_path)
     Path("slack_url").write_text(f"https://hooks.slack.com/services/{SECRET}\n")
     with command.make_context("demo", ["--slack-url-file", "slack_url"]) as context:

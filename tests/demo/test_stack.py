@@ -1,4 +1,4 @@
-"""Children that belong together."""
+"""Child processes that belong together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FALL = "raise SystemExit('out of luck')"
 
 @dataclass
 class Clock:
-    """A clock that a test turns."""
+    """A clock that a test sets."""
 
     now: float = 0.0
 
@@ -29,19 +29,19 @@ class Clock:
 
 
 def part(folder: Path, name: str, code: str = SLEEP, *, restarted: bool = False) -> Part:
-    """A Python child, ready when it has said something."""
+    """Return a Python child that is ready when it has printed something."""
     process = Process(name, [sys.executable, "-c", code], log=folder / f"{name}.log")
     return Part(process, process.tail, "here", restarted=restarted)
 
 
 def kill(process: Process) -> None:
-    """End a child the hard way."""
+    """Kill a child."""
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
 
 
 def test_children_are_announced_when_ready_and_gone_afterwards(tmp_path: Path) -> None:
-    """Two children come up together and end with the block."""
+    """Two children start together and end with the block."""
     said: list[str] = []
     first, second = part(tmp_path, "first"), part(tmp_path, "second")
     with Stack(said.append) as stack:
@@ -52,8 +52,8 @@ def test_children_are_announced_when_ready_and_gone_afterwards(tmp_path: Path) -
     assert not second.process.running
 
 
-def test_a_child_that_ended_is_named_with_its_last_words(tmp_path: Path) -> None:
-    """The error tells who, how, where the log is and what it says."""
+def test_a_child_that_ended_is_named_with_its_last_output(tmp_path: Path) -> None:
+    """The error names the child, its signal and its log, and quotes the log."""
     with Stack(lambda _: None) as stack:
         child = part(tmp_path, "exporter")
         stack.start(child)
@@ -63,14 +63,14 @@ def test_a_child_that_ended_is_named_with_its_last_words(tmp_path: Path) -> None
 
 
 def test_a_child_that_ends_while_another_starts_is_named_at_once(tmp_path: Path) -> None:
-    """Nobody waits for the time-out of the one that waits for it."""
+    """The timeout of the child that waits for it does not matter."""
     waiting = Part(part(tmp_path, "waiting").process, lambda: False, "nowhere")
     with Stack(lambda _: None) as stack, pytest.raises(ProcessEnded, match="out of luck"):
         stack.start(part(tmp_path, "fallen", FALL), waiting)
 
 
-def test_a_worker_that_was_killed_comes_back_later(tmp_path: Path) -> None:
-    """Its death is told once; it is started again when its alert has had time to fire."""
+def test_a_worker_that_was_killed_is_started_again_later(tmp_path: Path) -> None:
+    """Its end is reported once; it is started again when its alert has had time to fire."""
     said: list[str] = []
     clock = Clock()
     with Stack(said.append, clock=clock) as stack:

@@ -1,4 +1,4 @@
-"""What Alertmanager sends is shown."""
+"""The notifications of Alertmanager."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALERT = {
 
 
 def test_a_notification_is_taken_once() -> None:
-    """What was posted comes out of `take`, and only once."""
+    """`take` yields what was posted, once."""
     with NotificationSink(free_port()).serving() as sink:
         answer = requests.post(f"{sink.url}/pager", json={"receiver": "pager", "alerts": [ALERT]}, timeout=5)
         assert answer.status_code == 200
@@ -26,7 +26,7 @@ def test_a_notification_is_taken_once() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"receiver": "x", "alerts": [{"labels": {}}]}'])
 def test_anything_else_is_refused(body: bytes) -> None:
-    """A body that is no notification gets 400 and leaves nothing."""
+    """Any other body gets 400 and yields nothing."""
     with NotificationSink(free_port()).serving() as sink:
         assert requests.post(sink.url, data=body, timeout=5).status_code == 400
         assert list(sink.take()) == []

@@ -1,4 +1,4 @@
-"""What the demo sends, and when."""
+"""The tasks that the demo sends, and their times."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from celerymeter.demo.workload import LOADS, WAVE, Flow, QueueLengths, arrivals,
 
 
 def sent(flows: tuple[Flow, ...], *, seconds: float) -> list[tuple[float, Flow]]:
-    """What is sent in so many seconds."""
+    """Return what is sent in this time."""
     return list(itertools.takewhile(lambda due: due[0] < seconds, arrivals(flows, random.Random(1))))
 
 
 def test_arrivals_come_in_order_at_the_average_rate() -> None:
-    """Over whole waves each flow is sent as often as its rate says."""
+    """Over whole waves the mean rate of a flow is its rate."""
     due = sent((Flow("a.x", 3.0), Flow("b.y", 0.5)), seconds=10 * WAVE)
     times = [at for at, _ in due]
     assert times == sorted(times)
@@ -52,7 +52,7 @@ def test_what_was_sent_since_the_last_measurement_counts() -> None:
 
 @pytest.mark.parametrize("load", ["light", "busy"])
 def test_a_healthy_load_never_reaches_the_limit_of_a_backlog(load: str) -> None:
-    """Also where the machine is too slow for it: the sender waits, and each message waits less than its target."""
+    """This holds on a slow machine too: the sender waits, and each message waits less than its target."""
     assert max(flow.cap for flow in LOADS[load]) < 50
     slow = [flow for flow in LOADS[load] if flow.queue == "media"]
     assert all(flow.cap * flow.arguments["seconds"] / 2 < 60 for flow in slow)
@@ -60,14 +60,14 @@ def test_a_healthy_load_never_reaches_the_limit_of_a_backlog(load: str) -> None:
 
 @pytest.mark.parametrize("load", ["light", "busy"])
 def test_a_healthy_load_stays_below_what_its_workers_can_do(load: str) -> None:
-    """At the peak of traffic the slow queue keeps its two slots less than full, so that no backlog grows."""
+    """At the peak of traffic the slow queue does not fill its two slots, so that no backlog grows."""
     slow = [flow for flow in LOADS[load] if flow.queue == "media"]
     assert sum(flow.rate * flow.arguments["seconds"] for flow in slow) < 2 / 1.5
     assert {flow.queue for flow in LOADS[load]} <= set(QUEUES)
 
 
 def test_the_faulty_load_fills_queues_up_to_a_cap() -> None:
-    """More slow work than slots, and a queue without consumers; both stop growing."""
+    """There is more slow work than slots, and a queue without consumers; both stop growing."""
     faulty = {flow.queue: flow for flow in LOADS["faulty"]}
     assert faulty["media"].rate * faulty["media"].arguments["seconds"] > 2
     assert set(faulty) - set(QUEUES) == {"exports"}
@@ -75,7 +75,7 @@ def test_the_faulty_load_fills_queues_up_to_a_cap() -> None:
 
 
 def test_the_faulty_load_retries_more_often_than_it_ends() -> None:
-    """Each of the three retries is due when all attempts before it had no answer: more than half end in one."""
+    """A retry follows each of up to three attempts without an answer: more than half of the runs end in one."""
     [unanswered] = [flow.arguments["timeouts"] for flow in LOADS["faulty"] if flow.task == "orders.charge_card"]
     retries = sum(unanswered**attempt for attempt in (1, 2, 3))
     assert retries / (retries + 1) > 0.55
