@@ -8,9 +8,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.integration.alerts.drill import Drill, outcomes
-from tests.integration.alerts.faults import OVERRIDES, SCRIPTS, cast
-from tests.integration.alerts.stage import SHIPPED, Stage
+from tests.integration.alerts.faults import OVERRIDES, SCRIPTS, starters
+from tests.integration.alerts.monitored import SHIPPED, MonitoredClusters
+from tests.integration.alerts.timing import AlertTimer, outcomes
 
 
 def clock(seconds: float) -> str:
@@ -23,13 +23,13 @@ def main() -> None:
     """Run every script at once and print what was measured, whatever failed."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        Stage(Path(folder), cast(), pace=SHIPPED, overrides=OVERRIDES) as stage,
+        MonitoredClusters(Path(folder), starters(), pace=SHIPPED, overrides=OVERRIDES) as monitored,
     ):
-        outcome = outcomes(Drill(stage), SCRIPTS)
+        outcome = outcomes(AlertTimer(monitored), SCRIPTS)
     print("| fault | alert | message after | resolved after |\n|---|---|---|---|")
     for one in (expected for all_of_it in SCRIPTS.values() for expected in all_of_it):
-        told = outcome.drill.told.get(one)
-        times = (clock(told.firing), clock(told.resolved)) if told else ("not heard", "")
+        measured = outcome.timer.times.get(one)
+        times = (clock(measured.firing), clock(measured.resolved)) if measured else ("no message", "")
         print(f"| {one.fault} | {one.alert} ({one.severity}) | {times[0]} | {times[1]} |")
     for script, future in outcome.ran.items():
         if error := future.exception():

@@ -27,7 +27,7 @@ QUIET = {
     ("exporter", "Series, and names beyond a cap", "B"),
     ("exporter", "Tasks in memory", "B"),
 }
-"""Queries that rightly give nothing in good weather."""
+"""Queries that rightly give nothing of a healthy cluster."""
 
 
 @dataclass(frozen=True, slots=True)

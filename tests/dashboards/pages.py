@@ -1,4 +1,4 @@
-"""The pages of every weather, over HTTP."""
+"""HTTP server with the pages that the exporters of all scenarios would serve."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
-from tests.dashboards import synthetic, weather
-from tests.dashboards.moment import Moment
-from tests.dashboards.weather import Weather
+from tests.dashboards import scenarios, synthetic
+from tests.dashboards.scenario_state import ScenarioState
+from tests.dashboards.scenarios import Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """One page that Prometheus scrapes."""
 
-    weather: Weather
+    scenario: Scenario
     instance: str
     control: bool = False
 
@@ -28,33 +28,33 @@ class Target:
 
     @property
     def path(self) -> str:
-        return f"/{self.weather.cluster}/{self.job}"
+        return f"/{self.scenario.cluster}/{self.job}"
 
     @property
     def labels(self) -> dict[str, str]:
-        return {"cluster": self.weather.cluster, "instance": self.instance, "job": self.job}
+        return {"cluster": self.scenario.cluster, "instance": self.instance, "job": self.job}
 
 
-def targets(weathers: Iterable[Weather]) -> Iterator[Target]:
-    """Every page of every weather; the twin has two exporters."""
-    for one in weathers:
+def targets(wanted: Iterable[Scenario]) -> Iterator[Target]:
+    """Yield the pages of these scenarios; the twin has two exporters."""
+    for one in wanted:
         yield Target(one, f"{one.cluster}:9808")
         yield Target(one, f"{one.cluster}:9809", control=True)
-        if one is weather.TWIN:
+        if one is scenarios.TWIN:
             yield Target(one, f"{one.cluster}-2:9808")
 
 
 class Pages:
-    """The HTTP server of all pages; a weather without exporter answers 503 from its onset on."""
+    """An HTTP server of all pages; where the exporter is down it answers 503."""
 
-    def __init__(self, targets: Iterable[Target], *, told_at: float) -> None:
+    def __init__(self, targets: Iterable[Target], *, reference_time: float) -> None:
         by_path = {target.path: target for target in targets}
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 target = by_path[self.path]
-                at = Moment(target.weather, told_at, time.time())
-                gone = at.gone and not target.control
+                at = ScenarioState(target.scenario, reference_time, time.time())
+                gone = at.exporter_down and not target.control
                 body = b"" if gone else synthetic.text(at, control=target.control).encode()
                 self.send_response(503 if gone else 200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")

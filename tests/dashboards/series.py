@@ -1,4 +1,4 @@
-"""What each family of the catalogue shows at a moment, so that a dashboard that queries it finds something."""
+"""What each family of the catalogue shows at a time, so that a dashboard that queries it finds something."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from zlib import crc32
 
-from tests.dashboards.moment import Moment
-from tests.dashboards.weather import Queue, Task
+from tests.dashboards.scenario_state import ScenarioState
+from tests.dashboards.scenarios import Queue, Task
 
 from celerymeter import metrics as m
 from celerymeter.metrics import Family
 
 HEARTBEAT = 2.0
 Labels = tuple[str, ...]
-Samples = Callable[[Moment], Iterable[tuple[Labels, float]]]
-Distributions = Callable[[Moment], Iterable[tuple[Labels, float, float]]]
+Samples = Callable[[ScenarioState], Iterable[tuple[Labels, float]]]
+Distributions = Callable[[ScenarioState], Iterable[tuple[Labels, float, float]]]
 """Labels, number of observations, and their mean in seconds."""
 
 
 def share_of_runs(share: Callable[[Task], float] | float, *extra: str) -> Samples:
     """A counter of each task that grows with its runs; ``extra`` are values of a third label."""
 
-    def samples(at: Moment) -> Iterator[tuple[Labels, float]]:
-        for task in at.weather.tasks:
+    def samples(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
+        for task in at.scenario.tasks:
             part = share(task) if callable(share) else share
             value = float(math.floor(at.count(task.name, task.rate) * part))
             if not extra:
@@ -34,29 +34,29 @@ def share_of_runs(share: Callable[[Task], float] | float, *extra: str) -> Sample
     return samples
 
 
-def by_worker(value: Callable[[Moment, str], float] | float, *, only_live: bool = True) -> Samples:
+def by_worker(value: Callable[[ScenarioState, str], float] | float, *, only_live: bool = True) -> Samples:
     """A series of each worker, unknown while the broker is out of reach."""
 
-    def samples(at: Moment) -> Iterator[tuple[Labels, float]]:
-        for worker in () if at.blind else at.weather.workers:
+    def samples(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
+        for worker in () if at.broker_down else at.scenario.workers:
             if at.up(worker) or not only_live:
                 yield (worker,), value(at, worker) if callable(value) else value
 
     return samples
 
 
-def by_queue(value: Callable[[Moment, Queue], float]) -> Samples:
+def by_queue(value: Callable[[ScenarioState, Queue], float]) -> Samples:
     """A series of each queue, unknown while the broker is out of reach."""
-    return lambda at: (((queue.name,), value(at, queue)) for queue in (() if at.blind else at.weather.queues))
+    return lambda at: (((queue.name,), value(at, queue)) for queue in (() if at.broker_down else at.scenario.queues))
 
 
-def by_value(values: Iterable[str], amount: Callable[[Moment, str], float] | float = 0.0) -> Samples:
+def by_value(values: Iterable[str], amount: Callable[[ScenarioState, str], float] | float = 0.0) -> Samples:
     """A series of each value of the only label."""
     names = tuple(values)
     return lambda at: [((name,), amount(at, name) if callable(amount) else amount) for name in names]
 
 
-def plain(value: Callable[[Moment], float] | float) -> Samples:
+def plain(value: Callable[[ScenarioState], float] | float) -> Samples:
     """A family without labels."""
     return lambda at: [((), value(at) if callable(value) else value)]
 
@@ -64,46 +64,46 @@ def plain(value: Callable[[Moment], float] | float) -> Samples:
 def timed(mean: Callable[[Task], float]) -> Distributions:
     """A distribution of each task's runs."""
     return lambda at: [
-        ((task.name, task.queue), at.count(task.name, task.rate), mean(task)) for task in at.weather.tasks
+        ((task.name, task.queue), at.count(task.name, task.rate), mean(task)) for task in at.scenario.tasks
     ]
 
 
-def in_progress(at: Moment) -> Iterator[tuple[Labels, float]]:
+def in_progress(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
     """Runs that have started and not ended."""
-    for task in () if at.blind else at.weather.tasks:
-        running = min(4.0, at.wobble(task.name, task.rate * task.runtime)) if at.manned else 0.0
+    for task in () if at.broker_down else at.scenario.tasks:
+        running = min(4.0, at.wobble(task.name, task.rate * task.runtime)) if at.has_live_worker else 0.0
         yield (task.name, task.queue), running
 
 
-def length(at: Moment, queue: Queue) -> float:
+def length(at: ScenarioState, queue: Queue) -> float:
     """Waiting messages."""
-    return at.wobble(queue.name, queue.backlog) + math.floor(at.weather.growth * at.bad)
+    return at.wobble(queue.name, queue.backlog) + math.floor(at.scenario.growth * at.fault_seconds)
 
 
-def heads(at: Moment) -> Iterator[tuple[Labels, float]]:
+def heads(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
     """When the oldest message of each queue that holds one was sent."""
     for (queue,), waiting in by_queue(length)(at):
         if waiting:
             yield (queue, "stamp"), at.now - 0.5 * waiting
 
 
-def events(at: Moment) -> Iterator[tuple[Labels, float]]:
+def events(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
     """Events by type."""
     for event in ("task-sent", "task-received", "task-started", "task-succeeded"):
         yield (event,), at.runs()
-    yield ("worker-heartbeat",), math.floor(len(at.weather.workers) / HEARTBEAT * at.working)
+    yield ("worker-heartbeat",), math.floor(len(at.scenario.workers) / HEARTBEAT * at.working)
 
 
-def requests(at: Moment) -> Iterator[tuple[Labels, float]]:
+def requests(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
     """Requests to the control API."""
     asked = {"/monitoring/metrics/realtime": 0.4, "/monitoring/reports/performance": 0.02, "/system/health": 0.1}
     for route, rate in asked.items():
-        yield (route, "GET", "503" if at.blind else "200"), math.floor(rate * (at.now - at.started))
+        yield (route, "GET", "503" if at.broker_down else "200"), math.floor(rate * (at.now - at.started))
     yield ("/tasks/batch", "POST", "403"), math.floor(0.003 * (at.now - at.started))
 
 
-def _ago(seconds: float) -> Callable[[Moment], float]:
-    return lambda at: at.now - (at.bad if at.blind else seconds)
+def _ago(seconds: float) -> Callable[[ScenarioState], float]:
+    return lambda at: at.now - (at.fault_seconds if at.broker_down else seconds)
 
 
 SAMPLES: dict[Family, Samples] = {
@@ -115,18 +115,20 @@ SAMPLES: dict[Family, Samples] = {
     m.TASK_RETRIED: share_of_runs(lambda task: task.retried),
     m.TASK_REJECTED: share_of_runs(2e-4, "true", "false"),
     m.TASK_REVOKED: share_of_runs(5e-4, "revoked", "terminated", "expired"),
-    m.TASK_ACCEPTED: lambda at: [((task.name,), at.count(task.name, task.rate)) for task in at.weather.tasks],
+    m.TASK_ACCEPTED: lambda at: [((task.name,), at.count(task.name, task.rate)) for task in at.scenario.tasks],
     m.TASK_EXCEPTIONS: share_of_runs(lambda task: task.failing / 2, "ConnectionError", "ValueError"),
     m.TASK_IN_PROGRESS: in_progress,
     m.TASK_OLDEST_START: lambda at: [(pair, at.now - at.now % 40 - 1) for pair, runs in in_progress(at) if runs],
-    m.TASK_LAST_SUCCESS: lambda at: [((task.name,), at.started + at.working - 1) for task in at.weather.tasks],
-    m.TASK_THROUGHPUT: lambda at: [((task.name, task.queue), task.rate) for task in at.weather.tasks],
-    m.TASK_ERROR_RATIO: lambda at: [((task.name, task.queue), task.failing) for task in at.weather.tasks],
+    m.TASK_LAST_SUCCESS: lambda at: [((task.name,), at.started + at.working - 1) for task in at.scenario.tasks],
+    m.TASK_THROUGHPUT: lambda at: [((task.name, task.queue), task.rate) for task in at.scenario.tasks],
+    m.TASK_ERROR_RATIO: lambda at: [((task.name, task.queue), task.failing) for task in at.scenario.tasks],
     m.WORKER_UP: by_worker(lambda at, worker: float(at.up(worker)), only_live=False),
     m.WORKER_SHUTDOWN: by_worker(0.0, only_live=False),
-    m.WORKER_LAST_HEARTBEAT: by_worker(lambda at, worker: at.now - (1.0 if at.up(worker) else at.bad), only_live=False),
+    m.WORKER_LAST_HEARTBEAT: by_worker(
+        lambda at, worker: at.now - (1.0 if at.up(worker) else at.fault_seconds), only_live=False
+    ),
     m.WORKER_ACTIVE: by_worker(lambda at, worker: min(4.0, at.wobble(worker, 2))),
-    m.WORKER_PROCESSED: by_worker(lambda at, _: at.runs(1 / len(at.weather.workers))),
+    m.WORKER_PROCESSED: by_worker(lambda at, _: at.runs(1 / len(at.scenario.workers))),
     m.WORKER_RESERVED: by_worker(lambda at, worker: at.wobble(worker, 5)),
     m.WORKER_SCHEDULED: by_worker(lambda at, worker: at.wobble(worker, 1)),
     m.WORKER_POOL_SIZE: by_worker(4.0),
@@ -138,26 +140,26 @@ SAMPLES: dict[Family, Samples] = {
     m.QUEUE_UNACKED: by_queue(lambda at, queue: at.wobble(queue.name, queue.slots)),
     m.QUEUE_OLDEST_TASK: heads,
     m.QUEUE_OLDEST_UNACKED: by_queue(lambda at, queue: at.now - 30 - queue.backlog),
-    m.QUEUE_CONSUMERS: by_queue(lambda at, queue: float(at.manned * math.ceil(queue.slots / 4))),
-    m.QUEUE_SLOTS: by_queue(lambda at, queue: float(at.manned * queue.slots)),
+    m.QUEUE_CONSUMERS: by_queue(lambda at, queue: float(at.has_live_worker * math.ceil(queue.slots / 4))),
+    m.QUEUE_SLOTS: by_queue(lambda at, queue: float(at.has_live_worker * queue.slots)),
     m.QUEUE_VISIBILITY: plain(3600.0),
     m.BUILD_INFO: lambda _: [(("0.1.0", "3.12.1", "5.4.0"), 1.0)],
     m.START_TIME: plain(lambda at: at.started),
-    m.BROKER_UP: plain(lambda at: float(not at.blind)),
+    m.BROKER_UP: plain(lambda at: float(not at.broker_down)),
     m.WORKER_DUPLICATE: by_worker(0.0),
-    m.RECONNECTS: plain(lambda at: math.floor(at.bad / 30) if at.weather.broker_down else 0.0),
+    m.RECONNECTS: plain(lambda at: math.floor(at.fault_seconds / 30) if at.scenario.broker_down else 0.0),
     m.EVENTS: events,
     m.EVENTS_INVALID: by_value(("json", "fields")),
-    m.EVENTS_MISSED: by_worker(lambda at, _: math.floor(at.weather.missed * at.bad), only_live=False),
+    m.EVENTS_MISSED: by_worker(lambda at, _: math.floor(at.scenario.missed * at.fault_seconds), only_live=False),
     m.EVENTS_UNEXPLAINED: by_worker(0.0),
     m.EVENTS_DUPLICATE: by_value(("task-failed",), lambda at, _: at.runs(0.001)),
     m.LAST_EVENT: plain(_ago(0.4)),
     m.WAITS_UNMEASURED: by_value(("no-sent", "clock"), lambda at, _: at.runs(0.01)),
     m.TRACKED: plain(lambda at: at.wobble("tracked", 20)),
     m.EVICTED: by_value(("vanished", "limit")),
-    m.SERIES: plain(lambda at: 300.0 + 45 * len(at.weather.tasks) + 15 * len(at.weather.workers)),
+    m.SERIES: plain(lambda at: 300.0 + 45 * len(at.scenario.tasks) + 15 * len(at.scenario.workers)),
     m.FOLDED: by_value(("name", "queue_name", "hostname", "exception", "pair")),
-    m.POLL_SUCCESS: by_value(("queues", "workers"), lambda at, _: float(not at.blind)),
+    m.POLL_SUCCESS: by_value(("queues", "workers"), lambda at, _: float(not at.broker_down)),
     m.POLL_DURATION: by_value(("queues", "workers"), lambda at, name: 0.01 + at.wobble(name, 3) / 500),
     m.POLL_LAST_SUCCESS: by_value(("queues", "workers"), lambda at, _: _ago(7.0)(at)),
     m.CONTROL_REQUESTS: requests,

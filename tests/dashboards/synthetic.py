@@ -1,11 +1,11 @@
-"""The page that an exporter, or the control API, would serve at a moment."""
+"""The page that an exporter, or the control API, would serve at a time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
 
-from tests.dashboards.moment import Moment
+from tests.dashboards.scenario_state import ScenarioState
 from tests.dashboards.series import DISTRIBUTIONS, SAMPLES
 
 from celerymeter.metrics import CATALOGUE, Family
@@ -15,7 +15,7 @@ Sample = tuple[str, str, float]
 """Series name, labels in braces, value."""
 
 
-def page(at: Moment, *, control: bool = False) -> Iterator[Sample]:
+def page(at: ScenarioState, *, control: bool = False) -> Iterator[Sample]:
     """Every sample of the exporter's page, or of the control API's."""
     for family in CATALOGUE:
         if (family.area == "control") == control:
@@ -24,12 +24,12 @@ def page(at: Moment, *, control: bool = False) -> Iterator[Sample]:
     yield "process_resident_memory_bytes", "", 48e6 + at.wobble("memory", 2e6)
 
 
-def text(at: Moment, *, control: bool = False) -> str:
+def text(at: ScenarioState, *, control: bool = False) -> str:
     """The page as a scrape gets it, without types and help, which dashboards have no use for."""
     return "".join(f"{name}{labels} {value!r}\n" for name, labels, value in page(at, control=control))
 
 
-def _family(family: Family, at: Moment) -> Iterator[Sample]:
+def _family(family: Family, at: ScenarioState) -> Iterator[Sample]:
     if family in SAMPLES:
         for values, number in SAMPLES[family](at):
             yield family.name, _braces(family.labels, values), float(number)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.dashboards import weather
+from tests.dashboards import scenarios
 from tests.dashboards.asking import NONE_CHOSEN, QUIET, Choice, ask_all, ask_mark, choosable, complaints, silent
 from tests.dashboards.grafana import Board, boards
-from tests.dashboards.stage import Pace, Stage
+from tests.dashboards.simulation import Pace, Simulation
 
 from celerymeter.errors import ServerMissing
 
 pytestmark = pytest.mark.integration
 
-GOOD = {**NONE_CHOSEN, "cluster": (weather.GOOD.cluster,)}
+GOOD = {**NONE_CHOSEN, "cluster": (scenarios.GOOD.cluster,)}
 CHOICES = {
     "all": NONE_CHOSEN,
     "one of each": {
@@ -26,7 +26,7 @@ CHOICES = {
     },
     "several of each": {
         **GOOD,
-        "cluster": (weather.GOOD.cluster, weather.TWIN.cluster),
+        "cluster": (scenarios.GOOD.cluster, scenarios.TWIN.cluster),
         "queue": ("orders", "mail"),
         "task": ("shop.orders.charge_card", "shop.mail.send"),
         "worker": ("orders@app-1", "mail@app-2"),
@@ -37,30 +37,32 @@ PACE = Pace(interval="2s")
 
 
 @pytest.fixture(scope="module", params=["prometheus", "prometheus-newer"])
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Good weather, watched for twenty minutes by one exporter and by two."""
+def prometheus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    """Twenty minutes of a healthy cluster, seen by one exporter and by two."""
     try:
-        stage = Stage(tmp_path_factory.mktemp("stage"), (weather.GOOD, weather.TWIN), PACE, engine=request.param)
+        prometheus = Simulation(
+            tmp_path_factory.mktemp("prometheus"), (scenarios.GOOD, scenarios.TWIN), PACE, engine=request.param
+        )
     except ServerMissing as error:
         pytest.skip(str(error))
-    with stage:
-        yield stage
+    with prometheus:
+        yield prometheus
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_every_query_answers(stage: Stage, board: Board, choice: Choice) -> None:
+def test_every_query_answers(prometheus: Simulation, board: Board, choice: Choice) -> None:
     """Whatever is chosen, no query fails or is warned about, and each gives numbers."""
-    answers = ask_all(stage.url, board, choice, at=stage.settled)
+    answers = ask_all(prometheus.url, board, choice, at=prometheus.settled)
 
     assert complaints(answers) == []
     assert silent(board, answers) <= QUIET
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_every_list_of_values_is_filled(stage: Stage, board: Board) -> None:
+def test_every_list_of_values_is_filled(prometheus: Simulation, board: Board) -> None:
     """Each variable finds values, and annotations can be drawn."""
     for name, variable in board.variables.items():
         if variable["type"] == "query":
-            assert choosable(stage.url, variable), name
-    assert complaints([ask_mark(stage.url, one, GOOD, at=stage.settled) for one in board.annotations]) == []
+            assert choosable(prometheus.url, variable), name
+    assert complaints([ask_mark(prometheus.url, one, GOOD, at=prometheus.settled) for one in board.annotations]) == []

@@ -1,4 +1,4 @@
-"""What the dashboards show of good and bad weather, by a real Prometheus that has watched both."""
+"""What the dashboards show of healthy clusters and of clusters with a fault, on a real Prometheus."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.dashboards import weather
+from tests.dashboards import scenarios
 from tests.dashboards.asking import NONE_CHOSEN, Answer, ask, ask_all, ask_mark
 from tests.dashboards.grafana import Board, boards
-from tests.dashboards.stage import RULES, Pace, Stage
+from tests.dashboards.simulation import RULES, Pace, Simulation
 
 pytestmark = pytest.mark.integration
 
@@ -20,33 +20,33 @@ BOARDS = boards()
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """All weathers, watched for twenty minutes."""
-    with Stage(tmp_path_factory.mktemp("stage"), weather.ALL, Pace()) as running:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    """Twenty minutes of all scenarios."""
+    with Simulation(tmp_path_factory.mktemp("prometheus"), scenarios.ALL, Pace()) as running:
         yield running
 
 
-def figure(stage: Stage, board: str, title: str, cluster: str, *, at: float | None = None) -> float:
+def figure(prometheus: Simulation, board: str, title: str, cluster: str, *, at: float | None = None) -> float:
     """The value that a figure shows of one cluster, when all is settled or at another time."""
     panel = next(one for one in BOARDS if one.name == board).panel(title)
-    answer = ask(stage.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=at or stage.settled)
+    answer = ask(prometheus.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=at or prometheus.settled)
     (value,) = answer.values
     return value
 
 
-def word(stage: Stage, board: str, title: str, cluster: str, *, at: float | None = None) -> str:
+def word(prometheus: Simulation, board: str, title: str, cluster: str, *, at: float | None = None) -> str:
     """The word that a figure shows of one cluster, when all is settled or at another time."""
     panel = next(one for one in BOARDS if one.name == board).panel(title)
     options = panel.defaults["mappings"][0]["options"]
-    text: str = options[f"{figure(stage, board, title, cluster, at=at):g}"]["text"]
+    text: str = options[f"{figure(prometheus, board, title, cluster, at=at):g}"]["text"]
     return text
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_a_second_exporter_changes_nothing(stage: Stage, board: Board) -> None:
-    """Two exporters of one broker, scraped at the same moments, show what one shows: nothing is counted twice."""
-    at = stage.told_at - 1
-    one, two = (ask_all(stage.url, board, {**NONE_CHOSEN, "cluster": (name,)}, at=at) for name in ("good", "twin"))
+def test_a_second_exporter_changes_nothing(prometheus: Simulation, board: Board) -> None:
+    """Two exporters of one broker, scraped at the same times, show what one shows: nothing is counted twice."""
+    at = prometheus.reference_time - 1
+    one, two = (ask_all(prometheus.url, board, {**NONE_CHOSEN, "cluster": (name,)}, at=at) for name in ("good", "twin"))
 
     shown = {answer.query.panel for answer in one if answer.series}
     differing = {a.query.panel for a, b in zip(one, two, strict=True) if _seen(a) != pytest.approx(_seen(b))}
@@ -60,14 +60,14 @@ def _seen(answer: Answer) -> dict[frozenset[tuple[str, str]], float]:
     return {frozenset(label for label in labels if label[0] != "cluster"): v for labels, v in answer.series.items()}
 
 
-@pytest.mark.parametrize("cluster", [*(one.cluster for one in weather.ALL), "never-heard-of"])
+@pytest.mark.parametrize("cluster", [*(one.cluster for one in scenarios.ALL), "never-heard-of"])
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_a_figure_is_never_empty(stage: Stage, board: Board, cluster: str) -> None:
-    """In any weather each figure shows exactly one number or word."""
-    at = stage.settled
+def test_a_figure_is_never_empty(prometheus: Simulation, board: Board, cluster: str) -> None:
+    """In every scenario each figure shows exactly one number or word."""
+    at = prometheus.settled
     for panel in board.drawn:
         if panel.type == "stat":
-            answer = ask(stage.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=at)
+            answer = ask(prometheus.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=at)
             assert [math.isfinite(value) for value in answer.values] == [True], panel.title
 
 
@@ -84,81 +84,81 @@ def test_a_figure_is_never_empty(stage: Stage, board: Board, cluster: str) -> No
         ("never-heard-of", "unknown", "no: nothing scraped"),
     ],
 )
-def test_the_overview_says_how_it_is(stage: Stage, cluster: str, health: str, trust: str) -> None:
-    """Health and trust name the gravest fault of each weather."""
-    assert word(stage, "overview", "Health", cluster) == health
-    assert word(stage, "overview", "Can I trust this page?", cluster) == trust
+def test_the_overview_says_how_it_is(prometheus: Simulation, cluster: str, health: str, trust: str) -> None:
+    """Health and trust name the gravest fault of each scenario."""
+    assert word(prometheus, "overview", "Health", cluster) == health
+    assert word(prometheus, "overview", "Can I trust this page?", cluster) == trust
 
 
-def test_a_page_without_rules_is_not_trusted(stage: Stage) -> None:
+def test_a_page_without_rules_is_not_trusted(prometheus: Simulation) -> None:
     """Before the first rule ran, what is scraped is there and nobody says that it is well."""
-    before = stage.told_at - 1
+    before = prometheus.reference_time - 1
 
-    assert word(stage, "overview", "Can I trust this page?", "good", at=before) == "no: rules not loaded"
-    assert word(stage, "overview", "Health", "good", at=before) == "unknown"
+    assert word(prometheus, "overview", "Can I trust this page?", "good", at=before) == "no: rules not loaded"
+    assert word(prometheus, "overview", "Health", "good", at=before) == "unknown"
 
 
 def test_a_page_without_limits_is_not_trusted(tmp_path: Path) -> None:
     """Rules that have nothing to compare with are as good as none."""
     rules = [path for path in RULES if path.stem != "thresholds"]
-    with Stage(tmp_path, (weather.NOTHING_RUN,), Pace(past=300, interval="2s"), rules=rules) as stage:
-        assert word(stage, "overview", "Can I trust this page?", "nothing-run") == "no: limits not loaded"
+    with Simulation(tmp_path, (scenarios.NOTHING_RUN,), Pace(past=300, interval="2s"), rules=rules) as prometheus:
+        assert word(prometheus, "overview", "Can I trust this page?", "nothing-run") == "no: limits not loaded"
 
 
 @pytest.mark.parametrize(
     ("cluster", "workers", "pending"),
     [("good", 4, 0), ("no-workers", 0, 500), ("nothing-run", 1, 0), ("broker-down", -1, -1), ("exporter-gone", -1, -1)],
 )
-def test_what_is_not_known_is_not_zero(stage: Stage, cluster: str, workers: int, pending: int) -> None:
+def test_what_is_not_known_is_not_zero(prometheus: Simulation, cluster: str, workers: int, pending: int) -> None:
     """No worker is 0, and a broker or exporter that is gone is unknown (-1)."""
-    assert figure(stage, "overview", "Active workers", cluster) == workers
-    found = figure(stage, "overview", "Pending tasks", cluster)
+    assert figure(prometheus, "overview", "Active workers", cluster) == workers
+    found = figure(prometheus, "overview", "Pending tasks", cluster)
     assert found == pending if pending < 0 else found >= pending
 
 
 @pytest.mark.parametrize(("board", "title"), [("tasks", "Runs"), ("queues", "Sent"), ("queues", "Started")])
-def test_a_counter_that_nobody_feeds_has_no_rate(stage: Stage, board: str, title: str) -> None:
+def test_a_counter_that_nobody_feeds_has_no_rate(prometheus: Simulation, board: str, title: str) -> None:
     """While the broker is out of reach counters stand still, and their rate is unknown rather than 0."""
-    assert word(stage, board, title, "broker-down") == "unknown"
-    assert figure(stage, board, title, "good") > 0
+    assert word(prometheus, board, title, "broker-down") == "unknown"
+    assert figure(prometheus, board, title, "good") > 0
 
 
-def test_a_chart_of_throughput_is_blank_while_nobody_sees_it(stage: Stage) -> None:
+def test_a_chart_of_throughput_is_blank_while_nobody_sees_it(prometheus: Simulation) -> None:
     """The broker is down at the end of the shown time, and the last line ends where it went away."""
     overview = next(board for board in BOARDS if board.name == "overview")
     query = replace(overview.panel("Throughput").queries[0], instant=True)
     choice = {**NONE_CHOSEN, "cluster": ("broker-down",)}
-    onset = stage.told_at - weather.ONSET_AGO
+    onset = prometheus.reference_time - scenarios.ONSET_AGO
 
-    assert ask(stage.url, query, choice, at=stage.settled).series == {}
-    assert ask(stage.url, query, choice, at=onset - 1).values[0] > 0
+    assert ask(prometheus.url, query, choice, at=prometheus.settled).series == {}
+    assert ask(prometheus.url, query, choice, at=onset - 1).values[0] > 0
 
 
-def test_the_state_of_a_task_is_unknown_while_nobody_sees_it(stage: Stage) -> None:
+def test_the_state_of_a_task_is_unknown_while_nobody_sees_it(prometheus: Simulation) -> None:
     """No run ended: idle where all is well with the broker and its workers are gone, unknown where it is down."""
     overview = next(board for board in BOARDS if board.name == "overview")
     query = overview.panel("Tasks").queries[0]
     states = {
-        cluster: set(ask(stage.url, query, {**NONE_CHOSEN, "cluster": (cluster,)}, at=stage.settled).values)
+        cluster: set(ask(prometheus.url, query, {**NONE_CHOSEN, "cluster": (cluster,)}, at=prometheus.settled).values)
         for cluster in ("no-workers", "broker-down")
     }
 
     assert states == {"no-workers": {3}, "broker-down": {-1}}
 
 
-def test_a_backlog_that_nobody_works_off_is_never_empty(stage: Stage) -> None:
+def test_a_backlog_that_nobody_works_off_is_never_empty(prometheus: Simulation) -> None:
     """Messages wait and none is started: the time until the queues are empty is not 0, and not unknown."""
-    assert word(stage, "queues", "Empty in", "no-workers") == "never"
-    assert word(stage, "queues", "Empty in", "nothing-run") == "no starts"
+    assert word(prometheus, "queues", "Empty in", "no-workers") == "never"
+    assert word(prometheus, "queues", "Empty in", "nothing-run") == "no starts"
 
 
-def test_the_tables_begin_with_the_culprits(stage: Stage) -> None:
+def test_the_tables_begin_with_the_culprits(prometheus: Simulation) -> None:
     """In trouble the lowest state of each table is that of the queue, the task and the worker that are to blame."""
     overview = next(board for board in BOARDS if board.name == "overview")
     choice = {**NONE_CHOSEN, "cluster": ("troubled",)}
     worst = {}
     for title, label in (("Queues", "queue_name"), ("Tasks", "name"), ("Workers", "hostname")):
-        states = ask(stage.url, overview.panel(title).queries[0], choice, at=stage.settled).series
+        states = ask(prometheus.url, overview.panel(title).queries[0], choice, at=prometheus.settled).series
         lowest = min(states.values())
         worst[title] = {dict(labels)[label] for labels, state in states.items() if state == lowest}
 
@@ -168,12 +168,12 @@ def test_the_tables_begin_with_the_culprits(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_marks_stand_where_it_happened(stage: Stage, board: Board) -> None:
+def test_marks_stand_where_it_happened(prometheus: Simulation, board: Board) -> None:
     """In trouble a worker is marked at its last heartbeat and alerts at the time since which they hold."""
-    onset = stage.told_at - weather.ONSET_AGO
+    onset = prometheus.reference_time - scenarios.ONSET_AGO
     timed = [one for one in board.annotations if one.get("useValueForTime")]
     alerts, stops = (
-        ask_mark(stage.url, one, {**NONE_CHOSEN, "cluster": ("troubled",)}, at=stage.settled) for one in timed
+        ask_mark(prometheus.url, one, {**NONE_CHOSEN, "cluster": ("troubled",)}, at=prometheus.settled) for one in timed
     )
 
     assert stops.values == [pytest.approx(1000 * onset, abs=1000 * 60)]
@@ -182,10 +182,10 @@ def test_marks_stand_where_it_happened(stage: Stage, board: Board) -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_a_crowd_stays_legible(stage: Stage, board: Board) -> None:
+def test_a_crowd_stays_legible(prometheus: Simulation, board: Board) -> None:
     """However many tasks and workers there are, a chart holds few lines."""
     kinds = {panel.title: panel.type for panel in board.drawn}
-    answers = ask_all(stage.url, board, {**NONE_CHOSEN, "cluster": ("crowded",)}, at=stage.settled)
+    answers = ask_all(prometheus.url, board, {**NONE_CHOSEN, "cluster": ("crowded",)}, at=prometheus.settled)
 
     assert not [
         (one.query.panel, len(one.series))
@@ -201,9 +201,13 @@ def test_a_big_crowd_is_shown_quickly(tmp_path: Path) -> None:
     A query that was slow is asked once more: the machine may have been busy.
     """
     choice = {**NONE_CHOSEN, "__rate_interval": ("1m",), "__range": ("3600s",)}
-    with Stage(tmp_path, (weather.BIG_CROWD,), Pace(past=3600, step=15, interval="15s")) as stage:
-        answers = [one for board in BOARDS for one in ask_all(stage.url, board, choice, at=stage.settled, step=15)]
-        again = [ask(stage.url, one.query, choice, at=stage.settled, step=15) for one in answers if one.seconds > 2]
+    with Simulation(tmp_path, (scenarios.BIG_CROWD,), Pace(past=3600, step=15, interval="15s")) as prometheus:
+        answers = [
+            one for board in BOARDS for one in ask_all(prometheus.url, board, choice, at=prometheus.settled, step=15)
+        ]
+        again = [
+            ask(prometheus.url, one.query, choice, at=prometheus.settled, step=15) for one in answers if one.seconds > 2
+        ]
 
     assert len([one for one in answers if one.series]) > 150
     assert not [(one.query.panel, one.seconds) for one in again if one.seconds > 2]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.dashboards.moment import Moment
+from tests.dashboards.scenario_state import ScenarioState
+from tests.dashboards.scenarios import ALL, TROUBLED, Scenario
 from tests.dashboards.synthetic import page
-from tests.dashboards.weather import ALL, TROUBLED, Weather
 
 from celerymeter.metrics import CATALOGUE
 
@@ -14,18 +14,21 @@ SUFFIXES = {"histogram": "_bucket", "summary": "_sum"}
 
 def test_every_family_of_the_catalogue_is_on_a_page() -> None:
     """A new family gets its samples here, so that a dashboard can show it."""
-    at = Moment(TROUBLED, told_at=1e9, now=1e9)
+    at = ScenarioState(TROUBLED, reference_time=1e9, now=1e9)
 
     shown = {name for control in (False, True) for name, _, _ in page(at, control=control)}
 
     assert {family.name + SUFFIXES.get(family.kind, "") for family in CATALOGUE} <= shown
 
 
-@pytest.mark.parametrize("weather", ALL, ids=lambda weather: weather.cluster)
-def test_counters_never_fall(weather: Weather) -> None:
+@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.cluster)
+def test_counters_never_fall(scenario: Scenario) -> None:
     """Whatever happens, a counter that was seen is not lower a minute later."""
     before, after = (
-        {name + labels: value for name, labels, value in page(Moment(weather, told_at=1e9, now=1e9 - ago))}
+        {
+            name + labels: value
+            for name, labels, value in page(ScenarioState(scenario, reference_time=1e9, now=1e9 - ago))
+        }
         for ago in (630.0, 570.0)
     )
     counters = {family.name for family in CATALOGUE if family.kind == "counter"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.deploy.dockerfile import DOCKERFILE
-from tests.deploy.stage import Image
+from tests.deploy.services import Image
 
 TOOLS = {"buildah": "buildah", "debootstrap": "debootstrap"}
 BASE = "localhost/debian"

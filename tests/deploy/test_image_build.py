@@ -10,7 +10,7 @@ import pytest
 from tests.deploy import compose
 from tests.deploy.dockerfile import build_context
 from tests.deploy.imagebuild import Builder, refuse_without_tools
-from tests.deploy.stage import Stage, refuse_without_root
+from tests.deploy.services import RunningServices, refuse_without_root
 
 from celerymeter.demo.processes import wait_until
 
@@ -28,11 +28,11 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 
 
 @pytest.fixture(scope="module")
-def stage(builder: Builder, tmp_path_factory: pytest.TempPathFactory, secrets: Path) -> Iterator[Stage]:
+def services(builder: Builder, tmp_path_factory: pytest.TempPathFactory, secrets: Path) -> Iterator[RunningServices]:
     """Redis of this machine, and the five services that run the image out of it."""
     image = builder.build(build_context(tmp_path_factory.mktemp("context")))
-    folder, resolved = tmp_path_factory.mktemp("stage"), compose.resolved(secrets=secrets)
-    with Stage(folder, resolved, images={"celerymeter": image}) as running:
+    folder, resolved = tmp_path_factory.mktemp("services"), compose.resolved(secrets=secrets)
+    with RunningServices(folder, resolved, images={"celerymeter": image}) as running:
         for names in (("redis",), PARTS):
             running.start(*names)
             for name in names:
@@ -40,31 +40,31 @@ def stage(builder: Builder, tmp_path_factory: pytest.TempPathFactory, secrets: P
         yield running
 
 
-def test_the_exporter_in_the_image_counts_what_the_shop_does(stage: Stage) -> None:
+def test_the_exporter_in_the_image_counts_what_the_shop_does(services: RunningServices) -> None:
     """As user 10001, on a read-only file system; every part is healthy by its own check."""
     page = "http://exporter:9808/metrics"
-    wait_until(lambda: 'celery_task_succeeded_total{name="orders.place"' in stage.fetch(page), timeout=PATIENCE)
-    assert "Uid:\t10001\t10001" in stage.execute("exporter", "/usr/bin/cat", "/proc/self/status").stdout
-    assert stage.execute("exporter", "/usr/bin/touch", "/opt/celerymeter/written").returncode != 0
+    wait_until(lambda: 'celery_task_succeeded_total{name="orders.place"' in services.fetch(page), timeout=PATIENCE)
+    assert "Uid:\t10001\t10001" in services.execute("exporter", "/usr/bin/cat", "/proc/self/status").stdout
+    assert services.execute("exporter", "/usr/bin/touch", "/opt/celerymeter/written").returncode != 0
 
 
-def test_the_image_says_how_to_ask_for_its_health(stage: Stage, builder: Builder) -> None:
+def test_the_image_says_how_to_ask_for_its_health(services: RunningServices, builder: Builder) -> None:
     """The health check in it is content with the exporter that runs."""
     how, *words = builder.config()["Healthcheck"]["Test"]
     assert how == "CMD"
-    assert stage.execute("exporter", *words).returncode == 0
+    assert services.execute("exporter", *words).returncode == 0
     assert builder.config()["StopSignal"] == "SIGTERM"
 
 
-def test_nothing_can_be_installed_into_it(stage: Stage) -> None:
+def test_nothing_can_be_installed_into_it(services: RunningServices) -> None:
     """There is no pip, and no compiler came along."""
-    assert stage.execute("exporter", "python", "-m", "pip", "--version").returncode != 0
-    assert stage.execute("exporter", "/usr/bin/test", "-e", "/usr/bin/gcc").returncode != 0
+    assert services.execute("exporter", "python", "-m", "pip", "--version").returncode != 0
+    assert services.execute("exporter", "/usr/bin/test", "-e", "/usr/bin/gcc").returncode != 0
 
 
-def test_the_control_api_keeps_its_state_in_the_volume(stage: Stage) -> None:
+def test_the_control_api_keeps_its_state_in_the_volume(services: RunningServices) -> None:
     """The folder in the image is its user's, so a new volume is too; the audit trail in it can be verified."""
     state = "/var/lib/celerymeter"
-    assert (Path(stage.images["celerymeter"].root) / state.lstrip("/")).stat().st_uid == 10001
-    verified = stage.execute("control", "celerymeter", "audit", "verify", "--state-dir", state)
+    assert (Path(services.images["celerymeter"].root) / state.lstrip("/")).stat().st_uid == 10001
+    verified = services.execute("control", "celerymeter", "audit", "verify", "--state-dir", state)
     assert verified.returncode == 0, verified.stderr

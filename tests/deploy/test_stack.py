@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.deploy import compose
 from tests.deploy.compose import ROOT
-from tests.deploy.stage import Stage, refuse_without_root
+from tests.deploy.services import RunningServices, refuse_without_root
 
 from celerymeter.demo.processes import wait_until
 
@@ -23,49 +23,49 @@ PROMETHEUS, CONTROL = "http://prometheus:9090", "http://control:8000/celery-admi
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, secrets: Path) -> Iterator[Stage]:
+def services(tmp_path_factory: pytest.TempPathFactory, secrets: Path) -> Iterator[RunningServices]:
     """All of it but Grafana, each healthy by its own check, and an alert on its way."""
     refuse_without_root()
-    with Stage(tmp_path_factory.mktemp("stage"), compose.resolved(secrets=secrets)) as running:
+    with RunningServices(tmp_path_factory.mktemp("services"), compose.resolved(secrets=secrets)) as running:
         start(running, "redis")
         start(running, *PARTS, then=send_probe)
         yield running
 
 
-def start(stage: Stage, *names: str, then: Callable[[Stage], None] | None = None) -> None:
+def start(services: RunningServices, *names: str, then: Callable[[RunningServices], None] | None = None) -> None:
     """Start services and wait for them; ``then`` is called once the first of them is healthy."""
-    stage.start(*names)
+    services.start(*names)
     for name in names:
-        wait_until(partial(stage.healthy, name), timeout=PATIENCE, interval=0.5, what=name)
+        wait_until(partial(services.healthy, name), timeout=PATIENCE, interval=0.5, what=name)
         if then and name == names[0]:
-            then(stage)
+            then(services)
 
 
-def send_probe(stage: Stage) -> None:
+def send_probe(services: RunningServices) -> None:
     """An alert, sent to Alertmanager early: it groups messages for some time before it sends them on."""
     add = ["alert", "add", "alertname=Probe", "severity=warning", "--annotation=summary=a probe"]
-    sent = stage.execute("alertmanager", "amtool", "--alertmanager.url=http://alertmanager:9093", *add)
+    sent = services.execute("alertmanager", "amtool", "--alertmanager.url=http://alertmanager:9093", *add)
     assert sent.returncode == 0, sent.stderr
 
 
-def value(stage: Stage, query: str) -> float | None:
+def value(services: RunningServices, query: str) -> float | None:
     """What Prometheus answers to a query of one series."""
-    found = json.loads(stage.fetch(f"{PROMETHEUS}/api/v1/query?query={query}"))["data"]["result"]
+    found = json.loads(services.fetch(f"{PROMETHEUS}/api/v1/query?query={query}"))["data"]["result"]
     return float(found[0]["value"][1]) if found else None
 
 
-def test_prometheus_sees_what_the_shop_does(stage: Stage) -> None:
+def test_prometheus_sees_what_the_shop_does(services: RunningServices) -> None:
     """From the workload over broker, workers and exporter; every target is up."""
-    wait_until(lambda: value(stage, "sum(celery_task_succeeded_total)"), timeout=PATIENCE)
-    wait_until(lambda: value(stage, "count(up==1)") == 4, timeout=PATIENCE)
-    wait_until(lambda: value(stage, "sum(celery_worker_up)") == 2, timeout=PATIENCE)
+    wait_until(lambda: value(services, "sum(celery_task_succeeded_total)"), timeout=PATIENCE)
+    wait_until(lambda: value(services, "count(up==1)") == 4, timeout=PATIENCE)
+    wait_until(lambda: value(services, "sum(celery_worker_up)") == 2, timeout=PATIENCE)
 
 
-def test_prometheus_has_the_rules_and_its_alertmanager(stage: Stage) -> None:
+def test_prometheus_has_the_rules_and_its_alertmanager(services: RunningServices) -> None:
     """The mounted folder of rules, and the Alertmanager by its name."""
-    groups = json.loads(stage.fetch(f"{PROMETHEUS}/api/v1/rules"))["data"]["groups"]
+    groups = json.loads(services.fetch(f"{PROMETHEUS}/api/v1/rules"))["data"]["groups"]
     assert {Path(group["file"]).parent for group in groups} == {Path("/etc/prometheus/rules")}
-    wait_until(lambda: "alertmanager:9093" in stage.fetch(f"{PROMETHEUS}/api/v1/alertmanagers"), timeout=PATIENCE)
+    wait_until(lambda: "alertmanager:9093" in services.fetch(f"{PROMETHEUS}/api/v1/alertmanagers"), timeout=PATIENCE)
 
 
 def documented(beginning: str) -> list[str]:
@@ -74,30 +74,30 @@ def documented(beginning: str) -> list[str]:
     return shlex.split(line)
 
 
-def test_an_alert_arrives_at_the_control_api(stage: Stage) -> None:
+def test_an_alert_arrives_at_the_control_api(services: RunningServices) -> None:
     """With the token that both have from a file; read with one minted by the command in deploy/README.md."""
-    token = stage.execute("control", *documented("docker compose exec control")).stdout.splitlines()[-1]
-    wait_until(lambda: "Probe" in stage.fetch(f"{CONTROL}/alerts", token=token), timeout=PATIENCE, interval=0.5)
-    assert "openapi" in stage.fetch(f"{CONTROL}/docs")
+    token = services.execute("control", *documented("docker compose exec control")).stdout.splitlines()[-1]
+    wait_until(lambda: "Probe" in services.fetch(f"{CONTROL}/alerts", token=token), timeout=PATIENCE, interval=0.5)
+    assert "openapi" in services.fetch(f"{CONTROL}/docs")
 
 
-def test_redis_lets_nobody_in_without_the_password(stage: Stage) -> None:
+def test_redis_lets_nobody_in_without_the_password(services: RunningServices) -> None:
     """The user of its health check can do no more than that."""
-    assert "NOAUTH" in stage.execute("redis", "redis-cli", "get", "key").stdout
+    assert "NOAUTH" in services.execute("redis", "redis-cli", "get", "key").stdout
     health = ["redis-cli", "--no-auth-warning", "--user", "health", "--pass", "any"]
-    assert "NOPERM" in stage.execute("redis", *health, "get", "key").stdout
+    assert "NOPERM" in services.execute("redis", *health, "get", "key").stdout
 
 
 @pytest.mark.parametrize("name", ["redis", *PARTS])
-def test_each_service_writes_nowhere_but_to_its_volumes(name: str, stage: Stage) -> None:
+def test_each_service_writes_nowhere_but_to_its_volumes(name: str, services: RunningServices) -> None:
     """Its file system is read-only, its user is not root, and it has no capability."""
-    assert stage.execute(name, "/usr/bin/touch", "/etc/written").returncode != 0
-    status = stage.execute(name, "/usr/bin/cat", "/proc/self/status").stdout
+    assert services.execute(name, "/usr/bin/touch", "/etc/written").returncode != 0
+    status = services.execute(name, "/usr/bin/cat", "/proc/self/status").stdout
     assert "CapBnd:\t0000000000000000" in status
     assert "Uid:\t0\t" not in status
 
 
 @pytest.mark.parametrize("name", ["redis", *PARTS])
-def test_each_service_fits_into_its_memory(name: str, stage: Stage) -> None:
+def test_each_service_fits_into_its_memory(name: str, services: RunningServices) -> None:
     """With room for a third more."""
-    assert 0 < stage.memory(name) * 4 / 3 < stage.compose.services[name].memory
+    assert 0 < services.memory(name) * 4 / 3 < services.compose.services[name].memory

@@ -35,7 +35,7 @@ PARKED = "parked"
 
 
 @dataclass
-class Stage:
+class ProxiedApi:
     """The API, the proxy, and a worker."""
 
     app: Celery
@@ -53,13 +53,13 @@ class Stage:
         return {row.address for row in read_rows(self.state)}
 
 
-def order(task_id: str) -> dict[str, Any]:
+def request_body(task_id: str) -> dict[str, Any]:
     """A batch revoke of one."""
     return {"task_ids": [task_id], "operation": "revoke", "parameters": {"reason": "a test"}}
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedApi]:
     """Everything up; the tests follow each other, and the last one kills the API."""
     folder = tmp_path_factory.mktemp("nginx")
     with ExitStack() as stack:
@@ -71,90 +71,90 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         stack.enter_context(control).up()
         stack.enter_context(start_worker(redis.url, folder, hostname="w1@test", queues=("fast",)))
         edge = stack.enter_context(Edge(folder / "nginx", port)).up()
-        yield Stage(app, folder / "state", redis.url, control, edge)
+        yield ProxiedApi(app, folder / "state", redis.url, control, edge)
 
 
-def test_only_tls_and_only_with_a_token(stage: Stage) -> None:
+def test_only_tls_and_only_with_a_token(api: ProxiedApi) -> None:
     """The API's own refusals come through; what is not the API is not there."""
-    assert "400" in speaks_plain_http(stage.edge.port)
-    assert stage.edge.ask("GET", "/system/info", role=None).status_code == 200
-    assert stage.edge.ask("GET", "/audit", role=None).status_code == 401
-    assert stage.edge.ask("GET", "/audit", role=Role.VIEWER).status_code == 403
-    assert stage.edge.ask("GET", "/audit").status_code == 200
-    assert stage.edge.ask("GET", "/../metrics", role=None).status_code == 404
+    assert "400" in speaks_plain_http(api.edge.port)
+    assert api.edge.ask("GET", "/system/info", role=None).status_code == 200
+    assert api.edge.ask("GET", "/audit", role=None).status_code == 401
+    assert api.edge.ask("GET", "/audit", role=Role.VIEWER).status_code == 403
+    assert api.edge.ask("GET", "/audit").status_code == 200
+    assert api.edge.ask("GET", "/../metrics", role=None).status_code == 404
 
 
-def test_the_address_is_the_clients_whatever_it_says(stage: Stage) -> None:
+def test_the_address_is_the_clients_whatever_it_says(api: ProxiedApi) -> None:
     """nginx appends whom it saw; what stands before that is a stranger's word."""
     lies = {"X-Forwarded-For": "198.51.100.7"}
-    assert stage.edge.ask_from("127.0.0.9", "/audit", {**bearer(Role.VIEWER), **lies}) == 403
-    wait_until(lambda: "127.0.0.9" in stage.addresses(), timeout=60, what="the refusal in the audit trail")
-    assert "198.51.100.7" not in stage.addresses()
+    assert api.edge.ask_from("127.0.0.9", "/audit", {**bearer(Role.VIEWER), **lies}) == 403
+    wait_until(lambda: "127.0.0.9" in api.addresses(), timeout=60, what="the refusal in the audit trail")
+    assert "198.51.100.7" not in api.addresses()
 
 
-def test_the_feed_is_open_to_tokens_and_to_pages_of_this_host(stage: Stage) -> None:
+def test_the_feed_is_open_to_tokens_and_to_pages_of_this_host(api: ProxiedApi) -> None:
     """wss, with a token as header or in the query, which is in no log; else it is closed."""
-    with stage.edge.feed(bearing=bearer(Role.VIEWER), origin=f"https://localhost:{stage.edge.port}") as client:
+    with api.edge.feed(bearing=bearer(Role.VIEWER), origin=f"https://localhost:{api.edge.port}") as client:
         assert next(messages(client, timeout=60))["message_type"] == "connection_established"
     secret = token()
-    with stage.edge.feed(f"?access_token={secret}") as client:
+    with api.edge.feed(f"?access_token={secret}") as client:
         assert next(messages(client, timeout=60))["message_type"] == "connection_established"
-    with stage.edge.feed() as client:
+    with api.edge.feed() as client:
         assert drain(client).code == 4401
     with pytest.raises(InvalidStatus, match="403"):
-        stage.edge.feed(bearing=bearer(Role.VIEWER), origin="https://elsewhere.example.net")
-    wait_until(lambda: "/monitoring/ws" in stage.edge.logged(), timeout=60)
-    assert secret not in stage.edge.logged()
+        api.edge.feed(bearing=bearer(Role.VIEWER), origin="https://elsewhere.example.net")
+    wait_until(lambda: "/monitoring/ws" in api.edge.logged(), timeout=60)
+    assert secret not in api.edge.logged()
 
 
-def test_the_same_key_acts_once(stage: Stage) -> None:
+def test_the_same_key_acts_once(api: ProxiedApi) -> None:
     """It gives the stored answer again; with another body it is refused."""
     headers = {**bearer(Role.OPERATOR), "Idempotency-Key": "once"}
-    body = order(stage.park())
-    begun = stage.edge.ask("POST", BATCH, role=None, json=body, headers=headers)
+    body = request_body(api.park())
+    begun = api.edge.ask("POST", BATCH, role=None, json=body, headers=headers)
     assert begun.status_code == 200, begun.text
 
-    replayed = stage.edge.ask("POST", BATCH, role=None, json=body, headers=headers)
+    replayed = api.edge.ask("POST", BATCH, role=None, json=body, headers=headers)
     assert (replayed.json(), replayed.headers["Idempotency-Replayed"]) == (begun.json(), "true")
-    other = stage.edge.ask("POST", BATCH, role=None, json=order("another"), headers=headers)
+    other = api.edge.ask("POST", BATCH, role=None, json=request_body("another"), headers=headers)
     assert other.status_code == 422
-    intents = [row for row in read_rows(stage.state) if row.kind == "intent" and row.action == "tasks.revoke"]
+    intents = [row for row in read_rows(api.state) if row.kind == "intent" and row.action == "tasks.revoke"]
     assert len(intents) == 1
 
 
-def test_a_second_process_on_the_state_directory_is_refused(stage: Stage, tmp_path: Path) -> None:
+def test_a_second_process_on_the_state_directory_is_refused(api: ProxiedApi, tmp_path: Path) -> None:
     """The command of the page, run twice."""
     port = free_port()
     with (
-        behind(tmp_path / "second", state=stage.state, broker=stage.broker, port=port) as second,
-        pytest.raises(StartFailed, match=f"pid {stage.control.pid} on "),
+        behind(tmp_path / "second", state=api.state, broker=api.broker, port=port) as second,
+        pytest.raises(StartFailed, match=f"pid {api.control.pid} on "),
     ):
         second.up()
-    assert stage.edge.ask("GET", "/audit").status_code == 200
+    assert api.edge.ask("GET", "/audit").status_code == 200
 
 
-def test_a_batch_goes_on_when_the_api_is_killed_and_started_again(stage: Stage) -> None:
+def test_a_batch_goes_on_when_the_api_is_killed_and_started_again(api: ProxiedApi) -> None:
     """Requests come through nginx again, the batch is followed to its end, and the audit trail holds."""
-    task_id, secret = stage.park(), token()
-    begun = stage.edge.ask("POST", BATCH, json=order(task_id)).json()
+    task_id, secret = api.park(), token()
+    begun = api.edge.ask("POST", BATCH, json=request_body(task_id)).json()
     assert statuses(begun) == {task_id: "flagged"}
 
-    stage.control.kill()
-    assert stage.edge.ask("GET", "/system/info", role=None).status_code == 502
-    stage.control.up()
-    with stage.edge.feed(f"?access_token={secret}") as client:
-        assert stage.edge.ask("GET", f"{BATCH}/{begun['batch_id']}").status_code == 200
-        wait_until(lambda: goes_on(stage.control, begun["batch_id"]), timeout=90, what="the batch to be resumed")
-        stage.app.control.add_consumer(PARKED, destination=["w1@test"])
+    api.control.kill()
+    assert api.edge.ask("GET", "/system/info", role=None).status_code == 502
+    api.control.up()
+    with api.edge.feed(f"?access_token={secret}") as client:
+        assert api.edge.ask("GET", f"{BATCH}/{begun['batch_id']}").status_code == 200
+        wait_until(lambda: goes_on(api.control, begun["batch_id"]), timeout=90, what="the batch to be resumed")
+        api.app.control.add_consumer(PARKED, destination=["w1@test"])
         until(client, lambda message: message["data"].get("batch_id") == begun["batch_id"])
 
-    found = stage.edge.ask("GET", f"{BATCH}/{begun['batch_id']}").json()
+    found = api.edge.ask("GET", f"{BATCH}/{begun['batch_id']}").json()
     assert statuses(found) == {task_id: "revoked"}
-    assert secret not in stage.edge.logged()
-    argv = [sys.executable, "-m", "celerymeter", "audit", "verify", "--state-dir", str(stage.state)]
+    assert secret not in api.edge.logged()
+    argv = [sys.executable, "-m", "celerymeter", "audit", "verify", "--state-dir", str(api.state)]
     verified = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert verified.returncode == 0, verified.stdout
-    assert len({row.instance for row in read_rows(stage.state)}) == 2
+    assert len({row.instance for row in read_rows(api.state)}) == 2
 
 
 def goes_on(control: Control, batch: str) -> bool:

@@ -45,7 +45,7 @@ class Cluster:
 
 
 @dataclass
-class Stage:
+class TwoClusters:
     """Both, under one Prometheus."""
 
     eu: Cluster
@@ -54,7 +54,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def clusters(tmp_path: Path) -> Iterator[TwoClusters]:
     """The shipped configuration; a control API for each cluster."""
     port = free_port()
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
@@ -71,7 +71,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         quick_rules(tmp_path)
         stack.enter_context(Prometheus(tmp_path / "prometheus", config=config, port=port)).up()
         eu, us = (Cluster(sites[name], controls[name]) for name in sites)
-        yield Stage(eu, us, f"http://127.0.0.1:{port}")
+        yield TwoClusters(eu, us, f"http://127.0.0.1:{port}")
 
 
 def options(name: str, site: Site, prometheus: int) -> tuple[str, ...]:
@@ -80,25 +80,28 @@ def options(name: str, site: Site, prometheus: int) -> tuple[str, ...]:
     return ("--broker-url", site.redis.url, *where, "--cluster", name)
 
 
-def test_nothing_of_one_is_seen_in_the_other(stage: Stage) -> None:
+def test_nothing_of_one_is_seen_in_the_other(clusters: TwoClusters) -> None:
     """Recorded series, alerts, live figures, reports; and without a choice nobody is given a mixture."""
-    stage.eu.site.send("tests.add", 1, 2, queue="fast", count=30)
-    stage.eu.site.send("tests.fail", queue="fast", count=25)
-    stage.eu.site.send("tests.add", 1, 2, queue="nobody")
-    stage.us.site.send("tests.add", 1, 2, queue="fast", count=5)
-    stage.us.site.send("tests.add", 1, 2, queue="nobody", count=60)
-    shows(stage.prometheus, "eu", {"runs": {"tests.add": 30, "tests.fail": 25}, "waiting": 1, "workers": 1})
-    shows(stage.prometheus, "us", {"runs": {"tests.add": 5}, "waiting": 60, "workers": 1})
-    assert [one["metric"] for one in query(stage.prometheus, NAMELESS)] == []
+    clusters.eu.site.send("tests.add", 1, 2, queue="fast", count=30)
+    clusters.eu.site.send("tests.fail", queue="fast", count=25)
+    clusters.eu.site.send("tests.add", 1, 2, queue="nobody")
+    clusters.us.site.send("tests.add", 1, 2, queue="fast", count=5)
+    clusters.us.site.send("tests.add", 1, 2, queue="nobody", count=60)
+    shows(clusters.prometheus, "eu", {"runs": {"tests.add": 30, "tests.fail": 25}, "waiting": 1, "workers": 1})
+    shows(clusters.prometheus, "us", {"runs": {"tests.add": 5}, "waiting": 60, "workers": 1})
+    assert [one["metric"] for one in query(clusters.prometheus, NAMELESS)] == []
 
-    wait_until(lambda: faults(stage.prometheus, "us") == {"CeleryQueueBacklog"}, timeout=90)
-    wait_until(lambda: faults(stage.prometheus, "eu") == {"CeleryHighErrorRate"}, timeout=90)
+    wait_until(lambda: faults(clusters.prometheus, "us") == {"CeleryQueueBacklog"}, timeout=90)
+    wait_until(lambda: faults(clusters.prometheus, "eu") == {"CeleryHighErrorRate"}, timeout=90)
 
-    for cluster, ended, waiting, workers in ((stage.eu, (55, 25), 1, 1), (stage.us, (5, 0), 60, 1)):
+    for cluster, ended, waiting, workers in ((clusters.eu, (55, 25), 1, 1), (clusters.us, (5, 0), 60, 1)):
         told, report = cluster.figures(), cluster.report()
         assert (told["queue_lengths"]["nobody"], told["active_workers"]) == (waiting, workers)
         assert (report["total_tasks"], report["failed_tasks"]) == ended
-    with PrometheusClient(PrometheusSettings(stage.prometheus)) as client, pytest.raises(AmbiguousCluster, match="us"):
+    with (
+        PrometheusClient(PrometheusSettings(clusters.prometheus)) as client,
+        pytest.raises(AmbiguousCluster, match="us"),
+    ):
         choose_cluster(client, Scope())
 
 

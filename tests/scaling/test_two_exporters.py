@@ -25,11 +25,11 @@ WAITING = 6
 
 
 @dataclass
-class Stage:
+class ExporterPair:
     """The pair is the cluster ``main``, as shipped; the witness, on the same broker, is the cluster ``alone``."""
 
     site: Site
-    pair: tuple[ExporterProcess, ExporterProcess]
+    exporters: tuple[ExporterProcess, ExporterProcess]
     prometheus: Prometheus
     sent: int = 1
 
@@ -61,7 +61,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ExporterPair]:
     """Three exporters on a broker with two workers, one of which is busy for good."""
     quick: bool = request.param
     with Site(tmp_path) as site:
@@ -86,10 +86,10 @@ def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
         config.write_text(yaml.safe_dump(content))
         quick_rules(tmp_path)
         with Prometheus(tmp_path / "prometheus", config=config).up() as prometheus:
-            yield Stage(site, (first, second), prometheus)
+            yield ExporterPair(site, (first, second), prometheus)
 
 
-def told(figures: Series) -> dict[str, float | None]:
+def recorded_of(figures: Series) -> dict[str, float | None]:
     """What is known to be true of what was sent."""
 
     def figure(what: str, /, **labels: str) -> float | None:
@@ -104,49 +104,49 @@ def told(figures: Series) -> dict[str, float | None]:
     }
 
 
-def work_is_told(stage: Stage, **work: float) -> None:
+def work_is_counted(pair: ExporterPair, **work: float) -> None:
     """More work: the pair and the witness are not only alike, but right."""
-    stage.work(**work)
-    expected = {"workers": 2, "slots": 3, "busy": 1, "waiting": WAITING, "failed": stage.sent // 5}
+    pair.work(**work)
+    expected = {"workers": 2, "slots": 3, "busy": 1, "waiting": WAITING, "failed": pair.sent // 5}
     with suppress(TimeoutError):
-        wait_until(lambda: told(stage.agree()) == expected, timeout=60)
-    assert told(stage.agree()) == expected
+        wait_until(lambda: recorded_of(pair.agree()) == expected, timeout=60)
+    assert recorded_of(pair.agree()) == expected
 
 
-@pytest.mark.parametrize("stage", [True], indirect=True, ids=["quick"])
-def test_a_pair_counts_what_one_counts_while_one_is_killed_and_comes_back(stage: Stage) -> None:
+@pytest.mark.parametrize("pair", [True], indirect=True, ids=["quick"])
+def test_a_pair_counts_what_one_counts_while_one_is_killed_and_comes_back(pair: ExporterPair) -> None:
     """Every recorded series and every alert, but those about the exporter that died."""
-    work_is_told(stage)
+    work_is_counted(pair)
 
-    stage.pair[0].kill()
-    wait_until(lambda: "CeleryExporterDown" in names(alerts(stage.prometheus.url, "main")), timeout=60)
-    work_is_told(stage)
+    pair.exporters[0].kill()
+    wait_until(lambda: "CeleryExporterDown" in names(alerts(pair.prometheus.url, "main")), timeout=60)
+    work_is_counted(pair)
 
-    stage.pair[0].up()
+    pair.exporters[0].up()
     up = 'count(up{cluster="main"} == 1)'
-    wait_until(lambda: value(stage.prometheus.url, up) == 2, timeout=60, what="a scrape of the new one")
-    work_is_told(stage, sleep=0.3)
+    wait_until(lambda: value(pair.prometheus.url, up) == 2, timeout=60, what="a scrape of the new one")
+    work_is_counted(pair, sleep=0.3)
 
-    assert stage.most("celery:task_started:increase5m") == stage.sent + 1, "the one that sleeps is a run too"
-    assert 0 < (stage.most("celery:queue_wait:increase5m") or 0) <= stage.sent + 1
-    assert "CeleryExporterDown" in names(stage.extra_alerts())
-    told = [dict(one) for one in stage.extra_alerts(state="firing")]  # for a moment one scrape is ahead of another
+    assert pair.most("celery:task_started:increase5m") == pair.sent + 1, "the one that sleeps is a run too"
+    assert 0 < (pair.most("celery:queue_wait:increase5m") or 0) <= pair.sent + 1
+    assert "CeleryExporterDown" in names(pair.extra_alerts())
+    told = [dict(one) for one in pair.extra_alerts(state="firing")]  # for a moment one scrape is ahead of another
     assert [alert for alert in told if alert["area"] != "exporter"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("stage", [False], indirect=True, ids=["as shipped"])
-def test_nothing_fires_but_the_loss_of_the_one(stage: Stage) -> None:
+@pytest.mark.parametrize("pair", [False], indirect=True, ids=["as shipped"])
+def test_nothing_fires_but_the_loss_of_the_one(pair: ExporterPair) -> None:
     """At the pace of the shipped files: a warning while it is away, and its end."""
     firing = 'ALERTS{cluster="main",alertname="CeleryExporterDown",alertstate="firing",severity="warning"}'
-    work_is_told(stage)
+    work_is_counted(pair)
 
-    stage.pair[0].kill()
-    wait_until(lambda: value(stage.prometheus.url, firing) == 1, timeout=400, interval=2, what="the warning")
-    stage.pair[0].up()
-    wait_until(lambda: value(stage.prometheus.url, firing) is None, timeout=400, interval=2, what="its end")
+    pair.exporters[0].kill()
+    wait_until(lambda: value(pair.prometheus.url, firing) == 1, timeout=400, interval=2, what="the warning")
+    pair.exporters[0].up()
+    wait_until(lambda: value(pair.prometheus.url, firing) is None, timeout=400, interval=2, what="its end")
 
-    stage.agree()
-    extra = {(dict(one)["alertname"], dict(one)["severity"]) for one in stage.extra_alerts()}
+    pair.agree()
+    extra = {(dict(one)["alertname"], dict(one)["severity"]) for one in pair.extra_alerts()}
     assert extra == {("CeleryExporterDown", "warning")}

@@ -31,7 +31,7 @@ WAITING = 60
 
 
 @dataclass
-class Stage:
+class WatchedSite:
     """A cluster whose exporter is scraped into VictoriaMetrics, and a control API that reads there."""
 
     folder: Path
@@ -71,7 +71,7 @@ def victoria_metrics(folder: Path, port: int) -> Process:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def watched(tmp_path: Path) -> Iterator[WatchedSite]:
     """Everything up, nothing sent yet."""
     with ExitStack() as stack:
         site = stack.enter_context(Site(tmp_path))
@@ -90,17 +90,17 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         config = configured("victoria-metrics/prometheus.yml", tmp_path, ours)
         stack.enter_context(Prometheus(tmp_path / "prometheus", config=config)).up()
         site.worker("w1@test", "fast")
-        yield Stage(tmp_path, site, exporter, url, control)
+        yield WatchedSite(tmp_path, site, exporter, url, control)
 
 
-def test_the_api_and_the_reports_read_what_was_written(stage: Stage) -> None:
+def test_the_api_and_the_reports_read_what_was_written(watched: WatchedSite) -> None:
     """To the task."""
-    stage.work()
-    wait_until(lambda: stage.figures().get("pending_tasks") == WAITING, timeout=90, interval=0.5, what="the queue")
-    wait_until(lambda: stage.page().get("total_tasks") == 50, timeout=90, interval=0.5, what="all runs")
-    assert stage.figures()["queue_lengths"] == {"fast": 0, "nobody": WAITING}
-    assert stage.figures()["active_workers"] == 1
-    assert stage.report() == {"total_tasks": 50, "successful_tasks": 40, "failed_tasks": 10}
+    watched.work()
+    wait_until(lambda: watched.figures().get("pending_tasks") == WAITING, timeout=90, interval=0.5, what="the queue")
+    wait_until(lambda: watched.page().get("total_tasks") == 50, timeout=90, interval=0.5, what="all runs")
+    assert watched.figures()["queue_lengths"] == {"fast": 0, "nobody": WAITING}
+    assert watched.figures()["active_workers"] == 1
+    assert watched.report() == {"total_tasks": 50, "successful_tasks": 40, "failed_tasks": 10}
 
 
 def fitting_rules(folder: Path) -> None:
@@ -144,25 +144,25 @@ def alertmanager(folder: Path) -> Alertmanager:
 
 
 @pytest.mark.slow
-def test_vmalert_records_and_alerts_as_prometheus_does(stage: Stage) -> None:
+def test_vmalert_records_and_alerts_as_prometheus_does(watched: WatchedSite) -> None:
     """Every recorded series; a backlog; the death of the exporter; and Alertmanager hears of it."""
-    folder, (add, fail) = stage.folder, ("tests.add", "tests.fail")
-    stage.site.send(fail, queue="fast")  # a queue that never started anything would look stalled
-    stage.site.send(add, 1, 2, queue="nobody")  # and one that grows must be there before
+    folder, (add, fail) = watched.folder, ("tests.add", "tests.fail")
+    watched.site.send(fail, queue="fast")  # a queue that never started anything would look stalled
+    watched.site.send(add, 1, 2, queue="nobody")  # and one that grows must be there before
     with ExitStack() as stack:
         told = stack.enter_context(alertmanager(folder / "alertmanager")).up()
-        stack.enter_context(vmalert(folder / "vmalert", stage.victoria, told.url))
-        prometheus = stack.enter_context(reference(folder / "reference", stage.exporter.port)).up()
-        engines = {"vmalert": stage.victoria, "Prometheus": prometheus.url}
+        stack.enter_context(vmalert(folder / "vmalert", watched.victoria, told.url))
+        prometheus = stack.enter_context(reference(folder / "reference", watched.exporter.port)).up()
+        engines = {"vmalert": watched.victoria, "Prometheus": prometheus.url}
         for url in engines.values():
             wait_until(lambda url=url: value(url, "sum(celery:task_ended:increase5m)") == 1, timeout=90)  # type: ignore[misc]
-        stage.work()
-        wait_until(lambda: value(stage.victoria, "sum(celery:task_ended:increase5m)") == 51, timeout=90)
+        watched.work()
+        wait_until(lambda: value(watched.victoria, "sum(celery:task_ended:increase5m)") == 51, timeout=90)
         await_equal({name: partial(recorded, url, "main") for name, url in engines.items()})
 
-        wait_until(lambda: "CeleryQueueBacklog" in names(alerts(stage.victoria, "main")), timeout=60)
-        stage.exporter.kill()
-        wait_until(lambda: "CeleryExporterDown" in names(alerts(stage.victoria, "main")), timeout=60)
-        wait_until(lambda: alerts(stage.victoria, "main") == alerts(prometheus.url, "main"), timeout=60)
+        wait_until(lambda: "CeleryQueueBacklog" in names(alerts(watched.victoria, "main")), timeout=60)
+        watched.exporter.kill()
+        wait_until(lambda: "CeleryExporterDown" in names(alerts(watched.victoria, "main")), timeout=60)
+        wait_until(lambda: alerts(watched.victoria, "main") == alerts(prometheus.url, "main"), timeout=60)
         known = f"{told.url}/api/v2/alerts"
         wait_until(lambda: "Watchdog" in requests.get(known, timeout=5).text, timeout=60, what="a notification")

@@ -1,16 +1,16 @@
-"""Each fault that the alerts promise to tell: how it is caused, what must be heard, how it is mended."""
+"""Each fault that has an alert: how it is caused, which alert must arrive, how it is repaired."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import redis
-from tests.integration.alerts.drill import Drill, Expected, host, queue, sending, task
-from tests.integration.alerts.stage import Cast, Cluster
+from tests.integration.alerts.monitored import Cluster, Starters
+from tests.integration.alerts.timing import AlertTimer, Expected, host, queue, sending, task
 
 from celerymeter.demo.processes import wait_until
 
@@ -22,7 +22,7 @@ OVERRIDES: list[dict[str, object]] = [
 QUICK_OVERRIDES = [{**line, "expr": 3} for line in OVERRIDES]
 
 
-def cast() -> Cast:
+def starters() -> Starters:
     """The clusters and their workers."""
     return {
         "tasks": (
@@ -67,78 +67,79 @@ EVENTS_MISSED = Expected("events missed", "broker", "CeleryEventsMissed", "warni
 
 def pool_process(cluster: Cluster, worker: str) -> int:
     """The pid of a worker's only pool process."""
-    return int(subprocess.check_output(["pgrep", "-P", str(cluster.workers[worker].pid)], text=True).split()[0])
+    pid = cluster.workers[worker].pid
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
-def workers_die(drill: Drill) -> None:
+def workers_die(timer: AlertTimer) -> None:
     """One is killed, then the other; both are started again."""
-    cluster = drill.stage.clusters["workers"]
+    cluster = timer.monitored.clusters["workers"]
     since = time.monotonic()
     cluster.workers["one@workers"].kill()
-    drill.arrives(WORKER_KILLED, since=since)
+    timer.arrives(WORKER_KILLED, since=since)
     since = time.monotonic()
     cluster.workers["two@workers"].kill()
-    drill.arrives(NO_WORKERS, since=since)
+    timer.arrives(NO_WORKERS, since=since)
     since = time.monotonic()
     for name in ("one@workers", "two@workers"):
         cluster.worker(name, "celery")
-    drill.ends(WORKER_KILLED, NO_WORKERS, since=since)
+    timer.resolves(WORKER_KILLED, NO_WORKERS, since=since)
 
 
-def queues_are_unread(drill: Drill) -> None:
+def queues_are_unread(timer: AlertTimer) -> None:
     """Messages go to queues that nobody reads, until a worker does."""
-    cluster = drill.stage.clusters["queues"]
+    cluster = timer.monitored.clusters["queues"]
     since = time.monotonic()
     cluster.send("tests.add", 1, 2, queue="bulk", count=60)
     cluster.send("tests.add", 1, 2, queue="unread", count=3)
     cluster.send("tests.add", 1, 2, queue="old")
-    drill.arrives(BACKLOG, UNREAD, OLD_HEAD, since=since)
+    timer.arrives(BACKLOG, UNREAD, OLD_HEAD, since=since)
     since = time.monotonic()
     cluster.send("tests.add", 1, 2, queue="bulk", count=60)
-    drill.arrives(LONG_BACKLOG, since=since)
+    timer.arrives(LONG_BACKLOG, since=since)
     since = time.monotonic()
     cluster.worker("reader@queues", "bulk", "unread", "old")
-    drill.ends(LONG_BACKLOG, BACKLOG, UNREAD, OLD_HEAD, since=since)
+    timer.resolves(LONG_BACKLOG, BACKLOG, UNREAD, OLD_HEAD, since=since)
 
 
-def a_queue_stalls(drill: Drill) -> None:
+def a_queue_stalls(timer: AlertTimer) -> None:
     """The worker's pool process is stopped: heartbeats go on, nothing starts."""
-    cluster = drill.stage.clusters["queues"]
+    cluster = timer.monitored.clusters["queues"]
     child = pool_process(cluster, "ghost@queues")
     since = time.monotonic()
     os.kill(child, signal.SIGSTOP)
     cluster.send("tests.add", 1, 2, queue="ghost", count=10)
-    drill.arrives(STALLED, since=since)
+    timer.arrives(STALLED, since=since)
     since = time.monotonic()
     os.kill(child, signal.SIGCONT)
-    drill.ends(STALLED, since=since)
+    timer.resolves(STALLED, since=since)
 
 
-def a_pool_is_full(drill: Drill) -> None:
+def a_pool_is_full(timer: AlertTimer) -> None:
     """The only slot is taken for long, and more waits."""
-    cluster = drill.stage.clusters["queues"]
+    cluster = timer.monitored.clusters["queues"]
     since = time.monotonic()
     ids = cluster.send("tests.sleep", 3600, queue="full", count=4)
-    drill.arrives(SATURATED, since=since)
+    timer.arrives(SATURATED, since=since)
     since = time.monotonic()
     cluster.app.control.revoke(ids, terminate=True, signal="SIGKILL")
-    drill.ends(SATURATED, since=since)
+    timer.resolves(SATURATED, since=since)
 
 
-def a_task_hangs(drill: Drill) -> None:
+def a_task_hangs(timer: AlertTimer) -> None:
     """A run does not end until it is killed."""
-    cluster = drill.stage.clusters["tasks"]
+    cluster = timer.monitored.clusters["tasks"]
     since = time.monotonic()
     ids = cluster.send("tests.sleep", 3600)
-    drill.arrives(HANGING, since=since)
+    timer.arrives(HANGING, since=since)
     since = time.monotonic()
     cluster.app.control.revoke(ids, terminate=True, signal="SIGKILL")
-    drill.ends(HANGING, since=since)
+    timer.resolves(HANGING, since=since)
 
 
-def tasks_fail(drill: Drill) -> None:
+def tasks_fail(timer: AlertTimer) -> None:
     """1 of 14 runs of one task and 2 of 14 of another fail (they add numbers and words), then none."""
-    cluster = drill.stage.clusters["tasks"]
+    cluster = timer.monitored.clusters["tasks"]
 
     def send() -> None:
         cluster.send("tests.add", 1, 2, count=13)
@@ -148,65 +149,65 @@ def tasks_fail(drill: Drill) -> None:
 
     since = time.monotonic()
     with sending(send, every=2):
-        drill.arrives(MANY_ERRORS, ERRORS, since=since)
+        timer.arrives(MANY_ERRORS, ERRORS, since=since)
     since = time.monotonic()
-    drill.ends(MANY_ERRORS, ERRORS, since=since)
+    timer.resolves(MANY_ERRORS, ERRORS, since=since)
 
 
-def tasks_retry(drill: Drill) -> None:
+def tasks_retry(timer: AlertTimer) -> None:
     """Each run retries three times, then succeeds."""
-    cluster = drill.stage.clusters["tasks"]
+    cluster = timer.monitored.clusters["tasks"]
     since = time.monotonic()
     with sending(lambda: cluster.send("tests.retry", 3, count=4), every=2):
-        drill.arrives(RETRIES, since=since)
+        timer.arrives(RETRIES, since=since)
     since = time.monotonic()
-    drill.ends(RETRIES, since=since)
+    timer.resolves(RETRIES, since=since)
 
 
-def a_pool_process_is_killed(drill: Drill) -> None:
+def a_pool_process_is_killed(timer: AlertTimer) -> None:
     """By the kernel, as it were, while it runs a task; it does not happen again."""
-    cluster = drill.stage.clusters["tasks"]
+    cluster = timer.monitored.clusters["tasks"]
     cluster.send("tests.hold", str(cluster.folder), queue="mortal")
     wait_until((cluster.folder / "began").exists, timeout=60, what="the task runs")
     since = time.monotonic()
     os.kill(pool_process(cluster, "mortal@tasks"), signal.SIGKILL)
-    drill.arrives(PROCESS_LOST, since=since)
-    drill.ends(PROCESS_LOST, since=time.monotonic())
+    timer.arrives(PROCESS_LOST, since=since)
+    timer.resolves(PROCESS_LOST, since=time.monotonic())
 
 
-def a_time_limit_is_exceeded(drill: Drill) -> None:
+def a_time_limit_is_exceeded(timer: AlertTimer) -> None:
     """Once."""
     since = time.monotonic()
-    drill.stage.clusters["tasks"].send("tests.overrun")
-    drill.arrives(OVERRUN, since=since)
-    drill.ends(OVERRUN, since=time.monotonic())
+    timer.monitored.clusters["tasks"].send("tests.overrun")
+    timer.arrives(OVERRUN, since=since)
+    timer.resolves(OVERRUN, since=time.monotonic())
 
 
-def a_rare_task_always_fails(drill: Drill) -> None:
+def a_rare_task_always_fails(timer: AlertTimer) -> None:
     """It cannot sleep for a word; then it succeeds."""
-    cluster = drill.stage.clusters["tasks"]
+    cluster = timer.monitored.clusters["tasks"]
     since = time.monotonic()
     cluster.send("tests.sleep_late", "soon", count=4)
-    drill.arrives(NEVER_SUCCEEDS, since=since)
+    timer.arrives(NEVER_SUCCEEDS, since=since)
     since = time.monotonic()
     cluster.send("tests.sleep_late", 0)
-    drill.ends(NEVER_SUCCEEDS, since=since)
+    timer.resolves(NEVER_SUCCEEDS, since=since)
 
 
-def a_worker_is_quiet(drill: Drill) -> None:
+def a_worker_is_quiet(timer: AlertTimer) -> None:
     """It works and sends no task events, until told to."""
-    cluster = drill.stage.clusters["tasks"]
+    cluster = timer.monitored.clusters["tasks"]
     since = time.monotonic()
     with sending(lambda: cluster.send("tests.add", 1, 2, queue="quiet"), every=1):
-        drill.arrives(NO_EVENTS, since=since)
+        timer.arrives(NO_EVENTS, since=since)
         since = time.monotonic()
         cluster.app.control.enable_events(destination=["quiet@tasks"])
-        drill.ends(NO_EVENTS, since=since)
+        timer.resolves(NO_EVENTS, since=since)
 
 
-def _events_are_missed(drill: Drill) -> None:
+def _events_are_missed(timer: AlertTimer) -> None:
     """The exporter is halted, loses its subscription, and tasks run meanwhile."""
-    cluster = drill.stage.clusters["broker"]
+    cluster = timer.monitored.clusters["broker"]
     broker = redis.Redis(port=cluster.redis.port)
     with sending(lambda: cluster.send("tests.add", 1, 2), every=1):  # an account of events needs some to begin with
         wait_until(lambda: cluster.exporter.scrape().sum("celery_worker_tasks_processed_total") >= 8)
@@ -221,28 +222,28 @@ def _events_are_missed(drill: Drill) -> None:
     finally:
         cluster.exporter.signal(signal.SIGCONT)
         broker.close()
-    drill.arrives(EVENTS_MISSED, since=since)
+    timer.arrives(EVENTS_MISSED, since=since)
     since = time.monotonic()
-    drill.ends(EVENTS_MISSED, since=since)
+    timer.resolves(EVENTS_MISSED, since=since)
 
 
-def events_the_broker_the_exporter(drill: Drill) -> None:
+def events_the_broker_the_exporter(timer: AlertTimer) -> None:
     """Events are lost; then the broker, and last the exporter, is killed and started again."""
-    _events_are_missed(drill)
-    cluster = drill.stage.clusters["broker"]
+    _events_are_missed(timer)
+    cluster = timer.monitored.clusters["broker"]
     for expected, process, start in (
         (BROKER_DOWN, cluster.redis, cluster.redis.up),
         (EXPORTER_DOWN, cluster.exporter, cluster.exporter.up),
     ):
         since = time.monotonic()
         process.kill()
-        drill.arrives(expected, since=since)
+        timer.arrives(expected, since=since)
         since = time.monotonic()
         start()
-        drill.ends(expected, since=since)
+        timer.resolves(expected, since=since)
 
 
-SCRIPTS: dict[Callable[[Drill], None], tuple[Expected, ...]] = {
+SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
     workers_die: (NO_WORKERS, WORKER_KILLED),
     queues_are_unread: (BACKLOG, LONG_BACKLOG, UNREAD, OLD_HEAD),
     a_queue_stalls: (STALLED,),

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import redis
 import requests
-from tests.integration.alerts.drill import Drill, Expected, host, queue, sending, task
-from tests.integration.alerts.stage import Cast
+from tests.integration.alerts.monitored import Starters
+from tests.integration.alerts.timing import AlertTimer, Expected, host, queue, sending, task
 from tests.integration.exporter.test_clocks import skewed
 
 from celerymeter.demo.processes import wait_until
@@ -35,7 +35,7 @@ CONTROL_CUT_OFF = Expected("control API without Prometheus", "names", "CeleryCon
 REFUSED = Expected("log-ins refused", "names", "CeleryControlAuthFailures", "warning")
 
 
-def cast() -> Cast:
+def starters() -> Starters:
     """The clusters and their workers."""
     return {
         "names": (
@@ -49,108 +49,108 @@ def cast() -> Cast:
     }
 
 
-def a_name_is_taken_twice(drill: Drill) -> None:
+def a_name_is_taken_twice(timer: AlertTimer) -> None:
     """A second worker takes the name of the first, then goes."""
-    cluster = drill.stage.clusters["names"]
+    cluster = timer.monitored.clusters["names"]
     since = time.monotonic()
     first = cluster.workers["first"] = cluster.workers["twin@names"]
     cluster.worker("twin@names", "celery")
-    drill.arrives(TWINS, since=since)
+    timer.arrives(TWINS, since=since)
     since = time.monotonic()
     first.stop()
-    drill.ends(TWINS, since=since)
+    timer.resolves(TWINS, since=since)
 
 
-def a_worker_flaps(drill: Drill) -> None:
+def a_worker_flaps(timer: AlertTimer) -> None:
     """It is stopped and started until that is told, then left alone."""
-    cluster = drill.stage.clusters["names"]
+    cluster = timer.monitored.clusters["names"]
     since = time.monotonic()
     for _ in range(2):
         cluster.workers["shaky@names"].stop()
-        wait_until(lambda: drill.stage.value('celery:worker_up:max{hostname="shaky@names"}') == 0, timeout=60)
+        wait_until(lambda: timer.monitored.value('celery:worker_up:max{hostname="shaky@names"}') == 0, timeout=60)
         cluster.worker("shaky@names", "celery")
-        wait_until(lambda: drill.stage.value('celery:worker_up:max{hostname="shaky@names"}') == 1, timeout=60)
-    drill.arrives(FLAPPING, since=since)
-    drill.ends(FLAPPING, since=time.monotonic())
+        wait_until(lambda: timer.monitored.value('celery:worker_up:max{hostname="shaky@names"}') == 1, timeout=60)
+    timer.arrives(FLAPPING, since=since)
+    timer.resolves(FLAPPING, since=time.monotonic())
 
 
-def a_clock_is_wrong(drill: Drill) -> None:
+def a_clock_is_wrong(timer: AlertTimer) -> None:
     """From the start; the worker is started again with a right one."""
-    cluster = drill.stage.clusters["clocks"]
-    drill.arrives(SKEWED, since=drill.stage.since)
+    cluster = timer.monitored.clusters["clocks"]
+    timer.arrives(SKEWED, since=timer.monitored.since)
     since = time.monotonic()
     cluster.workers["ahead@clocks"].stop()
     cluster.worker("ahead@clocks", "celery")
-    drill.ends(SKEWED, since=since)
-    _a_task_grows_slow(drill)
+    timer.resolves(SKEWED, since=since)
+    _a_task_grows_slow(timer)
 
 
-def _a_task_grows_slow(drill: Drill) -> None:
+def _a_task_grows_slow(timer: AlertTimer) -> None:
     """Each run takes a second, then none."""
-    cluster = drill.stage.clusters["clocks"]
+    cluster = timer.monitored.clusters["clocks"]
     since = time.monotonic()
     with sending(lambda: cluster.send("tests.sleep", 1), every=2):
-        drill.arrives(SLOW, since=since)
+        timer.arrives(SLOW, since=since)
     since = time.monotonic()
     with sending(lambda: cluster.send("tests.sleep", 0), every=0.5):
-        drill.ends(SLOW, since=since)
+        timer.resolves(SLOW, since=since)
 
 
-def too_many_names(drill: Drill) -> None:
+def too_many_names(timer: AlertTimer) -> None:
     """The exporter keeps one name, and is then started with room for more."""
-    cluster = drill.stage.clusters["caps"]
+    cluster = timer.monitored.clusters["caps"]
     since = time.monotonic()
     cluster.exporter.kill()
     shipped = cluster.exporter.argv
     cluster.exporter.argv = (*shipped, "--max-task-names", "1")
     cluster.exporter.up()
     with sending(lambda: (cluster.send("tests.add", 1, 2), cluster.send("tests.sleep", 0)), every=1):
-        drill.arrives(CAPPED, since=since)
+        timer.arrives(CAPPED, since=since)
     since = time.monotonic()
     cluster.exporter.kill()
     cluster.exporter.argv = shipped
     cluster.exporter.up()
-    drill.ends(CAPPED, since=since)
-    _polls_are_not_permitted(drill)
+    timer.resolves(CAPPED, since=since)
+    _polls_are_not_permitted(timer)
 
 
-def a_message_stays_unacknowledged(drill: Drill) -> None:
+def a_message_stays_unacknowledged(timer: AlertTimer) -> None:
     """It is acknowledged late and runs for long, until it is killed."""
-    cluster = drill.stage.clusters["caps"]
+    cluster = timer.monitored.clusters["caps"]
     since = time.monotonic()
     ids = cluster.send("tests.sleep_late", 3600, queue="late")
-    drill.arrives(UNACKED, since=since)
+    timer.arrives(UNACKED, since=since)
     since = time.monotonic()
     cluster.app.control.revoke(ids, terminate=True, signal="SIGKILL")
-    drill.ends(UNACKED, since=since)
+    timer.resolves(UNACKED, since=since)
 
 
-def _polls_are_not_permitted(drill: Drill) -> None:
+def _polls_are_not_permitted(timer: AlertTimer) -> None:
     """The broker's administrator takes a command away, and gives it back."""
-    cluster = drill.stage.clusters["caps"]
+    cluster = timer.monitored.clusters["caps"]
     with redis.Redis(port=cluster.redis.port) as broker:
         since = time.monotonic()
         broker.execute_command("ACL", "SETUSER", "default", "-llen")
-        drill.arrives(POLLS, since=since)
+        timer.arrives(POLLS, since=since)
         since = time.monotonic()
         broker.execute_command("ACL", "SETUSER", "default", "+llen")
-    drill.ends(POLLS, since=since)
+    timer.resolves(POLLS, since=since)
 
 
-def nothing_is_heard(drill: Drill) -> None:
+def nothing_is_heard(timer: AlertTimer) -> None:
     """The only worker sends no heartbeats and has no work, until another comes that does."""
-    cluster = drill.stage.clusters["silent"]
-    drill.arrives(SILENT, since=drill.stage.since)
+    cluster = timer.monitored.clusters["silent"]
+    timer.arrives(SILENT, since=timer.monitored.since)
     since = time.monotonic()
     cluster.worker("loud@silent", "celery")
-    drill.ends(SILENT, since=since)
+    timer.resolves(SILENT, since=since)
 
 
-def the_control_api_fails(drill: Drill) -> None:
+def the_control_api_fails(timer: AlertTimer) -> None:
     """It has no Prometheus from the start, is asked for figures, and by strangers; it is given one; it is killed."""
-    control = drill.stage.clusters["names"].control
+    control = timer.monitored.clusters["names"].control
     assert control
-    drill.arrives(CONTROL_CUT_OFF, since=drill.stage.since)
+    timer.arrives(CONTROL_CUT_OFF, since=timer.monitored.since)
     since = time.monotonic()
 
     def ask() -> None:
@@ -158,22 +158,22 @@ def the_control_api_fails(drill: Drill) -> None:
         requests.get(f"{control.url}/system/status", headers={"Authorization": "Bearer stolen"}, timeout=10)
 
     with sending(ask, every=0.2):
-        drill.arrives(CONTROL_ERRORS, REFUSED, since=since)
-    drill.ends(CONTROL_ERRORS, REFUSED, since=time.monotonic())
+        timer.arrives(CONTROL_ERRORS, REFUSED, since=since)
+    timer.resolves(CONTROL_ERRORS, REFUSED, since=time.monotonic())
     since = time.monotonic()
     control.kill()
-    control.argv = (*control.argv, "--prometheus-url", drill.stage.prometheus.url, "--cluster", "names")
+    control.argv = (*control.argv, "--prometheus-url", timer.monitored.prometheus.url, "--cluster", "names")
     control.up()
-    drill.ends(CONTROL_CUT_OFF, since=since)
+    timer.resolves(CONTROL_CUT_OFF, since=since)
     since = time.monotonic()
     control.kill()
-    drill.arrives(CONTROL_DOWN, since=since)
+    timer.arrives(CONTROL_DOWN, since=since)
     since = time.monotonic()
     control.up()
-    drill.ends(CONTROL_DOWN, since=since)
+    timer.resolves(CONTROL_DOWN, since=since)
 
 
-SCRIPTS: dict[Callable[[Drill], None], tuple[Expected, ...]] = {
+SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
     a_name_is_taken_twice: (TWINS,),
     a_worker_flaps: (FLAPPING,),
     a_clock_is_wrong: (SKEWED, SLOW),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.integration.alerts.drill import Expected
 from tests.integration.alerts.faults import SCRIPTS
+from tests.integration.alerts.timing import Expected
 from tests.rules.bundle import ALERTS
 
 TIME = r"(\d+ m )?\d+ s"

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.alerts.drill import Drill, Expected, Outcome, outcomes
-from tests.integration.alerts.rare_faults import QUICK_OVERRIDES, SCRIPTS, cast
-from tests.integration.alerts.stage import QUICK, Stage
+from tests.integration.alerts.monitored import QUICK, MonitoredClusters
+from tests.integration.alerts.rare_faults import QUICK_OVERRIDES, SCRIPTS, starters
+from tests.integration.alerts.timing import AlertTimer, Expected, Outcome, outcomes
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(700)]
 FAULTS = [(script, expected) for script, all_of_it in SCRIPTS.items() for expected in all_of_it]
@@ -17,17 +17,19 @@ FAULTS = [(script, expected) for script, all_of_it in SCRIPTS.items() for expect
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
-    """The stage after every script has run to its end, or to its failure."""
+    """The clusters after every script has run to its end, or to its failure."""
     folder: Path = tmp_path_factory.mktemp("rare")
-    with Stage(folder, cast(), pace=replace(QUICK, patience=200), overrides=QUICK_OVERRIDES) as stage:
-        yield outcomes(Drill(stage), SCRIPTS)
+    with MonitoredClusters(
+        folder, starters(), pace=replace(QUICK, patience=200), overrides=QUICK_OVERRIDES
+    ) as monitored:
+        yield outcomes(AlertTimer(monitored), SCRIPTS)
 
 
 @pytest.mark.parametrize(("script", "expected"), FAULTS, ids=[str(expected) for _, expected in FAULTS])
-def test_the_rare_fault_is_told_and_its_end_too(
-    outcome: Outcome, script: Callable[[Drill], None], expected: Expected
+def test_the_rare_fault_is_notified_and_resolved(
+    outcome: Outcome, script: Callable[[AlertTimer], None], expected: Expected
 ) -> None:
     """Firing, with the labels that say what and where, then resolved."""
-    told = outcome.of(script, expected)
-    assert told.firing > 0
-    assert told.resolved > 0
+    times = outcome.of(script, expected)
+    assert times.firing > 0
+    assert times.resolved > 0

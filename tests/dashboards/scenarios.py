@@ -1,13 +1,13 @@
-"""Imaginary clusters for the dashboards to look at: good weather, several kinds of bad, and a crowded one."""
+"""Clusters for the dashboards to show: a healthy one, several with a fault each, and a large one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 STARTED_AGO = 6 * 3600.0
-"""Seconds that each exporter has been running when the story is told."""
+"""Seconds that each exporter has been running at the reference time."""
 ONSET_AGO = 600.0
-"""Seconds since bad weather set in."""
+"""Seconds since the fault began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class Scenario:
     """A cluster and what goes wrong in it from the onset on. ``lost`` workers fall silent then."""
 
     cluster: str
@@ -59,10 +59,10 @@ _TASKS = (
 _QUEUES = (Queue("orders"), Queue("mail", 11.0, 4), Queue("reports", 3.0, 4), Queue("default", 6.0))
 _WORKERS = ("orders@app-1", "orders@app-2", "mail@app-2", "reports@batch-1")
 
-GOOD = Weather("good", _TASKS, _QUEUES, _WORKERS)
+GOOD = Scenario("good", _TASKS, _QUEUES, _WORKERS)
 TWIN = replace(GOOD, cluster="twin")
 """The same as `GOOD`, watched by two exporters."""
-TROUBLED = Weather(
+TROUBLED = Scenario(
     "troubled",
     (*_TASKS[:1], replace(_TASKS[1], failing=0.22), replace(_TASKS[2], wait=90.0), *_TASKS[3:]),
     (Queue("orders", 30.0), Queue("mail", 400.0, 4), Queue("reports", 20.0, 4), Queue("legacy", 25.0, 0)),
@@ -70,16 +70,16 @@ TROUBLED = Weather(
     lost=frozenset({"mail@app-2"}),
     missed=0.4,
 )
-NO_WORKERS = Weather("no-workers", _TASKS, _QUEUES, _WORKERS, lost=frozenset(_WORKERS), growth=0.6)
-NOTHING_RUN = Weather("nothing-run", queues=(Queue("celery", 0.0),), workers=("celery@only",))
-BROKER_DOWN = Weather("broker-down", _TASKS, _QUEUES, _WORKERS, broker_down=True)
-EXPORTER_GONE = Weather("exporter-gone", _TASKS, _QUEUES, _WORKERS, exporter_gone=True)
+NO_WORKERS = Scenario("no-workers", _TASKS, _QUEUES, _WORKERS, lost=frozenset(_WORKERS), growth=0.6)
+NOTHING_RUN = Scenario("nothing-run", queues=(Queue("celery", 0.0),), workers=("celery@only",))
+BROKER_DOWN = Scenario("broker-down", _TASKS, _QUEUES, _WORKERS, broker_down=True)
+EXPORTER_GONE = Scenario("exporter-gone", _TASKS, _QUEUES, _WORKERS, exporter_gone=True)
 
 
-def crowd(tasks: int, workers: int) -> Weather:
+def crowd(tasks: int, workers: int) -> Scenario:
     """Many tasks and workers with long names."""
     names = tuple(f"pool{n % 5}@warehouse-{n:02}.internal.example.net" for n in range(workers))
-    return Weather(
+    return Scenario(
         "crowded",
         tuple(
             Task(

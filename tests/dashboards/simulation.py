@@ -1,23 +1,17 @@
-"""A real Prometheus that has watched every weather for some time, ready in seconds.
+"""A real Prometheus with some history of every scenario, ready in seconds.
 
 History is written in advance (``promtool tsdb create-blocks-from openmetrics``), the present is scraped from a small
-HTTP server in this process, and the shipped rules run on both. Each weather is a cluster of its own.
-
-``python -m tests.dashboards.stage FOLDER`` keeps one running, to look at the dashboards with.
+HTTP server in this process, and the shipped rules run on both. Each scenario is a cluster of its own.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import signal
 import subprocess
-import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -27,9 +21,9 @@ from types import TracebackType
 import requests
 import yaml
 from tests.dashboards import synthetic
-from tests.dashboards.moment import Moment
 from tests.dashboards.pages import Pages, Target, targets
-from tests.dashboards.weather import ALL, BIG_CROWD, Weather
+from tests.dashboards.scenario_state import ScenarioState
+from tests.dashboards.scenarios import Scenario
 from tests.engines import binary, prometheus
 
 from celerymeter.demo.processes import wait_until
@@ -52,13 +46,13 @@ class Pace:
     patient: bool = False
 
 
-class Stage:
+class Simulation:
     """Pages, history and a Prometheus with the rules; a context manager. Raises `ServerMissing` without that engine."""
 
     def __init__(
         self,
         folder: Path,
-        weathers: Iterable[Weather],
+        scenarios: Iterable[Scenario],
         pace: Pace,
         *,
         engine: str = "prometheus",
@@ -66,13 +60,13 @@ class Stage:
     ) -> None:
         self._folder, self._pace, self._rules = folder, pace, rules
         self._promtool = binary(engine, "promtool")
-        self._targets = tuple(targets(weathers))
-        self.told_at = time.time()
-        self._pages = Pages(self._targets, told_at=self.told_at)
+        self._targets = tuple(targets(scenarios))
+        self.reference_time = time.time()
+        self._pages = Pages(self._targets, reference_time=self.reference_time)
         self._prometheus = prometheus(engine, folder, config=folder / "prometheus.yml")
         self.url = self._prometheus.url
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Simulation:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._write_history()
         self._write_configuration()
@@ -89,7 +83,7 @@ class Stage:
     def _write_history(self) -> None:
         source = self._folder / "history.txt"
         with source.open("w") as sink:
-            sink.writelines(_history(self._targets, told_at=self.told_at, pace=self._pace))
+            sink.writelines(_history(self._targets, reference_time=self.reference_time, pace=self._pace))
         command = [self._promtool, "tsdb", "create-blocks-from", "openmetrics", "-q", str(source)]
         subprocess.run([*command, str(self._folder / "data")], check=True, capture_output=True)
         source.unlink()
@@ -126,7 +120,7 @@ class Stage:
 
     def _scraped(self, seconds: float) -> bool:
         """Whether in the last ``seconds`` all pages answered that should, and the others were tried."""
-        rightly_up = sum(target.control or not target.weather.exporter_gone for target in self._targets)
+        rightly_up = sum(target.control or not target.scenario.exporter_gone for target in self._targets)
         lately = f"[{math.ceil(seconds)}s]"
         answers = f"count(min_over_time(up{lately}) == 1) == {rightly_up}"
         query = f"count(max_over_time(up{lately})) == {len(self._targets)} and {answers}"
@@ -155,46 +149,32 @@ def _impatient(path: Path) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def _history(targets: tuple[Target, ...], *, told_at: float, pace: Pace) -> Iterator[str]:
+def _history(targets: tuple[Target, ...], *, reference_time: float, pace: Pace) -> Iterator[str]:
     """OpenMetrics lines of all that was scraped before, and of the recorded series that others look back on."""
-    times = [told_at - pace.past + index * pace.step for index in range(int(pace.past / pace.step) + 1)]
+    times = [reference_time - pace.past + index * pace.step for index in range(int(pace.past / pace.step) + 1)]
     for target in targets:
         series: dict[str, list[str]] = defaultdict(list)
         outer = ",".join(f'{name}="{value}"' for name, value in target.labels.items())
         for now in times:
-            for name, labels, value in _scraped(target, Moment(target.weather, told_at, now)):
+            for name, labels, value in _scraped(target, ScenarioState(target.scenario, reference_time, now)):
                 series[f"{name}{{{labels[1:-1]}{',' if labels else ''}{outer}}}"].append(f"{value!r} {now:.3f}\n")
         for name, samples in series.items():
             yield from (f"{name} {sample}" for sample in samples)
-    for series_name, value in _recorded({target.weather.cluster: target.weather for target in targets}):
+    for series_name, value in _recorded({target.scenario.cluster: target.scenario for target in targets}):
         yield from (f"{series_name} {value!r} {now:.3f}\n" for now in times)
     yield "# EOF\n"
 
 
-def _scraped(target: Target, at: Moment) -> Iterator[synthetic.Sample]:
-    gone = at.gone and not target.control
+def _scraped(target: Target, at: ScenarioState) -> Iterator[synthetic.Sample]:
+    gone = at.exporter_down and not target.control
     yield "up", "", float(not gone)
     if not gone:
         yield from synthetic.page(at, control=target.control)
 
 
-def _recorded(clusters: dict[str, Weather]) -> Iterator[tuple[str, float]]:
-    for cluster, weather in clusters.items():
-        for task in weather.tasks:
+def _recorded(clusters: dict[str, Scenario]) -> Iterator[tuple[str, float]]:
+    for cluster, scenario in clusters.items():
+        for task in scenario.tasks:
             name = f'{{cluster="{cluster}",name="{task.name}"}}'
             yield f"celery:task_ended:increase5m{name}", 300 * task.rate
             yield f"celery:task_failed:increase5m{name}", 300 * task.rate * task.failing
-
-
-def main() -> None:
-    """Keep a stage with more than an hour of history until ^C, and say where it is."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    weathers = (*ALL[:-1], BIG_CROWD)
-    with Stage(Path(sys.argv[1]), weathers, Pace(past=4500, step=60, interval="15s", patient=True)) as stage:
-        print(stage.url, flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""A weather at a time: what is up, and how much has happened so far."""
+"""The state of a scenario at a time: what is up, and how much has happened so far."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ import math
 from dataclasses import dataclass
 from zlib import crc32
 
-from tests.dashboards.weather import ONSET_AGO, STARTED_AGO, Weather
+from tests.dashboards.scenarios import ONSET_AGO, STARTED_AGO, Scenario
 
 _WAVE = 1800.0
 """Seconds from one busy time to the next."""
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """``told_at`` is the time from which the "ago" of a weather counts; counters are functions of ``now`` alone."""
+class ScenarioState:
+    """The "ago" of a scenario is before ``reference_time``; counters are functions of ``now`` alone."""
 
-    weather: Weather
-    told_at: float
+    scenario: Scenario
+    reference_time: float
     now: float
 
     @property
     def started(self) -> float:
         """When the exporter started."""
-        return self.told_at - STARTED_AGO
+        return self.reference_time - STARTED_AGO
 
     @property
-    def bad(self) -> float:
-        """Seconds since the onset of bad weather; 0 before it."""
-        return max(0.0, self.now - (self.told_at - ONSET_AGO))
+    def fault_seconds(self) -> float:
+        """Seconds since the fault began; 0 before it."""
+        return max(0.0, self.now - (self.reference_time - ONSET_AGO))
 
     @property
-    def blind(self) -> bool:
+    def broker_down(self) -> bool:
         """Whether the broker is out of reach, so that no event arrives and no poll succeeds."""
-        return self.weather.broker_down and self.bad > 0
+        return self.scenario.broker_down and self.fault_seconds > 0
 
     @property
-    def gone(self) -> bool:
+    def exporter_down(self) -> bool:
         """Whether the exporter does not answer."""
-        return self.weather.exporter_gone and self.bad > 0
+        return self.scenario.exporter_gone and self.fault_seconds > 0
 
     @property
-    def manned(self) -> bool:
+    def has_live_worker(self) -> bool:
         """Whether any worker is up."""
-        return any(map(self.up, self.weather.workers))
+        return any(map(self.up, self.scenario.workers))
 
     @property
     def working(self) -> float:
         """Seconds during which tasks ran."""
-        idle = self.blind or not self.manned
-        return self.now - self.started - (self.bad if idle else 0.0)
+        idle = self.broker_down or not self.has_live_worker
+        return self.now - self.started - (self.fault_seconds if idle else 0.0)
 
     def up(self, worker: str) -> bool:
         """Whether this worker sends heartbeats."""
-        return not (worker in self.weather.lost and self.bad > 0)
+        return not (worker in self.scenario.lost and self.fault_seconds > 0)
 
     def count(self, key: str, rate: float) -> float:
         """Events since the start at ``rate`` per second on average; each key has busy times of its own."""
@@ -63,7 +63,7 @@ class Moment:
 
     def runs(self, rate: float = 1.0) -> float:
         """Runs of all tasks since the start, times ``rate``."""
-        return math.floor(rate * sum(self.count(task.name, task.rate) for task in self.weather.tasks))
+        return math.floor(rate * sum(self.count(task.name, task.rate) for task in self.scenario.tasks))
 
     def wobble(self, key: str, level: float) -> float:
         """A gauge around ``level`` that changes within minutes."""

@@ -1,4 +1,4 @@
-"""A drill: faults are caused on a stage, and it is noted how long their alerts, and the ends of these, take."""
+"""Measures how long it takes from a fault to its notification, and from the repair to the message that it is over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from tests.integration.alerts.stage import Stage
+from tests.integration.alerts.monitored import MonitoredClusters
 
 from celerymeter.demo.processes import wait_until
 
@@ -29,19 +29,19 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Seconds from the cause to its notification, and from the mend to its end."""
+class NotificationTimes:
+    """Seconds from the fault to its notification, and from the repair to the message that it is over."""
 
     firing: float
     resolved: float
 
 
-class Drill:
-    """Causes and mends faults on a stage and keeps how long their alerts took."""
+class AlertTimer:
+    """Waits for the alerts of faults and records how long they took."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.told: dict[Expected, Told] = {}
+    def __init__(self, monitored: MonitoredClusters) -> None:
+        self.monitored = monitored
+        self.times: dict[Expected, NotificationTimes] = {}
         self._firing: dict[Expected, float] = {}
 
     def arrives(self, *expected: Expected, since: float) -> None:
@@ -49,44 +49,44 @@ class Drill:
         for one in expected:
             self._firing[one] = self._await("firing", one, since)
 
-    def ends(self, *expected: Expected, since: float) -> None:
+    def resolves(self, *expected: Expected, since: float) -> None:
         """Wait until these are resolved."""
         for one in expected:
-            self.told[one] = Told(self._firing[one], self._await("resolved", one, since))
+            self.times[one] = NotificationTimes(self._firing[one], self._await("resolved", one, since))
 
     def _await(self, status: str, one: Expected, since: float) -> float:
         labels = {"severity": one.severity, **dict(one.labels)}
 
         def times() -> list[float]:
-            return [at for at in self.stage.heard(status, one.cluster, one.alert, **labels) if at > since]
+            return [at for at in self.monitored.heard(status, one.cluster, one.alert, **labels) if at > since]
 
-        wait_until(times, timeout=self.stage.pace.patience, what=f"{one.fault}: {one.alert} {status}", interval=0.2)
+        wait_until(times, timeout=self.monitored.pace.patience, what=f"{one.fault}: {one.alert} {status}", interval=0.2)
         return min(times()) - since
 
 
-Scripts: TypeAlias = Mapping[Callable[[Drill], None], tuple[Expected, ...]]
-"""What causes and mends faults, and what must be heard of each."""
+Scripts: TypeAlias = Mapping[Callable[[AlertTimer], None], tuple[Expected, ...]]
+"""Scripts that cause and repair faults, with the alerts that must arrive for each."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of each script."""
+    """The result of each script."""
 
-    drill: Drill
-    ran: Mapping[Callable[[Drill], None], Future[None]]
+    timer: AlertTimer
+    ran: Mapping[Callable[[AlertTimer], None], Future[None]]
 
-    def of(self, script: Callable[[Drill], None], expected: Expected) -> Told:
+    def of(self, script: Callable[[AlertTimer], None], expected: Expected) -> NotificationTimes:
         """How long one alert took; raises what ended its script when it was not heard, or not to the end."""
-        if expected not in self.drill.told:
+        if expected not in self.timer.times:
             self.ran[script].result()
-        return self.drill.told[expected]
+        return self.timer.times[expected]
 
 
-def outcomes(drill: Drill, scripts: Scripts) -> Outcome:
+def outcomes(timer: AlertTimer, scripts: Scripts) -> Outcome:
     """Run all scripts at once, each to its end or to its failure."""
     with ThreadPoolExecutor(len(scripts)) as pool:
-        ran = {script: pool.submit(script, drill) for script in scripts}
-    return Outcome(drill, ran)
+        ran = {script: pool.submit(script, timer) for script in scripts}
+    return Outcome(timer, ran)
 
 
 def queue(name: str) -> tuple[tuple[str, str], ...]:

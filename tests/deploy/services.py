@@ -70,7 +70,7 @@ def refuse_without_root() -> None:
         pytest.skip(f"no namespaces here, as in a container without privileges or a chroot: {tried.stderr.strip()}")
 
 
-class Stage:
+class RunningServices:
     """A network namespace with only a loopback, in which the names of all services lead to it."""
 
     def __init__(self, folder: Path, compose: Compose, *, images: Mapping[str, Image] = MappingProxyType({})) -> None:
@@ -81,7 +81,7 @@ class Stage:
         self._parts: dict[str, Process] = {}
         self._net = Process("network", ["unshare", "--net", sys.executable, "-c", LOOPBACK], log=folder / "network.log")
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> RunningServices:
         self._running.enter_context(self._net)
         self._net.start(ready=lambda: "up" in self._net.tail())
         self._tools = self._link_tools()

@@ -66,13 +66,13 @@ class Cluster:
         self.subscriptions: list[str] = []
         self.app: Celery = make_app(self.redis.url)
 
-    def up(self, cast: Sequence[Callable[[Cluster], None]]) -> None:
+    def up(self, starters: Sequence[Callable[[Cluster], None]]) -> None:
         """Start everything; the exporter first, so that it sees all events."""
         self.redis.up()
         self.exporter.up("/-/ready")
         self.subscriptions = self._subscriptions()
         with ThreadPoolExecutor(2) as pool:
-            for started in [pool.submit(start, self) for start in cast]:
+            for started in [pool.submit(start, self) for start in starters]:
                 started.result()
         wait_until(lambda: self.exporter.scrape().sum("celery_worker_up") == len(self.workers), timeout=60)
 
@@ -123,17 +123,17 @@ class Cluster:
         self.redis.kill()
 
 
-Cast: TypeAlias = Mapping[str, Sequence[Callable[[Cluster], None]]]
+Starters: TypeAlias = Mapping[str, Sequence[Callable[[Cluster], None]]]
 """Clusters and how to start what works in them."""
 
 
-class Stage:
+class MonitoredClusters:
     """Clusters by name, and what reaches the log's webhook about them."""
 
     def __init__(
         self,
         folder: Path,
-        clusters: Cast,
+        clusters: Starters,
         *,
         pace: Pace,
         overrides: list[dict[str, object]],
@@ -178,12 +178,12 @@ class Stage:
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> MonitoredClusters:
         self._stack.enter_context(self.sink)
         for cluster in self.clusters.values():
             self._stack.callback(cluster.down)
         with ThreadPoolExecutor(3) as pool:
-            for started in [pool.submit(self.clusters[name].up, cast) for name, cast in self._cast.items()]:
+            for started in [pool.submit(self.clusters[name].up, starters) for name, starters in self._cast.items()]:
                 started.result()
         self._scraping(self.folder)
         for server in (self.alertmanager, self.prometheus):  # last: workers that are late to start are no fault
@@ -223,19 +223,19 @@ class Stage:
         }
 
     def heard(self, status: str, cluster: str, alert: str, **labels: str) -> list[float]:
-        """When the log was told of such an alert with this status (monotonic seconds)."""
+        """Return when such an alert reached the webhook with this status (monotonic seconds)."""
         wanted = {"cluster": cluster, "alertname": alert, **labels}.items()
         return [
             posted.at
             for posted in self.sink.to(LOG)
-            for told in posted.body["alerts"]
-            if told["status"] == status and wanted <= told["labels"].items()
+            for alert in posted.body["alerts"]
+            if alert["status"] == status and wanted <= alert["labels"].items()
         ]
 
-    def told(self) -> set[tuple[str, str]]:
-        """``(cluster, alertname)`` of everything that the log was told of."""
+    def notified(self) -> set[tuple[str, str]]:
+        """``(cluster, alertname)`` of every alert that reached the webhook."""
         return {
-            (told["labels"]["cluster"], told["labels"]["alertname"])
+            (alert["labels"]["cluster"], alert["labels"]["alertname"])
             for posted in self.sink.to(LOG)
-            for told in posted.body["alerts"]
+            for alert in posted.body["alerts"]
         }
