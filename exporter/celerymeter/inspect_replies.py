@@ -115,6 +115,8 @@ class Replies:
 
     def __init__(self) -> None:
         self.malformed = 0
+        self.unread: list[tuple[str, bytes]] = []
+        """Content types of replies that are not JSON, each with the begin of its body, which names the worker."""
         self._answers: dict[str, dict[str, object]] = defaultdict(dict)
         self._errors: dict[str, dict[str, str]] = defaultdict(dict)
 

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from celerymeter.broker import HeldConnection
-from celerymeter.inspect_replies import Replies
+from celerymeter.inspect_replies import MAX_TEXT, Replies
 from celerymeter.settings import BrokerSettings
 
 SILENCE = 1.0
@@ -145,12 +145,17 @@ class _Inbox:
         self.last_at = time.monotonic()
         if message.content_type != "application/json":
             log.warning("a worker replied to %s in %r; only JSON is read", method, message.content_type)
+            self.replies.unread.append((str(message.content_type), _begin(message.body)))
         elif len(message.body) > MAX_REPLY:
             log.warning("a worker's reply to %s has %d bytes; it is not read", method, len(message.body))
         else:
             self.replies.receive(method, message.body)
             return
         self.replies.malformed += 1
+
+
+def _begin(body: bytes | str | memoryview) -> bytes:
+    return body[:MAX_TEXT].encode(errors="replace") if isinstance(body, str) else bytes(body[:MAX_TEXT])
 
 
 def _drain(connection: Any, inbox: _Inbox, silence: float, timeout: float) -> None:

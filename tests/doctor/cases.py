@@ -6,32 +6,32 @@ from dataclasses import replace
 
 from celerymeter.doctor.evidence import (
     Alertmanager,
-    Answer,
     BrokerEvidence,
     ControlEvidence,
+    EventWatch,
     Evidence,
     ExporterEvidence,
-    Heard,
+    PageSample,
     PrometheusEvidence,
     RulesEvidence,
-    Sample,
-    Scraped,
-    Target,
-    Watch,
+    ScrapedExporter,
+    ScrapeTarget,
+    SenderEvents,
+    WorkerReplies,
 )
 from celerymeter.model import QueueState
 
 W1, W2 = "w1@a", "w2@b"
 
-BUSY = Heard({"worker-heartbeat": 3, "task-received": 20, "task-started": 20}, (10, 20, 30), 1, 0.01)
-IDLE = Heard({"worker-heartbeat": 3}, (10, 10, 10), 0, 0.01)
-PRODUCER = Heard({"task-sent": 20}, clock_offset=0.01)
+BUSY = SenderEvents({"worker-heartbeat": 3, "task-received": 20, "task-started": 20}, (10, 20, 30), (1, 2, 1), 0.01)
+IDLE = SenderEvents({"worker-heartbeat": 3}, (10, 10, 10), (0, 0, 0), 0.01)
+PRODUCER = SenderEvents({"task-sent": 20}, clock_offset=0.01)
 
 HEALTHY = ControlEvidence("http://c:8000", status="healthy")
 
 NOW = 1_700_000_000.0
 STARTED = NOW - 3600
-SCRAPED = Scraped(
+SCRAPED = ScrapedExporter(
     job="celery",
     instance="e:9808",
     cluster="main",
@@ -46,30 +46,32 @@ SCRAPED = Scraped(
         }
     ),
 )
-TARGET = Target("http://e:9808/metrics", True, "", job="celery", instance="e:9808", interval=15, timeout=10, took=0.1)
+TARGET = ScrapeTarget(
+    "http://e:9808/metrics", True, "", job="celery", instance="e:9808", interval=15, timeout=10, took=0.1
+)
 
 WELL = Evidence(
     broker=BrokerEvidence(
         "redis://h/0",
-        watch=Watch(
+        watch=EventWatch(
             seconds=7.0,
             senders={W1: BUSY, W2: BUSY, "gen1@p": PRODUCER},
         ),
-        answers={
-            W1: Answer("prefork", frozenset({"q"})),
-            W2: Answer(queues=frozenset("q")),
+        replies={
+            W1: WorkerReplies("prefork", frozenset({"q"})),
+            W2: WorkerReplies(queues=frozenset("q")),
         },
         queues=(QueueState("q", length=3), QueueState("empty", length=0)),
     ),
     exporter=ExporterEvidence(
         "http://e:9808",
         page={
-            "celerymeter_build_info": (Sample({"version": "1"}, 1),),
-            "celerymeter_broker_up": (Sample({}, 1),),
-            "celerymeter_start_time_seconds": (Sample({}, STARTED),),
-            "celerymeter_last_event_timestamp_seconds": (Sample({}, NOW - 1),),
-            "celery_worker_up": (Sample({"hostname": W1}, 1), Sample({"hostname": W2}, 1)),
-            "celery_task_wait_seconds_count": (Sample({"name": "add"}, 1),),
+            "celerymeter_build_info": (PageSample({"version": "1"}, 1),),
+            "celerymeter_broker_up": (PageSample({}, 1),),
+            "celerymeter_start_time_seconds": (PageSample({}, STARTED),),
+            "celerymeter_last_event_timestamp_seconds": (PageSample({}, NOW - 1),),
+            "celery_worker_up": (PageSample({"hostname": W1}, 1), PageSample({"hostname": W2}, 1)),
+            "celery_task_wait_seconds_count": (PageSample({"name": "add"}, 1),),
         },
         clock_offset=0.3,
         at=NOW,
@@ -96,7 +98,7 @@ def watched(**changes: object) -> Evidence:
     return broker(watch=replace(WELL.broker.watch, **changes))  # type: ignore[arg-type]  # fields by name
 
 
-def paged(name: str, *samples: Sample) -> Evidence:
+def paged(name: str, *samples: PageSample) -> Evidence:
     """All is well but for a family of the exporter's page, which Prometheus has too."""
     assert WELL.exporter
     names = SCRAPED.names | {name}
@@ -106,9 +108,9 @@ def paged(name: str, *samples: Sample) -> Evidence:
     )
 
 
-def hosts(**values: float) -> tuple[Sample, ...]:
+def hosts(**values: float) -> tuple[PageSample, ...]:
     """Samples by hostname: ``w1`` is the first worker's."""
-    return tuple(Sample({"hostname": {"w1": W1, "w2": W2}[host]}, value) for host, value in values.items())
+    return tuple(PageSample({"hostname": {"w1": W1, "w2": W2}[host]}, value) for host, value in values.items())
 
 
 def prometheus(**changes: object) -> Evidence:

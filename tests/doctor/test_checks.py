@@ -8,32 +8,52 @@ import pytest
 
 from celerymeter.doctor.checks import CHECKS, diagnose
 from celerymeter.doctor.evidence import (
-    Answer,
     Evidence,
     ExporterEvidence,
     Failure,
     FailureKind,
-    Heard,
+    OrphanedList,
+    PageSample,
     PrometheusEvidence,
-    Sample,
-    Target,
+    ScrapeTarget,
+    SenderEvents,
+    WorkerReplies,
 )
 from celerymeter.model import QueueState
 
 from .cases import BUSY, HEALTHY, IDLE, NOW, SCRAPED, W1, W2, WELL, broker, hosts, paged, watched
 
-NO_TASK_EVENTS = Heard({"worker-heartbeat": 3}, (10, 12, 14), 1, 0.0)
-LOSSY = Heard({"worker-heartbeat": 3, "task-received": 20, "task-started": 9}, (10, 30), 1, 0.0)
-THREADS = {W1: Answer("threads", frozenset({"q"}))}
+NO_TASK_EVENTS = SenderEvents({"worker-heartbeat": 3}, (10, 12, 14), (1, 1, 1), 0.0)
+LONG_TASK = SenderEvents({"worker-heartbeat": 3}, (10, 10, 10), (1, 1, 1), 0.0)
+LOSSY = SenderEvents({"worker-heartbeat": 3, "task-received": 20, "task-started": 9}, (10, 30), (1, 1), 0.0)
+THREADS = {W1: WorkerReplies("threads", frozenset({"q"}))}
 FAILED = Failure("refused", "Connection refused")
 
 
-ANSWERS = WELL.broker.answers
+REPLIES = WELL.broker.replies
 
 
 def told_by(worker: str, **changes: object) -> Evidence:
     """All is well but for what one worker answered."""
-    return broker(answers={**ANSWERS, worker: replace(ANSWERS[worker], **changes)})  # type: ignore[arg-type]  # by name
+    return broker(replies={**REPLIES, worker: replace(REPLIES[worker], **changes)})  # type: ignore[arg-type]  # by name
+
+
+def visibility(first: float, second: float, *, exporter: float | None = None) -> Evidence:
+    """All is well but for the visibility timeouts of two workers and of the exporter."""
+    timeouts = {W1: first, W2: second}
+    replies = {name: replace(REPLIES[name], visibility_timeout=timeouts[name]) for name in REPLIES}
+    samples = () if exporter is None else (PageSample({}, exporter),)
+    page = paged("celery_queue_visibility_timeout_seconds", *samples)
+    return replace(page, broker=replace(page.broker, replies=replies))
+
+
+def rabbitmq(*families: str) -> Evidence:
+    """All is well on RabbitMQ, with these families of queues beside their lengths."""
+    evidence = paged("celery_queue_length", PageSample({"queue_name": "q"}, 3))
+    assert evidence.exporter
+    more = {family: (PageSample({"queue_name": "q"}, 3),) for family in families}
+    exporter = replace(evidence.exporter, page={**evidence.exporter.page, **more})
+    return replace(evidence, broker=replace(evidence.broker, url="amqp://h//"), exporter=exporter, prometheus=None)
 
 
 def told(evidence: Evidence) -> list[tuple[str, str]]:
@@ -63,7 +83,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
 def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> None:
     """With a code for each reason, and nothing about the workers, of whom nothing is known."""
     evidence = Evidence(
-        replace(WELL.broker, failure=Failure(kind, "x"), answers={}, watch=replace(WELL.broker.watch, senders={}))
+        replace(WELL.broker, failure=Failure(kind, "x"), replies={}, watch=replace(WELL.broker.watch, senders={}))
     )
     assert told(evidence) == [("fault", code)]
 
@@ -73,7 +93,7 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
     [
         pytest.param(watched(failure="NOPERM"), ("fault", "events-unreadable"), id="no subscription"),
         pytest.param(
-            broker(answers={}, watch=replace(WELL.broker.watch, senders={})),
+            broker(replies={}, watch=replace(WELL.broker.watch, senders={})),
             ("fault", "no-workers"),
             id="nobody",
         ),
@@ -87,7 +107,7 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
         ),
         pytest.param(told_by(W1, time_zone="Asia/Taipei"), ("hint", "time-zones-differ"), id="two time zones"),
         pytest.param(
-            broker(answers={name: replace(answer, time_zone="local time UTC") for name, answer in ANSWERS.items()}),
+            broker(replies={name: replace(answer, time_zone="local time UTC") for name, answer in REPLIES.items()}),
             ("hint", "time-zones-differ"),
             id="local times",
         ),
@@ -97,14 +117,14 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             id="a clock in local time",
         ),
         pytest.param(
-            paged("celerymeter_last_event_timestamp_seconds", Sample({}, NOW - 90)),
+            paged("celerymeter_last_event_timestamp_seconds", PageSample({}, NOW - 90)),
             ("fault", "exporter-deaf"),
             id="deaf",
         ),
         pytest.param(
             paged("celerymeter_last_event_timestamp_seconds"), ("fault", "exporter-deaf"), id="deaf since its start"
         ),
-        pytest.param(broker(answers={W1: WELL.broker.answers[W1]}), ("hint", "no-remote-control"), id="one silent"),
+        pytest.param(broker(replies={W1: WELL.broker.replies[W1]}), ("hint", "no-remote-control"), id="one silent"),
         pytest.param(watched(senders={W1: BUSY}), ("hint", "no-heartbeats"), id="one without heartbeats"),
         pytest.param(
             watched(senders={W1: BUSY, W2: NO_TASK_EVENTS}), ("fault", "events-disabled"), id="works silently"
@@ -112,7 +132,7 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
         pytest.param(watched(senders={W1: BUSY, W2: IDLE}), ("hint", "events-unproven"), id="idle"),
         pytest.param(
             broker(
-                answers={**WELL.broker.answers, **THREADS},
+                replies={**WELL.broker.replies, **THREADS},
                 watch=replace(WELL.broker.watch, senders={W1: LOSSY, W2: BUSY}),
             ),
             ("hint", "threads-lose-events"),
@@ -126,13 +146,13 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             broker(queues=(QueueState("lonely", length=1),)), ("fault", "queue-without-consumers"), id="lonely"
         ),
         pytest.param(
-            paged("celerymeter_broker_up", Sample({}, 0)), ("fault", "exporter-without-broker"), id="no broker"
+            paged("celerymeter_broker_up", PageSample({}, 0)), ("fault", "exporter-without-broker"), id="no broker"
         ),
         pytest.param(
-            paged("celery_worker_up", Sample({"hostname": "x"}, 1)), ("fault", "exporter-elsewhere"), id="elsewhere"
+            paged("celery_worker_up", PageSample({"hostname": "x"}, 1)), ("fault", "exporter-elsewhere"), id="elsewhere"
         ),
         pytest.param(
-            paged("celerymeter_poll_success", Sample({"collector": "queues"}, 0)),
+            paged("celerymeter_poll_success", PageSample({"collector": "queues"}, 0)),
             ("fault", "polls-failing"),
             id="polls",
         ),
@@ -140,7 +160,7 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             paged("celerymeter_events_missed_total", *hosts(w1=7, w2=0)), ("hint", "events-missed"), id="missed"
         ),
         pytest.param(
-            paged("celerymeter_events_invalid_total", Sample({"reason": "json"}, 2)),
+            paged("celerymeter_events_invalid_total", PageSample({"reason": "json"}, 2)),
             ("hint", "events-invalid"),
             id="invalid",
         ),
@@ -149,13 +169,15 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             paged("celerymeter_worker_duplicate", *hosts(w1=1)), ("fault", "duplicate-node-name"), id="two of a name"
         ),
         pytest.param(
-            paged("celerymeter_series_folded_total", Sample({"label": "name"}, 1)), ("hint", "caps-reached"), id="caps"
+            paged("celerymeter_series_folded_total", PageSample({"label": "name"}, 1)),
+            ("hint", "caps-reached"),
+            id="caps",
         ),
         pytest.param(
             paged("celery_worker_clock_offset_seconds", *hosts(w1=6)), ("hint", "clock-skew"), id="clock by exporter"
         ),
         pytest.param(
-            paged("celery_task_received_total", Sample({"name": "mul"}, 3)),
+            paged("celery_task_received_total", PageSample({"name": "mul"}, 3)),
             ("hint", "no-sent-events"),
             id="never sent by exporter",
         ),
@@ -189,6 +211,17 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             ("hint", "control-unhealthy"),
             id="control degraded",
         ),
+        pytest.param(
+            broker(replies={W1: REPLIES[W1]}, other_replies={"application/x-python-serialize": frozenset({W2})}),
+            ("hint", "reply-serializer"),
+            id="pickled replies",
+        ),
+        pytest.param(
+            broker(orphans=(OrphanedList("celeryev.1", 10_000, 2048),)), ("hint", "orphaned-lists"), id="orphans"
+        ),
+        pytest.param(visibility(3600, 3600, exporter=1800), ("fault", "visibility-timeout-differs"), id="visibility"),
+        pytest.param(visibility(3600, 86400), ("hint", "visibility-timeout-differs"), id="two visibility timeouts"),
+        pytest.param(rabbitmq(), ("hint", "no-management-url"), id="no management URL"),
     ],
 )
 def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]) -> None:
@@ -202,7 +235,7 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
         pytest.param(watched(senders={W1: BUSY}, seconds=3.0), id="too short a watch for heartbeats"),
         pytest.param(
             broker(
-                answers={**WELL.broker.answers, W2: Answer(queues=frozenset("q"), sends_task_events=True)},
+                replies={**WELL.broker.replies, W2: WorkerReplies(queues=frozenset("q"), sends_task_events=True)},
                 watch=replace(WELL.broker.watch, senders={W1: BUSY, W2: IDLE}),
             ),
             id="idle, but its configuration says so",
@@ -218,26 +251,36 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
         pytest.param(broker(queues=None), id="queues unknown"),
         pytest.param(
             broker(
-                answers={**ANSWERS, W1: replace(ANSWERS[W1], transport_options={"sep": ":"})},
+                replies={**REPLIES, W1: replace(REPLIES[W1], transport_options={"sep": ":"})},
                 transport_options={"sep": ":", "global_keyprefix": "x"},
             ),
             id="an option that we have as well",
         ),
         pytest.param(
             broker(
-                answers={name: replace(answer, event_exchange="shop") for name, answer in ANSWERS.items()},
+                replies={name: replace(answer, event_exchange="shop") for name, answer in REPLIES.items()},
                 event_exchange="shop",
             ),
             id="an exchange that we were told of",
         ),
         pytest.param(
-            broker(answers={name: replace(answer, time_zone="Asia/Taipei") for name, answer in ANSWERS.items()}),
+            broker(replies={name: replace(answer, time_zone="Asia/Taipei") for name, answer in REPLIES.items()}),
             id="one time zone",
         ),
         pytest.param(
-            paged("celerymeter_last_event_timestamp_seconds", Sample({}, NOW - 20)), id="an event of just before"
+            paged("celerymeter_last_event_timestamp_seconds", PageSample({}, NOW - 20)), id="an event of just before"
         ),
         pytest.param(paged("celerymeter_events_missed_total", *hosts(w1=0)), id="none missed"),
+        pytest.param(
+            broker(
+                replies={**REPLIES, W2: replace(REPLIES[W2], sends_task_events=True)},
+                watch=replace(WELL.broker.watch, senders={W1: BUSY, W2: LONG_TASK}),
+            ),
+            id="one long task",
+        ),
+        pytest.param(visibility(86400, 86400, exporter=86400), id="one visibility timeout"),
+        pytest.param(visibility(86400, 86400), id="a visibility timeout, and an exporter that has none"),
+        pytest.param(rabbitmq("celery_queue_unacked"), id="a management URL"),
         pytest.param(
             replace(WELL, prometheus=PrometheusEvidence("http://p", exporters=(SCRAPED,))),
             id="an engine that tells nothing of targets, rules and Alertmanagers",
@@ -251,7 +294,7 @@ def test_what_is_nearly_a_fault_is_none(evidence: Evidence) -> None:
 
 def test_where_nobody_is_other_places_are_told() -> None:
     """Beside the fault that nobody is here; with workers here the other places are nobody's business."""
-    empty = {"answers": {}, "watch": replace(WELL.broker.watch, senders={})}
+    empty = {"replies": {}, "watch": replace(WELL.broker.watch, senders={})}
     places = ("database 1", "database 2 with global_keyprefix=shop_")
     nobody = ("fault", "no-workers")
     assert told(broker(**empty, elsewhere=places)) == [nobody, ("hint", "queues-elsewhere")]
@@ -264,9 +307,9 @@ def test_the_exporter_knows_more_of_idle_workers() -> None:
     idle = replace(WELL.broker, watch=replace(WELL.broker.watch, senders={W1: IDLE, W2: IDLE}))
     seen = paged("celery_worker_tasks_processed_total", *hosts(w1=5, w2=5))
     assert told(replace(seen, broker=idle)) == []
-    silent = replace(idle, answers=WELL.broker.answers)
+    silent = replace(idle, replies=WELL.broker.replies)
     found = diagnose(replace(paged("celery_worker_task_events_enabled", *hosts(w1=0, w2=1)), broker=silent))
-    assert [(finding.code, W1 in finding.what) for finding in found] == [
+    assert [(finding.code, W1 in finding.problem) for finding in found] == [
         ("events-disabled", True),
         ("events-unproven", False),
     ]
@@ -274,29 +317,29 @@ def test_the_exporter_knows_more_of_idle_workers() -> None:
 
 def test_one_sent_event_by_the_exporter_is_enough() -> None:
     """Tasks that were sent before it started have no task-sent; that is no hint."""
-    evidence = replace(paged("celery_task_received_total", Sample({"name": "add"}, 40)), prometheus=None)
+    evidence = replace(paged("celery_task_received_total", PageSample({"name": "add"}, 40)), prometheus=None)
     assert evidence.exporter
-    page = {**evidence.exporter.page, "celery_task_sent_total": (Sample({"name": "add"}, 1),)}
+    page = {**evidence.exporter.page, "celery_task_sent_total": (PageSample({"name": "add"}, 1),)}
     assert told(evidence) == [("hint", "no-sent-events")]
     assert told(replace(evidence, exporter=replace(evidence.exporter, page=page))) == []
 
 
 def test_a_queue_is_only_a_hint_while_a_worker_has_not_answered() -> None:
     """The silent one may be its consumer."""
-    evidence = broker(queues=(QueueState("lonely", length=1),), answers={W1: WELL.broker.answers[W1]})
+    evidence = broker(queues=(QueueState("lonely", length=1),), replies={W1: WELL.broker.replies[W1]})
     assert told(evidence) == [("hint", "no-remote-control"), ("hint", "queue-without-consumers")]
 
 
 def test_a_failing_scrape_tells_its_error() -> None:
     """Prometheus' own words, for the target at the exporter's port only."""
     targets = (
-        Target("http://n:9100/metrics", False, "node is down"),
-        Target("http://e:9808/metrics", False, "connection refused"),
+        ScrapeTarget("http://n:9100/metrics", False, "node is down"),
+        ScrapeTarget("http://e:9808/metrics", False, "connection refused"),
     )
     (finding,) = diagnose(replace(WELL, prometheus=PrometheusEvidence("http://p", targets=targets)))
     assert finding.code == "scrape-failing"
-    assert "http://e:9808/metrics: connection refused" in finding.what
-    assert "node" not in finding.what
+    assert "http://e:9808/metrics: connection refused" in finding.problem
+    assert "node" not in finding.problem
 
 
 def test_faults_come_first_and_long_lists_are_short() -> None:
@@ -305,7 +348,7 @@ def test_faults_come_first_and_long_lists_are_short() -> None:
     found = diagnose(watched(senders=many, unsent={"add": 1}))
     assert [finding.severity for finding in found] == sorted(finding.severity for finding in found)
     (disabled,) = (finding for finding in found if finding.code == "events-disabled")
-    assert "w0@h, w10@h, w11@h, w12@h, w13@h and 25 more" in disabled.what
+    assert "w0@h, w10@h, w11@h, w12@h, w13@h and 25 more" in disabled.problem
 
 
 def test_every_check_says_what_it_is() -> None:

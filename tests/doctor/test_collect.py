@@ -12,9 +12,9 @@ import pytest
 import requests
 
 from celerymeter.demo.processes import free_port
-from celerymeter.doctor.collect import control, exporter, prometheus
-from celerymeter.doctor.collect.failures import failure_of
-from celerymeter.doctor.evidence import Sample, Target
+from celerymeter.doctor.collect import http, prometheus
+from celerymeter.doctor.collect.http import failure_of
+from celerymeter.doctor.evidence import PageSample, ScrapeTarget
 from celerymeter.prometheus import Scope
 
 Serve = Callable[[dict[str, tuple[int, str]]], str]
@@ -65,18 +65,18 @@ def test_a_page_is_read_by_name(serve: Serve) -> None:
     """With or without /metrics in the URL; buckets are left out."""
     url = serve({"/metrics": (200, PAGE)})
     for given in (url, f"{url}/", f"{url}/metrics"):
-        seen = exporter.look(given)
+        seen = http.collect_exporter(given)
         assert (seen.url, seen.failure) == (url, None)
         assert seen.value("celerymeter_build_info") == 1
         assert seen.by("name", "celery_task_sent_total") == {"a": 5}
-        assert seen.page["celery_task_wait_seconds_count"] == (Sample({"name": "a"}, 5),)
+        assert seen.page["celery_task_wait_seconds_count"] == (PageSample({"name": "a"}, 5),)
         assert "celery_task_wait_seconds_bucket" not in seen.page
 
 
 def test_a_page_of_something_else_is_no_exporter(serve: Serve) -> None:
     """Another exporter's, and none at all."""
     for body in ("node_load1 0.5\n", "<html>{</html>"):
-        failure = exporter.look(serve({"/metrics": (200, body)})).failure
+        failure = http.collect_exporter(serve({"/metrics": (200, body)})).failure
         assert failure is not None
         assert failure.text == "something answers, but it is no celerymeter exporter"
 
@@ -84,15 +84,15 @@ def test_a_page_of_something_else_is_no_exporter(serve: Serve) -> None:
 @pytest.mark.parametrize(("status", "kind"), [(401, "password"), (403, "password"), (404, "http"), (500, "http")])
 def test_a_refusal_has_its_status(serve: Serve, status: int, kind: str) -> None:
     """So that the mend fits."""
-    failure = exporter.look(serve({"/metrics": (status, "")})).failure
+    failure = http.collect_exporter(serve({"/metrics": (status, "")})).failure
     assert failure is not None
     assert (failure.kind, failure.text) == (kind, f"HTTP {status}")
 
 
 def test_a_port_without_listener_and_a_host_without_name() -> None:
     """The system's own words, and no password."""
-    refused = exporter.look(f"http://user:hush@127.0.0.1:{free_port()}")
-    unresolved = exporter.look("http://no-such-host.invalid:9808")
+    refused = http.collect_exporter(f"http://user:hush@127.0.0.1:{free_port()}")
+    unresolved = http.collect_exporter("http://no-such-host.invalid:9808")
     assert refused.failure is not None
     assert unresolved.failure is not None
     assert (refused.failure.kind, refused.failure.text) == ("refused", "Connection refused")
@@ -115,11 +115,13 @@ def test_prometheus_tells_exporters_and_targets(serve: Serve) -> None:
             "/api/v1/targets": (200, json.dumps({"data": {"activeTargets": targets}})),
         }
     )
-    seen = prometheus.look(url, scope=Scope())
+    seen = prometheus.collect(url, scope=Scope())
     assert seen.failure is None
     assert [one.instance for one in seen.exporters] == ["e:9808"]
     assert seen.targets == (
-        Target("http://e:9808/metrics", False, "refused", "celery", "e:9808", interval=90.0, timeout=0.5, took=0.25),
+        ScrapeTarget(
+            "http://e:9808/metrics", False, "refused", "celery", "e:9808", interval=90.0, timeout=0.5, took=0.25
+        ),
     )
 
 
@@ -127,13 +129,13 @@ def test_an_engine_need_not_tell_its_targets(serve: Serve) -> None:
     """Some have no such page, and some another answer."""
     empty = json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}})
     for targets in ((404, ""), (200, "{}"), (200, "no json")):
-        seen = prometheus.look(serve({"/api/v1/query": (200, empty), "/api/v1/targets": targets}), scope=Scope())
+        seen = prometheus.collect(serve({"/api/v1/query": (200, empty), "/api/v1/targets": targets}), scope=Scope())
         assert (seen.exporters, seen.targets, seen.rules, seen.alertmanagers) == ((), None, None, None)
 
 
 def test_prometheus_away() -> None:
     """One line."""
-    seen = prometheus.look(f"http://127.0.0.1:{free_port()}", scope=Scope())
+    seen = prometheus.collect(f"http://127.0.0.1:{free_port()}", scope=Scope())
     assert seen.failure is not None
     assert seen.failure.kind == "refused"
 
@@ -143,17 +145,17 @@ def test_the_control_api_is_found_with_and_without_its_base_path(serve: Serve) -
     body = json.dumps({"status": "unhealthy", "checks": {"broker": "failed", "x": "ok"}, "timestamp": "now"})
     url = serve({"/celery-admin/system/health": (503, body)})
     for given in (url, f"{url}/celery-admin", f"{url}/"):
-        seen = control.look(given)
+        seen = http.collect_control(given)
         assert (seen.failure, seen.status, seen.failing) == (None, "unhealthy", ("broker",))
 
 
 def test_no_control_api(serve: Serve) -> None:
     """Another service, a proxy whose upstream is away, and nothing."""
     for pages, text in (({}, "no health page below this URL"), ({"/system/health": (502, "bad gateway")}, "HTTP 502")):
-        failure = control.look(serve(pages)).failure
+        failure = http.collect_control(serve(pages)).failure
         assert failure is not None
         assert failure.text == text
-    failure = control.look(f"http://127.0.0.1:{free_port()}").failure
+    failure = http.collect_control(f"http://127.0.0.1:{free_port()}").failure
     assert failure is not None
     assert failure.kind == "refused"
 

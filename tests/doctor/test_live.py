@@ -52,13 +52,13 @@ def worker(redis_server: Redis, tmp_path: Path) -> Iterator[StartWorker]:
 
 
 @contextmanager
-def sending(producer: Celery) -> Iterator[None]:
+def sending(producer: Celery, *, queue: str = "celery") -> Iterator[None]:
     """Ten tasks a second, as long as the block lasts."""
     over = threading.Event()
 
     def send() -> None:
         while not over.wait(0.1):
-            producer.send_task("tests.add", (1, 2))
+            producer.send_task("tests.add", (1, 2), queue=queue)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -109,7 +109,7 @@ def test_a_user_who_may_not_subscribe(redis_server: Redis) -> None:
 
 
 def test_a_cluster_that_is_well(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
-    """A worker with -E, a producer that says what it sends: nothing to mend, and exit status 0."""
+    """A worker with -E, a producer that says what it sends: no problem found, and exit status 0."""
     worker()
     with sending(producer):
         assert examine(redis_server.url, watch=4.0)[:2] == (0, {})
@@ -119,16 +119,81 @@ def test_workers_and_queues_at_fault(worker: StartWorker, producer: Celery, redi
     """One works without task events, one is idle, and a queue has nobody."""
     worker(hostname="silent@test", events=False, queues=("a",))
     worker(hostname="idle@test", events=False, queues=("b",))
-    producer.send_task("tests.sleep", (20,), queue="a")
     producer.send_task("tests.add", (1, 2), queue="lonely")
-    status, found, _ = examine(redis_server.url, watch=3.0)
+    with sending(producer, queue="a"):
+        status, found, _ = examine(redis_server.url, watch=3.0)
     assert status == 1
     expected = {
-        "events-disabled": "no task events from silent@test, though they work",
+        "events-disabled": "no task events from silent@test, although tasks run there",
         "queue-without-consumers": "no worker consumes lonely (1 waiting)",
-        "events-unproven": "cannot tell whether idle@test send task events: they were idle for 3 s",
+        "events-unproven": "cannot tell whether idle@test sends task events: no task started or ended there in 3 s",
     }
     assert expected.items() <= found.items()
+
+
+def test_a_worker_that_runs_one_long_task(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
+    """It has nothing to report meanwhile, which is no fault."""
+    worker()
+    producer.send_task("tests.sleep", (30,))
+    wait_until(lambda: "tests.sleep" in str(producer.control.inspect(timeout=0.5).active()))
+    status, found, _ = examine(redis_server.url, watch=4.0)
+    assert (status, list(found)) == (0, ["events-unproven"])
+
+
+@pytest.mark.parametrize("accepts", [["json", "pickle"], ["pickle"]])
+def test_workers_that_reply_in_pickle(
+    worker: StartWorker, producer: Celery, redis_server: Redis, tmp_path: Path, accepts: list[str]
+) -> None:
+    """They are named and no reply is unpickled; a worker that accepts no JSON is asked no more than once."""
+    settings = {"task_serializer": "pickle", "accept_content": accepts}
+    process = worker(env={worker_app.SETTINGS: json.dumps(settings), "C_FORCE_ROOT": "true"})
+    producer.conf.update(accept_content=["pickle"])
+    for _ in range(3):
+        producer.send_task("tests.sleep", (0.5,), serializer="pickle", queue="celery")
+    status, found, _ = examine(redis_server.url, watch=4.0)
+    assert status == 0
+    if "json" in accepts:
+        assert found["reply-serializer"].startswith("w1@test reply to remote control in application/x-python-serialize")
+        assert "no-remote-control" not in found
+    else:
+        assert found["no-remote-control"] == "no reply to `inspect` from w1@test"
+        assert process.tail(1000).count("CRITICAL/MainProcess") == 1
+
+
+def test_lists_that_clients_left_behind(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
+    """Those of event receivers and of replies, with their length, size and the command that deletes them."""
+    worker()
+    lists = (
+        "celeryev.7d3a5c9e-0000-4000-8000-000000000000",
+        "7d3a5c9e-0000-3000-8000-000000000000.reply.celery.pidbox",
+    )
+    with redis.Redis(port=redis_server.port) as client:
+        for key in lists:
+            client.rpush(key, *["{}"] * 10_000)
+        with sending(producer):
+            status, found, output = examine(redis_server.url, watch=4.0)
+        assert (status, list(found)) == (0, ["orphaned-lists"])
+        assert all(f"{key} (10,000 messages, " in found["orphaned-lists"] for key in lists)
+        assert f"UNLINK {lists[1]} {lists[0]}" in output or f"UNLINK {lists[0]} {lists[1]}" in output
+        client.unlink(*lists)
+    with sending(producer):
+        assert examine(redis_server.url, watch=4.0)[:2] == (0, {})
+
+
+def test_a_visibility_timeout_that_the_exporter_does_not_know(
+    worker: StartWorker, redis_server: Redis, tmp_path: Path
+) -> None:
+    """The workers' value is compared with the exporter's own, whatever the doctor was given."""
+    worker(transport_options={"visibility_timeout": 86400})
+    option = ("--transport-option", "visibility_timeout=7200")
+    with ExporterProcess(tmp_path, redis_server.url, options=option) as exporter:
+        exporter.up()
+        wait_until(lambda: exporter.value("celery_queue_visibility_timeout_seconds") is not None)
+        found = examine(redis_server.url, exporter_url=exporter.url)[1]
+    assert found["visibility-timeout-differs"] == (
+        "the exporter computes with a visibility timeout of 7200 s, the workers use 86400 s"
+    )
+    assert "transport-options-differ" not in found
 
 
 def test_producers_that_do_not_say_what_they_send(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:

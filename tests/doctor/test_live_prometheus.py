@@ -16,7 +16,7 @@ from tests.rules.bundle import ALERTS
 from celerymeter.demo.processes import free_port, wait_until
 from celerymeter.demo.servers import Alertmanager, Prometheus
 from celerymeter.doctor.checks import diagnose
-from celerymeter.doctor.collect import exporter, prometheus
+from celerymeter.doctor.collect import http, prometheus
 from celerymeter.doctor.evidence import Evidence
 from celerymeter.httpd import MetricsServer
 from celerymeter.prometheus import Scope
@@ -82,8 +82,8 @@ class Stage:
 
     def found(self) -> set[str]:
         """What the doctor finds, by code."""
-        seen = prometheus.look(self.prometheus.url, scope=Scope())
-        return {one.code for one in diagnose(Evidence(WELL.broker, exporter.look(self.exporter), seen))}
+        seen = prometheus.collect(self.prometheus.url, scope=Scope())
+        return {one.code for one in diagnose(Evidence(WELL.broker, http.collect_exporter(self.exporter), seen))}
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def test_all_is_well(stage: Stage) -> None:
-    """Scraped, rules and limits loaded, an Alertmanager that answers."""
+    """ScrapedExporter, rules and limits loaded, an Alertmanager that answers."""
     stage.configure(job(stage.exporter), rules=(RULES,), alertmanager=stage.alertmanager)
     wait_until(lambda: stage.found() == set(), timeout=120, interval=1)
 

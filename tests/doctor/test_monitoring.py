@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from celerymeter.doctor.checks import diagnose
-from celerymeter.doctor.evidence import Alertmanager, Evidence, Failure, RulesEvidence, Target
+from celerymeter.doctor.evidence import Alertmanager, Evidence, Failure, RulesEvidence, ScrapeTarget
 
 from .cases import NOW, SCRAPED, STARTED, TARGET, WELL, prometheus
 
 RULES = WELL.prometheus.rules if WELL.prometheus and WELL.prometheus.rules else RulesEvidence()
 REFUSED = Failure("refused", "Connection refused")
 SECOND = replace(SCRAPED, instance="f:9808", started=STARTED + 7)
-WRONG = Target("http://e:9809/metrics", True, "", job="celery", instance="e:9809")
+WRONG = ScrapeTarget("http://e:9809/metrics", True, "", job="celery", instance="e:9809")
 
 
 def found(evidence: Evidence) -> list[tuple[str, str]]:
@@ -166,5 +166,5 @@ def test_the_mend_of_a_failing_scrape_fits_its_error(error: str, mend: str) -> N
     evidence = prometheus(exporters=(), targets=(replace(TARGET, healthy=False, error=error),))
     (finding,) = diagnose(evidence)
     assert finding.code == "scrape-failing"
-    assert error in finding.what
-    assert mend in finding.mend
+    assert error in finding.problem
+    assert mend in finding.fix

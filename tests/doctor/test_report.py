@@ -8,8 +8,7 @@ import json
 from celerymeter.doctor.checks import diagnose
 from celerymeter.doctor.evidence import Evidence
 from celerymeter.doctor.examine import Progress
-from celerymeter.doctor.finding import fault, hint
-from celerymeter.doctor.report import as_json, as_text
+from celerymeter.doctor.report import as_json, as_text, fault, hint
 
 from .cases import W1, W2, WELL
 
@@ -17,18 +16,18 @@ FINDINGS = (fault("a-fault", "it is so", "do this"), hint("a-hint", "perhaps", "
 
 
 def test_a_finding_is_one_line_with_its_mend() -> None:
-    """Then one line says what was looked at, and what was not for want of an option."""
+    """Then a summary of what was checked, and what was not because its option is missing."""
     assert as_text(FINDINGS, Evidence(WELL.broker, prometheus=WELL.prometheus)).splitlines() == [
         "FAULT a-fault: it is so -> do this",
         "HINT  a-hint: perhaps -> do that",
-        "1 fault, 1 hint; 2 workers; looked at broker, Prometheus; "
-        "not asked: exporter (--exporter-url), control API (--control-url)",
+        "1 fault, 1 hint; 2 workers; checked broker, Prometheus; "
+        "not checked: exporter (--exporter-url), control API (--control-url)",
     ]
 
 
 def test_all_well_is_said() -> None:
     """In words."""
-    expected = "nothing to mend; 2 workers; looked at broker, exporter, Prometheus, control API"
+    expected = "no problem found; 2 workers; checked broker, exporter, Prometheus, control API"
     assert as_text(diagnose(WELL), WELL) == expected
 
 

@@ -1,6 +1,6 @@
-"""What is wrong with a cluster's monitoring, and how to mend it.
+"""Finds what is wrong with the monitoring of a cluster.
 
-`collect` looks at broker, exporter, Prometheus and control API and gives `evidence`; `checks` are pure functions from
-that to `finding`s, one a check: to add one, write it beside its like and name it in `checks.CHECKS`. `examine` puts
-them together, `report` prints.
+`collect` reads the broker, the exporter, Prometheus and the control API into `evidence`. `checks` are pure functions
+from the evidence to findings: to add one, write it beside similar ones and list it in `checks.CHECKS`. `report` prints
+the findings, and `examine` is the command.
 """

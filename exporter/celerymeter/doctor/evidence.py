@@ -1,115 +1,135 @@
-"""What the collectors saw; values only, and nothing secret in them."""
+"""What the collectors read, as values without secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from celerymeter.model import QueueState
 
 SHARED_OPTIONS = ("visibility_timeout", "priority_steps", "sep")
-"""Transport options that change what is read of the queues, so that exporter and workers must have the same."""
+"""Transport options that change how queues are read, so the exporter needs the same ones as the workers."""
 
 FailureKind = Literal["refused", "unresolved", "password", "forbidden", "timeout", "tls", "missing", "http", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something could not be reached; ``text`` is what the client said."""
+    """Why something could not be reached; ``text`` comes from the client."""
 
     kind: FailureKind
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SenderEvents:
     """The events of one sender during the watch; counts by event type."""
 
     events: Mapping[str, int] = field(default_factory=dict)
     processed: tuple[int, ...] = ()
-    """The ``processed`` of its heartbeats, in order."""
-    active: int = 0
-    """The most tasks at once that a heartbeat told of."""
+    """The ``processed`` of its heartbeats, in order: the tasks that it has started."""
+    active: tuple[int, ...] = ()
+    """The ``active`` of its heartbeats, in order: the tasks that it runs."""
     clock_offset: float | None = None
-    """Our clock minus the sender's in seconds, at the quickest event."""
+    """Our clock minus the sender's in seconds, for the event that arrived fastest."""
 
     @property
     def task_events(self) -> int:
-        """Events about tasks."""
+        """How many events were about tasks."""
         return sum(count for event, count in self.events.items() if event.startswith("task-"))
 
     @property
     def is_worker(self) -> bool:
-        """Producers send nothing but task-sent and events of their own."""
+        """False for producers, which send only task-sent and custom events."""
         return any(event.startswith("worker-") for event in self.events)
 
     @property
-    def worked(self) -> bool:
-        """Whether it began or ran a task during the watch."""
-        return self.active > 0 or (len(self.processed) > 1 and self.processed[-1] > self.processed[0])
+    def changed_tasks(self) -> bool:
+        """True when a task started or ended between two heartbeats, which must have caused a task event.
+
+        A task that runs through the whole watch causes none.
+        """
+        started = len(self.processed) > 1 and self.processed[-1] > self.processed[0]
+        return started or any(after < before for before, after in pairwise(self.active))
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class EventWatch:
     """The event stream for some seconds; ``failure`` when it could not be subscribed."""
 
     seconds: float = 0.0
-    senders: Mapping[str, Heard] = field(default_factory=dict)
+    senders: Mapping[str, SenderEvents] = field(default_factory=dict)
     unsent: Mapping[str, int] = field(default_factory=dict)
-    """By task name: tasks that were surely sent during the watch (queues were empty before), without `task-sent`."""
+    """Tasks by name that were sent during the watch, because queues were empty before, without a `task-sent`."""
     rejected: Mapping[str, int] = field(default_factory=dict)
-    """Messages that could not be used, by reason."""
+    """Messages that are no events, by reason."""
     failure: str | None = None
 
     @property
-    def workers(self) -> Mapping[str, Heard]:
+    def workers(self) -> Mapping[str, SenderEvents]:
         """The senders that are workers."""
-        return {name: heard for name, heard in self.senders.items() if heard.is_worker}
+        return {name: sender for name, sender in self.senders.items() if sender.is_worker}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one worker answered to `inspect`; ``None`` where it did not say."""
+class WorkerReplies:
+    """The replies of one worker to `inspect`; ``None`` where it did not say."""
 
     pool: str | None = None
     queues: frozenset[str] | None = None
     sends_task_events: bool | None = None
-    """Its configuration; ``-E`` on the command line does not show there."""
+    """From its configuration, in which ``-E`` on the command line does not show."""
     event_exchange: str = "celeryev"
     time_zone: str = "UTC"
-    """Its ``timezone``, with ``enable_utc`` off the words ``local time`` before it."""
+    """Its ``timezone``, with ``enable_utc`` off after the words ``local time``."""
     transport_options: Mapping[str, object] = field(default_factory=dict)
-    """Those of `SHARED_OPTIONS` that it was given."""
+    """Those of `SHARED_OPTIONS` that are configured."""
+    visibility_timeout: float | None = None
+    """In seconds, on Redis alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanedList:
+    """A Redis list that a client left behind; ``size`` in bytes where Redis tells it."""
+
+    key: str
+    length: int
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerEvidence:
-    """The broker, what was said on it, and what waits on it."""
+    """The broker, its workers and its queues."""
 
     url: str
     failure: Failure | None = None
-    watch: Watch = field(default_factory=Watch)
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+    watch: EventWatch = field(default_factory=EventWatch)
+    replies: Mapping[str, WorkerReplies] = field(default_factory=dict)
+    """By worker."""
+    other_replies: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Content types of replies that are not JSON, with the workers that sent them as far as they are known."""
     queues: tuple[QueueState, ...] | None = None
-    """``None`` when they could not be looked at."""
+    """``None`` when they could not be read."""
     event_exchange: str = "celeryev"
     transport_options: Mapping[str, object] = field(default_factory=dict)
-    """Ours, as given."""
+    """The options that the doctor was given."""
     elsewhere: tuple[str, ...] = ()
-    """Where else on this server Celery has queues; looked for only when nobody is here."""
+    """Other places on this server where Celery has queues; searched only when there is no worker."""
     only_results: bool = False
-    """Whether this database holds task results and no queues."""
+    """True when this database holds task results and no queues."""
+    orphans: tuple[OrphanedList, ...] = ()
 
     @property
     def workers(self) -> frozenset[str]:
-        """Every worker that gave a sign of life."""
-        return frozenset(self.answers) | frozenset(self.watch.workers)
+        """Every worker that sent a heartbeat or a reply."""
+        return frozenset(self.replies) | frozenset(self.watch.workers)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One sample of a page or of a query."""
+class PageSample:
+    """One sample of a metrics page."""
 
     labels: Mapping[str, str]
     value: float
@@ -117,38 +137,42 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ExporterEvidence:
-    """The exporter's page, by sample name."""
+    """The metrics page of the exporter, by sample name."""
 
     url: str
     failure: Failure | None = None
-    page: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    page: Mapping[str, tuple[PageSample, ...]] = field(default_factory=dict)
     clock_offset: float | None = None
     """Our clock minus the exporter's in seconds, to the second."""
     at: float = 0.0
-    """When the page was taken, by our clock."""
+    """When the page was read, by our clock."""
 
     @property
     def started(self) -> float | None:
-        """When the process started, by its own clock: what tells exporters apart."""
+        """When the process started, by its own clock; no two exporters have the same."""
         return self.value("celerymeter_start_time_seconds")
 
     def value(self, name: str) -> float | None:
-        """The value of a sample without labels."""
+        """Return the value of a sample without labels."""
         samples = self.page.get(name, ())
         return samples[0].value if samples else None
 
     def by(self, label: str, name: str) -> dict[str, float]:
-        """The sums of a family by one label."""
+        """Return the sums of a family by one label."""
         sums: dict[str, float] = {}
         for sample in self.page.get(name, ()):
             value = sample.labels.get(label, "")
             sums[value] = sums.get(value, 0.0) + sample.value
         return sums
 
+    def nonzero(self, label: str, name: str) -> dict[str, float]:
+        """Return the sums of a family by one label, without those that are 0."""
+        return {value: total for value, total in self.by(label, name).items() if total}
+
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A target of Prometheus; durations in seconds, 0 where it does not tell."""
+class ScrapeTarget:
+    """A scrape target of Prometheus; durations in seconds, 0 where they are not known."""
 
     url: str
     healthy: bool
@@ -161,8 +185,8 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Scraped:
-    """An exporter of ours as Prometheus has it; ``started`` and ``last_event`` are UTC seconds."""
+class ScrapedExporter:
+    """A celerymeter exporter as Prometheus sees it; ``started`` and ``last_event`` are UTC seconds."""
 
     job: str
     instance: str
@@ -186,34 +210,34 @@ class RulesEvidence:
     failing: Mapping[str, str] = field(default_factory=dict)
     """The last error of each rule that fails."""
     limits: bool = True
-    """Whether the thresholds are there as series."""
+    """True when the thresholds exist as series."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alertmanager:
-    """An Alertmanager that Prometheus has found."""
+    """An Alertmanager that Prometheus uses."""
 
     url: str
     failure: Failure | None = None
-    """Why we cannot reach it from here."""
+    """Why it cannot be reached from here."""
     errors: int = 0
-    """Notifications that Prometheus could not deliver to it since its start."""
+    """Notifications that Prometheus could not deliver to it since Prometheus started."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrometheusEvidence:
-    """What Prometheus has of exporters; ``None`` for what an engine does not tell."""
+    """What Prometheus knows about exporters; ``None`` for what this engine does not tell."""
 
     url: str
     failure: Failure | None = None
-    exporters: tuple[Scraped, ...] = ()
-    targets: tuple[Target, ...] | None = None
+    exporters: tuple[ScrapedExporter, ...] = ()
+    targets: tuple[ScrapeTarget, ...] | None = None
     others: frozenset[str] = frozenset()
-    """Instances with Celery's series that are no exporters of ours."""
+    """Instances with Celery series that are no celerymeter exporters."""
     renamed: frozenset[str] = frozenset()
-    """Labels of ours that came in as ``exported_…``."""
+    """Labels of the exporter that arrived as ``exported_…``."""
     unlabelled: frozenset[str] = frozenset()
-    """Labels of ours that are missing."""
+    """Labels of the exporter that are missing."""
     clock_offset: float | None = None
     """Our clock minus Prometheus' in seconds."""
     rules: RulesEvidence | None = None
@@ -222,18 +246,18 @@ class PrometheusEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ControlEvidence:
-    """What the control API says of itself."""
+    """The health of the control API."""
 
     url: str
     failure: Failure | None = None
     status: str | None = None
     failing: tuple[str, ...] = ()
-    """Its checks that are not well."""
+    """Its checks that are not healthy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything; what was not asked for is ``None``."""
+    """Everything; places that were not named are ``None``."""
 
     broker: BrokerEvidence
     exporter: ExporterEvidence | None = None

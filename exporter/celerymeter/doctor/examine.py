@@ -1,4 +1,4 @@
-"""Look everywhere that was named, diagnose, print: the composition root of ``celerymeter doctor``."""
+"""The command ``celerymeter doctor``: read every place that was named, check, print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TextIO, TypeVar
 
 from celerymeter.doctor import report
 from celerymeter.doctor.checks import diagnose
-from celerymeter.doctor.collect import broker, control, exporter, prometheus
+from celerymeter.doctor.collect import broker, http, prometheus
 from celerymeter.doctor.evidence import Evidence
 from celerymeter.doctor.settings import DoctorSettings
 from celerymeter.prometheus import Scope
@@ -19,25 +19,25 @@ T = TypeVar("T")
 
 
 class Progress:
-    """The step that is under way, on one line of a terminal; nothing elsewhere."""
+    """Shows the current step on one line of a terminal, and nothing elsewhere."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown = stream.isatty()
 
     def __call__(self, step: str) -> None:
-        """Show a step in place of the last; an empty one clears the line."""
+        """Replace the step; an empty one clears the line."""
         if self._shown:
             self._stream.write(f"\r\033[K{step}{' …' if step else ''}")
             self._stream.flush()
 
 
 def run(settings: DoctorSettings, *, out: TextIO | None = None, err: TextIO | None = None) -> int:
-    """Examine and print; 1 when something is at fault, 0 when there are only hints or nothing."""
+    """Examine and print; return 1 when there is a fault, else 0."""
     out, err = out or sys.stdout, err or sys.stderr
     progress = Progress(err)
     try:
-        evidence = look(settings, progress=progress)
+        evidence = collect_evidence(settings, progress=progress)
     finally:
         progress("")
     findings = diagnose(evidence)
@@ -46,19 +46,19 @@ def run(settings: DoctorSettings, *, out: TextIO | None = None, err: TextIO | No
     return 1 if any(finding.severity == "fault" for finding in findings) else 0
 
 
-def look(settings: DoctorSettings, *, progress: Callable[[str], None]) -> Evidence:
-    """The evidence of every place that was named; raises for settings that can never work."""
+def collect_evidence(settings: DoctorSettings, *, progress: Callable[[str], None]) -> Evidence:
+    """Read every place that was named; raises only for settings that can never work."""
     scope = Scope(settings.cluster, settings.selector)
 
-    def ask(url: str | None, look_at: Callable[[str], T]) -> T | None:
+    def read(url: str | None, collect: Callable[[str], T]) -> T | None:
         if url is None:
             return None
-        progress(f"asking {without_password(url)}")
-        return look_at(url)
+        progress(f"reading {without_password(url)}")
+        return collect(url)
 
     return Evidence(
-        broker=broker.look(settings.broker, watch=settings.watch, progress=progress),
-        exporter=ask(settings.exporter_url, exporter.look),
-        prometheus=ask(settings.prometheus_url, partial(prometheus.look, scope=scope)),
-        control=ask(settings.control_url, control.look),
+        broker=broker.collect(settings.broker, watch=settings.watch, progress=progress),
+        exporter=read(settings.exporter_url, http.collect_exporter),
+        prometheus=read(settings.prometheus_url, partial(prometheus.collect, scope=scope)),
+        control=read(settings.control_url, http.collect_control),
     )

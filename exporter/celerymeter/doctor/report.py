@@ -1,64 +1,97 @@
-"""Findings for people, one a line, and for programs."""
+"""Findings, and how they are printed: one line each for people, one object for programs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from celerymeter.doctor.evidence import Evidence
-from celerymeter.doctor.finding import Finding
 
+Severity = Literal["fault", "hint"]
+LISTED = 5
+"""Names that a line lists; the others are counted."""
 _COLORS = {"fault": "\033[1;31m", "hint": "\033[1;33m"}
 _PLAIN = "\033[0m"
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem and its fix; a ``code`` never changes its meaning.
+
+    A fault makes metrics wrong or absent, or keeps alerts from being sent; a hint does not.
+    """
+
+    code: str
+    severity: Severity
+    problem: str
+    fix: str
+
+
+def fault(code: str, problem: str, fix: str) -> Finding:
+    """Return a finding about metrics that are wrong or absent, or alerts that are not sent."""
+    return Finding(code, "fault", problem, fix)
+
+
+def hint(code: str, problem: str, fix: str) -> Finding:
+    """Return a finding about metrics that could be better, or about something that cannot be decided from here."""
+    return Finding(code, "hint", problem, fix)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a line: sorted, the first few, then the number of the others."""
+    found = sorted(names)
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return ", ".join(found[:LISTED]) + more
+
+
 def as_text(findings: Sequence[Finding], evidence: Evidence, *, color: bool = False) -> str:
-    """A line a finding, then one that says what was looked at and what was not."""
-    return "\n".join([*(_line(finding, color=color) for finding in findings), _summary(findings, evidence)])
+    """Return a line for each finding, then a summary of what was checked and what was not."""
+    lines = []
+    for finding in findings:
+        label = f"{finding.severity.upper():5}"
+        if color:
+            label = f"{_COLORS[finding.severity]}{label}{_PLAIN}"
+        lines.append(f"{label} {finding.code}: {finding.problem} -> {finding.fix}")
+    faults = sum(finding.severity == "fault" for finding in findings)
+    verdict = f"{_count(faults, 'fault')}, {_count(len(findings) - faults, 'hint')}" if findings else "no problem found"
+    options = _options(evidence)
+    checked = ", ".join(place for place, option in options.items() if not option)
+    skipped = ", ".join(f"{place} ({option})" for place, option in options.items() if option)
+    workers = _count(len(evidence.broker.workers), "worker")
+    lines.append(f"{verdict}; {workers}; checked {checked}" + (f"; not checked: {skipped}" if skipped else ""))
+    return "\n".join(lines)
 
 
 def as_json(findings: Sequence[Finding], evidence: Evidence, *, color: bool = False) -> str:  # noqa: ARG001 - one signature for both
-    """One object: ``findings`` as they are, how many ``faults``, the ``workers``, and which places were looked at."""
-    places = dict(_places(evidence))
+    """Return one object: the findings, the number of faults, the workers, and the places that were checked."""
+    options = _options(evidence)
     return json.dumps(
         {
             "faults": sum(finding.severity == "fault" for finding in findings),
-            "findings": [asdict(finding) for finding in findings],
+            "findings": [  # programs read these names
+                {"code": finding.code, "severity": finding.severity, "what": finding.problem, "mend": finding.fix}
+                for finding in findings
+            ],
             "workers": sorted(evidence.broker.workers),
-            "looked_at": [place for place, flag in places.items() if not flag],
-            "not_asked": [place for place, flag in places.items() if flag],
+            "looked_at": [place for place, option in options.items() if not option],
+            "not_asked": [place for place, option in options.items() if option],
         },
         indent=2,
         ensure_ascii=False,
     )
 
 
-def _line(finding: Finding, *, color: bool) -> str:
-    label = f"{finding.severity.upper():5}"
-    if color:
-        label = f"{_COLORS[finding.severity]}{label}{_PLAIN}"
-    return f"{label} {finding.code}: {finding.what} -> {finding.mend}"
-
-
-def _summary(findings: Sequence[Finding], evidence: Evidence) -> str:
-    faults = sum(finding.severity == "fault" for finding in findings)
-    hints = len(findings) - faults
-    verdict = f"{_count(faults, 'fault')}, {_count(hints, 'hint')}" if findings else "nothing to mend"
-    places = dict(_places(evidence))
-    looked = ", ".join(place for place, flag in places.items() if not flag)
-    missing = ", ".join(f"{place} ({flag})" for place, flag in places.items() if flag)
-    workers = _count(len(evidence.broker.workers), "worker")
-    return f"{verdict}; {workers}; looked at {looked}" + (f"; not asked: {missing}" if missing else "")
-
-
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _places(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Every place, with the option that would name it, empty when it was looked at."""
-    yield "broker", ""
-    yield "exporter", "" if evidence.exporter else "--exporter-url"
-    yield "Prometheus", "" if evidence.prometheus else "--prometheus-url"
-    yield "control API", "" if evidence.control else "--control-url"
+def _options(evidence: Evidence) -> dict[str, str]:
+    """Return the option that each place lacks, empty where it was checked."""
+    return {
+        "broker": "",
+        "exporter": "" if evidence.exporter else "--exporter-url",
+        "Prometheus": "" if evidence.prometheus else "--prometheus-url",
+        "control API": "" if evidence.control else "--control-url",
+    }

@@ -1,36 +1,40 @@
-"""Every check: a function from the evidence to what it finds. The order is that of the report."""
+"""All checks, in the order of the report: functions from the evidence to findings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from celerymeter.doctor.checks import alerting, broker, control, exporter, prometheus, queues, several, workers
+from celerymeter.doctor.checks import alerting, broker, exporter, prometheus, workers
 from celerymeter.doctor.evidence import Evidence
-from celerymeter.doctor.finding import Finding
+from celerymeter.doctor.report import Finding
 
 Check = Callable[[Evidence], Iterator[Finding]]
 
 CHECKS: tuple[Check, ...] = (
     broker.unreachable,
     broker.events_unreadable,
-    workers.none,
+    workers.none_found,
     workers.elsewhere,
     workers.on_another_exchange,
-    workers.silent_to_inspect,
-    workers.without_heartbeats,
+    workers.reply_serializer,
+    workers.no_replies,
+    workers.no_heartbeats,
     workers.events_disabled,
     workers.events_unproven,
     workers.threads_lose_events,
     workers.options_differ,
+    workers.visibility_timeout_differs,
     workers.clock_skew,
     workers.time_zones_differ,
-    workers.without_sent_events,
-    queues.without_consumers,
+    workers.no_sent_events,
+    broker.queues_without_consumers,
+    broker.orphaned_lists,
     exporter.unreachable,
     exporter.without_broker,
     exporter.elsewhere,
-    exporter.deaf,
+    exporter.without_events,
     exporter.polls_failing,
+    exporter.without_management,
     exporter.events_missed,
     exporter.events_invalid,
     exporter.duplicate_names,
@@ -40,22 +44,22 @@ CHECKS: tuple[Check, ...] = (
     prometheus.wrong_target,
     prometheus.incomplete,
     prometheus.labels_changed,
-    prometheus.scraped_badly,
+    prometheus.rarely_or_slowly,
     prometheus.clocks,
-    several.twice,
-    several.mixed,
-    several.behind,
-    several.foreign,
-    alerting.not_loaded,
-    alerting.failing,
-    alerting.nobody_to_tell,
-    alerting.unreachable,
-    control.unreachable,
-    control.unhealthy,
+    prometheus.scraped_twice,
+    prometheus.clusters_mixed,
+    prometheus.one_behind,
+    prometheus.other_exporter,
+    alerting.rules_not_loaded,
+    alerting.rules_failing,
+    alerting.no_alertmanager,
+    alerting.alertmanager_unreachable,
+    alerting.control_unreachable,
+    alerting.control_unhealthy,
 )
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
-    """What every check finds: faults first, each kind in the order of `CHECKS`."""
+    """Return the findings of all checks: faults first, otherwise in the order of `CHECKS`."""
     found = [finding for check in CHECKS for finding in check(evidence)]
     return tuple(sorted(found, key=lambda finding: finding.severity != "fault"))

@@ -1,57 +1,93 @@
-"""Can the broker be reached, and its event stream be read."""
+"""Checks of the broker: connection, event stream, queues, and lists that clients left behind."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
-from celerymeter.doctor.evidence import Evidence, FailureKind
-from celerymeter.doctor.finding import Finding, fault
+from celerymeter.doctor.evidence import Evidence, FailureKind, OrphanedList
+from celerymeter.doctor.report import LISTED, Finding, fault, hint, listed
 
-_MENDS: dict[FailureKind, tuple[str, str]] = {
+_FIXES: dict[FailureKind, tuple[str, str]] = {
     "refused": (
         "broker-refused",
         "nothing listens there: check host and port, that the broker runs, and that it listens on more than loopback",
     ),
     "unresolved": (
         "broker-unknown-host",
-        "the host's name is unknown here: check its spelling, and DNS (in a container: the service's name)",
+        "this machine cannot resolve the host name: check its spelling and DNS (in a container: the service name)",
     ),
-    "password": (
-        "broker-password",
-        "check user and password (special characters percent-encoded)",
-    ),
+    "password": ("broker-password", "check user and password; special characters must be percent-encoded"),
     "forbidden": (
         "broker-forbidden",
-        "the broker knows the user but refuses: check the virtual host (the URL's path) or the Redis ACL",
+        "the broker refuses this user: check the virtual host (the path of the URL) or the Redis ACL",
     ),
     "timeout": (
         "broker-timeout",
-        "no answer: check firewalls and security groups, and whether TLS is expected (rediss://, amqps://) or not",
+        "check firewalls and security groups, and whether the broker expects TLS (rediss://, amqps://)",
     ),
     "tls": (
         "broker-tls",
-        "TLS failed: check the certificate, its name and its authority (?ssl_ca_certs=FILE), or use the plain scheme",
+        "check the certificate, its host name and its authority (?ssl_ca_certs=FILE), or use the scheme without TLS",
     ),
-    "missing": ("broker-no-socket", "no such file: check the path of the socket, and that this user may open it"),
+    "missing": ("broker-no-socket", "check the path of the socket, and that this user may open it"),
 }
-_OTHER = ("broker-unreachable", "compare --broker-url and --transport-option with the workers' own settings")
+_OTHER = ("broker-unreachable", "compare --broker-url and --transport-option with the settings of the workers")
 
 
 def unreachable(evidence: Evidence) -> Iterator[Finding]:
-    """The broker cannot be used at all."""
+    """The broker cannot be used."""
     failure = evidence.broker.failure
     if failure is not None:
-        code, mend = _MENDS.get(failure.kind, _OTHER)
-        yield fault(code, f"cannot use the broker {evidence.broker.url}: {failure.text}", mend)
+        code, fix = _FIXES.get(failure.kind, _OTHER)
+        yield fault(code, f"cannot use the broker {evidence.broker.url}: {failure.text}", fix)
 
 
 def events_unreadable(evidence: Evidence) -> Iterator[Finding]:
-    """The broker answers, but the event stream cannot be subscribed."""
+    """The broker can be used, but not its event stream."""
     watch = evidence.broker.watch
     if evidence.broker.failure is None and watch.failure is not None:
         yield fault(
             "events-unreadable",
             f"cannot subscribe to events: {watch.failure}",
-            "let the user subscribe to Celery's event channels (Redis ACL: allchannels +@pubsub; "
+            "allow the user to subscribe to Celery's event channels (Redis ACL: allchannels +@pubsub; "
             "RabbitMQ: configure, write and read on celeryev.*)",
         )
+
+
+def queues_without_consumers(evidence: Evidence) -> Iterator[Finding]:
+    """Messages wait in a queue that no worker consumes; a hint as long as a worker did not say what it consumes."""
+    broker = evidence.broker
+    if not broker.workers or broker.queues is None:
+        return
+    consumed = {name for reply in broker.replies.values() for name in reply.queues or ()}
+    waiting = [
+        f"{queue.name} ({queue.length} waiting)"
+        for queue in broker.queues
+        if queue.length and queue.name not in consumed and not queue.consumers
+    ]
+    if waiting:
+        known = all(name in broker.replies and broker.replies[name].queues is not None for name in broker.workers)
+        yield (fault if known else hint)(
+            "queue-without-consumers",
+            f"no worker consumes {listed(waiting)}",
+            "start a worker with -Q and these names, or correct task_routes in the producers",
+        )
+
+
+def orphaned_lists(evidence: Evidence) -> Iterator[Finding]:
+    """Clients that have ended left lists in Redis, which nobody will ever read or delete."""
+    orphans = sorted(evidence.broker.orphans, key=lambda orphan: -orphan.length)
+    if orphans:
+        more = f" and {len(orphans) - LISTED} more" if len(orphans) > LISTED else ""
+        keys = " ".join(quote(orphan.key) for orphan in orphans[:LISTED])
+        yield hint(
+            "orphaned-lists",
+            f"Redis holds lists that nobody reads: {', '.join(map(_size, orphans[:LISTED]))}{more}",
+            f"their event receiver or remote-control client has ended; delete them: redis-cli -n DB UNLINK {keys}",
+        )
+
+
+def _size(orphan: OrphanedList) -> str:
+    size = "" if orphan.size is None else f", {orphan.size / 1024:,.0f} KiB"
+    return f"{orphan.key} ({orphan.length:,} messages{size})"

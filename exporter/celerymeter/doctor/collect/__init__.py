@@ -1,1 +1,1 @@
-"""Looking: one module a place. None raises for what is wrong with the place; that is evidence."""
+"""Reads the places that are examined. Nothing here raises for a problem of a place: that is evidence."""

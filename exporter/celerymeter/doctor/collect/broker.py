@@ -1,16 +1,17 @@
-"""The broker: can it be used, who answers on it, what is said, and what waits."""
+"""Reads the broker: whether it can be used, the replies of its workers, its events and its queues."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 
-from celerymeter.broker import UNREACHABLE
-from celerymeter.doctor.collect.failures import failure_of
-from celerymeter.doctor.collect.places import with_other_places
-from celerymeter.doctor.collect.watching import Watching
-from celerymeter.doctor.evidence import SHARED_OPTIONS, Answer, BrokerEvidence
+from celerymeter.broker import REDIS_TRANSPORTS, UNREACHABLE
+from celerymeter.doctor.collect import redis_keys
+from celerymeter.doctor.collect.events import Watcher
+from celerymeter.doctor.collect.http import failure_of
+from celerymeter.doctor.evidence import SHARED_OPTIONS, BrokerEvidence, EventWatch, WorkerReplies
 from celerymeter.errors import BrokerError, PollError
 from celerymeter.inspect_replies import Replies, mapping, text
 from celerymeter.model import QueuesSnapshot
@@ -20,87 +21,109 @@ from celerymeter.settings import BrokerSettings, ExporterSettings
 
 log = logging.getLogger(__name__)
 
-INSPECT_TIMEOUT = 2.0
-"""Seconds in which a worker must answer; a busy solo worker does not."""
+REPLY_TIMEOUT = 2.0
+"""Seconds in which a worker must reply; a solo worker does not while it runs a task."""
+DEFAULT_VISIBILITY_TIMEOUT = 3600.0
+"""Seconds, in kombu (`kombu.transport.redis.Channel.visibility_timeout`)."""
 
 Progress = Callable[[str], None]
 
 
-def look(broker: BrokerSettings, *, watch: float, progress: Progress) -> BrokerEvidence:
-    """Connect, ask the workers and look at the queues while listening; raises only for wrong settings."""
+def collect(broker: BrokerSettings, *, watch: float, progress: Progress) -> BrokerEvidence:
+    """Connect, ask the workers and read the queues while listening to events; raises only for wrong settings."""
     progress(f"connecting to {broker.safe_url}")
+    watcher = Watcher(broker, seconds=watch)
     control = RemoteControl(broker)
-    watching = Watching(broker, seconds=watch)
     try:
         control.connect()
-    except BrokerError as error:
-        failure = failure_of(error.__cause__ or error)
-        return BrokerEvidence(broker.safe_url, failure=failure)
-    try:
-        with watching:
-            progress("looking at the queues")
-            first = _queues(broker)
-            progress("asking the workers")
-            answers = _ask(control)
-            taken = {name for answer in answers.values() for name in answer.queues or ()}
-            seen = first if first and taken <= {queue.name for queue in first.queues} else _queues(broker, taken)
-            progress(f"listening to events for {watch:.0f} s")
-            heard = watching.result(empty_at=_empty_at(seen, taken))
-            queues = seen.queues if seen else None
-            found = BrokerEvidence(
-                broker.safe_url,
-                watch=heard,
-                answers=answers,
-                queues=queues,
-                event_exchange=str(broker.celery_settings.get("event_exchange", "celeryev")),
-                transport_options=broker.transport_options,
-            )
-        return found if found.workers else with_other_places(found, broker)
+        return _collect(broker, control, watcher, progress)
     except BrokerError as error:
         return BrokerEvidence(broker.safe_url, failure=failure_of(error.__cause__ or error))
     finally:
         control.close()
 
 
-def _ask(control: RemoteControl) -> dict[str, Answer]:
-    """Return every worker's pool, queues and event settings."""
-    workers = control.ask([Command("stats")], silence=INSPECT_TIMEOUT).answered("stats")
+def _collect(broker: BrokerSettings, control: RemoteControl, watcher: Watcher, progress: Progress) -> BrokerEvidence:
+    with watcher:
+        progress("reading the queues")
+        orphans = redis_keys.orphaned_lists(broker)
+        first = _read_queues(broker)
+        progress("asking the workers")
+        replies, other_bodies = _ask(control, redis=broker.transport in REDIS_TRANSPORTS)
+        consumed = {name for reply in replies.values() for name in reply.queues or ()}
+        known = first is not None and consumed <= {queue.name for queue in first.queues}
+        queues = first if known else _read_queues(broker, consumed)
+        progress("listening to events")
+        events = watcher.result(empty_at=_empty_at(queues, consumed))
+    found = BrokerEvidence(
+        broker.safe_url,
+        watch=events,
+        replies=replies,
+        other_replies=_senders(other_bodies, events),
+        queues=queues.queues if queues else None,
+        event_exchange=str(broker.celery_settings.get("event_exchange", "celeryev")),
+        transport_options=broker.transport_options,
+        orphans=redis_keys.still_orphaned(broker, orphans),
+    )
+    return found if found.workers else redis_keys.with_other_places(found, broker)
+
+
+def _ask(control: RemoteControl, *, redis: bool) -> tuple[dict[str, WorkerReplies], list[tuple[str, bytes]]]:
+    """Return the replies by worker, and the content types and bodies of replies that are not JSON.
+
+    All workers get only one command: one that they cannot read makes them log an error.
+    """
+    stats = control.ask([Command("stats")], silence=REPLY_TIMEOUT)
+    workers = stats.hostnames
     if not workers:
-        return {}
-    commands = [Command(method, destination=workers) for method in ("stats", "active_queues", "conf")]
-    replies = control.ask(commands, expected=workers, silence=INSPECT_TIMEOUT)
-    return {name: _answer(replies, name) for name in workers}
+        return {}, stats.unread
+    commands = [Command("active_queues", destination=workers), Command("conf", destination=workers)]
+    details = control.ask(commands, expected=workers, silence=REPLY_TIMEOUT)
+    return {name: _worker(name, stats, details, redis=redis) for name in workers}, [*stats.unread, *details.unread]
 
 
-def _answer(replies: Replies, worker: str) -> Answer:
-    """Return what a worker says; of its configuration it tells only what differs from Celery's defaults."""
-    conf = mapping(replies.answer("conf", worker))
-    stats, queues = replies.stats(worker), replies.queues(worker)
+def _worker(name: str, stats: Replies, details: Replies, *, redis: bool) -> WorkerReplies:
+    """Return the replies of one worker; its configuration contains only what differs from Celery's defaults."""
+    about, queues = stats.stats(name), details.queues(name)
+    conf = mapping(details.answer("conf", name))
     options = mapping(conf.get("broker_transport_options"))
     zone = text(conf.get("timezone")) or "UTC"
     sends = conf.get("worker_send_task_events")
-    return Answer(
-        pool=stats.pool if stats else None,
+    timeout = options.get("visibility_timeout", DEFAULT_VISIBILITY_TIMEOUT)
+    known = redis and name in details.answered("conf") and isinstance(timeout, int | float)
+    return WorkerReplies(
+        pool=about.pool if about else None,
         queues=None if queues is None else frozenset(queue.name for queue in queues),
         sends_task_events=sends if isinstance(sends, bool) else None,
         event_exchange=text(conf.get("event_exchange")) or "celeryev",
         time_zone=zone if conf.get("enable_utc", True) else f"local time {zone}",
-        transport_options={name: options[name] for name in SHARED_OPTIONS if name in options},
+        transport_options={option: options[option] for option in SHARED_OPTIONS if option in options},
+        visibility_timeout=float(timeout) if known and isinstance(timeout, int | float) else None,
     )
 
 
-def _queues(broker: BrokerSettings, names: Collection[str] = ()) -> QueuesSnapshot | None:
-    """The queues of these names and those that the broker knows; ``None`` when it does not tell."""
+def _senders(bodies: Collection[tuple[str, bytes]], events: EventWatch) -> Mapping[str, frozenset[str]]:
+    """Return the workers that replied in other content types; a reply begins with the name of its worker."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for content_type, body in bodies:
+        found[content_type] |= {name for name in events.workers if name.encode() in body}
+    return {content_type: frozenset(names) for content_type, names in found.items()}
+
+
+def _read_queues(broker: BrokerSettings, names: Collection[str] = ()) -> QueuesSnapshot | None:
+    """Return the queues of these names and those that the broker knows; ``None`` when it does not tell."""
     poller = open_queue_poller(ExporterSettings(broker=broker))
     try:
         return poller.poll(names, now=time.time())
     except (BrokerError, PollError, *UNREACHABLE) as error:
-        log.warning("cannot look at the queues: %s", error)
+        log.warning("cannot read the queues: %s", error)
         return None
     finally:
         poller.close()
 
 
-def _empty_at(seen: QueuesSnapshot | None, taken: Collection[str]) -> float | None:
-    """When all queues that workers take from were empty."""
-    return seen.at if seen and taken and not any(queue.length for queue in seen.queues if queue.name in taken) else None
+def _empty_at(queues: QueuesSnapshot | None, consumed: Collection[str]) -> float | None:
+    """Return a time at which all queues that workers consume were empty."""
+    if queues is None or not consumed or any(queue.length for queue in queues.queues if queue.name in consumed):
+        return None
+    return queues.at

@@ -1,21 +1,130 @@
-"""One GET, and what it comes down to."""
+"""Reads the exporter and the control API over HTTP, and classifies the errors of all clients."""
 
 from __future__ import annotations
 
-import requests
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 
-from celerymeter.doctor.collect.failures import failure_of
-from celerymeter.doctor.evidence import Failure
+import redis
+import requests
+from amqp.exceptions import AccessRefused, NotAllowed
+from prometheus_client.parser import text_string_to_metric_families
+
+from celerymeter.doctor.evidence import ControlEvidence, ExporterEvidence, Failure, FailureKind, PageSample
+from celerymeter.log import redact
+from celerymeter.urls import without_password
 
 TIMEOUT = 10.0
+HEALTH_PATHS = ("/system/health", "/celery-admin/system/health")
+"""Below a URL with the base path of the control API, and below one without it."""
+
+_KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], FailureKind], ...] = (
+    ((redis.AuthenticationError, AccessRefused), "password"),
+    ((redis.exceptions.NoPermissionError, NotAllowed), "forbidden"),
+    (socket.gaierror, "unresolved"),
+    (ConnectionRefusedError, "refused"),
+    (FileNotFoundError, "missing"),
+    ((ssl.SSLError, requests.exceptions.SSLError), "tls"),
+    ((TimeoutError, redis.TimeoutError, requests.exceptions.Timeout), "timeout"),
+)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return the kind of an error by its causes, and its text on one line without secrets."""
+    chain = list(_causes(error))
+    kinds = (kind for types, kind in _KINDS if any(isinstance(cause, types) for cause in chain))
+    return Failure(next(kinds, "other"), _text(error, chain))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and its causes, also those that are only among the arguments (urllib3)."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        found = waiting.pop(0)
+        if isinstance(found, BaseException) and id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            waiting += [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]
+
+
+def _text(error: BaseException, chain: list[BaseException]) -> str:
+    """Return the text of the error; requests wraps the reason three times, so there the system's text is clearer."""
+    if isinstance(error, requests.RequestException):
+        error = next((cause for cause in chain if isinstance(cause, OSError) and cause.strerror), error)
+        if any(isinstance(cause, HTTPException) for cause in chain):
+            return "something answers, but not in HTTP"
+        return redact(getattr(error, "strerror", None) or type(error).__name__)
+    return redact(" ".join(str(error).split()) or type(error).__name__)
 
 
 def get(url: str) -> requests.Response | Failure:
-    """The answer with status 200, else why there is none; user and password may stand in the URL."""
+    """Return the response with a successful status, or the failure; the URL may contain user and password."""
     try:
-        answer = requests.get(url, timeout=TIMEOUT)
+        response = requests.get(url, timeout=TIMEOUT)
     except requests.RequestException as error:
         return failure_of(error)
-    if answer.status_code in (401, 403):
-        return Failure("password", f"HTTP {answer.status_code}")
-    return answer if answer.ok else Failure("http", f"HTTP {answer.status_code}")
+    if response.status_code in (401, 403):
+        return Failure("password", f"HTTP {response.status_code}")
+    return response if response.ok else Failure("http", f"HTTP {response.status_code}")
+
+
+def collect_exporter(url: str) -> ExporterEvidence:
+    """Read ``/metrics`` below the URL, which may already end in it."""
+    base = url.rstrip("/").removesuffix("/metrics")
+    shown = without_password(base)
+    response = get(f"{base}/metrics")
+    if isinstance(response, Failure):
+        return ExporterEvidence(shown, failure=response)
+    try:
+        page = _parse(response.text)
+    except ValueError:
+        page = {}
+    if "celerymeter_build_info" not in page:
+        return ExporterEvidence(shown, failure=Failure("other", "something answers, but it is no celerymeter exporter"))
+    now = time.time()
+    return ExporterEvidence(shown, page=page, clock_offset=_clock_offset(response, now), at=now)
+
+
+def _clock_offset(response: requests.Response, now: float) -> float | None:
+    """Return the clock difference by the Date header, which has whole seconds."""
+    try:
+        return now - parsedate_to_datetime(response.headers["Date"]).timestamp() - 0.5
+    except (KeyError, ValueError):
+        return None
+
+
+def _parse(text: str) -> dict[str, tuple[PageSample, ...]]:
+    """Return the samples of a page by name, without buckets; raises `ValueError` for other text."""
+    found: dict[str, list[PageSample]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if not sample.name.endswith("_bucket"):
+                found.setdefault(sample.name, []).append(PageSample(sample.labels, sample.value))
+    return {name: tuple(samples) for name, samples in found.items()}
+
+
+def collect_control(url: str) -> ControlEvidence:
+    """Read the health of the control API; 503 is an answer as well."""
+    shown = without_password(url)
+    failure = Failure("http", "no health page below this URL")
+    for path in HEALTH_PATHS:
+        try:
+            response = requests.get(url.rstrip("/") + path, timeout=TIMEOUT)
+        except requests.RequestException as error:
+            return ControlEvidence(shown, failure=failure_of(error))
+        try:
+            health = response.json()
+            if "timestamp" in health:
+                checks = (health.get("checks") or {}).items()
+                failing = tuple(name for name, state in checks if state not in ("ok", "healthy"))
+                return ControlEvidence(shown, status=str(health["status"]), failing=failing)
+        except (ValueError, LookupError, AttributeError, TypeError):
+            pass  # another service answers below this URL
+        if response.status_code != requests.codes.not_found:
+            failure = Failure("http", f"HTTP {response.status_code}")
+    return ControlEvidence(shown, failure=failure)

@@ -1,29 +1,39 @@
-"""Prometheus: which exporters it has and how it has them, and which targets it tries."""
+"""Reads Prometheus: the exporters that it has, its targets, its rules and its Alertmanagers."""
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
-from celerymeter.doctor.collect import rules
-from celerymeter.doctor.collect.failures import failure_of
-from celerymeter.doctor.collect.http import get
-from celerymeter.doctor.evidence import Failure, PrometheusEvidence, Scraped, Target
+from celerymeter.doctor.collect.http import failure_of, get
+from celerymeter.doctor.evidence import (
+    Alertmanager,
+    Failure,
+    PrometheusEvidence,
+    RulesEvidence,
+    ScrapedExporter,
+    ScrapeTarget,
+)
 from celerymeter.errors import PrometheusError
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope, Vector
+from celerymeter.prometheus.counters import Target
 from celerymeter.urls import without_password
 
-_OURS = "max by (cluster, job, instance) (celerymeter_build_info{SEL})"
 _BY = "by (cluster, job, instance)"
+_EXPORTERS = f"max {_BY} (celerymeter_build_info{{SEL}})"
 _QUERIES = {
-    "exporters": _OURS,
+    "exporters": _EXPORTERS,
     "started": f"max {_BY} (celerymeter_start_time_seconds{{SEL}})",
     "broker_up": f"max {_BY} (celerymeter_broker_up{{SEL}})",
     "last_event": f"max {_BY} (celerymeter_last_event_timestamp_seconds{{SEL}})",
     "workers": "max by (cluster, job, instance, hostname) (celery_worker_up{SEL}) == 1",
     "names": 'group by (cluster, job, instance, __name__) ({SEL, __name__=~"celery(meter)?_.+"})',
-    "others": f'group {_BY} ({{SEL, __name__=~"celery_worker_up|celery_task_received_total"}}) unless {_OURS}',
+    "others": f'group {_BY} ({{SEL, __name__=~"celery_worker_up|celery_task_received_total"}}) unless {_EXPORTERS}',
     "time": "vector(time())",
+    "limits": 'count(celery:queue_backlog:limit{cluster="", queue_name=""})',
 }
 _LABELS = ("name", "queue_name", "hostname")
 _RENAMED = 'count({SEL, __name__=~"celery_.+", exported_$label!=""})'
@@ -32,21 +42,23 @@ _UNLABELLED = {
     "queue_name": 'count(celery_task_started_total{SEL, queue_name=""})',
     "hostname": 'count(celery_worker_up{SEL, hostname=""})',
 }
-_DURATIONS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([\d.]+)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PUSH_PATH = re.compile(r"/api/v\d/alerts$")
+_ERRORS = re.compile(r'^prometheus_notifications_errors_total\{.*alertmanager="([^"]+)".*\} (\S+)$', re.MULTILINE)
 
 
-def look(url: str, *, scope: Scope) -> PrometheusEvidence:
-    """Ask for exporters within the scope, for the targets, the rules and the Alertmanagers."""
+def collect(url: str, *, scope: Scope) -> PrometheusEvidence:
+    """Read the exporters within the scope, the targets, the rules and the Alertmanagers."""
     shown = without_password(url)
+    queries = {key: scope.render(query) for key, query in _QUERIES.items()}
+    queries |= {f"renamed {label}": scope.render(_RENAMED.replace("$label", label)) for label in _LABELS}
+    queries |= {f"unlabelled {label}": scope.render(query) for label, query in _UNLABELLED.items()}
     try:
         with PrometheusClient(PrometheusSettings(url)) as client:
             sent = time.time()
-            queries = {key: scope.render(query) for key, query in _QUERIES.items()}
-            queries |= {f"renamed {label}": scope.render(_RENAMED.replace("$label", label)) for label in _LABELS}
-            queries |= {f"unlabelled {label}": scope.render(query) for label, query in _UNLABELLED.items()}
             found = client.instants(queries)
             now = (sent + time.time()) / 2
-            limits = bool(client.instant(rules.LIMITS))
     except PrometheusError as error:
         return PrometheusEvidence(shown, failure=Failure(failure_of(error).kind, str(error)))
     clock = found["time"].value()
@@ -58,72 +70,107 @@ def look(url: str, *, scope: Scope) -> PrometheusEvidence:
         renamed=frozenset(label for label in _LABELS if found[f"renamed {label}"]),
         unlabelled=frozenset(label for label in _LABELS if found[f"unlabelled {label}"]),
         clock_offset=None if clock is None else now - clock,
-        rules=rules.loaded(url, limits=limits),
-        alertmanagers=rules.alertmanagers(url),
+        rules=_rules(url, limits=bool(found["limits"])),
+        alertmanagers=_alertmanagers(url),
     )
 
 
-def _exporters(found: dict[str, Vector]) -> tuple[Scraped, ...]:
-    """Every exporter with what belongs to it."""
+def _exporters(found: dict[str, Vector]) -> tuple[ScrapedExporter, ...]:
+    def values(key: str) -> dict[Target, float]:
+        return {Target.of(sample): sample.value for sample in found[key]}
 
-    def key(sample: Any) -> tuple[str, ...]:
-        return tuple(sample.key("cluster", "job", "instance"))
+    def labels(key: str, label: str, target: Target) -> frozenset[str]:
+        return frozenset(sample.label(label) for sample in found[key] if Target.of(sample) == target)
 
-    def values(what: str) -> dict[tuple[str, ...], float]:
-        return {key(sample): sample.value for sample in found[what]}
-
-    def words(what: str, label: str, of: tuple[str, ...]) -> frozenset[str]:
-        return frozenset(sample.label(label) for sample in found[what] if key(sample) == of)
-
-    started, up, last = values("started"), values("broker_up"), values("last_event")
+    started, broker_up, last_event = values("started"), values("broker_up"), values("last_event")
     return tuple(
-        Scraped(
-            job=one[1],
-            instance=one[2],
-            cluster=one[0],
-            started=started.get(one),
-            broker_up=up.get(one) == 1,
-            last_event=last.get(one),
-            workers=words("workers", "hostname", one),
-            names=words("names", "__name__", one),
+        ScrapedExporter(
+            job=target.job,
+            instance=target.instance,
+            cluster=target.cluster,
+            started=started.get(target),
+            broker_up=broker_up.get(target) == 1,
+            last_event=last_event.get(target),
+            workers=labels("workers", "hostname", target),
+            names=labels("names", "__name__", target),
         )
-        for one in sorted(values("exporters"))
+        for target in sorted(values("exporters"))
     )
 
 
-def _targets(url: str) -> tuple[Target, ...] | None:
-    """The active targets; engines other than Prometheus may have no such page."""
-    answer = get(f"{url.rstrip('/')}/api/v1/targets?state=active")
-    if isinstance(answer, Failure):
-        return None
+def _targets(url: str) -> tuple[ScrapeTarget, ...] | None:
+    """Return the active targets; ``None`` for engines without such a page."""
+    targets = (_data(url, "targets?state=active") or {}).get("activeTargets")
     try:
-        told: list[dict[str, Any]] = answer.json()["data"]["activeTargets"]
-        return tuple(map(_target, told))
-    except (ValueError, LookupError, TypeError):
+        return None if targets is None else tuple(map(_target, targets))
+    except (LookupError, TypeError, ValueError, AttributeError):
         return None
 
 
-def _target(told: dict[str, Any]) -> Target:
-    labels = told.get("labels") or {}
-    return Target(
-        url=str(told["scrapeUrl"]),
-        healthy=told["health"] == "up",
-        error=str(told.get("lastError", "")),
+def _target(found: dict[str, Any]) -> ScrapeTarget:
+    labels = found.get("labels") or {}
+    return ScrapeTarget(
+        url=str(found["scrapeUrl"]),
+        healthy=found["health"] == "up",
+        error=str(found.get("lastError", "")),
         job=str(labels.get("job", "")),
         instance=str(labels.get("instance", "")),
-        interval=_seconds(told.get("scrapeInterval")),
-        timeout=_seconds(told.get("scrapeTimeout")),
-        took=float(told.get("lastScrapeDuration") or 0),
+        interval=_seconds(found.get("scrapeInterval")),
+        timeout=_seconds(found.get("scrapeTimeout")),
+        took=float(found.get("lastScrapeDuration") or 0),
     )
 
 
 def _seconds(text: object) -> float:
-    """``1m30s`` or ``500ms`` as Prometheus writes durations; 0 for what is none."""
-    total, number = 0.0, ""
-    for char in str(text or "").replace("ms", "u"):
-        if char.isdigit() or char == ".":
-            number += char
-        else:
-            total += float(number or 0) * (0.001 if char == "u" else _DURATIONS.get(char, 0.0))
-            number = ""
-    return total
+    """Return the seconds of a duration such as ``1m30s`` or ``500ms``; 0 for other text."""
+    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(str(text or "")))
+
+
+def _rules(url: str, *, limits: bool) -> RulesEvidence | None:
+    """Return the rules; ``None`` for engines that leave them to others (VictoriaMetrics, Thanos, Mimir)."""
+    data = _data(url, "rules")
+    if data is None:
+        return None
+    rules = list(_each_rule(data))
+    failing = {str(rule["name"]): str(rule.get("lastError", "")) for rule in rules if rule.get("health") == "err"}
+    return RulesEvidence(frozenset(str(rule["name"]) for rule in rules), failing, limits)
+
+
+def _each_rule(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for group in data.get("groups") or ():
+        yield from group.get("rules") or ()
+
+
+def _alertmanagers(url: str) -> tuple[Alertmanager, ...] | None:
+    """Return the Alertmanagers that it uses, each tried from here; ``None`` for engines that do not tell."""
+    data = _data(url, "alertmanagers")
+    if data is None:
+        return None
+    page = get(f"{url.rstrip('/')}/metrics")
+    errors = (
+        {} if isinstance(page, Failure) else {_place(push): int(float(n)) for push, n in _ERRORS.findall(page.text)}
+    )
+    found = []
+    for push in (str(one["url"]) for one in data.get("activeAlertmanagers") or ()):
+        base = _PUSH_PATH.sub("", push)
+        response = get(f"{base}/-/ready")
+        failure = response if isinstance(response, Failure) else None
+        found.append(Alertmanager(without_password(base), failure, errors.get(_place(push), 0)))
+    return tuple(found)
+
+
+def _place(url: str) -> str:
+    """Return host, port and path, which are the same wherever Prometheus writes the URL."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port}{_PUSH_PATH.sub('', parts.path)}"
+
+
+def _data(url: str, path: str) -> dict[str, Any] | None:
+    response = get(f"{url.rstrip('/')}/api/v1/{path}")
+    if isinstance(response, Failure):
+        return None
+    try:
+        data = response.json()["data"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return data if isinstance(data, dict) else None

@@ -1,4 +1,4 @@
-"""The event stream for some seconds, by the exporter's own reader."""
+"""Listens to the event stream for some seconds, with the exporter's own reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from celerymeter.doctor.evidence import Heard, Watch
+from celerymeter.doctor.evidence import EventWatch, SenderEvents
 from celerymeter.events import open_reader
 from celerymeter.model import Event
 from celerymeter.settings import BrokerSettings
@@ -17,29 +17,30 @@ from celerymeter.settings import BrokerSettings
 SUBSCRIBE_TIMEOUT = 10.0
 MAX_SENDERS = 10_000
 MAX_TASKS = 100_000
-"""Senders and tasks that are remembered; a watch of some seconds that has more needs no more."""
-OVERTAKING = 1.0
-"""Seconds by which a task-received may come before its task-sent, and a receipt may follow the look at its queue."""
+"""Senders and tasks that are remembered; more of them add nothing to the findings."""
+REORDERING = 1.0
+"""Seconds by which a task-received may arrive before its task-sent, and after the look at its queue."""
 
 
 @dataclass
 class _Sender:
     events: Counter[str] = field(default_factory=Counter)
     processed: list[int] = field(default_factory=list)
-    active: int = 0
+    active: list[int] = field(default_factory=list)
     offset: float | None = None
 
     def add(self, event: Event, at: float) -> None:
         self.events[event.type] += 1
         if event.processed is not None:
             self.processed.append(event.processed)
-        self.active = max(self.active, event.active or 0)
+        if event.active is not None:
+            self.active.append(event.active)
         offset = at - event.timestamp
         self.offset = offset if self.offset is None else min(self.offset, offset)
 
 
-class _Notes:
-    """The sink: keeps counts, never events."""
+class _Sink:
+    """Counts events; does not keep them."""
 
     def __init__(self) -> None:
         self.subscribed = threading.Event()
@@ -60,38 +61,39 @@ class _Notes:
                 self.received[event.uuid] = event.name, at
 
     def unsent(self, since: float) -> dict[str, int]:
-        """By name: tasks received from ``since`` on without a task-sent, but for those of the last moment."""
-        until = time.time() - OVERTAKING
-        names = (
-            name for uuid, (name, at) in list(self.received.items()) if uuid not in self.sent and since < at < until
+        """Count the tasks that were received after ``since`` without a task-sent, by name."""
+        until = time.time() - REORDERING
+        return dict(
+            Counter(
+                name for uuid, (name, at) in list(self.received.items()) if uuid not in self.sent and since < at < until
+            )
         )
-        return dict(Counter(names))
 
     def rejected(self, reason: str, count: int = 1) -> None:
         self.refused[reason] += count
 
-    def connected(self, at: float) -> None:  # noqa: ARG002 - the seam's signature
+    def connected(self, at: float) -> None:  # noqa: ARG002 - part of the interface
         self.subscribed.set()
         self.settled.set()
 
-    def disconnected(self, at: float, reason: str) -> None:  # noqa: ARG002 - the seam's signature
+    def disconnected(self, at: float, reason: str) -> None:  # noqa: ARG002 - part of the interface
         self.failure = reason
         self.settled.set()
 
 
-class Watching:
+class Watcher:
     """Listens while the ``with`` block runs; `result` waits until it has listened long enough."""
 
     def __init__(self, broker: BrokerSettings, *, seconds: float) -> None:
         self._seconds = seconds
-        self._notes = _Notes()
-        self._reader = open_reader(broker, self._notes)
+        self._sink = _Sink()
+        self._reader = open_reader(broker, self._sink)
         self._thread = threading.Thread(target=self._reader.run, name="watch", daemon=True)
         self._over = threading.Timer(seconds, lambda: None)
 
-    def __enter__(self) -> Watching:
+    def __enter__(self) -> Watcher:
         self._thread.start()
-        self._notes.settled.wait(SUBSCRIBE_TIMEOUT)
+        self._sink.settled.wait(SUBSCRIBE_TIMEOUT)
         self._over.start()
         return self
 
@@ -102,22 +104,22 @@ class Watching:
         self._reader.stop()
         self._thread.join(2)
 
-    def result(self, *, empty_at: float | None = None) -> Watch:
-        """What was heard; at once when there is no subscription.
+    def result(self, *, empty_at: float | None = None) -> EventWatch:
+        """Return what was heard; at once when there is no subscription.
 
-        ``empty_at`` is when all queues were empty (UTC seconds): what is received later was sent later as well.
+        ``empty_at`` is a time (UTC seconds) at which all queues were empty: tasks that are received later were sent
+        later as well.
         """
-        notes = self._notes
-        if not notes.subscribed.is_set():
-            return Watch(failure=notes.failure or "no answer")
+        sink = self._sink
+        if not sink.subscribed.is_set():
+            return EventWatch(failure=sink.failure or "no answer")
         self._over.join()
-        return Watch(
+        return EventWatch(
             seconds=self._seconds,
-            senders={name: _heard(sender) for name, sender in list(notes.senders.items())},
-            unsent={} if empty_at is None else notes.unsent(empty_at + OVERTAKING),
-            rejected=dict(notes.refused),
+            senders={
+                name: SenderEvents(dict(one.events), tuple(one.processed), tuple(one.active), one.offset)
+                for name, one in list(sink.senders.items())
+            },
+            unsent={} if empty_at is None else sink.unsent(empty_at + REORDERING),
+            rejected=dict(sink.refused),
         )
-
-
-def _heard(sender: _Sender) -> Heard:
-    return Heard(dict(sender.events), tuple(sender.processed), sender.active, sender.offset)

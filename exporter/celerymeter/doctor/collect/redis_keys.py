@@ -1,0 +1,113 @@
+"""Searches a Redis broker's keys: for lists that clients left behind, and for queues in other places."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import redis
+
+from celerymeter.broker import connect_redis
+from celerymeter.doctor.evidence import BrokerEvidence, OrphanedList
+from celerymeter.errors import CelerymeterError
+from celerymeter.settings import BrokerSettings
+
+MAX_DATABASES = 16
+MAX_KEYS = 20_000
+"""Keys that are read of each database: enough to find a binding, few enough for a busy broker."""
+_BINDING, _RESULT = b"_kombu.binding.", b"celery-task-meta-"
+_EVENTS, _REPLIES = b"celeryev.", b".reply.celery.pidbox"
+
+
+def orphaned_lists(broker: BrokerSettings) -> tuple[OrphanedList, ...]:
+    """Return the lists of event receivers and of replies that hold messages; their readers normally empty them at once.
+
+    Events on Redis go through pub/sub, so only old clients have such lists, and replies to a client that has ended
+    are never deleted.
+    """
+    if broker.transport not in ("redis", "rediss"):
+        return ()
+    with suppress(CelerymeterError, redis.RedisError):
+        client, prefix = _connect(broker)
+        keys = [key for key in _keys(client) if key.startswith(prefix + _EVENTS) or key.endswith(_REPLIES)]
+        found = (_orphan(client, key) for key in keys if client.type(key) == b"list")
+        return tuple(orphan for orphan in found if orphan.length)
+    return ()
+
+
+def still_orphaned(broker: BrokerSettings, seen: Collection[OrphanedList]) -> tuple[OrphanedList, ...]:
+    """Return those of the lists that nobody has read meanwhile."""
+    if not seen:
+        return ()
+    with suppress(CelerymeterError, redis.RedisError):
+        client, _ = _connect(broker)
+        now = ((_orphan(client, orphan.key.encode()), orphan.length) for orphan in seen)
+        return tuple(orphan for orphan, length in now if orphan.length >= length)
+    return ()
+
+
+def _connect(broker: BrokerSettings) -> tuple[redis.Redis, bytes]:
+    here = connect_redis(broker)
+    return here.client, here.keys.prefix.encode()
+
+
+def _orphan(client: redis.Redis, key: bytes) -> OrphanedList:
+    size = None
+    with suppress(redis.RedisError):  # an ACL may forbid it
+        size = client.memory_usage(key)
+    return OrphanedList(key.decode(errors="replace"), int(_sync(client.llen(key))), size)
+
+
+def with_other_places(found: BrokerEvidence, broker: BrokerSettings) -> BrokerEvidence:
+    """Add where else on this Redis Celery has queues; unchanged for other brokers, and where reading is not allowed."""
+    if broker.transport not in ("redis", "rediss"):
+        return found
+    with suppress(CelerymeterError, redis.RedisError):
+        here = connect_redis(broker)
+        places: set[str] = set()
+        only_results = False
+        for name in list(_sync(here.client.info("keyspace")))[:MAX_DATABASES]:
+            database = int(name.removeprefix("db"))
+            with redis.Redis(connection_pool=_pool(here.client, database)) as client:
+                prefixes, results = _bindings(client)
+            places |= {
+                f"database {database}" + (f" with global_keyprefix={prefix}" if prefix else "")
+                for prefix in prefixes
+                if (database, prefix) != (here.keys.db, here.keys.prefix)
+            }
+            only_results = only_results or (database == here.keys.db and results and not prefixes)
+        return replace(found, elsewhere=tuple(sorted(places)), only_results=only_results)
+    return found
+
+
+def _pool(client: redis.Redis, database: int) -> redis.ConnectionPool:
+    """Return a pool with the connection settings of a client, for another database."""
+    pool = client.connection_pool
+    options: dict[str, Any] = {**pool.connection_kwargs, "db": database}
+    return redis.ConnectionPool(connection_class=pool.connection_class, **options)
+
+
+def _bindings(client: redis.Redis) -> tuple[set[str], bool]:
+    """Return the key prefixes that have bindings, and whether there are results."""
+    prefixes: set[str] = set()
+    results = False
+    for key in _keys(client):
+        prefix, binding, _ = key.partition(_BINDING)
+        if binding:
+            prefixes.add(prefix.decode(errors="replace"))
+        results = results or _RESULT in key
+    return prefixes, results
+
+
+def _keys(client: redis.Redis) -> Iterator[bytes]:
+    for number, key in enumerate(client.scan_iter(count=1000)):
+        if number >= MAX_KEYS:
+            return
+        yield key
+
+
+def _sync(answer: Any) -> Any:
+    """Return the answer of a client that is not asynchronous; redis-py declares both kinds at once."""
+    return answer
