@@ -53,6 +53,7 @@ class FakeRemote:
         expected: Collection[str] = (),
         silence: float = 0,
         timeout: float = 0,
+        once: bool = False,
     ) -> Replies:
         (command,) = commands
         self.asked.append((command.method, None if command.destination is None else tuple(command.destination)))

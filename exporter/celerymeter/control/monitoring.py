@@ -86,7 +86,12 @@ class Monitoring:
     hub: Hub
     interval: float
 
-    def stop(self, *, disable_task_events: bool) -> tuple[WorkerTaskEvents, ...]:
+    def start(self) -> StartReply:
+        """Start the feed's updates, and turn task events on at every worker."""
+        workers = self.switch.turn_on()
+        return StartReply(since=utc(self.switch.desired.get().since), workers=workers)
+
+    def stop(self, *, disable_task_events: bool) -> StopReply:
         """Stop the feed's updates, and on demand the task events that `start` turned on."""
         desired = self.switch.desired
         was_on = desired.get().feed_on
@@ -97,7 +102,7 @@ class Monitoring:
             workers = self.switch.states()
         if was_on:
             self.hub.publish("error", MONITORING_STOPPED)
-        return workers
+        return StopReply(since=utc(desired.get().since), workers=workers)
 
     def status(self) -> MonitoringReply:
         """Return whether monitoring runs, since when, and which workers send task events."""
@@ -155,9 +160,9 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         Repeating it is harmless, and a restart does not end it.
         """
         with audit.act(current_actor(), "monitoring.start", reason=body.reason) as act:
-            workers = monitoring.switch.turn_on()
-            act.detail = {"workers": len(workers)}
-        return answer(StartReply(since=utc(monitoring.switch.desired.get().since), workers=workers))
+            reply = monitoring.start()
+            act.detail = {"workers": len(reply.workers)}
+        return answer(reply)
 
     @bp.post(
         "/monitoring/stop",
@@ -174,9 +179,9 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         if body.disable_task_events:
             require_role(Role.ADMIN, "disabling task events")
         with audit.act(current_actor(), "monitoring.stop", reason=body.reason) as act:
-            workers = monitoring.stop(disable_task_events=body.disable_task_events)
-            act.detail = {"disable_task_events": body.disable_task_events, "workers": len(workers)}
-        return answer(StopReply(since=utc(monitoring.switch.desired.get().since), workers=workers))
+            reply = monitoring.stop(disable_task_events=body.disable_task_events)
+            act.detail = {"disable_task_events": body.disable_task_events, "workers": len(reply.workers)}
+        return answer(reply)
 
     @bp.get("/monitoring/status", permission=Permission.VIEWER, responses={200: MonitoringReply}, errors=(503,))
     def read_monitoring() -> Response:

@@ -31,11 +31,15 @@ DesiredEvents = Literal["untouched", "on", "withdrawn"]
 Reply = Literal["changed", "already", "failed"]
 
 FIRST_SWEEP, SWEEP = 2.0, 60.0
-"""Seconds between two commands to all workers while task events are wanted, doubling: some join without an event."""
+"""Seconds between two commands to all workers while task events are wanted, doubling. A worker whose dispatcher is off
+joins without an event, and only such a command finds it.
+"""
 LISTED_FOR: Final = 120.0
 """Seconds for which a worker that only replies, and sends no event, is listed."""
 REPLY_TIMEOUT: Final = 1.0
 """Seconds; a busy solo worker replies when its task is done, and is asked again."""
+BUSY: Final = 5.0
+"""Seconds without a task event after which a worker counts as idle."""
 ERROR_PAUSE: Final = 2.0
 _STEP: Final = 0.05
 
@@ -114,8 +118,9 @@ class Remote(Protocol):
         expected: Collection[str] = (),
         silence: float = REPLY_TIMEOUT,
         timeout: float = REPLY_TIMEOUT,
+        once: bool = False,
     ) -> Replies:
-        """Send the commands together and return the replies."""
+        """Send the commands together and return the replies; with ``once`` never twice."""
 
     def send(self, command: Command) -> None:
         """Send a command and wait for no reply."""
@@ -124,7 +129,8 @@ class Remote(Protocol):
 class TaskEventSwitch:
     """Keeps workers at the desired state. An `EventConsumer`; its thread repeats a command until it is acknowledged.
 
-    ``workers`` must get each batch of events before the switch does.
+    A worker says `worker-online` before it listens for commands, so the first command to it is often lost. ``workers``
+    must get each batch of events before the switch does.
     """
 
     def __init__(
@@ -178,8 +184,8 @@ class TaskEventSwitch:
         """Turn task events off where we turned them on; raises `BrokerUnavailable` with nothing changed."""
         with self._request_lock:
             self._change("withdrawn", lambda: self._tell(self._enabled_by_us(), enable=False))
-            if self._sent_lately(5.0):
-                time.sleep(FLUSH_TIME + _STEP)  # busy workers show now whether they stopped
+            if self._sent_recently():
+                time.sleep(FLUSH_TIME + _STEP)  # whether they have stopped shows only after their buffers are sent
             return self.states()
 
     def states(self) -> tuple[WorkerTaskEvents, ...]:
@@ -213,19 +219,14 @@ class TaskEventSwitch:
         """Note which workers send task events."""
         with self._lock:
             for event in batch:
-                task_event = event.type.startswith("task-") and event.type != "task-sent"
-                if task_event or event.type == "worker-heartbeat":
-                    self._note_event(event, at, task_event=task_event)
-
-    def _note_event(self, event: Event, at: float, *, task_event: bool) -> None:
-        worker = self.workers.get(event.hostname)
-        if worker is None or event.pid not in (0, worker.pid):
-            return  # the last events of a process that was replaced within this batch
-        evidence = self._evidence.setdefault(event.hostname, TaskEventEvidence())
-        if task_event:
-            evidence.note_task_event(at)
-        else:
-            evidence.note_heartbeat(event.processed)
+                worker = self.workers.get(event.hostname)
+                if worker is None or event.pid not in (0, worker.pid):
+                    continue  # the last events of a process that was replaced within this batch
+                evidence = self._evidence.setdefault(event.hostname, TaskEventEvidence())
+                if event.type == "worker-heartbeat":
+                    evidence.note_heartbeat(event.processed)
+                elif event.type.startswith("task-") and event.type != "task-sent":
+                    evidence.note_task_event(at)
 
     def connected(self, at: float) -> None:  # noqa: ARG002 - `LiveWorkers` keeps it
         """Send the setting to all workers again: one that reconnected meanwhile has forgotten it."""
@@ -295,8 +296,10 @@ class TaskEventSwitch:
             self._retries.settle(name, done=name in replies or name not in alive, now=now)
 
     def _send(self, command: Command) -> Mapping[str, Reply]:
-        expected = command.destination or ()
-        answers = self._remote.ask([command], expected=expected, silence=REPLY_TIMEOUT, timeout=REPLY_TIMEOUT)
+        # Only once: to a repeated command a worker replies "already enabled", as if it had been so before us.
+        answers = self._remote.ask(
+            [command], expected=command.destination or (), silence=REPLY_TIMEOUT, timeout=REPLY_TIMEOUT, once=True
+        )
         replies = event_replies(answers, command.method)
         enabled, now = command.method == "enable_events", self._clock()
         by_us = self._note_owner(replies, now, enabled=enabled)
@@ -350,9 +353,9 @@ class TaskEventSwitch:
                 if now - setting.at < PROOF_TIME
             )
 
-    def _sent_lately(self, seconds: float) -> bool:
-        """Return whether a worker that has a setting of ours sent task events within so many seconds."""
-        since = self._clock() - seconds
+    def _sent_recently(self) -> bool:
+        """Return whether a worker that acknowledged a command of ours sends task events just now."""
+        since = self._clock() - BUSY
         with self._lock:
             found = [self._evidence[name] for name in self._acknowledged if name in self._evidence]
             return any((evidence.last_task_event or 0.0) > since for evidence in found)

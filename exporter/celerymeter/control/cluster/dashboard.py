@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 from celerymeter.control.cluster.models import (
@@ -18,7 +18,7 @@ from celerymeter.control.cluster.models import (
 from celerymeter.control.cluster.realtime import evaluated_at, mean_runtime_ms, realtime_metrics
 from celerymeter.control.routing import utc
 from celerymeter.prometheus import Sample, Scope, Vector
-from celerymeter.prometheus.counters import Counts, Increase, recent_increase, recent_scrapes_query
+from celerymeter.prometheus.counters import Increase, recent_increase, recent_scrapes_query
 
 WINDOW = 300.0
 TOP = 10
@@ -70,7 +70,7 @@ def dashboard(found: Mapping[str, Vector], scope: Scope, *, health: Health, link
     metrics = realtime_metrics(found, scope, health=health)
     workers, queues, alerts = _worker_statuses(found), queue_statuses(found), firing_alerts(found)
     recent = recent_increase(found["task_scrapes"], wanted=WINDOW)
-    tasks = [] if recent is None else _activities(recent)
+    tasks = [] if recent is None else list(_activities(recent))
     return Dashboard(
         real_time_metrics=metrics,
         system_summary=SystemSummary(
@@ -116,7 +116,7 @@ def firing_alerts(found: Mapping[str, Vector]) -> tuple[FiringAlert, ...]:
         FiringAlert(
             name=sample.label("alertname"),
             severity=sample.label("severity") or "none",
-            message=_in_words(sample.labels),
+            message=" ".join([sample.label("alertname"), *_subject(sample.labels)]),
             timestamp=utc(since.get(_identity(sample), sample.at)),
         )
         for sample in found["alerts"]
@@ -128,54 +128,48 @@ def _identity(sample: Sample) -> frozenset[tuple[str, str]]:
     return frozenset((name, value) for name, value in sample.labels.items() if name not in ("__name__", "alertstate"))
 
 
-def _in_words(labels: Mapping[str, str]) -> str:
-    what = [f"{name}={value}" for name, value in sorted(labels.items()) if name in ("queue_name", "name", "hostname")]
-    return " ".join([labels.get("alertname", ""), *what])
+def _subject(labels: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in sorted(labels.items()) if name in ("queue_name", "name", "hostname")]
 
 
 def _worker_statuses(found: Mapping[str, Vector]) -> tuple[WorkerStatus, ...]:
     """Return every worker, by name; those that are not up come first."""
     now = evaluated_at(found)
-    info = {sample.label("hostname"): sample for sample in found["worker_info"]}
-    rows = _rows(found["worker_gauges"], "hostname", "celery_worker_")
-    workers = [_worker_status(hostname, row, info.get(hostname), now) for hostname, row in sorted(rows.items())]
+    infos = {sample.label("hostname"): sample for sample in found["worker_info"]}
+    workers = []
+    for hostname, row in sorted(_rows(found["worker_gauges"], "hostname", "celery_worker_").items()):
+        info, events = infos.get(hostname), row.get("task_events_enabled")
+        not_up: Literal["down", "shut_down"] = "shut_down" if row.get("shutdown") == 1 else "down"
+        worker = WorkerStatus(
+            hostname=hostname,
+            status="up" if row.get("up") == 1 else not_up,
+            version=None if info is None else info.label("version") or None,
+            pool=None if info is None else info.label("pool") or None,
+            pool_size=row.get("pool_size"),
+            active_tasks=row.get("tasks_active"),
+            reserved_tasks=row.get("tasks_reserved"),
+            scheduled_tasks=row.get("tasks_scheduled"),
+            load1=row.get("load1"),
+            clock_offset_seconds=row.get("clock_offset_seconds"),
+            task_events_enabled=None if events is None else events == 1,
+            heartbeat_age_seconds=_age(row.get("last_heartbeat_timestamp_seconds"), now),
+        )
+        workers.append(worker)
     return tuple(sorted(workers, key=lambda worker: worker.status == "up"))
 
 
-def _worker_status(hostname: str, row: Mapping[str, float], info: Sample | None, now: float) -> WorkerStatus:
-    events = row.get("task_events_enabled")
-    not_up: Literal["down", "shut_down"] = "shut_down" if row.get("shutdown") == 1 else "down"
-    return WorkerStatus(
-        hostname=hostname,
-        status="up" if row.get("up") == 1 else not_up,
-        version=None if info is None else info.label("version") or None,
-        pool=None if info is None else info.label("pool") or None,
-        pool_size=row.get("pool_size"),
-        active_tasks=row.get("tasks_active"),
-        reserved_tasks=row.get("tasks_reserved"),
-        scheduled_tasks=row.get("tasks_scheduled"),
-        load1=row.get("load1"),
-        clock_offset_seconds=row.get("clock_offset_seconds"),
-        task_events_enabled=None if events is None else events == 1,
-        heartbeat_age_seconds=_age(row.get("last_heartbeat_timestamp_seconds"), now),
-    )
-
-
-def _activities(recent: Increase) -> list[TaskActivity]:
-    return [_activity(name, counts, recent.seconds) for name, counts in recent.counts.split("name").items()]
-
-
-def _activity(name: str, counts: Counts, seconds: float) -> TaskActivity:
-    finished, failed = counts.ended, counts.total("celery_task_failed_total")
-    return TaskActivity(
-        name=name,
-        finished=round(finished),
-        failed=round(failed),
-        retried=round(counts.total("celery_task_retried_total")),
-        throughput=finished / seconds,
-        error_rate_percent=100 * failed / finished if finished else 0.0,
-        avg_execution_time_ms=mean_runtime_ms(counts),
-    )
+def _activities(recent: Increase) -> Iterator[TaskActivity]:
+    for name, counts in recent.counts.split("name").items():
+        finished, failed = counts.ended, counts.total("celery_task_failed_total")
+        yield TaskActivity(
+            name=name,
+            finished=round(finished),
+            failed=round(failed),
+            retried=round(counts.total("celery_task_retried_total")),
+            throughput=finished / recent.seconds,
+            error_rate_percent=100 * failed / finished if finished else 0.0,
+            avg_execution_time_ms=mean_runtime_ms(counts),
+        )
 
 
 def _top(tasks: Iterable[TaskActivity], key: Callable[[TaskActivity], int]) -> tuple[TaskActivity, ...]:

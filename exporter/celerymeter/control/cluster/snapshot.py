@@ -63,6 +63,7 @@ class SharedCall(Generic[T]):
                     self._outcome = error
                 self._made_at = self._monotonic()
             if isinstance(self._outcome, CelerymeterError):
+                # Each raise adds frames to the traceback: those of a shared error would pile up.
                 raise self._outcome.with_traceback(None)
             return self._outcome
 

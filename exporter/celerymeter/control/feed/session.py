@@ -76,9 +76,11 @@ class Session:
         pinged_at = time.monotonic()
         while not self._ended():
             poller.poll(1000 * self._poll_timeout(pinged_at))
+            # Cleared before the mailbox is read: a message that comes in between wakes the next poll.
             self.waker.clear()
             self.peer.read()
-            self._send_waiting()
+            while not self.mailbox.closing and (message := self.mailbox.take()):
+                self.peer.send(message.text)
             if time.monotonic() - pinged_at >= self.ping_interval:
                 pinged_at = time.monotonic()
                 self.peer.ping()
@@ -99,7 +101,3 @@ class Session:
         until_ping = pinged_at + self.ping_interval - time.monotonic()
         until_expiry = self.ping_interval if self.expires_at is None else self.expires_at - self.clock()
         return max(0.0, min(until_ping, until_expiry))
-
-    def _send_waiting(self) -> None:
-        while not self.mailbox.closing and (message := self.mailbox.take()):
-            self.peer.send(message.text)

@@ -25,7 +25,7 @@ CLOSE_TIMEOUT: Final = 1.0
 MAX_MESSAGE: Final = 4096
 """Bytes of a message from the peer; none is expected."""
 SEND_BUFFER: Final = 128 * 1024
-"""Bytes that the kernel may hold for a peer that does not read them."""
+"""Bytes that the kernel may hold for a peer that does not read them; its own default grows to megabytes a client."""
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ: Final = 16 * 1024
 
