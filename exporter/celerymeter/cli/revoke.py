@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from celerymeter.options import SECRET_ITSELF, option, setting
 BASE_PATH: Final = "/celery-admin"
 TIMEOUT: Final = 10.0
 POLL_INTERVAL: Final = 0.5
+OPEN_STATUSES: Final = frozenset({"terminate_sent", "pending", "flagged", "flagged_unknown", "partial", "error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,14 @@ class BatchReply(msgspec.Struct):
     results: list[TaskLine]
     batch_id: str | None = None
     dry_run: bool = False
+    raw: bytes = b""
+    """The reply as it was received."""
 
 
-class _Problem(msgspec.Struct):
-    detail: str = ""
+class Problem(msgspec.Struct):
+    """The API's reply to a request that it refused."""
+
+    detail: str = "no reason given"
     batch_id: str | None = None
 
 
@@ -81,102 +86,99 @@ def command(settings: RevokeSettings) -> int:
     Exit status 0 if every task was revoked successfully, else 1. After --wait or ^C the API goes on with the tasks that
     are not settled.
     """
-    body = post(settings)
-    answer = _read(body)
+    client = BatchClient(settings.control_url, settings.token)
+    batch = client.revoke(settings)
     try:
-        for body in follow(settings, answer):
-            answer = _read(body)
+        for update in follow(client, batch, wait=settings.wait):
+            batch = update
     except KeyboardInterrupt:
         click.echo("stopped waiting; the control API goes on with the revoke", err=True)
     except ControlError as error:
         click.echo(f"{error}; the last known state follows", err=True)
-    click.echo(body.decode() if settings.format == "json" else table(answer))
-    if not answer.settled:
-        click.echo(f"not settled yet; see GET {_url(settings)}/{answer.batch_id}", err=True)
-    return 0 if answer.successful == answer.total else 1
+    click.echo(batch.raw.decode() if settings.format == "json" else table(batch))
+    if not batch.settled:
+        click.echo(f"not settled yet; see GET {client.url}/{batch.batch_id}", err=True)
+    return 0 if batch.successful == batch.total else 1
 
 
-def post(settings: RevokeSettings) -> bytes:
-    """Send the revoke and return the reply; raises `ControlError`."""
-    parameters = {
-        "terminate": settings.terminate,
-        "signal": settings.signal,
-        "reason": settings.reason,
-        "dry_run": settings.dry_run,
-    }
-    body = {"task_ids": list(settings.id), "operation": "revoke", "parameters": parameters}
-    return _call(lambda: requests.post(_url(settings), json=body, headers=_headers(settings), timeout=TIMEOUT))
-
-
-def follow(settings: RevokeSettings, answer: BatchReply) -> Iterator[bytes]:
-    """Yield the batch again and again until it is settled or the time is over; raises `ControlError`."""
-    until = time.monotonic() + settings.wait
-    url, shown = f"{_url(settings)}/{answer.batch_id}", ""
-    while not answer.settled and time.monotonic() < until:
-        progress = f"{_settled(answer)} of {answer.total} settled ({answer.summary})"
+def follow(client: BatchClient, batch: BatchReply, *, wait: float) -> Iterator[BatchReply]:
+    """Yield the batch again and again until it is settled or ``wait`` (s) is over; raises `ControlError`."""
+    until = time.monotonic() + wait
+    shown = ""
+    while not batch.settled and time.monotonic() < until:
+        settled = sum(task.status not in OPEN_STATUSES for task in batch.results)
+        progress = f"{settled} of {batch.total} settled ({batch.summary})"
         if progress != shown:
             click.echo(shown := progress, err=True)
-        time.sleep(min(POLL_INTERVAL, settings.wait))
-        body = _call(lambda: requests.get(url, headers=_headers(settings), timeout=TIMEOUT))
-        answer = _read(body)
-        yield body
+        time.sleep(min(POLL_INTERVAL, wait))
+        batch = client.get(batch.batch_id or "")
+        yield batch
 
 
-def table(answer: BatchReply) -> str:
+class BatchClient:
+    """A client of the batches of the control API; every method raises `ControlError`.
+
+    A control URL without a path gets the default base path.
+    """
+
+    def __init__(self, control_url: str, token: str) -> None:
+        url = control_url.rstrip("/")
+        self.url = f"{url}{'' if urlsplit(url).path else BASE_PATH}/tasks/batch"
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def revoke(self, settings: RevokeSettings) -> BatchReply:
+        """Send the revoke and return the new batch."""
+        parameters = {
+            "terminate": settings.terminate,
+            "signal": settings.signal,
+            "reason": settings.reason,
+            "dry_run": settings.dry_run,
+        }
+        body = {"task_ids": list(settings.id), "operation": "revoke", "parameters": parameters}
+        return self._call("POST", self.url, json=body)
+
+    def get(self, batch_id: str) -> BatchReply:
+        """Return a batch as it is now."""
+        return self._call("GET", f"{self.url}/{batch_id}")
+
+    def _call(self, method: str, url: str, *, json: object = None) -> BatchReply:
+        try:
+            response = requests.request(method, url, json=json, headers=self._headers, timeout=TIMEOUT)
+        except requests.RequestException as error:
+            raise ControlError(f"the control API cannot be reached ({type(error).__name__})") from error
+        if not response.ok:
+            raise ControlError(f"the control API refused (HTTP {response.status_code}): {_reason(response.content)}")
+        try:
+            batch = msgspec.json.decode(response.content, type=BatchReply)
+        except msgspec.DecodeError as error:
+            raise ControlError("the reply is not from a control API: it cannot be read") from error
+        batch.raw = response.content
+        return batch
+
+
+def _reason(content: bytes) -> str:
+    try:
+        problem = msgspec.json.decode(content, type=Problem)
+    except msgspec.DecodeError:
+        problem = Problem()
+    return problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")
+
+
+def table(batch: BatchReply) -> str:
     """Return a table with a line for each task, and a summary below."""
     rows = [
-        tuple(map(printable, (task.task_id, task.status, task.worker or "-", task.detail))) for task in answer.results
+        tuple(map(printable, (task.task_id, task.status, task.worker or "-", task.detail))) for task in batch.results
     ]
     widths = [max(len(row[column]) for row in [("TASK", "STATUS", "WORKER", ""), *rows]) for column in range(3)]
     lines = [
         "  ".join([*(word.ljust(width) for word, width in zip(row, widths, strict=False)), row[3]]).rstrip()
         for row in [("TASK", "STATUS", "WORKER", "DETAIL"), *rows]
     ]
-    counted = f"{answer.successful} successful, {answer.failed} failed, {answer.unverified} unverified"
-    batch = "; dry run, nothing was sent" if answer.dry_run else f", batch {answer.batch_id}"
-    return "\n".join([*lines, f"{answer.total} task(s): {counted} ({answer.summary}){batch}"])
+    counted = f"{batch.successful} successful, {batch.failed} failed, {batch.unverified} unverified"
+    end = "; dry run, nothing was sent" if batch.dry_run else f", batch {batch.batch_id}"
+    return "\n".join([*lines, f"{batch.total} task(s): {counted} ({batch.summary}){end}"])
 
 
 def printable(text: str) -> str:
     """Escape control characters: a task's id or detail must not write into the terminal."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
-
-
-def _settled(answer: BatchReply) -> int:
-    open_statuses = {"terminate_sent", "pending", "flagged", "flagged_unknown", "partial", "error"}
-    return sum(task.status not in open_statuses for task in answer.results)
-
-
-def _url(settings: RevokeSettings) -> str:
-    """Return the URL of batches; a control URL without a path gets the default base path."""
-    url = settings.control_url.rstrip("/")
-    return f"{url}{'' if urlsplit(url).path else BASE_PATH}/tasks/batch"
-
-
-def _headers(settings: RevokeSettings) -> dict[str, str]:
-    return {"Authorization": f"Bearer {settings.token}"}
-
-
-def _call(send: Callable[[], requests.Response]) -> bytes:
-    try:
-        response = send()
-    except requests.RequestException as error:
-        raise ControlError(f"the control API cannot be reached ({type(error).__name__})") from error
-    if not response.ok:
-        raise ControlError(f"the control API refused (HTTP {response.status_code}): {_why(response)}")
-    return response.content
-
-
-def _why(response: requests.Response) -> str:
-    try:
-        problem = msgspec.json.decode(response.content, type=_Problem)
-    except msgspec.DecodeError:
-        return "no reason given"
-    return problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")
-
-
-def _read(body: bytes) -> BatchReply:
-    try:
-        return msgspec.json.decode(body, type=BatchReply)
-    except msgspec.DecodeError as error:
-        raise ControlError("the reply is not from a control API: it cannot be read") from error
