@@ -119,7 +119,7 @@ def test_the_secret_may_come_from_the_environment(build: BuildControl, monkeypat
         ([*NEEDED, "--jwt-secret-file", "/nonexistent"], "--jwt-secret-file: cannot read /nonexistent"),
         ([*NEEDED, "--jwt-secret", SECRET, "--webhook-token", "hush"], "--webhook-token-file: a token of at least 16"),
         ([*NEEDED, "--jwt-secret", SECRET, "--audit-key", "hush"], "--audit-key-file: a key of at least 32 bytes"),
-        ([*NEEDED, "--jwt-secret", SECRET, "--state-dir", "/dev/null/x"], "--state-dir /dev/null/x: cannot be made"),
+        ([*NEEDED, "--jwt-secret", SECRET, "--state-dir", "/dev/null/x"], "--state-dir /dev/null/x: cannot be created"),
         (["--trusted-proxy", "everybody"], "--trusted-proxy: 'everybody' is not a network or an address"),
         (["--prometheus-header", "hush"], "--prometheus-header: the value is not a header"),
         (["--prometheus-header", "a=b\r\nhush: x"], "--prometheus-header: the value is not a header"),

@@ -63,7 +63,7 @@ def test_a_minted_token_is_in_the_audit_trail(run: Run, secret: Path, tmp_path: 
         (["--subject", "ann"], "--jwt-secret-file: missing"),
         (["--jwt-secret", "short", "--subject", "ann"], "at least 32 bytes"),
         (["--jwt-secret", SECRET], "--subject: missing"),
-        (["--jwt-secret", SECRET, "--subject", "a\nb"], "sub must be 1 to 255 visible characters"),
+        (["--jwt-secret", SECRET, "--subject", "a\nb"], "sub must have 1 to 255 visible characters"),
         (["--jwt-secret", SECRET, "--subject", "ann", "--role", "root"], "--role: 'root' is not one of"),
         (["--jwt-secret", SECRET, "--subject", "ann", "--ttl", "0"], "--ttl: '0' is not a duration of at least 1s"),
     ],

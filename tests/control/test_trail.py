@@ -235,7 +235,7 @@ def test_the_key_is_made_once_and_kept(process: Running) -> None:
     assert (audit_key(process.store, None), (process.folder / "audit.key").stat().st_mode & 0o777) == (key, 0o600)
     process.trail.refusal(ANN, "authenticate", reasons={"missing": 1})
     (process.folder / "audit.key").unlink()
-    with pytest.raises(SettingsError, match="is gone"):
+    with pytest.raises(SettingsError, match="is missing"):
         audit_key(process.store, None)
 
 

@@ -22,7 +22,7 @@ from celerymeter.control.settings import ControlSettings
 log = logging.getLogger(__name__)
 
 UNMATCHED = "unmatched"
-"""The route of whatever no operation answers: paths that strangers invent must not become label values."""
+"""The route of every path that no operation answers: paths that strangers invent must not become label values."""
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

@@ -1,7 +1,7 @@
-"""Errors as RFC 9457 problems: one table of codes, one way to answer.
+"""Errors as RFC 9457 problems: one table of codes, one kind of response.
 
 A view raises ``RequestRefused("not_found", "no report …")``; everything else here turns that, HTTP errors of Flask and
-errors of the rooms below into ``application/problem+json`` without a stack trace or an exception's text.
+errors of the packages below into ``application/problem+json`` without a stack trace or an exception's text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = 5.0
-"""Seconds a client is told to wait when the broker, Prometheus or the state directory is away."""
+"""Seconds in ``Retry-After`` while the broker, Prometheus or the state directory is unavailable."""
 
 STATUS = {
     "malformed": 400,
@@ -79,7 +79,7 @@ class Problem(BaseModel):
 
 
 def problem_response(error: RequestRefused, errors: list[FieldError] | None = None) -> Response:
-    """The answer for one refusal."""
+    """Return the response for a refused request."""
     status = STATUS[error.code]
     body = Problem(
         title=HTTPStatus(status).phrase,
@@ -104,7 +104,7 @@ def _challenge(reason: str) -> str:
 
 
 def validation_response(error: ValidationError) -> Response:
-    """The 422 for what pydantic found, without the values."""
+    """Return the 422 for what pydantic found, without the values."""
     errors = [
         FieldError(pointer="/" + "/".join(str(part)[:100] for part in item["loc"]), message=item["msg"])
         for item in error.errors(include_url=False, include_context=False, include_input=False)
@@ -115,16 +115,16 @@ def validation_response(error: ValidationError) -> Response:
 def install(app: Flask) -> None:
     """Answer every error of the application with a problem."""
     app.register_error_handler(RequestRefused, problem_response)
-    app.register_error_handler(BrokerUnavailable, lambda _: _away("broker_unavailable", "the broker"))
+    app.register_error_handler(BrokerUnavailable, lambda _: _unavailable("broker_unavailable", "the broker"))
     app.register_error_handler(AmbiguousCluster, lambda error: problem_response(RequestRefused("invalid", str(error))))
     app.register_error_handler(ReportRefused, lambda error: problem_response(RequestRefused(error.code, str(error))))
-    app.register_error_handler(PrometheusError, lambda _: _away("prometheus_unavailable", "Prometheus"))
-    app.register_error_handler(StateError, lambda _: _away("state_unavailable", "the state directory"))
+    app.register_error_handler(PrometheusError, lambda _: _unavailable("prometheus_unavailable", "Prometheus"))
+    app.register_error_handler(StateError, lambda _: _unavailable("state_unavailable", "the state directory"))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
 
 
-def _away(code: str, what: str) -> Response:
+def _unavailable(code: str, what: str) -> Response:
     log.warning("request refused: %s is unavailable", what, exc_info=log.isEnabledFor(logging.DEBUG))
     return problem_response(RequestRefused(code, f"{what} is unavailable now", retry_after=RETRY_AFTER))
 
@@ -142,11 +142,11 @@ def _http_error(error: HTTPException) -> Response:
 
 _WORDS = {
     "malformed": "the request cannot be read",
-    "not_found": "nothing is here",
-    "method_not_allowed": "this path does not answer this method",
-    "too_large": "the request's body is larger than is accepted",
+    "not_found": "this path does not exist",
+    "method_not_allowed": "this path does not accept this method",
+    "too_large": "the request body is too large",
     "unsupported_media_type": "the body must be application/json",
-    "internal": "an unexpected error; the log has it",
+    "internal": "unexpected error; see the log of the control API",
 }
 
 

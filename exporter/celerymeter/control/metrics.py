@@ -11,7 +11,7 @@ LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class ControlMetrics:
-    """Every family of the area ``control``, on one registry."""
+    """All metrics of the area ``control``, on one registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

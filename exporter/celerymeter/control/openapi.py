@@ -18,11 +18,11 @@ Document = dict[str, Any]
 """JSON as flask-openapi3 makes it."""
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
-"""The page has a style sheet of its own and nothing else: no script, no font, no request to anywhere."""
+"""The page has an inline style sheet and loads nothing: no script, no font."""
 
 
 def document(app: OpenAPI) -> Document:
-    """What the application promises, without the 422 that flask-openapi3 adds to operations that check nothing."""
+    """Return the document, without the 422 that flask-openapi3 adds to operations that validate nothing."""
     made: Document = json.loads(json.dumps(app.api_doc))
     for operation in _operations(made):
         if "application/json" in operation["responses"].get("422", {}).get("content", {}):
@@ -31,7 +31,7 @@ def document(app: OpenAPI) -> Document:
 
 
 def text(made: Document) -> str:
-    """The document as it is served and committed."""
+    """Format the document as it is served and committed."""
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -40,7 +40,10 @@ def _operations(made: Document) -> Iterator[Document]:
 
 
 def install(app: OpenAPI, base_path: str) -> dict[str, Operation]:
-    """Serve both at the root and below the base path, for a proxy may forward only that. Call after all areas."""
+    """Serve both at the root and below the base path, as a proxy may forward only the latter.
+
+    Call it after all blueprints are registered.
+    """
     made = document(app)
 
     def show_openapi() -> Response:

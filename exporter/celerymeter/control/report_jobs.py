@@ -60,7 +60,7 @@ class StoredReport:
 
 
 class ReportStore:
-    """The reports of a state directory. Every method raises `StateError` when the disk does not do its part."""
+    """The reports of a state directory. Every method raises `StateError` when the disk fails."""
 
     def __init__(self, store: Store, *, keep: int = KEPT, clock: Callable[[], float] = time.time) -> None:
         store.declare(SCHEMA)
@@ -142,7 +142,7 @@ class ReportRunner:
         self._places = BoundedSemaphore(WAITING)
 
     def start(self) -> None:
-        """Threads come with the first request."""
+        """Do nothing: the pool starts its threads with the first request."""
 
     def stop(self) -> None:
         """Take no more; a report that is being made and does not end is later marked by its age."""

@@ -46,7 +46,7 @@ class ReportPending(BaseModel):
 
 
 class ReportsQuery(Query):
-    """Which reports to list."""
+    """The reports to list."""
 
     task: str | None = Field(default=None, max_length=255)
     limit: int = Field(default=50, ge=1, le=200)
@@ -76,7 +76,7 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
         unaudited="a report changes nothing",
     )
     def make_report(body: ReportBody) -> Response:
-        """A performance report of a window: whole tasks, counted by what was scraped in (start, end].
+        """Make a performance report of a window: whole tasks, counted by what was scraped in (start, end].
 
         202 with its address when it is not ready within 4 s. It is kept: the newest 200, for 90 days.
         """
@@ -86,7 +86,7 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
 
     @bp.get("/monitoring/reports", permission=Permission.VIEWER, responses={200: ReportsReply}, errors=(503,))
     def list_reports(query: ReportsQuery) -> Response:
-        """The reports that are kept, the newest first."""
+        """List the stored reports, the newest first."""
         found = runner.store.newest(task=query.task, limit=query.limit)
         return answer(ReportsReply(reports=[replace(report, url=_url(report.report_id)) for report in found]))
 
@@ -97,7 +97,7 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
         errors=(404, 409, 503),
     )
     def read_report(path: ReportPath) -> Response:
-        """A report that is kept, in the language of `Accept-Language`; 202 while it is being made."""
+        """Read a stored report in the language of `Accept-Language`; 202 while it is being made."""
         found = runner.store.find(path.report_id)
         if found is not None and found.status == "running":
             return _pending(found.report_id)
@@ -105,17 +105,17 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
 
     @bp.get(f"{REPORT}.html", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_page(path: ReportPath) -> Response:
-        """The report as one page, with charts, that fetches nothing and prints well."""
+        """Read the report as one HTML page with charts, which loads nothing and can be printed."""
         return _file(_read(runner, path.report_id, language), "html")
 
     @bp.get(f"{REPORT}.csv", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_table(path: ReportPath) -> Response:
-        """The report's rows for a spreadsheet."""
+        """Read the report's rows as CSV, for a spreadsheet."""
         return _file(_read(runner, path.report_id, language), "csv")
 
     @bp.get(f"{REPORT}.md", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_text(path: ReportPath) -> Response:
-        """The report as Markdown, for a ticket."""
+        """Read the report as Markdown, for a ticket."""
         return _file(_read(runner, path.report_id, language), "md")
 
     return bp

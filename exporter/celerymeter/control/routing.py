@@ -7,7 +7,7 @@ A module of views has one function that takes the parts it needs and returns its
 
         @bp.get("/system/health", permission=Permission.ANYONE, responses={200: HealthReply, 503: HealthReply})
         def read_health() -> Response:
-            \"""Whether the system works.\"""
+            \"""Return whether the system works.\"""
             return answer(HealthReply(...))
 
         return bp
@@ -38,20 +38,20 @@ Responses = Mapping[int, type[BaseModel] | None]
 
 PROBLEM_REF = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 FEED_PATH = "/monitoring/ws"
-"""The one path whose connections stay open."""
+"""The only path whose connections stay open."""
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 WEBHOOK_BEARER: list[dict[str, list[str]]] = [{"webhook": []}]
 _WORDS = {
     400: "The body is not JSON",
     401: "No valid token",
-    403: "The token's role does not suffice",
-    404: "There is no such thing",
-    409: "Another request is in the way",
+    403: "The token's role is too low",
+    404: "Not found",
+    409: "Conflict with another request",
     413: "The body is too large",
     415: "The body is not application/json",
-    422: "The request is well-formed and wrong; `errors` says where",
+    422: "The request is well-formed but invalid; `errors` says where",
     429: "Too many requests; `Retry-After` says when to come back",
-    503: "The broker, Prometheus or the state directory is away; `Retry-After` says when to try again",
+    503: "The broker, Prometheus or the state directory is unavailable; `Retry-After` says when to try again",
     504: "No worker answered",
 }
 _UNDECLARED = (
@@ -71,11 +71,11 @@ class Permission(Enum):
     WEBHOOK = "webhook"
     """Alertmanager, by its own static bearer token."""
     FEED = "feed"
-    """The WebSocket, which checks its token itself (three ways, one of them without a header)."""
+    """The WebSocket, whose view checks the token, as it may come in three ways."""
 
     @property
     def role(self) -> Role | None:
-        """The lowest role that suffices, or None where roles do not decide."""
+        """The lowest role that may call, or None where roles do not decide."""
         return Role.named(self.value)
 
 
@@ -91,7 +91,7 @@ _MAY = {
 
 def _rfc3339(value: object) -> str:
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise ValueError("a time with its zone is wanted, as in RFC 3339: 2026-01-31T12:00:00Z")
+        raise ValueError("must be a time with a zone as in RFC 3339: 2026-01-31T12:00:00Z")
     return value
 
 
@@ -99,28 +99,28 @@ def _in_utc(at: datetime) -> datetime:
     try:
         return at.astimezone(timezone.utc)
     except OverflowError as error:
-        raise ValueError("a time within the years 1 to 9999 is wanted") from error
+        raise ValueError("must be a time within the years 1 to 9999") from error
 
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
-"""A time in a request, then in UTC. pydantic alone would take any number for seconds since 1970."""
+"""A time in a request, converted to UTC. pydantic alone would accept any number as seconds since 1970."""
 
 
 class Body(BaseModel):
-    """Base of request bodies: JSON types are meant as written and unknown members are refused."""
+    """Base of request bodies: JSON types are not converted and unknown members are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class Query(BaseModel):
-    """Base of query parameters: unknown ones are refused, so that a typing error is no silent default."""
+    """Base of query parameters: unknown ones are refused, so that a misspelt one is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is checked before a view runs. ``optional_body``: an empty body means ``{}``."""
+    """The checks before a view runs. ``optional_body``: an empty body means ``{}``."""
 
     permission: Permission
     takes_body: bool = False
@@ -130,12 +130,12 @@ class Operation:
 
 
 def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON response of a model."""
+    """Return a JSON response of a model."""
     return Response(model.model_dump_json(by_alias=True), status, headers, content_type="application/json")
 
 
 def utc(at: float) -> datetime:
-    """UTC seconds as replies have them."""
+    """Convert UTC seconds to the time that replies have."""
     return datetime.fromtimestamp(at, timezone.utc)
 
 

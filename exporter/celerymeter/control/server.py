@@ -1,4 +1,4 @@
-"""Serving: two sockets bound first, then gunicorn with one worker process of many threads."""
+"""The server: binds two sockets, then runs gunicorn with one worker process of many threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SPARE_THREADS = 32
 """Threads beside those that the feed's clients occupy, for all other requests."""
 GRACE = 4
-"""Seconds that requests under way have when the program is told to end; after them the worker is killed."""
+"""Seconds that running requests have after SIGTERM; then the worker is killed."""
 
 
 def run(settings: ControlSettings) -> int:
@@ -55,7 +55,7 @@ def run(settings: ControlSettings) -> int:
 
 @contextmanager
 def state_folder(settings: ControlSettings) -> Iterator[Path]:
-    """The state directory, or a temporary one that goes with the program."""
+    """Yield the state directory, or a temporary one that is removed at the end."""
     if settings.state_dir is not None:
         yield settings.state_dir
         return
@@ -67,7 +67,7 @@ def state_folder(settings: ControlSettings) -> Iterator[Path]:
 
 
 class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """What gunicorn serves. Its parts are built after the fork, in `load`, and are started once the worker is ready."""
+    """The application for gunicorn. Its parts are built after the fork, in `load`, and started in `start`."""
 
     def __init__(self, settings: ControlSettings, folder: Path, *, api: socket.socket, metrics: socket.socket) -> None:
         self._settings = settings
@@ -81,7 +81,7 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         super().__init__()
 
     def load_config(self) -> None:
-        """gunicorn's settings. No control socket: a second way in that no token guards."""
+        """Set gunicorn's settings. No control socket: that would be a second entrance without a token."""
         threads = self._settings.feed_max_clients + SPARE_THREADS
         chosen = {
             "bind": f"fd://{self._api.detach()}",
@@ -104,17 +104,17 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        """The application; called in the worker."""
+        """Return the application; gunicorn calls this in the worker."""
         self._parts = build(self._settings, self._folder, metrics_socket=self._metrics)
         return create_app(self._settings, self._parts)
 
     def start(self) -> None:
-        """Start the background."""
+        """Start the background threads."""
         for part in self._parts.background if self._parts else ():
             part.start()
 
     def stop(self) -> None:
-        """Stop the background from its end; a second call waits for the first."""
+        """Stop the background threads in reverse order; a second call waits for the first."""
         with self._stopping:
             parts, self._parts = self._parts, None
             for part in reversed(parts.background) if parts else ():
@@ -122,7 +122,7 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
 
 
 def _stop(part: Background) -> None:
-    """One that fails must not keep the others from being stopped."""
+    """Stop one part; an error must not keep the others from being stopped."""
     try:
         part.stop()
     except Exception:
@@ -130,18 +130,18 @@ def _stop(part: Background) -> None:
 
 
 def close_after_large(request: Any, limit: int) -> None:
-    """End the connection after a request that announces too large a body, so that nobody has to read that."""
+    """Close the connection after a request that announces too large a body, so that the body is never read."""
     announced = next((value for name, value in request.headers if name.upper() == "CONTENT-LENGTH"), "0")
     if announced.isdecimal() and int(announced) > limit:
         request.force_close()
 
 
 def address_of(sock: socket.socket) -> str:
-    """``host:port`` as a setting spells it."""
+    """Return ``host:port`` as in the settings."""
     host, port, *_ = sock.getsockname()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def url_of(sock: socket.socket) -> str:
-    """The URL of a socket."""
+    """Return the URL of a socket."""
     return f"http://{address_of(sock)}"

@@ -36,7 +36,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 class Store:
-    """The database of a state directory. Open it after a fork, never before: SQLite's locks are the process's."""
+    """The database of a state directory. Open it after a fork, never before: SQLite's locks belong to a process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Store:
             self._writer = self._connect()
             self._check_version()
         except (sqlite3.Error, OSError) as error:
-            raise SettingsError(f"--state-dir {folder}: no database can be used there ({error})") from error
+            raise SettingsError(f"--state-dir {folder}: cannot hold a database ({error})") from error
 
     def declare(self, *statements: str) -> None:
         """Create tables and indexes, each statement an ``… IF NOT EXISTS``."""
@@ -57,7 +57,7 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk when the block ends; an error inside rolls it back. Raises `StateError`."""
+        """Run a transaction: on disk when the block ends, rolled back by an error. Raises `StateError`."""
         if not self._lock.acquire(timeout=BUSY_TIMEOUT):
             raise StateError("the state directory is busy")
         try:
@@ -74,7 +74,7 @@ class Store:
             self._lock.release()
 
     def read(self, query: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
-        """All rows of a query, from a connection of its own: readers wait for nobody. Raises `StateError`."""
+        """Return all rows of a query, from a new connection, so that readers never wait. Raises `StateError`."""
         with _translated():
             connection = self._connect()
             try:
@@ -112,22 +112,22 @@ def _translated() -> Iterator[None]:
 
 
 def prepare_folder(folder: Path, mounts: Path = MOUNTS) -> None:
-    """Make the folder (for its owner alone) and make sure that it can hold a database; raises `SettingsError`."""
+    """Create the folder, readable by its owner only, and check that it can hold a database; raises `SettingsError`."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"--state-dir {folder}: cannot be made ({error.strerror})") from error
+        raise SettingsError(f"--state-dir {folder}: cannot be created ({error.strerror})") from error
     if kind := network_filesystem(folder, mounts):
         raise SettingsError(
-            f"--state-dir {folder}: lies on a network file system ({kind}), where locks cannot be trusted; "
+            f"--state-dir {folder}: is on a network file system ({kind}), where locks cannot be trusted; "
             "choose a local one"
         )
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise SettingsError(f"--state-dir {folder}: may not be written by this user")
+        raise SettingsError(f"--state-dir {folder}: is not writable for this user")
 
 
 def network_filesystem(folder: Path, mounts: Path = MOUNTS) -> str | None:
-    """The type of the network file system that ``folder`` lies on, or None for a local one (or where nobody knows)."""
+    """Return the type of the network file system that ``folder`` is on; None for a local or an unknown one."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -137,7 +137,7 @@ def network_filesystem(folder: Path, mounts: Path = MOUNTS) -> str | None:
 
 
 def mounted_type(mountinfo: Iterable[str], path: Path) -> str:
-    """The file system type of the innermost mount that holds ``path`` (proc_pid_mountinfo(5)); of two the later."""
+    """Return the type of the innermost mount that holds ``path`` (proc_pid_mountinfo(5)); of two the later."""
     depth, kind = -1, ""
     for line in mountinfo:
         fields, _, rest = line.partition(" - ")
@@ -187,7 +187,7 @@ def _try_lock(lock: int) -> bool:
 
 
 def write_secret_once(path: Path, secret: bytes) -> bytes:
-    """Keep ``secret`` in a new file for the owner alone, or give what the file holds when it is there already.
+    """Write ``secret`` to a new file that only its owner may read; return what the file holds when it exists already.
 
     Two programs that start at once agree: the file appears whole, or not at all.
     """

@@ -16,7 +16,7 @@ SECRET = b"a secret that only the tests know, of enough bytes"
 
 
 def control_settings() -> ControlSettings:
-    """Settings of a control API that reaches nothing; vary them with `dataclasses.replace`."""
+    """Return settings of a control API that reaches nothing; vary them with `dataclasses.replace`."""
     return ControlSettings(
         broker=BrokerSettings(url="redis://someone:hidden@127.0.0.1:1/0"),
         prometheus_url="http://127.0.0.1:1",
@@ -41,10 +41,10 @@ def control_parts(settings: ControlSettings, state_dir: Path) -> Parts:
 
 
 def token(role: Role = Role.VIEWER, *, ttl: float = 600.0, subject: str = "someone") -> str:
-    """A token that `control_settings` accept."""
+    """Return a token that `control_settings` accept."""
     return mint(secret=SECRET, subject=subject, role=role, now=time.time(), ttl=ttl, extra={})
 
 
 def bearer(role: Role = Role.VIEWER) -> dict[str, str]:
-    """The header that carries such a token."""
+    """Return the header that carries such a token."""
     return {"Authorization": f"Bearer {token(role)}"}

@@ -1,4 +1,4 @@
-"""Tokens: which keys verify them and what their claims must say. The algorithm is pinned here, never by the token."""
+"""Tokens: the keys that verify them, and the claims they must have. The settings pin the algorithm, never the token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REASONS = ("missing", "claims", "role", "webhook", *(reason for _, reason, _ in 
 
 
 class Role(IntEnum):
-    """A higher role may do all that a lower one may."""
+    """A role; a higher one may do everything that a lower one may."""
 
     VIEWER = 1
     OPERATOR = 2
@@ -48,7 +48,7 @@ class Role(IntEnum):
 
     @classmethod
     def named(cls, name: str) -> Role | None:
-        """The role of this name as a token spells it (lower case), or None."""
+        """Return the role of this name as a token spells it (lower case), or None."""
         return cls.__members__.get(name.upper()) if name.islower() else None
 
     @property
@@ -59,7 +59,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a valid token speaks for. ``exp`` is UTC seconds; ``jti`` is the token's id, or a digest of the token."""
+    """The subject of a valid token. ``exp`` is UTC seconds; ``jti`` is the token's id, or a digest of the token."""
 
     sub: str
     role: Role
@@ -69,7 +69,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """One verification key; ``kid`` is None where a file names none."""
+    """A verification key; ``kid`` is None where its file has none."""
 
     material: Any
     kid: str | None = None
@@ -83,7 +83,7 @@ class Keyring:
         self.algorithm, self._keys = _load(settings)
 
     def verify(self, token: str) -> Identity:
-        """The identity that a token proves; raises `InvalidToken`, with a reason for the counter and one for people."""
+        """Return the identity that a token proves; raises `InvalidToken` with a reason for the counter and a text."""
         if len(token) > MAX_TOKEN_BYTES:
             _reject("malformed")
         try:
@@ -91,7 +91,7 @@ class Keyring:
         except jwt.PyJWTError as error:
             _reject(_reason(error))
         except (ValueError, TypeError, OverflowError, RecursionError):
-            _reject("malformed")  # what PyJWT lets through: an infinite exp, JSON nested a thousand deep
+            _reject("malformed")  # PyJWT lets these through: an infinite exp, JSON nested a thousand levels deep
         return _identity(token, claims)
 
     def _claims(self, token: str) -> Mapping[str, Any]:
@@ -101,7 +101,7 @@ class Keyring:
         _reject("signature")
 
     def _candidates(self, token: str) -> Sequence[_Key]:
-        """The keys that a token may be signed with: the one it names, or all."""
+        """Return the keys that a token may be signed with: the one it names, or all."""
         header = jwt.get_unverified_header(token)
         if header.get("alg") != self.algorithm:
             _reject("algorithm")
@@ -142,7 +142,7 @@ def _reject(reason: str) -> NoReturn:
 def _identity(token: str, claims: Mapping[str, Any]) -> Identity:
     subject = claims["sub"]
     if not isinstance(subject, str) or not subject.strip() or len(subject) > MAX_SUBJECT or not subject.isprintable():
-        raise InvalidToken("claims", "the token's sub must be 1 to 255 visible characters")
+        raise InvalidToken("claims", "the token's sub must have 1 to 255 visible characters")
     role = _role(claims.get("roles"))
     token_id = claims.get("jti")
     if not isinstance(token_id, str) or not 0 < len(token_id) <= MAX_SUBJECT:
@@ -159,7 +159,7 @@ def _role(claim: object) -> Role:
 
 
 def mint(*, secret: bytes, subject: str, role: Role, now: float, ttl: float, extra: Mapping[str, str]) -> str:
-    """A new HS256 token; ``extra`` are further claims (``iss``, ``aud``)."""
+    """Return a new HS256 token; ``extra`` are further claims (``iss``, ``aud``)."""
     claims = {
         "sub": subject,
         "roles": [role.label],
@@ -172,21 +172,21 @@ def mint(*, secret: bytes, subject: str, role: Role, now: float, ttl: float, ext
 
 
 def _load(settings: JwtSettings) -> tuple[str, tuple[_Key, ...]]:
-    """The pinned algorithm and its keys; raises `SettingsError` for none, a weak one, or one of another kind."""
+    """Return the pinned algorithm and its keys; raises `SettingsError` for no key, a weak or an unsuitable one."""
     if settings.algorithm is not None and settings.algorithm not in ALGORITHMS:
         raise SettingsError(f"--jwt-algorithm: must be one of {', '.join(ALGORITHMS)}")
     given = [bool(settings.secrets), bool(settings.public_keys), settings.jwks is not None]
     if sum(given) != 1:
         raise SettingsError(
             "give exactly one of --jwt-secret-file (or CELERYMETER_JWT_SECRET), --jwt-public-key-file, --jwks-file; "
-            "without a key nobody could be told from anybody else"
+            "no verification key is configured, or more than one kind"
         )
     if settings.secrets:
         if settings.algorithm not in (None, "HS256"):
-            raise SettingsError("--jwt-algorithm: a secret is for HS256; RS256 and ES256 want a public key")
+            raise SettingsError("--jwt-algorithm: a secret is for HS256; RS256 and ES256 need a public key")
         return "HS256", tuple(_Key(_checked_secret(secret)) for secret in settings.secrets)
     if settings.algorithm == "HS256":
-        raise SettingsError("--jwt-algorithm: HS256 wants --jwt-secret-file, not a public key")
+        raise SettingsError("--jwt-algorithm: HS256 needs --jwt-secret-file, not a public key")
     algorithm = settings.algorithm or "RS256"
     loader: Callable[[], tuple[_Key, ...]] = (
         (lambda: _jwks_keys(settings.jwks or b"", algorithm))
@@ -200,7 +200,7 @@ def _checked_secret(secret: bytes) -> bytes:
     if len(secret) < MIN_SECRET_BYTES:
         raise SettingsError(f"--jwt-secret-file: a secret of at least {MIN_SECRET_BYTES} bytes is needed")
     if b"-----BEGIN" in secret or secret.startswith((b"ssh-", b"ecdsa-")):
-        raise SettingsError("--jwt-secret-file: this is a key pair's file; give it as --jwt-public-key-file")
+        raise SettingsError("--jwt-secret-file: this file holds a key pair, not a secret; see --jwt-public-key-file")
     return secret
 
 
@@ -214,7 +214,7 @@ def _public_key(pem: bytes, algorithm: str) -> Any:
 
 
 def _jwks_keys(text: bytes, algorithm: str) -> tuple[_Key, ...]:
-    """The keys of a JWKS that are for signatures of the pinned algorithm; others are of no use here."""
+    """Return the keys of a JWKS that are for signatures of the pinned algorithm; the others are ignored."""
     try:
         entries = [entry for entry in json.loads(text)["keys"] if _is_for(entry, algorithm)]
         keys = tuple(_Key(jwt.PyJWK(entry, algorithm).key, entry.get("kid")) for entry in entries)
@@ -234,6 +234,6 @@ def _is_for(entry: Mapping[str, Any], algorithm: str) -> bool:
 
 def _check_fits(key: object, algorithm: str, option: str) -> None:
     if algorithm == "RS256" and not (isinstance(key, RSAPublicKey) and key.key_size >= MIN_RSA_BITS):
-        raise SettingsError(f"{option}: RS256 wants a public RSA key of at least {MIN_RSA_BITS} bits")
+        raise SettingsError(f"{option}: RS256 needs a public RSA key of at least {MIN_RSA_BITS} bits")
     if algorithm == "ES256" and not (isinstance(key, EllipticCurvePublicKey) and key.curve.name == "secp256r1"):
-        raise SettingsError(f"{option}: ES256 wants a public key on the curve P-256")
+        raise SettingsError(f"{option}: ES256 needs a public key on the curve P-256")

@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, taught to end quickly and to tell strangers nothing."""
+"""gunicorn's threaded worker, changed to end quickly and to repeat nothing of a bad request."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _CLIENT_ERRORS = {"LimitRequestLine": (414, "URI Too Long"), "LimitRequestHeader
 
 
 class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Serves `celerymeter.control.server.ControlServer`; told to end, it stops that one's background first."""
+    """Serves a `celerymeter.control.server.ControlServer`; after SIGTERM it first stops the background threads."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reading: dict[Any, float] = {}
-        """Connections that a thread serves, and since when (monotonic seconds); WebSockets are not among them."""
+        """Connections that a thread serves, with the start (monotonic seconds); WebSockets are not among them."""
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """SIGTERM: no new connections; then `_end`, begun in the loop, as a signal may find any lock held."""
+        """Accept no new connections after SIGTERM, then `_end` from the loop: the signal may find a lock held."""
         super().handle_exit(sig, frame)
         self.method_queue.defer(self._begin_end)
 
     def run(self) -> None:
-        """Serve; whatever ends that, the background ends too.
+        """Serve; when that ends for any reason, stop the background threads.
 
         After SIGTERM the process ends here: the interpreter would first wait for threads that a client holds, and then
-        take apart what nobody needs any more, for up to seconds where the machine is busy.
+        clean up objects, for up to seconds on a busy machine.
         """
         try:
             super().run()
@@ -49,17 +49,17 @@ class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         Thread(target=self._end, name="end").start()
 
     def _end(self) -> None:
-        """Stop the background, then wait no more for requests of which only a part has come."""
+        """Stop the background threads, then stop waiting for requests that have only partly arrived."""
         self.app.stop()
         self._hang_up_before(math.inf)
 
     def murder_pending(self) -> None:
-        """Called by the loop every second: give up requests that do not come to their end, lest they hold a thread."""
+        """Give up requests that do not arrive in time, lest they hold a thread; the loop calls this every second."""
         super().murder_pending()
         self._hang_up_before(time.monotonic() - self.app.read_timeout)
 
     def _hang_up_before(self, limit: float) -> None:
-        """Read no more from connections served since before ``limit``; answers are still sent."""
+        """Stop reading from connections served since before ``limit``; responses are still sent."""
         for connection, since in list(self._reading.items()):
             if since < limit:
                 with suppress(OSError):
@@ -78,13 +78,13 @@ class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         return keep
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Serve a request that has come in whole, but for its body; a WebSocket then stays for as long as it likes."""
+        """Serve a request whose head has arrived; a WebSocket has no time limit from here on."""
         if req.path == self.app.feed_path:
             self._reading.pop(conn, None)
         return super().handle_request(req, conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002 - gunicorn's signature
-        """Answer what is no HTTP with its status alone: gunicorn would repeat the bytes, which may hold a token."""
+        """Answer bytes that are not HTTP with a status: gunicorn would repeat them, and they may hold a token."""
         if type(exc).__module__.startswith("gunicorn."):
             status, reason = _CLIENT_ERRORS.get(type(exc).__name__, (400, "Bad Request"))
             self.log.debug("refused: %s", type(exc).__name__)
@@ -102,7 +102,7 @@ def _already_closed(graceful: bool = False) -> None:
 
 
 class ControlArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
-    """The parent of one worker. Signals that would make it two, or start over, are ignored."""
+    """The parent of one worker. Signals that would start another or restart it are ignored."""
 
     def _ignore(self) -> None:
         self.log.warning("signal ignored: restart the program instead")
@@ -111,16 +111,16 @@ class ControlArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
 
 class PlainLog(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's own words go where all others go: to the handlers that `celerymeter.log` set up."""
+    """gunicorn's log messages, sent to the handlers that `celerymeter.log` set up."""
 
     def setup(self, cfg: Any) -> None:
-        """No handlers of its own, no access log."""
+        """Set up no handlers and no access log."""
         self.cfg = cfg
         self._access_log_enabled = False
         self.error_log.propagate = True
 
     def reopen_files(self) -> None:
-        """There are none."""
+        """Do nothing: there are no files."""
 
     def close_on_exec(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there are no files."""

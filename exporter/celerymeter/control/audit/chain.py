@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PlainSerializer
 
 Kind = Literal["intent", "outcome", "event", "refusal", "token", "checkpoint"]
 GENESIS = bytes(32)
-"""What stands for the row before the first."""
+"""The HMAC in place of the row before the first."""
 
 
 def _utc(at: float) -> datetime:
@@ -50,7 +50,7 @@ COLUMNS = tuple(field.name for field in fields(AuditRow))
 _SIGNED = tuple(
     "kind at action row intent sub jti address target reason outcome detail instance".split()  # noqa: SIM905 - words
 )
-"""In the order of the first version: another order would break every chain that exists."""
+"""The signed columns, in the order of the first version: another order would break every existing chain."""
 _HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
 
 
@@ -103,7 +103,7 @@ def verify(rows: Iterable[AuditRow], *, key: bytes, head: Head | None = None) ->
 
 
 class _Walk:
-    """Goes along the chain and remembers what the next row must fit to."""
+    """Walks along the chain and remembers what the next row must fit."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key

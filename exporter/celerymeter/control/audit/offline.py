@@ -22,7 +22,7 @@ from celerymeter.errors import SettingsError, StateError
 MAX_TARGETS = 5
 """Targets that a line names."""
 MAX_FINDINGS = 100
-"""More are not listed: with a wrong key every row is one."""
+"""Findings that are listed: with a wrong key every row is one."""
 ALL = AuditQuery()
 
 
@@ -65,7 +65,7 @@ def verify(state_dir: Path, *, key: bytes | None, head: str | None) -> Verificat
 
 
 class _Seen:
-    """Rows passed on, counted, the last one remembered."""
+    """Passes rows on, counts them and remembers the last one."""
 
     def __init__(self, rows: Iterable[AuditRow]) -> None:
         self._rows = rows

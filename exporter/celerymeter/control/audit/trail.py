@@ -93,7 +93,7 @@ class AuditQuery(Query):
 
 
 class AuditTrail:
-    """Appends to the trail and reads it. Every method raises `StateError` when the disk does not do its part."""
+    """Appends to the trail and reads it. Every method raises `StateError` when the disk fails."""
 
     def __init__(self, store: Store, *, key: bytes, clock: Callable[[], float] = time.time) -> None:
         store.declare(*SCHEMA)
@@ -106,7 +106,7 @@ class AuditTrail:
 
     @contextmanager
     def act(self, actor: Actor, action: str, *, target: Sequence[str] = (), reason: str = "") -> Iterator[Act]:
-        """An intent row before the block, an outcome row after it, whichever way it ends."""
+        """Write an intent row before the block and an outcome row after it, however it ends."""
         act = Act(self.begin(actor, action, target=target, reason=reason))
         try:
             yield act
@@ -131,12 +131,12 @@ class AuditTrail:
             connection.execute("DELETE FROM audit_open WHERE intent = ?", (intent,))
 
     def event(self, intent: int, outcome: str, *, detail: Mapping[str, object] | None = None) -> None:
-        """Write what became known later of an intent (a task that ran anyway)."""
+        """Write something that became known after the outcome (a task that ran anyway)."""
         with self._store.write() as connection:
             self._follow(connection, "event", intent, outcome=outcome, detail=detail)
 
     def refusal(self, actor: Actor, action: str, *, reasons: Mapping[str, int]) -> None:
-        """Write that somebody was refused, so many times by reason."""
+        """Write that an actor was refused; ``reasons`` counts by reason."""
         with self._store.write() as connection:
             self._append(connection, self._row("refusal", action, actor, outcome="refused", detail=reasons))
 
@@ -178,7 +178,7 @@ class AuditTrail:
             return connection.execute("DELETE FROM audit WHERE row <= ?", (through["row"],)).rowcount
 
     def probe(self) -> None:
-        """Write something that nobody needs, to see whether writing works."""
+        """Write a row without meaning, to find out whether the disk accepts writes."""
         with self._store.write() as connection:
             connection.execute("INSERT OR REPLACE INTO audit_probe VALUES (1, ?)", (self._clock(),))
 
@@ -189,12 +189,12 @@ class AuditTrail:
         return [from_db(row) for row in found]
 
     def oldest(self) -> float | None:
-        """When the first row was written (UTC seconds); None while there is none."""
+        """Return the time of the first row (UTC seconds); None while there is none."""
         rows = self._store.read("SELECT at FROM audit ORDER BY row LIMIT 1")
         return float(rows[0]["at"]) if rows else None
 
     def head(self) -> Head:
-        """The end of the chain; row 0 while there is none."""
+        """Return the end of the chain; row 0 while there is none."""
         rows = self._store.read("SELECT row, mac FROM audit ORDER BY row DESC LIMIT 1")
         return Head(rows[0]["row"], bytes(rows[0]["mac"]).hex()) if rows else Head(0, GENESIS.hex())
 
@@ -254,7 +254,7 @@ class AuditTrail:
 
 
 def from_db(found: sqlite3.Row) -> AuditRow:
-    """A row as stored; whatever type a tamperer left in the HMAC's place, it becomes bytes."""
+    """Convert a stored row. A tampered HMAC may have any type; it becomes bytes."""
     row = AuditRow(**{name: found[name] for name in COLUMNS})
     return row if isinstance(row.mac, bytes) else replace(row, mac=b"")
 
@@ -273,7 +273,7 @@ def audit_key(store: Store, given: bytes | None) -> bytes:
         return given
     path = store.folder / KEY_FILE
     if not path.exists() and _has_rows(store):
-        raise SettingsError(f"{path} is gone, and the audit trail cannot go on without it: restore it")
+        raise SettingsError(f"{path} is missing, and the audit trail cannot be continued without it: restore it")
     return write_secret_once(path, token_hex(KEY_BYTES).encode())
 
 

@@ -26,7 +26,7 @@ def blueprint(*, trail: AuditTrail) -> ControlBlueprint:
 
     @bp.get("/audit", permission=Permission.ADMIN, responses={200: AuditPage}, errors=(503,))
     def read_audit(query: AuditQuery) -> Response:
-        """The audit trail: who did what, to what, why, and what came of it."""
+        """Read the audit trail: every act with its caller, targets, reason and outcome."""
         head = trail.head()
         found = trail.page(query, query.limit + 1)
         shown = found[: query.limit]
