@@ -1,11 +1,11 @@
-"""What is marked on every chart: since when alerts fire, and workers that go and come."""
+"""Marks on every chart: alerts that began to fire, and workers that stopped or started."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
 from celerymeter import metrics as families
-from celerymeter_dashboards.alarms import FIRING, SINCE
+from celerymeter_dashboards.conditions import FIRING, SINCE
 from celerymeter_dashboards.panels import DATASOURCE
 from celerymeter_dashboards.promql import Scope, latest
 
@@ -16,11 +16,11 @@ _DOWN = f"{_EVERY.recorded('celery:worker_up:max')} == 0"
 _WAS_DOWN = f"min_over_time({_EVERY.stored('celery:worker_up:max')}[5m]) == 0"
 _UNSEEN = f"unless on ({_BY_WORKER}) {_EVERY.stored('celery:worker_up:max')} offset 5m"
 _WATCHED = latest(f"{_EVERY.of(families.START_TIME)} offset 6m")
-"""Else all workers would seem to start with the exporter or Prometheus; a minute for the rules to see them."""
+"""Without it all workers would seem to start with the exporter or Prometheus; rules need a minute to see them."""
 
 
 def marks() -> list[dashboard.AnnotationQuery]:
-    """Queries; the first two give the time of the mark as their value, so that no step of a query misses it."""
+    """Return the queries; the first two give the time of the mark as their value, so that no step misses it."""
     alerts = f"max by (cluster, alertname, severity) ({SINCE} and ignoring (alertstate) {FIRING})"
     heartbeats = latest(_EVERY.of(families.WORKER_LAST_HEARTBEAT), "hostname")
     started = f"{_UP} and on ({_BY_WORKER}) {_WAS_DOWN}\nor {_UP} {_UNSEEN} and on (cluster) {_WATCHED}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celerymeter import metrics as families
-from celerymeter_dashboards.alarms import connected
+from celerymeter_dashboards.conditions import connected
 from celerymeter_dashboards.links import QUEUES, TASKS, between
 from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, limit, limits
 from celerymeter_dashboards.promql import Scope, most, rate

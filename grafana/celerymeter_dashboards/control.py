@@ -1,4 +1,4 @@
-"""The control API, as the Exporter dashboard shows it."""
+"""The control API's panels on the Exporter dashboard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celerymeter_dashboards.promql import Scope, quantile, rate
 
 
 def requests(scope: Scope) -> Panel:
-    """What it is asked."""
+    """Requests by outcome."""
     about = About(
         "Requests",
         "Answered a second, by status; refused: without a valid token.",
@@ -24,7 +24,7 @@ def requests(scope: Scope) -> Panel:
 
 
 def answer_times(scope: Scope) -> Panel:
-    """How quickly it answers."""
+    """Response times."""
     about = About(
         "Time to answer (p95)",
         "Of requests to the control API, and of Prometheus' answers to it, on a logarithmic scale.",

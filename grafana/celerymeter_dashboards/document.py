@@ -1,4 +1,4 @@
-"""A dashboard from its lines of panels, and the JSON file that Grafana reads."""
+"""Dashboards made of lines of panels, and their JSON files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def section(title: str, *lines: Line) -> Section:
 
 
 def assemble(uid: str, description: str, *sections: Section) -> model.Dashboard:
-    """The whole dashboard; panels are numbered in reading order."""
+    """Return the dashboard; panels are numbered in reading order."""
     builder = (
         dashboard.Dashboard(TITLES[uid])
         .uid(uid)
@@ -88,7 +88,7 @@ def _placed(sections: Sequence[Section]) -> list[model.Panel | model.RowPanel]:
 
 
 def text(document: model.Dashboard) -> str:
-    """The file's content.
+    """Return the content of the file.
 
     The SDK (0.0.21) hides every link and annotation in a menu (``placement``) and offers no way to leave that out.
     """

@@ -1,4 +1,4 @@
-"""Can I trust what I see: is every event seen, does every poll succeed, is anything dropped, folded or late."""
+"""The Exporter dashboard: lost events, failing polls, and what is dropped, folded or late."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from celerymeter import metrics as families
 from celerymeter.metrics import Family
-from celerymeter_dashboards import alarms, control, states, trust
+from celerymeter_dashboards import conditions, control, states, trust
 from celerymeter_dashboards.document import assemble, line, section
-from celerymeter_dashboards.figures import figure as figure_of
 from celerymeter_dashboards.links import EXPORTER, TASKS, WORKERS, between
-from celerymeter_dashboards.panels import About, Line, Panel, chart, figure, limit, timeline
+from celerymeter_dashboards.panels import About, Line, Panel, chart, limit, stat_panel, timeline
 from celerymeter_dashboards.promql import Scope, first_of, latest, most, once, quantile, rate
 from celerymeter_dashboards.states import State
+from celerymeter_dashboards.stats import stat_value
 
 SCOPE = Scope(("hostname",))
 NOT_SCRAPED = "No exporter was scraped in the shown time."
-EXPORTERS = alarms.exporters(SCOPE)
-SUBSCRIBED = f"{alarms.broker_up(SCOPE)} == 1"
+EXPORTERS = conditions.exporters(SCOPE)
+SUBSCRIBED = f"{conditions.broker_up(SCOPE)} == 1"
 UP_DOWN = {0: State("down", states.BAD), 1: State("up", states.GOOD)}
 
 
@@ -28,7 +28,7 @@ def dashboard() -> model.Dashboard:
         "Can I trust what I see? What the exporter receives, polls, drops and costs; and the control API.",
         section(
             "",
-            line(3, trust.figure(SCOPE, EXPORTER), _exporters(), _brokers(), _last_event()),
+            line(3, trust.panel(SCOPE, EXPORTER), _exporters(), _brokers(), _last_event()),
             line(3, _lag(), _missed(), _polls(), _series()),
             line(7, _up_and_down(), _events()),
         ),
@@ -51,8 +51,8 @@ def _exporters() -> Panel:
         NOT_SCRAPED,
     )
     value = f"sum({EXPORTERS})"
-    expr = figure_of(value, critical=alarms.exporter_down(SCOPE), warning=alarms.some_exporter_down(SCOPE))
-    return figure(about, expr, links=[])
+    expr = stat_value(value, critical=conditions.exporter_down(SCOPE), warning=conditions.some_exporter_down(SCOPE))
+    return stat_panel(about, expr, links=[])
 
 
 def _brokers() -> Panel:
@@ -63,8 +63,8 @@ def _brokers() -> Panel:
         "none",
         NOT_SCRAPED,
     )
-    expr = figure_of(f"min({alarms.broker_up(SCOPE)})")
-    return figure(about, expr, links=[], words=UP_DOWN)
+    expr = stat_value(f"min({conditions.broker_up(SCOPE)})")
+    return stat_panel(about, expr, links=[], words=UP_DOWN)
 
 
 def _last_event() -> Panel:
@@ -76,9 +76,11 @@ def _last_event() -> Panel:
         "No event has come since the exporter started.",
     )
     value = f"time() - min({latest(SCOPE.of(families.LAST_EVENT))})"
-    return figure(
+    return stat_panel(
         about,
-        figure_of(value, critical=alarms.broker_down(SCOPE), warning=alarms.events_stopped(SCOPE), idle=SUBSCRIBED),
+        stat_value(
+            value, critical=conditions.broker_down(SCOPE), warning=conditions.events_stopped(SCOPE), idle=SUBSCRIBED
+        ),
         links=[],
     )
 
@@ -91,7 +93,7 @@ def _lag() -> Panel:
         "No event has come in the last 5 minutes.",
     )
     value = quantile(0.99, SCOPE.of(families.EVENT_LAG, part="_bucket"), window="5m")
-    return figure(about, figure_of(value, idle=SUBSCRIBED), links=[])
+    return stat_panel(about, stat_value(value, idle=SUBSCRIBED), links=[])
 
 
 def _missed() -> Panel:
@@ -103,9 +105,9 @@ def _missed() -> Panel:
         NOT_SCRAPED,
     )
     value = f"sum(round({SCOPE.recorded('celery:events_missed:increase5m')}))"
-    return figure(
+    return stat_panel(
         about,
-        figure_of(value, warning=alarms.events_missed(SCOPE), idle=SUBSCRIBED),
+        stat_value(value, warning=conditions.events_missed(SCOPE), idle=SUBSCRIBED),
         links=[between(EXPORTER, WORKERS)],
     )
 
@@ -117,10 +119,10 @@ def _polls() -> Panel:
         "short",
         NOT_SCRAPED,
     )
-    failing = alarms.polls_failing(SCOPE)
+    failing = conditions.polls_failing(SCOPE)
     known = latest(SCOPE.of(families.POLL_SUCCESS), "collector")
     value = first_of(f"count({failing})", f"0 * count({known})")
-    return figure(about, figure_of(value, warning=failing), links=[])
+    return stat_panel(about, stat_value(value, warning=failing), links=[])
 
 
 def _series() -> Panel:
@@ -131,7 +133,7 @@ def _series() -> Panel:
         NOT_SCRAPED,
     )
     folded = f"{latest(SCOPE.of(families.FOLDED), 'label')} > 0"
-    return figure(about, figure_of(f"sum({SCOPE.of(families.SERIES)})", warning=folded), links=[])
+    return stat_panel(about, stat_value(f"sum({SCOPE.of(families.SERIES)})", warning=folded), links=[])
 
 
 def _up_and_down() -> Panel:
@@ -144,7 +146,7 @@ def _up_and_down() -> Panel:
     return timeline(
         about,
         Line(EXPORTERS, "{{instance}}"),
-        Line(alarms.broker_up(SCOPE), "broker {{cluster}}"),
+        Line(conditions.broker_up(SCOPE), "broker {{cluster}}"),
         words=UP_DOWN,
     )
 
@@ -227,7 +229,7 @@ def _unusable() -> Panel:
 
 
 def _occurring(family: Family, label: str) -> str:
-    """Increase within 5 minutes by the label's values, of those that occurred at all in the shown time."""
+    """Return the increase within 5 minutes by a label, of the values that occurred in the shown time."""
     selector = SCOPE.of(family)
     occurred = f"sum by ({label}) (increase({selector}[$__range] @ end())) > 0"
     return f"sum by ({label}) ({once(f'increase({selector}[5m])', label)})\nand on ({label}) ({occurred})"

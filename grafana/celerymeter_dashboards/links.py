@@ -39,12 +39,12 @@ class Link:
     new_tab: bool = False
 
     def builder(self) -> dashboard.DashboardLink:
-        """As the SDK builds it."""
+        """Return the builder of the SDK."""
         return dashboard.DashboardLink(self.title).url(self.url).target_blank(self.new_tab)
 
 
 def between(here: str, there: str, *, picked: str = "", labels: str = "fields") -> Link:
-    """From a value on one dashboard to another.
+    """Return a link from a value on one dashboard to another.
 
     ``picked`` is the variable that takes the value's own queue, task or worker, which stands in the row's
     ``fields`` in a table, and in the ``series`` labels in a chart.
@@ -58,19 +58,19 @@ def between(here: str, there: str, *, picked: str = "", labels: str = "fields") 
 
 
 def by_area(here: str, label: str) -> Link:
-    """From an alert's row to the dashboard that the row's ``label`` names."""
+    """Return a link from the row of an alert to the dashboard that its ``label`` names."""
     parameters = ["${__url_time_range}", *(f"${{{name}:queryparam}}" for name in COMMON if name in VARIABLES[here])]
     return Link("Open the dashboard", f"/d/celerymeter-${{__data.fields.{label}}}?{'&'.join(parameters)}")
 
 
 def report() -> Link:
-    """From a task's row to the control API's reports, which it gives only to who shows a token."""
+    """Return a link from the row of a task to its reports in the control API, which asks for a token."""
     url = "${control}/monitoring/reports?task=${__data.fields.name:percentencode}"
     return Link("Reports of this task (the control API asks for a token)", url, new_tab=True)
 
 
 def menu() -> dashboard.DashboardLink:
-    """The other dashboards, at the top of each."""
+    """Return the links to the other dashboards, at the top of each."""
     return (
         dashboard.DashboardLink("celerymeter")
         .type(DashboardLinkType.DASHBOARDS)

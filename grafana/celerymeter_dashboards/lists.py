@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celerymeter import metrics as families
-from celerymeter_dashboards import alarms, states
+from celerymeter_dashboards import conditions, states
 from celerymeter_dashboards.links import OVERVIEW, QUEUES, TASKS, WORKERS, between, by_area
 from celerymeter_dashboards.panels import About, Panel
 from celerymeter_dashboards.promql import Scope, latest, rate
@@ -12,14 +12,14 @@ from celerymeter_dashboards.tables import Column, Key, table_of
 
 
 def alerts() -> Panel:
-    """What fires, and since when."""
+    """Firing alerts."""
     about = About(
         "Firing alerts",
         "What fires, for which queue, task or worker, and since when.",
         "none",
-        "No alert fires; or the rules do not run, and then the figure above is unknown.",
+        "No alert fires; or the rules do not run, and then the value above is unknown.",
     )
-    since = f"1000 * ({alarms.SINCE} and ignoring (alertstate) {alarms.FIRING})"
+    since = f"1000 * ({conditions.SINCE} and ignoring (alertstate) {conditions.FIRING})"
     named = f'label_join({since}, "subject", " ", "queue_name", "name", "hostname")'
     led = f'label_replace({named}, "leads_to", "$1", "area", "(.+)")'
     for dashboard_name, label, value in (
@@ -43,7 +43,7 @@ def alerts() -> Panel:
 
 
 def queues(scope: Scope) -> Panel:
-    """Which queue it is."""
+    """Queues, worst first."""
     about = About(
         "Queues",
         "Worst first. The limit is the one at which a queue's backlog becomes a warning.",
@@ -56,7 +56,7 @@ def queues(scope: Scope) -> Panel:
         about,
         [Key("queue_name", "Queue", (between(OVERVIEW, QUEUES, picked="queue"),), at_least=110)],
         [
-            Column("State", alarms.queue_states(scope), "none", width=75, words=states.LEVELS),
+            Column("State", conditions.queue_states(scope), "none", width=75, words=states.LEVELS),
             Column("Waiting", length, "locale", width=75),
             Column("Limit", f"{backlog} and on (cluster, queue_name) {length}", "locale", width=60),
             Column("Oldest", scope.recorded("celery:queue_age:seconds", "queue_name"), "s", width=80),
@@ -67,7 +67,7 @@ def queues(scope: Scope) -> Panel:
 
 
 def tasks(scope: Scope) -> Panel:
-    """Which task it is."""
+    """Tasks, worst first."""
     about = About(
         "Tasks",
         "Worst first: the runs of the last 5 minutes, and the 95th percentile of the run time over 15.",
@@ -79,7 +79,7 @@ def tasks(scope: Scope) -> Panel:
         about,
         [Key("name", "Task", (between(OVERVIEW, TASKS, picked="task"),), at_least=260)],
         [
-            Column("State", alarms.task_states(scope), "none", width=80, words=states.LEVELS),
+            Column("State", conditions.task_states(scope), "none", width=80, words=states.LEVELS),
             Column("Runs/s", f"{ended} / 300", "short", width=65, decimals=2),
             Column("Failed", scope.recorded("celery:task_errors:ratio5m", "name"), "percentunit", width=70, decimals=1),
             Column("Run p95", f"{scope.recorded('celery:task_runtime:p95', 'name')} >= 0", "s", width=85),
@@ -89,7 +89,7 @@ def tasks(scope: Scope) -> Panel:
 
 
 def workers(scope: Scope) -> Panel:
-    """Which worker it is."""
+    """Workers, worst first."""
     about = About(
         "Workers",
         "Those that fell silent first. Busy is the share of its slots that run a task; heartbeat, "
@@ -102,7 +102,7 @@ def workers(scope: Scope) -> Panel:
         about,
         [Key("hostname", "Worker", (between(OVERVIEW, WORKERS, picked="worker"),), at_least=195)],
         [
-            Column("State", alarms.worker_states(scope), "none", width=70, words=states.WORKERS),
+            Column("State", conditions.worker_states(scope), "none", width=70, words=states.WORKERS),
             Column(
                 "Busy",
                 scope.recorded("celery:worker_saturation:ratio", "hostname"),

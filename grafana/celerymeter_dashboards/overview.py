@@ -1,18 +1,17 @@
-"""What a person on call opens: is it well, since when not, which queue, task and worker, and can one trust it."""
+"""The Overview dashboard, for a person on call: health, since when, and which queue, task or worker."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard as model
 
 from celerymeter import metrics as families
-from celerymeter_dashboards import alarms, charts, lists, states, trust
+from celerymeter_dashboards import charts, conditions, lists, states, trust
 from celerymeter_dashboards.document import assemble, line, section
-from celerymeter_dashboards.figures import figure as figure_of
-from celerymeter_dashboards.figures import level, verdict
 from celerymeter_dashboards.links import EXPORTER, OVERVIEW, QUEUES, TASKS, WORKERS, between
-from celerymeter_dashboards.panels import About, Line, Panel, chart, figure, timeline
+from celerymeter_dashboards.panels import About, Line, Panel, chart, stat_panel, timeline
 from celerymeter_dashboards.promql import Scope, first_of, latest
 from celerymeter_dashboards.states import State
+from celerymeter_dashboards.stats import level, stat_value, verdict
 
 SCOPE = Scope(("queue_name", "name", "hostname"))
 HEALTH = {
@@ -32,7 +31,7 @@ def dashboard() -> model.Dashboard:
         "Is it well, since when not, which queue, task or worker is it, and can this page be trusted?",
         section(
             "",
-            line(3, _health(), _alerts_firing(), trust.figure(SCOPE, OVERVIEW), _wait()),
+            line(3, _health(), _alerts_firing(), trust.panel(SCOPE, OVERVIEW), _wait()),
             line(3, _workers(), _pending(), _running(), _errors()),
             line(8, charts.outcomes(SCOPE, OVERVIEW), _parts()),
         ),
@@ -60,15 +59,15 @@ def _health() -> Panel:
         "Nothing is scraped, or the rules do not run.",
     )
     expr = verdict(
-        alarms.exporter_down(SCOPE),
-        alarms.broker_down(SCOPE),
-        alarms.no_workers(SCOPE),
-        alarms.FIRING_CRITICAL,
-        alarms.FIRING_WARNING,
-        alarms.broker_up(SCOPE),
+        conditions.exporter_down(SCOPE),
+        conditions.broker_down(SCOPE),
+        conditions.no_workers(SCOPE),
+        conditions.FIRING_CRITICAL,
+        conditions.FIRING_WARNING,
+        conditions.broker_up(SCOPE),
     )
     links = [between(OVERVIEW, there) for there in (EXPORTER, WORKERS, QUEUES, TASKS)]
-    return figure(about, expr, links=links, words=HEALTH)
+    return stat_panel(about, expr, links=links, words=HEALTH)
 
 
 def _alerts_firing() -> Panel:
@@ -78,9 +77,9 @@ def _alerts_firing() -> Panel:
         "locale",
         "Prometheus has not evaluated the alert rules.",
     )
-    value = first_of(f"count({alarms.FIRING})", f"0 * count({alarms.RULES_RUN})")
-    expr = figure_of(value, critical=alarms.FIRING_CRITICAL, warning=alarms.FIRING_WARNING)
-    return figure(about, expr, links=[between(OVERVIEW, there) for there in (WORKERS, QUEUES, TASKS, EXPORTER)])
+    value = first_of(f"count({conditions.FIRING})", f"0 * count({conditions.RULES_RUN})")
+    expr = stat_value(value, critical=conditions.FIRING_CRITICAL, warning=conditions.FIRING_WARNING)
+    return stat_panel(about, expr, links=[between(OVERVIEW, there) for there in (WORKERS, QUEUES, TASKS, EXPORTER)])
 
 
 def _wait() -> Panel:
@@ -92,8 +91,8 @@ def _wait() -> Panel:
         "No task has started in the last 15 minutes, or waits cannot be measured.",
     )
     value = f"max({SCOPE.recorded('celery:queue_wait:p95', 'queue_name')} >= 0)"
-    expr = figure_of(value, warning=alarms.waits_beyond(SCOPE), idle=f"{alarms.broker_up(SCOPE)} == 1")
-    return figure(about, expr, links=[between(OVERVIEW, QUEUES)], nothing="no runs")
+    expr = stat_value(value, warning=conditions.waits_beyond(SCOPE), idle=f"{conditions.broker_up(SCOPE)} == 1")
+    return stat_panel(about, expr, links=[between(OVERVIEW, QUEUES)], nothing="no runs")
 
 
 def _workers() -> Panel:
@@ -105,8 +104,8 @@ def _workers() -> Panel:
     )
     up = f"{SCOPE.recorded('celery:worker_up:max', 'hostname')} == 1"
     value = first_of(f"count({up})", f"0 * count({SCOPE.recorded('celery:workers_up:count')})")
-    expr = figure_of(value, critical=alarms.no_workers(SCOPE), warning=alarms.workers_down(SCOPE))
-    return figure(about, expr, links=[between(OVERVIEW, WORKERS)])
+    expr = stat_value(value, critical=conditions.no_workers(SCOPE), warning=conditions.workers_down(SCOPE))
+    return stat_panel(about, expr, links=[between(OVERVIEW, WORKERS)])
 
 
 def _pending() -> Panel:
@@ -118,9 +117,11 @@ def _pending() -> Panel:
     )
     length = latest(SCOPE.of(families.QUEUE_LENGTH), "queue_name")
     value = first_of(f"sum({length})", f"0 * (max({SCOPE.of(families.POLL_SUCCESS, collector='queues')}) == 1)")
-    critical, warning = (" or ".join(alarms.queues_in_trouble(SCOPE, severity)) for severity in ("critical", "warning"))
-    expr = figure_of(value, critical=critical, warning=warning)
-    return figure(about, expr, links=[between(OVERVIEW, QUEUES)])
+    critical, warning = (
+        " or ".join(conditions.queues_in_trouble(SCOPE, severity)) for severity in ("critical", "warning")
+    )
+    expr = stat_value(value, critical=critical, warning=warning)
+    return stat_panel(about, expr, links=[between(OVERVIEW, QUEUES)])
 
 
 def _running() -> Panel:
@@ -130,13 +131,13 @@ def _running() -> Panel:
         "locale",
         "No live worker tells.",
     )
-    saturated = alarms.beyond(
+    saturated = conditions.beyond(
         SCOPE.recorded("celery:pool_saturation:ratio"),
         SCOPE.recorded("celery:worker_saturation:effective", severity="warning"),
         on="cluster",
     )
-    expr = figure_of(alarms.running(SCOPE), warning=saturated)
-    return figure(about, expr, links=[between(OVERVIEW, WORKERS)])
+    expr = stat_value(conditions.running(SCOPE), warning=saturated)
+    return stat_panel(about, expr, links=[between(OVERVIEW, WORKERS)])
 
 
 def _errors() -> Panel:
@@ -149,19 +150,19 @@ def _errors() -> Panel:
     )
     failed = SCOPE.recorded("celery:task_failed:increase5m", "name")
     ended = SCOPE.recorded("celery:task_ended:increase5m", "name")
-    expr = figure_of(
+    expr = stat_value(
         f"sum({failed}) / (sum({ended}) > 0)",
-        critical=alarms.tasks_failing(SCOPE, "critical"),
-        warning=alarms.tasks_failing(SCOPE, "warning"),
-        idle=f"{alarms.broker_up(SCOPE)} == 1",
+        critical=conditions.tasks_failing(SCOPE, "critical"),
+        warning=conditions.tasks_failing(SCOPE, "warning"),
+        idle=f"{conditions.broker_up(SCOPE)} == 1",
     )
-    return figure(about, expr, links=[between(OVERVIEW, TASKS)], nothing="no runs")
+    return stat_panel(about, expr, links=[between(OVERVIEW, TASKS)], nothing="no runs")
 
 
 def _parts() -> Panel:
     about = About(
         "What is wrong, and since when",
-        "Each part over time, in the same colours and by the same limits as the figures above. Grey: nothing ran "
+        "Each part over time, in the same colours and by the same limits as the values above. Grey: nothing ran "
         "within 5 minutes. Purple: nobody knew.",
         "none",
         "Nothing is scraped, or the recording rules do not run.",
@@ -172,31 +173,35 @@ def _parts() -> Panel:
 def _levels() -> dict[str, str]:
     return {
         "Exporter": level(
-            critical=(alarms.exporter_down(SCOPE),),
-            warning=(alarms.some_exporter_down(SCOPE),),
-            known=alarms.exporters(SCOPE),
+            critical=(conditions.exporter_down(SCOPE),),
+            warning=(conditions.some_exporter_down(SCOPE),),
+            known=conditions.exporters(SCOPE),
         ),
-        "Broker": level(critical=(alarms.broker_down(SCOPE),), known=alarms.broker_up(SCOPE)),
+        "Broker": level(critical=(conditions.broker_down(SCOPE),), known=conditions.broker_up(SCOPE)),
         "Workers": level(
-            critical=(alarms.no_workers(SCOPE),),
-            warning=(alarms.workers_down(SCOPE),),
+            critical=(conditions.no_workers(SCOPE),),
+            warning=(conditions.workers_down(SCOPE),),
             known=SCOPE.recorded("celery:workers_up:count"),
         ),
         "Queues": level(
-            critical=alarms.queues_in_trouble(SCOPE, "critical"),
-            warning=alarms.queues_in_trouble(SCOPE, "warning"),
+            critical=conditions.queues_in_trouble(SCOPE, "critical"),
+            warning=conditions.queues_in_trouble(SCOPE, "warning"),
             known=SCOPE.recorded("celery:queue_length:max", "queue_name"),
         ),
         "Tasks": level(
-            critical=(alarms.tasks_failing(SCOPE, "critical"),),
-            warning=(alarms.tasks_failing(SCOPE, "warning"),),
+            critical=(conditions.tasks_failing(SCOPE, "critical"),),
+            warning=(conditions.tasks_failing(SCOPE, "warning"),),
             known=f"{SCOPE.recorded('celery:task_ended:increase5m', 'name')} > 0",
-            idle=f"{alarms.broker_up(SCOPE)} == 1",
+            idle=f"{conditions.broker_up(SCOPE)} == 1",
         ),
         "Events": level(
-            critical=(alarms.events_stopped(SCOPE),),
-            warning=(alarms.events_missed(SCOPE), alarms.silent_workers(SCOPE), alarms.polls_failing(SCOPE)),
-            known=f"{alarms.broker_up(SCOPE)} == 1",
+            critical=(conditions.events_stopped(SCOPE),),
+            warning=(
+                conditions.events_missed(SCOPE),
+                conditions.silent_workers(SCOPE),
+                conditions.polls_failing(SCOPE),
+            ),
+            known=f"{conditions.broker_up(SCOPE)} == 1",
         ),
     }
 

@@ -1,4 +1,4 @@
-"""The house style: every kind of panel that the dashboards are made of, around builders of the foundation SDK."""
+"""All kinds of panels that the dashboards use, in one style, around builders of the foundation SDK."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LIMIT_COLORS = {"warning": states.WARNING, "critical": states.BAD}
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a panel is: ``empty`` stands in it when there is nothing to draw, and says why that may be."""
+    """Title, description and unit of a panel; ``empty`` is shown without data, and says why there may be none."""
 
     title: str
     description: str
@@ -57,14 +57,14 @@ class Line:
 
 
 class Scale(Enum):
-    """How the axis of values runs; a logarithmic one keeps small values visible beside a high limit."""
+    """The scale of an axis; a logarithmic one keeps small values visible beside a high limit."""
 
     LINEAR = "linear"
     LOGARITHMIC = "log"
 
 
 def limit(expr: str, *, beside: str, severity: str = "warning", legend: str = "") -> Line:
-    """The lowest of some threshold series, dashed in the colour of what it leads to.
+    """Return the lowest of some threshold series as a dashed line, in the colour of its severity.
 
     It is drawn only while there is something ``beside`` it, so that a chart without data says why it is empty.
     """
@@ -74,7 +74,7 @@ def limit(expr: str, *, beside: str, severity: str = "warning", legend: str = ""
 
 
 def limits(scope: Scope, what: str, label: str, *, beside: str) -> list[Line]:
-    """Both limits of ``celery:<what>:effective``; where shown series have limits of their own, the lowest."""
+    """Return both limits of ``celery:<what>:effective``; the lowest where shown series have their own."""
     return [
         limit(scope.recorded(f"celery:{what}:effective", label, severity=severity), beside=beside, severity=severity)
         for severity in LIMIT_COLORS
@@ -82,14 +82,14 @@ def limits(scope: Scope, what: str, label: str, *, beside: str) -> list[Line]:
 
 
 def ref(index: int) -> str:
-    """The name of the n-th query of a panel: A, B, C …"""
+    """Return the name of the n-th query of a panel: A, B, C …"""
     return chr(ord("A") + index)
 
 
-def figure(
+def stat_panel(
     about: About, expr: str, *, links: Sequence[Link], words: dict[int, State] | None = None, nothing: str = "none"
 ) -> stat.Panel:
-    """One number, or one of ``words``. ``expr`` comes from `figures`: it has a state to colour it, and always a value.
+    """Return a stat panel: one number, or one of ``words``. ``expr`` comes from `stats`, so it always has a value.
 
     ``nothing`` is shown where there was nothing to measure.
     """
@@ -104,7 +104,7 @@ def figure(
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .data_links([link.builder() for link in links])
     )
-    for name, color in states.FIGURE_COLORS.items():
+    for name, color in states.STAT_COLORS.items():
         panel = panel.override_by_name(name, [_color(color)])
     return panel
 
@@ -160,7 +160,7 @@ def timeline(about: About, *lines: Line, words: dict[int, State]) -> Panel:
 
 
 def heat_map(about: About, expr: str) -> Panel:
-    """How observations spread over a histogram's buckets; ``expr`` is by ``le`` alone."""
+    """Return the distribution of observations over the buckets of a histogram; ``expr`` is by ``le`` alone."""
     query = _query(expr, 0, legend="{{le}}").format(PromQueryFormat.HEATMAP)
     colors = heatmap.HeatmapColorOptions().mode(heat.HeatmapColorMode.SCHEME).scheme("Oranges").steps(64).exponent(0.5)
     return (

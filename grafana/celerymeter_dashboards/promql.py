@@ -1,4 +1,4 @@
-"""PromQL that stays right with several clusters, two exporters of one broker, and variables of several values."""
+"""PromQL that is right with several clusters, two exporters of one broker, and variables with several values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from celerymeter.metrics import Family
 
 WINDOW = "$__rate_interval"
-"""Follows the zoom level, and never holds fewer than four scrapes."""
+"""Follows the zoom level, and contains at least four scrapes."""
 
 VARIABLES = {"queue_name": "queue", "name": "task", "hostname": "worker"}
 """The label that each variable beside ``job`` and ``cluster`` narrows."""

@@ -1,21 +1,21 @@
-"""Queues: how long they are, how old their heads are, when they will be empty, and who works on them."""
+"""The Queues dashboard: length, age of the oldest message, time until empty, and consumers."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard as model
 
 from celerymeter import metrics as families
-from celerymeter_dashboards import alarms, charts, states
+from celerymeter_dashboards import charts, conditions, states
 from celerymeter_dashboards.document import assemble, line, section
-from celerymeter_dashboards.figures import figure as figure_of
 from celerymeter_dashboards.links import QUEUES, TASKS, WORKERS, between
-from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, figure, heat_map, limit, limits
+from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, heat_map, limit, limits, stat_panel
 from celerymeter_dashboards.promql import Scope, first_of, latest, most, rate
+from celerymeter_dashboards.stats import stat_value
 from celerymeter_dashboards.tables import Column, Key, table_of
 
 SCOPE = Scope(("queue_name",))
 POLLED = f"max({SCOPE.of(families.POLL_SUCCESS, collector='queues')}) == 1"
-SUBSCRIBED = f"{alarms.broker_up(SCOPE)} == 1"
+SUBSCRIBED = f"{conditions.broker_up(SCOPE)} == 1"
 LEGEND = "{{queue_name}} {{cluster}}"
 NOT_POLLED = "The queues could not be polled."
 
@@ -29,7 +29,7 @@ LENGTH, AGE, DRAIN = recorded("queue_length:max"), recorded("queue_age:seconds")
 CONSUMERS, SLOTS = recorded("queue_consumers:max"), recorded("queue_slots:max")
 UNACKED, UNACKED_AGE = recorded("queue_unacked:max"), recorded("queue_unacked_age:seconds")
 RUNNING = recorded("queue_in_progress:max")
-UNREAD = alarms.queues_unread(SCOPE)
+UNREAD = conditions.queues_unread(SCOPE)
 
 
 def dashboard() -> model.Dashboard:
@@ -59,12 +59,12 @@ def _waiting() -> Panel:
         NOT_POLLED,
     )
     critical, warning = (
-        alarms.queues_beyond(SCOPE, "queue_backlog", "celery:queue_length:max", severity)
+        conditions.queues_beyond(SCOPE, "queue_backlog", "celery:queue_length:max", severity)
         for severity in ("critical", "warning")
     )
     value = first_of(f"sum({latest(SCOPE.of(families.QUEUE_LENGTH), 'queue_name')})", f"0 * ({POLLED})")
-    expr = figure_of(value, critical=critical, warning=warning)
-    return figure(about, expr, links=[])
+    expr = stat_value(value, critical=critical, warning=warning)
+    return stat_panel(about, expr, links=[])
 
 
 def _oldest() -> Panel:
@@ -76,11 +76,11 @@ def _oldest() -> Panel:
         NOT_POLLED,
     )
     critical, warning = (
-        alarms.queues_beyond(SCOPE, "queue_age", "celery:queue_age:seconds", severity)
+        conditions.queues_beyond(SCOPE, "queue_age", "celery:queue_age:seconds", severity)
         for severity in ("critical", "warning")
     )
-    expr = figure_of(f"max({AGE})", critical=critical, warning=warning, idle=POLLED)
-    return figure(about, expr, links=[])
+    expr = stat_value(f"max({AGE})", critical=critical, warning=warning, idle=POLLED)
+    return stat_panel(about, expr, links=[])
 
 
 def _drain() -> Panel:
@@ -94,8 +94,8 @@ def _drain() -> Panel:
     )
     stalled = f"{LENGTH} > 0 unless on (cluster, queue_name) {DRAIN}"
     value = first_of(f"max({DRAIN})", f"{states.NEVER} + 0 * count({stalled})")
-    expr = figure_of(value, warning=f"({stalled}) or ({UNREAD})", idle=POLLED)
-    return figure(about, expr, links=[], nothing="no starts")
+    expr = stat_value(value, warning=f"({stalled}) or ({UNREAD})", idle=POLLED)
+    return stat_panel(about, expr, links=[], nothing="no starts")
 
 
 def _unread() -> Panel:
@@ -106,7 +106,7 @@ def _unread() -> Panel:
         NOT_POLLED,
     )
     value = first_of(f"count({UNREAD})", f"0 * ({POLLED})")
-    return figure(about, figure_of(value, critical=UNREAD), links=[between(QUEUES, WORKERS)])
+    return stat_panel(about, stat_value(value, critical=UNREAD), links=[between(QUEUES, WORKERS)])
 
 
 def _arriving() -> Panel:
@@ -117,15 +117,15 @@ def _arriving() -> Panel:
         "Nobody sends task-sent events.",
     )
     value = f"sum({rate(SCOPE.of(families.TASK_SENT), window='5m')})"
-    expr = figure_of(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
-    return figure(about, expr, links=[between(QUEUES, TASKS)])
+    expr = stat_value(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
+    return stat_panel(about, expr, links=[between(QUEUES, TASKS)])
 
 
 def _started() -> Panel:
     about = About("Started", "Runs started, a second, over 5 minutes.", "ops", charts.NO_RUNS)
     value = f"sum({rate(SCOPE.of(families.TASK_STARTED), window='5m')})"
-    expr = figure_of(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
-    return figure(about, expr, links=[between(QUEUES, TASKS)])
+    expr = stat_value(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
+    return stat_panel(about, expr, links=[between(QUEUES, TASKS)])
 
 
 def _unacked() -> Panel:
@@ -136,8 +136,8 @@ def _unacked() -> Panel:
         "locale",
         "RabbitMQ tells only through its management API.",
     )
-    expr = figure_of(f"sum({UNACKED})", warning=_redelivery(), idle=POLLED)
-    return figure(about, expr, links=[between(QUEUES, WORKERS)])
+    expr = stat_value(f"sum({UNACKED})", warning=_redelivery(), idle=POLLED)
+    return stat_panel(about, expr, links=[between(QUEUES, WORKERS)])
 
 
 def _redelivery() -> str:
@@ -153,7 +153,7 @@ def _busy() -> Panel:
         "Nothing has run, or no worker consumes any of them.",
     )
     value = f"max({RUNNING} / on (cluster, queue_name) ({SLOTS} > 0))"
-    return figure(about, figure_of(value, idle=POLLED), links=[between(QUEUES, WORKERS)])
+    return stat_panel(about, stat_value(value, idle=POLLED), links=[between(QUEUES, WORKERS)])
 
 
 def _table() -> Panel:
@@ -171,7 +171,7 @@ def _table() -> Panel:
         about,
         [Key("queue_name", "Queue", (between(QUEUES, QUEUES, picked="queue"),), at_least=160)],
         [
-            Column("State", alarms.queue_states(SCOPE), "none", width=75, words=states.LEVELS),
+            Column("State", conditions.queue_states(SCOPE), "none", width=75, words=states.LEVELS),
             Column("Waiting", LENGTH, "locale", width=75),
             Column("Limit", f"{backlog} and on (cluster, queue_name) {LENGTH}", "locale", width=55),
             Column("Oldest", AGE, "s", width=80),
@@ -214,8 +214,8 @@ def _flow() -> Panel:
     )
     return chart(
         about,
-        Line(f"sum({alarms.connected(SCOPE, rate(SCOPE.of(families.TASK_SENT)))})", "sent", "blue"),
-        Line(f"sum({alarms.connected(SCOPE, rate(SCOPE.of(families.TASK_STARTED)))})", "started", "green"),
+        Line(f"sum({conditions.connected(SCOPE, rate(SCOPE.of(families.TASK_SENT)))})", "sent", "blue"),
+        Line(f"sum({conditions.connected(SCOPE, rate(SCOPE.of(families.TASK_STARTED)))})", "started", "green"),
         links=[between(QUEUES, TASKS)],
     )
 

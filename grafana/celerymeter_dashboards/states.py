@@ -1,4 +1,4 @@
-"""States as numbers, and the words and colours that every panel gives them."""
+"""States as numbers, with their texts and colours in all panels."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ GOOD, WARNING, BAD, CALM, QUIET, GREY, UNSEEN = "green", "orange", "red", "blue"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one value is called and how it is coloured."""
+    """The text and the colour of one value."""
 
     text: str
     color: str
 
 
 NOT_KNOWN, NOTHING, NEVER = -1, -2, -3
-"""Sentinels below every real value: a figure that is gone is red and says so, instead of an empty panel."""
-FIGURE_COLORS = {"critical": BAD, "warning": WARNING, "good": GOOD}
-"""By the label ``state`` of a figure; any other has the calm colour."""
+"""Sentinels below every real value, so that a missing value is shown as such instead of an empty panel."""
+STAT_COLORS = {"critical": BAD, "warning": WARNING, "good": GOOD}
+"""By the label ``state`` of a stat panel; other states are `CALM`."""
 
 CRITICAL_LEVEL, WARNING_LEVEL, GOOD_LEVEL, IDLE_LEVEL = 0, 1, 2, 3
 LEVELS = {
@@ -36,12 +36,12 @@ WORKERS = {0: State("down", BAD), 1: State("left", GREY), 2: State("up", GOOD)}
 
 
 def absent(nothing: str) -> dict[int, State]:
-    """The words for a figure without a value: unknown, ``nothing`` to count, or a time that will not come."""
+    """Return the texts for a missing value: unknown, ``nothing`` to count, or a time that will never come."""
     return {NOT_KNOWN: State("unknown", BAD), NOTHING: State(nothing, QUIET), NEVER: State("never", BAD)}
 
 
 def mapping(states: Mapping[int, State] | Mapping[str, State]) -> list[model.ValueMapping]:
-    """Value mappings for exact numbers, or for exact texts."""
+    """Return value mappings for exact numbers, or for exact texts."""
     options = {
         str(value): model.ValueMappingResult(text=state.text, color=state.color, index=index)
         for index, (value, state) in enumerate(states.items())

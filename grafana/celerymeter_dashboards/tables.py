@@ -28,12 +28,12 @@ class Key:
     """Its width where the screen is narrow."""
     words: dict[str, State] | None = None
     last: bool = False
-    """Whether it stands behind the figures."""
+    """True when it comes after the columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A figure of the row, which has the row's labels; ``words`` colours the cell's background by value."""
+    """A column of values with the labels of the rows; ``words`` colours the background of a cell by its value."""
 
     title: str
     expr: str
@@ -76,7 +76,7 @@ def table_of(about: About, keys: Sequence[Key], columns: Sequence[Column], *, so
             .instant()
         )
         panel = panel.with_target(query.datasource(DATASOURCE))
-        panel = panel.override_by_name(name, _figures(column))
+        panel = panel.override_by_name(name, _column_options(column))
     return panel
 
 
@@ -101,7 +101,7 @@ def _properties(key: Key) -> list[model.DynamicConfigValue]:
     return _values(properties)
 
 
-def _figures(column: Column) -> list[model.DynamicConfigValue]:
+def _column_options(column: Column) -> list[model.DynamicConfigValue]:
     properties: dict[str, object] = {
         "displayName": column.title,
         "unit": column.unit,

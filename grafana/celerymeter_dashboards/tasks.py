@@ -1,21 +1,21 @@
-"""One task in depth: how often, how long, what goes wrong; or all of them, to find the one."""
+"""The Tasks dashboard: rates, durations and errors of one task or of all."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard as model
 
 from celerymeter import metrics as families
-from celerymeter_dashboards import alarms, charts, states
+from celerymeter_dashboards import charts, conditions, states
 from celerymeter_dashboards.document import assemble, line, section
-from celerymeter_dashboards.figures import figure as figure_of
 from celerymeter_dashboards.links import QUEUES, TASKS, WORKERS, between, report
-from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, figure, heat_map, limit
+from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, heat_map, limit, stat_panel
 from celerymeter_dashboards.promql import Scope, latest, once, quantile, rate
+from celerymeter_dashboards.stats import stat_value
 from celerymeter_dashboards.tables import Column, Key, table_of
 
 SCOPE = Scope(("queue_name", "name"))
 QUANTILES = ((0.5, "half", "green"), (0.95, "p95", "orange"), (0.99, "p99", "red"))
-IDLE = f"{alarms.broker_up(SCOPE)} == 1"
+IDLE = f"{conditions.broker_up(SCOPE)} == 1"
 BURN_WINDOWS = (("1h", "red"), ("6h", "orange"), ("3d", "blue"))
 
 
@@ -39,7 +39,7 @@ def dashboard() -> model.Dashboard:
 def _runs() -> Panel:
     about = About("Runs", "Runs that succeeded or failed, a second, over the last 5 minutes.", "ops", charts.NO_RUNS)
     ended = " + ".join(f"sum({_rate5m(family)})" for family in (families.TASK_SUCCEEDED, families.TASK_FAILED))
-    return figure(about, figure_of(f"{ended} and on () {IDLE}", idle=IDLE), links=[], nothing="no runs")
+    return stat_panel(about, stat_value(f"{ended} and on () {IDLE}", idle=IDLE), links=[], nothing="no runs")
 
 
 def _rate5m(family: families.Family) -> str:
@@ -55,13 +55,13 @@ def _failing() -> Panel:
         charts.NO_RUNS,
     )
     succeeded, failed = (f"sum({_rate5m(family)})" for family in (families.TASK_SUCCEEDED, families.TASK_FAILED))
-    expr = figure_of(
+    expr = stat_value(
         f"{failed} / ({succeeded} + {failed} > 0)",
-        critical=alarms.tasks_failing(SCOPE, "critical"),
-        warning=alarms.tasks_failing(SCOPE, "warning"),
+        critical=conditions.tasks_failing(SCOPE, "critical"),
+        warning=conditions.tasks_failing(SCOPE, "warning"),
         idle=IDLE,
     )
-    return figure(about, expr, links=[], nothing="no runs")
+    return stat_panel(about, expr, links=[], nothing="no runs")
 
 
 def _run_time() -> Panel:
@@ -71,13 +71,13 @@ def _run_time() -> Panel:
         "s",
         charts.NO_RUNS,
     )
-    slow = alarms.beyond(
+    slow = conditions.beyond(
         SCOPE.recorded("celery:task_runtime:p95", "name"),
         SCOPE.recorded("celery:task_runtime:effective", "name", severity="warning"),
         on="cluster, name",
     )
     value = quantile(0.95, SCOPE.of(families.TASK_RUNTIME, part="_bucket"), window="15m")
-    return figure(about, figure_of(value, warning=slow, idle=IDLE), links=[], nothing="no runs")
+    return stat_panel(about, stat_value(value, warning=slow, idle=IDLE), links=[], nothing="no runs")
 
 
 def _wait() -> Panel:
@@ -89,14 +89,14 @@ def _wait() -> Panel:
         charts.NO_WAITS,
     )
     value = quantile(0.95, SCOPE.of(families.TASK_WAIT, part="_bucket"), window="15m")
-    expr = figure_of(value, warning=alarms.waits_beyond(SCOPE), idle=IDLE)
-    return figure(about, expr, links=[between(TASKS, QUEUES)], nothing="no runs")
+    expr = stat_value(value, warning=conditions.waits_beyond(SCOPE), idle=IDLE)
+    return stat_panel(about, expr, links=[between(TASKS, QUEUES)], nothing="no runs")
 
 
 def _running() -> Panel:
     about = About("Running now", "Runs that have started and not ended.", "locale", "The broker is out of reach.")
-    expr = figure_of(f"sum({once(SCOPE.of(families.TASK_IN_PROGRESS))})", idle=IDLE)
-    return figure(about, expr, links=[between(TASKS, WORKERS)])
+    expr = stat_value(f"sum({once(SCOPE.of(families.TASK_IN_PROGRESS))})", idle=IDLE)
+    return stat_panel(about, expr, links=[between(TASKS, WORKERS)])
 
 
 def _oldest() -> Panel:
@@ -108,8 +108,8 @@ def _oldest() -> Panel:
     )
     oldest = SCOPE.recorded("celery:task_oldest:seconds", "name")
     limits = SCOPE.recorded("celery:task_stuck:effective", "name", severity="warning")
-    expr = figure_of(f"max({oldest})", warning=alarms.beyond(oldest, limits, on="cluster, name"), idle=IDLE)
-    return figure(about, expr, links=[between(TASKS, WORKERS)])
+    expr = stat_value(f"max({oldest})", warning=conditions.beyond(oldest, limits, on="cluster, name"), idle=IDLE)
+    return stat_panel(about, expr, links=[between(TASKS, WORKERS)])
 
 
 def _retried() -> Panel:
@@ -124,22 +124,22 @@ def _retried() -> Panel:
     retried, started = (SCOPE.recorded(f"celery:task_{what}:increase5m", "name") for what in ("retried", "started"))
     limits = SCOPE.recorded("celery:retry_ratio:effective", "name", severity="warning")
     enough = f"{retried} >= on ({on}) {SCOPE.recorded('celery:retries:effective', 'name')}"
-    storm = f"{alarms.beyond(f'{retried} / on ({on}) ({started} > 0)', limits, on=on)} and on ({on}) {enough}"
-    expr = figure_of(f"sum({retried}) / (sum({started}) > 0)", warning=storm, idle=IDLE)
-    return figure(about, expr, links=[], nothing="no runs")
+    storm = f"{conditions.beyond(f'{retried} / on ({on}) ({started} > 0)', limits, on=on)} and on ({on}) {enough}"
+    expr = stat_value(f"sum({retried}) / (sum({started}) > 0)", warning=storm, idle=IDLE)
+    return stat_panel(about, expr, links=[], nothing="no runs")
 
 
 def _last_success() -> Panel:
     about = About("Since the last success", "How long ago a run last succeeded.", "s", "No run has succeeded yet.")
     value = f"time() - max({latest(SCOPE.of(families.TASK_LAST_SUCCESS), 'name')})"
-    return figure(about, figure_of(value, idle=IDLE), links=[], nothing="never")
+    return stat_panel(about, stat_value(value, idle=IDLE), links=[], nothing="never")
 
 
 def _table() -> Panel:
     about = About(
         "Tasks",
         "Counts over the shown time, worst state first; share: of the runs, failed. The state compares the last 5 "
-        "minutes with each task's own limits. A click on a name offers the figures of that task alone, and its stored "
+        "minutes with each task's own limits. A click on a name offers the metrics of that task alone, and its stored "
         "reports: the control API wants a token for them, so a browser needs a proxy that adds one. Without one: "
         "celerymeter report --task NAME.",
         "short",
@@ -157,7 +157,7 @@ def _table() -> Panel:
         about,
         [Key("name", "Task", (between(TASKS, TASKS, picked="task"), report()), at_least=245)],
         [
-            Column("State", alarms.task_states(SCOPE), "none", width=75, words=states.LEVELS),
+            Column("State", conditions.task_states(SCOPE), "none", width=75, words=states.LEVELS),
             Column("Runs", runs, "locale", width=65, decimals=0),
             Column("Failed", failed, "locale", width=65, decimals=0),
             Column("Share", f"{failed} / ({runs} > 0)", "percentunit", width=65, decimals=1),

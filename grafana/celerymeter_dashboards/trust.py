@@ -1,14 +1,13 @@
-"""Can what the dashboards show be trusted? One verdict, and the parts that it is made of."""
+"""The panel "Can I trust this page?": one verdict, made of several checks."""
 
 from __future__ import annotations
 
-from celerymeter_dashboards import alarms, states
-from celerymeter_dashboards.figures import verdict
+from celerymeter_dashboards import conditions, states
 from celerymeter_dashboards.links import EXPORTER, between
-from celerymeter_dashboards.panels import About, Panel
-from celerymeter_dashboards.panels import figure as panel
+from celerymeter_dashboards.panels import About, Panel, stat_panel
 from celerymeter_dashboards.promql import Scope
 from celerymeter_dashboards.states import State
+from celerymeter_dashboards.stats import verdict
 
 WORDS = {
     0: State("no: exporter down", states.BAD),
@@ -24,8 +23,8 @@ WORDS = {
 }
 
 
-def figure(scope: Scope, here: str) -> Panel:
-    """The verdict: the gravest of the findings."""
+def panel(scope: Scope, here: str) -> Panel:
+    """Return the panel, which shows the most severe problem."""
     about = About(
         "Can I trust this page?",
         "Yes when an exporter answers, it is subscribed to events and receives them, its polls succeed, the rules and "
@@ -35,14 +34,14 @@ def figure(scope: Scope, here: str) -> Panel:
         "Nothing is scraped: see whether Prometheus has a target for the exporter.",
     )
     expr = verdict(
-        alarms.exporter_down(scope),
-        alarms.rules_missing(scope),
-        alarms.limits_missing(scope),
-        alarms.broker_down(scope),
-        alarms.events_stopped(scope),
-        alarms.polls_failing(scope),
-        alarms.events_missed(scope),
-        alarms.silent_workers(scope),
-        alarms.broker_up(scope),
+        conditions.exporter_down(scope),
+        conditions.rules_missing(scope),
+        conditions.limits_missing(scope),
+        conditions.broker_down(scope),
+        conditions.events_stopped(scope),
+        conditions.polls_failing(scope),
+        conditions.events_missed(scope),
+        conditions.silent_workers(scope),
+        conditions.broker_up(scope),
     )
-    return panel(about, expr, links=[between(here, EXPORTER)], words=WORDS)
+    return stat_panel(about, expr, links=[between(here, EXPORTER)], words=WORDS)

@@ -1,4 +1,4 @@
-"""Workers one by one: are they there, how busy are they, and do their clocks and events agree with ours."""
+"""The Workers dashboard: which are up, how busy they are, their clocks and their events."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from celerymeter import metrics as families
 from celerymeter.metrics import Family
-from celerymeter_dashboards import alarms, states
+from celerymeter_dashboards import conditions, states
 from celerymeter_dashboards.document import assemble, line, section
-from celerymeter_dashboards.figures import figure as figure_of
 from celerymeter_dashboards.links import EXPORTER, QUEUES, TASKS, WORKERS, between
-from celerymeter_dashboards.panels import About, Line, Panel, chart, figure, limit, timeline
+from celerymeter_dashboards.panels import About, Line, Panel, chart, limit, stat_panel, timeline
 from celerymeter_dashboards.promql import Scope, first_of, latest, most, once, rate
+from celerymeter_dashboards.stats import stat_value
 from celerymeter_dashboards.tables import Column, Key, table_of
 
 SCOPE = Scope(("hostname",))
@@ -53,7 +53,7 @@ def _active() -> Panel:
         NONE_SEEN,
     )
     value = first_of(f"count({UP} == 1)", f"0 * count({ANY})")
-    return figure(about, figure_of(value, critical=alarms.no_workers(SCOPE)), links=[])
+    return stat_panel(about, stat_value(value, critical=conditions.no_workers(SCOPE)), links=[])
 
 
 def _down() -> Panel:
@@ -64,9 +64,9 @@ def _down() -> Panel:
         "locale",
         NONE_SEEN,
     )
-    down = alarms.workers_down(SCOPE)
+    down = conditions.workers_down(SCOPE)
     value = first_of(f"count({down})", f"0 * count({ANY})")
-    return figure(about, figure_of(value, warning=down), links=[])
+    return stat_panel(about, stat_value(value, warning=down), links=[])
 
 
 def _slots() -> Panel:
@@ -80,19 +80,19 @@ def _slots() -> Panel:
         f"sum({gauge(family)} and on ({ROW}) {UP} == 1)"
         for family in (families.WORKER_ACTIVE, families.WORKER_POOL_SIZE)
     )
-    full = alarms.beyond(
+    full = conditions.beyond(
         SCOPE.recorded("celery:pool_saturation:ratio"),
         SCOPE.recorded("celery:worker_saturation:effective", severity="warning"),
         on="cluster",
     )
-    return figure(
-        about, figure_of(f"{active} / ({slots} > 0)", warning=full, idle=ANY), links=[between(WORKERS, QUEUES)]
+    return stat_panel(
+        about, stat_value(f"{active} / ({slots} > 0)", warning=full, idle=ANY), links=[between(WORKERS, QUEUES)]
     )
 
 
 def _running() -> Panel:
     about = About("Running tasks", "By the workers' heartbeats.", "locale", "No live worker tells.")
-    return figure(about, figure_of(alarms.running(SCOPE)), links=[between(WORKERS, TASKS)])
+    return stat_panel(about, stat_value(conditions.running(SCOPE)), links=[between(WORKERS, TASKS)])
 
 
 def _prefetched() -> Panel:
@@ -103,8 +103,8 @@ def _prefetched() -> Panel:
         "locale",
         "No worker answered the last inspection.",
     )
-    return figure(
-        about, figure_of(f"sum({gauge(families.WORKER_RESERVED)})", idle=ANY), links=[between(WORKERS, QUEUES)]
+    return stat_panel(
+        about, stat_value(f"sum({gauge(families.WORKER_RESERVED)})", idle=ANY), links=[between(WORKERS, QUEUES)]
     )
 
 
@@ -115,7 +115,7 @@ def _scheduled() -> Panel:
         "locale",
         "No worker answered the last inspection.",
     )
-    return figure(about, figure_of(f"sum({gauge(families.WORKER_SCHEDULED)})", idle=ANY), links=[])
+    return stat_panel(about, stat_value(f"sum({gauge(families.WORKER_SCHEDULED)})", idle=ANY), links=[])
 
 
 def _clock() -> Panel:
@@ -126,7 +126,7 @@ def _clock() -> Panel:
         "No worker has sent a heartbeat.",
     )
     value = f"max(abs({gauge(families.WORKER_CLOCK_OFFSET)}))"
-    return figure(about, figure_of(value, warning=alarms.clocks_off(SCOPE), idle=ANY), links=[])
+    return stat_panel(about, stat_value(value, warning=conditions.clocks_off(SCOPE), idle=ANY), links=[])
 
 
 def _silent() -> Panel:
@@ -137,9 +137,9 @@ def _silent() -> Panel:
         "locale",
         NONE_SEEN,
     )
-    silent = alarms.silent_workers(SCOPE)
+    silent = conditions.silent_workers(SCOPE)
     value = first_of(f"count({silent})", f"0 * count({ANY})")
-    return figure(about, figure_of(value, warning=silent), links=[between(WORKERS, EXPORTER)])
+    return stat_panel(about, stat_value(value, warning=silent), links=[between(WORKERS, EXPORTER)])
 
 
 def _table() -> Panel:
@@ -155,7 +155,7 @@ def _table() -> Panel:
         about,
         [Key("hostname", "Worker", (between(WORKERS, WORKERS, picked="worker"),), at_least=210)],
         [
-            Column("State", alarms.worker_states(SCOPE), "none", width=65, words=states.WORKERS),
+            Column("State", conditions.worker_states(SCOPE), "none", width=65, words=states.WORKERS),
             Column("Slots", gauge(families.WORKER_POOL_SIZE), width=55),
             Column("Busy", BUSY, "percentunit", width=60, decimals=0),
             Column("Running", gauge(families.WORKER_ACTIVE), width=75),
@@ -181,7 +181,7 @@ def _states() -> Panel:
     )
     up = SCOPE.stored("celery:worker_up:max", "hostname")
     ranked = f"bottomk(12, avg_over_time({up}[$__range] @ end()))"
-    expr = f"({alarms.worker_states(SCOPE)})\nand on ({ROW}) {ranked}"
+    expr = f"({conditions.worker_states(SCOPE)})\nand on ({ROW}) {ranked}"
     return timeline(about, Line(expr, "{{cluster}} {{hostname}}"), words=states.WORKERS)
 
 
@@ -190,7 +190,7 @@ def _five(expr: str, family: Family, call: str = "max_over_time") -> str:
 
 
 def _last(family: Family) -> str:
-    """A gauge by worker as it was last seen in the shown time, which may be long before its end."""
+    """Return the last value of a gauge by worker in the shown time, which may be long before its end."""
     return latest(f"last_over_time({SCOPE.of(family)}[$__range] @ end())", "hostname")
 
 

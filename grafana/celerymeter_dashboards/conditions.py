@@ -1,11 +1,11 @@
-"""Conditions that decide colours and verdicts: the alerts that fire, and comparisons with the threshold series."""
+"""Conditions behind colours and verdicts: firing alerts, and comparisons with the threshold series."""
 
 from __future__ import annotations
 
 from celerymeter import metrics as families
-from celerymeter_dashboards.figures import levels
 from celerymeter_dashboards.promql import Scope, first_of, latest
 from celerymeter_dashboards.states import IDLE_LEVEL, NOT_KNOWN
+from celerymeter_dashboards.stats import levels
 
 FIRING = 'ALERTS{alertname=~"Celery.+", alertstate="firing", severity=~"critical|warning", cluster=~"$cluster|"}'
 """An alert about the whole monitoring has no cluster and belongs to every choice of one."""
@@ -17,78 +17,78 @@ LIMITS_MISSING = 'ALERTS{alertname="CeleryThresholdsMissing", alertstate="firing
 
 
 def beyond(value: str, limit: str, *, on: str) -> str:
-    """Where ``value`` is above its limit."""
+    """Select the series of ``value`` that are above their limit."""
     return f"{value} > on ({on}) {limit}"
 
 
 def exporters(scope: Scope) -> str:
-    """Whether each exporter answers; a target is one when it said so within a day."""
+    """Return 1 for each exporter that answers, else 0; a target is an exporter if it was one within a day."""
     known = f"max_over_time({scope.of(families.BUILD_INFO)}[1d])"
     return f'(up{{job=~"$job", cluster=~"$cluster"}} and on (cluster, job, instance) {known})'
 
 
 def exporter_down(scope: Scope) -> str:
-    """Clusters none of whose exporters answers."""
+    """Select clusters in which no exporter answers."""
     return f"max by (cluster) ({exporters(scope)}) == 0"
 
 
 def some_exporter_down(scope: Scope) -> str:
-    """Exporters that do not answer."""
+    """Select exporters that do not answer."""
     return f"{exporters(scope)} == 0"
 
 
 def rules_missing(scope: Scope) -> str:
-    """Exporters, when Prometheus evaluates no rules of ours."""
+    """Select exporters when Prometheus does not evaluate the bundled rules."""
     return f"{exporters(scope)} unless on () count({RULES_RUN})"
 
 
 def limits_missing(scope: Scope) -> str:
-    """Exporters of clusters without limits, and the alert that some of them are missing everywhere."""
+    """Select exporters of clusters without limits, and the alert that limits are missing everywhere."""
     some_limit = scope.recorded("celery:event_silence:effective", severity="warning")
     return f"({exporters(scope)} unless on (cluster) {some_limit}) or {LIMITS_MISSING}"
 
 
 def broker_up(scope: Scope) -> str:
-    """1 where the event stream is subscribed."""
+    """Return 1 where the event stream is subscribed."""
     return scope.recorded("celery:broker_up:max")
 
 
 def connected(scope: Scope, expr: str) -> str:
-    """``expr`` where the event stream is subscribed: elsewhere counters stand still, which is no rate of 0."""
+    """Return ``expr`` where the event stream is subscribed; elsewhere counters stand still, which is no rate of 0."""
     return f"({expr} and on (cluster) {latest(scope.of(families.BROKER_UP))} == 1)"
 
 
 def broker_down(scope: Scope) -> str:
-    """Clusters whose event stream is not subscribed."""
+    """Select clusters whose event stream is not subscribed."""
     return f"{broker_up(scope)} == 0"
 
 
 def no_workers(scope: Scope) -> str:
-    """Clusters without a live worker."""
+    """Select clusters without a live worker."""
     return f"{scope.recorded('celery:workers_up:count')} == 0"
 
 
 def workers_down(scope: Scope) -> str:
-    """Workers that fell silent without a goodbye."""
+    """Select workers that became silent without a worker-offline event."""
     up = scope.recorded("celery:worker_up:max", "hostname")
     return f"{up} == 0 unless on (cluster, hostname) {latest(scope.of(families.WORKER_SHUTDOWN), 'hostname')} == 1"
 
 
 def worker_states(scope: Scope) -> str:
-    """By worker, in the numbers of `states.WORKERS`."""
+    """Return the state of each worker, as a number of `states.WORKERS`."""
     up = scope.recorded("celery:worker_up:max", "hostname")
     left = f"{latest(scope.of(families.WORKER_SHUTDOWN), 'hostname')} == 1"
     return f"1 + ({up} == 0 and on (cluster, hostname) {left})\nor 2 * {up}"
 
 
 def queues_beyond(scope: Scope, what: str, value: str, severity: str) -> str:
-    """Queues whose ``value`` is above the limit ``celery:<what>:effective``."""
+    """Select queues whose ``value`` is above the limit ``celery:<what>:effective``."""
     limit = scope.recorded(f"celery:{what}:effective", "queue_name", severity=severity)
     return beyond(scope.recorded(value, "queue_name"), limit, on="cluster, queue_name")
 
 
 def queues_unread(scope: Scope) -> str:
-    """Queues with messages that no live worker consumes."""
+    """Select queues with messages that no live worker consumes."""
     length, consumers = (
         latest(scope.of(family), "queue_name") for family in (families.QUEUE_LENGTH, families.QUEUE_CONSUMERS)
     )
@@ -96,7 +96,7 @@ def queues_unread(scope: Scope) -> str:
 
 
 def queues_in_trouble(scope: Scope, severity: str) -> tuple[str, ...]:
-    """Queues that are too long, queues whose oldest message is too old, and those that nobody reads."""
+    """Return conditions: queues that are too long, whose oldest message is too old, or that nobody consumes."""
     beyond_limits = (
         queues_beyond(scope, "queue_backlog", "celery:queue_length:max", severity),
         queues_beyond(scope, "queue_age", "celery:queue_age:seconds", severity),
@@ -105,7 +105,7 @@ def queues_in_trouble(scope: Scope, severity: str) -> tuple[str, ...]:
 
 
 def queue_states(scope: Scope) -> str:
-    """By queue, in the numbers of `states.LEVELS`."""
+    """Return the state of each queue, as a number of `states.LEVELS`."""
     return levels(
         critical=queues_in_trouble(scope, "critical"),
         warning=queues_in_trouble(scope, "warning"),
@@ -114,7 +114,7 @@ def queue_states(scope: Scope) -> str:
 
 
 def task_states(scope: Scope) -> str:
-    """By task, in the numbers of `states.LEVELS`; idle when no run ended within 5 minutes that were watched."""
+    """Return the state of each task, as a number of `states.LEVELS`; idle when no run ended within 5 minutes."""
     ended = scope.recorded("celery:task_ended:increase5m", "name")
     worse = levels(
         critical=(tasks_failing(scope, "critical"),),
@@ -126,7 +126,7 @@ def task_states(scope: Scope) -> str:
 
 
 def running(scope: Scope) -> str:
-    """How many tasks the live workers run; 0 when none is alive."""
+    """Return the number of tasks that live workers run; 0 when no worker is alive."""
     active = latest(scope.of(families.WORKER_ACTIVE), "hostname")
     live = f"{scope.recorded('celery:worker_up:max', 'hostname')} == 1"
     return first_of(
@@ -135,7 +135,7 @@ def running(scope: Scope) -> str:
 
 
 def tasks_failing(scope: Scope, severity: str) -> str:
-    """Tasks whose error ratio is above its limit, given that enough of them ended."""
+    """Select tasks whose error ratio is above its limit, if enough of their runs ended."""
     on = "cluster, name"
     over = beyond(
         scope.recorded("celery:task_errors:ratio5m", "name"),
@@ -147,13 +147,13 @@ def tasks_failing(scope: Scope, severity: str) -> str:
 
 
 def waits_beyond(scope: Scope) -> str:
-    """Queues in which one task in twenty waits for longer than the target."""
+    """Select queues in which 5% of the tasks wait longer than the target."""
     target = scope.recorded("celery:wait_target:effective", "queue_name")
     return beyond(scope.recorded("celery:queue_wait:p95", "queue_name"), target, on="cluster, queue_name")
 
 
 def events_stopped(scope: Scope) -> str:
-    """Clusters that sent no event for too long although workers answer."""
+    """Select clusters without an event for too long, although workers consume queues."""
     silence = f"time() - {latest(scope.of(families.LAST_EVENT))}"
     limit = scope.recorded("celery:event_silence:effective", severity="warning")
     consumers = f"sum by (cluster) ({scope.recorded('celery:queue_consumers:max')})"
@@ -161,23 +161,23 @@ def events_stopped(scope: Scope) -> str:
 
 
 def polls_failing(scope: Scope) -> str:
-    """Collectors whose last poll failed."""
+    """Select collectors whose last poll failed."""
     return f"{latest(scope.of(families.POLL_SUCCESS), 'collector')} == 0"
 
 
 def events_missed(scope: Scope) -> str:
-    """Clusters where the events of more runs were lost within 5 minutes than the limit allows."""
+    """Select clusters that lost the events of more runs within 5 minutes than the limit allows."""
     limit = scope.recorded("celery:events_missed:effective", severity="warning")
     return beyond(scope.recorded("celery:events_missed:increase5m"), limit, on="cluster")
 
 
 def silent_workers(scope: Scope) -> str:
-    """Workers that run tasks and send no events of them."""
+    """Select workers that run tasks without sending events."""
     return f"{latest(scope.of(families.WORKER_TASK_EVENTS), 'hostname')} == 0"
 
 
 def clocks_off(scope: Scope) -> str:
-    """Workers whose clock is too far from ours."""
+    """Select workers whose clock differs too much from ours."""
     offset = f"abs({latest(scope.of(families.WORKER_CLOCK_OFFSET), 'hostname')})"
     limit = scope.recorded("celery:clock_offset:effective", severity="warning")
     return f"{offset} > on (cluster) group_left () {limit}"

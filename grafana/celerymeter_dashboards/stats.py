@@ -1,4 +1,4 @@
-"""Expressions for single figures: coloured by conditions that compare with the threshold series, and never empty."""
+"""Expressions for stat panels: coloured by conditions that compare with the threshold series, and never empty."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from celerymeter_dashboards.promql import first_of
 from celerymeter_dashboards.states import CRITICAL_LEVEL, GOOD_LEVEL, IDLE_LEVEL, NOT_KNOWN, NOTHING, WARNING_LEVEL
 
 
-def figure(value: str, *, warning: str = "", critical: str = "", idle: str = "") -> str:
-    """``value`` (one series without labels) with a label ``state``, which the panel colours.
+def stat_value(value: str, *, warning: str = "", critical: str = "", idle: str = "") -> str:
+    """Return ``value`` (one series without labels) with a label ``state``, by which the panel is coloured.
 
-    ``critical`` and ``warning`` hold when they give any series. Without a value there is nothing to count where
-    ``idle`` gives any series, else the figure is unknown.
+    ``critical`` and ``warning`` hold when they give any series. Without a value there is nothing to count if
+    ``idle`` gives any series; otherwise the value is unknown.
     """
     conditions = {"critical": critical, "warning": warning}
     tests = [_labelled(f"vector(1) and on () ({test})", state) for state, test in conditions.items() if test]
@@ -22,9 +22,9 @@ def figure(value: str, *, warning: str = "", critical: str = "", idle: str = "")
 
 
 def level(*, critical: tuple[str, ...] = (), warning: tuple[str, ...] = (), known: str, idle: str = "") -> str:
-    """0 when any critical condition holds, 1 when any warning does, 2 while ``known`` gives anything, else -1.
+    """Return 0 when a critical condition holds, 1 when a warning does, 2 while ``known`` gives anything, else -1.
 
-    3 where ``known`` gives nothing and ``idle`` does: there was nothing to judge.
+    3 when ``known`` gives nothing and ``idle`` does: there was nothing to judge.
     """
     return first_of(
         *(f"{CRITICAL_LEVEL} * count({test})" for test in critical),
@@ -36,7 +36,7 @@ def level(*, critical: tuple[str, ...] = (), warning: tuple[str, ...] = (), know
 
 
 def verdict(*findings: str) -> str:
-    """The position of the first finding that gives any series; -1 when none does. Its words are the panel's."""
+    """Return the position of the first finding that gives any series, which the panel puts into words; -1 for none."""
     places = (f"{place} + 0 * count({test})" for place, test in enumerate(findings))
     return first_of(*(_labelled(place, "verdict") for place in places), _labelled(f"vector({NOT_KNOWN})", "unknown"))
 
@@ -46,7 +46,7 @@ def _labelled(expr: str, state: str) -> str:
 
 
 def levels(*, critical: tuple[str, ...] = (), warning: tuple[str, ...] = (), known: str) -> str:
-    """As `level`, for each series of ``known``; the conditions have its labels."""
+    """Return `level` for each series of ``known``; the conditions have its labels."""
     worst = [f"{CRITICAL_LEVEL} * ({test})" for test in critical]
     worse = [f"{WARNING_LEVEL} + 0 * ({test})" for test in warning]
     return "\nor ".join([*worst, *worse, f"{GOOD_LEVEL} + 0 * {known}"])
