@@ -9,6 +9,8 @@ Everything else follows from it: the flag ``--query-timeout``, the variables ``C
 ``CELERYMETER_REPORT_QUERY_TIMEOUT``, the key ``query_timeout`` of the YAML file, what ``check-config`` and
 ``GET /system/status`` show, and the tables of options in the documentation. A field without an option, `group` or
 `not_an_option` is a `TypeError` as soon as its command is imported.
+
+pydantic-settings would do a part of this, but the exporter runs without pydantic, and click reads the rest already.
 """
 
 from __future__ import annotations

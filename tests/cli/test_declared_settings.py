@@ -16,7 +16,7 @@ from celerymeter.cli import group
 from celerymeter.cli.command import ClickOption, SettingsCommand, all_commands
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import control_settings
-from celerymeter.kinds import BROKER_URL, CIDR, DURATION, HEADER, TEXT
+from celerymeter.kinds import BROKER_URL, CIDR, DURATION, HEADER, TEXT, Kind
 from celerymeter.options import Option, describe, described_as, option, options_of, secret, setting
 
 SAMPLES = {
@@ -82,6 +82,17 @@ def test_every_field_has_its_option(command: SettingsCommand[Any]) -> None:
     assert {given.declared.key for given in command.options()} >= {one.key for one in declared}
     own = {item.name for item in fields(command.settings_class) if isinstance(item.metadata["celerymeter"], Option)}
     assert own <= {one.field for one in declared}
+
+
+@pytest.mark.parametrize("command", all_commands(click.Context(group)), ids=lambda command: str(command.name))
+def test_nothing_that_may_hold_a_secret_is_printed(command: SettingsCommand[Any]) -> None:
+    """A log may contain a settings object, so ``repr`` leaves out secrets, URLs and pairs."""
+    printed = {item.name for item in fields(command.settings_class) if item.repr}
+    own = [item.metadata["celerymeter"] for item in fields(command.settings_class) if item.name in printed]
+    kinds = [declared.kind for declared in own if isinstance(declared, Option)]
+    assert [
+        kind.name for kind in kinds if isinstance(kind, Kind) and (kind.secret or kind.pairs or kind.name == "url")
+    ] == []
 
 
 def test_a_field_without_an_option_names_the_file_to_edit() -> None:

@@ -27,7 +27,7 @@ OPEN_STATUSES: Final = frozenset({"terminate_sent", "pending", "flagged", "flagg
 class RevokeSettings:
     """What to revoke, and where; ``wait`` is in seconds."""
 
-    control_url: str = field(metadata=option(HTTP_URL, "The control API, such as http://127.0.0.1:8000."))
+    control_url: str = field(repr=False, metadata=option(HTTP_URL, "The control API, such as http://127.0.0.1:8000."))
     token: str = field(
         repr=False,
         metadata=option(

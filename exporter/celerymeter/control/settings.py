@@ -83,10 +83,11 @@ class ControlSettings:
 
     broker: BrokerSettings = field(metadata=group(BrokerSettings))
     prometheus_url: str = field(
+        repr=False,
         metadata=option(
             HTTP_URL,
             "Prometheus, or a server with the same API (VictoriaMetrics, Thanos, Mimir): the source of all metrics.",
-        )
+        ),
     )
     jwt: JwtSettings = field(metadata=group(JwtSettings))
     listen: str = setting("127.0.0.1:8000", LISTEN, "Address of the API.")

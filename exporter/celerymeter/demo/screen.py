@@ -1,7 +1,7 @@
 """What the demo writes: lines that stay and, on a terminal, below them one line that changes in place.
 
-Without rich, on purpose: its live display writes nothing until the end where the output is not a terminal, so the
-line-by-line output for pipes would still be ours, and on a terminal it saves about twenty lines.
+Without rich, on purpose: where the output is not a terminal its live display writes only the final state
+(Textualize/rich#465), so the lines for pipes would still be ours, and on a terminal it would save about twenty lines.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ class ReportSettings:
     """The settings of the command; ``out`` is ``None`` for stdout."""
 
     prometheus_url: str = field(
-        metadata=option(HTTP_URL, "Prometheus, or a server with the same API (VictoriaMetrics, Thanos, Mimir).")
+        repr=False,
+        metadata=option(HTTP_URL, "Prometheus, or a server with the same API (VictoriaMetrics, Thanos, Mimir)."),
     )
     prometheus_headers: Mapping[str, str] = setting(
         {},
