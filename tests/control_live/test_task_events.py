@@ -14,6 +14,7 @@ from celerymeter.control.task_events import DesiredStateStore, Reply, TaskEventS
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.inspect_replies import Replies
+from celerymeter.model import Event
 
 
 @pytest.fixture
@@ -143,6 +144,19 @@ def test_all_workers_get_the_command_again_when_the_subscription_is_back(store: 
         wait_until(lambda: remote.workers["plain"].on)
     finally:
         switch.stop()
+
+
+def test_the_last_events_of_a_replaced_process_prove_nothing(store: Store, remote: FakeRemote) -> None:
+    """They may come in one batch with the first event of the process that took its place."""
+    switch, now = subscribed_switch(store, remote), time.time()
+    batch = [
+        Event(type="task-started", hostname="plain", timestamp=now, pid=1),
+        Event(type="worker-online", hostname="plain", timestamp=now, pid=2),
+    ]
+    for consumer in (switch.workers, switch):
+        consumer.events(batch, now)
+
+    assert states(switch) == {"plain": "unknown"}
 
 
 def test_untouched_monitoring_sends_no_command(store: Store, remote: FakeRemote) -> None:

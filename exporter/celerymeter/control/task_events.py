@@ -367,9 +367,11 @@ class TaskEventSwitch:
 
 def event_replies(replies: Replies, method: str) -> dict[str, Reply]:
     """Return what workers replied to ``enable_events`` or ``disable_events``: ``{"ok": "task events already …"}``."""
-    found: dict[str, Reply] = {}
-    for hostname in replies.settled(method):
-        words = mapping(replies.answer(method, hostname)).get("ok")
-        changed: Reply = "already" if isinstance(words, str) and "already" in words else "changed"
-        found[hostname] = changed if isinstance(words, str) else "failed"
-    return found
+    return {hostname: _reply(replies.answer(method, hostname)) for hostname in replies.settled(method)}
+
+
+def _reply(answer: object) -> Reply:
+    words = mapping(answer).get("ok")
+    if not isinstance(words, str):
+        return "failed"
+    return "already" if "already" in words else "changed"
