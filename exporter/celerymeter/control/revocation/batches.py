@@ -91,6 +91,7 @@ class ActiveBatch:
 
     def _workers_are(self, workers: Acknowledgements) -> list[TaskResult]:
         self._batch = replace(self._batch, workers=workers)
+        # An error stays: a worker said that it did not take the flag, and only an event can say more.
         if workers.missing:
             return []
         return self.change([decide.acknowledged(each) for each in self.open() if each.status in ("partial", "pending")])
@@ -101,6 +102,7 @@ class ActiveBatches:
 
     def __init__(self) -> None:
         self._batches: dict[str, ActiveBatch] = {}
+        # Looked up for every task that ends anywhere in the cluster.
         self._by_task: dict[str, set[str]] = defaultdict(set)
 
     def __iter__(self) -> Iterator[ActiveBatch]:
@@ -252,6 +254,7 @@ class Recorder:
         """Record what became known later."""
         if not changed:
             return
+        # The disk first: what is published must survive a restart.
         self.store.update(batch, changed)
         by_status: dict[str, list[str]] = defaultdict(list)
         for result in changed:

@@ -104,6 +104,7 @@ class ResultBackend:
     def __init__(self, url: str, broker: BrokerSettings) -> None:
         app = Celery("celerymeter", backend=url, set_as_current=False, fixups=[])
         app.conf.update(broker.celery_settings)
+        # Pickled results are never loaded, and a dead backend must not use up the time of an answer.
         app.conf.update(
             accept_content=["json"],
             result_serializer="json",
@@ -164,7 +165,7 @@ class RedisQueues:
         for queue, key in [(name, key) for name in queues for key in broker.keys.queue(name)]:
             start = 0
             while budget > 0 and len(found) < len(wanted) and time.monotonic() < end:
-                # Backwards from the end that workers take from.
+                # Backwards: kombu pushes on the left and workers take from the right (`kombu.transport.redis`).
                 tails: Any = broker.client.eval(_PAGE_SCRIPT, 1, key, -start - PAGE, -start - 1, TAIL)
                 ids = (parse_head(tail).uuid for tail in tails)
                 found.update({task_id: queue for task_id in ids if task_id in wanted})
@@ -197,14 +198,17 @@ class EvidenceCollector:
 
     def collect(self, task_ids: Sequence[str], *, until: float) -> Evidence:
         """Find the live workers and the ids; raises `BrokerUnavailable`, or `RequestRefused` when no worker lives."""
+        # The result backend first: what a worker holds goes before a stored state, so it must be the newer answer.
         states = self._result_backend.states(task_ids) if self._result_backend is not None else {}
         asked_at = time.time()
         inspection = self._workers.inspect(task_ids, expected=self._expected(asked_at), until=until)
         self._replied_at = {**self._replied_at, **dict.fromkeys(inspection.replied, asked_at)}
+        # Heartbeats as well: a worker that is busy, or has not reconnected yet, does not reply and must not be left out.
         workers = inspection.replied | self._live_workers.alive()
         if not workers:
             raise RequestRefused("no_workers", "no worker is alive: a revoke would be lost", retry_after=5.0)
         events = self.event_cache.last_events(task_ids)
+        # Reading lists is the dearest look-up, so only for ids that nothing else knows.
         unseen = [task_id for task_id in task_ids if task_id not in inspection.held and task_id not in states]
         queues = inspection.queues | {event.queue for event in events.values() if event.queue}
         announced = [task_id for task_id, event in events.items() if decide.only_announces(event)]

@@ -94,6 +94,7 @@ class Followup:
 
     def connected(self, at: float) -> None:
         """Send the flags to all workers again, now and when every one is known: some may have restarted unnoticed."""
+        # A container that restarts may have the same hostname and pid 1 again, so that nothing shows it.
         self._send_to(self._live_workers.alive())
         self._resend_all_at = at + INFORMED
 
@@ -115,7 +116,9 @@ class Followup:
                     self._recorder.changed(active.batch, active.leave(hostname))
 
     def _send_to(self, workers: Collection[str]) -> None:
-        """Send the flags to these until they acknowledge: ``worker-online`` comes before a worker takes commands."""
+        """Send the flags to these workers until they acknowledge them."""
+        # Once is not enough: a worker sends `worker-online` before it listens for commands (the boot steps of
+        # `celery.worker.consumer`: events come before control).
         if self._batches:
             for worker in workers:
                 self._pending.add(worker, self._clock())
@@ -216,8 +219,10 @@ class Followup:
             if workers:
                 until = monotonic() + TIMEOUT + TIMEOUT_PER_ID * len(page)
                 workers &= self._workers.flag(page, expected=workers, until=until, only=workers).combined.acknowledged
+            # A worker that had lost its flags may have started some of these by now.
             if workers:
                 self._terminate_running(page, workers)
+        # A batch that came meanwhile was not sent, and must not count as acknowledged.
         sent = frozenset(task_ids)
         with self._lock:
             for active in self._batches:

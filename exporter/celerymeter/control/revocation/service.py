@@ -91,6 +91,7 @@ class RevocationService:
         (job.ended if wait else job.answerable).wait(ANSWER)
         if job.error is not None:
             raise job.error
+        # Either the batch has begun and the client gets it, or it never will: an error must not be acted on later.
         with job.lock:
             job.given_up = not job.begun
         batch = self.find(batch_id) if job.begun else None
@@ -130,10 +131,12 @@ class RevocationService:
     def begin(self, request: RevokeRequest, actor: Actor, evidence: Evidence, *, batch_id: str) -> Batch:
         """Write the intent and the batch to disk, before anything is sent."""
         intent = self._audit.begin(actor, ACTION, target=request.task_ids, reason=request.reason)
+        # What is known of each task is kept with its pending status: the follow-up decides from it.
         known = (
             decide.preview(task_id, decide.locate(task_id, evidence), terminate=True) for task_id in request.task_ids
         )
         pending = (replace(result, status="pending", detail="not decided yet") for result in known)
+        # After a kill -9 in the middle of the act, a restart knows from this which workers have to acknowledge.
         missing = Acknowledgements(missing=evidence.workers)
         batch = Batch(batch_id, self._clock(), intent, request, (*pending, *_invalid(request)), missing)
         self._store.add(batch)
@@ -205,6 +208,7 @@ class _Act:
         if self._targets:
             expected = self._evidence.workers
             flags = self._workers.flag(self._targets, expected=expected, until=until - CHECK_TIME)
+            # Flag first: a task that a worker starts in between is discarded, and one that is found running ends here.
             self._terminate(until=until)
             self._check(flags.listening, until=until)
         combined = flags.combined
@@ -229,6 +233,8 @@ class _Act:
         """See what has started meanwhile and which processes are gone, until all are or time is up."""
         self._recall()
         while workers and time.monotonic() < until:
+            # Celery reports a terminated task as revoked, and drops it from `active`, when it sends the signal
+            # (`celery.worker.request.Request.terminate`). Only the pool's processes tell whether it is dead.
             inspection = self._workers.recheck(self._targets, expected=workers, until=until)
             for task_id, where in inspection.held.items():
                 if task_id in self._where and decide.is_later(where, self._where[task_id]):

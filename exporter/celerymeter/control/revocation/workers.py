@@ -123,6 +123,8 @@ class Workers:
 
     def inspect(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Inspection:
         """Ask which of the ids the workers hold, their queues and their processes."""
+        # `query_task` alone does not know tasks that wait for their ETA (Celery before 5.7), and says nothing about
+        # pools; ``safe`` has arguments cut to their short form.
         lists = (Command("active", {"safe": True}), Command("reserved"), Command("scheduled"))
         commands = (Command("stats"), Command("active_queues"), *lists, _query(task_ids))
         return _read(self._ask(commands, expected=expected, until=until))
@@ -146,6 +148,7 @@ class Workers:
         while rest and awaited and (not by_id or self._clock() < until):
             size = self._batch_size.next
             part = rest[:size]
+            # Celery's own `control.revoke` gives up after 1 s, although the worker has applied it a moment later.
             silence = SILENCE if len(rest) > size else LAST_SILENCE
             command = _revoke(part, only if awaited == expected else awaited)
             began = self._clock()
@@ -166,6 +169,7 @@ class Workers:
 
     def terminate(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> TerminateResult:
         """Have a worker signal the processes that run these. Sent only once: a process may run another task by then."""
+        # To the one worker that runs them: all others would reply "tasks unknown", and flag the ids once more.
         command = _revoke(task_ids, [worker], terminate=True, signal=signal)
         replies = self._ask([command], expected=frozenset({worker}), until=until, once=True)
         return TerminateResult(replied=worker in replies.settled("revoke"), error=replies.errors.get(worker))
