@@ -51,6 +51,8 @@ def event(kind: str, *, at: float = NOW - 10, terminated: bool = False) -> LastE
         (WAITS, ONE_SILENT, False, None, "partial"),
         (TaskLocation(), ONE_SILENT, False, None, "partial"),
         (WAITS, Acknowledgements(), False, None, "partial"),
+        (WAITS, None, False, None, "pending"),
+        (RUNS, None, True, None, "pending"),
         (WAITS, replace(ALL, errors={"a@t": "no"}), False, None, "error"),
         (TaskLocation("finished", state="FAILURE"), ALL, True, None, "already_finished"),
         (TaskLocation("revoked"), ALL, True, None, "already_revoked"),
@@ -64,7 +66,11 @@ def event(kind: str, *, at: float = NOW - 10, terminated: bool = False) -> LastE
     ],
 )
 def test_what_is_said_after_the_act(
-    seen: TaskLocation, flags: Acknowledgements, terminate: bool, terminated: TerminateResult | None, status: Status
+    seen: TaskLocation,
+    flags: Acknowledgements | None,
+    terminate: bool,
+    terminated: TerminateResult | None,
+    status: Status,
 ) -> None:
     """Each row of evidence has its word."""
     assert decide("x", seen, flags, terminate=terminate, terminated=terminated).status == status

@@ -10,8 +10,10 @@ running               its process is gone from the worker's pool          termin
 running               the worker replied to terminate with an error       error
 running               the worker acknowledged terminate                   terminate_sent
 running               no reply to terminate                               partial
+running               no reply to terminate, and no time to flag          pending
 dying                 --                                                  terminate_sent
 in_pool               --                                                  error
+waiting, unknown      no time to flag, or all workers are busy            pending
 waiting, unknown      a worker replied to the flag with an error          error
 waiting, unknown      a live worker did not acknowledge the flag          partial
 waiting               every live worker acknowledged the flag             flagged
@@ -22,7 +24,7 @@ unknown               every live worker acknowledged the flag             flagge
 *later*               not settled by the deadline                         unconfirmed
 ====================  ==================================================  =================================
 
-``pending``: not decided yet. ``invalid``: no task id, decided in `celerymeter.control.revocation.service`.
+Text that is no task id is ``invalid`` (`celerymeter.control.revocation.service`).
 """
 
 from __future__ import annotations
@@ -149,12 +151,12 @@ def preview(task_id: str, where: TaskLocation, *, terminate: bool) -> TaskResult
 def decide(
     task_id: str,
     where: TaskLocation,
-    flags: Acknowledgements,
+    flags: Acknowledgements | None,
     *,
     terminate: bool = False,
     terminated: TerminateResult | None = None,
 ) -> TaskResult:
-    """Return the result after the act; see the table at the top."""
+    """Return the result after the act; see the table at the top. ``flags`` is None where there was no time to flag."""
     if (result := leave_alone(task_id, where)) is not None:
         return result
     if where.location == "running":
@@ -165,6 +167,8 @@ def decide(
         return _result(task_id, "terminate_sent", _DYING, where)
     if where.location == "in_pool":
         return _result(task_id, "error", f"it will run: {where.detail}, and that pool checks no flags", where)
+    if flags is None:
+        return _result(task_id, "pending", _NO_TIME, where)
     if flags.errors:
         worker, text = min(flags.errors.items())
         return _result(task_id, "error", f"{worker}: {text}", where)
@@ -174,7 +178,7 @@ def decide(
 
 
 def _decide_running(
-    task_id: str, where: TaskLocation, flags: Acknowledgements, *, terminated: TerminateResult | None
+    task_id: str, where: TaskLocation, flags: Acknowledgements | None, *, terminated: TerminateResult | None
 ) -> TaskResult:
     if terminated is None:
         return _result(task_id, "running_not_terminated", "it runs on: terminate was false", where)
@@ -184,6 +188,8 @@ def _decide_running(
         return _result(task_id, "error", f"it runs on: {terminated.error}", where)
     if terminated.replied:
         return _result(task_id, "terminate_sent", TERMINATE_SENT, where)
+    if flags is None:
+        return _result(task_id, "pending", _NO_TIME, where)
     silent = flags.missing if where.worker is None else flags.missing | {where.worker}
     return _result(task_id, "partial", _no_reply_from(silent), where)
 
@@ -191,6 +197,7 @@ def _decide_running(
 TERMINATE_SENT: Final = "terminate sent; its process may still live"
 _DYING: Final = "terminate was already sent; its process may still live"
 _PROCESS_GONE: Final = "the process that ran it is gone"
+_NO_TIME: Final = "no worker has acknowledged it yet"
 
 
 def acknowledged(result: TaskResult) -> TaskResult:

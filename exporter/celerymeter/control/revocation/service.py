@@ -28,7 +28,6 @@ from celerymeter.control.revocation.models import (
     Outcome,
     RevokeRequest,
     Signal,
-    TaskLocation,
     TaskResult,
     TerminateResult,
 )
@@ -211,12 +210,19 @@ class _Act:
             # Flag first: a task that a worker starts in between is discarded, and one that is found running ends here.
             self._terminate(until=until)
             self._check(flags.listening, until=until)
-        combined = flags.combined
+        # Workers that replied a moment ago and no longer do are busy with so many ids: those are not decided yet.
+        busy = flags.no_reply and self._evidence.replied
         results = tuple(
-            self._result(task_id, where, flags, flags.by_id.get(task_id, combined))
+            decide.decide(
+                task_id,
+                where,
+                None if busy else flags.by_id.get(task_id),
+                terminate=self._request.terminate,
+                terminated=self._terminated.get(task_id),
+            )
             for task_id, where in self._where.items()
         )
-        return Outcome(results, combined, no_reply=flags.no_reply)
+        return Outcome(results, flags.combined, no_reply=flags.no_reply)
 
     def _terminate(self, *, until: float) -> None:
         """Tell workers to terminate what they run, each task once."""
@@ -254,15 +260,6 @@ class _Act:
         evidence = Evidence(time.time(), events=self._event_cache.last_events(unknown))
         found = {task_id: decide.locate(task_id, evidence) for task_id in unknown}
         self._where.update({task_id: where for task_id, where in found.items() if where.location == "waiting"})
-
-    def _result(self, task_id: str, where: TaskLocation, flags: FlagResult, replies: Acknowledgements) -> TaskResult:
-        terminated = self._terminated.get(task_id)
-        result = decide.decide(task_id, where, replies, terminate=self._request.terminate, terminated=terminated)
-        # Workers that replied a moment ago are busy with so many ids: that is not decided yet.
-        busy = flags.no_reply and self._evidence.replied
-        if result.status == "partial" and (busy or task_id not in flags.by_id):
-            return replace(result, status="pending", detail="no worker has acknowledged it yet")
-        return result
 
 
 def new_batch_id() -> str:
