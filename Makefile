@@ -46,12 +46,17 @@ soak: .venv/.installed-dev ## half an hour under load and faults (ARGS="--minute
 dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
 
-generate: dashboards ## write anew all that is made of the code
+generate: .venv/.installed-dev ## write anew all that is made of the code
 	@$(BIN)/python -m tests.exposition.golden
 	@$(BIN)/python alerts/generate.py
 	@$(BIN)/python deploy/compose/generate.py
 	@$(BIN)/python -m tools.docs.openapi # before the tables, which list its paths
 	@$(BIN)/python -m tools.docs.tables
+	@$(MAKE) --no-print-directory dashboards # last, since it needs Python 3.11
+
+pictures: .venv/.installed-dev ## take the README's pictures of a demo; those of the dashboards are taken by hand
+	@.ci/servers test
+	@$(BIN)/python -m tools.docs.pictures $(ARGS)
 
 secrets: ## passwords and keys for docker compose up
 	@deploy/compose/make-secrets
@@ -75,4 +80,4 @@ celeries: .venv/.installed-dev ## Celery 5.4 and 5.6 in .cache, for the tests th
 .venv/.installed-%: pyproject.toml .ci/locks/%.lock .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check bench soak dashboards generate secrets lock newest audit newer celeries
+.PHONY: help demo test test-slow lint types check bench soak dashboards generate pictures secrets lock newest audit newer celeries

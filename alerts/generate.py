@@ -10,6 +10,7 @@ An entry of ``source/NAME.yml`` is one alert. Its texts may contain:
 - ``[[limit NAME | FORMAT]]``: the threshold that applies to the alert (``celery:NAME:effective``).
 - ``[[with EXPR]] … {{ else }} … {{ end }}``: a text that depends on whether the expression has a value.
 - ``<key>``: the value of that key of the entry's variant. An entry with ``variants`` becomes one rule per variant.
+  ``<thresholds>`` is the number of thresholds that ``rules/thresholds.yml`` has.
 """
 
 from __future__ import annotations
@@ -113,9 +114,10 @@ def alerts(subject: str) -> str:
 
 def _rules(entry: Rule, area: str) -> Iterator[Rule]:
     """Yield the rules of one entry, one per variant."""
+    counts = {"thresholds": str(len({name for names in _thresholds().values() for name, _ in names}))}
     for variant in entry.get("variants", [entry.get("labels", {})]):
         filled: Rule = {
-            key: re.sub(r"<(\w+)>", lambda match, values=variant: values[match[1]], value)
+            key: re.sub(r"<(\w+)>", lambda match, values={**counts, **variant}: values[match[1]], value)
             if isinstance(value, str)
             else value
             for key, value in entry.items()

@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     }
     stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     if "--check" in arguments:
-        sys.stderr.write("".join(f"{path} is out of date: run python {Path(__file__).name}\n" for path in stale))
+        sys.stderr.write("".join(f"{path} is out of date: run `make generate`\n" for path in stale))
         return 1 if stale else 0
     for path in stale:
         path.write_text(made[path])

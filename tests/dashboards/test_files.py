@@ -43,9 +43,8 @@ def test_the_files_are_what_the_code_makes(tmp_path: Path) -> None:
 
     write(tmp_path)
 
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        path.name: path.read_text() for path in FOLDER.iterdir()
-    }
+    generated = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert generated == {path.name: path.read_text() for path in FOLDER.iterdir()}, "run `make generate`"
 
 
 @with_sdk

@@ -1,12 +1,8 @@
-"""Draws a terminal recording as an SVG: ``python -m tools.docs.terminal_picture < RECORDING > demo.svg``.
-
-A recording is what `celerymeter demo` writes to a terminal (``script -qc "make demo ARGS='--load faulty'" RECORDING``).
-"""
+"""Draw what a program wrote to a terminal as an SVG."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from html import escape
 
@@ -58,7 +54,3 @@ def _row(line: str, y: float) -> str:
 def _attributes(codes: str) -> str:
     fill = next((f' fill="{COLOURS[code]}"' for code in codes.split(";") if code in COLOURS), "")
     return fill + (' font-weight="bold"' if "1" in codes.split(";") else "")
-
-
-if __name__ == "__main__":
-    sys.stdout.write(draw(screen(sys.stdin.read())))
