@@ -30,7 +30,7 @@ def event(action: str = "tasks.revoke") -> AuditRow:
 
 def findings(rows: Sequence[AuditRow], head: Head | None = None) -> list[Finding]:
     """What verification says."""
-    return list(verify(rows, key=KEY, head=head))
+    return list(verify(rows, key=KEY, head=head).findings)
 
 
 def head_of(row: AuditRow) -> Head:

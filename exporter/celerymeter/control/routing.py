@@ -158,7 +158,8 @@ class ControlBlueprint(APIBlueprint):
         """Register a GET. ``responses`` are its own answers, ``errors`` the statuses beside those that follow from
         ``permission`` and the parameters; ``options`` go to flask-openapi3 and Flask.
         """
-        return self._operation(super().get, rule, permission, responses=responses, errors=errors, options=options)
+        operation = Operation(permission)
+        return self._register(super().get, rule, operation, responses=responses, errors=errors, options=options)
 
     def post(  # type: ignore[override]
         self,
@@ -177,30 +178,30 @@ class ControlBlueprint(APIBlueprint):
         A body model configured with ``openapi_extra={"required": False}`` may be left out by the client: the view then
         gets it with its defaults.
         """
-        register = self._operation(super().post, rule, permission, responses=responses, errors=errors, options=options)
+        post, operation = super().post, Operation(permission, audited=audited)
 
         def decorate(view: View) -> View:
             if bool(audited) == bool(unaudited):
                 raise TypeError(_UNDECLARED.format(file=inspect.getsourcefile(view), view=view.__name__, rule=rule))
-            register(view)
-            endpoint = f"{self.name}.{view.__name__}"
-            self.operations[endpoint] = replace(self.operations[endpoint], audited=audited)
+            self._register(post, rule, operation, responses=responses, errors=errors, options=options)(view)
             return view
 
         return decorate
 
-    def _operation(
+    put = patch = delete = None  # type: ignore[assignment]  # no operation has them; one that does is to be like `post`
+
+    def _register(
         self,
         register: Callable[..., Callable[[View], View]],
         rule: str,
-        permission: Permission,
+        operation: Operation,
         *,
         responses: Responses,
         errors: tuple[int, ...],
         options: dict[str, Any],
     ) -> Callable[[View], View]:
         def decorate(view: View) -> View:
-            hints = get_type_hints(view)
+            hints, permission = get_type_hints(view), operation.permission
             refusals = {*_implied(permission, hints), *errors} - responses.keys()
             documented = {**responses, **{status: _problem(status) for status in refusals}}
             summary, _, description = (inspect.getdoc(view) or "").partition("\n")
@@ -214,18 +215,18 @@ class ControlBlueprint(APIBlueprint):
                 provide_automatic_options=False,
                 **options,
             )(view)
-            self.operations[f"{self.name}.{view.__name__}"] = _describe(permission, hints)
+            self.operations[f"{self.name}.{view.__name__}"] = _with_body(operation, hints)
             return view
 
         return decorate
 
 
-def _describe(permission: Permission, hints: Mapping[str, Any]) -> Operation:
+def _with_body(operation: Operation, hints: Mapping[str, Any]) -> Operation:
     body: type[BaseModel] | None = hints.get("body")
     if body is None:
-        return Operation(permission)
+        return operation
     extra: Mapping[str, object] = body.model_config.get("openapi_extra", {})  # type: ignore[assignment]  # a key of flask-openapi3
-    return Operation(permission, takes_body=True, optional_body=extra.get("required") is False)
+    return replace(operation, takes_body=True, optional_body=extra.get("required") is False)
 
 
 def _implied(permission: Permission, hints: Mapping[str, Any]) -> set[int]:

@@ -51,6 +51,8 @@ _SIGNED = tuple(
     "kind at action row intent sub jti address target reason outcome detail instance".split()  # noqa: SIM905 - words
 )
 """The signed columns, in the order of the first version: another order would break every existing chain."""
+MAX_FINDINGS = 100
+"""Findings that are listed: with a wrong key every row is one."""
 _HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
 
 
@@ -92,14 +94,30 @@ def checkpoint(*, at: float, through: AuditRow) -> AuditRow:
     return AuditRow(row=0, at=at, kind="checkpoint", action="audit.prune", detail=json.dumps(detail))
 
 
-def verify(rows: Iterable[AuditRow], *, key: bytes, head: Head | None = None) -> Iterator[Finding]:
-    """Yield what is wrong with the rows, given in order. A pruned chain must hold the checkpoint that says so."""
-    walk = _Walk(key)
-    for row in rows:
-        yield from walk.step(row)
-        if head is not None and row.row == head.row and row.mac.hex() != head.mac:
-            yield Finding(row.row, "is not the row that was the head")
-    yield from walk.end(head)
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The number of rows, what is wrong with them, and the end of the chain as it is now."""
+
+    rows: int
+    findings: tuple[Finding, ...]
+    head: Head
+
+
+def verify(rows: Iterable[AuditRow], *, key: bytes, head: Head | None = None) -> Verification:
+    """Verify the rows, given in order, and that an earlier ``head`` is among them.
+
+    A chain that was pruned must hold the checkpoint that says so.
+    """
+    walk, count, last = _Walk(key), 0, Head(0, GENESIS.hex())
+    findings: list[Finding] = []
+    for count, row in enumerate(rows, 1):  # noqa: B007 - the last number is wanted
+        last = Head(row.row, row.mac.hex())
+        findings += walk.step(row)
+        if head is not None and head.row == last.row and head.mac != last.mac:
+            findings.append(Finding(row.row, "is not the row that was the head"))
+        del findings[MAX_FINDINGS:]
+    findings += walk.end(head)
+    return Verification(count, tuple(findings[:MAX_FINDINGS]), last)
 
 
 class _Walk:

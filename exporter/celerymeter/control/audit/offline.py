@@ -6,14 +6,14 @@ import getpass
 import json
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 from celerymeter.control.audit import chain
-from celerymeter.control.audit.chain import GENESIS, AuditRow, Finding, Head
+from celerymeter.control.audit.chain import AuditRow, Head, Verification
 from celerymeter.control.audit.trail import KEY_FILE, SELECT, Actor, AuditQuery, from_db, open_trail
 from celerymeter.control.store import DATABASE
 from celerymeter.control.tokens import Identity
@@ -21,8 +21,6 @@ from celerymeter.errors import SettingsError, StateError
 
 MAX_TARGETS = 5
 """Targets that a line names."""
-MAX_FINDINGS = 100
-"""Findings that are listed: with a wrong key every row is one."""
 ALL = AuditQuery()
 
 
@@ -45,45 +43,13 @@ def read_rows(folder: Path, query: AuditQuery = ALL, *, last: int = -1) -> Itera
         raise StateError(f"the audit trail cannot be read: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The findings, the number of rows, and the end of the chain as it is now."""
-
-    rows: int
-    findings: tuple[Finding, ...]
-    head: Head
-
-
 def verify(state_dir: Path, *, key: bytes | None, head: str | None) -> Verification:
     """Verify the trail of a state directory; raises `SettingsError` where there is none, or for a bad head."""
-    seen = _Seen(read_rows(state_dir))
-    found: list[Finding] = []
-    for finding in chain.verify(seen, key=key or _kept_key(state_dir), head=_parsed(head)):
-        if len(found) < MAX_FINDINGS:
-            found.append(finding)
-    return Verification(rows=seen.count, findings=tuple(found), head=seen.head)
-
-
-class _Seen:
-    """Passes rows on, counts them and remembers the last one."""
-
-    def __init__(self, rows: Iterable[AuditRow]) -> None:
-        self._rows = rows
-        self.count = 0
-        self.head = Head(0, GENESIS.hex())
-
-    def __iter__(self) -> Iterator[AuditRow]:
-        for row in self._rows:
-            self.count += 1
-            self.head = Head(row.row, row.mac.hex())
-            yield row
-
-
-def _parsed(head: str | None) -> Head | None:
     try:
-        return None if head is None else Head.parse(head)
+        earlier = None if head is None else Head.parse(head)
     except ValueError as error:
-        raise SettingsError("--head: not ROW:HMAC as the log has it") from error
+        raise SettingsError("--head: not ROW:HMAC as in the log") from error
+    return chain.verify(read_rows(state_dir), key=key or _kept_key(state_dir), head=earlier)
 
 
 def _kept_key(folder: Path) -> bytes:
