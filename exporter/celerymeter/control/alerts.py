@@ -122,6 +122,7 @@ def blueprint(*, store: AlertStore, hub: Hub, counter: Counter) -> ControlBluepr
         For its `webhook_configs`. Each alert is logged as one structured line, stored, and sent to the feed. One that
         is posted again with the same fingerprint, times and status changes nothing.
         """
+        # Alertmanager posts again until it gets a 2xx, so nothing may go out before the alerts are on disk.
         new = store.add(body.alerts)
         for alert in new:
             _log(alert)
@@ -227,6 +228,7 @@ class AlertStore:
             json.dumps(alert.annotations, ensure_ascii=False),
         )
         cursor = connection.execute(_INSERT, row)
+        # An ignored INSERT leaves `lastrowid` at the row before.
         return int(cursor.lastrowid or 0) if cursor.rowcount else 0
 
     def _select(self, query: str, parameters: Sequence[object]) -> list[Alert]:

@@ -73,6 +73,7 @@ class Sampler:
             self._hub.publish("error", feed_error(snapshot.problem))
             return
         self._hub.publish("metrics_update", MetricsUpdate(snapshot.metrics))
+        # A dashboard costs Prometheus a second round of queries: only when somebody listens.
         if self._ticks % DASHBOARD_EVERY == DASHBOARD_EVERY - 1 and self._hub.client_count:
             try:
                 self._hub.publish("dashboard_data", self._reader.dashboard())

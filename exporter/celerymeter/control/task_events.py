@@ -206,6 +206,7 @@ class TaskEventSwitch:
         return WorkerTaskEvents(name, state, confirmed=confirmed, last_task_event=None if last is None else utc(last))
 
     def _change(self, events: DesiredEvents, act: Callable[[], None]) -> None:
+        # Stored before the command is sent, or a worker that joins meanwhile would be left out.
         before = self.desired.change(events=events, feed_on=events == "on")
         try:
             act()

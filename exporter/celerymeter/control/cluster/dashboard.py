@@ -30,6 +30,7 @@ _QUEUE = 'max by (__name__, queue_name) ({SEL, __name__=~"celery_queue_(length|u
 STATE_QUERIES: Mapping[str, str] = {
     "queue_gauges": _QUEUE,
     "queue_ages": "min by (queue_name) (celery_queue_oldest_task_timestamp_seconds{SEL})",
+    # A worker that said `worker-offline` was stopped on purpose and is not down.
     "workers_down": (
         "count((max by (cluster, hostname) (celery_worker_up{SEL}) == 0) unless on (cluster, hostname) "
         "(max by (cluster, hostname) (celery_worker_shutdown{SEL}) == 1))"

@@ -117,6 +117,7 @@ class Hub:
         self._lock = Lock()
         self._mailboxes: set[Mailbox] = set()
         self._history = History()
+        # The start in milliseconds, so that numbers grow over restarts without being stored.
         self._seq = int(clock() * 1000)
         self._stopped = False
 
@@ -168,7 +169,7 @@ class Hub:
             mailbox.close()
         deadline = time.monotonic() + CLOSE_TIME
         while self._mailboxes and time.monotonic() < deadline:
-            time.sleep(0.02)
+            time.sleep(0.02)  # each client's own thread calls `leave`
         for mailbox in mailboxes:
             mailbox.abort()
 

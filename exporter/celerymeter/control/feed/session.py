@@ -91,7 +91,7 @@ class Session:
         elif self.mailbox.closing:
             self.peer.close(GOING_AWAY, "the server stops")
         elif time.monotonic() - self.peer.last_received > self.peer_timeout:
-            self.peer.abort()
+            self.peer.abort()  # nobody is there to read a close frame
         else:
             return False
         return True

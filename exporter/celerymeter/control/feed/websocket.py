@@ -63,6 +63,7 @@ class WebSocket:
             raise BadHandshake("not a WebSocket handshake") from error
         if not isinstance(request, Request):
             raise BadHandshake("not a WebSocket handshake")
+        # Only a non-blocking socket lets a write of many segments keep one deadline.
         sock.setblocking(False)
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -130,6 +131,7 @@ class WebSocket:
             self._write(self._frame(event.response()), timeout=CLOSE_TIMEOUT)
             raise self._gone()
         elif isinstance(event, Message):
+            # A message may come in any number of fragments, so their sum is limited.
             self._message_bytes += len(event.data)
             if self._message_bytes > MAX_MESSAGE:
                 self.close(1009)
