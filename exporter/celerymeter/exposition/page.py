@@ -164,7 +164,8 @@ def _exceptions(scrape: Scrape, family: Family) -> None:
         counts: Mapping[str, int] = series.exceptions
         if series.retry_exceptions:
             counts = Counter(series.exceptions) + Counter(series.retry_exceptions)
-        _write_by_class(scrape, family, tag, counts)
+        if counts:
+            _write_by_class(scrape, family, tag, counts)
 
 
 def _write_by_class(scrape: Scrape, family: Family, tag: str, counts: Mapping[str, int]) -> None:
