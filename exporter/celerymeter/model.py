@@ -33,6 +33,7 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     pid: _Count = 0
     # task events
     uuid: _Word | None = None
+    parent_id: _Text | None = None
     name: _Word | None = None
     queue: _Text | None = None
     exchange: _Text | None = None

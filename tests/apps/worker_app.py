@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from celery import Celery, Task
+from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
 BROKER, OPTIONS, BACKEND = "CELERYMETER_TEST_BROKER", "CELERYMETER_TEST_OPTIONS", "CELERYMETER_TEST_BACKEND"
@@ -80,6 +80,26 @@ def ignore() -> NoReturn:
     raise Ignore
 
 
+def replace(self: Task[Any, Any], kind: str, queue: str, times: int = 1) -> Any:
+    """Be replaced by another task, a chain, a group, a chord, or a number of times by itself."""
+    add = self.app.signature("tests.add", (1, 2), immutable=True).set(queue=queue)
+    slow = self.app.signature("tests.sleep", (1.0,), immutable=True).set(queue=queue)
+    fail = self.app.signature("tests.fail", immutable=True).set(queue=queue)
+    total = self.app.signature("tests.total").set(queue=queue)
+    if kind == "itself":
+        again = self.s(kind, queue, times - 1) if times > 1 else add
+        raise self.replace(again.set(queue=queue))
+    replacements = {
+        "task": add,
+        "slow": slow,
+        "fail": fail,
+        "chain": chain(add, slow, add.clone(), app=self.app),
+        "group": group([add, add.clone()], app=self.app),
+        "chord": chord([add, add.clone()], total, app=self.app),
+    }
+    raise self.replace(replacements[kind])
+
+
 def total(numbers: list[int]) -> int:
     """The callback of a chord of `add`."""
     return sum(numbers)
@@ -112,6 +132,7 @@ _TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tests.reject": (reject, {"acks_late": True}),
     "tests.reject_once": (reject_once, {"bind": True, "acks_late": True}),
     "tests.ignore": (ignore, {}),
+    "tests.replace": (replace, {"bind": True}),
     "tests.total": (total, {}),
     "tests.overrun": (overrun, {"time_limit": 1}),
     "tests.hold": (hold, {}),

@@ -1,7 +1,8 @@
 """Runs of tasks: how one is found by an event, which are in progress, and how their number stays bounded.
 
-A task's uuid is not enough to name a run: a retry comes with the same uuid (its `task-sent` and even its
-`task-received` may overtake the end of the run before), and a redelivered task may run on two workers at once.
+A task's uuid is not enough to name a run. A retry comes with the same uuid (its `task-sent` and even its
+`task-received` may overtake the end of the run before), and so does a task that replaces another
+(`celery.app.task.Task.replace`), under a name and queue of its own. A redelivered task may run on two workers at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import msgspec
 from celerymeter.model import ActiveTask, Event
 from celerymeter.tracking.series import TaskSeries
 
-MAX_BESIDE = 8
+MAX_BESIDE = 16
+BESIDE_AGE = 600.0
+"""Seconds that a run beside the newest is kept for a worker to report it."""
 VANISHED = 5.0
 """Seconds for which a worker must have left out a run: its end may be on the way, as events come in batches."""
 
@@ -39,11 +42,17 @@ class Run(msgspec.Struct, gc=False, eq=False):
     """By the worker's clock."""
     eta: str | None = None
     retries: int = 0
+    parent_id: str | None = ""
+    """The task that sent it, ``None`` for none, empty while that is not known."""
     worker: str | None = None
     pending: list[Event] | None = None
     """Events not yet counted, because the queue is not yet known."""
     sent_ahead: list[Event] | None = None
     """The `task-sent` of later runs of this task."""
+    shadow: str | None = None
+    """What its worker calls it (`celery.app.task.Task.shadow_name`), if not ``name``."""
+    replaced: bool = False
+    """Its replacement has been sent: it ends without an event of its own."""
     received: bool = False
     ended: bool = False
     rejected: bool = False
@@ -98,8 +107,8 @@ class RunTable:
         self._runs: dict[str, Run] = {}
         self.get: Callable[[str], Run | None] = self._runs.get
         """The newest run of a task, by its uuid."""
-        self.beside: dict[tuple[str, str], list[Run]] = {}
-        """Runs of the same tasks beside the newest, by uuid and worker."""
+        self.beside: dict[str, list[Run]] = {}
+        """Unfinished runs of the same tasks beside the newest, oldest first."""
         self._running: dict[Run, bool] = {}
         """Runs in progress; the values mean nothing."""
 
@@ -117,36 +126,41 @@ class RunTable:
 
     def starting(self, uuid: str, hostname: str) -> Run | None:
         """The run that a `task-started` of this worker begins: the oldest at hand that has not started."""
-        newest = self._runs.get(uuid)
-        if newest is not None and not self.beside and (newest.worker is None or newest.worker == hostname):
-            return newest if newest.started is None or newest.adopted else None
         return next((run for run in self._at(uuid, hostname) if run.started is None or run.adopted), None)
 
     def ending(self, uuid: str, hostname: str) -> Run | None:
         """The run whose end this worker reports: the oldest that has started, else any that waits."""
-        newest = self._runs.get(uuid)
-        if newest is not None and not self.beside and newest.worker == hostname:
-            return newest
         runs = self._at(uuid, hostname)
         if not runs:
+            newest = self._runs.get(uuid)
             return newest if newest is not None and newest.started is None else None
         unfinished = [run for run in runs if not run.end_pending]
         return next((run for run in unfinished if run.started is not None), (unfinished or runs[-1:])[0])
 
     def _at(self, uuid: str, hostname: str) -> list[Run]:
-        """The unfinished runs of a task that may be at this worker, oldest first."""
+        """The unfinished runs of a task at this worker, oldest first, then those that no worker has reported yet."""
         newest = self._runs.get(uuid)
-        here = newest is not None and (newest.worker is None or newest.worker == hostname)
-        runs = list(self.beside.get((uuid, hostname), ())) if self.beside else []
-        return [*runs, newest] if here and newest is not None else runs
+        runs = [*self.beside.get(uuid, ()), newest] if newest is not None else self.beside.get(uuid, [])
+        return [run for run in runs if run.worker == hostname] + [run for run in runs if run.worker is None]
+
+    def overtaken(self, event: Event) -> Run | None:
+        """The run that a `task-received` belongs to, although a later run of the task was received before."""
+        for run in self.beside.get(event.uuid or "", ()):
+            if not run.received and run.retries == (event.retries or 0) and run.parent_id == event.parent_id:
+                return run
+        return None
 
     def open_next(self, run: Run, at: float) -> Run:
-        """Open the run that follows ``run``, which may still be unfinished (elsewhere, or its end got lost)."""
-        if run.worker is not None and not run.ended:
+        """Open the run that follows ``run`` with the same message or a retry; ``run`` may still be unfinished."""
+        following = Run(run.uuid, at, at, run.name, run.queue, parent_id=run.parent_id, shadow=run.shadow)
+        following.sent, following.eta, following.retries = run.sent, run.eta, run.retries
+        return self.open_over(run, following)
+
+    def open_over(self, run: Run, following: Run) -> Run:
+        """Make ``following`` the newest of its task; ``run`` is kept beside it until it ends."""
+        if not run.ended:
             self._set_beside(run)
         self._runs.pop(run.uuid, None)  # the table is in the order of opening, or nothing behind this one would age
-        following = Run(run.uuid, at, at, run.name, run.queue)
-        following.sent, following.eta, following.retries = run.sent, run.eta, run.retries
         return self.open(following)
 
     def open_earlier(self, run: Run, hostname: str, at: float) -> Run:
@@ -179,11 +193,9 @@ class RunTable:
         if self._runs.get(run.uuid) is run:
             del self._runs[run.uuid]
             return True
-        if self.beside:
-            key = (run.uuid, run.worker or "")
-            rest = [other for other in self.beside.pop(key, ()) if other is not run]
-            if rest:
-                self.beside[key] = rest
+        rest = [other for other in self.beside.pop(run.uuid, ()) if other is not run]
+        if rest:
+            self.beside[run.uuid] = rest
         return False
 
     def evict(self, run: Run, reason: str) -> None:
@@ -193,12 +205,12 @@ class RunTable:
         self.forget(run)
 
     def _set_beside(self, run: Run) -> None:
-        runs = self.beside.setdefault((run.uuid, run.worker or ""), [])
+        runs = self.beside.get(run.uuid, [])
         if len(runs) >= MAX_BESIDE:
             self.evict(runs[0], "superseded")
         elif len(self.beside) > max(1, self._limit // 20):
             self.evict(next(iter(self.beside.values()))[0], "limit")
-        self.beside.setdefault((run.uuid, run.worker or ""), []).append(run)
+        self.beside.setdefault(run.uuid, []).append(run)
 
     def _evict_oldest(self) -> None:
         """A twentieth at once: reaching the front of a dict one by one costs 46 µs a time at 100,000."""
@@ -211,15 +223,18 @@ class RunTable:
         """The runs in progress, in the order in which they began."""
         return iter(self._running)
 
-    def evict_older_than(self, then: float) -> None:
-        """Drop the runs opened before ``then``."""
-        old = [run for runs in self.beside.values() for run in runs if run.opened < then]
+    def evict_old(self, now: float, max_age: float) -> None:
+        """Drop the runs that were opened too long ago, and sooner those beside the newest that no worker reports."""
+        old = []
         for run in self._runs.values():
-            if run.opened >= then:
+            if run.opened >= now - max_age:
                 break
             old.append(run)
         for run in old:
             self.evict(run, "age")
+        for run in [run for runs in self.beside.values() for run in runs]:
+            if run.opened < now - (max_age if run.worker is not None else BESIDE_AGE):
+                self.evict(run, "age" if run.worker is not None else "superseded")
 
     def workers_lost(self, hostnames: Collection[str]) -> None:
         """These workers are dead: what they ran is no longer in progress, and may be delivered again.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 
-from celerymeter.model import UNKNOWN, ActiveTask, Event
+from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.clocks import ProducerClocks, parse_eta
 from celerymeter.tracking.runs import Run, RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class
@@ -63,7 +63,7 @@ class TaskTracker:
     def sent(self, event: Event, at: float) -> float:
         """Take a `task-sent`, the only event that names the queue; return when it was sent, by our clock.
 
-        A retry's comes while the run before it still runs.
+        That of a retry or a replacement comes while the run before it still runs.
         """
         uuid, name, queue, retries = event.uuid or "", event.name, event.queue or queue_of(event), event.retries or 0
         sent_at = self.producers.observe(event, at)
@@ -74,11 +74,12 @@ class TaskTracker:
                 series.sent += 1
                 own = None if self.table.by_host else series
                 name, queue = series.labels[0], series.labels[1]  # one string for all tasks of a name
-                self.runs.open(Run(uuid, at, at, name, queue, own, sent_at, None, event.eta, retries))
+                run = Run(uuid, at, at, name, queue, own, sent_at, None, event.eta, retries, event.parent_id)
+                self.runs.open(run)
                 return sent_at
             run = self.runs.open(Run(uuid, at, at))
-        elif retries > run.retries:
-            self._keep_for_next(run, event)
+        elif self._is_of_next(run, event):
+            self._keep_for_next(run, event, at)
             return sent_at
         first = run.sent is None
         self._address(run, event, sent_at)
@@ -95,7 +96,13 @@ class TaskTracker:
     def received(self, event: Event, at: float, _worker: Worker | None) -> None:
         """Take a `task-received`: it names the task, and begins a run at a worker."""
         run = self.runs.get(event.uuid or "")
-        if run is None or run.name != event.name or run.started is not None or run.retries != (event.retries or 0):
+        if (
+            run is None
+            or run.started is not None
+            or run.name != event.name
+            or run.parent_id != event.parent_id
+            or run.retries != (event.retries or 0)
+        ):
             run = self._find_received(run, event, at)
             if run is None:
                 return
@@ -116,7 +123,7 @@ class TaskTracker:
             worker.loss.started(event.clock)
         uuid, hostname = event.uuid or "", event.hostname
         run = self.runs.get(uuid)
-        if run is None or run.worker != hostname or run.started is not None or self.runs.beside:
+        if run is None or run.worker != hostname or run.started is not None or uuid in self.runs.beside:
             newest, run = run, self.runs.starting(uuid, hostname)
             if run is None:
                 if newest is None and (ended := self.runs.recently_ended.get(uuid)) is not None:
@@ -134,7 +141,7 @@ class TaskTracker:
         """Take any event that may end a run; what comes after the run's one end is a duplicate."""
         uuid = event.uuid or ""
         run = self.runs.get(uuid)
-        if run is None or run.worker != event.hostname or self.runs.beside:
+        if run is None or run.worker != event.hostname or uuid in self.runs.beside:
             run = self.runs.ending(uuid, event.hostname) or self.runs.recently_ended.get(uuid)
             if run is None:
                 run = self._unheard(event, at)
@@ -159,7 +166,7 @@ class TaskTracker:
                 self._stop_waiting(run, now)
             excess -= 1
         self._waiting.extendleft(reversed(still))
-        self.runs.evict_older_than(now - MAX_AGE)
+        self.runs.evict_old(now, MAX_AGE)
 
     # What others read
 
@@ -195,26 +202,93 @@ class TaskTracker:
 
     def _find_received(self, run: Run | None, event: Event, at: float) -> Run | None:
         """The run that a `task-received` begins, or ``None`` if it was counted as late; ``run`` is the newest known."""
-        hostname, retries = event.hostname, event.retries or 0
-        if run is None:
-            ended = self.runs.recently_ended.get(event.uuid or "")
+        uuid, hostname, retries, name = event.uuid or "", event.hostname, event.retries or 0, event.name
+        if (overtaken := self.runs.overtaken(event)) is not None:
+            run = overtaken
+        elif run is None:
+            ended = self.runs.recently_ended.get(uuid)
             if ended is not None and not ended.received:
                 self._count_late(ended, event)
                 return None
-            run = self.runs.open(Run(event.uuid or "", at, at))
-            run.queue = ended.queue if ended is not None else None
+            run = self.runs.open(Run(uuid, at, at))
+            if ended is not None and self._is_called(ended, name):
+                run.queue = ended.queue
+        elif self._replaces(run, event):
+            run = self._open_replacement(run, event, at)
         elif retries < run.retries and run.worker != hostname:
             run = self.runs.open_earlier(run, hostname, at)
         elif retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
             ahead, run.sent_ahead = run.sent_ahead, None
-            run = self.runs.open_next(run, at)
-            self._take_next(run, ahead)
-        run.retries = retries
-        if event.name is not None:
-            self._learn_name(event.name)
+            run = self._take_next(self.runs.open_next(run, at), ahead)
+        run.retries, run.parent_id = retries, event.parent_id
+        if name is not None:
+            self._learn_name(name)
             if run.name is None:
-                run.name = self.table.name(event.name)
+                run.name = self.table.name(name)
+            elif run.name != name:
+                run.shadow = name
         return run
+
+    def _is_called(self, run: Run, name: str | None) -> bool:
+        """Whether this may be the run's name; those of runs beyond the cap are not known."""
+        return name is None or run.name in (None, name, UNKNOWN, OTHER) or run.shadow == name
+
+    def _is_own(self, run: Run, event: Event) -> bool:
+        """Whether a `task-sent` or `task-received` may be of this run: they name the same parent."""
+        return run.parent_id == event.parent_id or (run.parent_id == "" and self._is_called(run, event.name))
+
+    def _is_replacement(self, run: Run, event: Event) -> bool:
+        """Whether a further `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its uuid.
+
+        A task that a run sends has that run as its parent. In a chain or a chord only the last has the uuid, and
+        another parent; then the name is another one.
+        """
+        return event.parent_id == event.uuid or not self._is_called(run, event.name)
+
+    def _replaces(self, run: Run, event: Event) -> bool:
+        """Whether a `task-received` begins a replacement, rather than ``run``, perhaps by its shadow name, or again."""
+        if self._is_own(run, event) and (not run.received or self._is_called(run, event.name)):
+            return False
+        return self._is_replacement(run, event)
+
+    def _is_of_next(self, run: Run, event: Event) -> bool:
+        """Whether a `task-sent` is of a run that follows ``run``, rather than its own that comes late."""
+        if (event.retries or 0) > run.retries:
+            return True
+        if run.sent is None and self._is_own(run, event):
+            return False
+        under_way = run.started is not None and run.sent is not None
+        return under_way or run.sent_ahead is not None or self._is_replacement(run, event)
+
+    def _keep_for_next(self, run: Run, event: Event, at: float) -> None:
+        """Count the `task-sent` of a run that follows ``run``, and keep it for then."""
+        name, queue = event.name or run.name or UNKNOWN, queue_of(event) or run.queue or UNKNOWN
+        self._count_sent(self.table.name(name), self.table.queue(queue))
+        if run.sent_ahead is None:
+            run.sent_ahead = [event]
+            run.replaced = (event.retries or 0) <= run.retries and self._is_replacement(run, event)
+            if run.replaced and run.started is not None and not run.end_pending:
+                self._close(run, at, remember=False)
+        elif len(run.sent_ahead) < MAX_SENT_AHEAD:
+            run.sent_ahead.append(event)
+
+    def _take_next(self, run: Run, ahead: list[Event] | None) -> Run:
+        """Give a run its `task-sent`, which came before the run before it was over."""
+        if ahead:
+            self._address(run, ahead[0], self.producers.sent_at(ahead[0]))
+            if ahead[1:]:
+                run.sent_ahead = ahead[1:]
+                run.replaced = (ahead[1].retries or 0) <= run.retries and self._is_replacement(run, ahead[1])
+        return run
+
+    def _open_replacement(self, run: Run, event: Event, at: float) -> Run:
+        """Open the run that replaces ``run``, which is over if it started, or if the same worker tells of both."""
+        ahead, run.sent_ahead = run.sent_ahead, None
+        if run.started is not None or run.worker == event.hostname:
+            self._close(run, at, remember=False)
+        following = self.runs.open_over(run, Run(run.uuid, at, at))
+        run.replaced = True
+        return self._take_next(following, ahead)
 
     def _unheard(self, event: Event, at: float) -> Run:
         """The run of an end whose beginning did not come, or not from this worker."""
@@ -234,29 +308,17 @@ class TaskTracker:
         else:
             run.series.started += 1
 
-    def _keep_for_next(self, run: Run, event: Event) -> None:
-        """A `task-sent` of a run that will follow ``run``: it is counted now, and remembered."""
-        if run.sent_ahead is None:
-            run.sent_ahead = []
-        if len(run.sent_ahead) < MAX_SENT_AHEAD:
-            run.sent_ahead.append(event)
-        name, queue = event.name or run.name or UNKNOWN, queue_of(event) or run.queue or UNKNOWN
-        self._count_sent(self.table.name(name), self.table.queue(queue))
-
-    def _take_next(self, run: Run, ahead: list[Event] | None) -> None:
-        if ahead:
-            self._address(run, ahead[0], self.producers.sent_at(ahead[0]))
-            run.sent_ahead = ahead[1:] or None
-
     # Which series
 
     def _address(self, run: Run, event: Event, sent_at: float | None) -> None:
         """Take name, queue and send time from a `task-sent`; what was counted once keeps its labels."""
-        run.sent, run.eta, run.retries = sent_at, event.eta, event.retries or 0
+        run.sent, run.eta, run.retries, run.parent_id = sent_at, event.eta, event.retries or 0, event.parent_id
         if run.series is None:
             queue = queue_of(event)
             run.queue = self.table.queue(queue) if queue is not None else None
-            run.name = self.table.name(event.name) if event.name is not None else run.name
+            if event.name is not None:
+                name = self.table.name(event.name)
+                run.name, run.shadow = name, run.name if run.name != name else None
 
     def _learn_name(self, name: str | None) -> None:
         if name is not None and len(self.names_received) < MAX_NAMES:
@@ -328,7 +390,9 @@ class TaskTracker:
 
     def _start(self, run: Run, series: TaskSeries, event: Event, worker: Worker | None) -> None:
         series.started += 1
-        if not run.ended and not run.end_pending:
+        if run.replaced and not run.ended:
+            self._close(run, run.touched, remember=False)
+        elif not run.ended and not run.end_pending:
             self.runs.start(run)
         offset = None if worker is None else worker.offset
         if run.sent is None or offset is None or run.eta is not None:

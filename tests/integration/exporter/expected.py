@@ -39,5 +39,6 @@ def settle(exporter: ExporterProcess, expected: Expected) -> Scrape:
     try:
         wait_until(lambda: not expected.missing(exporter.scrape()), timeout=60, interval=0.5)
     except TimeoutError:
-        assert not expected.missing(exporter.scrape())
+        if missing := expected.missing(exporter.scrape()):
+            raise AssertionError(f"found and expected differ: {missing}") from None
     return exporter.scrape()

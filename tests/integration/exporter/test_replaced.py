@@ -1,0 +1,49 @@
+"""Tasks that replace themselves on a real cluster: every name and queue is right, nothing is left in progress."""
+
+from __future__ import annotations
+
+import pytest
+from celery import Celery
+from tests.integration.exporter.conftest import StartExporter, StartWorker
+from tests.integration.exporter.expected import Expected, settle
+
+pytestmark = pytest.mark.integration
+
+INNER = {
+    "task": {"tests.add": 1},
+    "slow": {"tests.sleep": 1},
+    "chain": {"tests.add": 2, "tests.sleep": 1},
+    "group": {"tests.add": 2, "celery.accumulate": 1},
+    "chord": {"tests.add": 2, "tests.total": 1},
+    "itself": {"tests.add": 1},
+}
+"""The tasks that each kind of replacement runs."""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_replaced_task_and_its_replacement_are_counted_apart(
+    pool: str, chord_producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Replaced by a task that succeeds or fails, a chain, a group, a chord, and by itself, on two workers."""
+    exporter = new_exporter()
+    new_worker("outer@test", concurrency=2, queues=("q1",), pool=pool)
+    new_worker("inner@test", concurrency=2, queues=("q2", "celery"), pool=pool)
+    expected = Expected()
+    for kind, inner in INNER.items():
+        for _ in range(4):
+            times = 3 if kind == "itself" else 1
+            chord_producer.send_task("tests.replace", (kind, "q2", times), queue="q1")
+            expected.add("tests.replace", "q1")
+            expected.add("tests.replace", "q2", times=times - 1)
+            for name, runs in inner.items():
+                queue = "celery" if name == "celery.accumulate" else "q2"
+                expected.add(name, queue, times=runs, succeeded=1)
+    chord_producer.send_task("tests.replace", ("fail", "q2"), queue="q1")
+    expected.add("tests.replace", "q1")
+    expected.add("tests.fail", "q2", failed=1)
+    page = settle(exporter, expected)
+    assert page.sum("celery_task_in_progress") == 0
+    assert page.sum("celerymeter_tracked_tasks_evicted_total") == 0
+    assert page.sum("celerymeter_events_missed_total") == 0
+    assert page.sum("celerymeter_events_duplicate_total") == 0
+    assert page.sum("celerymeter_tracked_tasks") == 0

@@ -1,0 +1,216 @@
+"""A run is more than its uuid: tasks that replace others keep it, and so do shadowed names and resent messages."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+from tests.tracking.cluster import WORKER, Cluster
+
+OTHER_WORKER = "celery@two"
+POOL_CHILD = "gen9@one"
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """A cluster without history."""
+    return Cluster()
+
+
+def replace(cluster: Cluster, name: str = "inner", queue: str = "q2", parent_id: str = "a") -> None:
+    """The pool process of a running task sends the task that replaces it."""
+    cluster.send("task-sent", POOL_CHILD, uuid="a", name=name, queue=queue, retries=0, parent_id=parent_id)
+
+
+def receive(cluster: Cluster, name: str = "inner", hostname: str = WORKER, retries: int = 0, parent: str = "a") -> None:
+    """A worker receives a replacement."""
+    cluster.receive("a", name, hostname, retries=retries, parent_id=parent)
+
+
+def counts(cluster: Cluster, name: str, queue: str) -> tuple[int, int, int, int, int]:
+    """Sent, received, started, succeeded, in progress."""
+    series = cluster.series(name, queue)
+    return series.sent, series.received, series.started, series.succeeded, series.in_progress
+
+
+def start_outer(cluster: Cluster) -> None:
+    """A task that will replace itself begins."""
+    cluster.publish("a", "outer", "q1")
+    cluster.receive("a", "outer")
+    cluster.start("a")
+
+
+@pytest.mark.parametrize("worker", [WORKER, OTHER_WORKER])
+@pytest.mark.parametrize("parent_id", ["a", "member-of-a-chain"])
+def test_a_replaced_task_ends_without_an_event(cluster: Cluster, worker: str, parent_id: str) -> None:
+    """It leaves progress when its replacement is sent, and counts no success; the replacement counts as its own."""
+    start_outer(cluster)
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 1)
+    replace(cluster, parent_id=parent_id)
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
+    receive(cluster, "inner", worker, parent=parent_id)
+    cluster.start("a", worker)
+    assert counts(cluster, "inner", "q2") == (1, 1, 1, 0, 1)
+    cluster.end("a", hostname=worker)
+    assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+    assert not cluster.tracker.tasks.duplicates
+
+
+def test_a_replacement_that_fails_is_a_failure_of_its_own(cluster: Cluster) -> None:
+    """And none of the task that it replaced."""
+    start_outer(cluster)
+    replace(cluster)
+    receive(cluster, "inner")
+    cluster.start("a")
+    cluster.end("a", "failed", exception="ValueError('x')")
+    assert (cluster.series("inner", "q2").failed, cluster.series("outer", "q1").failed) == (1, 0)
+
+
+def test_a_replacement_may_retry_and_be_replaced_again(cluster: Cluster) -> None:
+    """Each of the runs is counted under its own name and queue."""
+    start_outer(cluster)
+    replace(cluster)
+    receive(cluster, "inner")
+    cluster.start("a")
+    cluster.send("task-sent", POOL_CHILD, uuid="a", name="inner", queue="q2", retries=1, parent_id="a")
+    cluster.end("a", "retried")
+    receive(cluster, "inner", retries=1)
+    cluster.start("a")
+    replace(cluster, "last", "q3")
+    receive(cluster, "last")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "inner", "q2") == (2, 2, 2, 0, 0)
+    assert cluster.series("inner", "q2").retried == 1
+    assert counts(cluster, "last", "q3") == (1, 1, 1, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+@pytest.mark.parametrize("worker", [WORKER, OTHER_WORKER])
+def test_a_task_may_replace_itself(cluster: Cluster, worker: str) -> None:
+    """With the same name and queue: the message says who sent it."""
+    start_outer(cluster)
+    for _ in range(3):
+        replace(cluster, "outer", "q1")
+        assert cluster.series("outer", "q1").in_progress == 0
+        receive(cluster, "outer", worker)
+        cluster.start("a", worker)
+        assert cluster.series("outer", "q1").in_progress == 1
+    cluster.end("a", hostname=worker)
+    assert counts(cluster, "outer", "q1") == (4, 4, 4, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+OUTER = ("outer received", "outer started")
+INNER = ("inner received", "inner started", "inner succeeded")
+
+
+@pytest.mark.parametrize("worker", [WORKER, OTHER_WORKER])
+def test_a_replacement_may_be_sent_before_the_run_before_it_was_reported(cluster: Cluster, worker: str) -> None:
+    """The pool process sends at once, its worker reports in batches."""
+    cluster.publish("a", "outer", "q1")
+    replace(cluster)
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    assert cluster.series("outer", "q1").in_progress == 0
+    receive(cluster, "inner", worker)
+    cluster.start("a", worker)
+    cluster.end("a", hostname=worker)
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
+    assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+MERGED = sorted(
+    {
+        order
+        for order in permutations((*OUTER, *INNER))
+        if [step for step in order if step in OUTER] == list(OUTER)
+        and [step for step in order if step in INNER] == list(INNER)
+    }
+)
+
+
+@pytest.mark.parametrize("order", MERGED, ids=", ".join)
+def test_events_of_two_workers_may_come_in_any_order(cluster: Cluster, order: tuple[str, ...]) -> None:
+    """Those of each worker come in theirs."""
+    cluster.publish("a", "outer", "q1")
+    replace(cluster)
+    for step in order:
+        name, kind = step.split()
+        hostname = WORKER if name == "outer" else OTHER_WORKER
+        fields = {"name": name, "retries": 0} if kind == "received" else {}
+        if step == "inner received":
+            fields["parent_id"] = "a"
+        cluster.send(f"task-{kind}", hostname, uuid="a", **fields)
+    cluster.pass_time(3)
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
+    assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
+    assert not cluster.tracker.tasks.duplicates
+
+
+@pytest.mark.parametrize("worker", [WORKER, OTHER_WORKER])
+def test_a_replacement_is_seen_without_task_sent(cluster: Cluster, worker: str) -> None:
+    """Another name under the same uuid is another task."""
+    cluster.answer(WORKER, queues=("q1",))
+    cluster.answer(OTHER_WORKER, queues=("q1",))
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    cluster.pass_time(3, beating=(WORKER, OTHER_WORKER))
+    receive(cluster, "inner", worker)
+    cluster.start("a", worker)
+    cluster.end("a", hostname=worker)
+    cluster.pass_time(3, beating=(WORKER, OTHER_WORKER))
+    assert counts(cluster, "outer", "q1") == (0, 1, 1, 0, 0)
+    assert counts(cluster, "inner", "q1") == (0, 1, 1, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+@pytest.mark.parametrize("sent_first", [True, False])
+def test_a_shadowed_name_is_no_replacement(cluster: Cluster, sent_first: bool) -> None:
+    """`shadow_name` shows in what the worker reports; `task-sent` has the task's own name, which counts."""
+    if sent_first:
+        cluster.publish("a", "add", "q1")
+    cluster.receive("a", "adding 1 and 2")
+    cluster.start("a")
+    if not sent_first:
+        cluster.publish("a", "add", "q1")
+    assert counts(cluster, "add", "q1") == (1, 1, 1, 0, 1)
+    cluster.send("task-sent", POOL_CHILD, uuid="a", name="add", queue="q1", retries=1)
+    cluster.end("a", "retried")
+    cluster.receive("a", "adding 1 and 2", retries=1)
+    cluster.start("a")
+    cluster.receive("a", "adding 1 and 2", OTHER_WORKER, retries=1)  # redelivered
+    cluster.start("a", OTHER_WORKER)
+    cluster.end("a")
+    cluster.end("a", hostname=OTHER_WORKER)
+    series = cluster.series("add", "q1")
+    assert (series.sent, series.received, series.started, series.retried, series.succeeded) == (2, 3, 3, 1, 2)
+    assert {series.labels for series in cluster.tracker.task_series} == {("add", "q1")}
+
+
+def test_the_same_id_may_be_sent_again_while_it_runs(cluster: Cluster) -> None:
+    """Some applications choose their ids: the run that is under way goes on, and the next has its own queue."""
+    start_outer(cluster)
+    cluster.publish("a", "outer", "q2")
+    assert cluster.series("outer", "q1").in_progress == 1
+    cluster.end("a")
+    cluster.receive("a", "outer", OTHER_WORKER)
+    cluster.start("a", OTHER_WORKER)
+    cluster.end("a", hostname=OTHER_WORKER)
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 1, 0)
+    assert counts(cluster, "outer", "q2") == (1, 1, 1, 1, 0)
+
+
+def test_a_redelivered_replacement_is_not_replaced(cluster: Cluster) -> None:
+    """It runs twice, and both runs end."""
+    start_outer(cluster)
+    replace(cluster)
+    for worker in (WORKER, OTHER_WORKER):
+        receive(cluster, "inner", worker)
+        cluster.start("a", worker)
+    for worker in (WORKER, OTHER_WORKER):
+        cluster.end("a", hostname=worker)
+    assert counts(cluster, "inner", "q2") == (1, 2, 2, 2, 0)
