@@ -87,6 +87,8 @@ class WorkersSnapshot:
 
     at: float
     workers: Mapping[str, WorkerState] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
+    """Workers that send heartbeats and did not reply to something that they were asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,19 +62,26 @@ class RemoteControl:
         silence: float = SILENCE,
         timeout: float = TIMEOUT,
         once: bool = False,
+        replies: Replies | None = None,
     ) -> Replies:
-        """Send the commands together and return the replies.
+        """Send the commands together and return the replies, or add them to those given.
 
-        Returns when every ``expected`` worker replied to every command, when nobody replied for ``silence`` seconds,
-        or after ``timeout`` seconds. Without ``expected`` it always waits for the silence.
+        Returns when every ``expected`` worker replied to every command that it was sent, when nobody replied for
+        ``silence`` seconds, or after ``timeout`` seconds. Without ``expected`` it always waits for the silence.
         """
         with self._lock:
-            replies = self._held.use(
-                lambda connection: self._ask(connection, commands, frozenset(expected), (silence, timeout)), once=once
+            inbox = self._held.use(
+                lambda connection: self._ask(
+                    connection,
+                    commands,
+                    _Inbox(expected, Replies() if replies is None else replies),
+                    (silence, timeout),
+                ),
+                once=once,
             )
-            if not replies.hostnames:
+            if not inbox.heard:
                 self._held.close()  # a connection may be dead and not say so
-        return replies
+        return inbox.replies
 
     def send(self, command: Command, *, once: bool = False) -> None:
         """Send a command and wait for no reply."""
@@ -88,23 +95,20 @@ class RemoteControl:
         with self._lock:
             self._held.close()
 
-    def _ask(
-        self, connection: Any, commands: Sequence[Command], expected: frozenset[str], limits: tuple[float, float]
-    ) -> Replies:
+    def _ask(self, connection: Any, commands: Sequence[Command], inbox: _Inbox, limits: tuple[float, float]) -> _Inbox:
         mailbox = self._held.app.control.mailbox(connection)
-        tickets = {str(uuid4()): command.method for command in commands}
-        inbox = _Inbox(tickets, expected)
+        inbox.tickets = {str(uuid4()): command for command in commands}
         channel = connection.default_channel
         try:
             with connection.Consumer([mailbox.reply_queue], channel, on_message=inbox.take, no_ack=True):
-                for ticket, command in zip(tickets, commands, strict=True):
+                for ticket, command in inbox.tickets.items():
                     reply_to = {"exchange": mailbox.reply_exchange.name, "routing_key": mailbox.oid}
                     self._publish(mailbox, command, {"ticket": ticket, "reply_to": reply_to})
-                _drain(connection, inbox, *limits)
+                inbox.drain(connection, *limits)
         finally:
             # On Redis nobody else removes the queue and its binding.
             channel.after_reply_message_received(mailbox.reply_queue.name)
-        return inbox.replies
+        return inbox
 
     def _publish(self, mailbox: Any, command: Command, reply: Mapping[str, object]) -> None:
         """Publish as `kombu.pidbox` does; the command expires, for a worker may be busy for longer than we wait."""
@@ -125,24 +129,28 @@ class RemoteControl:
 class _Inbox:
     """Collects the replies to the commands of one call; late replies to earlier calls have other tickets."""
 
-    def __init__(self, tickets: Mapping[str, str], expected: frozenset[str]) -> None:
-        self.replies = Replies()
-        self.last_at = time.monotonic()
-        self._tickets = tickets
-        self._expected = expected
+    def __init__(self, expected: Collection[str], replies: Replies) -> None:
+        self.replies = replies
+        self.tickets: dict[str, Command] = {}
+        self.heard = False
+        self._last_at = 0.0
+        self._expected = frozenset(expected)
 
     @property
     def complete(self) -> bool:
-        """True when every expected worker replied to every command."""
-        methods = self._tickets.values()
-        return bool(self._expected) and all(self._expected <= self.replies.settled(method) for method in methods)
+        """True when every expected worker replied to every command that it was sent."""
+        return bool(self._expected) and all(
+            self._expected.intersection(command.destination or self._expected) <= self.replies.settled(command.method)
+            for command in self.tickets.values()
+        )
 
     def take(self, message: Any) -> None:
         """Take a message that kombu has not decoded."""
-        method = self._tickets.get(message.headers.get("ticket"))
-        if method is None:
+        command = self.tickets.get(message.headers.get("ticket"))
+        if command is None:
             return
-        self.last_at = time.monotonic()
+        method = command.method
+        self.heard, self._last_at = True, time.monotonic()
         if message.content_type != "application/json":
             log.warning("a worker replied to %s in %r; only JSON is read", method, message.content_type)
             self.replies.unread.append((str(message.content_type), _begin(message.body)))
@@ -153,18 +161,19 @@ class _Inbox:
             return
         self.replies.malformed += 1
 
+    def drain(self, connection: Any, silence: float, timeout: float) -> None:
+        """Take replies until they are complete, or nobody replies any more."""
+        self._last_at = time.monotonic()
+        end = self._last_at + timeout
+        while not self.complete:
+            remaining = min(self._last_at + silence, end) - time.monotonic()
+            if remaining <= 0:
+                return
+            try:
+                connection.drain_events(timeout=remaining)
+            except TimeoutError:
+                return
+
 
 def _begin(body: bytes | str | memoryview) -> bytes:
     return body[:MAX_TEXT].encode(errors="replace") if isinstance(body, str) else bytes(body[:MAX_TEXT])
-
-
-def _drain(connection: Any, inbox: _Inbox, silence: float, timeout: float) -> None:
-    end = time.monotonic() + timeout
-    while not inbox.complete:
-        remaining = min(inbox.last_at + silence, end) - time.monotonic()
-        if remaining <= 0:
-            return
-        try:
-            connection.drain_events(timeout=remaining)
-        except TimeoutError:
-            return

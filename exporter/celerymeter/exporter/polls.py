@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from celerymeter.errors import CelerymeterError
+from celerymeter.errors import CelerymeterError, PollError
 from celerymeter.model import Event, PollOutcome
 from celerymeter.polling.queues import QueuePoller
-from celerymeter.polling.workers import WorkerPoller
+from celerymeter.polling.workers import LiveWorker, WorkerPoller
 from celerymeter.threads import PeriodicThread
 from celerymeter.tracking.tracker import Tracker
 
@@ -82,9 +82,10 @@ class Poll:
         *,
         state: SharedTracker,
         interval: float,
+        first_delay: float = FIRST_DELAY,
         requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.thread = PeriodicThread(collector, self._turn, interval=min(MIN_PAUSE, interval), first_delay=FIRST_DELAY)
+        self.thread = PeriodicThread(collector, self._turn, interval=min(MIN_PAUSE, interval), first_delay=first_delay)
         self._collector = collector
         self._collect = collect
         self._state = state
@@ -136,15 +137,27 @@ def queue_collector(poller: QueuePoller, state: SharedTracker) -> Callable[[floa
 def worker_collector(poller: WorkerPoller, state: SharedTracker, *, enable_events: bool) -> Callable[[float], None]:
     """Return the poll of all workers, which waits for the replies of those that are alive."""
 
+    def heard_since(at: float) -> list[str]:
+        with state.locked() as tracker:
+            return [worker.hostname for worker in tracker.workers if (worker.last_heartbeat or 0.0) >= at]
+
     def collect(at: float) -> None:
         with state.locked() as tracker:
-            expected = [worker.hostname for worker in tracker.workers if worker.up]
+            live = [
+                LiveWorker(worker.hostname, (worker.pid, worker.online_at), worker.online_at)
+                for worker in tracker.workers
+                if worker.up
+            ]
             tracker.asking()
-        snapshot = poller.poll(now=at, expected=expected)
+        snapshot = poller.poll(now=at, live=live, heard_since=heard_since)
         with state.locked() as tracker:
             tracker.inspected(snapshot)
-            silent = [worker.hostname for worker in tracker.workers if worker.up and worker.loss.off]
-        if enable_events and silent:
-            poller.enable_events(silent)
+            without_events = [worker.hostname for worker in tracker.workers if worker.up and worker.loss.off]
+        if enable_events and without_events:
+            poller.enable_events(without_events)
+        if snapshot.silent:
+            first, *others = sorted(snapshot.silent)
+            more = f" and {len(others)} more" if others else ""
+            raise PollError(f"no reply to remote control from {first}{more}")
 
     return collect

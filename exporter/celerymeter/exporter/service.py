@@ -30,6 +30,8 @@ from celerymeter.tracking.tracker import Tracker
 log = logging.getLogger(__name__)
 
 TICK = 0.5
+HEARTBEATS = 3.0
+"""Seconds before the first poll of the workers, so that all of them were heard: who is not known is not waited for."""
 STALLED = 15.0
 """Seconds without a tick after which the process calls itself unhealthy."""
 STOP_TIMEOUT = 0.75
@@ -62,6 +64,7 @@ class Exporter:
             worker_collector(WorkerPoller(settings), state, enable_events=settings.enable_events),
             state=state,
             interval=settings.poll_interval,
+            first_delay=HEARTBEATS,
             requested=self._worker_poll_requested,
         )
         self._threads = (queues.thread, workers.thread, PeriodicThread("ticks", self._tick, interval=TICK))

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from celerymeter.inspect_replies import ConsumedQueue, Replies, WorkerStats, WorkerTask
 from celerymeter.model import ActiveTask, WorkersSnapshot, WorkerState
-from celerymeter.remote_control import Command, RemoteControl
+from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
 from celerymeter.settings import ExporterSettings
 
-POLL = (Command("stats"), Command("active_queues"), Command("active", {"safe": True}))
+log = logging.getLogger(__name__)
+
+STATS = Command("stats")
+DETAILS = (Command("active_queues"), Command("active", {"safe": True}))
 """Sent at every poll; ``safe`` makes the worker cut the tasks' arguments, which nobody reads."""
 LISTS = ("reserved", "scheduled")
 LISTS_SILENCE = 3.0
+PROOF_SILENCE = 5.0
+"""Seconds to wait for a worker that never replied: more than two heartbeats."""
+HANDLING = 1.0
+"""Seconds after a command within which a worker that runs its event loop has handled it."""
+SECOND_CHANCE = 300.0
+"""Seconds after which a worker that did not reply is asked once more."""
+YOUNG = 5.0
+"""Seconds for which a new worker may not listen yet."""
 
 MAX_HELD = 20_000
 """Tasks in the replies to one round of `LISTS`; a worker that holds more is not asked, its gauges stay absent."""
@@ -23,42 +36,192 @@ FEW = 1000
 """A worker that holds no more is asked at once; others at a random time within their interval."""
 
 
+def _nobody(_: float) -> Collection[str]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """A worker whose heartbeats are heard; ``process`` differs from one process under its name to the next."""
+
+    hostname: str
+    process: object
+    online_at: float | None = None
+    """When it said that it is online, in UTC seconds; ``None`` when that was before anybody listened."""
+
+
 class WorkerPoller:
     """Asks all workers at once; raises `BrokerUnavailable`. Thread-safe, one poll at a time."""
 
-    def __init__(self, settings: ExporterSettings) -> None:
-        self._control = RemoteControl(settings.broker)
+    def __init__(self, settings: ExporterSettings, *, control: RemoteControl | None = None) -> None:
+        self._control = control or RemoteControl(settings.broker)
         self._schedule = ListSchedule(interval=settings.inspect_interval)
+        self._habits = ReplyHabits()
         self._answered: frozenset[str] = frozenset()
 
-    def poll(self, *, now: float, expected: Collection[str]) -> WorkersSnapshot:
-        """Return every worker that answers. Waits for the ``expected`` ones, or for a second if there are none.
+    def poll(
+        self,
+        *,
+        now: float,
+        live: Collection[LiveWorker] = (),
+        heard_since: Callable[[float], Collection[str]] = _nobody,
+    ) -> WorkersSnapshot:
+        """Return every worker that answers. Waits for the ``live`` ones, or for a second if there are none.
 
         Those are the workers that send heartbeats; others may answer too, so those of the last poll are waited for as
-        well. Reserved and scheduled tasks are as of the worker's last answer, see `ListSchedule`.
+        well. ``heard_since`` tells which workers sent a heartbeat after a time: those are not too busy to reply.
+        Reserved and scheduled tasks are as of the worker's last answer, see `ListSchedule`.
         """
-        wanted = self._answered.union(expected) if expected else ()
-        replies = self._control.ask(POLL, expected=wanted)
-        self._answered = replies.answered("stats")
-        self._ask_lists(replies, now)
+        candidates = self._answered.union(worker.hostname for worker in live)
+        self._habits.update(live, candidates, now=now)
+        proven = self._habits.proven(candidates)
+        replies = Replies()
+        if proven and proven == candidates:
+            silent = self._ask((STATS, *DETAILS), candidates, replies, heard_since, wait=bool(live))
+        else:
+            # A worker that has never replied may be unable to: one error in its log is enough.
+            details = [replace(command, destination=proven) for command in DETAILS if proven]
+            silent = self._ask((STATS, *details), candidates, replies, heard_since, wait=bool(live))
+            if new := replies.answered(STATS.method) - proven:
+                details = [replace(command, destination=new) for command in DETAILS]
+                silent |= self._ask(details, new, replies, heard_since)
+        self._answered = replies.hostnames
+        self._ask_lists(replies, now, heard_since)
         last_answer = self._schedule.last_answer
         states = {name: worker_state(replies, name, last_answer(name)) for name in replies.hostnames}
-        return WorkersSnapshot(at=now, workers=states)
+        return WorkersSnapshot(at=now, workers=states, silent=silent)
+
+    def _ask(
+        self,
+        commands: Sequence[Command],
+        candidates: Collection[str],
+        replies: Replies,
+        heard_since: Callable[[float], Collection[str]],
+        *,
+        wait: bool = True,
+    ) -> frozenset[str]:
+        """Add to the replies; return the candidates that were able to reply to a command and did not."""
+        commands = self._habits.harmless(commands, candidates)
+        if not commands:
+            return frozenset()
+        began, at = time.monotonic(), time.time()
+        silence = PROOF_SILENCE if self._habits.unproven(candidates) else SILENCE
+        self._control.ask(commands, expected=candidates if wait else (), silence=silence, replies=replies)
+        # A broker that needs longer for all replies says nothing about the workers whose replies are still to come.
+        in_time = time.monotonic() - began < TIMEOUT
+        heard = heard_since(at + HANDLING) if in_time else ()
+        return self._habits.learn(commands, replies, candidates, heard=heard)
 
     def enable_events(self, hostnames: Collection[str]) -> None:
-        """Make these workers send task events."""
-        self._control.send(Command("enable_events", destination=hostnames))
+        """Make these workers send task events, unless they have never replied to anything."""
+        if able := self._answered.intersection(hostnames):
+            self._control.send(Command("enable_events", destination=able))
 
     def close(self) -> None:
         """Drop the connection; the next poll opens another."""
         self._control.close()
 
-    def _ask_lists(self, replies: Replies, now: float) -> None:
+    def _ask_lists(self, replies: Replies, now: float, heard_since: Callable[[float], Collection[str]]) -> None:
         workers = {name: stats for name in self._answered if (stats := replies.stats(name)) is not None}
         due = self._schedule.due(workers, now=now)
-        if due:
-            commands = [Command(method, destination=due) for method in LISTS]
-            self._schedule.learn(self._control.ask(commands, expected=due, silence=LISTS_SILENCE), due)
+        commands = self._habits.harmless([Command(method, destination=due) for method in LISTS], due)
+        if not due or not commands:
+            return
+        began = time.time()
+        lists = self._control.ask(commands, expected=due, silence=LISTS_SILENCE)
+        # They have answered just now. Only a solo worker may have begun a task meanwhile that blocks it.
+        able = {name for name in due if workers[name].pool != "solo"}
+        self._habits.learn(commands, lists, due, heard=able.union(heard_since(began + HANDLING)), listening=True)
+        self._schedule.learn(lists, due)
+
+
+class ReplyHabits:
+    """Remembers which worker replies to which command, so that one that cannot is sent it twice at most.
+
+    A worker cannot reply when it accepts only pickled commands (each of ours makes it log an error), when its remote
+    control is turned off, when its replies are pickled, or when its tasks hold arguments that JSON cannot express
+    (then its control loop fails). A worker that is too busy to reply is none of these: it sends no heartbeats either.
+    """
+
+    def __init__(self) -> None:
+        self._processes: dict[str, object] = {}
+        self._young: set[str] = set()
+        self._silences: dict[tuple[str, str], list[float]] = {}
+        """When a worker did not reply to a command although it could have, since it last did."""
+        self._now = 0.0
+        self._replied: set[tuple[str, str]] = set()
+
+    def update(self, live: Collection[LiveWorker], candidates: Collection[str], *, now: float) -> None:
+        """Forget the habits of workers that have started again, and of all that are no longer candidates."""
+        current = {worker.hostname: worker.process for worker in live}
+        same = {name for name in candidates if current.get(name) == self._processes.get(name, current.get(name))}
+        self._silences = {key: times for key, times in self._silences.items() if key[0] in same}
+        self._replied = {key for key in self._replied if key[0] in same}
+        self._processes = current
+        self._now = now
+        # A worker says that it is online before it listens to remote control.
+        self._young = {worker.hostname for worker in live if now - (worker.online_at or 0.0) < YOUNG}
+
+    def harmless(self, commands: Sequence[Command], candidates: Collection[str]) -> list[Command]:
+        """Return the commands without the workers that cannot reply to them, and without those nobody is left for."""
+        chosen = []
+        for command in commands:
+            able = [name for name in candidates if not self._cannot(name, command.method)]
+            if len(able) == len(candidates):
+                chosen.append(command)
+            elif able:
+                chosen.append(replace(command, destination=able))
+        return chosen
+
+    def proven(self, candidates: Collection[str]) -> frozenset[str]:
+        """Return the candidates that have replied to `STATS`."""
+        return frozenset(name for name in candidates if (name, STATS.method) in self._replied)
+
+    def unproven(self, candidates: Collection[str]) -> bool:
+        """Return whether a worker has never replied that may still be able to: it is worth a longer wait."""
+        new = (name for name in candidates if (name, STATS.method) not in self._replied and name not in self._young)
+        return any(not self._cannot(name, STATS.method) for name in new)
+
+    def learn(
+        self,
+        commands: Sequence[Command],
+        replies: Replies,
+        candidates: Collection[str],
+        *,
+        heard: Collection[str],
+        listening: bool = False,
+    ) -> frozenset[str]:
+        """Take the replies of a round; return the workers that were able to reply to a command and did not.
+
+        ``heard`` were not too busy to reply; ``listening``: the candidates have just replied to other commands.
+        """
+        silent: set[str] = set()
+        for name in sorted(candidates):
+            asked = [command.method for command in commands if name in (command.destination or candidates)]
+            missing = [method for method in asked if name not in replies.settled(method)]
+            for method in set(asked).difference(missing):
+                self._replied.add((name, method))
+                self._silences.pop((name, method), None)
+            if missing and name in heard and name not in self._young:
+                silent.add(name)
+                self._blame(name, missing, replied=missing != asked or listening)
+        return frozenset(silent)
+
+    def _blame(self, name: str, missing: Sequence[str], *, replied: bool) -> None:
+        """``replied``: the worker has just replied to something, so that its remote control works."""
+        if replied:
+            missing = missing[:1]  # a command that fails may take those behind it along
+        for method in missing:
+            if replied or (name, method) not in self._replied:  # else something else is wrong just now
+                times = self._silences.setdefault((name, method), [])
+                times.append(self._now)
+                again = f"{SECOND_CHANCE / 60:.0f} minutes have passed" if len(times) == 1 else "it restarts"
+                log.warning("%s does not reply to %s and is not asked again until %s", name, method, again)
+
+    def _cannot(self, name: str, method: str) -> bool:
+        """Whatever went wrong the first time may have been chance, so there is a second one, once."""
+        times = self._silences.get((name, method), ())
+        return len(times) > 1 or (len(times) == 1 and self._now - times[0] < SECOND_CHANCE)
 
 
 @dataclass(slots=True)
@@ -69,6 +232,8 @@ class ListAnswer:
     due_at: float
     reserved: int | None = None
     scheduled: int | None = None
+    held: int = 0
+    """Tasks in the last answer: without a prefetch limit the worker's ``prefetch_count`` says nothing."""
 
 
 class ListSchedule:
@@ -90,7 +255,7 @@ class ListSchedule:
         budget = MAX_HELD
         chosen: list[str] = []
         for name in sorted(workers, key=lambda name: self._answers[name].due_at):
-            held = _held(workers[name])
+            held = self._held(name, workers[name])
             if self._answers[name].due_at <= now and held <= budget:
                 budget -= held
                 self._answers[name].due_at = now + self._pause(held)
@@ -100,20 +265,25 @@ class ListSchedule:
     def learn(self, replies: Replies, hostnames: list[str]) -> None:
         """Take the answers of those who were asked; a worker that did not answer is unknown until next time."""
         for name in hostnames:
-            self._answers[name].reserved = replies.count("reserved", name)
-            self._answers[name].scheduled = replies.count("scheduled", name)
+            answer = self._answers[name]
+            answer.reserved, answer.scheduled = replies.count("reserved", name), replies.count("scheduled", name)
+            answer.held = (answer.reserved or 0) + (answer.scheduled or 0)
 
     def last_answer(self, hostname: str) -> ListAnswer | None:
         """Return the last answer of a worker."""
         return self._answers.get(hostname)
 
     def _carry_over(self, name: str, stats: WorkerStats, now: float) -> ListAnswer:
-        answer, held = self._answers.get(name), _held(stats)
+        answer, held = self._answers.get(name), self._held(name, stats)
         if answer is None or answer.pid != stats.pid:
             answer = ListAnswer(stats.pid, due_at=now if held <= FEW else now + self._pause(held) * random.random())  # noqa: S311 - see above
         elif held > MAX_HELD:
             answer.reserved = answer.scheduled = None
         return answer
+
+    def _held(self, name: str, stats: WorkerStats) -> int:
+        answer = self._answers.get(name)
+        return max(stats.prefetch_count or 0, answer.held if answer is not None and answer.pid == stats.pid else 0)
 
     def _pause(self, held: int) -> float:
         return max(self._interval, held * SECONDS_PER_TASK) * self._jitter()
@@ -136,10 +306,6 @@ def worker_state(replies: Replies, hostname: str, lists: ListAnswer | None = Non
         active=None if running is None else tuple(_active_task(task, queues or ()) for task in running if task.name),
         totals=stats.totals,
     )
-
-
-def _held(stats: WorkerStats) -> int:
-    return stats.prefetch_count or 0
 
 
 def _active_task(task: WorkerTask, queues: Collection[ConsumedQueue]) -> ActiveTask:

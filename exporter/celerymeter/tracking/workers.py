@@ -42,6 +42,7 @@ class Worker:
         "loss",
         "offline_at",
         "offset",
+        "online_at",
         "pid",
         "processed",
         "processed_total",
@@ -67,6 +68,8 @@ class Worker:
         self.load1: float | None = None
         self.version = ""
         self.offline_at: float | None = None
+        self.online_at: float | None = None
+        """When it last said that it is online: it has started, or has reconnected to its broker."""
         self.clock: ClockOffset | None = None
         self.offset: float | None = None
         """Seconds to add to the worker's clock to have ours; ``None`` before its first worker event."""
@@ -120,6 +123,8 @@ class Worker:
             return False
         renewed = self._renew(event, at)
         self.offline_at = None
+        if event.type == "worker-online":
+            self.online_at = at
         self.freq = event.freq or self.freq
         self.active = event.active if event.active is not None else self.active
         self.version = event.sw_ver or self.version

@@ -1,0 +1,192 @@
+"""A worker that cannot reply to a command is not sent it again and again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from celerymeter.inspect_replies import Replies
+from celerymeter.polling.workers import MAX_HELD, SECOND_CHANCE, YOUNG, LiveWorker, WorkerPoller
+from celerymeter.remote_control import Command, RemoteControl
+from celerymeter.settings import BrokerSettings, ExporterSettings
+
+ANSWERS = {"stats": {"pid": 7}, "active_queues": [], "active": [], "reserved": [], "scheduled": []}
+METHODS = ["stats", "active_queues", "active"]
+LISTS = ["reserved", "scheduled"]
+
+
+@dataclass
+class Worker:
+    """Replies to all commands but these; a busy one replies to none and sends no heartbeat."""
+
+    mute: Collection[str] = ()
+    busy: bool = False
+    process: int = 1
+    online_at: float | None = None
+    pool: str = "celery.concurrency.prefork:TaskPool"
+    reserved: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, method: str) -> object:
+        """The answer to a command."""
+        if method == "stats":
+            return {"pid": self.process, "pool": {"implementation": self.pool}}
+        return [{"id": str(number)} for number in range(self.reserved)] if method == "reserved" else ANSWERS[method]
+
+
+class Cluster(RemoteControl):
+    """Workers behind a remote control without a broker."""
+
+    def __init__(self, **workers: Worker) -> None:
+        super().__init__(BrokerSettings(url="memory://"))
+        self.workers = workers
+        self.now = 1000.0
+        self.silences: list[float] = []
+        self._poller = WorkerPoller(ExporterSettings(BrokerSettings(url="memory://")), control=self)
+
+    def ask(
+        self,
+        commands: Sequence[Command],
+        *,
+        expected: Collection[str] = (),
+        silence: float = 1.0,
+        timeout: float = 10.0,
+        once: bool = False,
+        replies: Replies | None = None,
+    ) -> Replies:
+        """Every worker that is addressed replies at once."""
+        self.silences.append(silence)
+        replies = Replies() if replies is None else replies
+        for command in commands:
+            for name in command.destination or self.workers:
+                worker = self.workers[name]
+                worker.asked.append(command.method)
+                if not worker.busy and command.method not in worker.mute:
+                    replies.receive(command.method, json.dumps({name: worker.answer(command.method)}))
+        return replies
+
+    def poll(self) -> frozenset[str]:
+        """One poll, two minutes after the last; returns the workers that could have replied and did not."""
+        for worker in self.workers.values():
+            worker.asked.clear()
+        self.now += 120
+        live = [LiveWorker(name, worker.process, worker.online_at) for name, worker in self.workers.items()]
+        beating = [name for name, worker in self.workers.items() if not worker.busy]
+        return self._poller.poll(now=self.now, live=live, heard_since=lambda _: beating).silent
+
+
+def test_a_worker_that_replies_to_nothing_has_one_more_chance() -> None:
+    """After five minutes, and then when it has restarted; others are asked on."""
+    mute, well = Worker(mute=METHODS), Worker()
+    cluster = Cluster(mute=mute, well=well)
+    asked = []
+    for _ in range(8):
+        silent = cluster.poll()
+        asked.append(mute.asked.copy())
+        assert (silent == {"mute"}) == bool(mute.asked)
+        assert well.asked[:3] == METHODS
+    assert asked == [["stats"], [], [], ["stats"], [], [], [], []]
+    mute.process = 2
+    assert cluster.poll() == {"mute"}
+    assert mute.asked == ["stats"]
+
+
+def test_chance_keeps_nobody_silent() -> None:
+    """Its second reply counts."""
+    cluster = Cluster(unlucky=Worker(mute=METHODS))
+    cluster.poll()
+    cluster.workers["unlucky"].mute = ()
+    for _ in range(3):
+        cluster.poll()
+    assert cluster.workers["unlucky"].asked[:3] == METHODS
+
+
+def test_where_nobody_can_reply_nothing_is_sent() -> None:
+    """A worker logs an error for every command that it cannot decode, whoever it is for."""
+    cluster = Cluster(mute=Worker(mute=METHODS))
+    cluster.poll()
+    rounds = len(cluster.silences)
+    cluster.poll()
+    assert len(cluster.silences) == rounds
+
+
+def test_a_busy_worker_is_asked_again() -> None:
+    """It sends no heartbeats meanwhile."""
+    cluster = Cluster(solo=Worker(busy=True))
+    for _ in range(3):
+        assert cluster.poll() == frozenset()
+        assert cluster.workers["solo"].asked == ["stats"]
+    cluster.workers["solo"].busy = False
+    cluster.poll()
+    assert cluster.workers["solo"].asked == [*METHODS, *LISTS]
+
+
+def test_a_worker_that_has_replied_before_is_asked_again() -> None:
+    """It is able to; something else is wrong just now, and the poll says so."""
+    cluster = Cluster(well=Worker())
+    cluster.poll()
+    cluster.workers["well"].mute = METHODS
+    for _ in range(3):
+        assert cluster.poll() == {"well"}
+        assert cluster.workers["well"].asked == METHODS
+
+
+def test_a_new_worker_may_not_listen_yet() -> None:
+    """It says that it is online before it does."""
+    cluster = Cluster(young=Worker(mute=METHODS))
+    cluster.workers["young"].online_at = cluster.now + 120 - YOUNG / 2
+    assert cluster.poll() == frozenset()
+    assert cluster.poll() == {"young"}
+
+
+def test_a_worker_that_never_replied_is_waited_for_longer() -> None:
+    """For its heartbeats have to prove that it could have."""
+    cluster = Cluster(well=Worker())
+    cluster.poll()
+    first = cluster.silences[0]
+    cluster.silences.clear()
+    cluster.poll()
+    assert cluster.silences[0] < first
+
+
+def test_one_command_that_fails_is_left_out_alone() -> None:
+    """A task's arguments cannot be written, so `reserved` fails; `scheduled`, which was lost with it, does not."""
+    odd = Worker(mute=LISTS)
+    cluster = Cluster(odd=odd, well=Worker())
+    cluster.poll()
+    assert odd.asked == [*METHODS, *LISTS]
+    odd.mute = ["reserved"]
+    cluster.now += SECOND_CHANCE
+    cluster.poll()
+    for _ in range(4):
+        cluster.poll()
+        assert odd.asked == [*METHODS, "scheduled"]
+        assert cluster.workers["well"].asked == [*METHODS, *LISTS]
+
+
+def test_a_command_that_fails_later_is_sent_twice_at_most() -> None:
+    """At once, and once more after five minutes."""
+    worker = Worker()
+    cluster = Cluster(odd=worker)
+    cluster.poll()
+    worker.mute = ["reserved"]
+    counts = []
+    for _ in range(8):
+        cluster.poll()
+        counts.append(worker.asked.count("reserved"))
+    assert counts == [1, 0, 0, 1, 0, 0, 0, 0]
+    assert worker.asked == [*METHODS, "scheduled"]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_worker_that_holds_too_many_tasks_is_not_asked_for_them_again(pool: str) -> None:
+    """Without a prefetch limit only its first answer shows how many."""
+    worker = Worker(pool=f"celery.concurrency.{pool}:TaskPool", reserved=MAX_HELD + 1)
+    cluster = Cluster(full=worker)
+    cluster.poll()
+    assert worker.asked == [*METHODS, *LISTS]
+    cluster.poll()
+    assert worker.asked == METHODS
