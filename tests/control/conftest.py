@@ -10,9 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from celerymeter.control.app import create_app
-from celerymeter.control.parts import Parts
+from celerymeter.control.parts import Parts, build
 from celerymeter.control.settings import ControlSettings, RequestLimits
-from celerymeter.control.testing import control_parts, control_settings
+from celerymeter.control.testing import control_settings
 
 MakeClient = Callable[..., FlaskClient]
 
@@ -26,7 +26,7 @@ def settings() -> ControlSettings:
 @pytest.fixture
 def parts(settings: ControlSettings, tmp_path: Path) -> Iterator[Parts]:
     """Parts of `settings`, with their state in a folder of this test's own."""
-    parts = control_parts(settings, tmp_path / "state")
+    parts = build(settings, tmp_path / "state")
     yield parts
     parts.store.close()
 
@@ -41,7 +41,7 @@ def client(settings: ControlSettings, parts: Parts) -> FlaskClient:
 def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """One API, without limits on rates, for tests that leave nothing behind which others would notice."""
     settings = replace(control_settings(), limits=RequestLimits(auth_failures_per_minute=1e6, requests_per_minute=1e6))
-    parts = control_parts(settings, tmp_path_factory.mktemp("state"))
+    parts = build(settings, tmp_path_factory.mktemp("state"))
     yield create_app(settings, parts).test_client()
     parts.store.close()
 
@@ -53,7 +53,7 @@ def make_client(settings: ControlSettings, tmp_path: Path) -> Iterator[MakeClien
 
     def make(**changes: object) -> FlaskClient:
         varied = replace(settings, **changes)  # type: ignore[arg-type]  # the test names fields of the settings
-        made.append(control_parts(varied, tmp_path / f"state-{len(made)}"))
+        made.append(build(varied, tmp_path / f"state-{len(made)}"))
         return create_app(varied, made[-1]).test_client()
 
     yield make

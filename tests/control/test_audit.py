@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 
 from celerymeter.control.app import create_app
 from celerymeter.control.audit.trail import Actor
-from celerymeter.control.testing import bearer, control_parts, control_settings
+from celerymeter.control.parts import build
+from celerymeter.control.testing import bearer, control_settings
 from celerymeter.control.tokens import Role
 
 
@@ -27,7 +28,7 @@ def page(client: FlaskClient, **query: str | int) -> dict[str, Any]:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """An API whose trail has nine acts of two people; nothing is added but the token that reads it."""
     settings = control_settings()
-    parts = control_parts(settings, tmp_path_factory.mktemp("state"))
+    parts = build(settings, tmp_path_factory.mktemp("state"))
     for number in range(9):
         actor = Actor("ann" if number % 2 else "bob", f"token-{number}", "192.0.2.1")
         intent = parts.audit.begin(actor, "tasks.revoke", target=[f"task-{number}"], reason="by mistake")

@@ -16,8 +16,9 @@ from werkzeug.routing import Rule
 from celerymeter.control import auth, errors
 from celerymeter.control.auth import require_role
 from celerymeter.control.errors import STATUS, Problem
+from celerymeter.control.parts import build
 from celerymeter.control.routing import Body, ControlBlueprint, Instant, Permission, Query, answer
-from celerymeter.control.testing import bearer, control_parts, control_settings
+from celerymeter.control.testing import bearer, control_settings
 from celerymeter.control.tokens import Role
 from celerymeter.errors import (
     AmbiguousCluster,
@@ -109,7 +110,7 @@ def sample() -> ControlBlueprint:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """An application of the sample blueprint alone."""
     settings = control_settings()
-    parts = control_parts(settings, tmp_path_factory.mktemp("state"))
+    parts = build(settings, tmp_path_factory.mktemp("state"))
     app = OpenAPI("sample", doc_ui=False, validation_error_callback=errors.validation_response)
     bp = sample()
     app.register_api(bp)

@@ -17,16 +17,39 @@ from celerymeter.control.cluster.models import (
     QueueStatus,
     overall_health,
 )
-from celerymeter.control.parts import Parts
+from celerymeter.control.parts import Parts, build
 from celerymeter.control.routing import utc
 from celerymeter.control.settings import ControlSettings
-from celerymeter.control.testing import FakeSystem, bearer, control_parts
+from celerymeter.control.testing import bearer
 from celerymeter.control.tokens import Role
 
 HEALTH = "/celery-admin/system/health"
 STATUS = "/celery-admin/system/status"
 OK, FAILED, UNKNOWN = Component("a", "ok"), Component("b", "failed"), Component("c", "unknown")
 CRITICAL = Component("d", "failed", critical=True)
+
+
+class FakeSystem:
+    """A `SnapshotSource` whose snapshot a test sets."""
+
+    def __init__(self, *components: Component) -> None:
+        self.current = ClusterSnapshot(at=1_700_000_000.0, components=components)
+
+    def last_snapshot(self) -> ClusterSnapshot:
+        """Return what the test set."""
+        return self.current
+
+
+@pytest.fixture
+def system() -> FakeSystem:
+    """A system of which only the broker is known."""
+    return FakeSystem(Component("broker", "ok"))
+
+
+@pytest.fixture
+def client(settings: ControlSettings, parts: Parts, system: FakeSystem) -> FlaskClient:
+    """The API over that system."""
+    return create_app(settings, replace(parts, system=system)).test_client()
 
 
 def test_a_stranger_may_ask_for_health(client: FlaskClient) -> None:
@@ -51,7 +74,7 @@ def test_the_worst_component_decides(components: tuple[Component, ...], status: 
 
 def test_unhealthy_is_a_503_that_still_says_what_is_wrong(settings: ControlSettings, tmp_path: Path) -> None:
     """A load balancer sees the status code, a person the checks."""
-    parts = replace(control_parts(settings, tmp_path), system=FakeSystem(CRITICAL))
+    parts = replace(build(settings, tmp_path), system=FakeSystem(CRITICAL))
     reply = create_app(settings, parts).test_client().get(HEALTH)
     assert (
         reply.status_code,
@@ -71,7 +94,7 @@ def test_health_says_when_the_disk_does_not_take_the_audit_trail(parts: Parts, c
 def test_health_tells_strangers_nothing_but_conditions(settings: ControlSettings, tmp_path: Path) -> None:
     """A component's detail may name a host; it is for administrators."""
     detail = "cannot reach broker.internal:6379"
-    parts = replace(control_parts(settings, tmp_path), system=FakeSystem(Component("broker", "failed", detail)))
+    parts = replace(build(settings, tmp_path), system=FakeSystem(Component("broker", "failed", detail)))
     client = create_app(settings, parts).test_client()
     assert detail not in client.get(HEALTH).text
     assert detail in client.get(STATUS, headers=bearer(Role.ADMIN)).text
@@ -89,10 +112,9 @@ def test_only_an_administrator_reads_the_status(client: FlaskClient) -> None:
     assert [client.get(STATUS, headers=bearer(role)).status_code for role in Role] == [403, 403, 200]
 
 
-def test_the_status_has_components_queues_and_alerts(parts: Parts, client: FlaskClient) -> None:
+def test_the_status_has_components_queues_and_alerts(system: FakeSystem, client: FlaskClient) -> None:
     """Everything that the sampler saw is there, and what it does not know is null."""
-    assert isinstance(parts.system, FakeSystem)
-    parts.system.current = ClusterSnapshot(
+    system.current = ClusterSnapshot(
         at=1_700_000_000.0,
         components=(OK,),
         queues=(QueueStatus("celery", 3.0, unacked=None, consumers=None, oldest_task_age_seconds=None),),

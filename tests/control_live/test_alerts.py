@@ -17,9 +17,9 @@ from tests.control_live.live_api import feed, messages, until
 
 from celerymeter.control.alerts import MAX_ALERTS, AlertsQuery, AlertStore, PostedAlert
 from celerymeter.control.app import create_app
-from celerymeter.control.parts import Parts
+from celerymeter.control.parts import Parts, build
 from celerymeter.control.store import Store
-from celerymeter.control.testing import bearer, control_parts, control_settings, token
+from celerymeter.control.testing import bearer, control_settings, token
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Alertmanager, find_binary
@@ -42,7 +42,7 @@ CRITICAL = {**FIRING, "fingerprint": "c3", "labels": {"alertname": "CeleryNoWork
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Parts]:
     """Parts of an API that takes alerts."""
-    parts = control_parts(replace(control_settings(), webhook_token=TOKEN.encode()), tmp_path / "state")
+    parts = build(replace(control_settings(), webhook_token=TOKEN.encode()), tmp_path / "state")
     yield parts
     parts.store.close()
 
@@ -180,7 +180,7 @@ def test_an_alert_without_a_fingerprint_is_known_by_its_labels(client: FlaskClie
 def test_texts_come_in_the_language_that_was_chosen(tmp_path: Path) -> None:
     """Traditional Chinese where the rules have it."""
     settings = replace(control_settings(), webhook_token=TOKEN.encode(), lang="zh-TW")
-    parts = control_parts(settings, tmp_path / "state")
+    parts = build(settings, tmp_path / "state")
     client = create_app(settings, parts).test_client()
     post(client, FIRING, CRITICAL | {"annotations": {"summary": "no worker"}})
 

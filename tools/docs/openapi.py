@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 
 from celerymeter.control import openapi
 from celerymeter.control.app import create_app
-from celerymeter.control.testing import control_parts, control_settings
+from celerymeter.control.parts import build
+from celerymeter.control.testing import control_settings
 
 COMMITTED = Path(__file__).parents[2] / "exporter" / "openapi.json"
 
@@ -16,7 +17,7 @@ def main() -> None:
     """Write the document."""
     settings = control_settings()
     with TemporaryDirectory() as folder:
-        parts = control_parts(settings, Path(folder))
+        parts = build(settings, Path(folder))
         document = openapi.document(create_app(settings, parts))
         parts.store.close()
     COMMITTED.write_text(openapi.text(document), encoding="utf-8")
