@@ -15,6 +15,7 @@ import requests
 from celery import Celery
 from tests.apps import worker_app
 from tests.apps.worker_app import make_app
+from tests.revocation.releases import Setting
 from tests.scrape import ExporterProcess
 from tests.workers import start_worker
 
@@ -113,6 +114,22 @@ def test_a_cluster_that_is_well(worker: StartWorker, producer: Celery, redis_ser
     worker()
     with sending(producer):
         assert examine(redis_server.url, watch=4.0)[:2] == (0, {})
+
+
+def test_long_tasks_many_queues_and_two_releases_are_no_fault(
+    worker: StartWorker, producer: Celery, redis_server: Redis, tmp_path: Path
+) -> None:
+    """A worker of Celery 5.4 that runs one long task, one of the installed Celery with 300 queues, and an exporter."""
+    queues = tuple(f"q{number:03}" for number in range(300))
+    worker(hostname="many@test", queues=queues)
+    worker(hostname="old@test", queues=("long",), env=Setting(release="5.4").environment())
+    producer.send_task("tests.sleep", (60,), queue="long")
+    with ExporterProcess(tmp_path, redis_server.url) as exporter, sending(producer, queue=queues[7]):
+        exporter.up()
+        wait_until(lambda: exporter.value("celery_worker_up", hostname="old@test") == 1)
+        wait_until(lambda: exporter.value("celery_queue_length", queue_name=queues[-1]) is not None)
+        status, found, _ = examine(redis_server.url, watch=4.0, exporter_url=exporter.url)
+    assert (status, set(found) - {"events-unproven"}) == (0, set())
 
 
 def test_workers_and_queues_at_fault(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.scrape import ExporterProcess
 from tests.servers import RabbitMQ
+from tests.workers import start_worker
 
-from celerymeter.demo.processes import free_port
+from celerymeter.demo.processes import free_port, wait_until
 
 from .examining import examine
 
@@ -28,3 +31,20 @@ def test_rabbitmq(rabbitmq: RabbitMQ) -> None:
     assert list(examine(f"amqp://guest:hush@{host}//")[1]) == ["broker-password"]
     assert list(examine(f"amqp://guest:guest@{host}/none")[1]) == ["broker-forbidden"]
     assert list(examine(f"amqp://guest:guest@127.0.0.1:{free_port()}//")[1]) == ["broker-refused"]
+
+
+@pytest.mark.parametrize(("path", "expected"), [(None, True), ("", False), ("/no-such-vhost", True)])
+def test_an_exporter_without_the_management_api(
+    rabbitmq: RabbitMQ, tmp_path: Path, path: str | None, expected: bool
+) -> None:
+    """No URL, the right one, and one that fails: unacknowledged messages are known or named as unknown."""
+    url = f"http://guest:guest@127.0.0.1:{rabbitmq.management_port}{path}"
+    options = () if path is None else ("--rabbitmq-management-url", url)
+    with (
+        start_worker(rabbitmq.url, tmp_path),
+        ExporterProcess(tmp_path, rabbitmq.url, options=options) as exporter,
+    ):
+        exporter.up()
+        wait_until(lambda: exporter.value("celery_queue_length", queue_name="celery") is not None)
+        status, found, _ = examine(rabbitmq.url, exporter_url=exporter.url)
+    assert (status, "no-management-url" in found) == (0, expected)
