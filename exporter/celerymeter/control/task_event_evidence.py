@@ -15,7 +15,7 @@ from pydantic import Field
 TaskEventState = Literal["enabled", "disabled", "always_on", "impossible", "unknown"]
 
 FLUSH_TIME: Final = 1.5
-"""Seconds for which a worker may still send the events that it had buffered when it was told to stop."""
+"""Seconds for which a worker may still send the events that it had buffered when its events were turned off."""
 PROOF_TIME: Final = 1.5
 """Seconds within which a worker that was asked for a heartbeat sends one, if it can send events at all."""
 SILENT_HEARTBEATS: Final = 2

@@ -19,8 +19,8 @@ WINDOW = 60.0
 """Seconds over which throughput, error rate and run time are taken, as nearly as scrapes allow."""
 RETRY_AFTER = 5.0
 
-# Two exporters on one broker report the same workers and queues. So every query takes the maximum over exporters before
-# it adds anything up, and what only an exporter's own sum can tell is summed by exporter first.
+# Two exporters on one broker report the same workers, queues and tasks. Each query therefore takes the maximum over
+# exporters: of each worker or queue before these are added up, and of the sums that each exporter has over its tasks.
 _UP = "(max by (cluster, hostname) (celery_worker_up{SEL}) == 1)"
 _OF_LIVE_WORKERS = f"sum(max by (cluster, hostname) (FAMILY{{SEL}}) and on (cluster, hostname) {_UP})"
 QUERIES: Mapping[str, str] = {
