@@ -20,13 +20,13 @@ from celerymeter.control.settings import ControlSettings
 from celerymeter.control.testing import control_settings
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event
-from celerymeter.remote_control import Command
+from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
 
 WORKER = "a@t"
 
 
 @dataclass
-class FakeRemote:
+class FakeRemote(RemoteControl):
     """One worker that holds nothing and acknowledges everything.
 
     ``on_inspect`` is called while it is asked what it holds, ``on_flag`` at the next revoke only. While ``silent`` it
@@ -42,9 +42,10 @@ class FakeRemote:
         commands: Sequence[Command],
         *,
         expected: Collection[str] = (),
-        silence: float,
-        timeout: float,
+        silence: float = SILENCE,
+        timeout: float = TIMEOUT,
         once: bool = False,
+        replies: Replies | None = None,
     ) -> Replies:
         """Reply to everything."""
         if commands[0].method == "revoke":
@@ -52,7 +53,7 @@ class FakeRemote:
             on_flag()
         else:
             self.on_inspect()
-        replies = Replies()
+        replies = replies or Replies()
         for command in () if self.silent else commands:
             empty: object = {} if command.method in ("stats", "query_task") else []
             replies.receive(command.method, json.dumps({WORKER: {"ok": ""} if command.method == "revoke" else empty}))

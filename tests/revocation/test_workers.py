@@ -11,13 +11,13 @@ import pytest
 
 from celerymeter.control.revocation.workers import SILENCE, BatchSize, Workers
 from celerymeter.inspect_replies import Replies
-from celerymeter.remote_control import Command
+from celerymeter.remote_control import TIMEOUT, Command, RemoteControl
 
 IDS = [f"id-{number}" for number in range(1000)]
 
 
 @dataclass
-class Cluster:
+class Cluster(RemoteControl):
     """Workers that need so many seconds for an id, one command after the other; only they make time go by."""
 
     seconds: Mapping[str, float]
@@ -43,14 +43,15 @@ class Cluster:
         commands: Sequence[Command],
         *,
         expected: Collection[str] = (),
-        silence: float,
-        timeout: float,
+        silence: float = SILENCE,
+        timeout: float = TIMEOUT,
         once: bool = False,
+        replies: Replies | None = None,
     ) -> Replies:
         """Hand over replies until all are there or none came for so long."""
         (command,) = commands
         self._take(command)
-        replies, last = Replies(), self.now
+        replies, last = replies or Replies(), self.now
         for worker in sorted(self.commands[-1], key=self.free_at.__getitem__):
             if self.free_at[worker] > last + silence:
                 break
@@ -125,7 +126,7 @@ def test_the_batch_size_is_learned_for_the_next_batch() -> None:
 
 
 @dataclass
-class Answering:
+class Answering(RemoteControl):
     """A worker that answers what it is given."""
 
     answers: Mapping[str, object]
@@ -136,12 +137,13 @@ class Answering:
         commands: Sequence[Command],
         *,
         expected: Collection[str] = (),
-        silence: float,
-        timeout: float,
+        silence: float = SILENCE,
+        timeout: float = TIMEOUT,
         once: bool = False,
+        replies: Replies | None = None,
     ) -> Replies:
         """Reply to what there is an answer for."""
-        replies = Replies()
+        replies = replies or Replies()
         for command in commands:
             self.commands.append((command, once))
             if command.method in self.answers:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, LifoQueue
-from typing import Final, Protocol
+from typing import Final
 
 from celerymeter.control.revocation.models import (
     Acknowledgements,
@@ -93,31 +93,16 @@ class FlagResult:
     """True when ids were sent and no worker replied at all."""
 
 
-class Remote(Protocol):
-    """What is needed of a `RemoteControl`."""
-
-    def ask(
-        self,
-        commands: Sequence[Command],
-        *,
-        expected: Collection[str] = (),
-        silence: float,
-        timeout: float,
-        once: bool = False,
-    ) -> Replies:
-        """See `RemoteControl.ask`."""
-
-
 class Workers:
     """Asks and commands workers over a few connections; thread-safe. Times are of `time.monotonic`.
 
     Its methods raise `BrokerUnavailable`, and `RequestRefused` when all connections are in use.
     """
 
-    def __init__(self, connections: Sequence[Remote], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, connections: Sequence[RemoteControl], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._batch_size = BatchSize()
-        self._connections: LifoQueue[Remote] = LifoQueue()
+        self._connections: LifoQueue[RemoteControl] = LifoQueue()
         for connection in connections:
             self._connections.put(connection)
 
@@ -190,7 +175,7 @@ class Workers:
             )
 
     @contextmanager
-    def _connection(self) -> Iterator[Remote]:
+    def _connection(self) -> Iterator[RemoteControl]:
         try:
             connection = self._connections.get(timeout=1.0)
         except Empty:
