@@ -101,6 +101,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("bearer", "paths"),
     [
@@ -125,6 +126,6 @@ def test_schemathesis_finds_nothing(stack: Stack, tmp_path: Path, bearer: str, p
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
     )
     assert found.returncode == 0, found.stdout[-5000:]

@@ -36,7 +36,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until(
-    condition: Callable[[], object], *, timeout: float = 20.0, interval: float = 0.05, what: str = ""
+    condition: Callable[[], object], *, timeout: float = 60.0, interval: float = 0.05, what: str = ""
 ) -> None:
     """Wait until ``condition()`` is true; raises `TimeoutError` after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout

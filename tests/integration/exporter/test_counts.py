@@ -109,8 +109,8 @@ def test_without_task_sent_the_queue_is_right_where_it_can_be_known(
         for _ in range(20):
             producer.send_task("tests.add", (1, 2), queue=queue)
         producer.send_task("tests.fail", queue=queue)
-    wait_until(lambda: exporter.scrape().sum("celery_task_failed_total") == 4, timeout=30)
-    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 80, timeout=30)
+    wait_until(lambda: exporter.scrape().sum("celery_task_failed_total") == 4)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 80)
     page = exporter.scrape()
     succeeded = page.by("celery_task_succeeded_total", "name", "queue_name")
     assert succeeded == {("tests.add", "mail"): 20, ("tests.add", "bulk"): 20, ("tests.add", "unknown"): 40}

@@ -22,9 +22,9 @@ def test_odd_ends_are_counted_once_and_leave_nothing_in_progress(
     new_worker("w1@test", concurrency=2)
     for name in ("tests.reject", "tests.reject_once", "tests.overrun", "tests.ignore"):
         producer.send_task(name)
-    wait_until(lambda: exporter.scrape().sum("celery_task_failed_total", name="tests.overrun") == 1, timeout=30)
+    wait_until(lambda: exporter.scrape().sum("celery_task_failed_total", name="tests.overrun") == 1)
     wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total", name="tests.reject_once") == 1)
-    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0, timeout=20)
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0)
     page = exporter.scrape()
     assert page.by("celery_task_rejected_total", "name", "requeue") == {("tests.reject_once", "true"): 1}
     assert page.by("celery_task_failed_total", "name") == {("tests.reject",): 1, ("tests.overrun",): 1}

@@ -72,7 +72,7 @@ def test_prometheus_sees_first_failures_and_no_phantoms(
     wait_until(lambda: query(server, "up") == 1)
     producer.send_task("tests.fail", countdown=4)
     new_worker("w1@test", concurrency=2)
-    wait_until(lambda: (query(server, "increase(celery_task_failed_total[1m])") or 0) > 0.5, timeout=30)
+    wait_until(lambda: (query(server, "increase(celery_task_failed_total[1m])") or 0) > 0.5)
     assert query(server, "sum(celery_task_failed_total)") == 1
     for _ in range(200):
         producer.send_task("tests.add", (1, 2))
