@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -175,11 +175,14 @@ def _load(settings: JwtSettings) -> tuple[str, tuple[_Key, ...]]:
     """Return the pinned algorithm and its keys; raises `SettingsError` for no key, a weak or an unsuitable one."""
     if settings.algorithm is not None and settings.algorithm not in ALGORITHMS:
         raise SettingsError(f"--jwt-algorithm: must be one of {', '.join(ALGORITHMS)}")
-    given = [bool(settings.secrets), bool(settings.public_keys), settings.jwks is not None]
-    if sum(given) != 1:
+    given = sum([bool(settings.secrets), bool(settings.public_keys), settings.jwks is not None])
+    if given != 1:
+        problem = (
+            "more than one kind of verification key is configured" if given else "no verification key is configured"
+        )
         raise SettingsError(
-            "give exactly one of --jwt-secret-file (or CELERYMETER_JWT_SECRET), --jwt-public-key-file, --jwks-file; "
-            "no verification key is configured, or more than one kind"
+            f"{problem}: give exactly one of --jwt-secret-file (or CELERYMETER_JWT_SECRET), --jwt-public-key-file, "
+            "--jwks-file"
         )
     if settings.secrets:
         if settings.algorithm not in (None, "HS256"):
@@ -188,12 +191,9 @@ def _load(settings: JwtSettings) -> tuple[str, tuple[_Key, ...]]:
     if settings.algorithm == "HS256":
         raise SettingsError("--jwt-algorithm: HS256 needs --jwt-secret-file, not a public key")
     algorithm = settings.algorithm or "RS256"
-    loader: Callable[[], tuple[_Key, ...]] = (
-        (lambda: _jwks_keys(settings.jwks or b"", algorithm))
-        if settings.jwks is not None
-        else (lambda: tuple(_Key(_public_key(pem, algorithm)) for pem in settings.public_keys))
-    )
-    return algorithm, loader()
+    if settings.jwks is not None:
+        return algorithm, _jwks_keys(settings.jwks, algorithm)
+    return algorithm, tuple(_Key(_public_key(pem, algorithm)) for pem in settings.public_keys)
 
 
 def _checked_secret(secret: bytes) -> bytes:
