@@ -1,4 +1,4 @@
-"""Evidence of a cluster in which all is well, and how to spoil it."""
+"""Evidence of a healthy cluster, and variations of it."""
 
 from __future__ import annotations
 
@@ -89,17 +89,17 @@ WELL = Evidence(
 
 
 def broker(**changes: object) -> Evidence:
-    """All is well but for the broker's part; without an exporter, which would know better."""
+    """Return a healthy cluster but for the broker's part; without an exporter, which would know better."""
     return Evidence(broker=replace(WELL.broker, **changes))  # type: ignore[arg-type]  # fields by name
 
 
 def watched(**changes: object) -> Evidence:
-    """All is well but for what was heard."""
+    """Return a healthy cluster but for what was heard."""
     return broker(watch=replace(WELL.broker.watch, **changes))  # type: ignore[arg-type]  # fields by name
 
 
 def paged(name: str, *samples: PageSample) -> Evidence:
-    """All is well but for a family of the exporter's page, which Prometheus has too."""
+    """Return a healthy cluster but for a family of the exporter's page, which Prometheus has too."""
     assert WELL.exporter
     names = SCRAPED.names | {name}
     return replace(
@@ -114,6 +114,6 @@ def hosts(**values: float) -> tuple[PageSample, ...]:
 
 
 def prometheus(**changes: object) -> Evidence:
-    """All is well but for what Prometheus has."""
+    """Return a healthy cluster but for what Prometheus has."""
     assert WELL.prometheus
     return replace(WELL, prometheus=replace(WELL.prometheus, **changes))  # type: ignore[arg-type]  # fields by name

@@ -1,4 +1,4 @@
-"""The doctor as its users call it, and what it found by code."""
+"""Runs the doctor as its users do."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def examine(
     celery_settings: Mapping[str, object] | None = None,
     **urls: Any,
 ) -> tuple[int, dict[str, str], str]:
-    """Exit status, what was found by code, and all of the output."""
+    """Return the exit status, the problems by code, and the output."""
     out = io.StringIO()
     broker = BrokerSettings(url, transport_options=options or {}, celery_settings=celery_settings or {})
     settings = DoctorSettings(broker, watch=watch, format="json", **urls)
     status = run(settings, out=out, err=io.StringIO())
-    told: dict[str, Any] = json.loads(out.getvalue())
-    return status, {finding["code"]: finding["what"] for finding in told["findings"]}, out.getvalue()
+    report: dict[str, Any] = json.loads(out.getvalue())
+    return status, {finding["code"]: finding["what"] for finding in report["findings"]}, out.getvalue()

@@ -33,13 +33,13 @@ FAILED = Failure("refused", "Connection refused")
 REPLIES = WELL.broker.replies
 
 
-def told_by(worker: str, **changes: object) -> Evidence:
-    """All is well but for what one worker answered."""
+def with_reply(worker: str, **changes: object) -> Evidence:
+    """Return a healthy cluster but for what one worker answered."""
     return broker(replies={**REPLIES, worker: replace(REPLIES[worker], **changes)})  # type: ignore[arg-type]  # by name
 
 
 def visibility(first: float, second: float, *, exporter: float | None = None) -> Evidence:
-    """All is well but for the visibility timeouts of two workers and of the exporter."""
+    """Return a healthy cluster but for the visibility timeouts of two workers and of the exporter."""
     timeouts = {W1: first, W2: second}
     replies = {name: replace(REPLIES[name], visibility_timeout=timeouts[name]) for name in REPLIES}
     samples = () if exporter is None else (PageSample({}, exporter),)
@@ -48,7 +48,7 @@ def visibility(first: float, second: float, *, exporter: float | None = None) ->
 
 
 def rabbitmq(*families: str) -> Evidence:
-    """All is well on RabbitMQ, with these families of queues beside their lengths."""
+    """Return a healthy cluster on RabbitMQ, with these families of queues beside their lengths."""
     evidence = paged("celery_queue_length", PageSample({"queue_name": "q"}, 3))
     assert evidence.exporter
     more = {family: (PageSample({"queue_name": "q"}, 3),) for family in families}
@@ -56,15 +56,15 @@ def rabbitmq(*families: str) -> Evidence:
     return replace(evidence, broker=replace(evidence.broker, url="amqp://h//"), exporter=exporter, prometheus=None)
 
 
-def told(evidence: Evidence) -> list[tuple[str, str]]:
-    """Severity and code of everything found."""
+def findings(evidence: Evidence) -> list[tuple[str, str]]:
+    """Return severity and code of all findings."""
     return [(finding.severity, finding.code) for finding in diagnose(evidence)]
 
 
 def test_nothing_is_found_where_all_is_well() -> None:
     """Also with the broker alone."""
-    assert told(WELL) == []
-    assert told(broker()) == []
+    assert findings(WELL) == []
+    assert findings(broker()) == []
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_nothing_is_found_where_all_is_well() -> None:
     ],
 )
 def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> None:
-    """With a code for each reason, and nothing about the workers, of whom nothing is known."""
+    """With a code for each reason, and nothing about the workers, which are unknown."""
     evidence = Evidence(
         replace(WELL.broker, failure=Failure(kind, "x"), replies={}, watch=replace(WELL.broker.watch, senders={}))
     )
-    assert told(evidence) == [("fault", code)]
+    assert findings(evidence) == [("fault", code)]
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             id="nobody",
         ),
         pytest.param(
-            told_by(W1, event_exchange="shop"), ("fault", "event-exchange-differs"), id="events on another exchange"
+            with_reply(W1, event_exchange="shop"), ("fault", "event-exchange-differs"), id="events on another exchange"
         ),
         pytest.param(
-            told_by(W1, transport_options={"visibility_timeout": 60}),
+            with_reply(W1, transport_options={"visibility_timeout": 60}),
             ("hint", "transport-options-differ"),
             id="an option that we lack",
         ),
-        pytest.param(told_by(W1, time_zone="Asia/Taipei"), ("hint", "time-zones-differ"), id="two time zones"),
+        pytest.param(with_reply(W1, time_zone="Asia/Taipei"), ("hint", "time-zones-differ"), id="two time zones"),
         pytest.param(
             broker(replies={name: replace(answer, time_zone="local time UTC") for name, answer in REPLIES.items()}),
             ("hint", "time-zones-differ"),
@@ -226,7 +226,7 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
 )
 def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]) -> None:
     """One thing is wrong, and one line says so."""
-    assert told(evidence) == [expected]
+    assert findings(evidence) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
                 replies={name: replace(answer, event_exchange="shop") for name, answer in REPLIES.items()},
                 event_exchange="shop",
             ),
-            id="an exchange that we were told of",
+            id="an exchange that was given as an option",
         ),
         pytest.param(
             broker(replies={name: replace(answer, time_zone="Asia/Taipei") for name, answer in REPLIES.items()}),
@@ -283,13 +283,13 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
         pytest.param(rabbitmq("celery_queue_unacked"), id="a management URL"),
         pytest.param(
             replace(WELL, prometheus=PrometheusEvidence("http://p", exporters=(SCRAPED,))),
-            id="an engine that tells nothing of targets, rules and Alertmanagers",
+            id="an engine without information about targets, rules and Alertmanagers",
         ),
     ],
 )
 def test_what_is_nearly_a_fault_is_none(evidence: Evidence) -> None:
     """The limits are where they are meant to be."""
-    assert told(evidence) == []
+    assert findings(evidence) == []
 
 
 def test_where_nobody_is_other_places_are_told() -> None:
@@ -297,16 +297,16 @@ def test_where_nobody_is_other_places_are_told() -> None:
     empty = {"replies": {}, "watch": replace(WELL.broker.watch, senders={})}
     places = ("database 1", "database 2 with global_keyprefix=shop_")
     nobody = ("fault", "no-workers")
-    assert told(broker(**empty, elsewhere=places)) == [nobody, ("hint", "queues-elsewhere")]
-    assert told(broker(**empty, only_results=True)) == [nobody, ("hint", "result-backend")]
-    assert told(broker(elsewhere=places, only_results=True)) == []
+    assert findings(broker(**empty, elsewhere=places)) == [nobody, ("hint", "queues-elsewhere")]
+    assert findings(broker(**empty, only_results=True)) == [nobody, ("hint", "result-backend")]
+    assert findings(broker(elsewhere=places, only_results=True)) == []
 
 
 def test_the_exporter_knows_more_of_idle_workers() -> None:
     """It has seen them at work: with events they are no hint, without them a fault."""
     idle = replace(WELL.broker, watch=replace(WELL.broker.watch, senders={W1: IDLE, W2: IDLE}))
     seen = paged("celery_worker_tasks_processed_total", *hosts(w1=5, w2=5))
-    assert told(replace(seen, broker=idle)) == []
+    assert findings(replace(seen, broker=idle)) == []
     silent = replace(idle, replies=WELL.broker.replies)
     found = diagnose(replace(paged("celery_worker_task_events_enabled", *hosts(w1=0, w2=1)), broker=silent))
     assert [(finding.code, W1 in finding.problem) for finding in found] == [
@@ -320,14 +320,14 @@ def test_one_sent_event_by_the_exporter_is_enough() -> None:
     evidence = replace(paged("celery_task_received_total", PageSample({"name": "add"}, 40)), prometheus=None)
     assert evidence.exporter
     page = {**evidence.exporter.page, "celery_task_sent_total": (PageSample({"name": "add"}, 1),)}
-    assert told(evidence) == [("hint", "no-sent-events")]
-    assert told(replace(evidence, exporter=replace(evidence.exporter, page=page))) == []
+    assert findings(evidence) == [("hint", "no-sent-events")]
+    assert findings(replace(evidence, exporter=replace(evidence.exporter, page=page))) == []
 
 
 def test_a_queue_is_only_a_hint_while_a_worker_has_not_answered() -> None:
     """The silent one may be its consumer."""
     evidence = broker(queues=(QueueState("lonely", length=1),), replies={W1: WELL.broker.replies[W1]})
-    assert told(evidence) == [("hint", "no-remote-control"), ("hint", "queue-without-consumers")]
+    assert findings(evidence) == [("hint", "no-remote-control"), ("hint", "queue-without-consumers")]
 
 
 def test_a_failing_scrape_tells_its_error() -> None:

@@ -1,4 +1,4 @@
-"""Looking at HTTP places: every way in which they can be away, and what is taken from an answer."""
+"""Collecting over HTTP: every way in which a place can be unavailable, and what is read from an answer."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_a_page_is_read_by_name(serve: Serve) -> None:
     """With or without /metrics in the URL; buckets are left out."""
     url = serve({"/metrics": (200, PAGE)})
     for given in (url, f"{url}/", f"{url}/metrics"):
-        seen = http.collect_exporter(given)
-        assert (seen.url, seen.failure) == (url, None)
-        assert seen.value("celerymeter_build_info") == 1
-        assert seen.by("name", "celery_task_sent_total") == {"a": 5}
-        assert seen.page["celery_task_wait_seconds_count"] == (PageSample({"name": "a"}, 5),)
-        assert "celery_task_wait_seconds_bucket" not in seen.page
+        found = http.collect_exporter(given)
+        assert (found.url, found.failure) == (url, None)
+        assert found.value("celerymeter_build_info") == 1
+        assert found.by("name", "celery_task_sent_total") == {"a": 5}
+        assert found.page["celery_task_wait_seconds_count"] == (PageSample({"name": "a"}, 5),)
+        assert "celery_task_wait_seconds_bucket" not in found.page
 
 
 def test_a_page_of_something_else_is_no_exporter(serve: Serve) -> None:
@@ -83,7 +83,7 @@ def test_a_page_of_something_else_is_no_exporter(serve: Serve) -> None:
 
 @pytest.mark.parametrize(("status", "kind"), [(401, "password"), (403, "password"), (404, "http"), (500, "http")])
 def test_a_refusal_has_its_status(serve: Serve, status: int, kind: str) -> None:
-    """So that the mend fits."""
+    """So that the fix is the right one."""
     failure = http.collect_exporter(serve({"/metrics": (status, "")})).failure
     assert failure is not None
     assert (failure.kind, failure.text) == (kind, f"HTTP {status}")
@@ -100,7 +100,7 @@ def test_a_port_without_listener_and_a_host_without_name() -> None:
     assert "hush" not in refused.url
 
 
-def test_prometheus_tells_exporters_and_targets(serve: Serve) -> None:
+def test_prometheus_lists_exporters_and_targets(serve: Serve) -> None:
     """The instances that have a build info, and every active target."""
     vector = [{"metric": {"instance": "e:9808"}, "value": [0, "1"]}]
     targets: list[dict[str, Any]] = [{"scrapeUrl": "http://e:9808/metrics", "health": "down", "lastError": "refused"}]
@@ -115,29 +115,29 @@ def test_prometheus_tells_exporters_and_targets(serve: Serve) -> None:
             "/api/v1/targets": (200, json.dumps({"data": {"activeTargets": targets}})),
         }
     )
-    seen = prometheus.collect(url, scope=Scope())
-    assert seen.failure is None
-    assert [one.instance for one in seen.exporters] == ["e:9808"]
-    assert seen.targets == (
+    found = prometheus.collect(url, scope=Scope())
+    assert found.failure is None
+    assert [one.instance for one in found.exporters] == ["e:9808"]
+    assert found.targets == (
         ScrapeTarget(
             "http://e:9808/metrics", False, "refused", "celery", "e:9808", interval=90.0, timeout=0.5, took=0.25
         ),
     )
 
 
-def test_an_engine_need_not_tell_its_targets(serve: Serve) -> None:
+def test_an_engine_need_not_list_its_targets(serve: Serve) -> None:
     """Some have no such page, and some another answer."""
     empty = json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}})
     for targets in ((404, ""), (200, "{}"), (200, "no json")):
-        seen = prometheus.collect(serve({"/api/v1/query": (200, empty), "/api/v1/targets": targets}), scope=Scope())
-        assert (seen.exporters, seen.targets, seen.rules, seen.alertmanagers) == ((), None, None, None)
+        found = prometheus.collect(serve({"/api/v1/query": (200, empty), "/api/v1/targets": targets}), scope=Scope())
+        assert (found.exporters, found.targets, found.rules, found.alertmanagers) == ((), None, None, None)
 
 
 def test_prometheus_away() -> None:
     """One line."""
-    seen = prometheus.collect(f"http://127.0.0.1:{free_port()}", scope=Scope())
-    assert seen.failure is not None
-    assert seen.failure.kind == "refused"
+    found = prometheus.collect(f"http://127.0.0.1:{free_port()}", scope=Scope())
+    assert found.failure is not None
+    assert found.failure.kind == "refused"
 
 
 def test_the_control_api_is_found_with_and_without_its_base_path(serve: Serve) -> None:
@@ -145,8 +145,8 @@ def test_the_control_api_is_found_with_and_without_its_base_path(serve: Serve) -
     body = json.dumps({"status": "unhealthy", "checks": {"broker": "failed", "x": "ok"}, "timestamp": "now"})
     url = serve({"/celery-admin/system/health": (503, body)})
     for given in (url, f"{url}/celery-admin", f"{url}/"):
-        seen = http.collect_control(given)
-        assert (seen.failure, seen.status, seen.failing) == (None, "unhealthy", ("broker",))
+        found = http.collect_control(given)
+        assert (found.failure, found.status, found.failing) == (None, "unhealthy", ("broker",))
 
 
 def test_no_control_api(serve: Serve) -> None:
@@ -160,7 +160,7 @@ def test_no_control_api(serve: Serve) -> None:
     assert failure.kind == "refused"
 
 
-def test_failures_are_told_by_their_causes() -> None:
+def test_failures_are_classified_by_their_causes() -> None:
     """However deep, and in one line without secrets."""
     try:
         try:

@@ -69,7 +69,7 @@ def sending(producer: Celery, *, queue: str = "celery") -> Iterator[None]:
 
 
 def test_a_broker_out_of_reach(tmp_path: Path) -> None:
-    """Refused, without a name, and with a wrong password are told apart; no password is shown."""
+    """Refused, without a name, and with a wrong password are distinguished; no password is shown."""
     with Redis(tmp_path, options=["--requirepass", "right"]) as redis:
         redis.up()
         host = f"127.0.0.1:{redis.port}"
@@ -213,7 +213,7 @@ def test_a_visibility_timeout_that_the_exporter_does_not_know(
     assert "transport-options-differ" not in found
 
 
-def test_producers_that_do_not_say_what_they_send(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
+def test_producers_that_do_not_send_events(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
     """A hint, so exit status 0."""
     worker()
     producer.conf.task_send_sent_event = False
@@ -243,12 +243,12 @@ def test_workers_on_another_exchange_and_with_other_options(
     assert found["event-exchange-differs"] == "w1@test sends events to the exchange shop, not celeryev"
     assert found["transport-options-differ"].endswith("visibility_timeout")
     assert found["time-zones-differ"].endswith("w1@test local time Asia/Taipei")
-    told = examine(
+    matching = examine(
         redis_server.url,
         options={"visibility_timeout": 7200},
         celery_settings={"event_exchange": "shop"},
     )[1]
-    assert not told.keys() & {"event-exchange-differs", "transport-options-differ"}
+    assert not matching.keys() & {"event-exchange-differs", "transport-options-differ"}
 
 
 def test_workers_in_another_place_of_the_same_redis(worker: StartWorker, redis_server: Redis) -> None:

@@ -60,7 +60,7 @@ def job(url: str, *, name: str = "celery", **more: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Stage:
+class Monitoring:
     """A Prometheus whose configuration changes, an exporter's page and an Alertmanager."""
 
     prometheus: Prometheus
@@ -87,7 +87,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def monitoring(tmp_path: Path) -> Iterator[Monitoring]:
     """Everything up, nothing configured; anew for each test: series outlive their scrape job by five minutes."""
     config, receivers = tmp_path / "prometheus.yml", tmp_path / "alertmanager.yml"
     config.write_text("{}")
@@ -99,32 +99,32 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             Alertmanager(tmp_path / "alertmanager", config=receivers) as alertmanager,
             Prometheus(tmp_path / "prometheus", config=config, options=options) as server,
         ):
-            yield Stage(server.up(), config, page.url, alertmanager.up().url)
+            yield Monitoring(server.up(), config, page.url, alertmanager.up().url)
     finally:
         page.stop()
 
 
-def test_all_is_well(stage: Stage) -> None:
+def test_all_is_well(monitoring: Monitoring) -> None:
     """ScrapedExporter, rules and limits loaded, an Alertmanager that answers."""
-    stage.configure(job(stage.exporter), rules=(RULES,), alertmanager=stage.alertmanager)
-    wait_until(lambda: stage.found() == set(), timeout=120, interval=1)
+    monitoring.configure(job(monitoring.exporter), rules=(RULES,), alertmanager=monitoring.alertmanager)
+    wait_until(lambda: monitoring.found() == set(), timeout=120, interval=1)
 
 
-def test_scraped_twice_and_in_part_without_rules(stage: Stage) -> None:
+def test_scraped_twice_and_in_part_without_rules(monitoring: Monitoring) -> None:
     """A second job, a dropped family, a target label of our name, no rules."""
     drop = [{"source_labels": ["__name__"], "regex": "celery_worker_up", "action": "drop"}]
-    stage.configure(
-        job(stage.exporter, metric_relabel_configs=drop, labels={"name": "shop"}),
-        job(stage.exporter, metric_relabel_configs=drop, labels={"name": "shop"}, name="celery-again"),
+    monitoring.configure(
+        job(monitoring.exporter, metric_relabel_configs=drop, labels={"name": "shop"}),
+        job(monitoring.exporter, metric_relabel_configs=drop, labels={"name": "shop"}, name="celery-again"),
         rules=(),
         alertmanager=None,
     )
     expected = {"exporter-scraped-twice", "metrics-dropped", "labels-renamed", "rules-not-loaded"}
-    wait_until(lambda: expected <= stage.found(), timeout=120, interval=1)
-    assert "no-alertmanager" not in stage.found()
+    wait_until(lambda: expected <= monitoring.found(), timeout=120, interval=1)
+    assert "no-alertmanager" not in monitoring.found()
 
 
-def test_without_labels_limits_and_an_alertmanager(stage: Stage, tmp_path: Path) -> None:
+def test_without_labels_limits_and_an_alertmanager(monitoring: Monitoring, tmp_path: Path) -> None:
     """A dropped label, no thresholds, a rule that fails, an Alertmanager that is away; then none at all."""
     drop = [{"regex": "queue_name", "action": "labeldrop"}]
     broken = tmp_path / "broken.yml"
@@ -132,11 +132,11 @@ def test_without_labels_limits_and_an_alertmanager(stage: Stage, tmp_path: Path)
     some = tuple(str(path) for path in sorted((ALERTS / "rules").glob("*.yml")) if path.stem != "thresholds")
     rules = (*some, str(broken))
     nowhere = f"http://127.0.0.1:{free_port()}"
-    stage.configure(job(stage.exporter, metric_relabel_configs=drop), rules=rules, alertmanager=nowhere)
+    monitoring.configure(job(monitoring.exporter, metric_relabel_configs=drop), rules=rules, alertmanager=nowhere)
     expected = {"labels-dropped", "limits-not-loaded", "rules-failing", "alertmanager-unreachable"}
-    wait_until(lambda: expected <= stage.found(), timeout=120, interval=1)
-    stage.configure(job(stage.exporter, metric_relabel_configs=drop), rules=rules, alertmanager=None)
-    wait_until(lambda: "no-alertmanager" in stage.found(), timeout=120, interval=1)
+    wait_until(lambda: expected <= monitoring.found(), timeout=120, interval=1)
+    monitoring.configure(job(monitoring.exporter, metric_relabel_configs=drop), rules=rules, alertmanager=None)
+    wait_until(lambda: "no-alertmanager" in monitoring.found(), timeout=120, interval=1)
 
 
 @pytest.mark.parametrize(
@@ -150,13 +150,13 @@ def test_without_labels_limits_and_an_alertmanager(stage: Stage, tmp_path: Path)
     ],
     ids=["nothing of Celery", "another exporter"],
 )
-def test_another_page_in_the_exporter_s_place(stage: Stage, page: str, expected: dict[str, bool]) -> None:
+def test_another_page_in_the_exporter_s_place(monitoring: Monitoring, page: str, expected: dict[str, bool]) -> None:
     """A target that serves nothing of Celery's, and one with another program's series."""
     other = serve(page)
     try:
-        stage.configure(job(other.url), rules=(RULES,), alertmanager=stage.alertmanager)
+        monitoring.configure(job(other.url), rules=(RULES,), alertmanager=monitoring.alertmanager)
         wait_until(
-            lambda: {code: code in found for found in [stage.found()] for code in expected} == expected,
+            lambda: {code: code in found for found in [monitoring.found()] for code in expected} == expected,
             timeout=120,
             interval=1,
         )

@@ -1,4 +1,4 @@
-"""The checks of Prometheus, of several exporters in it, and of who would be told: each fault alone, and nearly."""
+"""The checks of Prometheus, of several exporters in it, and of alerting: each fault alone, and nearly."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
         pytest.param(
             prometheus(exporters=(replace(SCRAPED, broker_up=False),)), id="no broker: the page says so itself"
         ),
-        pytest.param(prometheus(rules=RulesEvidence(RULES.loaded, {}, True), alertmanagers=None), id="not told"),
+        pytest.param(prometheus(rules=RulesEvidence(RULES.loaded, {}, True), alertmanagers=None), id="unknown"),
     ],
 )
 def test_what_is_nearly_a_fault_is_none(evidence: Evidence) -> None:
@@ -149,7 +149,7 @@ def test_what_is_nearly_a_fault_is_none(evidence: Evidence) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "mend"),
+    ("error", "fix"),
     [
         ('Get "http://e:9808/metrics": dial tcp 10.0.0.1:9808: connect: connection refused', "--listen"),
         ('Get "http://e:9808/metrics": context deadline exceeded', "scrape_timeout"),
@@ -161,10 +161,10 @@ def test_what_is_nearly_a_fault_is_none(evidence: Evidence) -> None:
         ("something new", "/targets"),
     ],
 )
-def test_the_mend_of_a_failing_scrape_fits_its_error(error: str, mend: str) -> None:
+def test_the_fix_of_a_failing_scrape_fits_its_error(error: str, fix: str) -> None:
     """In Prometheus' own words, and what to do about these."""
     evidence = prometheus(exporters=(), targets=(replace(TARGET, healthy=False, error=error),))
     (finding,) = diagnose(evidence)
     assert finding.code == "scrape-failing"
     assert error in finding.problem
-    assert mend in finding.fix
+    assert fix in finding.fix

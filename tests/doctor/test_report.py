@@ -15,7 +15,7 @@ from .cases import W1, W2, WELL
 FINDINGS = (fault("a-fault", "it is so", "do this"), hint("a-hint", "perhaps", "do that"))
 
 
-def test_a_finding_is_one_line_with_its_mend() -> None:
+def test_a_finding_is_one_line_with_its_fix() -> None:
     """Then a summary of what was checked, and what was not because its option is missing."""
     assert as_text(FINDINGS, Evidence(WELL.broker, prometheus=WELL.prometheus)).splitlines() == [
         "FAULT a-fault: it is so -> do this",
@@ -39,12 +39,12 @@ def test_colour_is_for_terminals() -> None:
 
 def test_json_is_one_object() -> None:
     """With the stable codes."""
-    told = json.loads(as_json(FINDINGS, Evidence(WELL.broker)))
-    assert told["faults"] == 1
-    assert told["findings"][1] == {"code": "a-hint", "severity": "hint", "what": "perhaps", "mend": "do that"}
-    assert told["workers"] == [W1, W2]
-    assert told["looked_at"] == ["broker"]
-    assert told["not_asked"] == ["exporter", "Prometheus", "control API"]
+    report = json.loads(as_json(FINDINGS, Evidence(WELL.broker)))
+    assert report["faults"] == 1
+    assert report["findings"][1] == {"code": "a-hint", "severity": "hint", "what": "perhaps", "mend": "do that"}
+    assert report["workers"] == [W1, W2]
+    assert report["looked_at"] == ["broker"]
+    assert report["not_asked"] == ["exporter", "Prometheus", "control API"]
 
 
 class Terminal(io.StringIO):

@@ -1,4 +1,4 @@
-"""The client against a server that answers as told: failures, retries, bounds."""
+"""The client against a server with scripted answers: failures, retries, bounds."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_query_that_timed_out_is_not_repeated(script: Script) -> None:
     ],
 )
 def test_every_other_answer_is_a_typed_error(script: Script, status: int, body: object, error: type[Exception]) -> None:
-    """Refusals, wrong URLs, login pages and nonsense are told apart, at the first try."""
+    """Refusals, wrong URLs, login pages and nonsense are distinguished at the first attempt."""
     script.answers = [(status, body)]
     with PrometheusClient(PrometheusSettings(script.url)) as client, pytest.raises(error):
         client.instant("q")
@@ -268,7 +268,7 @@ def test_warnings_and_left_out_histograms_are_carried(script: Script) -> None:
 
 
 def test_queries_and_failures_are_observed(script: Script) -> None:
-    """Whoever counts is told of each outcome."""
+    """The observer sees each outcome."""
     script.answers = [(200, EMPTY), (400, {"status": "error"}), (500, b"")]
     seen = Counted()
     with PrometheusClient(PrometheusSettings(script.url), observer=seen) as client:

@@ -1,4 +1,4 @@
-"""Each advice appears when its figures say so, with its evidence, and not a step before."""
+"""Each advice appears at its threshold, with its evidence, and not below it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_sentences_are_in_the_readers_language(language: str) -> None:
 
 
 def test_a_budget_is_not_judged_by_few_runs() -> None:
-    """One failure of nine is a large share, and may be chance; it still is a figure of the report."""
+    """One failure of nine is a large share, and may be chance; it is still in the report."""
     assert recommend(spent(1000.0, judged=99)) == ()
     (advice,) = recommend(spent(1000.0, judged=100))
     assert [(one.figure, one.value, one.threshold) for one in advice.evidence] == [

@@ -23,11 +23,13 @@ Pair = tuple[str, str]
 
 @dataclass
 class History:
-    """Canned pages of exporters: what each scrape showed."""
+    """Canned scrapes of exporters."""
 
     samples: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = field(default_factory=dict)
 
-    def page(self, at: float, *, cluster: str, started: float, succeeded: dict[Pair, int], instance: str = "a") -> None:
+    def scrape(
+        self, at: float, *, cluster: str, started: float, succeeded: dict[Pair, int], instance: str = "a"
+    ) -> None:
         """One scrape."""
         target = {"cluster": cluster, "job": "celery", "instance": instance}
         self._add("celerymeter_start_time_seconds", target, at, started)
@@ -50,35 +52,35 @@ def canned() -> History:
     begin, add = NOON - 600, ("add", "celery")
     for number in range(121):
         at = begin + number * STEP
-        history.page(at, cluster="steady", started=begin - 50, succeeded={add: number})
+        history.scrape(at, cluster="steady", started=begin - 50, succeeded={add: number})
         restarted = at >= NOON + 95
-        history.page(
+        history.scrape(
             at,
             cluster="restart",
             started=NOON + 92 if restarted else begin - 50,
             succeeded={add: 500 + number if restarted else number},
         )
         edge = at > NOON
-        history.page(
+        history.scrape(
             at, cluster="edge", started=NOON + 3 if edge else begin - 50, succeeded={add: 7 if edge else 1000 + number}
         )
         born = {("late", "celery"): 7 + number // 100} if at > NOON + 60 else {}
-        history.page(at, cluster="born", started=begin - 50, succeeded={add: 3, **born})
+        history.scrape(at, cluster="born", started=begin - 50, succeeded={add: 3, **born})
         for instance, lag in (("a", 0), ("b", 2)):
-            history.page(
+            history.scrape(
                 at + lag, cluster="two", started=begin - 50, succeeded={add: number * 2 - lag}, instance=instance
             )
             seen = number * 2 if instance == "a" else number
-            history.page(at + lag, cluster="apart", started=begin - 50, succeeded={add: seen}, instance=instance)
-        history.page(at + 5, cluster="handover", started=begin - 50, succeeded={add: number * 10 + 5}, instance="b")
+            history.scrape(at + lag, cluster="apart", started=begin - 50, succeeded={add: seen}, instance=instance)
+        history.scrape(at + 5, cluster="handover", started=begin - 50, succeeded={add: number * 10 + 5}, instance="b")
         if at <= NOON + 100:
-            history.page(at, cluster="handover", started=begin - 50, succeeded={add: number * 10})
+            history.scrape(at, cluster="handover", started=begin - 50, succeeded={add: number * 10})
         if at >= NOON + 150:
-            history.page(at, cluster="handover", started=NOON + 140, succeeded={add: int(at - NOON - 140)})
+            history.scrape(at, cluster="handover", started=NOON + 140, succeeded={add: int(at - NOON - 140)})
         if at > NOON + 30:
-            history.page(at, cluster="blind", started=begin - 86_400, succeeded={add: 10_000 + number})
+            history.scrape(at, cluster="blind", started=begin - 86_400, succeeded={add: 10_000 + number})
         if at < NOON - 300 or at > NOON + 30:
-            history.page(at, cluster="gap", started=begin - 50, succeeded={add: number})
+            history.scrape(at, cluster="gap", started=begin - 50, succeeded={add: number})
     return history
 
 
@@ -101,13 +103,13 @@ def succeeded(counted: WindowCounts) -> float:
     return counted.counts.total("celery_task_succeeded_total")
 
 
-def test_a_steady_window_is_its_pages_difference(client: PrometheusClient) -> None:
+def test_a_steady_window_is_the_difference_of_its_scrapes(client: PrometheusClient) -> None:
     """30 scrapes, one task each."""
     assert succeeded(count(client, "steady")) == 30
 
 
 def test_a_window_between_two_scrapes_is_what_was_scraped_in_it(client: PrometheusClient) -> None:
-    """(start, end]: the page at the start is the base, whatever lies between two pages belongs to the later one."""
+    """(start, end]: the scrape at the start is the base; what happened between two scrapes belongs to the later one."""
     assert count(client, "steady", start=NOON + 1, end=NOON + 9).counts is None
     assert succeeded(count(client, "steady", start=NOON + 9, end=NOON + 10)) == 1
     assert succeeded(count(client, "steady", start=NOON + 5, end=NOON + 25)) == 2
@@ -121,7 +123,7 @@ def test_a_restart_inside_loses_nothing_that_was_scraped(client: PrometheusClien
 
 
 def test_a_restart_at_the_edge_counts_from_nothing(client: PrometheusClient) -> None:
-    """The page before the window belongs to the process before."""
+    """The scrape before the window belongs to the process before."""
     assert succeeded(count(client, "edge")) == 7
 
 
@@ -134,14 +136,14 @@ def test_a_series_born_inside_counts_from_nothing(client: PrometheusClient) -> N
 
 
 def test_two_exporters_are_not_added_up(client: PrometheusClient) -> None:
-    """The one that saw more speaks, and by how much the other fell short is told."""
+    """The one that saw more is taken, and the difference to the other is reported."""
     counted = count(client, "two")
     assert succeeded(counted) in (60, 62)
     assert counted.disagreement <= 6
 
 
-def test_an_exporter_that_sees_half_is_told(client: PrometheusClient) -> None:
-    """The figures are those of the other one, and the verdict is lowered."""
+def test_an_exporter_that_sees_half_is_reported(client: PrometheusClient) -> None:
+    """The counts are those of the other one, and the verdict is lowered."""
     window = Window(NOON, NOON + 300)
     apart = count(client, "apart")
     assert (succeeded(apart), apart.disagreement) == (60, 30)
@@ -155,15 +157,15 @@ def test_a_handover_counts_no_task_twice(client: PrometheusClient) -> None:
     assert succeeded(count(client, "handover", end=NOON + 147)) == pytest.approx(147, abs=STEP)
 
 
-def test_a_life_without_a_page_before_the_window_cannot_be_counted(client: PrometheusClient) -> None:
+def test_a_process_without_a_scrape_before_the_window_cannot_be_counted(client: PrometheusClient) -> None:
     """It was up for a day, but Prometheus was not: no number at all."""
     counted = count(client, "blind")
     assert counted.counts is None
     assert [process.target.instance for process in counted.without_base] == ["a"]
 
 
-def test_a_gap_over_the_edge_is_bridged_by_the_page_before_it(client: PrometheusClient) -> None:
-    """What ended in the gap cannot be placed better; the last page is five minutes old."""
+def test_a_gap_over_the_edge_is_bridged_by_the_scrape_before_it(client: PrometheusClient) -> None:
+    """What ended in the gap cannot be placed better; the last scrape is five minutes old."""
     assert succeeded(count(client, "gap")) == 90 - 29
 
 

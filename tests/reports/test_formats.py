@@ -51,7 +51,7 @@ def test_an_empty_window_is_a_whole_report(form: str, language: str) -> None:
 
 
 def test_html_says_at_its_top_what_limits_it() -> None:
-    """Before any figure; without counts it says why."""
+    """Before any number; without counts it says why."""
     usual = samples.report().data_quality
     notes = Note("restarted"), Note("late_base")
     limited = samples.report(total_tasks=1, data_quality=replace(usual, verdict="limited", notes=notes))

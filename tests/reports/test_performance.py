@@ -1,4 +1,4 @@
-"""A report's figures equal what the canned history says when it is counted by hand, on every engine."""
+"""The numbers of a report equal the canned history counted by hand, on every engine."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_it_is_not_compared_with_a_window_that_was_hardly_watched(client: Promet
 
 
 def test_workers_and_budget(report: Report) -> None:
-    """One of four slots is busy; without recorded objectives 99 % is assumed, and that is said."""
+    """One of four slots is busy; without recorded objectives 99 % is assumed, which the report says."""
     assert [(row.hostname, row.avg_busy_percent, row.runs_begun) for row in report.workers] == [("w1", 25.0, None)]
     assert report.error_budget is not None
     assert (report.error_budget.objective_percent, report.error_budget.assumed) == (99.0, True)
@@ -194,7 +194,7 @@ def test_a_window_without_scrapes_has_no_numbers(client: PrometheusClient, hours
 
 
 def test_a_year_may_be_asked_for(client: PrometheusClient) -> None:
-    """All that there is of it is counted, and how little that is is told."""
+    """What there is of it is counted, and the report says how little that is."""
     report = ask(client, Window(END - 366 * 86_400.0, END))
     assert report.total_tasks == SHOP.ends_in(0, END)
     assert report.data_quality.verdict == "limited"
@@ -202,7 +202,7 @@ def test_a_year_may_be_asked_for(client: PrometheusClient) -> None:
 
 
 def test_half_a_window_is_called_limited(client: PrometheusClient) -> None:
-    """The numbers are those of what was scraped, and the share is told."""
+    """The numbers are those of what was scraped, and the share is reported."""
     report = ask(client, Window(NOON + 1800, NOON + 5400))
     assert report.data_quality.verdict == "limited"
     assert report.data_quality.scrapes_present_percent == pytest.approx(50, abs=1)

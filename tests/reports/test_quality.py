@@ -47,7 +47,7 @@ def test_whole_data_is_complete() -> None:
     ],
 )
 def test_each_limit_is_named(found: WindowCounts, code: str) -> None:
-    """And the figures are called limited."""
+    """And the data is called limited."""
     assert codes(found) == ("limited", [code])
 
 

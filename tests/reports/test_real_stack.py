@@ -94,7 +94,7 @@ def scraped(client: PrometheusClient) -> list[float]:
 
 
 def ended(exporter: ExporterProcess) -> float:
-    """Ends on an exporter's page."""
+    """Ended tasks on an exporter's page."""
     page = exporter.scrape()
     return page.sum("celery_task_succeeded_total") + page.sum("celery_task_failed_total")
 
@@ -187,29 +187,29 @@ def test_a_restart_at_the_edge_counts_the_second_half(afternoon: Afternoon, numb
 
 
 def test_a_window_between_scrapes_is_what_was_scraped_in_it(afternoon: Afternoon) -> None:
-    """For every place between two scrapes at which it may start or end, as the raw samples say; and that is told."""
+    """Wherever between two scrapes it starts or ends, as the raw samples say; the report explains it."""
     selector = f'instance="{afternoon.instances[1]}"'
     begin, end = afternoon.window.start, afternoon.window.end
     with afternoon.client() as client:
-        pages = raw_pages(client, selector, begin, end)
-        between = [(earlier + later) / 2 for earlier, later in pairwise(sorted(pages))]
+        scrapes = raw_scrapes(client, selector, begin, end)
+        between = [(earlier + later) / 2 for earlier, later in pairwise(sorted(scrapes))]
         assert len(between) >= 2
         for start, over in [*((at, between[-1]) for at in between[:-1]), *((begin, at) for at in between)]:
             counts = WindowCounter(client, Scope(selector=selector)).count(start=start, end=over).counts
-            base, last = (max((page for page in pages if page <= edge), default=begin) for edge in (start, over))
-            expected = None if base == last else pages[last] - pages.get(base, 0)
+            base, last = (max((at for at in scrapes if at <= edge), default=begin) for edge in (start, over))
+            expected = None if base == last else scrapes[last] - scrapes.get(base, 0)
             assert (None if counts is None else counts.ended) == expected
     assert afternoon.report().time_range.meaning.startswith("what Prometheus scraped after start")
 
 
-def raw_pages(client: PrometheusClient, selector: str, start: float, end: float) -> dict[float, float]:
+def raw_scrapes(client: PrometheusClient, selector: str, start: float, end: float) -> dict[float, float]:
     """Ends by scrape, added up from raw samples."""
-    pages: dict[float, float] = {}
+    scrapes: dict[float, float] = {}
     for name in ("celery_task_succeeded_total", "celery_task_failed_total", "celerymeter_start_time_seconds"):
         for series in client.samples(f"{name}{{{selector}}}[{math.ceil(end - start)}s]", time=end):
             for point in series.points:
-                pages[point.at] = pages.get(point.at, 0) + (point.value if name.endswith("_total") else 0)
-    return pages
+                scrapes[point.at] = scrapes.get(point.at, 0) + (point.value if name.endswith("_total") else 0)
+    return scrapes
 
 
 def test_prometheus_killed_in_the_window_costs_no_task(afternoon: Afternoon) -> None:
@@ -225,8 +225,8 @@ def test_the_command_says_the_same(afternoon: Afternoon, tmp_path: Path) -> None
     """And writes a page."""
     window = ("--from", "-10m", "--to", "now")
     argv = [sys.executable, "-m", "celerymeter", "report", "--prometheus-url", afternoon.prometheus, *window]
-    told = subprocess.run(argv, check=True, capture_output=True, timeout=60)
-    found = json.loads(told.stdout)
+    result = subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    found = json.loads(result.stdout)
     assert (found["total_tasks"], found["settled"]) == (1000, False)
     page = tmp_path / "report.html"
     subprocess.run([*argv, "--format", "html", "--out", str(page)], check=True, timeout=60)
