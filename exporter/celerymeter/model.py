@@ -10,6 +10,23 @@ import msgspec
 
 UNKNOWN = "unknown"
 OTHER = "__other__"
+CELERY_EVENTS = frozenset(
+    {
+        "task-sent",
+        "task-received",
+        "task-started",
+        "task-succeeded",
+        "task-failed",
+        "task-retried",
+        "task-rejected",
+        "task-revoked",
+        "task-cancelled",
+        "worker-online",
+        "worker-heartbeat",
+        "worker-offline",
+    }
+)
+"""The types that Celery sends itself; applications send others, with fields of their own (`Task.send_event`)."""
 
 _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 _Text = Annotated[str, msgspec.Meta(max_length=512)]

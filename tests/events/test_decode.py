@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kombu.utils import json as kombu_json
 from tests.events.malformed import MALFORMED
 from tests.events.messages import RECORDED, event, message, recorded
 
@@ -137,17 +141,71 @@ def test_oddities_outside_of_what_metrics_need_do_no_harm(harmless: dict[str, An
     assert (len(events), rejections) == (3, {})
 
 
-def test_custom_events_pass_whatever_their_own_fields() -> None:
-    """A custom event needs no uuid, and its fields may clash with the types of Celery's."""
-    clash = event(type="shop-opened", uuid=..., name=5, active="yes", queue=[])
+@pytest.mark.parametrize("kind", ["task-progress", "worker-drained", "shop-opened"])
+def test_custom_events_pass_whatever_their_own_fields(kind: str) -> None:
+    """They need no uuid, and their fields may clash with the types of Celery's; then these are left out."""
+    clash = event(type=kind, uuid=..., name=5, active="yes", queue=[])
+    worse = event(type=kind, uuid=7, hostname=["a"], timestamp="yesterday", pid="none", runtime={"of": 3})
 
-    events, rejections = decode(message(event(type="shop-opened", uuid=...)), message([clash]))
+    events, rejections = decode(message(event(type=kind, uuid=...)), message([clash, event(), worse]))
 
     assert [(got.type, got.hostname, got.name) for got in events] == [
-        ("shop-opened", "w1@host1", "shop.pay"),
-        ("shop-opened", "w1@host1", None),
+        (kind, "w1@host1", "shop.pay"),
+        (kind, "w1@host1", None),
+        ("task-received", "w1@host1", "shop.pay"),
+        (kind, "unknown", None),
     ]
     assert not rejections
+
+
+TASK_ID = "3c4c4d0f-5d4b-4b0e-9c1a-0f7b1d1c2b3a"
+
+
+def tagged(kind: object, value: object) -> dict[str, object]:
+    """A value as `kombu.utils.json` writes it."""
+    return {"__type__": kind, "__value__": value}
+
+
+def test_ids_that_are_uuid_objects_are_read_as_their_text() -> None:
+    """`apply_async(task_id=uuid.uuid4())`; the digits are written in two ways."""
+    digits = TASK_ID.replace("-", "")
+    several = [
+        event(uuid=tagged("uuid", value), parent_id=tagged("uuid", value)) for value in (digits, {"hex": digits})
+    ]
+    for data in (message(several), message(several[0]), message([event(), several[1]])):
+        events, rejections = decode(data)
+        assert {got.uuid for got in events} == {TASK_ID}
+        assert not rejections
+    assert decode(message(several))[0][0].parent_id == TASK_ID
+
+
+def test_values_as_kombu_itself_writes_them() -> None:
+    """Every type that it tags, in a field that is read."""
+    content = event(
+        uuid=UUID(TASK_ID),
+        eta=datetime(2030, 1, 2, tzinfo=timezone.utc),
+        name=b"shop.pay",
+        runtime=Decimal("1.25"),
+        queue=date(2030, 1, 2),
+        routing_key=time(12, 30),
+    )
+    written: str = kombu_json.dumps(content)  # type: ignore[no-untyped-call]
+    events, rejections = decode(message(written.encode()))
+    assert not rejections
+    got = events[0]
+    assert (got.uuid, got.name, got.runtime) == (TASK_ID, "shop.pay", 1.25)
+    assert (got.eta, got.queue, got.routing_key) == ("2030-01-02T00:00:00+00:00", "2030-01-02", "12:30:00")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [tagged("uuid", "x"), tagged("uuid", 5), tagged("uuid", {}), tagged("uuid", None), tagged("rational", "1/2")],
+)
+def test_tagged_values_of_no_known_type_are_refused(value: object) -> None:
+    """As any other object in the place of an id."""
+    events, rejections = decode(message([event(uuid=value), event()]))
+    assert len(events) == 1
+    assert rejections == {"fields": 1}
 
 
 def test_bare_bodies_are_judged_by_what_amqp_says_of_them() -> None:

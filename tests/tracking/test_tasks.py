@@ -457,3 +457,20 @@ def test_retry_exceptions_are_counted_on_request() -> None:
         cluster.start("a")
         cluster.end("a", "retried", exception="Retry(ValueError('x'))")
         assert cluster.series().retry_exceptions == ({"Retry": 1} if wanted else {})
+
+
+def test_custom_events_are_counted_by_type_and_are_a_sign_of_life(cluster: Cluster) -> None:
+    """Whatever an application sends besides; types beyond the cap are counted together."""
+    cluster.heartbeat()
+    cluster.pass_time(5)
+    cluster.send("task-progress", uuid="a")
+    cluster.pass_time(5)
+    worker = cluster.tracker.workers.get(WORKER)
+    assert worker is not None
+    assert worker.up
+    for number in range(100):
+        cluster.send(f"task-step-{number}")
+    assert cluster.tracker.event_counts["task-progress"] == 1
+    assert cluster.tracker.event_counts["__other__"] > 0
+    assert len(cluster.tracker.event_counts) <= 51
+    assert not list(cluster.tracker.task_series)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import binascii
 import json
 import math
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
 import msgspec
 from pybase64 import b64decode
 
-from celerymeter.model import Event
+from celerymeter.model import CELERY_EVENTS, UNKNOWN, Event
 
 Reason = Literal["envelope", "content_type", "encoding", "body", "fields", "too_large"]
 
@@ -30,7 +31,8 @@ TAIL = b'", "content-encoding": "utf-8", "content-type": "application/json", "he
 """What kombu 5.3 to 5.7 write before and after the body. A body that is cut out between them is base64, or else it is
 refused as JSON: then, as for anything that looks different, the envelope is parsed."""
 
-_COMMON_FIELDS = ("type", "hostname", "timestamp", "clock", "pid")
+_REQUIRED_FIELDS = ("type", "hostname", "timestamp")
+_COMMON_FIELDS = (*_REQUIRED_FIELDS, "clock", "pid")
 
 
 class Rejected(Exception):
@@ -112,7 +114,9 @@ class Decoder:
         This is slow, and lenient where only an unused field is bad.
         """
         try:
-            parsed = json.loads(body.decode("utf-8", "surrogateescape"), parse_constant=str, parse_float=_finite)
+            parsed = json.loads(
+                body.decode("utf-8", "surrogateescape"), parse_constant=str, parse_float=_finite, object_hook=_untagged
+            )
         except (ValueError, RecursionError):
             parsed = None
         if not isinstance(parsed, dict | list):
@@ -124,24 +128,50 @@ class Decoder:
         return [event for event in events if event is not None]
 
     def _identified(self, events: list[Event]) -> list[Event]:
-        """Return the events without task events that do not say which task."""
+        """Return the events without Celery's task events that do not say which task."""
         return [event for event in events if event.uuid is not None or self._needs_no_uuid(event)]
 
     def _needs_no_uuid(self, event: Event) -> bool:
-        if event.type.startswith("task-"):
+        if event.type.startswith("task-") and event.type in CELERY_EVENTS:
             self._rejected("fields", 1)
             return False
         return True
 
 
 def _event(item: object) -> Event | None:
-    """Return a parsed object as an event; a custom one keeps the common fields alone where its own clash with ours."""
+    """Return a parsed object as an event.
+
+    An event of an application's own keeps what is as usual: the common fields, or else its type alone.
+    """
     event = _convert(item)
-    if event is not None or not isinstance(item, dict):
+    if event is not None or not isinstance(item, dict) or str(item.get("type")) in CELERY_EVENTS:
         return event
-    if str(item.get("type", "")).startswith(("task-", "worker-")):
-        return None
-    return _convert({key: item[key] for key in _COMMON_FIELDS if key in item})
+    event = _convert({key: item[key] for key in _COMMON_FIELDS if key in item})
+    if event is None and all(key in item for key in _REQUIRED_FIELDS):
+        event = _convert({"type": item["type"], "hostname": UNKNOWN, "timestamp": 1.0})
+    return event
+
+
+def _untagged(item: dict[str, object]) -> object:
+    """Return an object, or the text of a value that kombu tags with its type (`kombu.utils.json`), as task ids may be.
+
+    A decimal becomes a number, so that it can be a time.
+    """
+    if item.keys() != {"__type__", "__value__"}:
+        return item
+    kind, value = item["__type__"], item["__value__"]
+    if kind == "uuid" and isinstance(value, dict):  # kombu 5.3 and later
+        value = value.get("hex")
+    if not isinstance(value, str):
+        return item
+    try:
+        if kind == "uuid":
+            return str(uuid.UUID(value))
+        if kind == "decimal":
+            return _finite(value)
+    except ValueError:
+        return item
+    return value if kind in ("datetime", "date", "time", "bytes") else item
 
 
 def _convert(item: object) -> Event | None:

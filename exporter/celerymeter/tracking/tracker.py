@@ -102,8 +102,8 @@ class Tracker:
                 handler(event, at, worker)
             elif (handle := self._of_others.get(kind)) is not None:
                 handle(event, at)
-            elif kind not in counts and len(counts) >= MAX_EVENT_TYPES:
-                kind = OTHER
+            else:
+                kind = self._custom(event, at)
             counts[kind] += 1
         self.lag.sum += lag_sum
         if events:
@@ -123,6 +123,13 @@ class Tracker:
     def disconnected(self) -> None:
         """The event stream is gone."""
         self.connected_at = None
+
+    def _custom(self, event: Event, at: float) -> str:
+        """Take an event of an application's own: a sign of life, counted by the type that is returned."""
+        if (worker := self.workers.get(event.hostname)) is not None:
+            worker.last_seen = at
+        known = event.type in self.event_counts or len(self.event_counts) < MAX_EVENT_TYPES
+        return event.type if known else OTHER
 
     def _sent(self, event: Event, at: float) -> None:
         self.lag.observe(at - self.tasks.sent(event, at))

@@ -1,6 +1,8 @@
-"""Tasks that replace themselves on a real cluster: every name and queue is right, nothing is left in progress."""
+"""Runs whose id is not all on a real cluster: every name and queue is right, nothing is left in progress."""
 
 from __future__ import annotations
+
+import uuid
 
 import pytest
 from celery import Celery
@@ -47,3 +49,21 @@ def test_a_replaced_task_and_its_replacement_are_counted_apart(
     assert page.sum("celerymeter_events_missed_total") == 0
     assert page.sum("celerymeter_events_duplicate_total") == 0
     assert page.sum("celerymeter_tracked_tasks") == 0
+
+
+def test_ids_may_be_uuid_objects(producer: Celery, new_worker: StartWorker, new_exporter: StartExporter) -> None:
+    """`apply_async(task_id=uuid.uuid4())`: counted, also while the worker lists a running one."""
+    exporter = new_exporter("--poll-interval", "1")
+    new_worker("w1@test", concurrency=2, queues=("mail",))
+    expected = Expected()
+    for name, arguments in (("tests.add", (1, 2)), ("tests.sleep", (4,)), ("tests.retry", (2,))):
+        producer.send_task(name, arguments, queue="mail", task_id=uuid.uuid4())
+    expected.add("tests.add", "mail", succeeded=1)
+    expected.add("tests.sleep", "mail", succeeded=1)
+    expected.add("tests.retry", "mail", runs=3, retried=2, succeeded=1)
+    page = settle(exporter, expected)
+    assert page.sum("celery_task_in_progress") == 0
+    assert page.sum("celerymeter_tracked_tasks_evicted_total") == 0
+    assert page.sum("celerymeter_events_invalid_total") == 0
+    assert page.sum("celerymeter_events_missed_total") == 0
+    assert page.get("celery_queue_pool_slots", queue_name="mail") == 2
