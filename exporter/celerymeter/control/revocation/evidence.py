@@ -154,7 +154,7 @@ class RedisQueues:
             with reaching(self._settings):
                 self._broker = self._broker or connect_redis(self._settings)
                 return self._search(self._broker, set(task_ids), sorted(queues))
-        except (BrokerUnavailable, redis.ResponseError) as error:
+        except BrokerUnavailable as error:
             self._broker = None
             log.warning("the queues' lists cannot be read: %s", error)
             return {}
@@ -166,7 +166,11 @@ class RedisQueues:
             start = 0
             while budget > 0 and len(found) < len(wanted) and time.monotonic() < end:
                 # Backwards: kombu pushes on the left and workers take from the right (`kombu.transport.redis`).
-                tails: Any = broker.client.eval(_PAGE_SCRIPT, 1, key, -start - PAGE, -start - 1, TAIL)
+                try:
+                    tails: Any = broker.client.eval(_PAGE_SCRIPT, 1, key, -start - PAGE, -start - 1, TAIL)
+                except redis.ResponseError as error:  # not a list, or the account may not run scripts
+                    log.warning("the list %s cannot be read: %s", key, error)
+                    break
                 ids = (parse_head(tail).uuid for tail in tails)
                 found.update({task_id: queue for task_id in ids if task_id in wanted})
                 start, budget = start + PAGE, budget - len(tails)
