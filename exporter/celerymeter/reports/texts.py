@@ -54,10 +54,7 @@ ADVICE: dict[str, tuple[Text, Text]] = {
         ),
     ),
     "task_eats_pool": (
-        Text(
-            "{subject} used {value} of all execution time.",
-            "{subject} 佔了全部執行時間的 {value}。",
-        ),
+        Text("{subject} used {value} of all execution time.", "{subject} 佔了全部執行時間的 {value}。"),
         Text(
             "Give it a queue and workers of its own, so that other tasks do not wait behind it.",
             "請給它專用的佇列與 Worker，避免其他任務排在後面等待。",
@@ -144,8 +141,7 @@ NOTES: dict[str, Text] = {
         "這段時間缺少部分抓取；期間結束的任務會計入下一次抓取。",
     ),
     "events_missed": Text(
-        "The events of some task runs were lost, so counts are too low.",
-        "部分任務執行的事件未送達，計數因此偏少。",
+        "The events of some task runs were lost, so counts are too low.", "部分任務執行的事件未送達，計數因此偏少。"
     ),
     "series_folded": Text(
         "There are more names than the exporter keeps; the rest is counted as __other__.",
