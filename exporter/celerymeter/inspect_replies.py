@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-import uuid
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+
+from celerymeter.tagged import untag
 
 MAX_TEXT: Final = 512
 """Characters of a name; a longer one is treated as absent, as in events."""
@@ -194,24 +195,14 @@ class Replies:
 
 
 def text(value: object) -> str | None:
-    """Return a name or id of usual length; kombu writes an id that is a UUID object as a tagged value."""
-    if isinstance(value, dict) and value.get("__type__") == "uuid":
-        value = _uuid(value.get("__value__"))
+    """Return a name or id of usual length, also an id that is a UUID object."""
+    value = untag(value)
     return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
 
 
 def mapping(value: object) -> Mapping[str, object]:
     """Return the value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
-
-
-def _uuid(value: object) -> str | None:
-    """kombu 5.3 and later write ``{"hex": …}``."""
-    digits = mapping(value).get("hex", value)
-    try:
-        return str(uuid.UUID(digits)) if isinstance(digits, str) else None
-    except ValueError:
-        return None
 
 
 def _decode(method: str, body: bytes | str) -> dict[str, object]:

@@ -37,6 +37,13 @@ def test_a_whole_message_tells_who_it_is() -> None:
     assert parse_head(raw) == Head("u-1", "t-1", 1700000000.25)
 
 
+def test_an_id_that_is_a_uuid_object_is_text() -> None:
+    """kombu writes it as a tagged value."""
+    raw = message()
+    raw["headers"]["id"] = {"__type__": "uuid", "__value__": {"hex": "0" * 31 + "7"}}
+    assert parse_head(json.dumps(raw).encode()).uuid == "00000000-0000-0000-0000-000000000007"
+
+
 def test_the_end_of_a_large_message_is_enough() -> None:
     """Ten megabytes of arguments change nothing."""
     raw = json.dumps(message(body="x" * 100_000, stamp=1700000000.25)).encode()

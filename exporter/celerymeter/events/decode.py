@@ -10,7 +10,6 @@ from __future__ import annotations
 import binascii
 import json
 import math
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
@@ -18,6 +17,7 @@ import msgspec
 from pybase64 import b64decode
 
 from celerymeter.model import CELERY_EVENTS, UNKNOWN, Event
+from celerymeter.tagged import untag, untag_uuids
 
 Reason = Literal["envelope", "content_type", "encoding", "body", "fields", "too_large"]
 
@@ -105,6 +105,8 @@ class Decoder:
         try:
             decoded = _typed(body)
         except (ValueError, RecursionError):
+            if b'"__type__"' in body and (plain := untag_uuids(body)) != body:
+                return self._body(plain)
             return self._one_by_one(body)
         return decoded if isinstance(decoded, list) else [decoded]
 
@@ -115,7 +117,7 @@ class Decoder:
         """
         try:
             parsed = json.loads(
-                body.decode("utf-8", "surrogateescape"), parse_constant=str, parse_float=_finite, object_hook=_untagged
+                body.decode("utf-8", "surrogateescape"), parse_constant=str, parse_float=_finite, object_hook=untag
             )
         except (ValueError, RecursionError):
             parsed = None
@@ -150,28 +152,6 @@ def _event(item: object) -> Event | None:
     if event is None and all(key in item for key in _REQUIRED_FIELDS):
         event = _convert({"type": item["type"], "hostname": UNKNOWN, "timestamp": 1.0})
     return event
-
-
-def _untagged(item: dict[str, object]) -> object:
-    """Return an object, or the text of a value that kombu tags with its type (`kombu.utils.json`), as task ids may be.
-
-    A decimal becomes a number, so that it can be a time.
-    """
-    if item.keys() != {"__type__", "__value__"}:
-        return item
-    kind, value = item["__type__"], item["__value__"]
-    if kind == "uuid" and isinstance(value, dict):  # kombu 5.3 and later
-        value = value.get("hex")
-    if not isinstance(value, str):
-        return item
-    try:
-        if kind == "uuid":
-            return str(uuid.UUID(value))
-        if kind == "decimal":
-            return _finite(value)
-    except ValueError:
-        return item
-    return value if kind in ("datetime", "date", "time", "bytes") else item
 
 
 def _convert(item: object) -> Event | None:

@@ -30,7 +30,7 @@ from celerymeter.tracking.tracker import Tracker
 log = logging.getLogger(__name__)
 
 TICK = 0.5
-HEARTBEATS = 3.0
+HEARTBEATS = 2.5
 """Seconds before the first poll of the workers, so that all of them were heard: who is not known is not waited for."""
 STALLED = 15.0
 """Seconds without a tick after which the process calls itself unhealthy."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from celerymeter.inspect_replies import text
 from celerymeter.polling.queues import is_task_queue
 from celerymeter.stamp import HEADER
 
@@ -61,8 +62,8 @@ def parse_head(tail: bytes) -> Head:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Head(_found(_UUID, tail), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
     headers, properties = message.headers, message.properties
-    uuid = _text(headers.id) or _text(properties.correlation_id)
-    return Head(uuid, _text(properties.delivery_tag), _seconds(headers.stamp))
+    uuid = text(headers.id) or text(properties.correlation_id)
+    return Head(uuid, text(properties.delivery_tag), _seconds(headers.stamp))
 
 
 def parse_destination(tail: bytes) -> tuple[str, str] | None:
@@ -80,10 +81,6 @@ def parse_destination(tail: bytes) -> tuple[str, str] | None:
 def _found(pattern: re.Pattern[bytes], tail: bytes) -> str | None:
     match = pattern.search(tail)
     return match.group(1).decode(errors="replace") if match else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
 
 
 def _seconds(value: object) -> float | None:

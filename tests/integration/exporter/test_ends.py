@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -33,6 +34,24 @@ def test_odd_ends_are_counted_once_and_leave_nothing_in_progress(
     assert page.get(
         "celery_task_exceptions_total", name="tests.overrun", queue_name="celery", exception="TimeLimitExceeded"
     )
+
+
+def test_ids_that_are_uuid_objects_are_ids(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Every event is counted, and the worker's own list of what runs is read while such a task runs."""
+    exporter = new_exporter()
+    new_worker("w1@test", concurrency=1)
+    for _ in range(3):
+        producer.send_task("tests.add", (1, 2), task_id=uuid4())
+    producer.send_task("tests.sleep", (4,), task_id=uuid4())
+    wait_until(lambda: exporter.value("celery_task_in_progress", name="tests.sleep", queue_name="celery") == 1)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4, timeout=30)
+    page = exporter.scrape()
+    assert page.by("celery_task_started_total", "name") == {("tests.add",): 3, ("tests.sleep",): 1}
+    assert page.by("celerymeter_events_invalid_total", "reason") == {}
+    assert page.sum("celery_task_in_progress") == 0
+    assert page.by("celerymeter_tracked_tasks_evicted_total", "reason") == {}
 
 
 def test_heartbeats_end_what_a_worker_without_remote_control_does_not_tell(
@@ -71,10 +90,12 @@ def test_an_exporter_that_comes_late_adopts_what_runs(
 ) -> None:
     """Name, queue and start of a long task survive a restart of the exporter; nothing is counted twice."""
     new_worker("w1@test", queues=("mail", "bulk"))
-    running = producer.send_task("tests.sleep", (6,), queue="mail")
+    running = producer.send_task("tests.sleep", (15,), queue="mail")
     wait_until(lambda: producer.control.inspect(timeout=0.5).query_task(running.id))
     exporter = new_exporter()
     wait_until(lambda: exporter.value("celery_task_in_progress", name="tests.sleep", queue_name="mail") == 1)
-    wait_until(lambda: exporter.value("celery_task_succeeded_total", name="tests.sleep", queue_name="mail") == 1)
+    wait_until(
+        lambda: exporter.value("celery_task_succeeded_total", name="tests.sleep", queue_name="mail") == 1, timeout=40
+    )
     assert exporter.scrape().sum("celery_task_in_progress") == 0
     assert exporter.scrape().sum("celery_worker_tasks_processed_total") == 0
