@@ -100,9 +100,7 @@ def blueprint(*, service: RevocationService, keys: IdempotencyKeys, base_path: s
         return _answer(batch, base_path, status=200 if wait else 202)
 
     def revoke_once(wanted: RevokeRequest, key: str, header: BatchHeaders) -> Response:
-        body = json.dumps(request.get_json(), sort_keys=True).encode()
-        use = KeyUse(f"{current_identity().sub} {request.path}", key, hashlib.sha256(body).hexdigest())
-        batch_id = new_batch_id()
+        use, batch_id = _key_use(key), new_batch_id()
         if (earlier := keys.begin(use, batch_id)) is not None:
             if earlier.answer is not None:
                 return _replayed(Response(earlier.answer, earlier.status, content_type="application/json"))
@@ -128,6 +126,11 @@ def blueprint(*, service: RevocationService, keys: IdempotencyKeys, base_path: s
         return _answer(batch, base_path)
 
     return bp
+
+
+def _key_use(key: str) -> KeyUse:
+    body = json.dumps(request.get_json(), sort_keys=True).encode()
+    return KeyUse(f"{current_identity().sub} {request.path}", key, hashlib.sha256(body).hexdigest())
 
 
 def _replayed(response: Response) -> Response:
