@@ -214,3 +214,23 @@ def test_a_redelivered_replacement_is_not_replaced(cluster: Cluster) -> None:
     for worker in (WORKER, OTHER_WORKER):
         cluster.end("a", hostname=worker)
     assert counts(cluster, "inner", "q2") == (1, 2, 2, 2, 0)
+
+
+RETRY = ("sent", "retried", "received", "started")
+
+
+@pytest.mark.parametrize(
+    "order", [order for order in permutations(RETRY) if order.index("received") < order.index("started")], ids=", ".join
+)
+def test_a_retry_that_is_its_own_parent_is_no_replacement(cluster: Cluster, order: tuple[str, ...]) -> None:
+    """Celery gives a retry the task that sends it as its parent, if it has no other: itself."""
+    cluster.publish("a", "add", "q1")
+    cluster.receive("a", "add")
+    cluster.start("a")
+    for kind in order:
+        fields = {"name": "add", "queue": "q1", "retries": 1, "parent_id": "a"} if kind in ("sent", "received") else {}
+        cluster.send(f"task-{kind}", POOL_CHILD if kind == "sent" else WORKER, uuid="a", **fields)
+    cluster.end("a")
+    assert counts(cluster, "add", "q1") == (2, 2, 2, 1, 0)
+    assert cluster.series("add", "q1").retried == 1
+    assert len(cluster.tracker.tasks.runs) == 0

@@ -37,7 +37,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     queue: str | None = None
     series: TaskSeries | None = None
     sent: float | None = None
-    """By our clock."""
+    """By our clock; that of the run before, until its own `task-sent` has come."""
     started: float | None = None
     """By the worker's clock."""
     eta: str | None = None
@@ -49,6 +49,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     """Events not yet counted, because the queue is not yet known."""
     sent_ahead: list[Event] | None = None
     """The `task-sent` of later runs of this task."""
+    addressed: bool = False
+    """Its own `task-sent` has come."""
     shadow: str | None = None
     """What its worker calls it (`celery.app.task.Task.shadow_name`), if not ``name``."""
     replaced: bool = False

@@ -74,14 +74,15 @@ class TaskTracker:
                 series.sent += 1
                 own = None if self.table.by_host else series
                 name, queue = series.labels[0], series.labels[1]  # one string for all tasks of a name
-                run = Run(uuid, at, at, name, queue, own, sent_at, None, event.eta, retries, event.parent_id)
+                run = Run(
+                    uuid, at, at, name, queue, own, sent_at, None, event.eta, retries, event.parent_id, addressed=True
+                )
                 self.runs.open(run)
                 return sent_at
             run = self.runs.open(Run(uuid, at, at))
         elif self._is_of_next(run, event):
             self._keep_for_next(run, event, at)
             return sent_at
-        first = run.sent is None
         self._address(run, event, sent_at)
         if run.queue is None or run.name is None:
             self._wait_for_queue(run, event, at)
@@ -89,7 +90,7 @@ class TaskTracker:
         self._count_sent(run.name, run.queue)
         if (name, queue) == (run.name, run.queue):
             self._sent_series[name, queue] = self.table.get(run.name, run.queue)
-        if first and run.pending is not None:
+        if run.pending is not None:
             self._count_pending(run, at)
         return sent_at
 
@@ -241,9 +242,10 @@ class TaskTracker:
         """Whether a further `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its uuid.
 
         A task that a run sends has that run as its parent. In a chain or a chord only the last has the uuid, and
-        another parent; then the name is another one.
+        another parent; then the name is another one. A retry of a task without a parent is its own parent too.
         """
-        return event.parent_id == event.uuid or not self._is_called(run, event.name)
+        is_retry = (event.retries or 0) > run.retries
+        return not is_retry and (event.parent_id == event.uuid or not self._is_called(run, event.name))
 
     def _replaces(self, run: Run, event: Event) -> bool:
         """Whether a `task-received` begins a replacement, rather than ``run``, perhaps by its shadow name, or again."""
@@ -255,9 +257,9 @@ class TaskTracker:
         """Whether a `task-sent` is of a run that follows ``run``, rather than its own that comes late."""
         if (event.retries or 0) > run.retries:
             return True
-        if run.sent is None and self._is_own(run, event):
+        if not run.addressed and self._is_own(run, event):
             return False
-        under_way = run.started is not None and run.sent is not None
+        under_way = run.started is not None and run.addressed
         return under_way or run.sent_ahead is not None or self._is_replacement(run, event)
 
     def _keep_for_next(self, run: Run, event: Event, at: float) -> None:
@@ -266,7 +268,7 @@ class TaskTracker:
         self._count_sent(self.table.name(name), self.table.queue(queue))
         if run.sent_ahead is None:
             run.sent_ahead = [event]
-            run.replaced = (event.retries or 0) <= run.retries and self._is_replacement(run, event)
+            run.replaced = self._is_replacement(run, event)
             if run.replaced and run.started is not None and not run.end_pending:
                 self._close(run, at, remember=False)
         elif len(run.sent_ahead) < MAX_SENT_AHEAD:
@@ -278,7 +280,7 @@ class TaskTracker:
             self._address(run, ahead[0], self.producers.sent_at(ahead[0]))
             if ahead[1:]:
                 run.sent_ahead = ahead[1:]
-                run.replaced = (ahead[1].retries or 0) <= run.retries and self._is_replacement(run, ahead[1])
+                run.replaced = self._is_replacement(run, ahead[1])
         return run
 
     def _open_replacement(self, run: Run, event: Event, at: float) -> Run:
@@ -312,7 +314,8 @@ class TaskTracker:
 
     def _address(self, run: Run, event: Event, sent_at: float | None) -> None:
         """Take name, queue and send time from a `task-sent`; what was counted once keeps its labels."""
-        run.sent, run.eta, run.retries, run.parent_id = sent_at, event.eta, event.retries or 0, event.parent_id
+        run.sent, run.addressed, run.eta = sent_at, True, event.eta
+        run.retries, run.parent_id = event.retries or 0, event.parent_id
         if run.series is None:
             queue = queue_of(event)
             run.queue = self.table.queue(queue) if queue is not None else None
