@@ -97,7 +97,7 @@ class WindowCounter:
     ) -> None:
         self._client = client
         self._scope = scope
-        self._filters = queries.filter_values(filters or Filters())
+        self._filters = (filters or Filters()).slots()
         self._progress: Progress = progress or _no_progress
         self._scrapes: dict[tuple[ScrapeRef, bool], Counts] = {}
 

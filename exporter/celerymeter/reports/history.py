@@ -61,7 +61,7 @@ class HistoryReader:
         self._client = client
         self._scope = scope
         self._window = window
-        self._values = queries.filter_values(filters)
+        self._values = filters.slots()
         self._filtered = filters != Filters()
 
     @property

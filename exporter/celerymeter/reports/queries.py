@@ -1,18 +1,9 @@
-"""The PromQL of reports: constants with slots (`celerymeter.prometheus.scope`), never built from input."""
+"""The PromQL of reports: constants with slots (`celerymeter.prometheus.scope`), never built from input.
+
+`celerymeter.reports.request.Filters` fills ``$name`` and ``$queue``.
+"""
 
 from __future__ import annotations
-
-from celerymeter.prometheus.scope import Value
-from celerymeter.reports.request import Filters
-
-
-def filter_values(filters: Filters) -> dict[str, Value]:
-    """Return the values of the slots ``$name`` and ``$queue``: exactly this task or queue, or any."""
-    return {
-        "name": ".*" if filters.task is None else (filters.task,),
-        "queue": ".*" if filters.queue is None else (filters.queue,),
-    }
-
 
 SCRAPES = "celerymeter_start_time_seconds{SEL}[$window]"
 """Every scrape of every exporter: a sample's timestamp is the scrape, its value the start of the process."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone, tzinfo
 
 from celerymeter.errors import ReportRefused
+from celerymeter.prometheus.scope import Value
 
 MAX_SECONDS = 366 * 86_400.0
 _RELATIVE = re.compile(r"-(\d+(?:\.\d+)?)([smhdw])")
@@ -33,6 +34,13 @@ class Filters:
 
     task: str | None = None
     queue: str | None = None
+
+    def slots(self) -> dict[str, Value]:
+        """Return the values of the slots ``$name`` and ``$queue`` of queries: exactly this task or queue, or any."""
+        return {
+            "name": ".*" if self.task is None else (self.task,),
+            "queue": ".*" if self.queue is None else (self.queue,),
+        }
 
 
 @dataclass(frozen=True, slots=True)

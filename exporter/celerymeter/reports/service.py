@@ -188,7 +188,7 @@ def _shown_queries(scope: Scope, request: ReportRequest) -> dict[str, str]:
     """Return the PromQL behind every metric, with placeholders for the exporter."""
     hour = timedelta(hours=1)
     target = {"cluster": scope.cluster or "", "job": "JOB", "instance": "INSTANCE"}
-    values = queries.filter_values(request.filters)
+    values = request.filters.slots()
     shown = {
         "scrapes": queries.SCRAPES,
         "counts": queries.COUNTERS_AND_HISTOGRAMS,
