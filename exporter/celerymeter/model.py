@@ -143,6 +143,8 @@ class QueuesSnapshot:
     unacked_unknown: int = 0
     """Unacknowledged messages that were read, but whose queue is not known to the broker."""
     visibility_timeout: float | None = None
+    incomplete: str | None = None
+    """The reason why the poll has not returned everything that it asked for."""
 
 
 @dataclass(frozen=True, slots=True)

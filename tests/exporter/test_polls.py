@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 
 import pytest
 from tests.tracking.cluster import Cluster
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import PollError
-from celerymeter.exporter.polls import Poll, SharedTracker
+from celerymeter.exporter.polls import Poll, SharedTracker, queue_collector
+from celerymeter.model import QueuesSnapshot, QueueState
 
 
 @pytest.fixture
@@ -71,6 +73,29 @@ def test_a_poll_comes_sooner_when_it_is_requested(state: SharedTracker) -> None:
     wait_until(lambda: collector.calls >= 2)
     poll.thread.stop()
     assert not poll.thread.alive
+
+
+class HalfPoller:
+    """Knows the length of a queue and not what else it was asked for."""
+
+    def poll(self, names: Collection[str], *, now: float) -> QueuesSnapshot:
+        """One queue."""
+        return QueuesSnapshot(at=now, queues=(QueueState("celery", 4),), incomplete="the API is away")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_an_incomplete_poll_is_no_success_but_its_values_count(
+    state: SharedTracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lengths are known while something else is not."""
+    Poll("queues", queue_collector(HalfPoller(), state), state=state, interval=60).once()
+    assert not outcome(state)
+    assert caplog.messages == ["polling queues fails: the API is away"]
+    with state.locked() as tracker:
+        assert tracker.queues is not None
+        assert tracker.is_fresh("queues", tracker.queues.at + 1) == (tracker.connected_at is not None)
 
 
 def test_readiness_tells_why_not(state: SharedTracker) -> None:

@@ -13,7 +13,7 @@ from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
 from celerymeter.demo.processes import wait_until
-from celerymeter.errors import BrokerUnavailable
+from celerymeter.errors import BrokerUnavailable, SettingsError
 from celerymeter.model import QueueState
 from celerymeter.polling.amqp_queues import AmqpQueuePoller
 from celerymeter.polling.workers import LiveWorker, WorkerPoller
@@ -87,17 +87,45 @@ def test_unacknowledged_messages_by_the_management_api(rabbitmq: RabbitMQ) -> No
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_management_api_that_refuses_costs_its_own_figures_alone(
-    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
-) -> None:
-    """That is said once, without the password."""
+def test_a_management_api_that_refuses_costs_its_own_metrics_only(rabbitmq: RabbitMQ) -> None:
+    """The snapshot says so, without the password."""
     poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq, user="nobody")))
-    for _ in range(2):
-        assert poller.poll(QUEUES, now=1.0).queues == told(None)
+    snapshot = poller.poll(QUEUES, now=1.0)
     poller.close()
-    assert len(caplog.records) == 1
-    assert "401" in caplog.text
-    assert "nobody:guest" not in caplog.text
+    assert snapshot.queues == told(None)
+    assert snapshot.incomplete is not None
+    assert "401" in snapshot.incomplete
+    assert "guest" not in snapshot.incomplete
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("path", ["", "/", "/api", "/api/", "/api/queues", "/api/queues/%2F", "/%2F", "/#/queues"])
+def test_the_management_url_that_people_paste(rabbitmq: RabbitMQ, path: str) -> None:
+    """The server's, its API's and its web interface's all mean the same."""
+    poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq) + path))
+    snapshot = poller.poll([], now=1.0)
+    poller.close()
+    assert {state.name for state in snapshot.queues} >= set(QUEUES)
+    assert snapshot.incomplete is None
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("path", ["/other", "/api/api"])
+def test_a_virtual_host_that_is_not_there_is_no_success(rabbitmq: RabbitMQ, path: str) -> None:
+    """Unacknowledged messages were asked for and are not known."""
+    poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq) + path))
+    snapshot = poller.poll(QUEUES, now=1.0)
+    poller.close()
+    assert snapshot.queues == told(None)
+    assert snapshot.incomplete is not None
+
+
+@pytest.mark.parametrize("url", ["http://u:hush@host:15672/a/b/c", "http:///api", "http://u:hush@host/?vhost=a"])
+def test_a_management_url_that_cannot_be_right_is_refused_at_the_start(url: str) -> None:
+    """In one line that names the option and hides the password."""
+    with pytest.raises(SettingsError, match="--rabbitmq-management-url") as caught:
+        AmqpQueuePoller(ExporterSettings(BrokerSettings(url="amqp://host//"), rabbitmq_management_url=url))
+    assert "hush" not in str(caught.value)
 
 
 def test_a_broker_that_is_away(rabbitmq: RabbitMQ) -> None:

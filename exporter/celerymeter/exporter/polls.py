@@ -130,6 +130,8 @@ def queue_collector(poller: QueuePoller, state: SharedTracker) -> Callable[[floa
         snapshot = poller.poll(names, now=at)
         with state.locked() as tracker:
             tracker.queues_seen(snapshot)
+        if snapshot.incomplete is not None:
+            raise PollError(snapshot.incomplete)
 
     return collect
 

@@ -33,6 +33,8 @@ class Tracker:
         self.lag = Histogram(LAG_BUCKETS)
         self.polls: dict[str, PollOutcome] = {}
         self.poll_successes: dict[str, float] = {}
+        self._polled_at: dict[str, float] = {}
+        """When a poll last returned anything, though it may have been incomplete."""
         self.queues: QueuesSnapshot | None = None
         self.task_series = TaskSeriesTable(
             settings.limits,
@@ -152,6 +154,7 @@ class Tracker:
 
     def inspected(self, snapshot: WorkersSnapshot) -> None:
         """Take the workers' replies to one poll; ``snapshot.at`` is when it was sent."""
+        self._polled_at["workers"] = snapshot.at
         self.workers.inspected(snapshot, heard_names=self.tasks.names_received)
         active = {host: state.active for host, state in snapshot.workers.items() if state.active is not None}
         self.tasks.reconcile(active, at=snapshot.at)
@@ -159,12 +162,13 @@ class Tracker:
     def queues_seen(self, snapshot: QueuesSnapshot) -> None:
         """Take the broker's queues at one poll."""
         self.queues = snapshot
+        self._polled_at["queues"] = snapshot.at
 
     def polled(self, outcome: PollOutcome) -> None:
         """Note how a poll went."""
         self.polls[outcome.collector] = outcome
         if outcome.success:
-            self.poll_successes[outcome.collector] = outcome.at
+            self.poll_successes[outcome.collector] = self._polled_at[outcome.collector] = outcome.at
 
     # Time
 
@@ -180,8 +184,8 @@ class Tracker:
     # What others read
 
     def is_fresh(self, collector: str, now: float) -> bool:
-        """Whether a poll's gauges may be shown: its last success is young, and the broker is there."""
-        last = self.poll_successes.get(collector)
+        """Whether a poll's gauges may be shown: its last values are recent, and the broker is there."""
+        last = self._polled_at.get(collector)
         return self.connected_at is not None and last is not None and now - last <= 2 * self.settings.poll_interval
 
     def known_queues(self) -> frozenset[str]:

@@ -88,7 +88,7 @@ def without_management(evidence: Evidence) -> Iterator[Finding]:
             "no-management-url",
             f"the exporter {page.url} has no metrics from RabbitMQ's management API: unacknowledged messages, "
             "and queues that no worker has named, are unknown",
-            "give it --rabbitmq-management-url http://USER:PASSWORD@HOST:15672 (not the path /api, and not the port "
+            "give it --rabbitmq-management-url http://USER:PASSWORD@HOST:15672 (not the port "
             "of the broker); its log says why a given URL fails",
         )
 
