@@ -54,6 +54,11 @@ TASK_STARTED = _tasks.counter("celery_task_started_total", TASK, "Task runs star
 TASK_SUCCEEDED = _tasks.counter("celery_task_succeeded_total", TASK, "Task runs that succeeded.")
 TASK_FAILED = _tasks.counter("celery_task_failed_total", TASK, "Task runs that failed, whatever the exception.")
 TASK_RETRIED = _tasks.counter("celery_task_retried_total", TASK, "Task runs that ended in a retry.")
+TASK_POLLED = _tasks.counter(
+    "celery_task_retried_without_exception_total",
+    TASK,
+    "Retried runs whose retry names no exception: a task that polls with self.retry(), as celery.chord_unlock does.",
+)
 TASK_REJECTED = _tasks.counter(
     "celery_task_rejected_total", (*TASK, "requeue"), 'Task runs rejected; requeue="true" is no end.'
 )
@@ -65,6 +70,11 @@ TASK_ACCEPTED = _tasks.counter(
 )
 TASK_EXCEPTIONS = _tasks.counter(
     "celery_task_exceptions_total", (*TASK, "exception"), "Failed task runs by exception class."
+)
+TASK_PROCESS_LOST = _tasks.counter(
+    "celery_task_process_lost_total",
+    TASK,
+    "Runs whose pool process died: WorkerLostError, or a message that was returned to the broker after its start.",
 )
 TASK_RUNTIME = _tasks.histogram(
     "celery_task_runtime_seconds", TASK, "Run time of succeeded tasks, as the worker measured it."
@@ -93,6 +103,9 @@ TASK_ERROR_RATIO = _tasks.gauge(
 _workers = _Section("workers")
 WORKER_UP = _workers.gauge("celery_worker_up", HOST, "1 while the worker shows signs of life.")
 WORKER_SHUTDOWN = _workers.gauge("celery_worker_shutdown", HOST, "1 after the worker said goodbye (worker-offline).")
+WORKER_FIRST_SEEN = _workers.gauge(
+    "celery_worker_first_seen_timestamp_seconds", HOST, "First sign of life of this worker process."
+)
 WORKER_LAST_HEARTBEAT = _workers.gauge(
     "celery_worker_last_heartbeat_timestamp_seconds", HOST, "Receipt of the worker's last heartbeat."
 )

@@ -199,6 +199,46 @@ def test_reject_with_requeue_is_no_end(cluster: Cluster) -> None:
     assert not series.in_progress
 
 
+@pytest.mark.parametrize(("exception", "polled"), [("None", 1), (None, 1), ("ValueError('x')", 0)])
+def test_retries_without_an_exception_are_counted_of_their_own(
+    cluster: Cluster, exception: str | None, polled: int
+) -> None:
+    """`self.retry()` without ``exc`` is how a task polls; its event says ``None``."""
+    cluster.publish("a")
+    cluster.start("a")
+    cluster.end("a", "retried", exception=exception)
+    assert (cluster.series().retried, cluster.series().polled) == (1, polled)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "exception", "requeue", "lost"),
+    [
+        ("failed", "WorkerLostError('signal 9 (SIGKILL)')", None, 1),
+        ("retried", "WorkerLostError('signal 9 (SIGKILL)')", None, 1),
+        ("rejected", None, True, 1),
+        ("rejected", None, False, 0),
+        ("failed", "ValueError('x')", None, 0),
+    ],
+)
+def test_a_killed_pool_process_is_counted_in_every_setting(
+    cluster: Cluster, outcome: str, exception: str | None, requeue: bool | None, lost: int
+) -> None:
+    """Without acks late it fails; task_retry_on_worker_lost retries, task_reject_on_worker_lost only rejects."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.end("a", outcome, exception=exception, requeue=requeue)
+    assert cluster.series().process_lost == lost
+
+
+def test_a_task_that_is_returned_before_it_starts_lost_no_process(cluster: Cluster) -> None:
+    """As a worker does that shuts down."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.end("a", "rejected", requeue=True)
+    assert cluster.series().process_lost == 0
+
+
 def test_a_hard_time_limit_fails_once(cluster: Cluster) -> None:
     """Celery sends two task-failed for it."""
     cluster.run("a", outcome="failed")

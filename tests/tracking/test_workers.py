@@ -77,6 +77,23 @@ def test_a_reconnect_is_neither_down_nor_a_restart(cluster: Cluster) -> None:
     assert not worker(cluster).takeovers
 
 
+def test_each_process_under_a_name_is_first_seen_anew(cluster: Cluster) -> None:
+    """Also in a container, where the pid is always 1; a reconnect is the same process."""
+    seen = [worker(cluster).first_seen]
+    for pid, processed in ((2, 0), (2, 9), (2, 0)):
+        cluster.pass_time(2)
+        cluster.heartbeat(pid=pid, processed=processed)
+        seen.append(worker(cluster).first_seen - seen[0])
+    cluster.heartbeat(kind="worker-offline", pid=2)
+    cluster.heartbeat(kind="worker-online", pid=2)
+    seen.append(worker(cluster).first_seen - seen[0])
+    cluster.heartbeat(kind="worker-offline", pid=2)
+    cluster.pass_time(10)
+    cluster.heartbeat(kind="worker-online", pid=2)
+    seen.append(worker(cluster).first_seen - seen[0])
+    assert seen[1:] == [2, 2, 6, 6, 16]
+
+
 def test_processed_counts_from_our_first_sight(cluster: Cluster) -> None:
     """A worker that has run a million tasks before us brings none of them along."""
     cluster.heartbeat(SECOND, processed=1_000_000)

@@ -284,6 +284,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.TASK_SUCCEEDED: _tasks(lambda series: series.succeeded),
     m.TASK_FAILED: _failed,
     m.TASK_RETRIED: _tasks(lambda series: series.retried),
+    m.TASK_POLLED: _tasks(lambda series: series.polled),
     m.TASK_REJECTED: _tasks_by(
         "requeue", true=lambda series: series.rejected_requeued, false=lambda series: series.rejected_end
     ),
@@ -295,6 +296,7 @@ WRITERS: Mapping[Family, Writer] = {
     ),
     m.TASK_ACCEPTED: _values(lambda scrape: dict(scrape.tracker.workers.accepted)),
     m.TASK_EXCEPTIONS: _exceptions,
+    m.TASK_PROCESS_LOST: _tasks(lambda series: series.process_lost),
     m.TASK_RUNTIME: _task_histogram(lambda series: series.runtime),
     m.TASK_FAILED_RUNTIME: _failed_runtime,
     m.TASK_WAIT: _task_histogram(lambda series: series.wait),
@@ -305,6 +307,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.TASK_ERROR_RATIO: _error_ratio,
     m.WORKER_UP: _worker_up,
     m.WORKER_SHUTDOWN: _worker_shutdown,
+    m.WORKER_FIRST_SEEN: _workers(lambda worker: worker.first_seen),
     m.WORKER_LAST_HEARTBEAT: _workers(lambda worker: worker.last_heartbeat),
     m.WORKER_ACTIVE: _up_workers(lambda worker: worker.active),
     m.WORKER_PROCESSED: _workers(lambda worker: worker.processed_total),

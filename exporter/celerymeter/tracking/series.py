@@ -43,6 +43,8 @@ class TaskSeries:
         "failed_runtime_sum",
         "in_progress",
         "labels",
+        "polled",
+        "process_lost",
         "received",
         "rejected_end",
         "rejected_requeued",
@@ -64,6 +66,7 @@ class TaskSeries:
         self.labels = labels
         self.sent = self.received = self.started = 0
         self.succeeded = self.failed = self.retried = 0
+        self.polled = self.process_lost = 0
         self.rejected_end = self.rejected_requeued = 0
         self.revoked = self.revoked_terminated = self.revoked_expired = 0
         self.failed_runtime_count = 0

@@ -435,6 +435,7 @@ class TaskTracker:
 
     def _failed(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         series.failed += 1
+        series.process_lost += _is_process_lost(event)
         self._count_exception(series.exceptions, event)
         if run.started is not None:
             series.failed_runtime_count += 1
@@ -443,6 +444,8 @@ class TaskTracker:
 
     def _retried(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         series.retried += 1
+        series.polled += event.exception in (None, "None")
+        series.process_lost += _is_process_lost(event)
         if self._count_retry_exceptions:
             self._count_exception(series.retry_exceptions, event)
         self._close(run, at, remember=False)
@@ -460,6 +463,8 @@ class TaskTracker:
         """A rejection is the end only if no `task-failed` of the same run comes with it, and never when it requeues."""
         if event.requeue:
             series.rejected_requeued += 1
+            # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
+            series.process_lost += run.started is not None
             self.runs.requeue(run)
         elif run.rejected:
             self.duplicates["task-rejected"] += 1
@@ -488,6 +493,10 @@ class TaskTracker:
             self._take_next(self.runs.open(Run(run.uuid, at, at)), ahead)
         elif newest and remember:
             self.runs.recently_ended.add(run, terminated=terminated)
+
+
+def _is_process_lost(event: Event) -> bool:
+    return exception_class(event.exception) == "WorkerLostError"
 
 
 def queue_of(event: Event) -> str | None:

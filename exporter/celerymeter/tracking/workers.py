@@ -57,6 +57,7 @@ class Worker:
     def __init__(self, hostname: str, at: float) -> None:
         self.hostname = hostname
         self.first_seen = self.last_seen = at
+        """The first sign of life of its present process, and the last one."""
         self.last_heartbeat: float | None = None
         self.freq = DEFAULT_FREQ
         self.pid = 0
@@ -122,6 +123,8 @@ class Worker:
             self.offline_at = at
             return False
         renewed = self._renew(event, at)
+        if renewed or (event.type == "worker-online" and self.shut_down):  # in containers the pid is always 1
+            self.first_seen = at
         self.offline_at = None
         if event.type == "worker-online":
             self.online_at = at
