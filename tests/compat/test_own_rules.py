@@ -69,6 +69,6 @@ def test_the_rules_record_the_same(tmp_path: Path) -> None:
     path = tmp_path / "equal.json"
     path.write_text(json.dumps({"rule_files": list(map(str, RULES)), "evaluation_interval": "15s", "tests": tests}))
     ran = subprocess.run(
-        [find_binary("promtool"), "test", "rules", str(path)], capture_output=True, text=True, check=False, timeout=150
+        [find_binary("promtool"), "test", "rules", str(path)], capture_output=True, text=True, check=False, timeout=280
     )
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]

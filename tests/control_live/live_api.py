@@ -145,7 +145,7 @@ def messages(client: ClientConnection, *, timeout: float = 10.0) -> Iterator[Mes
         yield json.loads(client.recv(timeout=timeout))
 
 
-def until(client: ClientConnection, wanted: Callable[[Message], object], *, within: int = 60) -> Message:
+def until(client: ClientConnection, wanted: Callable[[Message], object], *, within: int = 600) -> Message:
     """The first message that is wanted."""
     for _, message in zip(range(within), messages(client), strict=False):
         if wanted(message):

@@ -73,7 +73,7 @@ def _finish(command: str, folder: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=280,
     )
     said = f"{command}\n{done.stdout}{done.stderr}"
     if "celerymeter revoke" in command:  # the id in the README belongs to no task, so nothing is proven

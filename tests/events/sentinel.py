@@ -45,7 +45,7 @@ class SentinelCluster:
         self.replica.up()
         self.sentinel.start(ready=lambda: listens(self.port))
         with redis.Redis(port=self.port, password=SENTINEL_PASSWORD) as client:
-            wait_until(lambda: client.sentinel_slaves("shop"), timeout=20, what="Sentinel knows the replica")
+            wait_until(lambda: client.sentinel_slaves("shop"), what="Sentinel knows the replica")
         return self
 
     def __exit__(self, *_: object) -> None:

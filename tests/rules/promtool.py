@@ -22,4 +22,4 @@ def tool(release: str) -> str:
 
 def run(*argv: str) -> Ran:
     """Run it to its end, whatever it says."""
-    return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=500, check=False)

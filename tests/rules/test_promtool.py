@@ -9,6 +9,8 @@ import pytest
 from tests.rules.bundle import ALERTS, RULES, TESTS
 from tests.rules.promtool import RELEASES, Ran, run, tool
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module", params=RELEASES)
 def promtool(request: pytest.FixtureRequest) -> str:

@@ -15,7 +15,7 @@ LASTING = {"CeleryExporterAbsent", "CeleryThresholdsMissing", "CelerySeriesCapRe
 PATIENCE = 300
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("exporters", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_each_alert_is_told_once_in_its_own_cluster_alone(release: str, exporters: int, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def control_settings() -> ControlSettings:
     )
 
 
-def token(role: Role = Role.VIEWER, *, ttl: float = 600.0, subject: str = "someone") -> str:
+def token(role: Role = Role.VIEWER, *, ttl: float = 6 * 3600.0, subject: str = "someone") -> str:
     """Return a token that `control_settings` accept."""
     return mint(secret=SECRET, subject=subject, role=role, now=time.time(), ttl=ttl, extra={})
 
