@@ -177,6 +177,35 @@ def test_workers_that_reply_in_pickle(
         assert process.tail(1000).count("CRITICAL/MainProcess") == 1
 
 
+def test_workers_that_reply_in_yaml_or_not_at_all(worker: StartWorker, redis_server: Redis) -> None:
+    """Any format but JSON is named; remote control that is turned off is a hint with the name of its setting."""
+    yaml = {"task_serializer": "yaml", "accept_content": ["json", "yaml"]}
+    asked = worker(hostname="yaml@test", env={worker_app.SETTINGS: json.dumps(yaml)})
+    worker(hostname="silent@test", env={worker_app.SETTINGS: json.dumps({"worker_enable_remote_control": False})})
+    status, found, output = examine(redis_server.url, watch=3.0)
+    assert status == 0
+    assert found["reply-serializer"].startswith("yaml@test reply to remote control in application/x-yaml")
+    assert found["no-remote-control"] == "no reply to `inspect` from silent@test"
+    assert "worker_enable_remote_control" in output
+    assert "Error" not in asked.tail(1000)
+
+
+def test_lists_that_clients_left_behind_under_a_key_prefix(redis_server: Redis) -> None:
+    """Only those of this cluster; a list that a client empties meanwhile is in use."""
+    options = {"global_keyprefix": "shop_"}
+    with redis.Redis(port=redis_server.port) as client:
+        client.rpush("shop_celeryev.1", "{}")
+        client.rpush("other_celeryev.1", "{}")
+        client.rpush("shop_1.reply.celery.pidbox", "{}")
+        emptied = threading.Timer(0.7, client.unlink, ("shop_1.reply.celery.pidbox",))
+        emptied.start()
+        found = examine(redis_server.url, watch=3.0, options=options)[1]
+        emptied.join()
+    assert found["orphaned-lists"].startswith("Redis holds lists that nobody reads: shop_celeryev.1 (1 messages")
+    assert "other_" not in found["orphaned-lists"]
+    assert "pidbox" not in found["orphaned-lists"]
+
+
 def test_lists_that_clients_left_behind(worker: StartWorker, producer: Celery, redis_server: Redis) -> None:
     """Those of event receivers and of replies, with their length, size and the command that deletes them."""
     worker()

@@ -71,26 +71,27 @@ def _collect(broker: BrokerSettings, control: RemoteControl, watcher: Watcher, p
 def _ask(control: RemoteControl, *, redis: bool) -> tuple[dict[str, WorkerReplies], list[tuple[str, bytes]]]:
     """Return the replies by worker, and the content types and bodies of replies that are not JSON.
 
-    All workers get only one command: one that they cannot read makes them log an error.
+    Every worker gets only ``ping``, to which all can reply: a worker whose ``task_serializer`` is yaml logs an error
+    when it has to encode its stats, and one that accepts no JSON logs an error for each command.
     """
-    stats = control.ask([Command("stats")], silence=REPLY_TIMEOUT)
-    workers = stats.hostnames
+    pings = control.ask([Command("ping")], silence=REPLY_TIMEOUT)
+    workers = pings.hostnames
     if not workers:
-        return {}, stats.unread
-    commands = [Command("active_queues", destination=workers), Command("conf", destination=workers)]
-    details = control.ask(commands, expected=workers, silence=REPLY_TIMEOUT)
-    return {name: _worker(name, stats, details, redis=redis) for name in workers}, [*stats.unread, *details.unread]
+        return {}, pings.unread
+    commands = [Command(method, destination=workers) for method in ("stats", "active_queues", "conf")]
+    replies = control.ask(commands, expected=workers, silence=REPLY_TIMEOUT)
+    return {name: _worker(name, replies, redis=redis) for name in workers}, pings.unread
 
 
-def _worker(name: str, stats: Replies, details: Replies, *, redis: bool) -> WorkerReplies:
+def _worker(name: str, replies: Replies, *, redis: bool) -> WorkerReplies:
     """Return the replies of one worker; its configuration contains only what differs from Celery's defaults."""
-    about, queues = stats.stats(name), details.queues(name)
-    conf = mapping(details.answer("conf", name))
+    about, queues = replies.stats(name), replies.queues(name)
+    conf = mapping(replies.answer("conf", name))
     options = mapping(conf.get("broker_transport_options"))
     zone = text(conf.get("timezone")) or "UTC"
     sends = conf.get("worker_send_task_events")
     timeout = options.get("visibility_timeout", DEFAULT_VISIBILITY_TIMEOUT)
-    known = redis and name in details.answered("conf") and isinstance(timeout, int | float)
+    known = redis and name in replies.answered("conf") and isinstance(timeout, int | float)
     return WorkerReplies(
         pool=about.pool if about else None,
         queues=None if queues is None else frozenset(queue.name for queue in queues),
