@@ -106,6 +106,13 @@ def _ago(seconds: float) -> Callable[[ScenarioState], float]:
     return lambda at: at.now - (at.fault_seconds if at.broker_down else seconds)
 
 
+BY_LABELS: dict[Labels, Samples] = {
+    m.TASK: share_of_runs(0.01),
+    m.HOST: by_worker(1.0),
+    m.QUEUE: by_queue(lambda _, queue: 1.0),
+    (): plain(1.0),
+}
+"""For a family that no dashboard needs particular values of."""
 SAMPLES: dict[Family, Samples] = {
     m.TASK_SENT: share_of_runs(1.02),
     m.TASK_RECEIVED: share_of_runs(1.01),

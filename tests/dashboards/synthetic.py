@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from tests.dashboards.scenario_state import ScenarioState
-from tests.dashboards.series import DISTRIBUTIONS, SAMPLES
+from tests.dashboards.series import BY_LABELS, DISTRIBUTIONS, SAMPLES
 
 from celerymeter.metrics import CATALOGUE, Family
 
@@ -30,12 +30,13 @@ def text(at: ScenarioState, *, control: bool = False) -> str:
 
 
 def _family(family: Family, at: ScenarioState) -> Iterator[Sample]:
-    if family in SAMPLES:
-        for values, number in SAMPLES[family](at):
+    if family not in DISTRIBUTIONS:
+        samples = SAMPLES.get(family) or BY_LABELS.get(family.labels)
+        if samples is None or family.kind == "histogram":
+            raise LookupError(f"{family.name}: add samples to SAMPLES or DISTRIBUTIONS in tests/dashboards/series.py")
+        for values, number in samples(at):
             yield family.name, _braces(family.labels, values), float(number)
         return
-    if family not in DISTRIBUTIONS:
-        raise LookupError(f"{family.name}: add its samples to SAMPLES (or DISTRIBUTIONS) in tests/dashboards/series.py")
     for values, count, mean in DISTRIBUTIONS[family](at):
         if family.kind == "histogram":
             for edge in BUCKETS:

@@ -105,12 +105,13 @@ def test_every_alert_is_shown_not_yet_firing_firing_and_resolved(alert: Alert) -
         return
     mine = [check for check in checks() if check.alert == alert.name]
     firing = [check for check in mine if any(alert.labels.items() <= labels.items() for labels in check.firing)]
-    assert firing, "no test shows it firing"
+    file = f"tests/rules/{Path(alert.file).stem}_test.yml"
+    assert firing, f"no test shows it firing: add one to {file}"
     for shown in firing:
         silent = [check.at for check in mine if check.test == shown.test and not _fires(alert, check.firing)]
         if any(at < shown.at for at in silent) and any(at > shown.at for at in silent):
             return
-    pytest.fail("no test shows it silent both before and after")
+    pytest.fail(f"no test shows it silent both before and after: add that to {file}")
 
 
 def _fires(alert: Alert, firing: tuple[object, ...]) -> bool:
