@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celerymeter.polling import open_queue_poller
-from celerymeter.polling.amqp_queues import AmqpQueuePoller
+from celerymeter.polling.amqp_queues import AmqpQueuePoller, Binding, ListedQueue, TaskQueueFinder
 from celerymeter.polling.queues import chosen, is_task_queue
 from celerymeter.polling.redis_queues import RedisQueuePoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
@@ -20,6 +20,9 @@ from celerymeter.settings import BrokerSettings, ExporterSettings
         ("8a3e.reply.celery.pidbox", False),
         ("celeryev.94ed603b", False),
         ("bcast.94ed603b", False),
+        ("celery_delayed_0", False),
+        ("shop_celery_delayed_27", False),
+        ("celery_delayed", True),
         ("unknown", False),
         ("__other__", False),
         ("", False),
@@ -51,3 +54,29 @@ def test_configured_queues_are_the_only_ones() -> None:
 def test_each_transport_has_its_poller(url: str, poller: type[object]) -> None:
     """Opening one does not connect."""
     assert type(open_queue_poller(ExporterSettings(BrokerSettings(url=url)))) is poller
+
+
+LISTED = {name: ListedQueue(name) for name in ("celery", "orders", "mail", "replies")}
+BINDINGS = [Binding("", name) for name in LISTED] + [Binding("celery", "celery"), Binding("shop", "orders")]
+
+
+def test_bindings_are_asked_for_when_there_are_new_queues_and_rarely() -> None:
+    """Reply queues come and go all the time."""
+    finder, asked = TaskQueueFinder(), []
+
+    def bindings() -> list[Binding]:
+        asked.append(now)
+        return [*BINDINGS, Binding("shop", "mail"), Binding("shop", "shop", destination_type="exchange")]
+
+    listed = dict(LISTED)
+    for now in (0.0, 15.0, 30.0, 90.0, 105.0):
+        if now == 30.0:
+            listed["new"] = ListedQueue("new")
+        found = finder.find(listed, ["orders"], bindings, now=now)
+        assert found == {"celery", "orders", "mail"}
+    assert asked == [0.0, 90.0]
+
+
+def test_without_a_name_that_is_known_only_celerys_own_bindings_count() -> None:
+    """Which applications use another exchange is unknown."""
+    assert TaskQueueFinder().find(LISTED, [], lambda: BINDINGS, now=0) == {"celery"}

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import requests
+from kombu.transport.native_delayed_delivery import (
+    declare_native_delayed_delivery_exchanges_and_queues,
+    level_name,
+)
 from tests.apps.worker_app import make_app
 from tests.servers import RabbitMQ
 from tests.workers import start_worker
@@ -43,6 +48,8 @@ def filled(rabbitmq: RabbitMQ) -> Iterator[None]:
         channel.basic_qos(0, 2, False)
         for name, kind in QUEUES.items():
             channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-queue-type": kind})
+            channel.exchange_declare(name, "direct", durable=True, auto_delete=False)
+            channel.queue_bind(name, name, name)
             for _ in range(5):
                 connection.Producer(channel).publish("x", routing_key=name)
             channel.basic_consume(name, callback=held.append, consumer_tag=name)
@@ -52,6 +59,7 @@ def filled(rabbitmq: RabbitMQ) -> Iterator[None]:
         for name in QUEUES:
             channel.basic_cancel(name)
             channel.queue_delete(name)
+            channel.exchange_delete(name)
 
 
 def settings(rabbitmq: RabbitMQ, management: str | None = None) -> ExporterSettings:
@@ -84,6 +92,41 @@ def test_unacknowledged_messages_by_the_management_api(rabbitmq: RabbitMQ) -> No
     poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq)))
     wait_until(lambda: poller.poll([], now=1.0).queues == told(2), timeout=40, interval=0.3)
     poller.close()
+
+
+@pytest.mark.usefixtures("filled")
+def test_queues_of_others_are_not_polled(rabbitmq: RabbitMQ) -> None:
+    """Delay levels, replies, dead letters, streams and other applications share the virtual host."""
+    topic, dead = "shop-events", "shop-dead"
+    with make_app(rabbitmq.url).connection_for_write() as connection, connection.channel() as channel:
+        declare_native_delayed_delivery_exchanges_and_queues(connection, "classic")
+        for exchange in (topic, dead, "other-app"):
+            channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
+
+        def declare(queue: str, exchange: str = "", **arguments: str) -> None:
+            options = {f"x-{name.replace('_', '-')}": value for name, value in arguments.items()}
+            channel.queue_declare(queue, durable=True, auto_delete=False, arguments=options)
+            if exchange:
+                channel.queue_bind(queue, exchange, queue)
+
+        declare("orders", topic, dead_letter_exchange=dead)
+        declare("mail", topic, dead_letter_exchange="", dead_letter_routing_key="mail.dead")
+        declare("mail.dead", topic)
+        declare("orders.dead", dead)
+        declare("invoices", "other-app")
+        declare("mqtt-subscription-1", "amq.topic")
+        declare("log", queue_type="stream")
+        for _ in range(20):
+            declare(str(uuid4()))
+        poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq)))
+        polls = [poller.poll(names, now=now) for names, now in ((["orders"], 1.0), ([], 99.0))]
+        poller.close()
+        for name in ("orders", "mail", "mail.dead", "orders.dead", "invoices", "mqtt-subscription-1", "log"):
+            channel.queue_delete(name)
+        for level in range(28):
+            channel.queue_delete(level_name(level))
+    found = [{state.name for state in snapshot.queues} for snapshot in polls]
+    assert found == [{*QUEUES, "orders", "mail"}] * 2, "a name once learned stays while its queue is there"
 
 
 @pytest.mark.usefixtures("filled")

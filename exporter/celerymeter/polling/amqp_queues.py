@@ -6,9 +6,9 @@ messages, and nobody knows the head of a queue without taking it out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
@@ -17,11 +17,16 @@ import requests
 from celerymeter.broker import UNREACHABLE, HeldConnection
 from celerymeter.errors import PollError, SettingsError
 from celerymeter.model import QueuesSnapshot, QueueState
-from celerymeter.polling.queues import chosen
+from celerymeter.polling.queues import chosen, is_task_queue
 from celerymeter.settings import ExporterSettings
 from celerymeter.urls import without_password
 
+T = TypeVar("T")
+
 MANAGEMENT_TIMEOUT = 5.0
+BINDINGS_INTERVAL = 60.0
+"""Seconds between two requests for bindings: reply queues come and go all the time."""
+MAX_NAMED = 10_000
 MAX_PAGE = 32 * 2**20
 """Bytes of a reply of the management API; more than 100,000 queues fit."""
 
@@ -34,19 +39,28 @@ class AmqpQueuePoller:
         self._held = HeldConnection(settings.broker)
         url = settings.rabbitmq_management_url
         self._management = Management(url, broker_url=settings.broker.url) if url else None
+        self._finder = TaskQueueFinder()
+        self._named: frozenset[str] = frozenset()
 
     def poll(self, names: Collection[str], *, now: float) -> QueuesSnapshot:
-        """See `QueuePoller.poll`; a queue that does not exist, or is exclusive to its connection, is left out."""
-        unacked: Mapping[str, int | None] = {}
+        """See `QueuePoller.poll`; a queue that does not exist, or is exclusive to its connection, is left out.
+
+        Queues that workers or events have named are polled as long as they exist.
+        """
+        self._named = frozenset(sorted(filter(is_task_queue, self._named.union(names)))[:MAX_NAMED])
+        listed: Mapping[str, ListedQueue] = {}
+        found: Collection[str] = ()
         incomplete = None
         if self._management is not None:
             try:
-                unacked = self._management.unacked()
+                listed = self._management.queues()
+                found = self._finder.find(listed, self._named, self._management.bindings, now=now)
             except PollError as error:
                 incomplete = str(error)
-        queues = chosen(self._settings, names, unacked)
-        states = self._held.use(lambda connection: _states(connection, queues, unacked))
-        if self._management is not None and states and incomplete is None and not unacked:
+        queues = chosen(self._settings, self._named, found)
+        states = self._held.use(lambda connection: _states(connection, queues, listed))
+        self._named = self._named.intersection(state.name for state in states)
+        if self._management is not None and states and incomplete is None and not listed:
             incomplete = f"{self._management} lists no queue: is it the right virtual host?"
         return QueuesSnapshot(at=now, queues=tuple(states), incomplete=incomplete)
 
@@ -55,7 +69,7 @@ class AmqpQueuePoller:
         self._held.close()
 
 
-def _states(connection: Any, queues: Collection[str], unacked: Mapping[str, int | None]) -> list[QueueState]:
+def _states(connection: Any, queues: Collection[str], listed: Mapping[str, ListedQueue]) -> list[QueueState]:
     states = []
     counts_consumers = connection.transport.driver_type == "amqp"
     channel: Any = None
@@ -67,16 +81,88 @@ def _states(connection: Any, queues: Collection[str], unacked: Mapping[str, int 
             channel = None  # the broker closes the channel on which a queue was missing
             continue
         consumers = declared.consumer_count if counts_consumers else None
-        states.append(QueueState(queue, declared.message_count, unacked=unacked.get(queue), consumers=consumers))
+        unacked = listed[queue].messages_unacknowledged if queue in listed else None
+        states.append(QueueState(queue, declared.message_count, unacked=unacked, consumers=consumers))
     if channel is not None:
         with suppress(*UNREACHABLE):
             channel.close()
     return states
 
 
-class _Queue(msgspec.Struct):
+class _Arguments(msgspec.Struct):
+    queue_type: object = msgspec.field(default=None, name="x-queue-type")
+    dead_letter_exchange: object = msgspec.field(default=None, name="x-dead-letter-exchange")
+    dead_letter_routing_key: object = msgspec.field(default=None, name="x-dead-letter-routing-key")
+
+
+class ListedQueue(msgspec.Struct):
+    """A queue as the management API lists it; no figure where the broker collects no statistics."""
+
     name: str
     messages_unacknowledged: int | None = None
+    arguments: _Arguments = msgspec.field(default_factory=_Arguments)
+
+
+class Binding(msgspec.Struct):
+    """A binding as the management API lists it."""
+
+    source: str
+    destination: str
+    destination_type: str = "queue"
+
+
+class TaskQueueFinder:
+    """Finds queues of tasks among all that a virtual host has, for it may be shared with other applications.
+
+    Celery binds a queue to an exchange of the same name unless it is configured otherwise. So a queue belongs to
+    Celery when it is bound like that, or to an exchange that a queue uses which workers or events have named. Reply
+    queues, dead letters, streams, MQTT subscriptions and queues of other applications are not.
+    """
+
+    def __init__(self) -> None:
+        self._exchanges: dict[str, frozenset[str]] = {}
+        self._asked_at = float("-inf")
+
+    def find(
+        self,
+        listed: Mapping[str, ListedQueue],
+        named: Collection[str],
+        bindings: Callable[[], Sequence[Binding]],
+        *,
+        now: float,
+    ) -> set[str]:
+        """Return the queues of tasks among those listed; asks for bindings when there are new names, but rarely."""
+        if not listed.keys() <= self._exchanges.keys() and abs(now - self._asked_at) >= BINDINGS_INTERVAL:
+            self._asked_at = now
+            sources: dict[str, set[str]] = {name: set() for name in listed}
+            for binding in bindings():
+                if binding.destination_type == "queue" and binding.source:
+                    sources.setdefault(binding.destination, set()).add(binding.source)
+            self._exchanges = {name: frozenset(found) for name, found in sources.items()}
+        dead_letters = _dead_letters(listed.values())
+        shared = {
+            exchange
+            for name in named
+            for exchange in self._exchanges.get(name, ())
+            if not exchange.startswith("amq.") and exchange not in dead_letters
+        }
+        return {
+            queue.name
+            for queue in listed.values()
+            if queue.name not in dead_letters
+            and queue.arguments.queue_type != "stream"
+            and not shared.union([queue.name]).isdisjoint(self._exchanges.get(queue.name, ()))
+        }
+
+
+def _dead_letters(queues: Iterable[ListedQueue]) -> set[object]:
+    """Return the exchanges and, where the nameless exchange is used, the queues that dead letters go to."""
+    found: set[object] = set()
+    for queue in queues:
+        if is_task_queue(queue.name):
+            exchange = queue.arguments.dead_letter_exchange
+            found.add(queue.arguments.dead_letter_routing_key if exchange == "" else exchange)
+    return {target for target in found if isinstance(target, str)}
 
 
 class Management:
@@ -99,24 +185,28 @@ class Management:
             )
         broker_vhost = urlsplit(broker_url.split(";", maxsplit=1)[0]).path[1:]
         vhost = unquote("".join(path) or broker_vhost) or "/"
-        host = parts.netloc.rpartition("@")[2]
-        self._api = f"{parts.scheme}://{host}/api/queues/{quote(vhost, safe='')}"
+        self._server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._vhost = quote(vhost, safe="")
         self._auth = (unquote(parts.username or "guest"), unquote(parts.password or "guest"))
 
     def __str__(self) -> str:
-        return self._api
+        return f"{self._server}/api/queues/{self._vhost}"
 
-    def unacked(self) -> dict[str, int | None]:
-        """Return unacknowledged messages by queue; raises `PollError`.
-
-        ``None`` where the broker collects no statistics, which newer releases let one turn off.
-        """
+    def queues(self) -> dict[str, ListedQueue]:
+        """Return all queues by name; raises `PollError`."""
         # Not `enable_queue_totals`: with it RabbitMQ 3.10 says 0 for every quorum queue.
-        url = f"{self._api}?columns=name,messages_unacknowledged"
+        queues = self._get(f"queues/{self._vhost}?columns=name,messages_unacknowledged,arguments", list[ListedQueue])
+        return {queue.name: queue for queue in queues}
+
+    def bindings(self) -> list[Binding]:
+        """Return all bindings; raises `PollError`."""
+        return self._get(f"bindings/{self._vhost}?columns=source,destination,destination_type", list[Binding])
+
+    def _get(self, path: str, kind: type[T]) -> T:
         try:
+            url = f"{self._server}/api/{path}"
             with requests.get(url, auth=self._auth, timeout=MANAGEMENT_TIMEOUT, stream=True) as response:
                 response.raise_for_status()
-                queues = msgspec.json.decode(response.raw.read(MAX_PAGE, decode_content=True), type=list[_Queue])
+                return msgspec.json.decode(response.raw.read(MAX_PAGE, decode_content=True), type=kind)
         except (requests.RequestException, msgspec.DecodeError, OSError) as error:
             raise PollError(f"no unacknowledged messages: {self}: {error}") from error
-        return {queue.name: queue.messages_unacknowledged for queue in queues}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Protocol
 
 from celerymeter.model import OTHER, UNKNOWN, QueuesSnapshot
 from celerymeter.settings import ExporterSettings
+
+_DELAYED = re.compile(r"(?:.*_)?celery_delayed_\d{1,2}")
 
 
 class QueuePoller(Protocol):
@@ -25,9 +28,10 @@ class QueuePoller(Protocol):
 def is_task_queue(name: str) -> bool:
     """Return whether tasks wait here: remote control, replies, events and broadcasts have queues of their own.
 
-    ``bcast.…`` is a copy of a broadcast for one worker (`kombu.common.Broadcast`).
+    ``bcast.…`` is a copy of a broadcast for one worker (`kombu.common.Broadcast`). In ``celery_delayed_N`` RabbitMQ
+    keeps tasks until their ETA (`kombu.transport.native_delayed_delivery`).
     """
-    internal = name.endswith(".pidbox") or name.startswith(("celeryev.", "bcast."))
+    internal = name.endswith(".pidbox") or name.startswith(("celeryev.", "bcast.")) or _DELAYED.fullmatch(name)
     return bool(name) and not internal and name not in (UNKNOWN, OTHER)
 
 
