@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.installed-demo ## the whole stack on this machine, with a workload, until ^C
 	@.ci/servers demo
@@ -42,6 +42,10 @@ bench: .venv/.installed-dev ## events, bursts, memory, pages and a long report, 
 soak: .venv/.installed-dev ## half an hour under load and faults (ARGS="--minutes 3" for less)
 	@.ci/servers test
 	@$(BIN)/python -m tools.soak.soak $(ARGS)
+
+celery-workload: .venv/.installed-dev ## Celery's own integration tests as workload: every count is compared (ARGS=--versions for all releases)
+	@.ci/servers test
+	@$(BIN)/python -m tools.celery_workload $(ARGS)
 
 dashboards: .venv/.installed-dev ## write grafana/dashboards anew
 	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
@@ -80,4 +84,4 @@ celeries: .venv/.installed-dev ## Celery 5.4 and 5.6 in .cache, for the tests th
 .venv/.installed-%: pyproject.toml .ci/locks/%.lock .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check bench soak dashboards generate pictures secrets lock newest audit newer celeries
+.PHONY: help demo test test-slow lint types check bench soak celery-workload dashboards generate pictures secrets lock newest audit newer celeries

@@ -1,0 +1,110 @@
+"""A broker, a result backend, one worker, our exporter, and a recorder beside it that knows what is right."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from tests.scrape import ExporterProcess, Scrape
+from tests.servers import RabbitMQ
+from tools.celery_workload.notes import PATH
+from tools.celery_workload.recorder import Recorder
+from tools.celery_workload.releases import Release
+from tools.celery_workload.truth import Difference, Truth, compare, find_truth
+
+from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.servers import Redis
+
+BROKERS = ("redis", "rabbitmq")
+POOLS = ("prefork", "threads", "solo", "gevent")
+QUIET = 12.0
+"""Seconds without a task event, after which all has ended: a retry of Celery's tests waits 5 s."""
+PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one workload."""
+
+    title: str
+    truth: Truth
+    differences: Sequence[Difference]
+
+    HEAD = f"{'workload':<44}{'events':>8}{'runs':>7}{'names':>7}{'lost':>6}{'wrong':>7}"
+
+    def row(self) -> str:
+        """One line of a table."""
+        started = self.truth.steps["started"]
+        numbers = (self.truth.types.total(), started.total(), len({name for name, _ in started}))
+        lost, wrong = self.truth.lost.total(), len(self.differences)
+        return f"{self.title:<44}{numbers[0]:>8}{numbers[1]:>7}{numbers[2]:>7}{lost:>6}{wrong:>7}"
+
+    def text(self) -> str:
+        """Every type of event, and all that differs."""
+        types = [f"  {kind:<18}{count:>7}" for kind, count in sorted(self.truth.types.items())]
+        lost = [f"  {count} {kind} were never sent by the worker" for kind, count in sorted(self.truth.lost.items())]
+        wrong = [f"  WRONG {difference}" for difference in self.differences] or ["  every count is right"]
+        return "\n".join([self.HEAD, self.row(), *types, *lost, *wrong])
+
+
+class Cluster:
+    """All of it, started by entering the context; ``folder`` gets the logs."""
+
+    def __init__(self, folder: Path, broker: str, pool: str, release: Release) -> None:
+        self.folder, self.pool, self.release = folder, pool, release
+        self.title = f"Celery {release.version}, {pool}, {broker}"
+        self.redis = Redis(folder / "redis")
+        self._rabbitmq = RabbitMQ(folder / "rabbitmq") if broker == "rabbitmq" else None
+        self.broker_url = self._rabbitmq.url if self._rabbitmq else self.redis.url
+        self.backend_url = f"redis://127.0.0.1:{self.redis.port}/1"
+        self._recorder = Recorder(self.broker_url)
+        self._exporter = ExporterProcess(folder, self.broker_url)
+        self._notes = folder / "notes.jsonl"
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Cluster:
+        with self._stack:
+            self._stack.enter_context(self.redis).up()
+            if self._rabbitmq is not None:
+                self._stack.enter_context(self._rabbitmq).up()
+            self._stack.enter_context(self._recorder)
+            self._stack.enter_context(self._exporter).up()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._stack.close()
+
+    def start_worker(
+        self, app: str, *, options: Sequence[str] = (), environment: Mapping[str, str], folder: Path
+    ) -> None:
+        """Start a worker with events in ``folder``, and wait until it consumes and the exporter knows it."""
+        argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--hostname", "w1@workload", "--task-events"]
+        argv += ["--pool", self.pool, "--concurrency", "2", "--loglevel", "info", *options]
+        settings = {**self.release.environment, PATH: str(self._notes), **environment}
+        worker = Process("worker", argv, log=self.folder / "worker.log", env=settings, cwd=folder)
+        self._stack.callback(worker.kill)
+        worker.start(ready=lambda: "w1@workload ready." in worker.tail(1000), timeout=PATIENCE)
+        wait_until(lambda: self._exporter.value("celery_worker_up", hostname="w1@workload") == 1, timeout=PATIENCE)
+
+    def judge(self) -> Result:
+        """Wait until all tasks have ended, and compare the page with what was sent."""
+        wait_until(
+            lambda: time.monotonic() - self._recorder.last_task_event > QUIET, timeout=600, what="no more task events"
+        )
+        self._recorder.save(self.folder / "events.jsonl")
+        notes = [json.loads(line) for line in self._notes.read_text().splitlines()]
+        truth = find_truth(self._recorder.events, notes)
+        page = self._exporter.scrape()
+        (self.folder / "page.txt").write_text(page.text)
+        return Result(self.title, truth, compare(page, truth))
+
+    def page(self) -> Scrape:
+        """The exporter's page, now."""
+        return self._exporter.scrape()

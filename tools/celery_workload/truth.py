@@ -1,0 +1,95 @@
+"""The right counts of a workload: of what came over the wire, by the names that the workers knew."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.scrape import Scrape
+
+Key = tuple[str, str]
+"""A task's name and its queue."""
+STEPS = ("sent", "received", "started", "succeeded", "failed", "retried", "rejected", "revoked")
+_ENDS = ("task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked")
+MUST_BE_ZERO = (
+    "celery_task_in_progress",
+    "celerymeter_tracked_tasks_evicted_total",
+    "celerymeter_events_missed_total",
+    "celerymeter_events_invalid_total",
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """``types`` are events by type, ``steps`` are events by task; ``lost`` never left the workers, by type.
+
+    Of the ends of one run only the first is in ``steps``, as of `task-failed` and `task-rejected` only the failure.
+    """
+
+    types: Counter[str] = field(default_factory=Counter)
+    steps: dict[str, Counter[Key]] = field(default_factory=lambda: {step: Counter() for step in STEPS})
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+def find_truth(events: Sequence[dict[str, Any]], notes: Iterable[dict[str, Any]]) -> Truth:
+    """Count recorded events; ``notes`` are the lines of `tools.celery_workload.notes`."""
+    truth = Truth(Counter(event["type"] for event in events))
+    arrived = Counter((event["type"], event.get("uuid")) for event in events)
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for note in notes:
+        if arrived[note["type"], note["uuid"]]:
+            arrived[note["type"], note["uuid"]] -= 1
+            runs[note["run"]].append(note)
+        else:
+            truth.lost[note["type"]] += 1
+    for event in events:
+        if event["type"] == "task-sent":
+            truth.steps["sent"][event["name"], _queue(event)] += 1
+    for run in runs.values():
+        for note in _counted(run):
+            truth.steps[note["type"].removeprefix("task-")][note["name"], note["queue"]] += 1
+    return truth
+
+
+def _queue(sent: dict[str, Any]) -> str:
+    return sent.get("queue") or (sent["routing_key"] if sent.get("exchange") == "" else "unknown")
+
+
+def _counted(run: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The events of a run that count for its task."""
+    yield from (note for note in run if note["type"] in ("task-received", "task-started") or note["requeue"])
+    ends = [note for note in run if note["type"] in _ENDS and not note["requeue"]]
+    yield from sorted(ends, key=lambda note: note["type"] == "task-rejected")[:1]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure on the page that is not the right one."""
+
+    what: str
+    found: float
+    right: float
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.found:g} on the page, {self.right:g} is right"
+
+
+def compare(page: Scrape, truth: Truth) -> list[Difference]:
+    """Return all that is wrong on the page."""
+    found = {"events": page.by("celerymeter_events_total", "event")}
+    right: dict[str, dict[tuple[str, ...], float]] = {
+        "events": {(kind,): float(count) for kind, count in truth.types.items() if kind.startswith("task-")}
+    }
+    found["events"] = {key: count for key, count in found["events"].items() if key[0].startswith("task-")}
+    for step in STEPS:
+        found[step] = page.by(f"celery_task_{step}_total", "name", "queue_name")
+        right[step] = {key: float(count) for key, count in truth.steps[step].items()}
+    differences = [
+        Difference(" ".join((what, *key)), found[what].get(key, 0), right[what].get(key, 0))
+        for what in right
+        for key in sorted(found[what].keys() | right[what].keys())
+        if found[what].get(key, 0) != right[what].get(key, 0)
+    ]
+    return differences + [Difference(name, page.sum(name), 0) for name in MUST_BE_ZERO if page.sum(name)]
