@@ -11,11 +11,11 @@ import click
 import pytest
 import yaml
 from click.core import ParameterSource
+from tests.control.access import control_settings
 
 from celerymeter.cli import group
 from celerymeter.cli.command import ClickOption, SettingsCommand, all_commands
 from celerymeter.control.settings import ControlSettings
-from celerymeter.control.testing import control_settings
 from celerymeter.kinds import BROKER_URL, CIDR, DURATION, HEADER, TEXT, Kind
 from celerymeter.options import Option, describe, described_as, option, options_of, secret, setting
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from tests.control.access import control_settings
 
 from celerymeter.control.app import create_app
 from celerymeter.control.parts import Parts, build
 from celerymeter.control.settings import ControlSettings, RequestLimits
-from celerymeter.control.testing import control_settings
 
 MakeClient = Callable[..., FlaskClient]
 

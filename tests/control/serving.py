@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import requests
+from tests.control.access import SECRET, bearer
 
-from celerymeter.control.testing import SECRET, bearer
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import answers
@@ -19,7 +19,7 @@ from dataclasses import replace
 from celerymeter import log
 from celerymeter.control import server
 from celerymeter.control.settings import RequestLimits
-from celerymeter.control.testing import control_settings
+from tests.control.access import control_settings
 log.setup()
 server.SPARE_THREADS = 7
 server.run(replace(control_settings(), listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", feed_max_clients=1,

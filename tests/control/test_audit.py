@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from tests.control.access import bearer, control_settings
 
 from celerymeter.control.app import create_app
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.parts import build
-from celerymeter.control.testing import bearer, control_settings
 from celerymeter.control.tokens import Role
 
 

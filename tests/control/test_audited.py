@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Response
+from tests.control.access import bearer, control_settings
 from tests.control_live.workers import FakeRemote as EventsRemote
 from tests.control_live.workers import FakeWorker
 from tests.revocation.process import FakeRemote as RevokeRemote
@@ -17,7 +18,6 @@ from celerymeter.control.audit.trail import AuditQuery
 from celerymeter.control.parts import Parts, build
 from celerymeter.control.revocation.workers import Workers
 from celerymeter.control.routing import ControlBlueprint, Operation, Permission
-from celerymeter.control.testing import bearer, control_settings
 from celerymeter.control.tokens import Role
 
 BODIES: dict[str, dict[str, Any]] = {

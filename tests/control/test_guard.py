@@ -7,11 +7,11 @@ from ipaddress import ip_network
 
 import pytest
 from flask.testing import FlaskClient
+from tests.control.access import bearer, token
 from tests.control.conftest import MakeClient
 
 from celerymeter.control.parts import Parts
 from celerymeter.control.settings import ControlSettings
-from celerymeter.control.testing import bearer, token
 from celerymeter.control.tokens import Role
 from celerymeter.metrics import CATALOGUE
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from tests.control.access import token
 from tests.control.conftest import MakeClient
 from tests.control.stack import Stack, running_stack
 from tools.docs.openapi import COMMITTED
 
 from celerymeter.control.errors import CONTENT_TYPE
-from celerymeter.control.testing import token
 from celerymeter.control.tokens import Role
 
 FEED = "/celery-admin/monitoring/ws"

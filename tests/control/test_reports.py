@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from tests.control.access import bearer
 from tests.reports import samples
 from werkzeug.test import TestResponse
 
@@ -18,7 +19,6 @@ from celerymeter.control.parts import Parts
 from celerymeter.control.report_jobs import GIVEN_UP, WAITING, ReportRunner, ReportStore
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
-from celerymeter.control.testing import bearer
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import PrometheusUnavailable
 from celerymeter.reports.report import Report

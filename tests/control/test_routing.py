@@ -11,6 +11,7 @@ from flask import Response
 from flask.testing import FlaskClient
 from flask_openapi3 import OpenAPI
 from pydantic import BaseModel, ConfigDict, Field
+from tests.control.access import bearer, control_settings
 from werkzeug.routing import Rule
 
 from celerymeter.control import auth, errors
@@ -18,7 +19,6 @@ from celerymeter.control.auth import require_role
 from celerymeter.control.errors import STATUS, Problem
 from celerymeter.control.parts import build
 from celerymeter.control.routing import Body, ControlBlueprint, Instant, Permission, Query, answer
-from celerymeter.control.testing import bearer, control_settings
 from celerymeter.control.tokens import Role
 from celerymeter.errors import (
     AmbiguousCluster,

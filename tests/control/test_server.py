@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+from tests.control.access import bearer, token
 from tests.control.serving import Control
 
 from celerymeter.control.audit.offline import read_rows, verify
-from celerymeter.control.testing import bearer, token
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import StartFailed

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from tests.control.access import bearer
 
 from celerymeter.control.app import create_app
 from celerymeter.control.cluster.models import (
@@ -20,7 +21,6 @@ from celerymeter.control.cluster.models import (
 from celerymeter.control.parts import Parts, build
 from celerymeter.control.routing import utc
 from celerymeter.control.settings import ControlSettings
-from celerymeter.control.testing import bearer
 from celerymeter.control.tokens import Role
 
 HEALTH = "/celery-admin/system/health"

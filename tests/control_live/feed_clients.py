@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from urllib.parse import urlsplit
 
+from tests.control.access import token
 from websockets.asyncio.client import ClientConnection, connect
-
-from celerymeter.control.testing import token
 
 Meanwhile = Callable[[], None]
 

@@ -13,13 +13,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from tests.control.access import token
 from tests.control.serving import Control
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from celerymeter.control.testing import token
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Prometheus
 

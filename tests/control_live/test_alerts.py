@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from tests.control.access import bearer, control_settings, token
 from tests.control.serving import Control
 from tests.control_live.live_api import feed, messages, until
 
@@ -19,7 +20,6 @@ from celerymeter.control.alerts import MAX_ALERTS, AlertsQuery, AlertStore, Post
 from celerymeter.control.app import create_app
 from celerymeter.control.parts import Parts, build
 from celerymeter.control.store import Store
-from celerymeter.control.testing import bearer, control_settings, token
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Alertmanager, find_binary

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.browser import Tab, browser
+from tests.control.access import token
 from tests.control_live.live_api import LiveApi, running_api
 
-from celerymeter.control.testing import token
 from celerymeter.demo.processes import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import requests
+from tests.control.access import SECRET, token
 from tests.control.serving import Control
 from tests.control_live.live_api import INTERVAL, LiveApi, drain, feed, messages, running_api, until
 from websockets.exceptions import InvalidStatus
 
-from celerymeter.control.testing import SECRET, token
 from celerymeter.control.tokens import Role, mint
 from celerymeter.demo.processes import wait_until
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from tests.control.access import bearer
 from tests.control_live.feed_clients import run_clients
 from tests.control_live.live_api import INTERVAL, LiveApi, running_api
 
-from celerymeter.control.testing import bearer
 from celerymeter.demo.processes import wait_until
 
 pytestmark = pytest.mark.integration

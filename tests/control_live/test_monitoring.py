@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from tests.control.access import bearer, control_settings
 from tests.control_live.workers import FakeRemote, FakeWorker, subscribe
 
 from celerymeter.control.app import create_app
 from celerymeter.control.parts import Parts, build
-from celerymeter.control.testing import bearer, control_settings
 from celerymeter.control.tokens import Role
 from celerymeter.errors import PrometheusUnavailable
 from celerymeter.prometheus import Sample, Vector

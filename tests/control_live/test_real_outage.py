@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import requests
+from tests.control.access import bearer
 from tests.control.stack import Stack, gives_figures, running_stack
 
-from celerymeter.control.testing import bearer
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 

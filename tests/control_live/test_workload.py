@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from celery import Celery
 from tests.apps.worker_app import make_app
+from tests.control.access import token
 from tests.control.stack import Stack, running_stack
 from tests.control_live.live_api import Message, feed, until
 
-from celerymeter.control.testing import token
 from celerymeter.demo.processes import wait_until
 
 pytestmark = pytest.mark.integration

@@ -11,6 +11,7 @@ from typing import Any
 import requests
 from celery import Celery
 from tests.apps import worker_app
+from tests.control.access import bearer
 from tests.control.serving import Control
 from tests.revocation.releases import REDIS, Setting
 from tests.servers import RabbitMQ
@@ -18,7 +19,6 @@ from tests.workers import start_worker
 
 from celerymeter.control.audit.offline import read_rows
 from celerymeter.control.audit.trail import AuditQuery
-from celerymeter.control.testing import bearer
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis

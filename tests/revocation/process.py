@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.control.access import control_settings
+
 from celerymeter.control.audit.offline import read_rows
 from celerymeter.control.audit.trail import Actor, AuditQuery
 from celerymeter.control.feed.hub import Mailbox
@@ -17,7 +19,6 @@ from celerymeter.control.revocation.models import Batch
 from celerymeter.control.revocation.service import revoke_request
 from celerymeter.control.revocation.workers import Workers
 from celerymeter.control.settings import ControlSettings
-from celerymeter.control.testing import control_settings
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event
 from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl

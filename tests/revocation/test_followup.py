@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from tests.control.access import control_settings
 from tests.revocation.process import ControlProcess
 
 from celerymeter.control.audit.trail import Actor
@@ -16,7 +17,6 @@ from celerymeter.control.revocation.batches import MAX_OPEN
 from celerymeter.control.revocation.models import MAX_IDS
 from celerymeter.control.revocation.service import revoke_request
 from celerymeter.control.revocation.workers import BatchSize
-from celerymeter.control.testing import control_settings
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable, RequestRefused
 from celerymeter.model import Event as CeleryEvent

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.control.access import token
 from tests.control_live.live_api import feed, until
 from tests.revocation.cluster import TIMEOUT, Cluster, only, running_cluster, statuses
 from tests.revocation.releases import EVERYWHERE
 
-from celerymeter.control.testing import token
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process, wait_until
 

@@ -11,11 +11,11 @@ from uuid import uuid4
 import httpx
 import pytest
 import requests
+from tests.control.access import bearer, token
 from tests.revocation.cluster import BATCH, TIMEOUT, Cluster, only, running_cluster
 from tests.revocation.releases import EVERYWHERE
 
 from celerymeter.cli import main
-from celerymeter.control.testing import bearer, token
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from tests.control.access import bearer
 from tests.control.serving import Control
 from tests.events.certificates import Certificates
 from tests.scaling.shipped import command, configured
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from celerymeter.control.testing import bearer
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import Process, free_port
 from celerymeter.demo.servers import find_binary, listens

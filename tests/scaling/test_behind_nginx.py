@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from tests.apps.worker_app import make_app
+from tests.control.access import bearer, token
 from tests.control.serving import Control
 from tests.control_live.live_api import drain, messages, until
 from tests.revocation.cluster import statuses
@@ -21,7 +22,6 @@ from tests.workers import start_worker
 from websockets.exceptions import InvalidStatus
 
 from celerymeter.control.audit.offline import read_rows
-from celerymeter.control.testing import bearer, token
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import free_port, wait_until
 from celerymeter.demo.servers import Redis

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import requests
+from tests.control.access import bearer
 from tests.control.serving import Control
 from tests.scaling.series import alerts, names, query, recorded
 from tests.scaling.shipped import QUICK, configured, quick_rules
 from tests.scaling.site import Site
 
-from celerymeter.control.testing import bearer
 from celerymeter.demo.processes import free_port, wait_until
 from celerymeter.demo.servers import Prometheus
 from celerymeter.errors import AmbiguousCluster

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import requests
+from tests.control.access import bearer
 from tests.control.serving import Control
 from tests.scaling.series import alerts, await_equal, names, recorded, value
 from tests.scaling.shipped import QUICK, ROOT, changed, command, configured, quick_rules
 from tests.scaling.site import Site
 from tests.scrape import ExporterProcess
 
-from celerymeter.control.testing import bearer
 from celerymeter.demo.processes import Process, free_port, wait_until
 from celerymeter.demo.servers import Alertmanager, Prometheus, answers, find_binary
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.control.access import control_settings
+
 from celerymeter.control import openapi
 from celerymeter.control.app import create_app
 from celerymeter.control.parts import build
-from celerymeter.control.testing import control_settings
 
 COMMITTED = Path(__file__).parents[2] / "exporter" / "openapi.json"
 
