@@ -121,7 +121,7 @@ def report(costs: list[Cost]) -> str:
         "| (task, queue) | workers | series | page MB | exporter MB | exporter % of a core | samples a second "
         "| Prometheus MB | Prometheus % of a core |\n|---|---|---|---|---|---|---|---|---|\n"
     )
-    each = f"A pair has {costs[-1].a_pair:.0f} series, a worker {costs[-1].a_worker:.0f} and more where it answers."
+    each = f"A pair has {costs[-1].a_pair:.0f} series, a worker at least {costs[-1].a_worker:.0f}."
     return f"{machine()} {each}\n\n{head}" + "\n".join(one.row() for one in costs)
 
 
