@@ -20,7 +20,7 @@ apt_install() {
 }
 
 # .venv's uv, with pip's settings where it has the same: index and certificate (proxies are in the environment for both).
-uv() {
+venv_uv() {
     index=${PIP_INDEX_URL:-$(.venv/bin/python -m pip config get global.index-url 2>/dev/null || true)}
     cert=${PIP_CERT:-${SSL_CERT_FILE:-}}
     env ${index:+UV_DEFAULT_INDEX="$index"} ${cert:+SSL_CERT_FILE="$cert"} .venv/bin/uv "$@"
@@ -32,7 +32,7 @@ pip_install() { .venv/bin/python -m pip install --quiet --quiet --disable-pip-ve
 # uv takes seconds where pip takes half a minute. Where it fails, for example with a setting that only pip knows, pip installs.
 install_lock() {
     log=$(mktemp)
-    if ! uv pip install --quiet --compile-bytecode --python .venv --require-hashes --requirement "$@" 2>"$log"; then
+    if ! venv_uv pip install --quiet --compile-bytecode --python .venv --require-hashes --requirement "$@" 2>"$log"; then
         say "uv cannot install $1 ($(head -n 1 "$log")): trying with pip"
         pip_install --require-hashes --requirement "$@"
     fi
