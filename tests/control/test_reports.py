@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from celerymeter.control.app import create_app
 from celerymeter.control.parts import Parts
-from celerymeter.control.report_jobs import GIVEN_UP, WAITING, ReportRunner, ReportStore
+from celerymeter.control.reports import WAITING, ReportRunner, ReportStore
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.demo.processes import wait_until
@@ -184,14 +184,25 @@ def test_only_so_many_are_made(api: FlaskClient, maker: Maker) -> None:
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
-    """And one whose maker died is given up."""
-    now = [1000.0]
+    """Older ones make room."""
     store = Store(tmp_path)
-    kept = ReportStore(store, keep=3, clock=lambda: now[0])
+    kept = ReportStore(store, keep=3)
     for number in range(5):
         kept.begin(f"{number}", ReportRequest(Window(0.0, 1.0)))
     listed = kept.newest(task=None, limit=9)
     assert (len(listed), listed[0].report_id, listed[0].status) == (3, "4", "running")
-    now[0] += GIVEN_UP + 1
-    assert {one.status for one in kept.newest(task=None, limit=9)} == {"failed"}
+    store.close()
+
+
+def test_a_report_that_was_lost_with_its_process_has_failed(tmp_path: Path) -> None:
+    """From the next start on, however long it had been made."""
+    store = Store(tmp_path)
+    before = ReportStore(store)
+    before.begin("lost", ReportRequest(Window(0.0, 1.0)))
+    found = before.find("lost")
+    assert found is not None
+    assert found.status == "running"
+    found = ReportStore(store).find("lost")
+    assert found is not None
+    assert (found.status, found.problem) == ("failed", "internal")
     store.close()

@@ -26,7 +26,7 @@ from celerymeter.control.feed.views import Feed
 from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.monitoring import Monitoring
-from celerymeter.control.report_jobs import ReportRunner, ReportStore
+from celerymeter.control.reports import ReportRunner, ReportStore
 from celerymeter.control.revocation.batches import BatchStore, Recorder
 from celerymeter.control.revocation.evidence import EvidenceCollector, open_queues, open_result_backend
 from celerymeter.control.revocation.followup import Followup

@@ -1,27 +1,51 @@
-"""``POST /monitoring/reports/performance``, and the reports that are stored."""
+"""``/monitoring/reports/*``: reports made beside the requests, stored in the state directory, and read again.
+
+A client gets a quick report at once, and the address of a slow one.
+"""
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import time
-from dataclasses import replace
-from typing import Literal
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from datetime import datetime
+from threading import BoundedSemaphore
+from typing import Annotated, Final, Literal, Protocol
 
 from flask import Response, request, url_for
 from pydantic import BaseModel, Field, RootModel
 
-from celerymeter.control.report_jobs import ReportRunner, StoredReport
-from celerymeter.control.routing import Body, ControlBlueprint, Permission, Query, answer
-from celerymeter.errors import RequestRefused
+from celerymeter.control.routing import Body, ControlBlueprint, Permission, Query, answer, utc
+from celerymeter.control.store import Store
+from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused, StateError
 from celerymeter.reports.formatting import LANGUAGES, in_language
-from celerymeter.reports.render import CONTENT_TYPES, render
+from celerymeter.reports.render import CONTENT_TYPES, from_json, render, to_json
 from celerymeter.reports.report import Report
 from celerymeter.reports.request import Filters, ReportRequest, read_window
 
-TIME = r"^(now|-[0-9]{1,6}[smhdw]|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{5,15}([Zz]|[+-][0-9]{2}:[0-9]{2})?)$"
-REPORT = "/monitoring/reports/<string(length=32):report_id>"
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+log = logging.getLogger(__name__)
+
+ANSWER_WITHIN: Final = 4.0
+"""Seconds: clients of the API give up after 5."""
+AT_ONCE: Final = 2
+WAITING: Final = 8
+"""Reports that are made at once, and that may be under way in all."""
+BUSY_RETRY_AFTER: Final = 10.0
+RETRY_AFTER: Final = 2.0
+KEPT: Final = 200
+KEPT_FOR: Final = 90 * 86400.0
+TIME: Final = r"^(now|-[0-9]{1,6}[smhdw]|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{5,15}([Zz]|[+-][0-9]{2}:[0-9]{2})?)$"
+REPORT: Final = "/monitoring/reports/<string(length=32):report_id>"
+PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 """The page loads nothing."""
-RETRY_AFTER = 2.0
+SCHEMA: Final = """CREATE TABLE IF NOT EXISTS reports (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, asked_at REAL NOT NULL,
+    begins REAL NOT NULL, ends REAL NOT NULL, task TEXT, queue TEXT, problem TEXT, body BLOB)"""
+_COLUMNS: Final = "id, asked_at, begins, ends, task, queue, problem, body IS NOT NULL AS ready"
 
 
 class ReportBody(Body):
@@ -58,10 +82,158 @@ class ReportPath(BaseModel):
     report_id: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
+@dataclass(frozen=True, slots=True)
+class StoredReport:
+    """One report of the list."""
+
+    report_id: str
+    status: Literal["ready", "running", "failed"]
+    created_at: datetime
+    start: datetime
+    end: datetime
+    task: str | None
+    queue: str | None
+    problem: Annotated[str | None, Field(description="For a failed one: the code of its problem")]
+    url: str
+    """Empty until a view sets it."""
+
+
 class ReportsReply(BaseModel):
     """The newest first."""
 
     reports: list[StoredReport]
+
+
+class ReportStore:
+    """The reports of a state directory. Every method raises `StateError` when the disk fails."""
+
+    def __init__(self, store: Store, *, keep: int = KEPT, clock: Callable[[], float] = time.time) -> None:
+        store.declare(SCHEMA)
+        self._store = store
+        self._keep = keep
+        self._clock = clock
+        self._making: set[str] = set()
+        """The ids that this process makes: any other that is not ready was lost with an earlier process."""
+
+    def begin(self, report_id: str, request: ReportRequest) -> None:
+        """Note that a report is being made, and delete those that are too old or too many."""
+        window, filters = request.window, request.filters
+        self._making.add(report_id)
+        with self._store.write() as connection:
+            connection.execute(
+                "INSERT INTO reports (id, asked_at, begins, ends, task, queue) VALUES (?, ?, ?, ?, ?, ?)",
+                (report_id, self._clock(), window.start, window.end, filters.task, filters.queue),
+            )
+            connection.execute(
+                "DELETE FROM reports WHERE asked_at < ? OR number <= (SELECT MAX(number) FROM reports) - ?",
+                (self._clock() - KEPT_FOR, self._keep),
+            )
+
+    def finish(self, report: Report) -> None:
+        """Store a report that is ready."""
+        self._end("UPDATE reports SET body = ? WHERE id = ?", report.report_id, to_json(report))
+
+    def fail(self, report_id: str, problem: str) -> None:
+        """Note the problem that ended a report."""
+        self._end("UPDATE reports SET problem = ? WHERE id = ?", report_id, problem)
+
+    def newest(self, *, task: str | None, limit: int) -> list[StoredReport]:
+        """Return the newest reports; with ``task`` only those about this task."""
+        return self._select("? IS NULL OR task = ? ORDER BY number DESC LIMIT ?", (task, task, limit))
+
+    def find(self, report_id: str) -> StoredReport | None:
+        """Return what is known of a report without reading it."""
+        found = self._select("id = ?", (report_id,))
+        return found[0] if found else None
+
+    def read(self, report_id: str) -> Report | None:
+        """Return a report that is ready."""
+        rows = self._store.read("SELECT body FROM reports WHERE id = ? AND body IS NOT NULL", (report_id,))
+        return from_json(rows[0]["body"]) if rows else None
+
+    def _end(self, statement: str, report_id: str, value: str | bytes) -> None:
+        try:
+            with self._store.write() as connection:
+                connection.execute(statement, (value, report_id))
+        finally:
+            self._making.discard(report_id)
+
+    def _select(self, where: str, parameters: Sequence[object]) -> list[StoredReport]:
+        making = set(self._making)  # before the rows: one that is ready a moment later must not look lost
+        rows = self._store.read(f"SELECT {_COLUMNS} FROM reports WHERE {where}", parameters)  # noqa: S608 - our own words
+        return [_stored(row, lost=row["id"] not in making) for row in rows]
+
+
+def _stored(row: sqlite3.Row, *, lost: bool) -> StoredReport:
+    problem = row["problem"] or ("internal" if lost and not row["ready"] else None)
+    return StoredReport(
+        report_id=row["id"],
+        status="ready" if row["ready"] else "failed" if problem else "running",
+        created_at=utc(row["asked_at"]),
+        start=utc(row["begins"]),
+        end=utc(row["ends"]),
+        task=row["task"],
+        queue=row["queue"],
+        problem=problem,
+        url="",
+    )
+
+
+class MakeReport(Protocol):
+    """Makes a report; may take minutes, and raises `PrometheusError`."""
+
+    def __call__(self, request: ReportRequest, *, report_id: str) -> Report: ...
+
+
+class ReportRunner:
+    """Makes reports on threads of its own."""
+
+    def __init__(self, make: MakeReport, store: ReportStore, *, timeout: float = ANSWER_WITHIN) -> None:
+        self.store = store
+        self._make = make
+        self._timeout = timeout
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reports")
+        self._places = BoundedSemaphore(WAITING)
+
+    def start(self) -> None:
+        """Do nothing: the pool starts its threads with the first request."""
+
+    def stop(self) -> None:
+        """Take no more; a report that is still being made is lost, and counts as failed from the next start on."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def ask(self, request: ReportRequest) -> Report | str:
+        """Return the report, or its id when it takes longer; raises what making it raised, and `RequestRefused`."""
+        if not self._places.acquire(blocking=False):
+            raise RequestRefused("too_many_requests", "too many reports are being made", retry_after=BUSY_RETRY_AFTER)
+        report_id = uuid.uuid4().hex
+        try:
+            self.store.begin(report_id, request)
+            future = self._pool.submit(self._work, request, report_id)
+        except BaseException:
+            self._places.release()
+            raise
+        wait([future], self._timeout)
+        return future.result() if future.done() else report_id
+
+    def _work(self, request: ReportRequest, report_id: str) -> Report:
+        try:
+            report = self._make(request, report_id=report_id)
+            self.store.finish(report)
+        except Exception as error:
+            self._fail(report_id, error)
+            raise
+        finally:
+            self._places.release()
+        return report
+
+    def _fail(self, report_id: str, error: Exception) -> None:
+        known = isinstance(error, CelerymeterError)
+        log.warning("report %s failed: %s", report_id, error if known else "unexpected error", exc_info=not known)
+        try:
+            self.store.fail(report_id, "prometheus_unavailable" if isinstance(error, PrometheusError) else "internal")
+        except StateError as unwritten:
+            log.warning("report %s: %s", report_id, unwritten)
 
 
 def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
