@@ -54,10 +54,12 @@ def _connect(broker: BrokerSettings) -> tuple[redis.Redis, bytes]:
 
 
 def _orphan(client: redis.Redis, key: bytes) -> OrphanedList:
-    size = None
-    with suppress(redis.RedisError):  # an ACL may forbid it
-        size = client.memory_usage(key)
-    return OrphanedList(key.decode(errors="replace"), int(_sync(client.llen(key))), size)
+    pipeline = client.pipeline(transaction=False)
+    pipeline.llen(key)
+    pipeline.memory_usage(key)
+    length, size = pipeline.execute(raise_on_error=False)  # an ACL may forbid either
+    known = isinstance(length, int)
+    return OrphanedList(key.decode(errors="replace"), length if known else 0, size if isinstance(size, int) else None)
 
 
 def with_other_places(found: BrokerEvidence, broker: BrokerSettings) -> BrokerEvidence:
@@ -68,7 +70,7 @@ def with_other_places(found: BrokerEvidence, broker: BrokerSettings) -> BrokerEv
         here = connect_redis(broker)
         places: set[str] = set()
         only_results = False
-        for name in list(_sync(here.client.info("keyspace")))[:MAX_DATABASES]:
+        for name in list(here.client.info("keyspace"))[:MAX_DATABASES]:
             database = int(name.removeprefix("db"))
             with redis.Redis(connection_pool=_pool(here.client, database)) as client:
                 prefixes, results = _bindings(client)
@@ -106,8 +108,3 @@ def _keys(client: redis.Redis) -> Iterator[bytes]:
         if number >= MAX_KEYS:
             return
         yield key
-
-
-def _sync(answer: Any) -> Any:
-    """Return the answer of a client that is not asynchronous; redis-py declares both kinds at once."""
-    return answer
