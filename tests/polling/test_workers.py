@@ -47,8 +47,15 @@ def workers(shared_redis: Redis) -> Iterator[WorkerPoller]:
 
 
 def state(workers: WorkerPoller, hostname: str = "w1@test") -> WorkerState:
-    """What one worker says, asked with its peers."""
-    return workers.poll(now=time.time(), live=[LiveWorker("w1@test", 1)]).workers[hostname]
+    """Return what one worker says; on a busy machine its reply to a first poll may come too late."""
+    replies: dict[str, WorkerState] = {}
+
+    def replied() -> bool:
+        replies.update(workers.poll(now=time.time(), live=[LiveWorker("w1@test", 1)]).workers)
+        return hostname in replies
+
+    wait_until(replied, what=f"a reply of {hostname}")
+    return replies[hostname]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_deploy_that_replaces_every_worker_pages_nobody(monitored: MonitoredCl
         shop.worker(name, "celery")
         shop.send("tests.add", 1, 2, count=5)
     for name in ("old-1@shop", "old-2@shop"):
-        shop.workers[name].stop()
+        assert shop.workers[name].stop(timeout=60) == 0, "it ended its tasks and then itself"
         shop.send("tests.add", 1, 2, count=5)
     wait_until(lambda: gone(monitored) == 2, timeout=60, what="both old workers are seen to be gone")
     wait_until(lambda: ended(shop) == 24, timeout=60, what="every task has run")
