@@ -83,6 +83,16 @@ class ActiveTask:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueBinding:
+    """A queue that a worker consumes, and how it is bound to its exchange."""
+
+    queue: str
+    exchange: str
+    exchange_type: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerState:
     """One worker's replies to `inspect`; ``None`` where it did not reply."""
 
@@ -93,6 +103,7 @@ class WorkerState:
     reserved: int | None = None
     scheduled: int | None = None
     queues: tuple[str, ...] | None = None
+    bindings: tuple[QueueBinding, ...] = ()
     active: tuple[ActiveTask, ...] | None = None
     totals: Mapping[str, int] | None = None
     """Runs begun since the worker started, by task name (`inspect stats`, ``total``)."""

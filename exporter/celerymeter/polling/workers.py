@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from celerymeter.inspect_replies import ConsumedQueue, Replies, WorkerStats, WorkerTask
-from celerymeter.model import ActiveTask, WorkersSnapshot, WorkerState
+from celerymeter.inspect_replies import Replies, WorkerStats, WorkerTask
+from celerymeter.model import ActiveTask, QueueBinding, WorkersSnapshot, WorkerState
 from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
+from celerymeter.routing import QueueRoutes
 from celerymeter.settings import ExporterSettings
 
 log = logging.getLogger(__name__)
@@ -295,6 +296,11 @@ def worker_state(replies: Replies, hostname: str, lists: ListAnswer | None = Non
     consumed, running = replies.queues(hostname), replies.tasks("active", hostname)
     # A broadcast's queue is each worker's own, with a new name at every start: no task waits there.
     queues = None if consumed is None else [queue for queue in consumed if queue.exchange_type != "fanout"]
+    bindings = tuple(
+        QueueBinding(queue.name, queue.exchange or "", queue.exchange_type or "direct", queue.routing_key or "")
+        for queue in queues or ()
+    )
+    routes = QueueRoutes(bindings)
     return WorkerState(
         hostname,
         pool=stats.pool,
@@ -303,21 +309,12 @@ def worker_state(replies: Replies, hostname: str, lists: ListAnswer | None = Non
         reserved=lists.reserved if lists else None,
         scheduled=lists.scheduled if lists else None,
         queues=None if queues is None else tuple(sorted({queue.name for queue in queues})),
-        active=None if running is None else tuple(_active_task(task, queues or ()) for task in running if task.name),
+        bindings=bindings,
+        active=None if running is None else tuple(_active_task(task, routes) for task in running if task.name),
         totals=stats.totals,
     )
 
 
-def _active_task(task: WorkerTask, queues: Collection[ConsumedQueue]) -> ActiveTask:
-    return ActiveTask(task.id, task.name or "", task.started_at, _queue_of(task, queues), task.worker_pid)
-
-
-def _queue_of(task: WorkerTask, queues: Collection[ConsumedQueue]) -> str | None:
-    """Return the queue that a task came from: the nameless exchange routes by queue name; else the worker's own
-    bindings tell, or its only queue.
-    """
-    if task.routing_key and not task.exchange:
-        return task.routing_key
-    bound = {queue.name for queue in queues if (queue.exchange, queue.routing_key) == (task.exchange, task.routing_key)}
-    names = bound or {queue.name for queue in queues}
-    return names.pop() if len(names) == 1 else None
+def _active_task(task: WorkerTask, routes: QueueRoutes) -> ActiveTask:
+    queue = routes.queue(task.exchange or "", task.routing_key) if task.routing_key else None
+    return ActiveTask(task.id, task.name or "", task.started_at, queue or routes.only_queue, task.worker_pid)

@@ -65,7 +65,12 @@ class TaskTracker:
 
         That of a retry or a replacement comes while the run before it still runs.
         """
-        uuid, name, queue, retries = event.uuid or "", event.name, event.queue or queue_of(event), event.retries or 0
+        uuid, name, queue, retries = (
+            event.uuid or "",
+            event.name,
+            event.queue or self._workers.routes.queue_of(event),
+            event.retries or 0,
+        )
         sent_at = self.producers.observe(event, at)
         run = self.runs.get(uuid)
         if run is None:
@@ -264,7 +269,7 @@ class TaskTracker:
 
     def _keep_for_next(self, run: Run, event: Event, at: float) -> None:
         """Count the `task-sent` of a run that follows ``run``, and keep it for then."""
-        name, queue = event.name or run.name or UNKNOWN, queue_of(event) or run.queue or UNKNOWN
+        name, queue = event.name or run.name or UNKNOWN, self._workers.routes.queue_of(event) or run.queue or UNKNOWN
         self._count_sent(self.table.name(name), self.table.queue(queue))
         if run.sent_ahead is None:
             run.sent_ahead = [event]
@@ -317,7 +322,7 @@ class TaskTracker:
         run.sent, run.addressed, run.eta = sent_at, True, event.eta
         run.retries, run.parent_id = event.retries or 0, event.parent_id
         if run.series is None:
-            queue = queue_of(event)
+            queue = self._workers.routes.queue_of(event)
             run.queue = self.table.queue(queue) if queue is not None else None
             if event.name is not None:
                 name = self.table.name(event.name)
@@ -497,10 +502,3 @@ class TaskTracker:
 
 def _is_process_lost(event: Event) -> bool:
     return exception_class(event.exception) == "WorkerLostError"
-
-
-def queue_of(event: Event) -> str | None:
-    """The queue that a `task-sent` names: its ``queue``, else its routing key on the default exchange."""
-    if event.queue:
-        return event.queue
-    return event.routing_key or None if event.exchange == "" else None

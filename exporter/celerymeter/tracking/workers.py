@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 
 from celerymeter.model import Event, WorkersSnapshot, WorkerState
+from celerymeter.routing import QueueRoutes
 from celerymeter.tracking.clocks import ClockOffset
 from celerymeter.tracking.loss import MAX_MARKS, LossMeter
 
@@ -207,6 +208,7 @@ class WorkerTable:
         self._folded = folded
         self._name = name
         self._workers: dict[str, Worker] = {}
+        self.routes = QueueRoutes()
         self.get: Callable[[str], Worker | None] = self._workers.get
         """A known worker, by its node name."""
 
@@ -258,6 +260,8 @@ class WorkerTable:
             if state.totals is not None:
                 self._accept(worker, dict(state.totals))
                 worker.loss.explain(state.totals, heard_names=heard_names)
+        states = [worker.state for worker in self._workers.values() if worker.state is not None]
+        self.routes.update(binding for state in states for binding in state.bindings)
 
     def _accept(self, worker: Worker, totals: dict[str, int]) -> None:
         """Add up the growth of a worker's own counts of runs begun."""
