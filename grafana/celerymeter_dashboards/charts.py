@@ -10,7 +10,7 @@ from celerymeter_dashboards.promql import Scope, most, rate
 
 NO_RUNS = "No task has ended in the shown time."
 NO_WAITS = "No task has started in the shown time, or waits cannot be measured: the Exporter dashboard says why."
-NO_QUEUES = "No queue is known yet, or nobody could poll the queues."
+NO_QUEUES = "No queue is known yet, or the queues could not be polled."
 OUTCOMES = (
     (families.TASK_FAILED, "failed", "red"),
     (families.TASK_RETRIED, "retried", "yellow"),
@@ -25,9 +25,9 @@ def outcomes(scope: Scope, here: str) -> Panel:
     """Throughput by outcome."""
     about = About(
         "Throughput",
-        "Task runs that ended, a second, by how they ended. Blank: the broker or the exporter was out of reach.",
+        "Task runs that ended per second, by result. Blank: the broker or the exporter was unreachable.",
         "ops",
-        "No task is known yet, or nothing was scraped, or the broker was out of reach.",
+        "No task is known yet, nothing was scraped, or the broker was unreachable.",
     )
     lines = [
         Line(f"sum({connected(scope, rate(scope.of(family)))})", outcome, color) for family, outcome, color in OUTCOMES
@@ -39,8 +39,8 @@ def failing(scope: Scope, here: str) -> Panel:
     """Error ratios against their limits."""
     about = About(
         "Failing tasks over time",
-        "Failed share of the runs that ended within 5 minutes, of the five tasks that failed most in the shown time. "
-        "Limits: the lowest among the shown tasks.",
+        "Share of failed runs among those that ended within 5 minutes, for the five tasks that failed most in the "
+        "shown time. Limits: the lowest of the shown tasks.",
         "percentunit",
         NO_RUNS,
     )
@@ -60,8 +60,8 @@ def waits(scope: Scope, here: str) -> Panel:
     """Waits by queue against their targets."""
     about = About(
         "Waits over time (p95)",
-        "How long tasks waited before they started, in the five queues with the longest waits of the shown time; the "
-        "95th percentile of 15 minutes, on a logarithmic scale. Target: the lowest among the shown queues.",
+        "95th percentile over 15 minutes of the time that tasks waited before they started, for the five queues with "
+        "the longest waits in the shown time. Logarithmic scale. Target: the lowest of the shown queues.",
         "s",
         NO_WAITS,
     )
@@ -81,7 +81,8 @@ def lengths(scope: Scope, here: str) -> Panel:
     """Queue lengths against their limits."""
     about = About(
         "Waiting messages over time",
-        "Of the five queues that were longest in the shown time. Limits: the lowest among the shown queues.",
+        "Waiting messages of the five queues that were longest in the shown time. Limits: the lowest of the shown "
+        "queues.",
         "short",
         NO_QUEUES,
     )

@@ -11,9 +11,9 @@ def requests(scope: Scope) -> Panel:
     """Requests by outcome."""
     about = About(
         "Requests",
-        "Answered a second, by status; refused: without a valid token.",
+        "Requests answered per second, by status. Refused: without a valid token.",
         "reqps",
-        "The control API is not scraped, or was not asked anything.",
+        "The control API is not scraped, or it received no request.",
     )
     return chart(
         about,
@@ -27,9 +27,10 @@ def answer_times(scope: Scope) -> Panel:
     """Response times."""
     about = About(
         "Time to answer (p95)",
-        "Of requests to the control API, and of Prometheus' answers to it, on a logarithmic scale.",
+        "Time that the control API takes to answer requests, and Prometheus to answer the API's queries. Logarithmic "
+        "scale.",
         "s",
-        "The control API is not scraped, or was not asked anything.",
+        "The control API is not scraped, or it received no request.",
     )
     return chart(
         about,

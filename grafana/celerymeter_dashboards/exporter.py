@@ -25,7 +25,8 @@ def dashboard() -> model.Dashboard:
     """The dashboard."""
     return assemble(
         EXPORTER,
-        "Can I trust what I see? What the exporter receives, polls, drops and costs; and the control API.",
+        "Does the exporter receive every event and succeed in every poll? What does it drop, and what does it cost? "
+        "Also: the control API.",
         section(
             "",
             line(3, trust.panel(SCOPE, EXPORTER), _exporters(), _brokers(), _last_event()),
@@ -45,8 +46,8 @@ def dashboard() -> model.Dashboard:
 def _exporters() -> Panel:
     about = About(
         "Exporters that answer",
-        "Of those that were scraped within a day. Two on one broker count every task once. Red when a cluster has "
-        "none.",
+        "Exporters that answer, of those that were scraped within a day. If two read one broker, every task is still "
+        "counted once. Red if a cluster has none.",
         "short",
         NOT_SCRAPED,
     )
@@ -58,8 +59,8 @@ def _exporters() -> Panel:
 def _brokers() -> Panel:
     about = About(
         "Broker",
-        "Up while the event stream is subscribed in every cluster. While it is down counters stand still and gauges of "
-        "queues and workers are unknown.",
+        "Up while the exporters of all clusters are subscribed to events. While the broker is down, counters do not "
+        "change, and gauges of queues and workers are unknown.",
         "none",
         NOT_SCRAPED,
     )
@@ -70,8 +71,8 @@ def _brokers() -> Panel:
 def _last_event() -> Panel:
     about = About(
         "Last event",
-        "How long ago; a live worker sends a heartbeat every two seconds. Orange when it is longer than the limit "
-        "while workers answer.",
+        "Time since the last event. A live worker sends a heartbeat every two seconds. Orange if it is longer than the "
+        "threshold although workers answer.",
         "s",
         "No event has come since the exporter started.",
     )
@@ -88,7 +89,7 @@ def _last_event() -> Panel:
 def _lag() -> Panel:
     about = About(
         "Event lag (p99)",
-        "From the time that an event carries to its receipt, less the offset of the host's clock, over 5 minutes.",
+        "Time from an event's timestamp to its receipt over 5 minutes, corrected for the clock offset of the host.",
         "s",
         "No event has come in the last 5 minutes.",
     )
@@ -99,8 +100,8 @@ def _lag() -> Panel:
 def _missed() -> Panel:
     about = About(
         "Events missed",
-        "Task runs of the last 5 minutes whose events never arrived, by the workers' own count. Counters and reports "
-        "are short by them.",
+        "Task runs of the last 5 minutes whose events never arrived, from the workers' own count. Counters and reports "
+        "do not contain them.",
         "locale",
         NOT_SCRAPED,
     )
@@ -115,7 +116,7 @@ def _missed() -> Panel:
 def _polls() -> Panel:
     about = About(
         "Polls that fail",
-        "Of queues and of workers. What a failing poll feeds is unknown after two intervals, and shown as such.",
+        "Failing polls of queues and workers. After two intervals the metrics of a failing poll are shown as unknown.",
         "short",
         NOT_SCRAPED,
     )
@@ -128,7 +129,8 @@ def _polls() -> Panel:
 def _series() -> Panel:
     about = About(
         "Series",
-        "On the pages of all chosen exporters. Orange when a cap was reached, so that new names count under __other__.",
+        "Series that the chosen exporters serve. Orange if a limit was reached: new names are then counted under "
+        "__other__.",
         "locale",
         NOT_SCRAPED,
     )
@@ -139,7 +141,7 @@ def _series() -> Panel:
 def _up_and_down() -> Panel:
     about = About(
         "Exporters and brokers",
-        "Whether each exporter answers its scrapes and is subscribed to events. Blank: it was not scraped.",
+        "Shows when each exporter answered its scrapes and was subscribed to events. Blank: it was not scraped.",
         "none",
         NOT_SCRAPED,
     )
@@ -152,15 +154,17 @@ def _up_and_down() -> Panel:
 
 
 def _events() -> Panel:
-    about = About("Events", "Received a second, by type.", "ops", "No event has come since the exporter started.")
+    about = About(
+        "Events", "Events received per second, by type.", "ops", "No event has come since the exporter started."
+    )
     return chart(about, Line(f"sum by (event) ({rate(SCOPE.of(families.EVENTS), 'event')})", "{{event}}"), stacked=True)
 
 
 def _lags() -> Panel:
     about = About(
         "Event lag",
-        "From the time that an event carries to its receipt, less the offset of the host's clock. Negative lags count "
-        "as the smallest bucket.",
+        "Time from an event's timestamp to its receipt, corrected for the clock offset of the host. Negative values "
+        "are counted in the smallest bucket.",
         "s",
         "No event came in the shown time.",
     )
@@ -175,8 +179,9 @@ def _lags() -> Panel:
 def _three_counts() -> Panel:
     about = About(
         "Runs, counted three ways",
-        "A second: by task-started events, and by two counts that the workers keep themselves and that survive lost "
-        "events (heartbeats, and inspection, which is polled). Where the events fall short, events were lost.",
+        "Runs per second, counted by task-started events and by two counters of the workers themselves: in heartbeats "
+        "and in inspect stats. The latter do not depend on events. Where the line of the events is lower, events were "
+        "lost.",
         "ops",
         NOT_SCRAPED,
     )
@@ -193,7 +198,8 @@ def _three_counts() -> Panel:
 def _missed_over_time() -> Panel:
     about = About(
         "Runs whose events never arrived",
-        "Within 5 minutes, of the five workers with the most; and the runs whose cause is not known yet.",
+        "Runs within 5 minutes, for the five workers with the most, and the runs without events whose cause is not yet "
+        "known.",
         "short",
         "No worker was seen in the shown time.",
     )
@@ -213,8 +219,8 @@ def _missed_over_time() -> Panel:
 def _unusable() -> Panel:
     about = About(
         "Unusable and unmeasured",
-        "Within 5 minutes: messages on the event channel that could not be used, further ends of runs that had ended, "
-        "waits that could not be measured, and reconnects to the broker.",
+        "Counts within 5 minutes: messages on the event channel that could not be used, duplicate ends of a run, waits "
+        "that could not be measured, and reconnects to the broker.",
         "short",
         NOT_SCRAPED,
     )
@@ -238,7 +244,8 @@ def _occurring(family: Family, label: str) -> str:
 def _poll_ages() -> Panel:
     about = About(
         "Since the last successful poll",
-        "By collector. After two intervals its gauges vanish rather than stand still.",
+        "Time since the last successful poll of each collector. After two intervals its gauges disappear, so that no "
+        "old value is shown.",
         "s",
         NOT_SCRAPED,
     )
@@ -254,8 +261,8 @@ def _poll_ages() -> Panel:
 def _folded() -> Panel:
     about = About(
         "Series, and names beyond a cap",
-        "Series on each page (left axis); names that were counted under __other__ within 5 minutes because a cap was "
-        "reached (right axis).",
+        "Series of each exporter (left axis), and names that were counted under __other__ within 5 minutes because a "
+        "limit was reached (right axis).",
         "short",
         NOT_SCRAPED,
     )
@@ -270,7 +277,7 @@ def _folded() -> Panel:
 def _tracked() -> Panel:
     about = About(
         "Tasks in memory",
-        "Unfinished tasks that are followed (left axis), and those dropped within 5 minutes (right axis).",
+        "Unfinished tasks in memory (left axis), and those dropped within 5 minutes (right axis).",
         "short",
         NOT_SCRAPED,
     )

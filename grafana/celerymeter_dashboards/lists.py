@@ -15,7 +15,7 @@ def alerts() -> Panel:
     """Firing alerts."""
     about = About(
         "Firing alerts",
-        "What fires, for which queue, task or worker, and since when.",
+        "Alerts that fire, with their queue, task or worker, and since when.",
         "none",
         "No alert fires; or the rules do not run, and then the value above is unknown.",
     )
@@ -46,9 +46,9 @@ def queues(scope: Scope) -> Panel:
     """Queues, worst first."""
     about = About(
         "Queues",
-        "Worst first. The limit is the one at which a queue's backlog becomes a warning.",
+        "Worst queue first. The limit is the threshold of the backlog warning.",
         "short",
-        "No queue is known: nothing was sent and no worker consumes one, or nobody could poll the queues.",
+        "No queue is known: nothing was sent and no worker consumes one, or the queues could not be polled.",
     )
     length = scope.recorded("celery:queue_length:max", "queue_name")
     backlog = scope.recorded("celery:queue_backlog:effective", "queue_name", severity="warning")
@@ -70,7 +70,7 @@ def tasks(scope: Scope) -> Panel:
     """Tasks, worst first."""
     about = About(
         "Tasks",
-        "Worst first: the runs of the last 5 minutes, and the 95th percentile of the run time over 15.",
+        "Worst task first. Runs are those of the last 5 minutes; the run time is the 95th percentile over 15 minutes.",
         "short",
         "No task has run since the exporter started, or nothing is scraped.",
     )
@@ -92,10 +92,10 @@ def workers(scope: Scope) -> Panel:
     """Workers, worst first."""
     about = About(
         "Workers",
-        "Those that fell silent first. Busy is the share of its slots that run a task; heartbeat, "
-        "how long ago the last one came.",
+        "Workers without heartbeats first. Busy: share of the slots that run a task. Heartbeat: time since the last "
+        "one.",
         "short",
-        "No worker has been seen, or the broker or the exporter is out of reach.",
+        "No worker is known, or the broker or the exporter is unreachable.",
     )
     heartbeat = f"time() - {latest(scope.of(families.WORKER_LAST_HEARTBEAT), 'hostname')}"
     return table_of(

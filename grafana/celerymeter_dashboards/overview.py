@@ -28,7 +28,8 @@ def dashboard() -> model.Dashboard:
     """The dashboard."""
     return assemble(
         OVERVIEW,
-        "Is it well, since when not, which queue, task or worker is it, and can this page be trusted?",
+        "Is the cluster healthy? If not, since when, and which queue, task or worker causes it? Can this page be "
+        "trusted?",
         section(
             "",
             line(3, _health(), _alerts_firing(), trust.panel(SCOPE, OVERVIEW), _wait()),
@@ -52,9 +53,9 @@ def dashboard() -> model.Dashboard:
 def _health() -> Panel:
     about = About(
         "Health",
-        "Unhealthy while a critical alert fires, degraded while a warning does; a broker that is down and the absence "
-        "of workers show at once, before any alert. The rows of 'What is wrong, and since when' say more. Unknown: "
-        "nothing is scraped or the rules do not run; 'Can I trust this page?' says which.",
+        "Unhealthy while a critical alert fires, degraded while a warning fires. A broker that is down and a cluster "
+        "without workers show at once, before any alert. The rows of 'What is wrong, and since when' have details. "
+        "Unknown: nothing is scraped, or the rules do not run; 'Can I trust this page?' says which.",
         "none",
         "Nothing is scraped, or the rules do not run.",
     )
@@ -73,7 +74,7 @@ def _health() -> Panel:
 def _alerts_firing() -> Panel:
     about = About(
         "Alerts firing",
-        "Critical and warning alerts that fire now; red when one of them is critical.",
+        "Critical and warning alerts that fire now. Red if one of them is critical.",
         "locale",
         "Prometheus has not evaluated the alert rules.",
     )
@@ -85,8 +86,8 @@ def _alerts_firing() -> Panel:
 def _wait() -> Panel:
     about = About(
         "Longest wait (p95)",
-        "Of the queue in which tasks wait longest: 19 of 20 tasks of the last 15 minutes started sooner. Orange when "
-        "that is above the queue's target.",
+        "95th percentile of the waiting time in the slowest queue over 15 minutes: 19 of 20 tasks started sooner. "
+        "Orange if it is above the queue's target.",
         "s",
         "No task has started in the last 15 minutes, or waits cannot be measured.",
     )
@@ -98,9 +99,10 @@ def _wait() -> Panel:
 def _workers() -> Panel:
     about = About(
         "Active workers",
-        "Workers that send heartbeats. Red when a cluster has none, orange when one fell silent without a goodbye.",
+        "Workers that send heartbeats. Red if a cluster has none, orange if a worker disappeared without a "
+        "worker-offline event.",
         "locale",
-        "The broker is out of reach, so nobody knows.",
+        "The broker is unreachable, so the value is unknown.",
     )
     up = f"{SCOPE.recorded('celery:worker_up:max', 'hostname')} == 1"
     value = first_of(f"count({up})", f"0 * count({SCOPE.recorded('celery:workers_up:count')})")
@@ -111,7 +113,7 @@ def _workers() -> Panel:
 def _pending() -> Panel:
     about = About(
         "Pending tasks",
-        "Messages that wait in all queues. Orange or red when one queue is above its own limit of messages or of age.",
+        "Messages that wait in all queues. Orange or red if one queue is above its threshold for length or age.",
         "locale",
         "The queues could not be polled.",
     )
@@ -127,7 +129,7 @@ def _pending() -> Panel:
 def _running() -> Panel:
     about = About(
         "Running tasks",
-        "Tasks that the live workers run now, by their heartbeats. Orange when nearly all slots of a cluster are busy.",
+        "Tasks that live workers run now, from their heartbeats. Orange if nearly all slots of a cluster are busy.",
         "locale",
         "No live worker tells.",
     )
@@ -143,8 +145,8 @@ def _running() -> Panel:
 def _errors() -> Panel:
     about = About(
         "Failing tasks",
-        "Failed share of the runs that ended in the last 5 minutes. Orange or red when one task is above its own "
-        "limit.",
+        "Share of failed runs among those that ended in the last 5 minutes. Orange or red if one task is above its "
+        "threshold.",
         "percentunit",
         "Nothing has ended in the last 5 minutes.",
     )
@@ -162,8 +164,8 @@ def _errors() -> Panel:
 def _parts() -> Panel:
     about = About(
         "What is wrong, and since when",
-        "Each part over time, in the same colours and by the same limits as the values above. Grey: nothing ran "
-        "within 5 minutes. Purple: nobody knew.",
+        "The state of each part over time, with the colours and thresholds of the values above. Grey: nothing ran "
+        "within 5 minutes. Purple: unknown.",
         "none",
         "Nothing is scraped, or the recording rules do not run.",
     )
@@ -209,7 +211,7 @@ def _levels() -> dict[str, str]:
 def _slots_over_time() -> Panel:
     about = About(
         "Slots over time",
-        "Slots of all live workers, and how many of them ran a task.",
+        "Slots of all live workers, and the slots that ran a task.",
         "short",
         "No exporter knew of workers in the shown time.",
     )

@@ -36,7 +36,8 @@ def dashboard() -> model.Dashboard:
     """The dashboard."""
     return assemble(
         QUEUES,
-        "How long are the queues, how long do messages wait, when will they be empty, and who works on them?",
+        "How long are the queues, and how long do messages wait? When will the queues be empty? Which workers consume "
+        "them?",
         section(
             "",
             line(3, _waiting(), _oldest(), _drain(), _unread()),
@@ -54,7 +55,7 @@ def dashboard() -> model.Dashboard:
 def _waiting() -> Panel:
     about = About(
         "Waiting messages",
-        "In all chosen queues. Orange or red when one of them is above its own limit.",
+        "Messages that wait in all chosen queues. Orange or red if one queue is above its threshold.",
         "locale",
         NOT_POLLED,
     )
@@ -70,8 +71,8 @@ def _waiting() -> Panel:
 def _oldest() -> Panel:
     about = About(
         "Oldest message",
-        "How long the head of a queue has waited, where it waited longest. 'None yet': no queue holds a message whose "
-        "age can be known.",
+        "Age of the oldest message at the head of any chosen queue. 'None yet': no queue has a message whose age is "
+        "known.",
         "s",
         NOT_POLLED,
     )
@@ -86,9 +87,9 @@ def _oldest() -> Panel:
 def _drain() -> Panel:
     about = About(
         "Empty in",
-        "The time that the slowest queue needs for its waiting messages at the pace of the last 5 minutes, should no "
-        "more arrive. Orange when a queue with messages started nothing or lost its workers, 'never' when none of "
-        "them started any.",
+        "Time until the slowest queue is empty at the pace of the last 5 minutes, if no more messages arrive. Orange "
+        "if a queue with messages started nothing or lost its workers. 'Never': no queue with messages started "
+        "anything.",
         "s",
         "No message waits in a queue that starts tasks.",
     )
@@ -101,7 +102,7 @@ def _drain() -> Panel:
 def _unread() -> Panel:
     about = About(
         "Unread queues",
-        "Queues with waiting messages that no live worker consumes: they wait until one does.",
+        "Queues with waiting messages that no live worker consumes.",
         "locale",
         NOT_POLLED,
     )
@@ -112,7 +113,7 @@ def _unread() -> Panel:
 def _arriving() -> Panel:
     about = About(
         "Sent",
-        "Tasks sent, a second, over 5 minutes. Needs task_send_sent_event in the programs that send.",
+        "Tasks sent per second over 5 minutes. Producers must set task_send_sent_event.",
         "ops",
         "Nobody sends task-sent events.",
     )
@@ -122,7 +123,7 @@ def _arriving() -> Panel:
 
 
 def _started() -> Panel:
-    about = About("Started", "Runs started, a second, over 5 minutes.", "ops", charts.NO_RUNS)
+    about = About("Started", "Runs started per second over 5 minutes.", "ops", charts.NO_RUNS)
     value = f"sum({rate(SCOPE.of(families.TASK_STARTED), window='5m')})"
     expr = stat_value(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
     return stat_panel(about, expr, links=[between(QUEUES, TASKS)])
@@ -131,8 +132,8 @@ def _started() -> Panel:
 def _unacked() -> Panel:
     about = About(
         "Unacknowledged",
-        "Messages that workers hold: running, prefetched, or waiting for their ETA. Orange when the oldest is close to "
-        "the visibility timeout, after which Redis delivers it a second time.",
+        "Messages that workers hold: running, prefetched, or waiting for their ETA. Orange if the oldest is close to "
+        "the visibility timeout, after which Redis delivers it again.",
         "locale",
         "RabbitMQ tells only through its management API.",
     )
@@ -148,7 +149,8 @@ def _redelivery() -> str:
 def _busy() -> Panel:
     about = About(
         "Slots busy",
-        "Share of the slots of the busiest queue's workers that run a task of that queue. Workers may serve several.",
+        "For the busiest queue: share of its workers' slots that run a task of this queue. A worker may consume "
+        "several queues.",
         "percentunit",
         "Nothing has run, or no worker consumes any of them.",
     )
@@ -159,7 +161,7 @@ def _busy() -> Panel:
 def _table() -> Panel:
     about = About(
         "Queues",
-        "Worst first. A click on a name chooses the queue. Limit: at which the backlog becomes a warning.",
+        "Worst queue first. Click a name to choose the queue. Limit: the threshold of the backlog warning.",
         "short",
         charts.NO_QUEUES,
     )
@@ -190,8 +192,8 @@ def _table() -> Panel:
 def _ages() -> Panel:
     about = About(
         "Age of the oldest message",
-        "Of the five queues with the oldest heads in the shown time, on a logarithmic scale. Limits: the lowest among "
-        "the shown queues.",
+        "Age of the oldest message, for the five queues with the oldest ones in the shown time. Logarithmic scale. "
+        "Limits: the lowest of the shown queues.",
         "s",
         NOT_POLLED,
     )
@@ -208,7 +210,7 @@ def _five(expr: str, ranked_by: str) -> str:
 def _flow() -> Panel:
     about = About(
         "Sent and started",
-        "Tasks a second. While more are sent than started, the queues grow. Blank: the broker was out of reach.",
+        "Tasks per second. Queues grow while more tasks are sent than started. Blank: the broker was unreachable.",
         "ops",
         charts.NO_RUNS,
     )
@@ -223,8 +225,8 @@ def _flow() -> Panel:
 def _drains() -> Panel:
     about = About(
         "Empty in, over time",
-        "Time that the waiting messages need at the pace of the last 5 minutes, of the five slowest queues in the "
-        "shown time. A queue that starts nothing has no line.",
+        "Time until a queue is empty at the pace of the last 5 minutes, for the five slowest queues in the shown time. "
+        "A queue that starts nothing has no line.",
         "s",
         "No message waited in a queue that started tasks.",
     )
@@ -232,14 +234,14 @@ def _drains() -> Panel:
 
 
 def _wait_spread() -> Panel:
-    about = About("Wait, spread", "Started runs a second in each bucket of waiting time.", "s", charts.NO_WAITS)
+    about = About("Wait, spread", "Runs started per second in each bucket of waiting time.", "s", charts.NO_WAITS)
     return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_WAIT, part='_bucket'), 'le')})")
 
 
 def _saturation() -> Panel:
     about = About(
         "Slots busy over time",
-        "Share of the slots of each queue's workers that run a task of the queue, of the five busiest queues.",
+        "Share of the slots of a queue's workers that run a task of this queue, for the five busiest queues.",
         "percentunit",
         "Nothing has run, or no worker consumes any of them.",
     )
@@ -249,7 +251,9 @@ def _saturation() -> Panel:
 
 
 def _consumers() -> Panel:
-    about = About("Workers", "Live workers that list the queue, of the five queues with the most.", "short", NOT_POLLED)
+    about = About(
+        "Workers", "Live workers that consume the queue, for the five queues with the most.", "short", NOT_POLLED
+    )
     expr = _five(CONSUMERS, "celery:queue_consumers:max")
     return chart(about, Line(expr, LEGEND), links=[between(QUEUES, WORKERS)])
 
@@ -257,7 +261,7 @@ def _consumers() -> Panel:
 def _unacked_over_time() -> Panel:
     about = About(
         "Unacknowledged messages",
-        "Delivered to a worker and not acknowledged, of the five queues with the most.",
+        "Messages delivered to a worker and not acknowledged, for the five queues with the most.",
         "short",
         "Nothing was delivered, or the broker does not tell (RabbitMQ without its management API).",
     )
@@ -267,8 +271,8 @@ def _unacked_over_time() -> Panel:
 def _unacked_ages() -> Panel:
     about = About(
         "Age of the oldest unacknowledged message",
-        "Redis: at the visibility timeout it is delivered a second time while the first worker still has it; the "
-        "warning comes at a share of it. On a logarithmic scale.",
+        "On Redis a message is delivered again at the visibility timeout, although the first worker still has it. The "
+        "warning comes earlier. Logarithmic scale.",
         "s",
         "Nothing is unacknowledged, or the broker is not Redis.",
     )

@@ -23,7 +23,7 @@ def dashboard() -> model.Dashboard:
     """The dashboard."""
     return assemble(
         TASKS,
-        "How often does a task run, how long does it take and wait, and how does it fail?",
+        "How often does a task run? How long does it run and wait? Which exceptions make it fail?",
         section(
             "",
             line(3, _runs(), _failing(), _run_time(), _wait()),
@@ -37,7 +37,7 @@ def dashboard() -> model.Dashboard:
 
 
 def _runs() -> Panel:
-    about = About("Runs", "Runs that succeeded or failed, a second, over the last 5 minutes.", "ops", charts.NO_RUNS)
+    about = About("Runs", "Runs that succeeded or failed, per second over the last 5 minutes.", "ops", charts.NO_RUNS)
     ended = " + ".join(f"sum({_rate5m(family)})" for family in (families.TASK_SUCCEEDED, families.TASK_FAILED))
     return stat_panel(about, stat_value(f"{ended} and on () {IDLE}", idle=IDLE), links=[], nothing="no runs")
 
@@ -49,8 +49,8 @@ def _rate5m(family: families.Family) -> str:
 def _failing() -> Panel:
     about = About(
         "Failing",
-        "Failed share of the runs that ended in the last 5 minutes. Orange or red when one task is above its own "
-        "limit.",
+        "Share of failed runs among those that ended in the last 5 minutes. Orange or red if one task is above its "
+        "threshold.",
         "percentunit",
         charts.NO_RUNS,
     )
@@ -67,7 +67,8 @@ def _failing() -> Panel:
 def _run_time() -> Panel:
     about = About(
         "Run time (p95)",
-        "19 of 20 successful runs of the last 15 minutes took less. Orange when one task is above its own limit.",
+        "95th percentile over 15 minutes: 19 of 20 successful runs took less. Orange if one task is above its "
+        "threshold.",
         "s",
         charts.NO_RUNS,
     )
@@ -83,8 +84,8 @@ def _run_time() -> Panel:
 def _wait() -> Panel:
     about = About(
         "Wait (p95)",
-        "19 of 20 runs of the last 15 minutes started sooner than this after they were sent, or after their ETA. "
-        "Orange when one of the queues is above its target.",
+        "95th percentile over 15 minutes of the time from sent (or the ETA) to started: 19 of 20 runs started sooner. "
+        "Orange if one queue is above its target.",
         "s",
         charts.NO_WAITS,
     )
@@ -102,7 +103,7 @@ def _running() -> Panel:
 def _oldest() -> Panel:
     about = About(
         "Oldest run",
-        "Age of the run that has been running longest. Orange when one task's oldest run is above its own limit.",
+        "Age of the run that started first. Orange if a run is older than the threshold of its task.",
         "s",
         "Nothing is running.",
     )
@@ -115,8 +116,8 @@ def _oldest() -> Panel:
 def _retried() -> Panel:
     about = About(
         "Retried",
-        "Share of the runs started in the last 5 minutes that ended in a retry. Orange when one task is above its "
-        "limit.",
+        "Share of the runs started in the last 5 minutes that ended in a retry. Orange if one task is above its "
+        "threshold.",
         "percentunit",
         "Nothing has started in the last 5 minutes.",
     )
@@ -130,7 +131,7 @@ def _retried() -> Panel:
 
 
 def _last_success() -> Panel:
-    about = About("Since the last success", "How long ago a run last succeeded.", "s", "No run has succeeded yet.")
+    about = About("Since the last success", "Time since the last successful run.", "s", "No run has succeeded yet.")
     value = f"time() - max({latest(SCOPE.of(families.TASK_LAST_SUCCESS), 'name')})"
     return stat_panel(about, stat_value(value, idle=IDLE), links=[], nothing="never")
 
@@ -138,9 +139,9 @@ def _last_success() -> Panel:
 def _table() -> Panel:
     about = About(
         "Tasks",
-        "Counts over the shown time, worst state first; share: of the runs, failed. The state compares the last 5 "
-        "minutes with each task's own limits. A click on a name offers the metrics of that task alone, and its stored "
-        "reports: the control API wants a token for them, so a browser needs a proxy that adds one. Without one: "
+        "Counts over the shown time, worst state first. Share: failed runs of all runs. The state compares the last 5 "
+        "minutes with the thresholds of each task. Click a name to choose the task or to open its stored reports. The "
+        "control API requires a token for reports, so your browser needs a proxy that adds one; otherwise use "
         "celerymeter report --task NAME.",
         "short",
         "No task is known yet, or nothing is scraped.",
@@ -179,8 +180,8 @@ def _table() -> Panel:
 def _run_times() -> Panel:
     about = About(
         "Run time",
-        "Of successful runs, as the workers measured it (fast failures would hide slowness), on a logarithmic scale. "
-        "Limit: the lowest among the shown tasks.",
+        "Run time of successful runs, as the workers measured it. Failed runs are left out, since fast failures would "
+        "hide slow runs. Logarithmic scale. Limit: the lowest of the shown tasks.",
         "s",
         charts.NO_RUNS,
     )
@@ -193,8 +194,8 @@ def _run_times() -> Panel:
 def _waits() -> Panel:
     about = About(
         "Wait",
-        "From sent (or the ETA) to started, corrected for the clocks of the hosts, on a logarithmic scale. Target: the "
-        "lowest among the shown queues.",
+        "Time from sent (or the ETA) to started, corrected for clock offsets. Logarithmic scale. Target: the lowest of "
+        "the shown queues.",
         "s",
         charts.NO_WAITS,
     )
@@ -210,19 +211,19 @@ def _quantiles(family: families.Family) -> list[Line]:
 
 
 def _run_time_spread() -> Panel:
-    about = About("Run time, spread", "Successful runs a second in each bucket of run time.", "s", charts.NO_RUNS)
+    about = About("Run time, spread", "Successful runs per second in each bucket of run time.", "s", charts.NO_RUNS)
     return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_RUNTIME, part='_bucket'), 'le')})")
 
 
 def _wait_spread() -> Panel:
-    about = About("Wait, spread", "Started runs a second in each bucket of waiting time.", "s", charts.NO_WAITS)
+    about = About("Wait, spread", "Runs started per second in each bucket of waiting time.", "s", charts.NO_WAITS)
     return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_WAIT, part='_bucket'), 'le')})")
 
 
 def _exceptions() -> Panel:
     about = About(
         "Exceptions",
-        "Failed runs a second by exception class, of the five most frequent ones in the shown time.",
+        "Failed runs per second by exception class, for the five most frequent classes in the shown time.",
         "ops",
         "Nothing has failed in the shown time.",
     )
@@ -235,7 +236,8 @@ def _exceptions() -> Panel:
 def _not_done() -> Panel:
     about = About(
         "Retried, rejected, revoked",
-        "A second. Requeued: rejected with requeue, so the message went back and this was no end.",
+        "Runs per second. Requeued: rejected with requeue, so the message went back to the queue and the task has not "
+        "ended.",
         "ops",
         charts.NO_RUNS,
     )
@@ -252,8 +254,8 @@ def _not_done() -> Panel:
 def _burn() -> Panel:
     about = About(
         "Error budget burn",
-        "How many times faster than its budget allows the worst of the shown tasks fails, over three windows. At the "
-        "dashed line of the same window an alert fires (with a second, shorter window above it as well).",
+        "Burn rate of the worst shown task over three windows: 1 uses up the error budget exactly. An alert fires if "
+        "the rate of a window is above the dashed line of this window, and so is the rate of a shorter window.",
         "short",
         "Nothing has run, or there is too little history: the budget rules need an hour of it.",
     )

@@ -27,9 +27,9 @@ def panel(scope: Scope, here: str) -> Panel:
     """Return the panel, which shows the most severe problem."""
     about = About(
         "Can I trust this page?",
-        "Yes when an exporter answers, it is subscribed to events and receives them, its polls succeed, the rules and "
-        "their limits are loaded, and no event was lost in the last 5 minutes. Else the gravest reason why not. "
-        "Without rules or limits nothing here turns orange or red by itself: load alerts/rules/*.yml into Prometheus.",
+        "Yes if an exporter answers, is subscribed to events and receives them, its polls succeed, the rules and "
+        "thresholds are loaded, and no event was lost in the last 5 minutes. Otherwise the most serious reason is "
+        "shown. Without rules and thresholds nothing turns orange or red: load alerts/rules/*.yml into Prometheus.",
         "none",
         "Nothing is scraped: see whether Prometheus has a target for the exporter.",
     )

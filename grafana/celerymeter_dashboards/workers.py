@@ -32,7 +32,7 @@ def dashboard() -> model.Dashboard:
     """The dashboard."""
     return assemble(
         WORKERS,
-        "Are the workers there, how busy are they, and do their clocks and events agree with ours?",
+        "Which workers are up, and how busy are they? Are their clocks right? Do they send events?",
         section(
             "",
             line(3, _active(), _down(), _slots(), _running()),
@@ -48,7 +48,7 @@ def dashboard() -> model.Dashboard:
 def _active() -> Panel:
     about = About(
         "Active workers",
-        "Workers that send heartbeats. Red when a cluster has none.",
+        "Workers that send heartbeats. Red if a cluster has none.",
         "locale",
         NONE_SEEN,
     )
@@ -59,8 +59,8 @@ def _active() -> Panel:
 def _down() -> Panel:
     about = About(
         "Fell silent",
-        "Workers whose heartbeats stopped without a goodbye, within the last hour. A worker that was shut down is not "
-        "one of them.",
+        "Workers whose heartbeats stopped within the last hour without a worker-offline event. A worker that was shut "
+        "down is not counted.",
         "locale",
         NONE_SEEN,
     )
@@ -72,7 +72,7 @@ def _down() -> Panel:
 def _slots() -> Panel:
     about = About(
         "Slots busy",
-        "Of all live workers together. Orange when it is above the limit for one cluster.",
+        "Share of busy slots of all live workers. Orange if it is above the threshold in one cluster.",
         "percentunit",
         "No live worker tells its slots.",
     )
@@ -91,15 +91,17 @@ def _slots() -> Panel:
 
 
 def _running() -> Panel:
-    about = About("Running tasks", "By the workers' heartbeats.", "locale", "No live worker tells.")
+    about = About(
+        "Running tasks", "Tasks that run now, from the workers' heartbeats.", "locale", "No live worker tells."
+    )
     return stat_panel(about, stat_value(conditions.running(SCOPE)), links=[between(WORKERS, TASKS)])
 
 
 def _prefetched() -> Panel:
     about = About(
         "Prefetched",
-        "Tasks that workers have taken from the queues and not begun. Many of them on one worker, while others idle, "
-        "call for a lower worker_prefetch_multiplier.",
+        "Tasks that workers have taken from the queues and not started. If one worker has many while others are idle, "
+        "lower worker_prefetch_multiplier.",
         "locale",
         "No worker answered the last inspection.",
     )
@@ -111,7 +113,7 @@ def _prefetched() -> Panel:
 def _scheduled() -> Panel:
     about = About(
         "Waiting for their ETA",
-        "Tasks that workers hold until their time comes.",
+        "Tasks that workers hold until their ETA.",
         "locale",
         "No worker answered the last inspection.",
     )
@@ -121,7 +123,8 @@ def _scheduled() -> Panel:
 def _clock() -> Panel:
     about = About(
         "Clock furthest off",
-        "The greatest difference between a worker's clock and the exporter's, either way. Orange above the limit.",
+        "The largest difference between a worker's clock and the exporter's, in either direction. Orange above the "
+        "threshold.",
         "s",
         "No worker has sent a heartbeat.",
     )
@@ -132,8 +135,8 @@ def _clock() -> Panel:
 def _silent() -> Panel:
     about = About(
         "Send no task events",
-        "Workers whose heartbeats show work and whose tasks leave no event: start them with -E, or their tasks are in "
-        "no counter.",
+        "Workers that run tasks, according to their heartbeats, but send no task events. Start them with -E; otherwise "
+        "their tasks are not counted.",
         "locale",
         NONE_SEEN,
     )
@@ -145,7 +148,7 @@ def _silent() -> Panel:
 def _table() -> Panel:
     about = About(
         "Workers",
-        "Those that fell silent first. A click on a name chooses the worker. Heartbeat: seconds since the last one.",
+        "Workers without heartbeats first. Click a name to choose the worker. Heartbeat: seconds since the last one.",
         "short",
         NONE_SEEN,
     )
@@ -174,8 +177,8 @@ def _table() -> Panel:
 def _states() -> Panel:
     about = About(
         "Up and down",
-        "The twelve workers that were away for longest in the shown time, or all when there are fewer. Blank: the "
-        "worker was not known, or the broker was out of reach.",
+        "The twelve workers that were down longest in the shown time. Blank: the worker was not known, or the broker "
+        "was unreachable.",
         "none",
         NONE_SEEN,
     )
@@ -197,7 +200,7 @@ def _last(family: Family) -> str:
 def _saturation() -> Panel:
     about = About(
         "Slots busy over time",
-        "Of the five workers that ran the most tasks at once in the shown time.",
+        "Share of busy slots, for the five workers that ran the most tasks at once in the shown time.",
         "percentunit",
         "No live worker tells its slots.",
     )
@@ -208,7 +211,8 @@ def _saturation() -> Panel:
 def _runs() -> Panel:
     about = About(
         "Runs begun",
-        "A second, by the workers' own count, which is right even when events are lost; of the five busiest.",
+        "Runs per second from the workers' own count, which is right even if events are lost, for the five busiest "
+        "workers.",
         "ops",
         NONE_SEEN,
     )
@@ -221,7 +225,7 @@ def _runs() -> Panel:
 def _load() -> Panel:
     about = About(
         "Load of the hosts",
-        "Load average over a minute, of the five workers on the most loaded hosts.",
+        "Load average over one minute, for the five workers on the most loaded hosts.",
         "short",
         "No heartbeat was seen in the shown time.",
     )
@@ -231,7 +235,7 @@ def _load() -> Panel:
 def _held() -> Panel:
     about = About(
         "Prefetched tasks",
-        "Taken from the queues and not begun, of the five workers that hold the most.",
+        "Tasks taken from the queues and not started, for the five workers that hold the most.",
         "short",
         "No worker answered an inspection.",
     )
@@ -241,7 +245,8 @@ def _held() -> Panel:
 def _heartbeats() -> Panel:
     about = About(
         "Since the last heartbeat",
-        "Of the five workers that were silent for longest. A worker counts as down after three missed intervals.",
+        "Time since the last heartbeat, for the five workers where it is longest. A worker is down after three missed "
+        "heartbeats.",
         "s",
         "No heartbeat was seen in the shown time.",
     )
@@ -253,7 +258,7 @@ def _heartbeats() -> Panel:
 def _changes() -> Panel:
     about = About(
         "Changes between up and down",
-        "Within 30 minutes, of the five workers that changed most; a restart is two.",
+        "Changes within 30 minutes, for the five workers with the most. A restart is two changes.",
         "short",
         "No worker is known to have gone or come in the shown time.",
     )
@@ -267,7 +272,8 @@ def _changes() -> Panel:
 def _clocks() -> Panel:
     about = About(
         "Clocks",
-        "Difference between each worker's clock and the exporter's, either way, of the five furthest off.",
+        "Difference between a worker's clock and the exporter's, in either direction, for the five workers where it is "
+        "largest.",
         "s",
         "No heartbeat was seen in the shown time.",
     )
@@ -280,7 +286,8 @@ def _clocks() -> Panel:
 def _missed() -> Panel:
     about = About(
         "Runs whose events never arrived",
-        "Within 5 minutes, by the workers' own count, of the five workers with the most. They are in no other counter.",
+        "Runs within 5 minutes from the workers' own count, for the five workers with the most. No other counter "
+        "contains them.",
         "short",
         "No run of the shown time is known to lack its events.",
     )
