@@ -17,6 +17,7 @@ from celerymeter.settings import BrokerSettings
 MAX_DATABASES = 16
 MAX_KEYS = 20_000
 """Keys that are read of each database: enough to find a binding, few enough for a busy broker."""
+MAX_LISTS = 1000
 _BINDING, _RESULT = b"_kombu.binding.", b"celery-task-meta-"
 _EVENTS, _REPLIES = b"celeryev.", b".reply.celery.pidbox"
 
@@ -30,10 +31,10 @@ def orphaned_lists(broker: BrokerSettings) -> tuple[OrphanedList, ...]:
     if broker.transport not in ("redis", "rediss"):
         return ()
     with suppress(CelerymeterError, redis.RedisError):
-        client, prefix = _connect(broker)
-        keys = [key for key in _keys(client) if key.startswith(prefix + _EVENTS) or key.endswith(_REPLIES)]
-        found = (_orphan(client, key) for key in keys if client.type(key) == b"list")
-        return tuple(orphan for orphan in found if orphan.length)
+        here = connect_redis(broker)
+        events = here.keys.prefix.encode() + _EVENTS
+        keys = [key for key in _keys(here.client) if key.startswith(events) or key.endswith(_REPLIES)]
+        return tuple(found for found in _read_lists(here.client, keys[:MAX_LISTS]) if found.length)
     return ()
 
 
@@ -42,24 +43,22 @@ def still_orphaned(broker: BrokerSettings, seen: Collection[OrphanedList]) -> tu
     if not seen:
         return ()
     with suppress(CelerymeterError, redis.RedisError):
-        client, _ = _connect(broker)
-        now = ((_orphan(client, orphan.key.encode()), orphan.length) for orphan in seen)
-        return tuple(orphan for orphan, length in now if orphan.length >= length)
+        now = _read_lists(connect_redis(broker).client, [found.key.encode() for found in seen])
+        return tuple(found for found, before in zip(now, seen, strict=True) if found.length >= before.length)
     return ()
 
 
-def _connect(broker: BrokerSettings) -> tuple[redis.Redis, bytes]:
-    here = connect_redis(broker)
-    return here.client, here.keys.prefix.encode()
-
-
-def _orphan(client: redis.Redis, key: bytes) -> OrphanedList:
+def _read_lists(client: redis.Redis, keys: Collection[bytes]) -> list[OrphanedList]:
+    """Read length and size; an ACL may forbid either, and a key of another type has no length."""
     pipeline = client.pipeline(transaction=False)
-    pipeline.llen(key)
-    pipeline.memory_usage(key)
-    length, size = pipeline.execute(raise_on_error=False)  # an ACL may forbid either
-    known = isinstance(length, int)
-    return OrphanedList(key.decode(errors="replace"), length if known else 0, size if isinstance(size, int) else None)
+    for key in keys:
+        pipeline.llen(key)
+        pipeline.memory_usage(key)
+    answers = [answer if isinstance(answer, int) else None for answer in pipeline.execute(raise_on_error=False)]
+    return [
+        OrphanedList(key.decode(errors="replace"), length or 0, size)
+        for key, length, size in zip(keys, answers[::2], answers[1::2], strict=True)
+    ]
 
 
 def with_other_places(found: BrokerEvidence, broker: BrokerSettings) -> BrokerEvidence:
