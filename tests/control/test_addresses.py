@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from celerymeter.control.rate_limit import client_address, rate_limit_key
+from celerymeter.control.auth import client_address, rate_limit_key
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 

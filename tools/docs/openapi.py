@@ -7,8 +7,7 @@ from tempfile import TemporaryDirectory
 
 from tests.control.access import control_settings
 
-from celerymeter.control import openapi
-from celerymeter.control.app import create_app
+from celerymeter.control.app import create_app, document, text
 from celerymeter.control.parts import build
 
 COMMITTED = Path(__file__).parents[2] / "exporter" / "openapi.json"
@@ -19,9 +18,9 @@ def main() -> None:
     settings = control_settings()
     with TemporaryDirectory() as folder:
         parts = build(settings, Path(folder))
-        document = openapi.document(create_app(settings, parts))
+        made = document(create_app(settings, parts))
         parts.store.close()
-    COMMITTED.write_text(openapi.text(document), encoding="utf-8")
+    COMMITTED.write_text(text(made), encoding="utf-8")
 
 
 if __name__ == "__main__":

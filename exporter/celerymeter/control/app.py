@@ -1,36 +1,27 @@
-"""The application factory: every blueprint with its parts, and what runs before and after every view."""
+"""The application factory: every blueprint with its parts, and the OpenAPI document that is made of them.
+
+``exporter/openapi.json`` is the document of the default settings: ``make generate`` writes it, and a test compares it.
+"""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Mapping
+import json
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Response, render_template
 from flask_openapi3 import Info, OpenAPI, SecurityScheme
 
 from celerymeter import __version__
-from celerymeter.control import alerts, auth, errors, monitoring, openapi, reports, system, tasks
+from celerymeter.control import alerts, auth, errors, metrics, monitoring, reports, system, tasks
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
-from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.parts import Parts
-from celerymeter.control.routing import ControlBlueprint, Operation, Permission
+from celerymeter.control.routing import PAGE_POLICY, ControlBlueprint, Operation, Permission
 from celerymeter.control.settings import ControlSettings
 
-log = logging.getLogger(__name__)
+Document = dict[str, Any]
+"""JSON as flask-openapi3 makes it."""
 
-UNMATCHED = "unmatched"
-"""The route of every path that no operation answers: paths that strangers invent must not become label values."""
-SECURITY_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
 DESCRIPTION = (
     "Monitor a Celery cluster, revoke its tasks, report on it. Errors are RFC 9457 problems with a stable `code`."
 )
@@ -68,52 +59,43 @@ def create_app(settings: ControlSettings, parts: Parts) -> OpenAPI:
     for bp in blueprints(settings, parts):
         app.register_api(bp, url_prefix=settings.base_path)
         operations.update(bp.operations)
-    operations.update(openapi.install(app, settings.base_path))
-    _observe(app, operations, parts.metrics)
+    operations.update(_serve_document(app, settings.base_path))
+    metrics.observe(app, operations, parts.metrics)
     errors.install(app)
     auth.install(app, operations, auth=parts.auth, maintenance=parts.maintenance, settings=settings)
-    app.after_request(_secured)
     return app
 
 
-def _secured(response: Response) -> Response:
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response
+def document(app: OpenAPI) -> Document:
+    """Return the document, without the 422 that flask-openapi3 adds to operations that validate nothing."""
+    made: Document = json.loads(json.dumps(app.api_doc))
+    for operation in (operation for path in made["paths"].values() for operation in path.values()):
+        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            del operation["responses"]["422"]
+    return made
 
 
-def _observe(app: Flask, operations: Mapping[str, Operation], metrics: ControlMetrics) -> None:
-    """Count, time and log every request. A WebSocket is open for as long as it likes, so it has no latency."""
-
-    @app.before_request
-    def begin() -> None:
-        g.begun = time.monotonic()
-
-    @app.after_request
-    def end(response: Response) -> Response:
-        operation = operations.get(request.endpoint or "")
-        route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
-        method = request.method if operation is not None else UNMATCHED
-        seconds = time.monotonic() - g.begun
-        metrics.requests.labels(route, method, str(response.status_code)).inc()
-        if operation is None or operation.permission is not Permission.FEED:
-            metrics.latency.labels(route, method).observe(seconds)
-        _log(response.status_code, seconds)
-        return response
+def text(made: Document) -> str:
+    """Format the document as it is served and committed."""
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
-def _log(status: int, seconds: float) -> None:
-    """Log at level info what changes something or fails. The path is without its query, which may hold a token."""
-    routine = request.method in ("GET", "HEAD") and status < 500
-    log.log(
-        logging.DEBUG if routine else logging.INFO,
-        "%s %s",
-        request.method,
-        request.path,
-        extra={
-            "status": status,
-            "milliseconds": round(seconds * 1000),
-            "address": g.get("address", ""),
-            "sub": g.identity.sub if "identity" in g else "",
-        },
-    )
+def _serve_document(app: OpenAPI, base_path: str) -> dict[str, Operation]:
+    """Serve the document and its page for people, once all blueprints are registered.
+
+    At the root and below the base path, as a proxy may forward only the latter.
+    """
+    made = document(app)
+
+    def show_openapi() -> Response:
+        return Response(text(made), content_type="application/json")
+
+    def show_docs() -> Response:
+        page = Response(render_template("docs.html", api=made), content_type="text/html; charset=utf-8")
+        page.headers["Content-Security-Policy"] = PAGE_POLICY
+        return page
+
+    for prefix in dict.fromkeys(("", base_path)):
+        for rule, view in (("/openapi.json", show_openapi), ("/docs", show_docs)):
+            app.add_url_rule(prefix + rule, view.__name__, view, provide_automatic_options=False)
+    return {view.__name__: Operation(Permission.ANYONE) for view in (show_openapi, show_docs)}

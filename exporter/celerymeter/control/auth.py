@@ -1,6 +1,7 @@
-"""Checks before every view: size, identity, role, rate and shape of the body, in that order.
+"""Checks before every view: size, identity, role, rate and shape of the body, in that order; and safe headers after it.
 
-The WebSocket feed, whose token may come in three ways, calls `Authenticator.authenticate` itself.
+Rates are counted in bounded memory. The WebSocket feed, whose token may come in three ways, calls
+`Authenticator.authenticate` itself.
 """
 
 from __future__ import annotations
@@ -9,23 +10,93 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from threading import Lock
+from typing import Any, Generic, NoReturn, TypeVar
 
 from flask import Flask, Request, Response, g, request
 
 from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import Actor
 from celerymeter.control.metrics import ControlMetrics
-from celerymeter.control.rate_limit import RateLimit, RecentKeys, client_address, rate_limit_key
 from celerymeter.control.routing import Operation, Permission
-from celerymeter.control.settings import ControlSettings
+from celerymeter.control.settings import ControlSettings, Network
 from celerymeter.control.tokens import Identity, Keyring, Role
 from celerymeter.errors import InvalidToken, RequestRefused
 
 MISSING_FACTOR = 3
 """Requests without a token that are allowed for each one with a wrong token."""
+MAX_KEYS = 10_000
+UNKNOWN = "unknown"
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 _T = TypeVar("_T")
+_K = TypeVar("_K")
+
+
+class RateLimit:
+    """A token bucket for each key: lets ``per_minute`` calls through, and as many at once.
+
+    Beyond ``MAX_KEYS`` the key that was idle longest is forgotten: it starts afresh with a full bucket.
+    """
+
+    def __init__(self, per_minute: float, *, max_keys: int = MAX_KEYS) -> None:
+        self._capacity = per_minute
+        self._rate = per_minute / 60.0
+        self._max_keys = max_keys
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = Lock()
+
+    def wait(self, key: str, now: float) -> float:
+        """Return the seconds until ``key`` has a call left; 0 when it has one now. Takes nothing."""
+        with self._lock:
+            return max(0.0, (1.0 - self._level(key, now)) / self._rate)
+
+    def take(self, key: str, now: float) -> float:
+        """Take one call of ``key``: return 0 when there was one, else the seconds until there will be."""
+        with self._lock:
+            level = self._level(key, now)
+            granted = level >= 1.0
+            self._buckets[key] = (level - 1.0 if granted else level, now)
+            self._buckets.move_to_end(key)
+            if len(self._buckets) > self._max_keys:
+                self._buckets.popitem(last=False)
+            return 0.0 if granted else (1.0 - level) / self._rate
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def _level(self, key: str, now: float) -> float:
+        level, since = self._buckets.get(key, (self._capacity, now))
+        return min(self._capacity, level + max(0.0, now - since) * self._rate)
+
+
+class RecentKeys(Generic[_K]):
+    """A set that forgets its oldest keys beyond ``max_keys``."""
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        self._max_keys = max_keys
+        self._keys: OrderedDict[_K, None] = OrderedDict()
+        self._lock = Lock()
+
+    def add(self, key: _K) -> None:
+        """Add a key, or make it the newest."""
+        with self._lock:
+            self._keys[key] = None
+            self._keys.move_to_end(key)
+            if len(self._keys) > self._max_keys:
+                self._keys.popitem(last=False)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
 
 
 class Authenticator:
@@ -50,6 +121,8 @@ class Authenticator:
         self._wrong = RateLimit(failures_per_minute)
         self._missing = RateLimit(MISSING_FACTOR * failures_per_minute)
         self._valid = RecentKeys[bytes]()
+        self._recorded = RecentKeys[str]()
+        """Ids of tokens whose first use is in the audit trail."""
         self._metrics = metrics
         self._maintenance = maintenance
         self._monotonic = monotonic
@@ -61,7 +134,8 @@ class Authenticator:
         often.
         """
         identity = self._check(token, address, self._keyring.verify)
-        self._maintenance.accepted(identity, address)
+        if identity.jti not in self._recorded and self._maintenance.accepted(identity, address):
+            self._recorded.add(identity.jti)
         return identity
 
     def authenticate_webhook(self, token: str | None, *, address: str) -> None:
@@ -97,6 +171,46 @@ class Authenticator:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+
+
+def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Return the nearest address that is no trusted proxy.
+
+    ``forwarded_for`` is ``X-Forwarded-For`` from left to right. Each proxy appends the address that it got the
+    request from, so the list is read from its right end for as long as the sender is trusted: what a client wrote
+    stands further left and is never reached.
+    """
+    address = _parsed(peer or "")
+    if address is None:
+        return UNKNOWN
+    for entry in reversed(forwarded_for):
+        if not any(address in network for network in trusted):
+            break
+        before = _parsed(entry)
+        if before is None:
+            break
+        address = before
+    return str(address)
+
+
+def rate_limit_key(address: str) -> str:
+    """Return the key that an address is counted under: an IPv6 client commands a whole /64."""
+    parsed = _parsed(address)
+    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64" if isinstance(parsed, IPv6Address) else address
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    """Parse an address with or without a port or brackets; an IPv4 address mapped into IPv6 counts as itself."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def bearer_token(header: str | None) -> str | None:
@@ -169,7 +283,9 @@ def install(
             g.body = _parsed_body(data, operation)
 
     @app.after_request
-    def record_forbidden(response: Response) -> Response:
+    def finish(response: Response) -> Response:
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
         # Every 403, wherever it was raised. The authenticator has recorded every 401 and 429.
         if response.status_code == 403 and "identity" in g:
             maintenance.forbidden(current_actor(), f"{request.method} {request.url_rule}")

@@ -1,33 +1,43 @@
-"""The control API's own metrics, one registry for each application, declared by `celerymeter.metrics`."""
+"""The control API's own metrics (declared in `celerymeter.metrics`), and what counts every request and every query."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Mapping
+
+from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
-from celerymeter import metrics
+from celerymeter import metrics as families
+from celerymeter.control.routing import Operation, Permission
 from celerymeter.metrics import Family
 
+log = logging.getLogger(__name__)
+
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+UNMATCHED = "unmatched"
+"""The route of every path that no operation answers: paths that strangers invent must not become label values."""
 
 
 class ControlMetrics:
-    """All metrics of the area ``control``, on one registry."""
+    """All metrics of the area ``control``, on a registry of one application."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.requests = self._counter(metrics.CONTROL_REQUESTS)
-        self.latency = self._histogram(metrics.CONTROL_LATENCY)
-        self.auth_failures = self._counter(metrics.CONTROL_AUTH_FAILURES)
-        self.feed_clients = self._gauge(metrics.CONTROL_FEED_CLIENTS)
-        self.feed_dropped = self._counter(metrics.CONTROL_FEED_DROPPED)
-        self.promql_latency = self._histogram(metrics.CONTROL_PROMQL_LATENCY)
-        self.promql_failures = self._counter(metrics.CONTROL_PROMQL_FAILURES)
-        self.alerts = self._counter(metrics.CONTROL_ALERTS)
-        self.revocations = self._counter(metrics.CONTROL_REVOCATIONS)
-        self.held = self._gauge(metrics.CONTROL_HELD)
-        self.held_dropped = self._counter(metrics.CONTROL_HELD_DROPPED)
+        self.requests = self._counter(families.CONTROL_REQUESTS)
+        self.latency = self._histogram(families.CONTROL_LATENCY)
+        self.auth_failures = self._counter(families.CONTROL_AUTH_FAILURES)
+        self.feed_clients = self._gauge(families.CONTROL_FEED_CLIENTS)
+        self.feed_dropped = self._counter(families.CONTROL_FEED_DROPPED)
+        self.promql_latency = self._histogram(families.CONTROL_PROMQL_LATENCY)
+        self.promql_failures = self._counter(families.CONTROL_PROMQL_FAILURES)
+        self.alerts = self._counter(families.CONTROL_ALERTS)
+        self.revocations = self._counter(families.CONTROL_REVOCATIONS)
+        self.held = self._gauge(families.CONTROL_HELD)
+        self.held_dropped = self._counter(families.CONTROL_HELD_DROPPED)
 
     def _counter(self, family: Family) -> Counter:
         return Counter(family.name, family.help, family.labels, registry=self.registry)
@@ -37,3 +47,55 @@ class ControlMetrics:
 
     def _histogram(self, family: Family) -> Histogram:
         return Histogram(family.name, family.help, family.labels, registry=self.registry, buckets=LATENCY_BUCKETS)
+
+
+class QueryObserver:
+    """Counts and times every query in the API's own metrics."""
+
+    def __init__(self, metrics: ControlMetrics) -> None:
+        self._metrics = metrics
+
+    def answered(self, seconds: float) -> None:
+        """Note a query that was answered."""
+        self._metrics.promql_latency.observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        """Note a query that failed."""
+        self._metrics.promql_failures.labels(reason).inc()
+
+
+def observe(app: Flask, operations: Mapping[str, Operation], metrics: ControlMetrics) -> None:
+    """Count, time and log every request. A WebSocket is open for as long as it likes, so it has no latency."""
+
+    @app.before_request
+    def begin() -> None:
+        g.begun = time.monotonic()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        operation = operations.get(request.endpoint or "")
+        route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
+        method = request.method if operation is not None else UNMATCHED
+        seconds = time.monotonic() - g.begun
+        metrics.requests.labels(route, method, str(response.status_code)).inc()
+        if operation is None or operation.permission is not Permission.FEED:
+            metrics.latency.labels(route, method).observe(seconds)
+        _log(response.status_code, seconds)
+        return response
+
+
+def _log(status: int, seconds: float) -> None:
+    """Log at level info what changes something or fails. The path is without its query, which may hold a token."""
+    routine = request.method in ("GET", "HEAD") and status < 500
+    log.log(
+        logging.DEBUG if routine else logging.INFO,
+        "%s %s",
+        request.method,
+        request.path,
+        extra={
+            "status": status,
+            "milliseconds": round(seconds * 1000),
+            "address": g.get("address", ""),
+            "sub": g.identity.sub if "identity" in g else "",
+        },
+    )

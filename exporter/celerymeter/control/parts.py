@@ -24,7 +24,7 @@ from celerymeter.control.event_listener import EventListener
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
 from celerymeter.control.live_workers import LiveWorkers
-from celerymeter.control.metrics import ControlMetrics
+from celerymeter.control.metrics import ControlMetrics, QueryObserver
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports import ReportRunner, ReportStore
 from celerymeter.control.revocation.batches import BatchStore, Recorder
@@ -187,22 +187,7 @@ def _metrics_server(metrics: ControlMetrics, sock: socket.socket) -> MetricsServ
 
 def _prometheus(settings: ControlSettings, metrics: ControlMetrics, *, timeout: float) -> PrometheusClient:
     chosen = PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers, timeout=timeout)
-    return PrometheusClient(chosen, observer=_QueryObserver(metrics))
-
-
-class _QueryObserver:
-    """Counts and times every query in the API's own metrics."""
-
-    def __init__(self, metrics: ControlMetrics) -> None:
-        self._metrics = metrics
-
-    def answered(self, seconds: float) -> None:
-        """Note a query that was answered."""
-        self._metrics.promql_latency.observe(seconds)
-
-    def failed(self, reason: str) -> None:
-        """Note a query that failed."""
-        self._metrics.promql_failures.labels(reason).inc()
+    return PrometheusClient(chosen, observer=QueryObserver(metrics))
 
 
 def grafana_links(url: str | None) -> dict[str, str]:

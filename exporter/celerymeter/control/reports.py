@@ -19,7 +19,7 @@ from typing import Annotated, Final, Literal, Protocol
 from flask import Response, request, url_for
 from pydantic import BaseModel, Field, RootModel
 
-from celerymeter.control.routing import Body, ControlBlueprint, Permission, Query, answer, utc
+from celerymeter.control.routing import PAGE_POLICY, Body, ControlBlueprint, Permission, Query, answer, utc
 from celerymeter.control.store import Store
 from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused, StateError
 from celerymeter.reports.formatting import LANGUAGES, in_language
@@ -40,8 +40,6 @@ KEPT: Final = 200
 KEPT_FOR: Final = 90 * 86400.0
 TIME: Final = r"^(now|-[0-9]{1,6}[smhdw]|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{5,15}([Zz]|[+-][0-9]{2}:[0-9]{2})?)$"
 REPORT: Final = "/monitoring/reports/<string(length=32):report_id>"
-PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
-"""The page loads nothing."""
 SCHEMA: Final = """CREATE TABLE IF NOT EXISTS reports (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, asked_at REAL NOT NULL,
     begins REAL NOT NULL, ends REAL NOT NULL, task TEXT, queue TEXT, problem TEXT, body BLOB)"""

@@ -37,6 +37,8 @@ View = TypeVar("View", bound=Callable[..., Response])
 Responses = Mapping[int, type[BaseModel] | None]
 
 PROBLEM_REF = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+"""The ``Content-Security-Policy`` of our pages: an inline style sheet, and nothing is loaded, no script and no font."""
 FEED_PATH = "/monitoring/ws"
 """The only path whose connections stay open."""
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from celerymeter.control.audit.trail import Actor, AuditTrail
-from celerymeter.control.rate_limit import RecentKeys
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import StateError
 from celerymeter.threads import PeriodicThread
@@ -82,17 +81,13 @@ class AuditMaintenance:
         self._retention = retention
         self._clock = clock
         self._folder = RefusalFolder()
-        self._seen_tokens = RecentKeys[str]()
         self._thread = PeriodicThread("audit", self.round, interval=interval)
 
-    def accepted(self, identity: Identity, address: str) -> None:
-        """Write a token's first use."""
-        if identity.jti in self._seen_tokens:
-            return
+    def accepted(self, identity: Identity, address: str) -> bool:
+        """Write a token's use, if it is its first; return False when that could not be written."""
         actor = Actor(identity.sub, identity.jti, address)
         detail = {"role": identity.role.label, "exp": identity.exp}
-        if self._write(lambda: self._trail.token(actor, "token.first_use", exp=identity.exp, detail=detail)):
-            self._seen_tokens.add(identity.jti)
+        return self._write(lambda: self._trail.token(actor, "token.first_use", exp=identity.exp, detail=detail))
 
     def refused(self, reason: str, *, address: str) -> None:
         """Write or fold a request without a valid token."""
