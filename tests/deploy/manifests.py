@@ -87,7 +87,10 @@ def build(folder: Path) -> list[Resource]:
     """What ``kubectl kustomize`` makes of a folder; fails with its words."""
     ran = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    return [Resource(each["kind"], each["metadata"]["name"], each) for each in yaml.safe_load_all(ran.stdout)]
+    return [
+        Resource(each["kind"], each["metadata"]["name"], each)
+        for each in yaml.load_all(ran.stdout, Loader=yaml.CSafeLoader)
+    ]
 
 
 @cache

@@ -9,10 +9,11 @@ import kubernetes_validate
 import pytest
 import yaml
 from tests.deploy.dockerfile import last_stage
-from tests.deploy.manifests import KUBERNETES, ROOT, Pod, Resource, build, example, matches, of_kind, pods
+from tests.deploy.manifests import KUBERNETES, ROOT, Pod, build, example, matches, of_kind, pods
 
 from celerymeter import __version__
 
+OWNERS = ("celerymeter-control", "celerymeter-exporter")
 OPERATORS = {"PrometheusRule", "ServiceMonitor"}
 COMPONENTS = sorted(path.name for path in (KUBERNETES / "components").iterdir())
 VERSIONS = ("1.28", kubernetes_validate.latest_version())
@@ -21,7 +22,7 @@ LAST_APPLIED = 262_144
 """Bytes that all annotations of a resource may have; `kubectl apply` keeps the resource in one."""
 
 
-@pytest.fixture(params=[pod.owner for pod in pods()])
+@pytest.fixture(params=OWNERS)
 def pod(request: pytest.FixtureRequest) -> Pod:
     """The pods of exporter and control API in turn."""
     return next(pod for pod in pods() if pod.owner == request.param)
@@ -91,37 +92,40 @@ def test_the_image_is_this_release_and_can_be_renamed(pod: Pod) -> None:
     assert pod.container["image"] == f"registry.example.org/celerymeter:{__version__}"
 
 
-@pytest.mark.parametrize("service", of_kind("Service"), ids=lambda service: service.name)
-def test_each_service_leads_to_ports_of_its_pods(service: Resource) -> None:
+def test_each_service_leads_to_ports_of_its_pods() -> None:
     """By their names."""
-    (pod,) = [pod for pod in pods() if matches(service.raw["spec"]["selector"], pod.labels)]
-    assert {port["targetPort"] for port in service.raw["spec"]["ports"]} == set(pod.ports)
+    assert of_kind("Service")
+    for service in of_kind("Service"):
+        (pod,) = [pod for pod in pods() if matches(service.raw["spec"]["selector"], pod.labels)]
+        assert {port["targetPort"] for port in service.raw["spec"]["ports"]} == set(pod.ports), service.name
 
 
-@pytest.mark.parametrize("monitor", of_kind("ServiceMonitor"), ids=lambda monitor: monitor.name)
-def test_each_service_monitor_finds_its_service_and_keeps_the_instance(monitor: Resource) -> None:
+def test_each_service_monitor_finds_its_service_and_keeps_the_instance() -> None:
     """The port exists; a new pod of the same name is the same instance."""
-    spec = monitor.raw["spec"]
-    (service,) = [each for each in of_kind("Service") if matches(spec["selector"]["matchLabels"], each.labels)]
-    (endpoint,) = spec["endpoints"]
-    assert endpoint["port"] in {port["name"] for port in service.raw["spec"]["ports"]}
     kept = {"action": "replace", "sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}
-    assert kept in endpoint["relabelings"]
+    assert of_kind("ServiceMonitor")
+    for monitor in of_kind("ServiceMonitor"):
+        spec = monitor.raw["spec"]
+        (service,) = [each for each in of_kind("Service") if matches(spec["selector"]["matchLabels"], each.labels)]
+        (endpoint,) = spec["endpoints"]
+        assert endpoint["port"] in {port["name"] for port in service.raw["spec"]["ports"]}, monitor.name
+        assert kept in endpoint["relabelings"], monitor.name
 
 
-@pytest.mark.parametrize("policy", of_kind("NetworkPolicy"), ids=lambda policy: policy.name)
-def test_each_network_policy_closes_its_pods_but_for_their_ports(policy: Resource) -> None:
+def test_each_network_policy_closes_its_pods_but_for_their_ports() -> None:
     """Nobody comes in from anywhere, and every port that serves can be reached from somewhere."""
-    spec = policy.raw["spec"]
-    (pod,) = [pod for pod in pods() if matches(spec["podSelector"]["matchLabels"], pod.labels)]
-    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
-    assert all(rule["from"] for rule in spec["ingress"])
-    assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} == set(pod.ports)
-    assert 53 in {port["port"] for rule in spec["egress"] for port in rule["ports"]}
+    for policy in of_kind("NetworkPolicy"):
+        spec = policy.raw["spec"]
+        (pod,) = [pod for pod in pods() if matches(spec["podSelector"]["matchLabels"], pod.labels)]
+        assert set(spec["policyTypes"]) == {"Ingress", "Egress"}, policy.name
+        assert all(rule["from"] for rule in spec["ingress"]), policy.name
+        assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} == set(pod.ports), policy.name
+        assert 53 in {port["port"] for rule in spec["egress"] for port in rule["ports"]}, policy.name
 
 
 def test_every_pod_has_a_network_policy() -> None:
     """None is left open."""
+    assert {pod.owner for pod in pods()} == set(OWNERS)
     selectors = [each.raw["spec"]["podSelector"]["matchLabels"] for each in of_kind("NetworkPolicy")]
     assert all(any(matches(selector, pod.labels) for selector in selectors) for pod in pods())
 
