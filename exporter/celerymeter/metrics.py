@@ -89,6 +89,9 @@ TASK_IN_PROGRESS = _tasks.gauge("celery_task_in_progress", TASK, "Task runs star
 TASK_OLDEST_START = _tasks.gauge(
     "celery_task_oldest_start_timestamp_seconds", TASK, "Start of the oldest unfinished run; absent when none."
 )
+TASK_BUSY = _tasks.counter(
+    "celery_task_busy_seconds_total", TASK, "Seconds that runs took a slot, runs in progress included."
+)
 TASK_LAST_SUCCESS = _tasks.gauge(
     "celery_task_last_success_timestamp_seconds", ("name",), "When a task of this name last succeeded."
 )
@@ -112,6 +115,9 @@ WORKER_LAST_HEARTBEAT = _workers.gauge(
 WORKER_ACTIVE = _workers.gauge("celery_worker_tasks_active", HOST, "Tasks the worker runs, by its heartbeat.")
 WORKER_PROCESSED = _workers.counter(
     "celery_worker_tasks_processed_total", HOST, "Task runs begun, by the worker's heartbeats."
+)
+WORKER_BUSY = _workers.counter(
+    "celery_worker_busy_seconds_total", HOST, "Seconds that the worker's slots were taken, runs in progress included."
 )
 WORKER_RESERVED = _workers.gauge("celery_worker_tasks_reserved", HOST, "Tasks prefetched and waiting in the worker.")
 WORKER_SCHEDULED = _workers.gauge("celery_worker_tasks_scheduled", HOST, "Tasks in the worker that wait for their ETA.")
@@ -139,6 +145,9 @@ QUEUE_OLDEST_UNACKED = _queues.gauge(
 )
 QUEUE_CONSUMERS = _queues.gauge("celery_queue_consumers", QUEUE, "Workers that consume the queue.")
 QUEUE_SLOTS = _queues.gauge("celery_queue_pool_slots", QUEUE, "Pool slots of the workers that consume the queue.")
+QUEUE_FREE_SLOTS = _queues.gauge(
+    "celery_queue_free_slots", QUEUE, "Pool slots without a run, of the workers that consume the queue."
+)
 QUEUE_VISIBILITY = _queues.gauge(
     "celery_queue_visibility_timeout_seconds",
     (),

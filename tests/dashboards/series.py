@@ -126,6 +126,9 @@ SAMPLES: dict[Family, Samples] = {
     m.TASK_EXCEPTIONS: share_of_runs(lambda task: task.failing / 2, "ConnectionError", "ValueError"),
     m.TASK_IN_PROGRESS: in_progress,
     m.TASK_OLDEST_START: lambda at: [(pair, at.now - at.now % 40 - 1) for pair, runs in in_progress(at) if runs],
+    m.TASK_BUSY: lambda at: [
+        ((task.name, task.queue), at.count(task.name, task.rate) * task.runtime) for task in at.scenario.tasks
+    ],
     m.TASK_LAST_SUCCESS: lambda at: [((task.name,), at.started + at.working - 1) for task in at.scenario.tasks],
     m.TASK_THROUGHPUT: lambda at: [((task.name, task.queue), task.rate) for task in at.scenario.tasks],
     m.TASK_ERROR_RATIO: lambda at: [((task.name, task.queue), task.failing) for task in at.scenario.tasks],
@@ -136,6 +139,7 @@ SAMPLES: dict[Family, Samples] = {
     ),
     m.WORKER_ACTIVE: by_worker(lambda at, worker: min(4.0, at.wobble(worker, 2))),
     m.WORKER_PROCESSED: by_worker(lambda at, _: at.runs(1 / len(at.scenario.workers))),
+    m.WORKER_BUSY: by_worker(lambda at, _: 2.0 * at.working, only_live=False),
     m.WORKER_RESERVED: by_worker(lambda at, worker: at.wobble(worker, 5)),
     m.WORKER_SCHEDULED: by_worker(lambda at, worker: at.wobble(worker, 1)),
     m.WORKER_POOL_SIZE: by_worker(4.0),
@@ -149,6 +153,7 @@ SAMPLES: dict[Family, Samples] = {
     m.QUEUE_OLDEST_UNACKED: by_queue(lambda at, queue: at.now - 30 - queue.backlog),
     m.QUEUE_CONSUMERS: by_queue(lambda at, queue: float(at.has_live_worker * math.ceil(queue.slots / 4))),
     m.QUEUE_SLOTS: by_queue(lambda at, queue: float(at.has_live_worker * queue.slots)),
+    m.QUEUE_FREE_SLOTS: by_queue(lambda at, queue: float(at.has_live_worker * (queue.slots // 2))),
     m.QUEUE_VISIBILITY: plain(3600.0),
     m.BUILD_INFO: lambda _: [(("0.1.0", "3.12.1", "5.4.0"), 1.0)],
     m.START_TIME: plain(lambda at: at.started),

@@ -56,6 +56,7 @@ def counters(cluster: Cluster) -> dict[str, float]:
             found[f"{series.labels} {name}"] = getattr(series, name)
         found[f"{series.labels} waits"] = sum(series.wait.counts)
         found[f"{series.labels} wait"] = series.wait.sum
+        found[f"{series.labels} busy"] = series.busy.seconds(0.0)
         found[f"{series.labels} failed runtime"] = series.failed_runtime_sum
     for worker in tracker.workers:
         found[f"{worker.hostname} processed"] = worker.processed_total

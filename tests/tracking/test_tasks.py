@@ -374,7 +374,7 @@ def test_tasks_that_ran_before_us_are_adopted(cluster: Cluster) -> None:
     cluster.answer(active=(ActiveTask("a", "add", cluster.now - 60, "mail"),), queues=("mail", "bulk"))
     cluster.pass_time(1)
     series = cluster.series(queue="mail")
-    assert cluster.tracker.tasks.oldest_starts() == {series: cluster.now - 61}
+    assert cluster.tracker.in_progress(cluster.now).oldest == {series: cluster.now - 61}
     cluster.end("a")
     assert (series.succeeded, series.in_progress) == (1, 0)
 

@@ -183,9 +183,20 @@ def _failed_runtime(scrape: Scrape, family: Family) -> None:
 
 def _oldest_start(scrape: Scrape, family: Family) -> None:
     scrape.text.head(family)
-    oldest = scrape.tracker.tasks.oldest_starts()
+    oldest = scrape.in_progress.oldest
     known = [(tag, oldest[series]) for series, tag in zip(scrape.series, scrape.tags, strict=True) if series in oldest]
     scrape.text.column(family, [tag for tag, _ in known], (start for _, start in known))
+
+
+def _task_busy(scrape: Scrape, family: Family) -> None:
+    scrape.text.head(family)
+    running = scrape.in_progress.busy
+    scrape.text.column(family, scrape.tags, (series.busy.seconds(running.get(series, 0.0)) for series in scrape.series))
+
+
+def _worker_busy(scrape: Scrape) -> Rows:
+    running = scrape.in_progress.worker_busy
+    return {worker.hostname: worker.busy.seconds(running.get(worker.hostname, 0.0)) for worker in scrape.workers}
 
 
 def _throughput(scrape: Scrape, family: Family) -> None:
@@ -259,6 +270,15 @@ def _consumers(scrape: Scrape) -> Rows:
     return {**scrape.by_queue(lambda queue: queue.consumers), **scrape.by_consumed_queue(lambda _: 1)}
 
 
+def _free_slots(scrape: Scrape) -> Rows:
+    """Slots without a run; by heartbeats where a worker sends no task events."""
+    taken = {
+        worker.hostname: scrape.in_progress.by_worker[worker.hostname] if not worker.loss.off else worker.active or 0
+        for worker in scrape.up
+    }
+    return scrape.by_consumed_queue(lambda state: max(0, (state.slots or 0) - taken.get(state.hostname, 0)))
+
+
 def _visibility(scrape: Scrape) -> float | None:
     return scrape.queues.visibility_timeout if scrape.queues is not None else None
 
@@ -302,6 +322,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.TASK_WAIT: _task_histogram(lambda series: series.wait),
     m.TASK_IN_PROGRESS: _tasks(lambda series: series.in_progress),
     m.TASK_OLDEST_START: _oldest_start,
+    m.TASK_BUSY: _task_busy,
     m.TASK_LAST_SUCCESS: _values(lambda scrape: scrape.tracker.tasks.last_success),
     m.TASK_THROUGHPUT: _throughput,
     m.TASK_ERROR_RATIO: _error_ratio,
@@ -311,6 +332,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.WORKER_LAST_HEARTBEAT: _workers(lambda worker: worker.last_heartbeat),
     m.WORKER_ACTIVE: _up_workers(lambda worker: worker.active),
     m.WORKER_PROCESSED: _workers(lambda worker: worker.processed_total),
+    m.WORKER_BUSY: _values(_worker_busy),
     m.WORKER_RESERVED: _replies(lambda state: state.reserved),
     m.WORKER_SCHEDULED: _replies(lambda state: state.scheduled),
     m.WORKER_POOL_SIZE: _replies(lambda state: state.slots),
@@ -324,6 +346,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.QUEUE_OLDEST_UNACKED: _values(_oldest_unacked),
     m.QUEUE_CONSUMERS: _values(_consumers),
     m.QUEUE_SLOTS: _by_consumed_queue(lambda state: state.slots),
+    m.QUEUE_FREE_SLOTS: _values(_free_slots),
     m.QUEUE_VISIBILITY: _single(_visibility),
     m.BUILD_INFO: _build_info,
     m.START_TIME: _single(lambda scrape: scrape.tracker.started_at),

@@ -89,6 +89,7 @@ class Scrape:
         self.tags = [kept.tag(series) for series in self.series]
         self.rates = [tracker.rates.of(series, now) for series in self.series]
         self.workers = list(tracker.workers)
+        self.in_progress = tracker.in_progress(now)
         self.up = [worker for worker in self.workers if worker.up]
         self.replies: list[WorkerState] | None = None
         """The last replies of workers that are up; ``None`` when the last poll is too long ago."""

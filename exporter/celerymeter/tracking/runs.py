@@ -7,14 +7,17 @@ A task's uuid is not enough to name a run. A retry comes with the same uuid (its
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
 import msgspec
 
 from celerymeter.model import ActiveTask, Event
 from celerymeter.tracking.series import TaskSeries
+from celerymeter.tracking.workers import WorkerTable
 
 MAX_BESIDE = 16
 BESIDE_AGE = 600.0
@@ -44,6 +47,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     retries: int = 0
     parent_id: str | None = ""
     """The task that sent it, ``None`` for none, empty while that is not known."""
+    busy_since: float | None = None
+    """Its start by our clock, for as long as it takes a slot."""
     worker: str | None = None
     pending: list[Event] | None = None
     """Events not yet counted, because the queue is not yet known."""
@@ -99,13 +104,28 @@ class EndedRuns:
         return kept
 
 
+@dataclass(slots=True)
+class InProgress:
+    """Sums over the runs in progress."""
+
+    oldest: dict[TaskSeries, float] = field(default_factory=dict)
+    """The earliest start of each series, UTC seconds by our clock."""
+    busy: defaultdict[TaskSeries, float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds since their starts, by series."""
+    worker_busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """The same by node name of the worker."""
+    by_worker: Counter[str] = field(default_factory=Counter)
+    """Their number, by node name of the worker."""
+
+
 class RunTable:
     """Unfinished runs by uuid; runs of the same task beside the newest are found by uuid and worker."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, workers: WorkerTable) -> None:
         self.evicted: Counter[str] = Counter()
         self.recently_ended = EndedRuns()
         self._limit = limit
+        self._workers = workers
         self._runs: dict[str, Run] = {}
         self.get: Callable[[str], Run | None] = self._runs.get
         """The newest run of a task, by its uuid."""
@@ -122,7 +142,7 @@ class RunTable:
     def open(self, run: Run) -> Run:
         """Take a new run, which becomes the newest of its task."""
         if len(self._runs) >= self._limit:
-            self._evict_oldest()
+            self._evict_oldest(run.opened)
         self._runs[run.uuid] = run
         return run
 
@@ -161,14 +181,14 @@ class RunTable:
     def open_over(self, run: Run, following: Run) -> Run:
         """Make ``following`` the newest of its task; ``run`` is kept beside it until it ends."""
         if not run.ended:
-            self._set_beside(run)
+            self._set_beside(run, following.opened)
         self._runs.pop(run.uuid, None)  # the table is in the order of opening, or nothing behind this one would age
         return self.open(following)
 
     def open_earlier(self, run: Run, hostname: str, at: float) -> Run:
         """Open a run that came before the newest, at another worker, and is heard of only now."""
         earlier = Run(run.uuid, at, at, run.name, run.queue, worker=hostname)
-        self._set_beside(earlier)
+        self._set_beside(earlier, at)
         return earlier
 
     def start(self, run: Run) -> None:
@@ -177,21 +197,29 @@ class RunTable:
             self._running[run] = True
             run.series.in_progress += 1
 
-    def stop(self, run: Run) -> None:
-        """The run is no longer in progress."""
-        if self._running.pop(run, False) and run.series is not None:
-            run.series.in_progress -= 1
+    def stop(self, run: Run, at: float) -> None:
+        """The run takes no slot any more, as of ``at`` by our clock."""
+        series = run.series
+        if series is None:
+            return
+        if self._running.pop(run, False):
+            series.in_progress -= 1
+        if run.busy_since is not None:
+            seconds = max(0.0, at - run.busy_since)
+            run.busy_since = None
+            series.busy.ended += seconds
+            if (worker := self._workers.get(run.worker or "")) is not None:
+                worker.busy.ended += seconds
 
-    def requeue(self, run: Run) -> None:
+    def requeue(self, run: Run, at: float) -> None:
         """The message is with the broker again: the task may come to any worker."""
-        self.stop(run)
+        self.stop(run, at)
         run.worker = run.started = None
         run.end_pending = run.adopted = False
 
-    def forget(self, run: Run) -> bool:
-        """Drop a run that ended; whether it was the newest of its task."""
-        if self._running.pop(run, False) and run.series is not None:
-            run.series.in_progress -= 1
+    def forget(self, run: Run, at: float) -> bool:
+        """Drop a run that ended at ``at``; whether it was the newest of its task."""
+        self.stop(run, at)
         if self._runs.get(run.uuid) is run:
             del self._runs[run.uuid]
             return True
@@ -200,30 +228,41 @@ class RunTable:
             self.beside[run.uuid] = rest
         return False
 
-    def evict(self, run: Run, reason: str) -> None:
+    def evict(self, run: Run, reason: str, at: float) -> None:
         """Drop an unfinished run, and count it; events that still wait for its queue are counted in time."""
         run.ended, run.end_pending = run.pending is None, True
         self.evicted[reason] += 1
-        self.forget(run)
+        self.forget(run, at)
 
-    def _set_beside(self, run: Run) -> None:
+    def _set_beside(self, run: Run, at: float) -> None:
         runs = self.beside.get(run.uuid, [])
         if len(runs) >= MAX_BESIDE:
-            self.evict(runs[0], "superseded")
+            self.evict(runs[0], "superseded", at)
         elif len(self.beside) > max(1, self._limit // 20):
-            self.evict(next(iter(self.beside.values()))[0], "limit")
+            self.evict(next(iter(self.beside.values()))[0], "limit", at)
         self.beside.setdefault(run.uuid, []).append(run)
 
-    def _evict_oldest(self) -> None:
+    def _evict_oldest(self, at: float) -> None:
         """A twentieth at once: reaching the front of a dict one by one costs 46 µs a time at 100,000."""
         for run in list(islice(self._runs.values(), max(1, self._limit // 20))):
-            self.evict(run, "limit")
+            self.evict(run, "limit", at)
 
     # Many runs
 
-    def running(self) -> Iterator[Run]:
-        """The runs in progress, in the order in which they began."""
-        return iter(self._running)
+    def in_progress(self, now: float) -> InProgress:
+        """Add up the runs in progress, as of ``now``."""
+        sums = InProgress()
+        for run in self._running:
+            since, series, hostname = run.busy_since, run.series, run.worker or ""
+            sums.by_worker[hostname] += 1
+            if since is None or series is None:
+                continue
+            if since < sums.oldest.get(series, math.inf):
+                sums.oldest[series] = since
+            if since < now:
+                sums.busy[series] += now - since
+                sums.worker_busy[hostname] += now - since
+        return sums
 
     def evict_old(self, now: float, max_age: float) -> None:
         """Drop the runs that were opened too long ago, and sooner those beside the newest that no worker reports."""
@@ -233,18 +272,19 @@ class RunTable:
                 break
             old.append(run)
         for run in old:
-            self.evict(run, "age")
+            self.evict(run, "age", now)
         for run in [run for runs in self.beside.values() for run in runs]:
             if run.opened < now - (max_age if run.worker is not None else BESIDE_AGE):
-                self.evict(run, "age" if run.worker is not None else "superseded")
+                self.evict(run, "age" if run.worker is not None else "superseded", now)
 
-    def workers_lost(self, hostnames: Collection[str]) -> None:
+    def workers_lost(self, hostnames: Collection[str], at: float) -> None:
         """These workers are dead: what they ran is no longer in progress, and may be delivered again.
 
         Call it again while they are dead: a start may have waited for its queue, and count only now.
         """
         for run in [run for run in self._running if run.worker in hostnames]:
-            self.requeue(run)
+            worker = self._workers.get(run.worker or "")
+            self.requeue(run, at if worker is None else worker.last_seen)
 
     def workers_idle(self, since: Mapping[str, float]) -> None:
         """These workers have reported in every heartbeat since then that they run nothing: earlier runs are gone.
@@ -252,7 +292,7 @@ class RunTable:
         For workers that do not answer `inspect`; others are asked sooner than they are idle for so long.
         """
         for run in [run for run in self._running if run.touched <= since.get(run.worker or "", 0.0)]:
-            self._vanish(run)
+            self._vanish(run, since[run.worker or ""])
 
     def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> Iterator[tuple[str, ActiveTask]]:
         """Compare the runs in progress with the workers' own lists, asked for at ``at``; yield tasks only they have.
@@ -271,10 +311,10 @@ class RunTable:
                 elif run.missing_since is None:
                     run.missing_since = at
                 elif not 0 <= at - run.missing_since < VANISHED:
-                    self._vanish(run)
+                    self._vanish(run, run.missing_since)
             yield from ((hostname, task) for task in listed.values())
 
-    def _vanish(self, run: Run) -> None:
-        self.evict(run, "vanished")
+    def _vanish(self, run: Run, at: float) -> None:
+        self.evict(run, "vanished", at)
         run.ended = False
         self.recently_ended.add(run)

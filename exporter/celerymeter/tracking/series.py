@@ -33,10 +33,30 @@ class Histogram:
         self.sum += value
 
 
+class BusyTime:
+    """Seconds that runs took a slot, as a counter."""
+
+    __slots__ = ("_shown", "ended")
+
+    def __init__(self) -> None:
+        self.ended = 0.0
+        """Of the runs that ended."""
+        self._shown = 0.0
+
+    def seconds(self, in_progress: float) -> float:
+        """All, with those of the runs in progress; never less than before.
+
+        A clock offset that is measured anew may shorten a run a little.
+        """
+        self._shown = max(self._shown, self.ended + in_progress)
+        return self._shown
+
+
 class TaskSeries:
     """All that is counted for one (name, queue_name), with every counter at 0 from the start."""
 
     __slots__ = (
+        "busy",
         "exceptions",
         "failed",
         "failed_runtime_count",
@@ -79,6 +99,7 @@ class TaskSeries:
         """Retried runs by exception class, with ``count_retry_exceptions``."""
         self.in_progress = 0
         """Runs started and not finished."""
+        self.busy = BusyTime()
 
     @property
     def finished(self) -> int:

@@ -37,7 +37,7 @@ class TaskTracker:
         self, table: TaskSeriesTable, workers: WorkerTable, *, limit: int, count_retry_exceptions: bool = False
     ) -> None:
         self.table = table
-        self.runs = RunTable(limit)
+        self.runs = RunTable(limit, workers)
         self.producers = ProducerClocks()
         self.duplicates: Counter[str] = Counter()
         self.waits_unmeasured: Counter[str] = Counter()
@@ -137,14 +137,17 @@ class TaskTracker:
                     return
                 run = self.runs.open(Run(uuid, at, at)) if newest is None else self.runs.open_next(newest, at)
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
+        run.busy_since = at if worker is None else worker.our_time(event, at)
         series = run.series or self._resolve(run)
         if series is None:
             self._wait_for_queue(run, event, at)
         else:
             self._start(run, series, event, worker)
 
-    def ended(self, event: Event, at: float, _worker: Worker | None) -> None:
+    def ended(self, event: Event, at: float, worker: Worker | None) -> None:
         """Take any event that may end a run; what comes after the run's one end is a duplicate."""
+        if worker is not None:
+            at = worker.our_time(event, at)
         uuid = event.uuid or ""
         run = self.runs.get(uuid)
         if run is None or run.worker != event.hostname or uuid in self.runs.beside:
@@ -181,14 +184,6 @@ class TaskTracker:
         run = self.runs.get(uuid)
         return None if run is None else run.sent
 
-    def oldest_starts(self) -> dict[TaskSeries, float]:
-        """The start of the oldest run in progress of each series, by our clock."""
-        oldest: dict[TaskSeries, float] = {}
-        for run in self.runs.running():
-            if run.series is not None and run.series not in oldest and run.started is not None:
-                oldest[run.series] = run.started + (self._workers.offset_of(run.worker or "") or 0.0)
-        return oldest
-
     def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> None:
         """Compare the runs in progress with the workers' own lists; a task never heard of was started before us."""
         for hostname, task in self.runs.reconcile(active, at=at):
@@ -198,6 +193,7 @@ class TaskTracker:
                 continue
             run = run or self.runs.open(Run(task.uuid, at, at))
             run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
+            run.busy_since = task.started_at + (self._workers.offset_of(hostname) or 0.0)
             run.name = run.name or self.table.name(task.name)
             run.queue = run.queue or (self.table.queue(task.queue_name) if task.queue_name else None)
             self._settle(run, at)
@@ -366,14 +362,15 @@ class TaskTracker:
 
     def _count(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         """Count an event that had to wait."""
+        worker = self._workers.get(event.hostname)
         if event.type == "task-received":
             series.received += 1
         elif event.type == "task-started":
-            self._start(run, series, event, self._workers.get(event.hostname))
+            self._start(run, series, event, worker)
         elif event.type == "task-sent":
             self._count_sent(run.name or UNKNOWN, run.queue or UNKNOWN)
         else:
-            self._end(run, series, event, at)
+            self._end(run, series, event, at if worker is None else worker.our_time(event, at))
 
     def _only_queue(self, run: Run) -> str | None:
         queues = self._workers.queues_of(run.worker) if run.worker is not None else None
@@ -470,16 +467,16 @@ class TaskTracker:
             series.rejected_requeued += 1
             # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
             series.process_lost += run.started is not None
-            self.runs.requeue(run)
+            self.runs.requeue(run, at)
         elif run.rejected:
             self.duplicates["task-rejected"] += 1
         else:
             run.rejected = True
-            self.runs.stop(run)
+            self.runs.stop(run, at)
             self._waiting.append((at, run))
 
-    def _cancelled(self, run: Run, _series: TaskSeries, _event: Event, _at: float) -> None:
-        self.runs.requeue(run)
+    def _cancelled(self, run: Run, _series: TaskSeries, _event: Event, at: float) -> None:
+        self.runs.requeue(run, at)
 
     def _count_exception(self, counts: dict[str, int], event: Event) -> None:
         name = exception_class(event.exception)
@@ -489,7 +486,7 @@ class TaskTracker:
         counts[label] = counts.get(label, 0) + 1
 
     def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False) -> None:
-        newest = self.runs.forget(run)
+        newest = self.runs.forget(run, at)
         run.ended = True
         if run.rejected:  # it was not the end after all
             self.duplicates["task-rejected"] += 1

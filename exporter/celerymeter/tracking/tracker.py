@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from celerymeter.model import OTHER, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
+from celerymeter.tracking.runs import InProgress
 from celerymeter.tracking.series import Histogram, RateWindow, TaskSeriesTable
 from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.workers import Worker, WorkerTable
@@ -144,7 +145,7 @@ class Tracker:
         if worker.offset is not None:
             self.lag.observe(at - event.timestamp - worker.offset)
         if renewed:
-            self.tasks.runs.workers_lost({event.hostname})
+            self.tasks.runs.workers_lost({event.hostname}, at)
 
     # From the pollers
 
@@ -177,7 +178,7 @@ class Tracker:
         self.tasks.tick(now)
         down = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
         if down:
-            self.tasks.runs.workers_lost(down)
+            self.tasks.runs.workers_lost(down, now)
         self.tasks.runs.workers_idle(self.workers.idle())
         self.rates.sample(self.task_series, now)
 
@@ -187,6 +188,10 @@ class Tracker:
         """Whether a poll's gauges may be shown: its last values are recent, and the broker is there."""
         last = self._polled_at.get(collector)
         return self.connected_at is not None and last is not None and now - last <= 2 * self.settings.poll_interval
+
+    def in_progress(self, now: float) -> InProgress:
+        """Add up the runs in progress; while nothing is heard they last until the last event."""
+        return self.tasks.runs.in_progress(now if self.connected_at is not None else self.last_event_at or now)
 
     def known_queues(self) -> frozenset[str]:
         """Queues that workers consume or tasks were sent to."""

@@ -9,6 +9,7 @@ from celerymeter.model import Event, WorkersSnapshot, WorkerState
 from celerymeter.routing import QueueRoutes
 from celerymeter.tracking.clocks import ClockOffset
 from celerymeter.tracking.loss import MAX_MARKS, LossMeter
+from celerymeter.tracking.series import BusyTime
 
 MISSED_HEARTBEATS = 3
 DEFAULT_FREQ = 2.0
@@ -30,6 +31,7 @@ class Worker:
     __slots__ = (
         "active",
         "asked",
+        "busy",
         "clock",
         "down_since",
         "first_seen",
@@ -67,6 +69,7 @@ class Worker:
         """The first of the heartbeats that all said that nothing runs."""
         self.processed: int | None = None
         self.processed_total = 0
+        self.busy = BusyTime()
         self.load1: float | None = None
         self.version = ""
         self.offline_at: float | None = None
@@ -114,6 +117,10 @@ class Worker:
     def pool(self) -> str:
         """The pool's name (``prefork``, ``solo`` …), or the empty string while unknown."""
         return (self.state.pool or "") if self.state is not None else ""
+
+    def our_time(self, event: Event, at: float) -> float:
+        """When the worker sent an event, by our clock; when it was received, ``at``, if the offset is not known."""
+        return at if self.offset is None else event.timestamp + self.offset
 
     def event(self, event: Event, at: float) -> bool:
         """Take a worker event; return whether this is a new process under the name."""
