@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celerymeter.control.audit.chain import GENESIS, AuditRow, Finding, Head, checkpoint, sign, verify
+from celerymeter.control.audit.offline import Finding, verify_rows
+from celerymeter.control.audit.trail import GENESIS, AuditRow, Head, checkpoint, sign
 
 KEY = b"the key of these tests' chains, long enough"
 
@@ -30,7 +31,7 @@ def event(action: str = "tasks.revoke") -> AuditRow:
 
 def findings(rows: Sequence[AuditRow], head: Head | None = None) -> list[Finding]:
     """What verification says."""
-    return list(verify(rows, key=KEY, head=head).findings)
+    return list(verify_rows(rows, key=KEY, head=head).findings)
 
 
 def head_of(row: AuditRow) -> Head:

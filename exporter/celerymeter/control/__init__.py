@@ -1,7 +1,7 @@
 """The control API. `server` serves what `app` makes of the parts that `parts` builds.
 
-Before every view `auth` runs, with `tokens` and `rate_limit`; `routing` is how views are written and `errors` how they
+Before every view `auth` runs, with the identities of `tokens`; `routing` is how views are written and `errors` how they
 refuse. `store` is the state directory, which one process uses at a time, `audit` the trail in it. `system`,
 `monitoring`, `tasks`, `feed`, `alerts`, `reports` and `audit.views` are the blueprints; `cluster` asks Prometheus,
-`task_events` turns task events on and off, `event_listener` reads events. `openapi` is the document and its page.
+`live_workers` reads events, `task_events` turns task events on and off, `revocation` revokes.
 """

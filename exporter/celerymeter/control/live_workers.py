@@ -1,15 +1,20 @@
-"""The workers that are alive, as their events show: the one answer to this question for the whole control API."""
+"""The API's subscription to events, and the workers that are alive by them: one answer for the whole control API."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, Thread
 from typing import Final, Protocol
 
+from celerymeter.events import open_reader
 from celerymeter.model import Event
+from celerymeter.settings import BrokerSettings
+
+log = logging.getLogger(__name__)
 
 ALIVE: Final = 30.0
 """Seconds since its last event for which a worker counts as alive: many heartbeats of 2 s."""
@@ -19,6 +24,8 @@ INFORMED: Final = 10.0
 """Seconds of subscription after which every worker had the time to send a heartbeat."""
 FORGET_AFTER: Final = 3600.0
 MAX_WORKERS: Final = 10_000
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
 
 
 @dataclass(slots=True)
@@ -135,3 +142,106 @@ class LiveWorkers:
         oldest = next(iter(self._workers.values()))
         if len(self._workers) > self._max_workers or now - oldest.last_seen > FORGET_AFTER:
             self._workers.popitem(last=False)
+
+
+@dataclass(slots=True)
+class _Retry:
+    due: float
+    pause: float = FIRST_PAUSE
+
+
+class Retries:
+    """The workers to which something is to be sent again, each at its time: its pauses double. Bounded, thread-safe.
+
+    Times are in seconds of the caller's clock.
+    """
+
+    def __init__(self) -> None:
+        self._retries: dict[str, _Retry] = {}
+        self._lock = Lock()
+
+    def add(self, name: str, due: float) -> None:
+        """Make a name due from then on, with the shortest pause."""
+        with self._lock:
+            if name in self._retries or len(self._retries) < MAX_WORKERS:
+                self._retries[name] = _Retry(due)
+
+    def take(self, now: float) -> tuple[str, ...]:
+        """Return the names that are due; each must be settled."""
+        with self._lock:
+            return tuple(name for name, retry in self._retries.items() if retry.due <= now)
+
+    def settle(self, name: str, *, done: bool, now: float) -> None:
+        """Remove a name that is done; make any other due again after its pause, which doubles."""
+        with self._lock:
+            if done:
+                self._retries.pop(name, None)
+                return
+            retry = self._retries.setdefault(name, _Retry(now))
+            retry.due = now + retry.pause
+            retry.pause = min(2 * retry.pause, LONGEST_PAUSE)
+
+    def pause(self, now: float, *, longest: float) -> float:
+        """Return the seconds until the next name is due, at most ``longest``."""
+        with self._lock:
+            soonest = min((retry.due for retry in self._retries.values()), default=now + longest)
+        return min(max(soonest - now, 0.0), longest)
+
+
+class EventConsumer(Protocol):
+    """Takes events on the reader's thread; ``at`` is the time of receipt (UTC seconds)."""
+
+    def events(self, batch: Sequence[Event], at: float) -> None:
+        """Take decoded events, in the order of receipt."""
+
+    def connected(self, at: float) -> None:
+        """The subscription is confirmed."""
+
+    def disconnected(self, at: float, reason: str) -> None:
+        """The subscription is gone; events are lost until it is back."""
+
+
+class EventListener:
+    """Reads events on a thread of its own and gives them to every consumer in turn; an error in one harms no other."""
+
+    def __init__(self, broker: BrokerSettings, *consumers: EventConsumer) -> None:
+        """Connect to nothing yet; raises `UnsupportedTransport` or `SettingsError`."""
+        self._consumers = consumers
+        self._reader = open_reader(broker, self)
+        self._thread: Thread | None = None
+
+    def start(self) -> None:
+        """Subscribe, and stay subscribed."""
+        self._thread = Thread(target=self._reader.run, name="events", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Unsubscribe."""
+        self._reader.stop()
+        if self._thread is not None:
+            self._thread.join(2.0)
+
+    def events(self, batch: Sequence[Event], at: float) -> None:
+        """Pass on a batch."""
+        for consumer in self._consumers:
+            _pass_on(consumer, batch, at)
+
+    def rejected(self, reason: str, count: int = 1) -> None:
+        """Ignore it: the exporter counts what cannot be used."""
+
+    def connected(self, at: float) -> None:
+        """Pass it on."""
+        for consumer in self._consumers:
+            consumer.connected(at)
+
+    def disconnected(self, at: float, reason: str) -> None:
+        """Pass it on."""
+        for consumer in self._consumers:
+            consumer.disconnected(at, reason)
+
+
+def _pass_on(consumer: EventConsumer, batch: Sequence[Event], at: float) -> None:
+    try:
+        consumer.events(batch, at)
+    except Exception:  # the other consumers, and the reader's thread, must outlive any bug in one
+        log.exception("events: unexpected error")

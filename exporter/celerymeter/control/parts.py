@@ -20,17 +20,15 @@ from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
-from celerymeter.control.event_listener import EventListener
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
-from celerymeter.control.live_workers import LiveWorkers
+from celerymeter.control.live_workers import EventListener, LiveWorkers
 from celerymeter.control.metrics import ControlMetrics, QueryObserver
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports import ReportRunner, ReportStore
 from celerymeter.control.revocation.batches import BatchStore, Recorder
 from celerymeter.control.revocation.evidence import EvidenceCollector, open_queues, open_result_backend
 from celerymeter.control.revocation.followup import Followup
-from celerymeter.control.revocation.idempotency import IdempotencyKeys
 from celerymeter.control.revocation.service import RevocationService
 from celerymeter.control.revocation.workers import Workers, open_workers
 from celerymeter.control.sampler import Sampler
@@ -38,6 +36,7 @@ from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.system import SnapshotSource
 from celerymeter.control.task_events import DesiredStateStore, Remote, TaskEventSwitch
+from celerymeter.control.tasks import IdempotencyKeys
 from celerymeter.control.tokens import Keyring
 from celerymeter.httpd import MetricsServer
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope

@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from celerymeter.control.live_workers import LiveWorker, LiveWorkers
-from celerymeter.control.retries import Retries
+from celerymeter.control.live_workers import LiveWorker, LiveWorkers, Retries
 from celerymeter.control.routing import utc
 from celerymeter.control.store import Store
 from celerymeter.control.task_event_evidence import (

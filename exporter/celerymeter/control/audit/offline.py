@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import getpass
+import hmac
 import json
 import socket
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from celerymeter.control.audit import chain
-from celerymeter.control.audit.chain import AuditRow, Head, Verification
-from celerymeter.control.audit.trail import KEY_FILE, SELECT, Actor, AuditQuery, from_db, open_trail
+from celerymeter.control.audit.trail import (
+    GENESIS,
+    KEY_FILE,
+    SELECT,
+    Actor,
+    AuditQuery,
+    AuditRow,
+    Head,
+    from_db,
+    open_trail,
+    sign,
+)
 from celerymeter.control.store import DATABASE
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import SettingsError, StateError
 
+MAX_FINDINGS = 100
+"""Findings that are listed: with a wrong key every row is one."""
 MAX_TARGETS = 5
 """Targets that a line names."""
 ALL = AuditQuery()
@@ -49,7 +61,7 @@ def verify(state_dir: Path, *, key: bytes | None, head: str | None) -> Verificat
         earlier = None if head is None else Head.parse(head)
     except ValueError as error:
         raise SettingsError("--head: not ROW:HMAC as in the log") from error
-    return chain.verify(read_rows(state_dir), key=key or _kept_key(state_dir), head=earlier)
+    return verify_rows(read_rows(state_dir), key=key or _kept_key(state_dir), head=earlier)
 
 
 def _kept_key(folder: Path) -> bytes:
@@ -100,3 +112,79 @@ def _user() -> str:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):
         return "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with the chain, near ``row``."""
+
+    row: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The number of rows, what is wrong with them, and the end of the chain as it is now."""
+
+    rows: int
+    findings: tuple[Finding, ...]
+    head: Head
+
+
+def verify_rows(rows: Iterable[AuditRow], *, key: bytes, head: Head | None = None) -> Verification:
+    """Verify the rows, given in order, and that an earlier ``head`` is among them.
+
+    A chain that was pruned must hold the checkpoint that says so.
+    """
+    walk, count, last = _Walk(key), 0, Head(0, GENESIS.hex())
+    findings: list[Finding] = []
+    for count, row in enumerate(rows, 1):  # noqa: B007 - the last number is wanted
+        last = Head(row.row, row.mac.hex())
+        findings += walk.step(row)
+        if head is not None and head.row == last.row and head.mac != last.mac:
+            findings.append(Finding(row.row, "is not the row that was the head"))
+        del findings[MAX_FINDINGS:]
+    findings += walk.end(head)
+    return Verification(count, tuple(findings[:MAX_FINDINGS]), last)
+
+
+class _Walk:
+    """Walks along the chain and remembers what the next row must fit."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._first: AuditRow | None = None
+        self._last_row, self._last_mac = 0, GENESIS
+        self._pruned_through = 0
+
+    def step(self, row: AuditRow) -> Iterator[Finding]:
+        begins_later = self._first is None and row.row > 1
+        self._first = self._first or row
+        if begins_later:
+            self._note_checkpoint(row)
+        elif row.row != self._last_row + 1:
+            yield Finding(row.row, f"row(s) {self._last_row + 1} to {row.row - 1} before it are missing")
+        elif not self._fits(row, self._last_mac):
+            yield Finding(row.row, "was changed, or does not belong here")
+        else:
+            self._note_checkpoint(row)
+        self._last_row, self._last_mac = row.row, row.mac
+
+    def end(self, head: Head | None) -> Iterator[Finding]:
+        first = self._first.row if self._first else 1
+        if first > 1 and self._pruned_through != first - 1:
+            yield Finding(first, f"row(s) 1 to {first - 1} are missing and no checkpoint accounts for them")
+        if head is not None and head.row > self._last_row:
+            yield Finding(head.row, "the row that was the head is gone: the end was cut off")
+
+    def _note_checkpoint(self, row: AuditRow) -> None:
+        """Accept a checkpoint when the first row that is left fits the HMAC that it names."""
+        if row.kind != "checkpoint" or self._first is None:
+            return
+        with suppress(ValueError, KeyError, TypeError):
+            detail = json.loads(row.detail)
+            if detail["through"] == self._first.row - 1 and self._fits(self._first, bytes.fromhex(detail["mac"])):
+                self._pruned_through = self._first.row - 1
+
+    def _fits(self, row: AuditRow, previous: bytes) -> bool:
+        return hmac.compare_digest(sign(row, key=self._key, previous=previous).mac, row.mac)

@@ -1,21 +1,24 @@
-"""The trail on disk: rows are appended in one transaction with the HMAC over the row before."""
+"""The audit trail: rows in a chain of HMACs, each appended in one transaction; and the key of the chain."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, PlainSerializer, StringConstraints
 
-from celerymeter.control.audit.chain import COLUMNS, GENESIS, AuditRow, Head, Kind, checkpoint, sign
-from celerymeter.control.routing import Instant, Query
+from celerymeter.control.routing import Instant, Query, utc
 from celerymeter.control.store import Store, write_secret_once
 from celerymeter.errors import CelerymeterError, RequestRefused, SettingsError, StateError
 
@@ -30,15 +33,77 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS audit_probe (id INTEGER PRIMARY KEY, at REAL NOT NULL)",
     "CREATE TABLE IF NOT EXISTS tokens (jti TEXT PRIMARY KEY, exp REAL NOT NULL)",
 )
+KEY_FILE = "audit.key"
+KEY_BYTES = 32
+MAX_ROW = 2**63 - 1
+GENESIS = bytes(32)
+"""The HMAC in place of the row before the first."""
+Kind = Literal["intent", "outcome", "event", "refusal", "token", "checkpoint"]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+_RowNumber = Annotated[int, Field(ge=1, le=MAX_ROW)]
+_HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One row of the trail."""
+
+    # The HMAC is over the values as they are stored, so they are kept as text; the annotations say how JSON shows them.
+    __pydantic_config__ = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    row: int
+    at: Annotated[float, Field(serialization_alias="timestamp"), PlainSerializer(utc, return_type=datetime)]
+    kind: Kind
+    action: str
+    intent: Annotated[int | None, Field(description="The row of the intent that this one belongs to")] = None
+    sub: str = ""
+    jti: str = ""
+    address: str = ""
+    target: Annotated[str, PlainSerializer(json.loads, return_type=list[Any])] = "[]"
+    reason: str = ""
+    outcome: str = ""
+    detail: Annotated[str, PlainSerializer(json.loads, return_type=dict[str, Any])] = "{}"
+    instance: Annotated[str, Field(exclude=True)] = ""
+    mac: Annotated[bytes, Field(serialization_alias="hmac"), PlainSerializer(bytes.hex, return_type=str)] = b""
+
+
+COLUMNS = tuple(field.name for field in fields(AuditRow))
+_SIGNED = tuple(
+    "kind at action row intent sub jti address target reason outcome detail instance".split()  # noqa: SIM905 - words
+)
+"""The signed columns, in the order of the first version: another order would break every existing chain."""
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - as above
 
 
-KEY_FILE = "audit.key"
-KEY_BYTES = 32
-MAX_ROW = 2**63 - 1
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-_RowNumber = Annotated[int, Field(ge=1, le=MAX_ROW)]
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the chain. Kept elsewhere (the log has it every minute), it proves later that nothing was cut off."""
+
+    row: int
+    mac: str
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Parse ``ROW:MAC`` as it is logged; raises `ValueError`."""
+        if not (found := _HEAD.fullmatch(text.strip().lower())):
+            raise ValueError("not ROW:HMAC")
+        return cls(row=int(found[1]), mac=found[2])
+
+    def __str__(self) -> str:
+        return f"{self.row}:{self.mac}"
+
+
+def sign(row: AuditRow, *, key: bytes, previous: bytes) -> AuditRow:
+    """Return the row with its HMAC over itself and the HMAC of the one before."""
+    values = json.dumps([getattr(row, name) for name in _SIGNED], separators=(",", ":"), default=repr)
+    return replace(row, mac=hmac.digest(key, previous + values.encode(), hashlib.sha256))
+
+
+def checkpoint(*, at: float, through: AuditRow) -> AuditRow:
+    """Return the row that stands for all up to ``through``, which may be deleted once this one is written."""
+    detail = {"through": through.row, "mac": through.mac.hex()}
+    return AuditRow(row=0, at=at, kind="checkpoint", action="audit.prune", detail=json.dumps(detail))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,7 @@ from threading import RLock
 from time import monotonic
 from typing import Final
 
-from celerymeter.control.live_workers import INFORMED, LiveWorker, LiveWorkers
-from celerymeter.control.retries import Retries
+from celerymeter.control.live_workers import INFORMED, LiveWorker, LiveWorkers, Retries
 from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.batches import ActiveBatch, ActiveBatches, Recorder
 from celerymeter.control.revocation.evidence import EventCache, ResultBackend
