@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import redis
@@ -49,6 +49,8 @@ class RedisKeys:
     """Before an exchange's name in a pub/sub channel (``/0.``); with `fanout_patterns` a routing key follows it."""
     fanout_patterns: bool
     visibility_timeout: float
+    old_fanout: str | None = None
+    """The same as kombu before 5.4 has it under Sentinel, where it forgot to fill in the database (``/{db}.``)."""
 
     def queue(self, name: str) -> tuple[str, ...]:
         """Return the lists that hold a queue, in the order in which workers empty them."""
@@ -63,6 +65,11 @@ class RedisKeys:
         """Return the pub/sub channel of a fanout exchange; ``*`` as routing key gives a pattern for PSUBSCRIBE."""
         name = f"{self.prefix}{self.fanout}{exchange}"
         return f"{name}/{routing_key}" if routing_key and self.fanout_patterns else name
+
+    @property
+    def old(self) -> RedisKeys | None:
+        """Return the names of kombu before 5.4, if they are others."""
+        return None if self.old_fanout is None else replace(self, fanout=self.old_fanout, old_fanout=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ def connect_redis(broker: BrokerSettings) -> RedisBroker:
     with reaching(broker), _checking_settings(broker), celery_app(broker).connection_for_read() as connection:
         _connect(connection)
         channel = connection.default_channel
-        keys, pool = _keys(channel), channel.pool
+        keys, pool = _keys(channel, sentinel=broker.transport == "sentinel"), channel.pool
     # The end of the block closes kombu's own sockets; the pool stays usable and opens new ones on demand.
     pool.connection_kwargs["retry"] = Retry(NoBackoff(), 1)
     return RedisBroker(redis.Redis(connection_pool=pool), keys)
@@ -179,6 +186,7 @@ def _transport_options(broker: BrokerSettings) -> dict[str, object]:
     options = {**defaults, **broker.transport_options}
     if broker.transport == "sentinel":
         options["sentinel_kwargs"] = _sentinel_options(options)
+        options.setdefault("sentinel_fanout_compat", True)  # commands reach workers with kombu before 5.4 too
     return options
 
 
@@ -189,9 +197,13 @@ def _sentinel_options(options: Mapping[str, object]) -> dict[str, object]:
     return {**timeouts, "retry": Retry(NoBackoff(), 0), **(given if isinstance(given, Mapping) else {})}
 
 
-def _keys(channel: Any) -> RedisKeys:
+def _keys(channel: Any, *, sentinel: bool) -> RedisKeys:
     """Return the names that a connected kombu channel uses (untyped, hence Any)."""
-    prefix = channel.global_keyprefix
+    prefix, fanout, old_fanout = channel.global_keyprefix, channel.keyprefix_fanout, None
+    if sentinel and channel.fanout_prefix:
+        given = channel.fanout_prefix if isinstance(channel.fanout_prefix, str) else type(channel).keyprefix_fanout
+        fanout = given.format(db=channel.pool.connection_kwargs["db"])
+        old_fanout = given if given != fanout else None
     return RedisKeys(
         db=int(channel.pool.connection_kwargs["db"]),
         prefix=prefix,
@@ -199,9 +211,10 @@ def _keys(channel: Any) -> RedisKeys:
         priority_steps=tuple(channel.priority_steps),
         unacked=prefix + channel.unacked_key,
         unacked_index=prefix + channel.unacked_index_key,
-        fanout=channel.keyprefix_fanout,
+        fanout=fanout,
         fanout_patterns=bool(channel.fanout_patterns),
         visibility_timeout=float(channel.visibility_timeout),
+        old_fanout=old_fanout,
     )
 
 

@@ -34,7 +34,6 @@ def test_transports_without_events_are_refused(url: str) -> None:
         ("redis://:hush@h:port/0", {}, "URL"),
         ("redis://:hush@h/zero", {}, "URL"),
         ("sentinel://h", {}, "master_name"),
-        ("sentinel://h", {"master_name": "m", "sentinel_fanout_compat": True}, "sentinel_fanout_compat"),
         ("redis://h", {"fanout_prefix": "/{nonsense}."}, "fanout_prefix"),
         ("redis://h", {"fanout_prefix": 5}, "fanout_prefix"),
         ("redis://h", {"global_keyprefix": 5}, "global_keyprefix"),

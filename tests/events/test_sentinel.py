@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.events.running import Readers, app_of, emit_until_received
+from tests.events.running import Readers, app_of, emit, emit_until_received
 from tests.events.sentinel import PASSWORD, SENTINEL_PASSWORD, SentinelCluster
 from tests.events.sinks import RecordingSink
 
+from celerymeter.broker import connect_redis
+from celerymeter.demo.processes import wait_until
 from celerymeter.errors import SettingsError
 from celerymeter.events import open_reader
 from celerymeter.settings import BrokerSettings
@@ -40,6 +42,47 @@ def test_a_failover_is_followed(cluster: SentinelCluster, readers: Readers) -> N
 
     emit_until_received(app_of(cluster.url, **options), sink)
     assert not any(secret in told for _, told in sink.losses for secret in (PASSWORD, SENTINEL_PASSWORD))
+
+
+def test_workers_with_kombu_before_5_4_are_heard(cluster: SentinelCluster, readers: Readers) -> None:
+    """They publish on channels whose name begins with `/{db}.`, literally; others are heard beside them."""
+    options: dict[str, Any] = {"master_name": "shop", "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
+    sink = RecordingSink()
+    readers.start(open_reader(BrokerSettings(url=cluster.url, transport_options=options), sink))
+    sink.await_connections()
+    emit_until_received(app_of(cluster.url, **options, fanout_prefix="/{{db}}."), sink)
+    emit_until_received(app_of(cluster.url, **options), sink)
+    assert len(sink.received) == 2
+
+
+def test_an_event_on_both_channels_counts_once(cluster: SentinelCluster, readers: Readers) -> None:
+    """As kombu publishes it with `sentinel_fanout_compat`."""
+    options: dict[str, Any] = {"master_name": "shop", "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
+    sink = RecordingSink()
+    compatible = {**options, "sentinel_fanout_compat": True}
+    readers.start(open_reader(BrokerSettings(url=cluster.url, transport_options=compatible), sink))
+    sink.await_connections()
+    app = app_of(cluster.url, **compatible)
+    emit(app, *["shop-opened"] * 50)
+    emit(app, "shop-closed")
+    wait_until(lambda: sink.types()["shop-closed"])
+    assert sink.types() == {"shop-opened": 50, "shop-closed": 1}
+
+
+def test_an_account_without_the_right_to_the_old_channels_hears_the_others(
+    cluster: SentinelCluster, readers: Readers
+) -> None:
+    """Redis refuses both subscriptions then, so the usual one is made alone."""
+    options: dict[str, Any] = {"master_name": "shop", "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
+    admin = connect_redis(BrokerSettings(url=cluster.url, transport_options=options)).client
+    admin.acl_setuser(
+        "meter", enabled=True, passwords=["+pw"], keys=["*"], channels=["/0.celeryev/*"], categories=["+@all"]
+    )
+    sink = RecordingSink()
+    url = cluster.url.replace(f":{PASSWORD}@", "meter:pw@")
+    readers.start(open_reader(BrokerSettings(url=url, transport_options=options), sink))
+    sink.await_connections()
+    emit_until_received(app_of(cluster.url, **options), sink)
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,6 @@ def _check_options(broker: BrokerSettings) -> None:
             raise SettingsError(f"transport option {name}: expected {' or '.join(kind.__name__ for kind in kinds)}")
     if broker.transport == "sentinel" and not options.get("master_name"):
         raise SettingsError("a sentinel:// broker needs the transport option master_name")
-    if options.get("sentinel_fanout_compat"):
-        raise SettingsError("transport option sentinel_fanout_compat is not supported here; leave it out for this tool")
     try:
         str(options.get("fanout_prefix", "")).format(db=0)
     except (LookupError, ValueError, AttributeError) as error:

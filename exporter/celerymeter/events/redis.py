@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import hiredis
 import redis
 
-from celerymeter.broker import RedisBroker, connect_redis
+from celerymeter.broker import RedisBroker, RedisKeys, connect_redis
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.events.decode import Decoder
 from celerymeter.events.readahead import ReadAhead
@@ -28,6 +29,8 @@ CONNECT_TIMEOUT = 3.0
 HANDSHAKE_TIMEOUT = 5.0
 LARGEST_FRAME = 64 * 1024 * 1024
 """Bytes that may come without completing a frame."""
+REMEMBERED = 10_000
+"""Messages among which one that came on two channels is recognized."""
 TICK = 0.25
 """Longest wait for data, so that a stop is noticed."""
 
@@ -83,18 +86,33 @@ class RedisReader:
         return subscription
 
     def _open(self, broker: RedisBroker) -> PubSub:
+        patterns = _patterns(broker.keys, self._exchange)
+        old = _patterns(broker.keys.old, self._exchange) if broker.keys.old is not None else []
+        try:
+            return self._subscribed(broker, [*patterns, *old])
+        except SubscriptionRefused:
+            if not old:
+                raise
+            return self._subscribed(broker, patterns)  # the account may have the right to the usual channels only
+
+    def _subscribed(self, broker: RedisBroker, patterns: Sequence[str]) -> PubSub:
         connection: Any = broker.client.connection_pool.make_connection()
         try:
             connection.connect()
-            return PubSub(connection, self._patterns(broker), self._timeouts)
+            return PubSub(connection, patterns, self._timeouts)
         except BaseException:
             connection.disconnect()
             raise
 
-    def _patterns(self, broker: RedisBroker) -> tuple[str, ...]:
-        """Return the exchange's channels, one for each routing key (or a single one without `fanout_patterns`)."""
-        name = _GLOB.sub(r"\\\g<0>", broker.keys.topic(self._exchange))
-        return (f"{name}/*" if broker.keys.fanout_patterns else name,)
+
+def _patterns(keys: RedisKeys, exchange: str) -> list[str]:
+    """Return the exchange's channels, one for each routing key (or a single one without `fanout_patterns`)."""
+    name = _GLOB.sub(r"\\\g<0>", keys.topic(exchange))
+    return [f"{name}/*" if keys.fanout_patterns else name]
+
+
+class SubscriptionRefused(BrokerUnavailable):
+    """The account has no right to a channel."""
 
 
 class PubSub:
@@ -117,6 +135,7 @@ class PubSub:
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._unparsed = 0
         self._pinged: float | None = None
+        self._once = _Once() if len(patterns) > 1 else None
         self._early: list[bytes] = []
         self._confirm(patterns)
 
@@ -124,12 +143,12 @@ class PubSub:
         """Hand events to ``sink`` until ``stop`` is set; what came before a loss is delivered before it is raised."""
         decode = Decoder(sink.rejected).messages
         if self._early:
-            sink.events(decode(self._early), time.time())
+            sink.events(decode(self._published(self._early)), time.time())
         rested = False
         while not stop.is_set():
             if (taken := self._bytes.take()) is not None:
                 at, chunk = taken
-                if events := decode(_messages(self._frames(chunk))):
+                if events := decode(self._published(_messages(self._frames(chunk)))):
                     sink.events(events, at)
                 rested = False
             elif self._bytes.ended is not None:
@@ -145,6 +164,9 @@ class PubSub:
         """Close the connection."""
         self._connection.disconnect()
 
+    def _published(self, messages: list[bytes]) -> list[bytes]:
+        return messages if self._once is None else self._once.only_new(messages)
+
     def _confirm(self, patterns: Sequence[str]) -> None:
         """Subscribe, and wait until the server has confirmed every pattern."""
         self._send(_command("PSUBSCRIBE", *patterns))
@@ -155,7 +177,7 @@ class PubSub:
             self._early += _messages(frames)
             for frame in frames:
                 if isinstance(frame, hiredis.ReplyError) and missing > 0:
-                    raise BrokerUnavailable(f"PSUBSCRIBE was refused: {frame}")
+                    raise SubscriptionRefused(f"PSUBSCRIBE was refused: {frame}")
                 if isinstance(frame, list) and frame[:1] == [b"psubscribe"]:
                     missing -= 1
 
@@ -197,6 +219,29 @@ class PubSub:
             self._socket.send(command)
         except OSError as error:
             raise BrokerUnavailable(f"connection lost: {error.strerror or type(error).__name__}") from error
+
+
+class _Once:
+    """Lets each message pass once: with `sentinel_fanout_compat` kombu publishes it on both of its channels.
+
+    No two messages are equal, for each has its own delivery tag.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[int] = deque()
+        self._known: set[int] = set()
+
+    def only_new(self, messages: list[bytes]) -> list[bytes]:
+        new = []
+        for message in messages:
+            key = hash(message)
+            if key not in self._known:
+                new.append(message)
+                self._known.add(key)
+                self._recent.append(key)
+        while len(self._recent) > REMEMBERED:
+            self._known.discard(self._recent.popleft())
+        return new
 
 
 def _messages(frames: list[Any]) -> list[bytes]:
