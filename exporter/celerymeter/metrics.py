@@ -62,6 +62,16 @@ TASK_POLLED = _tasks.counter(
 TASK_REJECTED = _tasks.counter(
     "celery_task_rejected_total", (*TASK, "requeue"), 'Task runs rejected; requeue="true" is no end.'
 )
+TASK_REDELIVERED = _tasks.counter(
+    "celery_task_redelivered_total",
+    TASK,
+    "Runs started again without a retry, while unfinished or after they ended: tasks that may have run twice.",
+)
+TASK_WITHOUT_RESULT = _tasks.counter(
+    "celery_task_ended_without_result_total",
+    TASK,
+    "Runs that their worker no longer lists and that no event ended: Ignore, or a result backend that is down.",
+)
 TASK_REVOKED = _tasks.counter(
     "celery_task_revoked_total", (*TASK, "reason"), "Tasks revoked: revoked, terminated or expired."
 )

@@ -14,6 +14,10 @@ from celerymeter.model import ActiveTask
 from celerymeter.settings import Limits
 
 KINDS = ("sent", "received", "started", "succeeded", "failed", "retried", "rejected", "revoked", "cancelled", "odd")
+COUNTERS = (
+    *("sent", "received", "started", "finished", "retried", "rejected_requeued"),
+    *("redelivered", "without_result", "process_lost", "polled"),
+)
 STEPS = st.one_of(
     st.tuples(
         st.sampled_from(KINDS),
@@ -52,7 +56,16 @@ def counters(cluster: Cluster) -> dict[str, float]:
     found |= {f"evicted {k}": v for k, v in tracker.tasks.runs.evicted.items()}
     found |= {f"unmeasured {k}": v for k, v in tracker.tasks.waits_unmeasured.items()}
     for series in tracker.task_series:
-        for name in ("sent", "received", "started", "finished", "retried", "rejected_requeued"):
+        for name in (
+            "sent",
+            "received",
+            "started",
+            "finished",
+            "retried",
+            "rejected_requeued",
+            "redelivered",
+            "without_result",
+        ):
             found[f"{series.labels} {name}"] = getattr(series, name)
         found[f"{series.labels} waits"] = sum(series.wait.counts)
         found[f"{series.labels} wait"] = series.wait.sum

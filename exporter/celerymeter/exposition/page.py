@@ -308,6 +308,8 @@ WRITERS: Mapping[Family, Writer] = {
     m.TASK_REJECTED: _tasks_by(
         "requeue", true=lambda series: series.rejected_requeued, false=lambda series: series.rejected_end
     ),
+    m.TASK_REDELIVERED: _tasks(lambda series: series.redelivered),
+    m.TASK_WITHOUT_RESULT: _tasks(lambda series: series.without_result),
     m.TASK_REVOKED: _tasks_by(
         "reason",
         revoked=lambda series: series.revoked,

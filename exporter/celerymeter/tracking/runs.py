@@ -60,6 +60,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     """What its worker calls it (`celery.app.task.Task.shadow_name`), if not ``name``."""
     replaced: bool = False
     """Its replacement has been sent: it ends without an event of its own."""
+    redelivered: bool = False
+    """Its start will be a second one of the same message."""
     received: bool = False
     ended: bool = False
     rejected: bool = False
@@ -211,9 +213,10 @@ class RunTable:
             if (worker := self._workers.get(run.worker or "")) is not None:
                 worker.busy.ended += seconds
 
-    def requeue(self, run: Run, at: float) -> None:
+    def requeue(self, run: Run, at: float, *, on_purpose: bool = False) -> None:
         """The message is with the broker again: the task may come to any worker."""
         self.stop(run, at)
+        run.redelivered = run.started is not None and not on_purpose
         run.worker = run.started = None
         run.end_pending = run.adopted = False
 
@@ -315,6 +318,8 @@ class RunTable:
             yield from ((hostname, task) for task in listed.values())
 
     def _vanish(self, run: Run, at: float) -> None:
+        if run.series is not None:
+            run.series.without_result += 1
         self.evict(run, "vanished", at)
         run.ended = False
         self.recently_ended.add(run)

@@ -66,6 +66,7 @@ class TaskSeries:
         "polled",
         "process_lost",
         "received",
+        "redelivered",
         "rejected_end",
         "rejected_requeued",
         "retried",
@@ -78,6 +79,7 @@ class TaskSeries:
         "started",
         "succeeded",
         "wait",
+        "without_result",
     )
 
     def __init__(
@@ -88,6 +90,7 @@ class TaskSeries:
         self.succeeded = self.failed = self.retried = 0
         self.polled = self.process_lost = 0
         self.rejected_end = self.rejected_requeued = 0
+        self.redelivered = self.without_result = 0
         self.revoked = self.revoked_terminated = self.revoked_expired = 0
         self.failed_runtime_count = 0
         self.failed_runtime_sum = 0.0

@@ -135,7 +135,7 @@ class TaskTracker:
                 if newest is None and (ended := self.runs.recently_ended.get(uuid)) is not None:
                     self._count_late(ended, event)
                     return
-                run = self.runs.open(Run(uuid, at, at)) if newest is None else self.runs.open_next(newest, at)
+                run = self.runs.open(Run(uuid, at, at)) if newest is None else self._start_elsewhere(newest, event, at)
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
         run.busy_since = at if worker is None else worker.our_time(event, at)
         series = run.series or self._resolve(run)
@@ -202,6 +202,16 @@ class TaskTracker:
 
     # Which run
 
+    def _start_elsewhere(self, newest: Run, event: Event, at: float) -> Run:
+        """The run of a `task-started` that fits no unfinished run.
+
+        If another worker has received the task meanwhile, this one held it for longer than the broker waits for an
+        acknowledgement (an ETA beyond Redis' visibility timeout): both will run it.
+        """
+        run = self.runs.open_next(newest, at)
+        run.redelivered = newest.received and newest.worker not in (None, event.hostname) and not newest.sent_ahead
+        return run
+
     def _find_received(self, run: Run | None, event: Event, at: float) -> Run | None:
         """The run that a `task-received` begins, or ``None`` if it was counted as late; ``run`` is the newest known."""
         uuid, hostname, retries, name = event.uuid or "", event.hostname, event.retries or 0, event.name
@@ -214,14 +224,15 @@ class TaskTracker:
                 return None
             run = self.runs.open(Run(uuid, at, at))
             if ended is not None and self._is_called(ended, name):
-                run.queue = ended.queue
+                run.queue, run.redelivered = ended.queue, ended.ended
         elif self._replaces(run, event):
             run = self._open_replacement(run, event, at)
         elif retries < run.retries and run.worker != hostname:
             run = self.runs.open_earlier(run, hostname, at)
         elif retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
-            ahead, run.sent_ahead = run.sent_ahead, None
+            ahead, run.sent_ahead, is_retry = run.sent_ahead, None, retries > run.retries
             run = self._take_next(self.runs.open_next(run, at), ahead)
+            run.redelivered = not is_retry and not ahead
         run.retries, run.parent_id = retries, event.parent_id
         if name is not None:
             self._learn_name(name)
@@ -395,6 +406,9 @@ class TaskTracker:
 
     def _start(self, run: Run, series: TaskSeries, event: Event, worker: Worker | None) -> None:
         series.started += 1
+        if run.redelivered:
+            series.redelivered += 1
+            run.redelivered = False
         if run.replaced and not run.ended:
             self._close(run, run.touched, remember=False)
         elif not run.ended and not run.end_pending:
@@ -467,7 +481,7 @@ class TaskTracker:
             series.rejected_requeued += 1
             # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
             series.process_lost += run.started is not None
-            self.runs.requeue(run, at)
+            self.runs.requeue(run, at, on_purpose=True)
         elif run.rejected:
             self.duplicates["task-rejected"] += 1
         else:

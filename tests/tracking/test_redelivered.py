@@ -1,0 +1,138 @@
+"""Tasks that may have run twice: a second start of the same message, and what is none."""
+
+from __future__ import annotations
+
+import pytest
+from tests.tracking.cluster import WORKER, Cluster
+
+OTHER_WORKER = "celery@two"
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """A cluster with two workers online."""
+    cluster = Cluster()
+    for worker in (WORKER, OTHER_WORKER):
+        cluster.heartbeat(worker, kind="worker-online")
+    return cluster
+
+
+def begin(cluster: Cluster, worker: str = WORKER, *, retries: int = 0, parent_id: str | None = None) -> None:
+    """A worker receives and starts the task."""
+    cluster.receive("a", hostname=worker, retries=retries, parent_id=parent_id)
+    cluster.start("a", worker)
+
+
+def redelivered(cluster: Cluster) -> int:
+    """The counter of all series."""
+    return sum(series.redelivered for series in cluster.tracker.task_series)
+
+
+@pytest.mark.parametrize("worker", [WORKER, OTHER_WORKER])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_message_that_comes_again(cluster: Cluster, worker: str, ended: bool) -> None:
+    """After the visibility timeout, while the first run is under way or has just ended."""
+    cluster.publish("a")
+    begin(cluster)
+    if ended:
+        cluster.end("a")
+    assert redelivered(cluster) == 0
+    begin(cluster, worker)
+    assert redelivered(cluster) == 1
+    cluster.end("a", hostname=worker)
+    assert cluster.series().started == 2
+
+
+def test_an_eta_beyond_the_visibility_timeout(cluster: Cluster) -> None:
+    """Both workers hold the message, and both start it when its time has come."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.receive("a", hostname=OTHER_WORKER)
+    for worker in (WORKER, OTHER_WORKER):
+        cluster.start("a", worker)
+    assert redelivered(cluster) == 1
+    for worker in (WORKER, OTHER_WORKER):
+        cluster.end("a", hostname=worker)
+    assert (cluster.series().succeeded, cluster.series().in_progress) == (2, 0)
+
+
+def test_the_worker_died_and_another_runs_the_task(cluster: Cluster) -> None:
+    """Acknowledged late, the message goes back to the queue."""
+    cluster.publish("a")
+    begin(cluster)
+    cluster.pass_time(10, beating=(OTHER_WORKER,))
+    assert redelivered(cluster) == 0
+    begin(cluster, OTHER_WORKER)
+    assert redelivered(cluster) == 1
+
+
+def test_a_task_cancelled_for_a_lost_connection(cluster: Cluster) -> None:
+    """Celery 5.7 says so; the message is delivered again."""
+    cluster.publish("a")
+    begin(cluster)
+    cluster.end("a", "cancelled")
+    begin(cluster)
+    assert redelivered(cluster) == 1
+
+
+def test_a_retry_is_none(cluster: Cluster) -> None:
+    """With and without its `task-sent`, in time or late."""
+    cluster.publish("a")
+    begin(cluster)
+    cluster.publish("a", retries=1)
+    cluster.end("a", "retried")
+    begin(cluster, retries=1)
+    begin(cluster, OTHER_WORKER, retries=2)
+    cluster.end("a", "retried")
+    cluster.end("a", hostname=OTHER_WORKER)
+    assert redelivered(cluster) == 0
+
+
+def test_a_requeue_on_purpose_is_none(cluster: Cluster) -> None:
+    """`Reject(requeue=True)` has a counter of its own."""
+    cluster.publish("a")
+    begin(cluster)
+    cluster.end("a", "rejected", requeue=True)
+    begin(cluster, OTHER_WORKER)
+    assert redelivered(cluster) == 0
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_id_that_is_sent_again_is_none(cluster: Cluster, ended: bool) -> None:
+    """Where `task-sent` shows it."""
+    cluster.publish("a")
+    begin(cluster)
+    if ended:
+        cluster.end("a")
+    cluster.publish("a")
+    begin(cluster, OTHER_WORKER)
+    assert redelivered(cluster) == 0
+
+
+def test_a_message_that_was_received_twice_and_started_once_is_none(cluster: Cluster) -> None:
+    """Its first worker died with the message prefetched."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.pass_time(10, beating=(OTHER_WORKER,))
+    begin(cluster, OTHER_WORKER)
+    assert redelivered(cluster) == 0
+
+
+def test_a_replacement_is_none(cluster: Cluster) -> None:
+    """It has the id of the task that it replaces, and a message of its own."""
+    cluster.publish("a")
+    begin(cluster)
+    cluster.send("task-sent", "gen9@one", uuid="a", name="add", queue="celery", retries=0, parent_id="a")
+    begin(cluster, OTHER_WORKER, parent_id="a")
+    cluster.end("a", hostname=OTHER_WORKER)
+    assert redelivered(cluster) == 0
+
+
+def test_runs_that_end_without_an_event_are_counted(cluster: Cluster) -> None:
+    """The worker no longer lists them: `Ignore`, or the result backend is down."""
+    cluster.publish("a")
+    begin(cluster)
+    for _ in range(3):
+        cluster.pass_time(6, beating=(WORKER, OTHER_WORKER))
+        cluster.answer(active=())
+    assert cluster.series().without_result == 1
