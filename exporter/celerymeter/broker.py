@@ -86,7 +86,7 @@ class RedisBroker:
 def connect_redis(broker: BrokerSettings) -> RedisBroker:
     """Reach Redis once and return a client; raises `BrokerUnavailable` or `SettingsError`."""
     if broker.transport == "sentinel" and "master_name" not in broker.transport_options:
-        raise SettingsError("a sentinel:// broker needs the transport option master_name")
+        raise SettingsError("a sentinel:// broker needs --transport-option master_name=NAME")
     with reaching(broker), _checking_settings(broker), celery_app(broker).connection_for_read() as connection:
         _connect(connection)
         channel = connection.default_channel

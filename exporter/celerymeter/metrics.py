@@ -60,7 +60,7 @@ TASK_POLLED = _tasks.counter(
     "Retried runs whose retry names no exception: a task that polls with self.retry(), as celery.chord_unlock does.",
 )
 TASK_REJECTED = _tasks.counter(
-    "celery_task_rejected_total", (*TASK, "requeue"), 'Task runs rejected; requeue="true" is no end.'
+    "celery_task_rejected_total", (*TASK, "requeue"), 'Task runs rejected; with requeue="true" the task has not ended.'
 )
 TASK_REDELIVERED = _tasks.counter(
     "celery_task_redelivered_total",
@@ -97,7 +97,7 @@ TASK_WAIT = _tasks.histogram(
 )
 TASK_IN_PROGRESS = _tasks.gauge("celery_task_in_progress", TASK, "Task runs started and not finished.")
 TASK_OLDEST_START = _tasks.gauge(
-    "celery_task_oldest_start_timestamp_seconds", TASK, "Start of the oldest unfinished run; absent when none."
+    "celery_task_oldest_start_timestamp_seconds", TASK, "Start of the oldest unfinished run; absent if there is none."
 )
 TASK_BUSY = _tasks.counter(
     "celery_task_busy_seconds_total", TASK, "Seconds that runs took a slot, runs in progress included."
@@ -109,18 +109,20 @@ TASK_THROUGHPUT = _tasks.gauge(
     "celery_task_throughput_per_second", TASK, "Finished tasks per second over the rate window."
 )
 TASK_ERROR_RATIO = _tasks.gauge(
-    "celery_task_error_ratio", TASK, "Failed share of finished tasks over the rate window; absent when none finished."
+    "celery_task_error_ratio",
+    TASK,
+    "Share of failed tasks among those finished in the rate window; absent if none finished.",
 )
 
 # --- workers -------------------------------------------------------------------------------------------------
 _workers = _Section("workers")
-WORKER_UP = _workers.gauge("celery_worker_up", HOST, "1 while the worker shows signs of life.")
-WORKER_SHUTDOWN = _workers.gauge("celery_worker_shutdown", HOST, "1 after the worker said goodbye (worker-offline).")
+WORKER_UP = _workers.gauge("celery_worker_up", HOST, "1 while the worker is alive.")
+WORKER_SHUTDOWN = _workers.gauge("celery_worker_shutdown", HOST, "1 after the worker shut down (worker-offline event).")
 WORKER_FIRST_SEEN = _workers.gauge(
-    "celery_worker_first_seen_timestamp_seconds", HOST, "First sign of life of this worker process."
+    "celery_worker_first_seen_timestamp_seconds", HOST, "When this worker process was first seen."
 )
 WORKER_LAST_HEARTBEAT = _workers.gauge(
-    "celery_worker_last_heartbeat_timestamp_seconds", HOST, "Receipt of the worker's last heartbeat."
+    "celery_worker_last_heartbeat_timestamp_seconds", HOST, "When the worker's last heartbeat arrived."
 )
 WORKER_ACTIVE = _workers.gauge("celery_worker_tasks_active", HOST, "Tasks the worker runs, by its heartbeat.")
 WORKER_PROCESSED = _workers.counter(
@@ -148,10 +150,12 @@ QUEUE_UNACKED = _queues.gauge("celery_queue_unacked", QUEUE, "Messages delivered
 QUEUE_OLDEST_TASK = _queues.gauge(
     "celery_queue_oldest_task_timestamp_seconds",
     (*QUEUE, "source"),
-    "When the head of the queue was sent: by its stamp, its event, or as observed.",
+    "When the queue's oldest message was sent: from its stamp, its event, or as observed.",
 )
 QUEUE_OLDEST_UNACKED = _queues.gauge(
-    "celery_queue_oldest_unacked_timestamp_seconds", QUEUE, "Delivery of the oldest unacknowledged message (Redis)."
+    "celery_queue_oldest_unacked_timestamp_seconds",
+    QUEUE,
+    "When the oldest unacknowledged message was delivered (Redis).",
 )
 QUEUE_CONSUMERS = _queues.gauge("celery_queue_consumers", QUEUE, "Workers that consume the queue.")
 QUEUE_SLOTS = _queues.gauge("celery_queue_pool_slots", QUEUE, "Pool slots of the workers that consume the queue.")
@@ -161,7 +165,7 @@ QUEUE_FREE_SLOTS = _queues.gauge(
 QUEUE_VISIBILITY = _queues.gauge(
     "celery_queue_visibility_timeout_seconds",
     (),
-    "After this long Redis redelivers an unacknowledged message, as configured here.",
+    "Time after which Redis redelivers an unacknowledged message, as configured here.",
 )
 
 # --- the exporter itself -------------------------------------------------------------------------------------
@@ -181,16 +185,16 @@ EVENTS_MISSED = _exporter.counter(
     "celerymeter_events_missed_total", HOST, "Task runs whose events never arrived, from heartbeats."
 )
 EVENTS_UNEXPLAINED = _exporter.gauge(
-    "celerymeter_events_unexplained", HOST, "Runs without events whose cause is not yet known."
+    "celerymeter_events_unexplained", HOST, "Task runs without events that are not yet known to be lost."
 )
 EVENTS_DUPLICATE = _exporter.counter(
-    "celerymeter_events_duplicate_total", ("event",), "Further ends of a run that had already ended."
+    "celerymeter_events_duplicate_total", ("event",), "End events of runs that had already ended."
 )
 EVENT_LAG = _exporter.histogram(
     "celerymeter_event_lag_seconds", (), "From an event's timestamp to its receipt, less the clock offset."
 )
 LAST_EVENT = _exporter.gauge(
-    "celerymeter_last_event_timestamp_seconds", (), "Receipt of the newest event; absent before the first."
+    "celerymeter_last_event_timestamp_seconds", (), "When the newest event arrived; absent before the first."
 )
 WAITS_UNMEASURED = _exporter.counter(
     "celerymeter_waits_unmeasured_total", ("reason",), "Started tasks whose wait could not be measured."
@@ -199,9 +203,9 @@ TRACKED = _exporter.gauge("celerymeter_tracked_tasks", (), "Unfinished tasks in 
 EVICTED = _exporter.counter(
     "celerymeter_tracked_tasks_evicted_total", ("reason",), "Unfinished tasks dropped from memory."
 )
-SERIES = _exporter.gauge("celerymeter_series", (), "Series on the last page.")
+SERIES = _exporter.gauge("celerymeter_series", (), "Series in the last scrape.")
 FOLDED = _exporter.counter(
-    "celerymeter_series_folded_total", ("label",), "Label values beyond a cap, folded into __other__."
+    "celerymeter_series_folded_total", ("label",), "Label values beyond a limit, counted under __other__."
 )
 POLL_SUCCESS = _exporter.gauge("celerymeter_poll_success", ("collector",), "1 when the last poll succeeded.")
 POLL_DURATION = _exporter.gauge("celerymeter_poll_duration_seconds", ("collector",), "How long the last poll took.")
@@ -218,7 +222,7 @@ CONTROL_LATENCY = _control.histogram(
     "celerymeter_control_request_duration_seconds", ("route", "method"), "Time to answer a request."
 )
 CONTROL_AUTH_FAILURES = _control.counter(
-    "celerymeter_control_auth_failures_total", ("reason",), "Requests refused for want of a valid token."
+    "celerymeter_control_auth_failures_total", ("reason",), "Requests refused because of a missing or invalid token."
 )
 CONTROL_FEED_CLIENTS = _control.gauge("celerymeter_control_feed_clients", (), "Open WebSocket clients.")
 CONTROL_FEED_DROPPED = _control.counter(
@@ -231,12 +235,14 @@ CONTROL_PROMQL_FAILURES = _control.counter(
     "celerymeter_control_promql_failures_total", ("reason",), "Queries that failed."
 )
 CONTROL_ALERTS = _control.counter(
-    "celerymeter_control_alerts_total", ("status",), "Alerts taken from the webhook, without repeats."
+    "celerymeter_control_alerts_total", ("status",), "Alerts received by the webhook, without repeats."
 )
 CONTROL_REVOCATIONS = _control.counter("celerymeter_revocations_total", ("outcome",), "Outcomes of revoked task ids.")
-CONTROL_HELD = _control.gauge("celerymeter_control_held_revocations", (), "Task ids whose revoke is being held.")
+CONTROL_HELD = _control.gauge(
+    "celerymeter_control_held_revocations", (), "Task ids whose revoke is not settled and is sent again."
+)
 CONTROL_HELD_DROPPED = _control.counter(
-    "celerymeter_control_held_dropped_total", ("reason",), "Held task ids given up before they were settled."
+    "celerymeter_control_held_dropped_total", ("reason",), "Task ids given up before their revoke was settled."
 )
 
 CATALOGUE: tuple[Family, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Family))

@@ -75,7 +75,7 @@ def test_verify_takes_the_operators_key(run: Run, state: Path, tmp_path: Path) -
     ("words", "says"),
     [
         (["show"], "--state-dir: missing"),
-        (["show", "--state-dir", "/nonexistent"], "--state-dir /nonexistent: holds no state.db"),
+        (["show", "--state-dir", "/nonexistent"], "--state-dir /nonexistent: contains no state.db"),
         (["verify", "--state-dir", "/nonexistent"], "audit.key: No such file"),
     ],
 )

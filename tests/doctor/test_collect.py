@@ -78,7 +78,7 @@ def test_a_page_of_something_else_is_no_exporter(serve: Serve) -> None:
     for body in ("node_load1 0.5\n", "<html>{</html>"):
         failure = http.collect_exporter(serve({"/metrics": (200, body)})).failure
         assert failure is not None
-        assert failure.text == "something answers, but it is no celerymeter exporter"
+        assert failure.text == "something answers, but it is not a celerymeter exporter"
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, "password"), (403, "password"), (404, "http"), (500, "http")])

@@ -254,7 +254,7 @@ def test_an_account_without_scripts_still_tells_lengths(
     assert queue(snapshot) == QueueState("celery", 3)
     assert snapshot.unacked_other == 5
     assert [record.message for record in caplog.records] == [
-        "Redis refuses EVAL to this account: the heads and owners of queued messages stay unknown"
+        "Redis refuses EVAL to this user: ages of queues and unacknowledged messages are unknown; allow +eval"
     ]
 
 

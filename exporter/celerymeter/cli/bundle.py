@@ -40,7 +40,9 @@ def export(settings: BundleSettings, target: Path) -> int:
     files = list(_files(target))
     changed = [(source, path) for source, path in files if not _same(source, path)]
     if kept := [path for _, path in changed if path.exists() and not settings.force]:
-        raise CelerymeterError(f"{kept[0]} differs (one of {len(kept)}); nothing was written, --force overwrites it")
+        raise CelerymeterError(
+            f"{len(kept)} file(s) exist and differ, such as {kept[0]}; nothing was written: use --force to overwrite"
+        )
     try:
         for source, path in changed:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -151,7 +151,9 @@ class BatchClient:
         try:
             batch = msgspec.json.decode(response.content, type=BatchReply)
         except msgspec.DecodeError as error:
-            raise ControlError("the reply is not from a control API: it cannot be read") from error
+            raise ControlError(
+                "the reply cannot be read: check that --control-url is the URL of a control API"
+            ) from error
         batch.raw = response.content
         return batch
 

@@ -41,8 +41,8 @@ class PostedAlert(BaseModel):
     labels: Labels
     annotations: Labels = Field(default_factory=dict)
     startsAt: Instant  # noqa: N815 - the wire's name
-    endsAt: Instant | None = Field(default=None, description="The year 1 while it fires")  # noqa: N815 - the wire's name
-    fingerprint: Text = Field(default="", description="Of the labels")
+    endsAt: Instant | None = Field(default=None, description="The year 1 while the alert fires")  # noqa: N815 - the wire's name
+    fingerprint: Text = Field(default="", description="Hash of the labels")
 
     @property
     def identity(self) -> str:

@@ -23,11 +23,15 @@ Document = dict[str, Any]
 """JSON as flask-openapi3 makes it."""
 
 DESCRIPTION = (
-    "Monitor a Celery cluster, revoke its tasks, report on it. Errors are RFC 9457 problems with a stable `code`."
+    "Monitor a Celery cluster, revoke its tasks and report on them. Errors are RFC 9457 problems with a stable `code`."
 )
 SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-    "webhook": {"type": "http", "scheme": "bearer", "description": "Alertmanager's own token"},
+    "webhook": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The token of `--webhook-token-file`, which only Alertmanager has",
+    },
 }
 
 

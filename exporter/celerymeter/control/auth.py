@@ -298,7 +298,7 @@ def _forwarded_for() -> list[str]:
 
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
-        raise RequestRefused("too_large", f"a body of at most {limit} bytes is accepted")
+        raise RequestRefused("too_large", f"the body may have at most {limit} bytes")
 
 
 def _check_identity(operation: Operation, auth: Authenticator) -> None:

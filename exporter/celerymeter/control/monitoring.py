@@ -23,19 +23,19 @@ _OPTIONAL_BODY = ConfigDict(openapi_extra={"required": False})  # type: ignore[t
 
 
 class MetricsReply(RootModel[RealtimeMetrics]):
-    """The metrics of this moment."""
+    """The current metrics."""
 
 
 class DashboardReply(RootModel[Dashboard]):
-    """Everything on one page."""
+    """Metrics, workers, queues, tasks and alerts."""
 
 
 class StartBody(Body):
-    """Nothing is needed."""
+    """The body may be empty."""
 
     model_config = _OPTIONAL_BODY
 
-    reason: str = Field(default="", max_length=1000, description="For the audit trail")
+    reason: str = Field(default="", max_length=1000, description="Reason for the audit trail")
 
 
 class StopBody(Body):
@@ -43,12 +43,12 @@ class StopBody(Body):
 
     model_config = _OPTIONAL_BODY
 
-    disable_task_events: bool = Field(default=False, description="Withdraw what start turned on, and only that")
-    reason: str = Field(default="", max_length=1000, description="For the audit trail")
+    disable_task_events: bool = Field(default=False, description="Turn off the task events that start has turned on")
+    reason: str = Field(default="", max_length=1000, description="Reason for the audit trail")
 
 
 class StartReply(BaseModel):
-    """The state of each worker; workers that join later get their task events turned on as they come."""
+    """The state of each worker. Task events are also turned on at workers that join later."""
 
     status: str = "running"
     since: datetime
@@ -64,10 +64,10 @@ class StopReply(BaseModel):
 
 
 class MonitoringReply(BaseModel):
-    """The state of monitoring. Times that are not known are null."""
+    """The state of monitoring; unknown times are null."""
 
     running: bool = Field(description="Whether the feed sends updates")
-    since: datetime = Field(description="When it was started or stopped last, or when the program started")
+    since: datetime = Field(description="Time of the last start or stop, or of the start of the program")
     task_events_wanted: bool
     events_subscribed: bool
     last_event: datetime | None
@@ -136,15 +136,15 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         "/monitoring/metrics/realtime", permission=Permission.VIEWER, responses={200: MetricsReply}, errors=(422, 503)
     )
     def read_metrics() -> Response:
-        """Show the metrics of this moment.
+        """Show the current metrics.
 
-        Not older than a second. 503 when one of the first six fields cannot be known: no value is ever made up.
+        They are at most one second old. The reply is 503 if one of the first six fields is unknown, never a guess.
         """
         return answer(MetricsReply(monitoring.reader.snapshot().known_metrics()))
 
     @bp.get("/monitoring/dashboard", permission=Permission.VIEWER, responses={200: DashboardReply}, errors=(422, 503))
     def read_dashboard() -> Response:
-        """Show the metrics of this moment, and the workers, queues, tasks and alerts behind them."""
+        """Show the current metrics, workers, queues, tasks and alerts."""
         return answer(DashboardReply(monitoring.reader.dashboard()))
 
     @bp.post(
@@ -155,9 +155,9 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         audited="monitoring.start",
     )
     def start_monitoring(body: StartBody) -> Response:
-        """Turn task events on at every worker, now and as they join, and start the feed.
+        """Turn on task events at every worker, also at those that join later, and start the feed.
 
-        Repeating it is harmless, and a restart does not end it.
+        You may repeat it. It stays in effect after a restart of the API.
         """
         with audit.act(current_actor(), "monitoring.start", reason=body.reason) as act:
             reply = monitoring.start()
@@ -172,9 +172,9 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         audited="monitoring.stop",
     )
     def stop_monitoring(body: StopBody) -> Response:
-        """Stop the feed's updates; with `disable_task_events` also turn task events off where start turned them on.
+        """Stop the feed's updates, and with `disable_task_events` turn off the task events that start has turned on.
 
-        Alerts and revocations are still sent to the feed. Without task events the exporter sees no tasks.
+        The feed still sends alerts and revocations. Without task events the exporter counts no tasks.
         """
         if body.disable_task_events:
             require_role(Role.ADMIN, "disabling task events")
@@ -185,7 +185,7 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
 
     @bp.get("/monitoring/status", permission=Permission.VIEWER, responses={200: MonitoringReply}, errors=(503,))
     def read_monitoring() -> Response:
-        """Show since when monitoring runs or is stopped, and which workers send task events."""
+        """Show if monitoring is running, since when, and which workers send task events."""
         return answer(monitoring.status())
 
     return bp

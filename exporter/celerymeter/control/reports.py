@@ -49,7 +49,9 @@ _COLUMNS: Final = "id, asked_at, begins, ends, task, queue, problem, body IS NOT
 class ReportBody(Body):
     """The window, and the tasks to report on."""
 
-    start: str = Field(pattern=TIME, description="ISO 8601, or -24h; without a zone it is the server's")
+    start: str = Field(
+        pattern=TIME, description="ISO 8601, or -24h; a time without a zone is read in the server's time zone"
+    )
     end: str = Field(pattern=TIME, description="ISO 8601, or -1h, or now")
     task: str | None = Field(default=None, min_length=1, max_length=255, description="Only tasks of this name")
     queue: str | None = Field(default=None, min_length=1, max_length=255, description="Only tasks of this queue")
@@ -91,13 +93,13 @@ class StoredReport:
     end: datetime
     task: str | None
     queue: str | None
-    problem: Annotated[str | None, Field(description="For a failed one: the code of its problem")]
+    problem: Annotated[str | None, Field(description="The code of the problem, if the report failed")]
     url: str
     """Empty until a view sets it."""
 
 
 class ReportsReply(BaseModel):
-    """The newest first."""
+    """The stored reports, the newest first."""
 
     reports: list[StoredReport]
 
@@ -203,7 +205,9 @@ class ReportRunner:
     def ask(self, request: ReportRequest) -> Report | str:
         """Return the report, or its id when it takes longer; raises what making it raised, and `RequestRefused`."""
         if not self._places.acquire(blocking=False):
-            raise RequestRefused("too_many_requests", "too many reports are being made", retry_after=BUSY_RETRY_AFTER)
+            raise RequestRefused(
+                "too_many_requests", "too many reports are being created; try again later", retry_after=BUSY_RETRY_AFTER
+            )
         report_id = uuid.uuid4().hex
         try:
             self.store.begin(report_id, request)
@@ -246,9 +250,9 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
         unaudited="a report changes nothing",
     )
     def make_report(body: ReportBody) -> Response:
-        """Make a performance report of a window: whole tasks, counted by what was scraped in (start, end].
+        """Create a performance report from the scrapes in the window (start, end].
 
-        202 with its address when it is not ready within 4 s. It is kept: the newest 200, for 90 days.
+        If it is not ready within 4 s, the reply is 202 with its URL. The newest 200 reports are stored for 90 days.
         """
         window = read_window(body.start, body.end, now=time.time())
         made = runner.ask(ReportRequest(window, Filters(body.task, body.queue), _language(language)))
@@ -267,7 +271,7 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
         errors=(404, 409, 503),
     )
     def read_report(path: ReportPath) -> Response:
-        """Read a stored report in the language of `Accept-Language`; 202 while it is being made."""
+        """Read a stored report in the language of `Accept-Language`; 202 while it is being created."""
         found = runner.store.find(path.report_id)
         if found is not None and found.status == "running":
             return _pending(found.report_id)
@@ -275,7 +279,7 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
 
     @bp.get(f"{REPORT}.html", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_page(path: ReportPath) -> Response:
-        """Read the report as one HTML page with charts, which loads nothing and can be printed."""
+        """Read the report as one self-contained HTML page with charts."""
         return _file(_read(runner, path.report_id, language), "html")
 
     @bp.get(f"{REPORT}.csv", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
@@ -306,9 +310,9 @@ def _read(runner: ReportRunner, report_id: str, language: str) -> Report:
         raise RequestRefused("conflict", "the report is not ready yet", retry_after=RETRY_AFTER)
     if found.problem == "prometheus_unavailable":
         raise RequestRefused(
-            "prometheus_unavailable", "Prometheus was away; ask for the report again", retry_after=RETRY_AFTER
+            "prometheus_unavailable", "Prometheus was unavailable; request the report again", retry_after=RETRY_AFTER
         )
-    raise RequestRefused("not_found", "the report could not be made; ask for it again")
+    raise RequestRefused("not_found", "the report failed; request it again")
 
 
 def _pending(report_id: str) -> Response:

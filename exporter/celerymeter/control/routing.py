@@ -52,7 +52,7 @@ _WORDS = {
     413: "The body is too large",
     415: "The body is not application/json",
     422: "The request is well-formed but invalid; `errors` says where",
-    429: "Too many requests; `Retry-After` says when to come back",
+    429: "Too many requests; `Retry-After` says when to try again",
     503: "The broker, Prometheus or the state directory is unavailable; `Retry-After` says when to try again",
     504: "No worker answered",
 }
@@ -82,7 +82,7 @@ class Permission(Enum):
 
 
 _MAY = {
-    Permission.ANYONE: "Anyone may call it.",
+    Permission.ANYONE: "Needs no token.",
     Permission.VIEWER: "Needs the role viewer.",
     Permission.OPERATOR: "Needs the role operator.",
     Permission.ADMIN: "Needs the role admin.",

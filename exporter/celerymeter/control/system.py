@@ -83,7 +83,7 @@ def blueprint(*, system: SnapshotSource, maintenance: AuditMaintenance, settings
     def read_health() -> Response:
         """Show whether the system works.
 
-        Answered from memory, so that asking costs nothing; 503 when unhealthy.
+        The reply comes from memory, so frequent requests cost nothing. 503 when unhealthy.
         """
         parts = components()
         status = overall_health(parts)

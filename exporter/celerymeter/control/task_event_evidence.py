@@ -24,13 +24,13 @@ SILENT_HEARTBEATS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class WorkerTaskEvents:
-    """A worker's task events. `always_on`: it sends them by itself (started with `-E`), which cannot be turned off.
-    `impossible`: it acknowledges and sends no event at all. `unknown`: no answer yet, or no event stream to judge by.
+    """A worker's task events. `always_on`: started with `-E`, so they cannot be turned off. `impossible`: the worker
+    acknowledges the command but sends no events. `unknown`: no answer yet, or the event stream is not subscribed.
     """
 
     hostname: str
     task_events: TaskEventState
-    confirmed: Annotated[bool, Field(description="Proven by events, or by runs without; an idle worker proves nothing")]
+    confirmed: Annotated[bool, Field(description="True once events, or runs without events, have proven it")]
     last_task_event: datetime | None
 
 

@@ -38,8 +38,8 @@ class RevokeParameters(Body):
 
     terminate: bool = Field(default=False, description="End the process of a running task (prefork pools)")
     signal: Signal = "SIGTERM"
-    reason: str = Field(default="", max_length=1000, description="For the audit trail")
-    dry_run: bool = Field(default=False, description="Only show what is known of each id; nothing is sent")
+    reason: str = Field(default="", max_length=1000, description="Reason for the audit trail")
+    dry_run: bool = Field(default=False, description="Only show what is known of each id; send nothing")
 
 
 class BatchBody(Body):
@@ -60,10 +60,10 @@ class BatchHeaders(BaseModel):
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        description="The same key and body within 24 h return the stored answer",
+        description="A repeated request with the same key and body returns the stored answer for 24 h",
     )
     prefer: str | None = Field(
-        default=None, alias="Prefer", description="`respond-async`: answer 202 once the batch is written down"
+        default=None, alias="Prefer", description="`respond-async`: answer 202 as soon as the batch is stored"
     )
 
 
@@ -122,7 +122,9 @@ class IdempotencyKeys:
         if found["body"] != use.body:
             raise RequestRefused("invalid", "this Idempotency-Key was used with another body")
         if found["answer"] is None and now - found["at"] < self.TIMEOUT:
-            raise RequestRefused("conflict", "the first request with this Idempotency-Key still runs", retry_after=2.0)
+            raise RequestRefused(
+                "conflict", "the first request with this Idempotency-Key is still running", retry_after=2.0
+            )
         return EarlierUse(found["batch"], found["status"], found["answer"])
 
     def finish(self, use: KeyUse, *, status: int, answer: str) -> None:
@@ -151,7 +153,7 @@ def blueprint(*, service: RevocationService, keys: IdempotencyKeys, base_path: s
         audited=ACTION,
     )
     def revoke_tasks(body: BatchBody, header: BatchHeaders) -> Response:
-        """Revoke up to 1,000 tasks, and say of each what is proven.
+        """Revoke up to 1,000 tasks and return a proven result for each.
 
         Answers within 4 s. What is not settled by then is followed (`follow_up`), and sent again to workers that
         restart or join. 504 means that no worker answered, for example because they have not reconnected to a broker
@@ -191,7 +193,7 @@ def blueprint(*, service: RevocationService, keys: IdempotencyKeys, base_path: s
 
     @bp.get(f"{PATH}/<batch_id>", permission=Permission.OPERATOR, responses={200: BatchReply}, errors=(404, 503))
     def read_batch(path: BatchPath) -> Response:
-        """Show a batch as it stands."""
+        """Show the current results of a batch."""
         batch = service.find(path.batch_id)
         if batch is None:
             raise RequestRefused("not_found", "no batch has this id")

@@ -41,7 +41,7 @@ def _check_options(broker: BrokerSettings) -> None:
         if name in options and not isinstance(options[name], kinds):
             raise SettingsError(f"transport option {name}: expected {' or '.join(kind.__name__ for kind in kinds)}")
     if broker.transport == "sentinel" and not options.get("master_name"):
-        raise SettingsError("a sentinel:// broker needs the transport option master_name")
+        raise SettingsError("a sentinel:// broker needs --transport-option master_name=NAME")
     try:
         str(options.get("fanout_prefix", "")).format(db=0)
     except (LookupError, ValueError, AttributeError) as error:

@@ -63,7 +63,7 @@ class Kept:
     """The labels of a task series."""
     failures: FailuresByClass | None = None
     series: int = 0
-    """Series on the last page."""
+    """Series in the last scrape."""
     tags: dict[TaskSeries, str] = field(default_factory=dict)
     """The labels of each task series as text, without braces."""
     templates: dict[tuple[str, TaskSeries], str] = field(default_factory=dict)

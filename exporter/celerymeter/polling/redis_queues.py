@@ -113,7 +113,7 @@ class RedisQueuePoller:
             self.close()  # of several URLs the next one may answer
             raise
         except redis.ResponseError as error:
-            raise PollError(f"Redis refuses to show the queues: {error}") from error
+            raise PollError(f"Redis refuses the commands that read queues: {error}") from error
 
 
 def run(client: redis.Redis, commands: Iterable[tuple[Word, ...]]) -> list[Any]:
@@ -143,7 +143,9 @@ class Scripts:
             for reply in run(client, [("EVAL", text, len(keys), *keys, *arguments) for keys, arguments in calls])
         ]
         if None in replies and not self._refused:
-            log.warning("Redis refuses EVAL to this account: the heads and owners of queued messages stay unknown")
+            log.warning(
+                "Redis refuses EVAL to this user: ages of queues and unacknowledged messages are unknown; allow +eval"
+            )
         if replies:
             self._refused = None in replies
         return replies

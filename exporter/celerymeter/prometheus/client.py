@@ -74,7 +74,7 @@ class PrometheusSettings:
             raise SettingsError("the Prometheus URL must start with http:// or https://")
         for name, value in self.headers.items():
             if not _HEADER_NAME.fullmatch(name) or re.search(r"[\r\n\0]", value):
-                raise SettingsError("a Prometheus header is NAME=VALUE on one line")
+                raise SettingsError("--prometheus-header must be NAME=VALUE on one line")
 
     @property
     def safe_url(self) -> str:

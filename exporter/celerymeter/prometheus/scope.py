@@ -56,7 +56,7 @@ def matchers(selector: str) -> tuple[str, ...]:
     while at < len(selector.rstrip(", \t")):
         match = _MATCHER.match(selector, at)
         if match is None or selector[match.end() : match.end() + 1] not in ("", ","):
-            raise SettingsError('a selector is a list of matchers such as team="a", zone=~"b|c"')
+            raise SettingsError('--selector must be a list of matchers such as team="a", zone=~"b|c"')
         found.append("".join(match.groups()))
         at = match.end() + 1
     return tuple(found)

@@ -54,7 +54,7 @@ class LossMeter:
 
     @property
     def unexplained(self) -> int:
-        """Runs without events whose cause is not yet known."""
+        """Task runs without events that are not yet known to be lost."""
         return max(0, self.shortfall - self.explained - self.missed)
 
     def started(self, clock: int) -> None:

@@ -124,7 +124,7 @@ class AuditMaintenance:
 
     def _mark_orphans(self) -> None:
         if marked := self._trail.mark_orphans():
-            log.warning("%d act(s) have no known outcome: their program was killed", marked)
+            log.warning("%d action(s) in the audit trail have no known outcome: the process was killed", marked)
 
     def _fold(self, source: Source, reason: str) -> None:
         if (first := self._folder.fold(source, reason, self._clock())) is not None:

@@ -43,7 +43,9 @@ def read_rows(folder: Path, query: AuditQuery = ALL, *, last: int = -1) -> Itera
     """
     path = folder / DATABASE
     if not path.exists():
-        raise SettingsError(f"--state-dir {folder}: holds no {DATABASE}")
+        raise SettingsError(
+            f"--state-dir {folder}: contains no {DATABASE}; give the state directory of the control API"
+        )
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row

@@ -55,7 +55,7 @@ class AuditRow:
     at: Annotated[float, Field(serialization_alias="timestamp"), PlainSerializer(utc, return_type=datetime)]
     kind: Kind
     action: str
-    intent: Annotated[int | None, Field(description="The row of the intent that this one belongs to")] = None
+    intent: Annotated[int | None, Field(description="The row of the intent to which this outcome belongs")] = None
     sub: str = ""
     jti: str = ""
     address: str = ""
@@ -127,16 +127,18 @@ class Act:
 class AuditQuery(Query):
     """Rows to read; every condition that is given must hold."""
 
-    since: Instant | None = Field(default=None, description="Written then or later")
-    until: Instant | None = Field(default=None, description="Written before")
+    since: Instant | None = Field(default=None, description="Only rows written at this time or later")
+    until: Instant | None = Field(default=None, description="Only rows written before this time")
     sub: _Text | None = Field(default=None, description="Subject")
     jti: _Text | None = Field(default=None, description="Token id")
     action: _Text | None = None
     kind: Kind | None = None
     outcome: _Text | None = None
-    intent: _RowNumber | None = Field(default=None, description="This intent and all that belongs to it")
+    intent: _RowNumber | None = Field(default=None, description="Only this intent and its outcomes")
     target: _Text | None = Field(default=None, description="A task id, worker or other target")
-    before: _RowNumber | None = Field(default=None, description="Rows before this one: `next` of the last page")
+    before: _RowNumber | None = Field(
+        default=None, description="Only rows before this one: `next` of the previous page"
+    )
     limit: Annotated[int, Field(ge=1, le=500)] = 100
 
     def clause(self) -> tuple[str, list[object]]:
@@ -314,7 +316,7 @@ class AuditTrail:
         if previous is not None and sign(rows[0], key=self._key, previous=previous).mac != rows[0].mac:
             raise SettingsError(
                 f"the audit trail's last row ({rows[0].row}) was not written with this key: give the right "
-                "--audit-key-file, look with `celerymeter audit verify`, or begin another --state-dir"
+                "--audit-key-file, check with `celerymeter audit verify`, or choose another --state-dir"
             )
 
 

@@ -13,9 +13,10 @@ class AuditPage(BaseModel):
     """A page of the trail, the newest row first."""
 
     rows: list[AuditRow]
-    next: int | None = Field(description="Give it as `before` for the page that follows; null at the end")
+    next: int | None = Field(description="Pass it as `before` to get the next page; null on the last page")
     head: str = Field(
-        description="`ROW:HMAC`: keep it elsewhere, and `celerymeter audit verify --head` proves the rest"
+        description="`ROW:HMAC`. Store it elsewhere; `celerymeter audit verify --head` then proves that no row up to "
+        "it was removed"
     )
 
 
@@ -25,7 +26,7 @@ def blueprint(*, trail: AuditTrail) -> ControlBlueprint:
 
     @bp.get("/audit", permission=Permission.ADMIN, responses={200: AuditPage}, errors=(503,))
     def read_audit(query: AuditQuery) -> Response:
-        """Read the audit trail: every act with its caller, targets, reason and outcome."""
+        """Read the audit trail: each action with its caller, targets, reason and outcome."""
         head = trail.head()
         found = trail.page(query, query.limit + 1)
         shown = found[: query.limit]

@@ -36,7 +36,7 @@ def overall_health(components: Iterable[Component]) -> Health:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """One queue as last seen; what is not known is null."""
+    """A queue when it was last polled; unknown values are null."""
 
     name: str
     length: float | None
@@ -47,7 +47,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class FiringAlert:
-    """An alert that fires."""
+    """A firing alert."""
 
     name: str
     severity: str
@@ -57,7 +57,7 @@ class FiringAlert:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeMetrics:
-    """The metrics of this moment. The first six fields are always numbers; any other that is not known is null."""
+    """The current metrics. The first six fields are always numbers; other unknown values are null."""
 
     active_workers: int
     pending_tasks: Annotated[
@@ -65,21 +65,28 @@ class RealtimeMetrics:
     ]
     processing_tasks: int
     queue_lengths: Annotated[Mapping[str, int], Field(description="Ready messages by queue")]
-    current_throughput: Annotated[float, Field(description="Ended task runs per second over the window")]
+    current_throughput: Annotated[float, Field(description="Task runs that ended per second in the window")]
     error_rate_percent: Annotated[
-        float, Field(description="Failed share of the runs that ended in the window; 0 when none did")
+        float, Field(description="Share of failed runs among those that ended in the window; 0 if none ended")
     ]
-    finished_in_window: Annotated[int, Field(description="Runs that ended: succeeded, failed, revoked, rejected")]
+    finished_in_window: Annotated[int, Field(description="Runs that succeeded, failed, or were revoked or rejected")]
     failed_in_window: int
-    retried_in_window: Annotated[int, Field(description="A retry is no end")]
-    window_seconds: Annotated[float, Field(description="About a minute: between the two scrapes nearest to it")]
-    avg_execution_time_ms: Annotated[float | None, Field(description="Of the tasks that succeeded in the window")]
-    p95_wait_ms: Annotated[float | None, Field(description="95th percentile of the last 5 minutes, within a bucket")]
-    reserved_tasks: Annotated[int | None, Field(description="Prefetched by workers")]
-    scheduled_tasks: Annotated[int | None, Field(description="In workers, waiting for their ETA")]
+    retried_in_window: Annotated[int, Field(description="Retries, which do not end a task")]
+    window_seconds: Annotated[
+        float, Field(description="Time between the two scrapes that are compared, about a minute")
+    ]
+    avg_execution_time_ms: Annotated[
+        float | None, Field(description="Mean run time of the tasks that succeeded in the window")
+    ]
+    p95_wait_ms: Annotated[
+        float | None,
+        Field(description="95th percentile over the last 5 minutes, interpolated within a histogram bucket"),
+    ]
+    reserved_tasks: Annotated[int | None, Field(description="Tasks that workers have prefetched")]
+    scheduled_tasks: Annotated[int | None, Field(description="Tasks in workers that wait for their ETA")]
     system_health: Health
-    timestamp: Annotated[datetime, Field(description="When Prometheus was asked, by its clock")]
-    data_age_seconds: Annotated[float | None, Field(description="Age of the newest scrape by then")]
+    timestamp: Annotated[datetime, Field(description="Time of the query, by Prometheus' clock")]
+    data_age_seconds: Annotated[float | None, Field(description="Age of the newest scrape at that time")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,8 @@ class SystemSummary:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """Everything on one page. Lists of workers and queues end at 500, worst first; the summary counts all."""
+    """Metrics, workers, queues, tasks and alerts. Lists have at most 500 workers and queues, worst first; the summary
+    counts all."""
 
     real_time_metrics: RealtimeMetrics
     system_summary: SystemSummary
@@ -163,5 +171,5 @@ class ClusterSnapshot:
     def known_metrics(self) -> RealtimeMetrics:
         """Return the metrics, or raise the problem."""
         if self.metrics is None:
-            raise self.problem or RequestRefused("exporter_unavailable", "nothing is known yet")
+            raise self.problem or RequestRefused("exporter_unavailable", "no metrics are known yet")
         return self.metrics

@@ -36,7 +36,7 @@ class FeedQuery(Query):
     """The place to resume at, and a token for clients that can set no header."""
 
     since: int | None = Field(default=None, ge=0, description="The `seq` of the last message seen")
-    access_token: str | None = Field(default=None, max_length=16_384, description="A token; no log shows it")
+    access_token: str | None = Field(default=None, max_length=16_384, description="A token; it is never logged")
 
 
 class Finished(Response):
@@ -62,7 +62,7 @@ class Feed:
         check_origin(request, self.settings.allowed_origins)
         sock = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
         if not isinstance(sock, socket.socket):
-            raise RequestRefused("malformed", "WebSockets are not served here")
+            raise RequestRefused("malformed", "this server cannot serve WebSockets")
         offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         try:
             peer = WebSocket(sock, request.headers.items(), subprotocol=PROTOCOL if PROTOCOL in offered else None)

@@ -192,7 +192,7 @@ class BatchReply(BaseModel):
     workers: Acknowledgements
     dry_run: bool
     settled: bool = Field(description="True when every status is final")
-    follow_up: str | None = Field(description="Path that shows the batch as it stands, while it is not settled")
+    follow_up: str | None = Field(description="Path of the batch, as long as it is not settled")
     timestamp: datetime
 
 

@@ -159,7 +159,7 @@ class RevocationService:
                 raise
             raise RequestRefused(
                 error.code if isinstance(error, RequestRefused) else "broker_unavailable",
-                "the workers cannot be reached now; the revoke is followed, and sent again when they can",
+                "the workers cannot be reached now; the revoke is stored and sent again once they can",
                 retry_after=5.0,
                 members={"batch_id": batch.id},
             ) from error
@@ -170,7 +170,8 @@ class RevocationService:
         if no_answer:
             raise RequestRefused(
                 "no_worker_answered",
-                "no worker answered in time; the revoke may still apply, is followed, and is sent again until one does",
+                "no worker answered in time; the revoke may still take effect, and is sent again until a worker "
+                "answers",
                 members={"batch_id": batch.id},
             )
 

@@ -179,7 +179,9 @@ class Workers:
         try:
             connection = self._connections.get(timeout=1.0)
         except Empty:
-            raise RequestRefused("too_many_requests", "other batches are being acted on", retry_after=2.0) from None
+            raise RequestRefused(
+                "too_many_requests", "the workers are busy with other batches; try again", retry_after=2.0
+            ) from None
         try:
             yield connection
         finally:

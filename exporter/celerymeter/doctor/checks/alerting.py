@@ -85,7 +85,7 @@ def control_unhealthy(evidence: Evidence) -> Iterator[Finding]:
         yield (fault if control.status == "unhealthy" else hint)(
             "control-unhealthy",
             f"the control API is {control.status}: {listed(control.failing) or 'no reason given'}",
-            "repair what it names; /system/status (role admin) has details",
+            "fix what it names; /system/status (role admin) has details",
         )
 
 

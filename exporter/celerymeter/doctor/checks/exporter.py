@@ -107,7 +107,7 @@ def events_missed(evidence: Evidence) -> Iterator[Finding]:
 
 
 def events_invalid(evidence: Evidence) -> Iterator[Finding]:
-    """There are messages on the event channel that are no events."""
+    """Messages on the event channel are not events."""
     page = _page(evidence)
     invalid: dict[str, float] = {**evidence.broker.watch.rejected}
     invalid |= page.nonzero("reason", "celerymeter_events_invalid_total") if page else {}
@@ -115,8 +115,8 @@ def events_invalid(evidence: Evidence) -> Iterator[Finding]:
         counts = listed(f"{reason} ({count:.0f})" for reason, count in invalid.items())
         yield hint(
             "events-invalid",
-            f"messages on the event channel are no events: {counts}",
-            "set event_serializer to json everywhere, and let no other program publish there",
+            f"messages on the event channel are not events: {counts}",
+            "set event_serializer to json in all workers and producers, and let no other program publish there",
         )
 
 

@@ -25,7 +25,7 @@ _HISTOGRAMS = {family.name for family in CATALOGUE if family.kind == "histogram"
 _FIXES = {
     "connection refused": "nothing listens there as seen from Prometheus: compare host and port with --listen, "
     "which must not be loopback when Prometheus is elsewhere",
-    "no such host": "Prometheus cannot resolve the name: use the one that its own network knows",
+    "no such host": "Prometheus cannot resolve the name: use one that resolves in its network",
     "deadline exceeded": "no answer in time: check firewalls and network policies, and raise scrape_timeout",
     "401": "set basic_auth or authorization in the scrape configuration, as in the web config file",
     "HTTP response to HTTPS client": "the exporter has no TLS there: set scheme: http",
@@ -78,12 +78,12 @@ def not_scraped(evidence: Evidence) -> Iterator[Finding]:
 
 
 def wrong_target(evidence: Evidence) -> Iterator[Finding]:
-    """A target answers, but is no exporter."""
+    """A target answers, but is not an exporter."""
     prometheus = evidence.prometheus
     if prometheus and (wrong := _wrong_targets(prometheus)):
         yield fault(
             "scrape-wrong-target",
-            f"Prometheus scrapes {listed(wrong)}, which is no exporter of a Celery cluster",
+            f"Prometheus scrapes {listed(wrong)}, which is not a celerymeter exporter",
             "compare the port with the exporter's --listen (9808 by default; 9809 has the control API's own metrics)",
         )
 
@@ -133,7 +133,7 @@ def rarely_or_slowly(evidence: Evidence) -> Iterator[Finding]:
         yield hint(
             "scrape-rare",
             f"Prometheus scrapes {listed(target.url for target in rare)} every {rare[0].interval:.0f} s",
-            "set scrape_interval to 10s, at most 60s: alerts use windows of 5 minutes",
+            "set scrape_interval to 10s (at most 60s): alerts use windows of 5 minutes",
         )
     if slow := [target for target in targets if target.timeout and target.took > SLOW * target.timeout]:
         yield hint(
@@ -208,7 +208,7 @@ def other_exporter(evidence: Evidence) -> Iterator[Finding]:
     if others:
         yield hint(
             "other-exporter",
-            f"{listed(others)} also serves celery_… series, and is no celerymeter exporter",
+            f"{listed(others)} also serves celery_… series, and is not a celerymeter exporter",
             "while both are scraped, give one of them a label `cluster` of its own, or sums count tasks twice",
         )
 

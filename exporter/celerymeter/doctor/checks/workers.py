@@ -97,7 +97,8 @@ def no_heartbeats(evidence: Evidence) -> Iterator[Finding]:
         yield hint(
             "no-heartbeats",
             f"no heartbeat in {watch.seconds:.0f} s from {listed(quiet)}",
-            "start without --without-heartbeat; if all are silent, compare event_exchange, database and key prefix",
+            "start them without --without-heartbeat; if all are silent, compare event_exchange, database and key "
+            "prefix",
         )
 
 
@@ -181,7 +182,7 @@ def visibility_timeout_differs(evidence: Evidence) -> Iterator[Finding]:
             "visibility-timeout-differs",
             f"the exporter computes with a visibility timeout of {ours:.0f} s, the workers use {values[0]:.0f} s",
             f"start exporter and control API with --transport-option visibility_timeout={values[0]:.0f}: "
-            "CeleryRedeliveryRisk compares with it",
+            "the alert CeleryRedeliveryRisk depends on it",
         )
 
 
@@ -211,7 +212,7 @@ def time_zones_differ(evidence: Evidence) -> Iterator[Finding]:
         yield hint(
             "time-zones-differ",
             f"timezone and enable_utc of the workers: {listed(f'{name} {zone}' for name, zone in zones.items())}",
-            "set the same timezone everywhere and leave enable_utc on; otherwise an ETA or a crontab is another hour",
+            "set the same timezone everywhere and leave enable_utc on; otherwise ETAs and crontabs are off by hours",
         )
 
 

@@ -85,7 +85,9 @@ def collect_exporter(url: str) -> ExporterEvidence:
     except ValueError:
         page = {}
     if "celerymeter_build_info" not in page:
-        return ExporterEvidence(shown, failure=Failure("other", "something answers, but it is no celerymeter exporter"))
+        return ExporterEvidence(
+            shown, failure=Failure("other", "something answers, but it is not a celerymeter exporter")
+        )
     now = time.time()
     return ExporterEvidence(shown, page=page, clock_offset=_clock_offset(response, now), at=now)
 
