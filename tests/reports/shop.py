@@ -88,7 +88,7 @@ class Shop:
             *(one for task in TASKS for one in self._task(task)),
             self._recorded(),
             self._steady("celery_queue_length", {"queue_name": "mail"}, 3),
-            self._steady("celery_worker_tasks_active", {"hostname": "w1"}, 1),
+            self._busy(),
             self._steady("celery_worker_pool_size", {"hostname": "w1"}, 4),
         ]
 
@@ -99,6 +99,8 @@ class Shop:
             yield self._counted(f"celery_task_{outcome}_total", labels, times, 1.0)
         runs = [(at, takes) for at, of, ended, takes in self.ended if of is task and ended == "succeeded"]
         yield from self._histogram("celery_task_runtime_seconds", labels, runs)
+        every = [(at, takes) for at, of, _, takes in self.ended if of is task]
+        yield self._summed("celery_task_busy_seconds_total", labels, every)
         waits = [(at, wait) for at, of, wait in self.waited if of is task]
         yield from self._histogram("celery_task_wait_seconds", labels, waits)
 
@@ -118,6 +120,11 @@ class Shop:
         """As the shipped rules record it: tasks per second over the five minutes before."""
         rates = [(at, self.ends_in(at - 300, at) / 300) for at in self.scrapes()]
         return Canned("celery:tasks_ended:rate5m", {"cluster": TARGET["cluster"]}, rates)
+
+    def _busy(self) -> Canned:
+        """One of the worker's four slots runs all the time, and a second one for half of it."""
+        samples = [(at, 1.5 * (at - BEGIN)) for at in self.scrapes()]
+        return Canned("celery_worker_busy_seconds_total", {**TARGET, "hostname": "w1"}, samples)
 
     def _steady(self, name: str, labels: dict[str, str], value: float) -> Canned:
         return Canned(name, {**TARGET, **labels}, [(at, value) for at in self.scrapes()])

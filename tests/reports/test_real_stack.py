@@ -231,3 +231,33 @@ def test_the_command_says_the_same(afternoon: Afternoon, tmp_path: Path) -> None
     page = tmp_path / "report.html"
     subprocess.run([*argv, "--format", "html", "--out", str(page)], check=True, timeout=60)
     assert "tests.fail" in page.read_text()
+
+
+def test_short_tasks_are_in_the_busy_figures(tmp_path: Path) -> None:
+    """Three slots run 90 tasks of 0.1 s and one of 3 s, all of which a gauge that is read now and then misses."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(Redis(tmp_path / "redis")).up()
+        exporter = stack.enter_context(ExporterProcess(tmp_path, redis.url)).up()
+        config = tmp_path / "prometheus.yml"
+        config.write_text(CONFIG.format(first=exporter.port, second=exporter.port))
+        prometheus = stack.enter_context(Prometheus(tmp_path / "prometheus", config=config)).up()
+        stack.enter_context(start_worker(redis.url, tmp_path, concurrency=3))
+        client = stack.enter_context(PrometheusClient(PrometheusSettings(prometheus.url)))
+        app = make_app(redis.url)
+        wait_until(
+            lambda: client.instant("celery_worker_pool_size").value() == 3, timeout=90, what="a scrape of the worker"
+        )
+        begins = time.time()
+        for _ in range(90):
+            app.send_task("tests.sleep", (0.1,))
+        app.send_task("tests.fail")
+        app.send_task("tests.sleep", (3,))
+        wait_until(lambda: scraped(client) == [92], timeout=90, interval=0.3, what="all ends, scraped")
+        wait_until(lambda: time.time() > begins + 40, timeout=60, what="a window with several points")
+        app.close()
+        report = ReportService(client, Scope()).report(ReportRequest(Window(begins, time.time())))
+    seconds = {row.name: row.execution_seconds for row in report.tasks}
+    assert seconds["tests.sleep"] == pytest.approx(90 * 0.1 + 3, rel=0.15)
+    expected = 100 * sum(seconds.values()) / (3 * report.time_range.seconds)
+    assert report.avg_busy_percent == pytest.approx(expected, rel=0.15)
+    assert [row.avg_busy_percent for row in report.workers] == [report.avg_busy_percent]

@@ -79,9 +79,12 @@ class Counts:
         return Counts(dict(totals))
 
     def since(self, base: Counts) -> Counts:
-        """Return what was counted after ``base``, an earlier scrape of the process, without what did not change."""
+        """Return what was counted after ``base``, an earlier scrape of the process.
+
+        Counters that did not change are left out, except for those of workers, for which 0 means idle.
+        """
         increases = {key: value - base.values.get(key, 0.0) for key, value in self.values.items()}
-        return Counts({key: value for key, value in increases.items() if value})
+        return Counts({key: value for key, value in increases.items() if value or key.hostname})
 
     def total(self, family: str, *, name: str | None = None) -> float:
         """Return the sum of one family, over all labels or of one task."""

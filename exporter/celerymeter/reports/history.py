@@ -25,6 +25,8 @@ from celerymeter.reports.request import Filters, Window
 FINEST = 60.0
 """Seconds; a peak is the mean over at least this long."""
 MOST_STEPS = 10_000
+FINEST_GAUGE = 15.0
+"""Seconds between two points of a gauge's curve at least."""
 CHART_POINTS = 240
 QUANTILE_POINTS = 60
 MOST_SAMPLES = 60_000_000
@@ -67,7 +69,7 @@ class HistoryReader:
     @property
     def chart_step(self) -> float:
         """Seconds between two points of a gauge's curve."""
-        return self._step(FINEST, CHART_POINTS)
+        return self._step(FINEST_GAUGE, CHART_POINTS)
 
     def rates(self, processes: Iterable[ExporterProcess], *, series: int) -> Rates:
         """Return ended and failed tasks per step; ``series`` is how many a raw query has to add up."""
@@ -111,6 +113,30 @@ class HistoryReader:
             for key, matrix in found.items()
         }
 
+    @property
+    def chart_points(self) -> int:
+        """How many points a gauge's curve has when it covers the whole window."""
+        step = self.chart_step
+        return math.floor(self._window.end / step) - math.ceil(self._window.start / step) + 1
+
+    def busy(self, processes: Iterable[ExporterProcess], pool_sizes: Mapping[str, Curve]) -> dict[str, Curve]:
+        """Return the percentage of its slots that each worker used over each step of at least a minute."""
+        step = self.chart_step * math.ceil(FINEST / self.chart_step)
+        by_worker: dict[str, list[Steps]] = defaultdict(list)
+        for (_, hostname), steps in _increases(
+            self._range(queries.BUSY, step), processes, step=step, label="hostname"
+        ).items():
+            by_worker[hostname].append(steps)
+        curves: dict[str, Curve] = {}
+        for hostname, exporters in by_worker.items():
+            slots = dict(pool_sizes.get(hostname, ()))
+            curves[hostname] = tuple(
+                (at, rounded(min(100.0, 100 * seconds / (step * size))))
+                for at, seconds in sorted(_highest(exporters).items())
+                if (size := slots.get(at))
+            )
+        return curves
+
     def _affordable(self, series: int, step: float) -> bool:
         samples = series * self._window.seconds / 10.0
         return samples <= MOST_SAMPLES and series * self._window.seconds / step <= MOST_SAMPLES / 3
@@ -149,13 +175,15 @@ def _curve(points: Iterable[Point]) -> Curve:
     return tuple((point.at, rounded(point.value) if math.isfinite(point.value) else None) for point in points)
 
 
-def _increases(matrix: Matrix, processes: Iterable[ExporterProcess], *, step: float) -> dict[tuple[Target, str], Steps]:
-    """Return the increase of each series in each step, by its exporter and its bucket (``""`` for a counter)."""
+def _increases(
+    matrix: Matrix, processes: Iterable[ExporterProcess], *, step: float, label: str = "le"
+) -> dict[tuple[Target, str], Steps]:
+    """Return the increase of each series in each step, by its exporter and a label (``""`` where it has none)."""
     by_target: dict[Target, list[ExporterProcess]] = defaultdict(list)
     for process in processes:
         by_target[process.target].append(process)
     return {
-        (Target.of(series), series.label("le")): step_increases(series.points, by_target[Target.of(series)], step=step)
+        (Target.of(series), series.label(label)): step_increases(series.points, by_target[Target.of(series)], step=step)
         for series in matrix
     }
 

@@ -27,6 +27,7 @@ from celerymeter.reports.report import (
 
 RUNTIME = "celery_task_runtime_seconds"
 WAIT = "celery_task_wait_seconds"
+BUSY = "celery_worker_busy_seconds_total"
 LISTED = 5
 """Tasks in the lists of the slowest and the most failing."""
 COUNTED = ("total_tasks", "successful_tasks", "failed_tasks", "retried_tasks", "revoked_tasks", "rejected_tasks")
@@ -113,9 +114,7 @@ def task_rows(counts: Counts) -> tuple[TaskRow, ...]:
             avg_execution_time_ms=mean_ms(task, RUNTIME),
             execution_time_ms=quantiles_ms(task, RUNTIME),
             wait_time_ms=quantiles_ms(task, WAIT),
-            execution_seconds=rounded(
-                task.total(f"{RUNTIME}_sum") + task.total("celery_task_failed_runtime_seconds_sum")
-            ),
+            execution_seconds=rounded(task.total("celery_task_busy_seconds_total")),
         )
         for name, task in counts.split("name").items()
     ]
@@ -142,15 +141,24 @@ def queue_rows(counts: Counts, lengths: Mapping[str, Curve]) -> tuple[QueueRow, 
     return tuple(sorted(rows, key=lambda row: (-row.ends.total, row.queue_name)))
 
 
-def worker_rows(counts: Counts | None, gauges: Gauges) -> tuple[WorkerRow, ...]:
-    """Return the workers that were seen, by name."""
+def slot_seconds(gauges: Gauges, *, seconds: float, points: int) -> dict[str, float]:
+    """Return the time that each worker's slots had in the window, which is shorter for a worker that was not always up.
+
+    ``points`` is how many points a curve has that covers all ``seconds``.
+    """
+    sums = {name: sum(value or 0.0 for _, value in curve) for name, curve in gauges["pool_size"].items()}
+    return {name: seconds * total / points for name, total in sums.items() if total and points > 0}
+
+
+def worker_rows(counts: Counts | None, gauges: Gauges, capacity: Mapping[str, float]) -> tuple[WorkerRow, ...]:
+    """Return the workers that were seen, by name; ``capacity`` is their `slot_seconds`."""
     by_worker = {} if counts is None else counts.split("hostname")
     busy, pool, reserved = gauges["busy"], gauges["pool_size"], gauges["reserved"]
     return tuple(
         WorkerRow(
             hostname=name,
             runs_begun=_runs_begun(by_worker.get(name)),
-            avg_busy_percent=average(busy.get(name, ())),
+            avg_busy_percent=_busy_percent(by_worker.get(name), capacity.get(name)),
             max_busy_percent=largest(busy.get(name, ())),
             pool_size=last(pool.get(name, ())),
             avg_reserved=average(reserved.get(name, ())),
@@ -161,8 +169,8 @@ def worker_rows(counts: Counts | None, gauges: Gauges) -> tuple[WorkerRow, ...]:
 
 def _runs_begun(counts: Counts | None) -> int | None:
     """Return the tasks that a worker received; unknown when its own counter fell, because it restarted."""
-    value = -1.0 if counts is None else counts.total("celery_worker_tasks_processed_total")
-    return round(value) if value >= 0 else None
+    value = _counted(counts, "celery_worker_tasks_processed_total")
+    return None if value is None or value < 0 else round(value)
 
 
 def top_tasks(rows: tuple[TaskRow, ...], measure: Callable[[TaskRow], float | None]) -> tuple[str, ...]:
@@ -171,12 +179,26 @@ def top_tasks(rows: tuple[TaskRow, ...], measure: Callable[[TaskRow], float | No
     return tuple(name for _, name in sorted(measured, key=lambda pair: -pair[0])[:LISTED])
 
 
-def busy_percent(gauges: Gauges) -> float | None:
-    """Return the share of all slots that ran a task, weighted by the size of the workers' pools."""
-    pairs = [(average(curve), average(gauges["pool_size"].get(name, ()))) for name, curve in gauges["busy"].items()]
-    weighted = [(share, slots) for share, slots in pairs if share is not None and slots]
-    slots = sum(slots for _, slots in weighted)
-    return rounded(sum(share * size for share, size in weighted) / slots) if slots else None
+def busy_percent(counts: Counts | None, capacity: Mapping[str, float]) -> float | None:
+    """Return the share of the time of all slots in which they ran a task.
+
+    A worker that was gone at the end of the window is left out, because its counter is gone too.
+    """
+    by_worker = {} if counts is None else counts.split("hostname")
+    known = {name: seconds for name, part in by_worker.items() if (seconds := _counted(part, BUSY)) is not None}
+    slots = sum(capacity.get(name, 0.0) for name in known)
+    return rounded(min(100.0, 100 * sum(known.values()) / slots)) if slots else None
+
+
+def _busy_percent(counts: Counts | None, capacity: float | None) -> float | None:
+    seconds = _counted(counts, BUSY)
+    return rounded(min(100.0, 100 * seconds / capacity)) if seconds is not None and capacity else None
+
+
+def _counted(counts: Counts | None, family: str) -> float | None:
+    """Return the total of a family; ``None`` when Prometheus does not have it, which is not 0."""
+    known = counts is not None and any(key.family == family for key in counts.values)
+    return counts.total(family) if counts is not None and known else None
 
 
 def error_budget(counts: Counts | None, objective: float | None, *, default: float) -> ErrorBudget | None:

@@ -14,9 +14,9 @@ _FILTER = "name=~$name, queue_name=~$queue"
 COUNTERS = (
     f"sum by (__name__, name, queue_name) (last_over_time({{{_TARGET}, {_FILTER},"
     ' __name__=~"celery_task_(succeeded|failed|retried|rejected|revoked)_total'
-    '|celery_task_(runtime|failed_runtime|wait)_seconds_(sum|count)", requeue!="true"}[100ms]))'
+    '|celery_task_(runtime|wait)_seconds_(sum|count)|celery_task_busy_seconds_total", requeue!="true"}[100ms]))'
     f" or sum by (__name__, hostname) (last_over_time({{{_TARGET},"
-    ' __name__=~"celery_worker_tasks_processed_total|celerymeter_events_missed_total|celerymeter_series_folded_total"'
+    ' __name__=~"celery_worker_(tasks_processed|busy_seconds)_total|celerymeter_(events_missed|series_folded)_total"'
     "}[100ms]))"
 )
 """The counters of one scrape, at its timestamp. A window of 100 ms leaves out the scrape of the process before, which
@@ -39,17 +39,15 @@ RECORDED_RATE = "max(celery:tasks_ended:rate5m{SEL})"
 """Tasks per second over five minutes, as the bundled rules record it."""
 RECORDED_MEAN = "max(avg_over_time(celery:tasks_ended:rate5m{SEL}[$window]))"
 
+BUSY = "sum by (cluster, job, instance, hostname) (celery_worker_busy_seconds_total{SEL})"
+"""The time for which a worker's slots ran tasks. An integral, because a gauge misses tasks between two scrapes."""
 GAUGES = {
     "queue_lengths": "max by (queue_name) (celery_queue_length{SEL, queue_name=~$queue})",
-    "busy": (
-        "100 * max by (hostname) (celery_worker_tasks_active{SEL})"
-        " / (max by (hostname) (celery_worker_pool_size{SEL}) > 0)"
-    ),
     "pool_size": "max by (hostname) (celery_worker_pool_size{SEL})",
     "reserved": "max by (hostname) (celery_worker_tasks_reserved{SEL})",
     "unacked_age": "time() - min(celery_queue_oldest_unacked_timestamp_seconds{SEL})",
 }
-"""By the key under which the report lists the query. ``busy`` is the percentage of a worker's slots that run a task."""
+"""By the key under which the report lists the query."""
 VISIBILITY_TIMEOUT = "max(last_over_time(celery_queue_visibility_timeout_seconds{SEL}[$window]))"
 OBJECTIVE = 'max(celery:success_objective:limit{cluster="", name=""})'
 """The share of tasks that should succeed, from the bundled limits, which carry no target labels."""

@@ -51,7 +51,7 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task; ``execution_seconds`` is the total run time of its successes and failures."""
+    """One task; ``execution_seconds`` is the time for which its runs used slots, unfinished ones included."""
 
     name: str
     ends: Ends

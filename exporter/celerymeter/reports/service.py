@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
@@ -35,6 +35,8 @@ class _Data:
     rates: Rates
     execution: ExecutionCurves | None
     gauges: Gauges
+    capacity: Mapping[str, float]
+    """The `slot_seconds` of each worker."""
     chart_step: float
     visibility_timeout: float | None
     objective: float | None
@@ -80,13 +82,15 @@ class ReportService:
         before = counter.count(start=window.start - window.seconds, end=window.start, histograms=False)
         pairs, bounds = _sizes(counted.counts or Counts())
         visibility = scope.render(queries.VISIBILITY_TIMEOUT, window=timedelta(seconds=window.seconds))
+        gauges = history.gauges()
         return _Data(
             scope=scope,
             counted=counted,
             before=before,
             rates=history.rates(counted.processes, series=pairs * len(ENDS)),
             execution=history.execution(counted.processes, series=pairs * bounds),
-            gauges=history.gauges(),
+            gauges={**gauges, "busy": history.busy(counted.processes, gauges["pool_size"])},
+            capacity=metrics.slot_seconds(gauges, seconds=window.seconds, points=history.chart_points),
             chart_step=history.chart_step,
             visibility_timeout=self._client.instant(visibility, time=window.end).value(),
             objective=self._client.instant(queries.OBJECTIVE, time=window.end).value(),
@@ -129,13 +133,13 @@ def _compose(data: _Data, request: ReportRequest, *, report_id: str, now: float)
         average_throughput=None if counts is None else metrics.rounded(counts.ended / window.seconds),
         peak_throughput=None if highest is None else highest.tasks_per_second,
         peak=highest,
-        avg_busy_percent=metrics.busy_percent(data.gauges),
+        avg_busy_percent=metrics.busy_percent(counts, data.capacity),
         error_budget=metrics.error_budget(counts, data.objective, default=DEFAULT_OBJECTIVE),
         redelivery=_redelivery(data),
         previous_window=change,
         tasks=tasks,
         queues=() if counts is None else metrics.queue_rows(counts, data.gauges["queue_lengths"]),
-        workers=metrics.worker_rows(counts, data.gauges),
+        workers=metrics.worker_rows(counts, data.gauges, data.capacity),
         slowest_tasks=metrics.top_tasks(tasks, lambda task: task.execution_time_ms.p95),
         most_failing_tasks=metrics.top_tasks(tasks, lambda task: task.ends.failed),
         unknown=metrics.unknown_reasons(data.counted, highest, change),
@@ -195,6 +199,7 @@ def _shown_queries(scope: Scope, request: ReportRequest) -> dict[str, str]:
         "peak_throughput": queries.ENDED,
         "failures": queries.FAILED,
         "execution_over_time": queries.RUNTIME_BUCKETS,
+        "busy": queries.BUSY,
         **queries.GAUGES,
         "visibility_timeout": queries.VISIBILITY_TIMEOUT,
         "success_objective": queries.OBJECTIVE,
