@@ -162,6 +162,9 @@ QUEUE_SLOTS = _queues.gauge("celery_queue_pool_slots", QUEUE, "Pool slots of the
 QUEUE_FREE_SLOTS = _queues.gauge(
     "celery_queue_free_slots", QUEUE, "Pool slots without a run, of the workers that consume the queue."
 )
+DELAYED = _queues.gauge(
+    "celery_delayed_tasks", (), "Tasks that RabbitMQ holds until their ETA (native delayed delivery)."
+)
 QUEUE_VISIBILITY = _queues.gauge(
     "celery_queue_visibility_timeout_seconds",
     (),

@@ -154,6 +154,8 @@ class QueuesSnapshot:
     unacked_unknown: int = 0
     """Unacknowledged messages that were read, but whose queue is not known to the broker."""
     visibility_timeout: float | None = None
+    delayed: int | None = None
+    """Messages that the broker holds until their ETA; ``None`` where it does not, or does not say."""
     incomplete: str | None = None
     """The reason why the poll has not returned everything that it asked for."""
 

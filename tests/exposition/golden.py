@@ -50,7 +50,7 @@ def busy() -> Cluster:
         QueueState("celery", 0, unacked=0),
     )
     cluster.tracker.queues_seen(
-        QueuesSnapshot(cluster.now, queues, unacked_other=5, unacked_unknown=2, visibility_timeout=3600.0)
+        QueuesSnapshot(cluster.now, queues, unacked_other=5, unacked_unknown=2, visibility_timeout=3600.0, delayed=4)
     )
     for collector in ("queues", "workers"):
         cluster.tracker.polled(PollOutcome(collector, True, cluster.now, 0.25))

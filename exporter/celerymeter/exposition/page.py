@@ -349,6 +349,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.QUEUE_CONSUMERS: _values(_consumers),
     m.QUEUE_SLOTS: _by_consumed_queue(lambda state: state.slots),
     m.QUEUE_FREE_SLOTS: _values(_free_slots),
+    m.DELAYED: _single(lambda scrape: scrape.queues.delayed if scrape.queues is not None else None),
     m.QUEUE_VISIBILITY: _single(_visibility),
     m.BUILD_INFO: _build_info,
     m.START_TIME: _single(lambda scrape: scrape.tracker.started_at),

@@ -17,7 +17,7 @@ import requests
 from celerymeter.broker import UNREACHABLE, HeldConnection
 from celerymeter.errors import PollError, SettingsError
 from celerymeter.model import QueuesSnapshot, QueueState
-from celerymeter.polling.queues import chosen, is_task_queue
+from celerymeter.polling.queues import chosen, is_delay_level, is_task_queue
 from celerymeter.settings import ExporterSettings
 from celerymeter.urls import without_password
 
@@ -62,7 +62,9 @@ class AmqpQueuePoller:
         self._named = self._named.intersection(state.name for state in states)
         if self._management is not None and states and incomplete is None and not listed:
             incomplete = f"{self._management} lists no queue: is it the right virtual host?"
-        return QueuesSnapshot(at=now, queues=tuple(states), incomplete=incomplete)
+        levels = [queue.messages for queue in listed.values() if is_delay_level(queue.name)]
+        delayed = sum(filter(None, levels)) if levels and None not in levels else None
+        return QueuesSnapshot(at=now, queues=tuple(states), delayed=delayed, incomplete=incomplete)
 
     def close(self) -> None:
         """See `QueuePoller.close`."""
@@ -99,6 +101,7 @@ class ListedQueue(msgspec.Struct):
     """A queue as the management API lists it; no figure where the broker collects no statistics."""
 
     name: str
+    messages: int | None = None
     messages_unacknowledged: int | None = None
     arguments: _Arguments = msgspec.field(default_factory=_Arguments)
 
@@ -195,7 +198,9 @@ class Management:
     def queues(self) -> dict[str, ListedQueue]:
         """Return all queues by name; raises `PollError`."""
         # Not `enable_queue_totals`: with it RabbitMQ 3.10 says 0 for every quorum queue.
-        queues = self._get(f"queues/{self._vhost}?columns=name,messages_unacknowledged,arguments", list[ListedQueue])
+        queues = self._get(
+            f"queues/{self._vhost}?columns=name,messages,messages_unacknowledged,arguments", list[ListedQueue]
+        )
         return {queue.name: queue for queue in queues}
 
     def bindings(self) -> list[Binding]:

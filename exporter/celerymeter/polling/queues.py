@@ -25,13 +25,17 @@ class QueuePoller(Protocol):
         """Drop the connection; the next poll opens one."""
 
 
+def is_delay_level(name: str) -> bool:
+    """Return whether RabbitMQ keeps tasks here until their ETA (`kombu.transport.native_delayed_delivery`)."""
+    return _DELAYED.fullmatch(name) is not None
+
+
 def is_task_queue(name: str) -> bool:
     """Return whether tasks wait here: remote control, replies, events and broadcasts have queues of their own.
 
-    ``bcast.…`` is a copy of a broadcast for one worker (`kombu.common.Broadcast`). In ``celery_delayed_N`` RabbitMQ
-    keeps tasks until their ETA (`kombu.transport.native_delayed_delivery`).
+    ``bcast.…`` is a copy of a broadcast for one worker (`kombu.common.Broadcast`).
     """
-    internal = name.endswith(".pidbox") or name.startswith(("celeryev.", "bcast.")) or _DELAYED.fullmatch(name)
+    internal = name.endswith(".pidbox") or name.startswith(("celeryev.", "bcast.")) or is_delay_level(name)
     return bool(name) and not internal and name not in (UNKNOWN, OTHER)
 
 
