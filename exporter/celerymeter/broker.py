@@ -29,7 +29,7 @@ REPLY_TIMEOUT = 10.0
 
 T = TypeVar("T")
 UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, AMQPError, KombuError, OSError)
-"""What clients raise when the broker is away, refuses a connection, or does not reply in time."""
+"""Exceptions of clients whose broker is down, refuses a connection, or does not reply in time."""
 
 
 @dataclass(frozen=True, slots=True)

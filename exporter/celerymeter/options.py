@@ -1,4 +1,4 @@
-"""How settings are declared: a field of a frozen dataclass carries its option's kind, help and default.
+"""Declaration of settings: a field of a frozen dataclass carries its option's kind, help and default.
 
     @dataclass(frozen=True, slots=True)
     class ReportSettings:

@@ -35,7 +35,7 @@ WAIT_BUCKETS = (0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """How to reach the broker, and which names on it the cluster changed."""
+    """Settings of the broker connection, and names on the broker that the cluster changed."""
 
     url: str = field(
         repr=False,
@@ -85,7 +85,7 @@ class BrokerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the exporter tracks; what exceeds a limit is counted as ``__other__`` or dropped, and counted."""
+    """Limits of the tracker; names beyond a limit are counted as ``__other__``, and tasks are dropped."""
 
     task_names: int = setting(
         1000, COUNT, "Maximum number of task names; further ones are counted as __other__.", flag="--max-task-names"

@@ -29,7 +29,7 @@ from celerymeter.errors import CelerymeterError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the group knows of a command before it is imported."""
+    """A command as the group lists it before importing its module."""
 
     help: str
     extra: str = ""

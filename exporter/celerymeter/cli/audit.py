@@ -14,7 +14,7 @@ from celerymeter.options import option, secret, setting
 
 @dataclass(frozen=True, slots=True)
 class ShowSettings:
-    """Which rows to show."""
+    """Settings of `audit show`: a filter for rows."""
 
     state_dir: Path = field(metadata=option(DIRECTORY, "The control API's state directory."))
     last: int = setting(50, COUNT, "How many rows to show, from the end.")
@@ -25,7 +25,7 @@ class ShowSettings:
 
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
-    """Which trail to verify, and the head to compare it with."""
+    """Settings of `audit verify`: the trail, and the head to compare it with."""
 
     state_dir: Path = field(metadata=option(DIRECTORY, "The control API's state directory."))
     audit_key: bytes | None = secret(

@@ -20,7 +20,7 @@ PARTS = ("alerts", "grafana/dashboards", "grafana/provisioning")
 
 @dataclass(frozen=True, slots=True)
 class BundleSettings:
-    """How to export."""
+    """Settings of `bundle export`."""
 
     force: bool = setting(False, SWITCH, "Overwrite existing files that differ.")
 

@@ -29,7 +29,7 @@ else:
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _STRENGTH = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT)
-"""Where a value may come from, the weakest first; the command line is stronger than all of them."""
+"""The sources of a value, the weakest first; the command line is stronger than all of them."""
 
 
 class ClickOption(click.Option):

@@ -25,7 +25,7 @@ OPEN_STATUSES: Final = frozenset({"terminate_sent", "pending", "flagged", "flagg
 
 @dataclass(frozen=True, slots=True)
 class RevokeSettings:
-    """What to revoke, and where; ``wait`` is in seconds."""
+    """Settings of `revoke`: the tasks and the control API; ``wait`` is in seconds."""
 
     control_url: str = field(repr=False, metadata=option(HTTP_URL, "The control API, such as http://127.0.0.1:8000."))
     token: str = field(

@@ -17,7 +17,7 @@ from celerymeter.options import SECRET_ITSELF, option, secret, setting
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
-    """What the token says; ``ttl`` is in seconds. The first of several secrets signs it."""
+    """The claims of a token, and the secrets, of which the first signs it; ``ttl`` is in seconds."""
 
     secrets: tuple[bytes, ...] = field(
         repr=False,

@@ -90,7 +90,7 @@ class Alert:
 
 
 class AlertsQuery(Query):
-    """Which alerts to list."""
+    """A filter for alerts."""
 
     status: AlertStatus | None = None
     name: str | None = Field(default=None, max_length=256)

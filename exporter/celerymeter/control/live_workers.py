@@ -67,7 +67,7 @@ class LiveWorkers:
         self._listeners: list[WorkerListener] = []
         self._lock = Lock()
         self.connected_at: float | None = None
-        """When the event subscription was confirmed; ``None`` while there is none."""
+        """Time at which the event subscription was confirmed; ``None`` while there is none."""
         self.last_event_at: float | None = None
 
     def listen(self, listener: WorkerListener) -> None:

@@ -36,7 +36,7 @@ MIN_WEBHOOK_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class JwtSettings:
-    """Which tokens are accepted. Exactly one kind of key: secrets (HS256), public keys, or a JWKS file.
+    """Settings of token verification. Exactly one kind of key: secrets (HS256), public keys, or a JWKS file.
 
     ``secrets`` and ``public_keys`` may hold two entries while keys are rotated. ``algorithm`` is the one that the
     operator chose, or None for the kind's default (HS256, RS256).
@@ -74,7 +74,7 @@ class RequestLimits:
     auth_failures_per_minute: float = 60.0
     requests_per_minute: float = 1200.0
     read_seconds: float = 20.0
-    """How long a client may take to send a whole request."""
+    """Time in which a client must send a whole request."""
 
 
 @dataclass(frozen=True, slots=True)

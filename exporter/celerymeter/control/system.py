@@ -105,7 +105,7 @@ def blueprint(*, system: SnapshotSource, maintenance: AuditMaintenance, settings
 
     @bp.get("/system/status", permission=Permission.ADMIN, responses={200: StatusReply})
     def read_status() -> Response:
-        """Show every component, the queues, firing alerts, and the configuration without its secrets."""
+        """Show all components, queues, firing alerts, and the configuration without secrets."""
         snapshot, parts = system.last_snapshot(), components()
         return answer(
             StatusReply(

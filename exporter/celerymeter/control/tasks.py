@@ -34,7 +34,7 @@ PATH = "/tasks/batch"
 
 
 class RevokeParameters(Body):
-    """How to revoke; `terminate` needs the role admin."""
+    """Parameters of a revoke; `terminate` needs the role admin."""
 
     terminate: bool = Field(default=False, description="End the process of a running task (prefork pools)")
     signal: Signal = "SIGTERM"
@@ -84,7 +84,7 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True)
 class EarlierUse:
-    """What an earlier request with the key got: its answer, or only a batch when the program was killed before that."""
+    """The answer to an earlier request with the key, or only its batch if the program was killed before the answer."""
 
     batch: str
     status: int | None

@@ -34,7 +34,7 @@ ORIGINS = ("null", "http://localhost", "http://127.0.0.1")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a demo is: ``ports`` are settled, and all files are in ``folder``, an absolute path."""
+    """The location of a demo: ``ports`` are settled, and all files are in ``folder``, an absolute path."""
 
     folder: Path
     ports: Ports
@@ -69,7 +69,7 @@ def shipped(part: str) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise ServerMissing(f"{part} is not part of this installation (looked for {places[0]} and {places[1]})")
+    raise ServerMissing(f"{part} is not part of this installation (neither {places[0]} nor {places[1]} exists)")
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -227,7 +227,7 @@ def _absolute(paths: Yaml, folder: Path) -> list[Yaml]:
 
 @dataclass(frozen=True, slots=True)
 class Receivers:
-    """Where the demo's notifications go: to the control API with a token, and all others to the sink.
+    """The receivers of the demo's notifications: to the control API with a token, and all others to the sink.
 
     With ``slack_url_file``, which Alertmanager reads for every message, those for Slack go there too.
     """

@@ -1,4 +1,4 @@
-"""What the demo writes: lines that stay and, on a terminal, below them one line that changes in place.
+"""The output of the demo: lines that stay and, on a terminal, one line below them that changes in place.
 
 Without rich, on purpose: where the output is not a terminal its live display writes only the final state
 (Textualize/rich#465), so the lines for pipes would still be ours, and on a terminal it would save about twenty lines.

@@ -127,7 +127,7 @@ SLACK_URL_FILE = Kind("file", "a file", check_slack_url_file)
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    """How to run the demo; ``duration`` is in seconds, or ``None`` until it is stopped."""
+    """Settings of the demo; ``duration`` is in seconds, or ``None`` until it is stopped."""
 
     duration: float | None = setting(None, INTERVAL, "Stop after this time. By default the demo runs until ^C.")
     ports: Ports = setting(

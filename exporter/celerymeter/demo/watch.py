@@ -1,4 +1,4 @@
-"""What the demo observes while it runs: the exporter's page, Prometheus' alerts, Alertmanager's notifications."""
+"""Watches the running demo: the exporter's metrics, Prometheus' alerts, Alertmanager's notifications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the collectors read, as values without secrets."""
+"""Values that the collectors read, without secrets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SenderEvents:
 
     @property
     def task_events(self) -> int:
-        """How many events were about tasks."""
+        """Number of events about tasks."""
         return sum(count for event, count in self.events.items() if event.startswith("task-"))
 
     @property
@@ -145,11 +145,11 @@ class ExporterEvidence:
     clock_offset: float | None = None
     """Our clock minus the exporter's in seconds, to the second."""
     at: float = 0.0
-    """When the page was read, by our clock."""
+    """Time at which the page was read, by our clock."""
 
     @property
     def started(self) -> float | None:
-        """When the process started, by its own clock; no two exporters have the same."""
+        """Start time of the process by its own clock; no two exporters have the same."""
         return self.value("celerymeter_start_time_seconds")
 
     def value(self, name: str) -> float | None:
@@ -226,7 +226,7 @@ class Alertmanager:
 
 @dataclass(frozen=True, slots=True)
 class PrometheusEvidence:
-    """What Prometheus knows about exporters; ``None`` for what this engine does not tell."""
+    """Prometheus' view of exporters; ``None`` where this server has no such API."""
 
     url: str
     failure: Failure | None = None

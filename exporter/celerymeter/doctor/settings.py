@@ -14,7 +14,7 @@ from celerymeter.settings import BrokerSettings
 
 @dataclass(frozen=True, slots=True)
 class DoctorSettings:
-    """Where to look; ``watch`` is in seconds."""
+    """Settings of the doctor; ``watch`` is in seconds."""
 
     broker: BrokerSettings = field(metadata=group(BrokerSettings))
     exporter_url: str | None = setting(None, HTTP_URL, "The exporter, such as http://127.0.0.1:9808.")

@@ -28,7 +28,7 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 HEAD = b'{"body": "'
 START = len(HEAD)
 TAIL = b'", "content-encoding": "utf-8", "content-type": "application/json", "headers": {'
-"""What kombu 5.3 to 5.7 write before and after the body. A body that is cut out between them is base64, or else it is
+"""The bytes that kombu 5.3 to 5.7 write before and after the body. A body cut out between them is base64, or else it is
 refused as JSON: then, as for anything that looks different, the envelope is parsed."""
 
 _REQUIRED_FIELDS = ("type", "hostname", "timestamp")

@@ -39,7 +39,7 @@ class ReadAhead:
         self.ended: str | None = None
         """Why nothing more will come."""
         self.heard = time.monotonic()
-        """When the peer last sent something."""
+        """Time at which the peer last sent something."""
         self._socket = sock
         self._in_records = isinstance(sock, ssl.SSLSocket)
         """TLS gives a record a read; from TCP a short read says that there is no more."""

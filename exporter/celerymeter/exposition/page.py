@@ -241,7 +241,7 @@ def _unacked(scrape: Scrape) -> Rows:
 
 
 def _oldest_task(scrape: Scrape, family: Family) -> None:
-    """When the head of each queue was sent, by the best source: its stamp, its event, or the poller's own notice."""
+    """Send time of each queue's oldest message from the best source: its stamp, its event, or the first poll."""
     oldest: dict[tuple[str, ...], float | None] = {}
     for queue in scrape.queues.queues if scrape.queues is not None else ():
         if (head := queue.head) is None:

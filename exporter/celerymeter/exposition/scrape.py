@@ -1,4 +1,4 @@
-"""What the families of one page need: the tracker as of now, and what is kept from page to page."""
+"""Input of the metric families: the tracker at the time of a scrape, and state that is kept between scrapes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST_HEARTBEATS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What `celerymeter_build_info` says."""
+    """The labels of `celerymeter_build_info`."""
 
     version: str
     python: str
@@ -56,7 +56,7 @@ class FailuresByClass:
 
 @dataclass(slots=True)
 class Kept:
-    """What is kept from page to page."""
+    """State that is kept between scrapes."""
 
     build: Build
     names: tuple[str, ...]
@@ -125,7 +125,7 @@ class Scrape:
         return totals
 
     def _all_workers_known(self) -> bool:
-        """Whether a queue that nobody listed has no consumer."""
+        """True if a queue that no worker listed has no consumer."""
         connected_at, workers = self.tracker.connected_at, self.tracker.workers
         if workers.other_seen is not None or any(worker.queues_stale for worker in self.up):
             return False

@@ -1,4 +1,4 @@
-"""What Redis holds for kombu, as values: the end of a message, and the bindings of queues. Pure.
+"""Parses what kombu stores in Redis: the end of a message, and the bindings of queues. Pure.
 
 kombu writes a message's body first, headers and properties last. Only the end is ever fetched, so that a message of
 many megabytes costs no more than a small one, and a task's arguments stay where they are.

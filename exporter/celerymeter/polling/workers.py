@@ -48,7 +48,7 @@ class LiveWorker:
     hostname: str
     process: object
     online_at: float | None = None
-    """When it said that it is online, in UTC seconds; ``None`` when that was before anybody listened."""
+    """Time of its worker-online event in UTC seconds; ``None`` if that was before the exporter subscribed."""
 
 
 class WorkerPoller:
@@ -148,7 +148,7 @@ class ReplyHabits:
         self._processes: dict[str, object] = {}
         self._young: set[str] = set()
         self._silences: dict[tuple[str, str], list[float]] = {}
-        """When a worker did not reply to a command although it could have, since it last did."""
+        """Times at which a worker did not reply to a command although it could have, since its last reply."""
         self._now = 0.0
         self._replied: set[tuple[str, str]] = set()
 

@@ -94,7 +94,7 @@ class Counts:
 
     @property
     def ended(self) -> float:
-        """How many tasks ended, in whatever way."""
+        """Number of tasks that ended, with whatever result."""
         return sum(value for key, value in self.values.items() if key.family in ENDS)
 
     def split(self, label: Literal["name", "queue_name", "hostname"]) -> dict[str, Counts]:
@@ -108,7 +108,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Increase:
-    """What one exporter counted within ``seconds``."""
+    """The counts of one exporter within ``seconds``."""
 
     seconds: float
     counts: Counts

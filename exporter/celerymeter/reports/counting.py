@@ -53,7 +53,7 @@ class ExporterProcess:
 
 @dataclass(frozen=True, slots=True)
 class WindowCounts:
-    """What happened in a window; ``counts`` is ``None`` when that cannot be known."""
+    """The counts of a window; ``counts`` is ``None`` if they cannot be known."""
 
     counts: Counts | None
     processes: tuple[ExporterProcess, ...] = ()
@@ -62,7 +62,7 @@ class WindowCounts:
     late_bases: tuple[ExporterProcess, ...] = ()
     """Processes whose last scrape before the window is over an hour older; what they counted since is included."""
     disagreement: float = 0.0
-    """How many ended tasks further exporters on the broker missed, compared with the one that was taken."""
+    """Number of ended tasks that other exporters on the broker missed, compared with the one that is used."""
     warnings: tuple[str, ...] = ()
 
 

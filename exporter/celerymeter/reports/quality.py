@@ -1,4 +1,4 @@
-"""How far a window's metrics can be trusted. Pure."""
+"""Judges the data quality of a window. Pure."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """How many tasks ended, and how; a retry is not an end."""
+    """Numbers of tasks that ended, by result; a retry is not an end."""
 
     total: int
     successful: int
@@ -157,7 +157,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How far the data can be trusted; ``verdict`` is complete, limited or unusable, ``words`` is its sentence."""
+    """The data quality. ``verdict`` is complete, limited or unusable, and ``words`` is a sentence for it."""
 
     verdict: str
     words: str

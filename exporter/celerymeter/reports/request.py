@@ -1,4 +1,4 @@
-"""What is asked for: a window, read from what people write, and what the report is narrowed to."""
+"""A report request: the window, parsed from text, and filters."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class ProducerClocks:
         return sent.timestamp + clock.observe(timestamp=sent.timestamp, at=at)
 
     def sent_at(self, sent: Event) -> float | None:
-        """When a task was sent, by our clock; ``None`` for a machine whose clock is not known."""
+        """Return the send time of a task by our clock; ``None`` if the clock of the sender is not known."""
         clock = self._find(sent.hostname.rpartition("@")[2])
         return None if clock is None else sent.timestamp + clock.seconds
 

@@ -1,4 +1,4 @@
-"""How many task runs of a worker we never heard of, from the worker's own count in its heartbeats.
+"""Counts the task runs of a worker whose events never arrived, from the worker's own count in its heartbeats.
 
 ``processed`` in a heartbeat grows by one where `task-started` is sent, and each event carries the worker's logical
 clock (`celery.worker.heartbeat`, `celery.worker.request`). So for heartbeat n, judged when heartbeat n + 1 arrives,
@@ -47,7 +47,7 @@ class LossMeter:
         self._beats = 0
         """Heartbeats that left no doubt whether task events are on."""
         self.hearing = False
-        """Whether a task event came since the last heartbeat: then another one is no news."""
+        """True if a task event arrived since the last heartbeat; further ones change nothing until the next."""
         self._ever_heard = False
         self._silent_beats = 0
         self._settling = 0
@@ -125,7 +125,7 @@ class LossMeter:
 
     @property
     def has_question(self) -> bool:
-        """Whether something is missing that was not yet when `inspect stats` was last asked."""
+        """True if runs are missing that were not when `inspect stats` was last asked."""
         return self._certain > self._asked
 
     def ask(self) -> None:

@@ -57,7 +57,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     addressed: bool = False
     """Its own `task-sent` has come."""
     shadow: str | None = None
-    """What its worker calls it (`celery.app.task.Task.shadow_name`), if not ``name``."""
+    """The worker's name for it (`celery.app.task.Task.shadow_name`), if not ``name``."""
     replaced: bool = False
     """Its replacement has been sent: it ends without an event of its own."""
     redelivered: bool = False

@@ -155,7 +155,7 @@ class TaskSeriesTable:
         self._runtime_buckets = runtime_buckets
         self._wait_buckets = wait_buckets
         self.by_host = by_host
-        """Whether the worker is a label too; what producers send then has an empty one."""
+        """True if the worker is a label too; it is empty for events of producers."""
         self._series: dict[tuple[str, ...], TaskSeries] = {}
 
     def get(self, name: str, queue: str, hostname: str = "") -> TaskSeries:

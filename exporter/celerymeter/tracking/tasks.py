@@ -180,7 +180,7 @@ class TaskTracker:
     # What others read
 
     def sent_at(self, uuid: str) -> float | None:
-        """When a task that waits was sent, by our clock; ``None`` when that is not known."""
+        """Return the send time of a waiting task by our clock, or ``None`` if it is not known."""
         run = self.runs.get(uuid)
         return None if run is None else run.sent
 
@@ -243,15 +243,15 @@ class TaskTracker:
         return run
 
     def _is_called(self, run: Run, name: str | None) -> bool:
-        """Whether this may be the run's name; those of runs beyond the cap are not known."""
+        """Return True if this may be the run's name; names of runs beyond the limit are not known."""
         return name is None or run.name in (None, name, UNKNOWN, OTHER) or run.shadow == name
 
     def _is_own(self, run: Run, event: Event) -> bool:
-        """Whether a `task-sent` or `task-received` may be of this run: they name the same parent."""
+        """Return True if a `task-sent` or `task-received` may be of this run: both name the same parent."""
         return run.parent_id == event.parent_id or (run.parent_id == "" and self._is_called(run, event.name))
 
     def _is_replacement(self, run: Run, event: Event) -> bool:
-        """Whether a further `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its uuid.
+        """Return True if a further `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its uuid.
 
         A task that a run sends has that run as its parent. In a chain or a chord only the last has the uuid, and
         another parent; then the name is another one. A retry of a task without a parent is its own parent too.
@@ -260,13 +260,13 @@ class TaskTracker:
         return not is_retry and (event.parent_id == event.uuid or not self._is_called(run, event.name))
 
     def _replaces(self, run: Run, event: Event) -> bool:
-        """Whether a `task-received` begins a replacement, rather than ``run``, perhaps by its shadow name, or again."""
+        """Return True if a `task-received` begins a replacement; else it is of ``run``, perhaps by its shadow name."""
         if self._is_own(run, event) and (not run.received or self._is_called(run, event.name)):
             return False
         return self._is_replacement(run, event)
 
     def _is_of_next(self, run: Run, event: Event) -> bool:
-        """Whether a `task-sent` is of a run that follows ``run``, rather than its own that comes late."""
+        """Return True if a `task-sent` is of a run that follows ``run``; else it is its own and late."""
         if (event.retries or 0) > run.retries:
             return True
         if not run.addressed and self._is_own(run, event):

@@ -35,7 +35,7 @@ class Tracker:
         self.polls: dict[str, PollOutcome] = {}
         self.poll_successes: dict[str, float] = {}
         self._polled_at: dict[str, float] = {}
-        """When a poll last returned anything, though it may have been incomplete."""
+        """Time at which a poll last returned anything, even if incomplete."""
         self.queues: QueuesSnapshot | None = None
         self.task_series = TaskSeriesTable(
             settings.limits,
@@ -185,7 +185,7 @@ class Tracker:
     # What others read
 
     def is_fresh(self, collector: str, now: float) -> bool:
-        """Whether a poll's gauges may be shown: its last values are recent, and the broker is there."""
+        """Return True if a poll's gauges may be served: its last values are recent, and the broker is up."""
         last = self._polled_at.get(collector)
         return self.connected_at is not None and last is not None and now - last <= 2 * self.settings.poll_interval
 
@@ -199,5 +199,5 @@ class Tracker:
         return frozenset(consumed | {series.labels[1] for series in self.task_series if series.sent})
 
     def wants_poll(self) -> bool:
-        """Whether the workers should be asked before their turn."""
+        """Return True if the workers should be polled at once."""
         return any(worker.wanted for worker in self.workers)

@@ -74,7 +74,7 @@ class Worker:
         self.version = ""
         self.offline_at: float | None = None
         self.online_at: float | None = None
-        """When it last said that it is online: it has started, or has reconnected to its broker."""
+        """Time of its last worker-online event: it started, or reconnected to its broker."""
         self.clock: ClockOffset | None = None
         self.offset: float | None = None
         """Seconds to add to the worker's clock to have ours; ``None`` before its first worker event."""
@@ -91,13 +91,13 @@ class Worker:
 
     @property
     def wanted(self) -> bool:
-        """Whether a poll should not wait: the worker is new, or some of its events are missing."""
+        """True if a poll should not wait: the worker is new, or some of its events are missing."""
         new = self.queues_stale and self.asked < MAX_ASKED
         return self.up and self.offline_at is None and (new or self.loss.has_question)
 
     @property
     def unanswered(self) -> bool:
-        """Whether it was asked twice since it is new and has not said which queues it consumes.
+        """True if the new worker was asked twice and has not reported the queues that it consumes.
 
         Twice, for else every worker that joins would make what is summed over workers vanish for a moment.
         """
@@ -105,12 +105,12 @@ class Worker:
 
     @property
     def duplicate(self) -> bool:
-        """Whether two processes send under this node name."""
+        """True if two processes send under this node name."""
         return len(self.takeovers) >= TAKEOVERS
 
     @property
     def shut_down(self) -> bool:
-        """Whether the worker is down because it was stopped (`worker-offline`)."""
+        """True if the worker is down because it was stopped (`worker-offline`)."""
         return self.offline_at is not None and not self.up
 
     @property
@@ -119,7 +119,7 @@ class Worker:
         return (self.state.pool or "") if self.state is not None else ""
 
     def our_time(self, event: Event, at: float) -> float:
-        """When the worker sent an event, by our clock; when it was received, ``at``, if the offset is not known."""
+        """Return the time at which the worker sent an event, by our clock; ``at`` (its receipt) if the offset is not known."""
         return at if self.offset is None else event.timestamp + self.offset
 
     def event(self, event: Event, at: float) -> bool:
@@ -172,7 +172,7 @@ class Worker:
         return renewed
 
     def alive(self, now: float, *, connected_at: float, solo_grace: float, poll_interval: float) -> bool:
-        """Whether the worker counts as up at ``now``, with our own subscription up since ``connected_at``."""
+        """Return True if the worker counts as up at ``now``, with our own subscription up since ``connected_at``."""
         timeout = MISSED_HEARTBEATS * self.freq
         if self.offline_at is not None and now - self.offline_at > self.freq:
             return False

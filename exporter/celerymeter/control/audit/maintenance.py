@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 INTERVAL = 60.0
 """Seconds between two rounds, and over which the refusals of one source are folded into a row."""
 MAX_SOURCES = 100
-"""Sources that are told apart in one interval; all others are folded into one."""
+"""Sources with a row of their own in one interval; all others are folded into one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def _targets(target: str) -> str:
 
 
 def record_minted(identity: Identity, *, state_dir: Path, audit_key: bytes | None) -> None:
-    """Write that a token was minted, and by whom on which machine; the control API may be running."""
+    """Record that a token was created, by which user and on which machine; the control API may be running."""
     with open_trail(state_dir, audit_key) as trail:
         detail = {"role": identity.role.label, "exp": identity.exp, "by": _user()}
         trail.token(Actor(identity.sub, identity.jti, "shell"), "token.mint", exp=identity.exp, detail=detail)

@@ -86,7 +86,7 @@ class LastEvent:
 
 @dataclass(frozen=True, slots=True)
 class TaskLocation:
-    """Where a task is. ``detail`` is text for a person; ``pid`` is the pool process that runs the task."""
+    """The location of a task. ``detail`` is text for a person; ``pid`` is the pool process that runs the task."""
 
     location: Location = "unknown"
     detail: str = ""
@@ -127,7 +127,7 @@ class Acknowledgements:
 
 @dataclass(frozen=True, slots=True)
 class TerminateResult:
-    """What happened to a terminate command: whether the worker replied, its error, and whether the process died."""
+    """The result of a terminate command: did the worker reply, its error, and did the process die."""
 
     replied: bool = False
     error: str | None = None
@@ -139,7 +139,7 @@ class Evidence:
     """Everything found out about some ids before acting, by id. Times are UTC seconds."""
 
     asked_at: float
-    """When the workers were asked; the stored states are older."""
+    """Time at which the workers were asked; the stored states are older."""
     workers: frozenset[str] = frozenset()
     """The live workers: those that replied and those that send heartbeats."""
     answered: frozenset[str] = frozenset()

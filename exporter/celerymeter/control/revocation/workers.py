@@ -37,7 +37,7 @@ _STATES: Final = {"active": "STARTED", "reserved": "RECEIVED", "scheduled": "REC
 
 
 class BatchSize:
-    """How many ids go into one command, learned from how long the workers took.
+    """The number of ids in one command, adjusted to the time that the workers took.
 
     A worker flags ids in its main loop, with one to three round trips to its result backend for each, and does nothing
     else meanwhile. At 0.2 s a command, four batches at once block a worker for less than a second.
@@ -63,7 +63,7 @@ class BatchSize:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What the workers said when they were asked about some ids."""
+    """The workers' replies about some ids."""
 
     replied: frozenset[str] = frozenset()
     answered: frozenset[str] = frozenset()
