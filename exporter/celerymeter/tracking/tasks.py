@@ -251,7 +251,7 @@ class TaskTracker:
         return run.parent_id == event.parent_id or (run.parent_id == "" and self._is_called(run, event.name))
 
     def _is_replacement(self, run: Run, event: Event) -> bool:
-        """Return True if a further `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its uuid.
+        """Return True if another `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its id.
 
         A task that a run sends has that run as its parent. In a chain or a chord only the last has the uuid, and
         another parent; then the name is another one. A retry of a task without a parent is its own parent too.

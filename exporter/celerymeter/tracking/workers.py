@@ -119,7 +119,7 @@ class Worker:
         return (self.state.pool or "") if self.state is not None else ""
 
     def our_time(self, event: Event, at: float) -> float:
-        """Return the time at which the worker sent an event, by our clock; ``at`` (its receipt) if the offset is not known."""
+        """Return the send time of an event by our clock, or ``at``, its receipt, if the offset is not known."""
         return at if self.offset is None else event.timestamp + self.offset
 
     def event(self, event: Event, at: float) -> bool:
