@@ -17,7 +17,7 @@ FailureKind = Literal["refused", "unresolved", "password", "forbidden", "timeout
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something could not be reached; ``text`` comes from the client."""
+    """The reason why something could not be reached; ``text`` comes from the client."""
 
     kind: FailureKind
     text: str
@@ -219,7 +219,7 @@ class Alertmanager:
 
     url: str
     failure: Failure | None = None
-    """Why it cannot be reached from here."""
+    """The reason why it cannot be reached from here."""
     errors: int = 0
     """Notifications that Prometheus could not deliver to it since Prometheus started."""
 

@@ -115,7 +115,7 @@ class HistoryReader:
 
     @property
     def chart_points(self) -> int:
-        """How many points a gauge's curve has when it covers the whole window."""
+        """Points of a gauge's curve that covers the whole window."""
         step = self.chart_step
         return math.floor(self._window.end / step) - math.ceil(self._window.start / step) + 1
 
