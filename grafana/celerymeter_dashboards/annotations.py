@@ -7,10 +7,10 @@ from grafana_foundation_sdk.builders import dashboard
 from celerymeter import metrics as families
 from celerymeter_dashboards.conditions import FIRING, SINCE
 from celerymeter_dashboards.panels import DATASOURCE
-from celerymeter_dashboards.promql import Scope, latest
+from celerymeter_dashboards.promql import VariableScope, latest
 
 _BY_WORKER = "cluster, hostname"
-_EVERY = Scope()
+_EVERY = VariableScope()
 _UP = f"{_EVERY.recorded('celery:worker_up:max')} == 1"
 _DOWN = f"{_EVERY.recorded('celery:worker_up:max')} == 0"
 _WAS_DOWN = f"min_over_time({_EVERY.stored('celery:worker_up:max')}[5m]) == 0"

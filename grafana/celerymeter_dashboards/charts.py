@@ -5,8 +5,8 @@ from __future__ import annotations
 from celerymeter import metrics as families
 from celerymeter_dashboards.conditions import connected
 from celerymeter_dashboards.links import QUEUES, TASKS, between
-from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, limit, limits
-from celerymeter_dashboards.promql import Scope, most, rate
+from celerymeter_dashboards.panels import About, ChartQuery, Panel, Scale, chart, limit, limits
+from celerymeter_dashboards.promql import VariableScope, most, rate
 
 NO_RUNS = "No task has ended in the shown time."
 NO_WAITS = "No task has started in the shown time, or waits cannot be measured: the Exporter dashboard says why."
@@ -21,7 +21,7 @@ OUTCOMES = (
 """The few at the bottom of the stack, where they can be read off the axis."""
 
 
-def outcomes(scope: Scope, here: str) -> Panel:
+def outcomes(scope: VariableScope, here: str) -> Panel:
     """Throughput by outcome."""
     about = About(
         "Throughput",
@@ -30,12 +30,13 @@ def outcomes(scope: Scope, here: str) -> Panel:
         "No task is known yet, nothing was scraped, or the broker was unreachable.",
     )
     lines = [
-        Line(f"sum({connected(scope, rate(scope.of(family)))})", outcome, color) for family, outcome, color in OUTCOMES
+        ChartQuery(f"sum({connected(scope, rate(scope.of(family)))})", outcome, color)
+        for family, outcome, color in OUTCOMES
     ]
     return chart(about, *lines, stacked=True, links=[] if here == TASKS else [between(here, TASKS)])
 
 
-def failing(scope: Scope, here: str) -> Panel:
+def failing(scope: VariableScope, here: str) -> Panel:
     """Error ratios against their limits."""
     about = About(
         "Failing tasks over time",
@@ -53,10 +54,10 @@ def failing(scope: Scope, here: str) -> Panel:
     )
     link = between(here, TASKS, picked="task", labels="series")
     lines = limits(scope, "error_ratio", "name", beside=ratio)
-    return chart(about, Line(worst, "{{name}} {{cluster}}"), *lines, links=[link])
+    return chart(about, ChartQuery(worst, "{{name}} {{cluster}}"), *lines, links=[link])
 
 
-def waits(scope: Scope, here: str) -> Panel:
+def waits(scope: VariableScope, here: str) -> Panel:
     """Waits by queue against their targets."""
     about = About(
         "Waits over time (p95)",
@@ -74,10 +75,12 @@ def waits(scope: Scope, here: str) -> Panel:
     )
     target = limit(scope.recorded("celery:wait_target:effective", "queue_name"), beside=p95, legend="target")
     link = between(here, QUEUES, picked="queue", labels="series")
-    return chart(about, Line(longest, "{{queue_name}} {{cluster}}"), target, scale=Scale.LOGARITHMIC, links=[link])
+    return chart(
+        about, ChartQuery(longest, "{{queue_name}} {{cluster}}"), target, scale=Scale.LOGARITHMIC, links=[link]
+    )
 
 
-def lengths(scope: Scope, here: str) -> Panel:
+def lengths(scope: VariableScope, here: str) -> Panel:
     """Queue lengths against their limits."""
     about = About(
         "Waiting messages over time",
@@ -95,4 +98,4 @@ def lengths(scope: Scope, here: str) -> Panel:
     )
     link = between(here, QUEUES, picked="queue", labels="series")
     lines = limits(scope, "queue_backlog", "queue_name", beside=length)
-    return chart(about, Line(longest, "{{queue_name}} {{cluster}}"), *lines, links=[link])
+    return chart(about, ChartQuery(longest, "{{queue_name}} {{cluster}}"), *lines, links=[link])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celerymeter import metrics as families
-from celerymeter_dashboards.promql import Scope, first_of, latest
+from celerymeter_dashboards.promql import VariableScope, first_of, latest
 from celerymeter_dashboards.states import IDLE_LEVEL, NOT_KNOWN
 from celerymeter_dashboards.stats import levels
 
@@ -21,73 +21,73 @@ def beyond(value: str, limit: str, *, on: str) -> str:
     return f"{value} > on ({on}) {limit}"
 
 
-def exporters(scope: Scope) -> str:
+def exporters(scope: VariableScope) -> str:
     """Return 1 for each exporter that answers, else 0; a target is an exporter if it was one within a day."""
     known = f"max_over_time({scope.of(families.BUILD_INFO)}[1d])"
     return f'(up{{job=~"$job", cluster=~"$cluster"}} and on (cluster, job, instance) {known})'
 
 
-def exporter_down(scope: Scope) -> str:
+def exporter_down(scope: VariableScope) -> str:
     """Select clusters in which no exporter answers."""
     return f"max by (cluster) ({exporters(scope)}) == 0"
 
 
-def some_exporter_down(scope: Scope) -> str:
+def some_exporter_down(scope: VariableScope) -> str:
     """Select exporters that do not answer."""
     return f"{exporters(scope)} == 0"
 
 
-def rules_missing(scope: Scope) -> str:
+def rules_missing(scope: VariableScope) -> str:
     """Select exporters when Prometheus does not evaluate the bundled rules."""
     return f"{exporters(scope)} unless on () count({RULES_RUN})"
 
 
-def limits_missing(scope: Scope) -> str:
+def limits_missing(scope: VariableScope) -> str:
     """Select exporters of clusters without limits, and the alert that limits are missing everywhere."""
     some_limit = scope.recorded("celery:event_silence:effective", severity="warning")
     return f"({exporters(scope)} unless on (cluster) {some_limit}) or {LIMITS_MISSING}"
 
 
-def broker_up(scope: Scope) -> str:
+def broker_up(scope: VariableScope) -> str:
     """Return 1 where the event stream is subscribed."""
     return scope.recorded("celery:broker_up:max")
 
 
-def connected(scope: Scope, expr: str) -> str:
+def connected(scope: VariableScope, expr: str) -> str:
     """Return ``expr`` where the event stream is subscribed; elsewhere counters stand still, which is no rate of 0."""
     return f"({expr} and on (cluster) {latest(scope.of(families.BROKER_UP))} == 1)"
 
 
-def broker_down(scope: Scope) -> str:
+def broker_down(scope: VariableScope) -> str:
     """Select clusters whose event stream is not subscribed."""
     return f"{broker_up(scope)} == 0"
 
 
-def no_workers(scope: Scope) -> str:
+def no_workers(scope: VariableScope) -> str:
     """Select clusters without a live worker."""
     return f"{scope.recorded('celery:workers_up:count')} == 0"
 
 
-def workers_down(scope: Scope) -> str:
+def workers_down(scope: VariableScope) -> str:
     """Select workers that became silent without a worker-offline event."""
     up = scope.recorded("celery:worker_up:max", "hostname")
     return f"{up} == 0 unless on (cluster, hostname) {latest(scope.of(families.WORKER_SHUTDOWN), 'hostname')} == 1"
 
 
-def worker_states(scope: Scope) -> str:
+def worker_states(scope: VariableScope) -> str:
     """Return the state of each worker, as a number of `states.WORKERS`."""
     up = scope.recorded("celery:worker_up:max", "hostname")
     left = f"{latest(scope.of(families.WORKER_SHUTDOWN), 'hostname')} == 1"
     return f"1 + ({up} == 0 and on (cluster, hostname) {left})\nor 2 * {up}"
 
 
-def queues_beyond(scope: Scope, what: str, value: str, severity: str) -> str:
+def queues_beyond(scope: VariableScope, what: str, value: str, severity: str) -> str:
     """Select queues whose ``value`` is above the limit ``celery:<what>:effective``."""
     limit = scope.recorded(f"celery:{what}:effective", "queue_name", severity=severity)
     return beyond(scope.recorded(value, "queue_name"), limit, on="cluster, queue_name")
 
 
-def queues_unread(scope: Scope) -> str:
+def queues_unread(scope: VariableScope) -> str:
     """Select queues with messages that no live worker consumes."""
     length, consumers = (
         latest(scope.of(family), "queue_name") for family in (families.QUEUE_LENGTH, families.QUEUE_CONSUMERS)
@@ -95,7 +95,7 @@ def queues_unread(scope: Scope) -> str:
     return f"{length} > 0 and on (cluster, queue_name) {consumers} == 0"
 
 
-def queues_in_trouble(scope: Scope, severity: str) -> tuple[str, ...]:
+def queues_in_trouble(scope: VariableScope, severity: str) -> tuple[str, ...]:
     """Return conditions: queues that are too long, whose oldest message is too old, or that nobody consumes."""
     beyond_limits = (
         queues_beyond(scope, "queue_backlog", "celery:queue_length:max", severity),
@@ -104,7 +104,7 @@ def queues_in_trouble(scope: Scope, severity: str) -> tuple[str, ...]:
     return (*beyond_limits, queues_unread(scope)) if severity == "critical" else beyond_limits
 
 
-def queue_states(scope: Scope) -> str:
+def queue_states(scope: VariableScope) -> str:
     """Return the state of each queue, as a number of `states.LEVELS`."""
     return levels(
         critical=queues_in_trouble(scope, "critical"),
@@ -113,7 +113,7 @@ def queue_states(scope: Scope) -> str:
     )
 
 
-def task_states(scope: Scope) -> str:
+def task_states(scope: VariableScope) -> str:
     """Return the state of each task, as a number of `states.LEVELS`; idle when no run ended within 5 minutes."""
     ended = scope.recorded("celery:task_ended:increase5m", "name")
     worse = levels(
@@ -125,7 +125,7 @@ def task_states(scope: Scope) -> str:
     return f"{worse}\nor {idle}\nor {NOT_KNOWN} + 0 * {ended}"
 
 
-def running(scope: Scope) -> str:
+def running(scope: VariableScope) -> str:
     """Return the number of tasks that live workers run; 0 when no worker is alive."""
     active = latest(scope.of(families.WORKER_ACTIVE), "hostname")
     live = f"{scope.recorded('celery:worker_up:max', 'hostname')} == 1"
@@ -134,7 +134,7 @@ def running(scope: Scope) -> str:
     )
 
 
-def tasks_failing(scope: Scope, severity: str) -> str:
+def tasks_failing(scope: VariableScope, severity: str) -> str:
     """Select tasks whose error ratio is above its limit, if enough of their runs ended."""
     on = "cluster, name"
     over = beyond(
@@ -146,13 +146,13 @@ def tasks_failing(scope: Scope, severity: str) -> str:
     return f"{over} and on ({on}) {ended} >= on ({on}) {scope.recorded('celery:error_tasks:effective', 'name')}"
 
 
-def waits_beyond(scope: Scope) -> str:
+def waits_beyond(scope: VariableScope) -> str:
     """Select queues in which 5% of the tasks wait longer than the target."""
     target = scope.recorded("celery:wait_target:effective", "queue_name")
     return beyond(scope.recorded("celery:queue_wait:p95", "queue_name"), target, on="cluster, queue_name")
 
 
-def events_stopped(scope: Scope) -> str:
+def events_stopped(scope: VariableScope) -> str:
     """Select clusters without an event for too long, although workers consume queues."""
     silence = f"time() - {latest(scope.of(families.LAST_EVENT))}"
     limit = scope.recorded("celery:event_silence:effective", severity="warning")
@@ -160,23 +160,23 @@ def events_stopped(scope: Scope) -> str:
     return f"{beyond(silence, limit, on='cluster')} and on (cluster) {consumers} > 0"
 
 
-def polls_failing(scope: Scope) -> str:
+def polls_failing(scope: VariableScope) -> str:
     """Select collectors whose last poll failed."""
     return f"{latest(scope.of(families.POLL_SUCCESS), 'collector')} == 0"
 
 
-def events_missed(scope: Scope) -> str:
+def events_missed(scope: VariableScope) -> str:
     """Select clusters that lost the events of more runs within 5 minutes than the limit allows."""
     limit = scope.recorded("celery:events_missed:effective", severity="warning")
     return beyond(scope.recorded("celery:events_missed:increase5m"), limit, on="cluster")
 
 
-def silent_workers(scope: Scope) -> str:
+def silent_workers(scope: VariableScope) -> str:
     """Select workers that run tasks without sending events."""
     return f"{latest(scope.of(families.WORKER_TASK_EVENTS), 'hostname')} == 0"
 
 
-def clocks_off(scope: Scope) -> str:
+def clocks_off(scope: VariableScope) -> str:
     """Select workers whose clock differs too much from ours."""
     offset = f"abs({latest(scope.of(families.WORKER_CLOCK_OFFSET), 'hostname')})"
     limit = scope.recorded("celery:clock_offset:effective", severity="warning")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from celerymeter import metrics as families
-from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart
-from celerymeter_dashboards.promql import Scope, quantile, rate
+from celerymeter_dashboards.panels import About, ChartQuery, Panel, Scale, chart
+from celerymeter_dashboards.promql import VariableScope, quantile, rate
 
 
-def requests(scope: Scope) -> Panel:
+def requests(scope: VariableScope) -> Panel:
     """Requests by outcome."""
     about = About(
         "Requests",
@@ -17,13 +17,13 @@ def requests(scope: Scope) -> Panel:
     )
     return chart(
         about,
-        Line(f"sum by (code) ({rate(scope.of(families.CONTROL_REQUESTS), 'code')})", "{{code}}"),
-        Line(f"sum({rate(scope.of(families.CONTROL_AUTH_FAILURES))})", "refused", "red"),
+        ChartQuery(f"sum by (code) ({rate(scope.of(families.CONTROL_REQUESTS), 'code')})", "{{code}}"),
+        ChartQuery(f"sum({rate(scope.of(families.CONTROL_AUTH_FAILURES))})", "refused", "red"),
         top=1.0,
     )
 
 
-def answer_times(scope: Scope) -> Panel:
+def answer_times(scope: VariableScope) -> Panel:
     """Response times."""
     about = About(
         "Time to answer (p95)",
@@ -34,7 +34,7 @@ def answer_times(scope: Scope) -> Panel:
     )
     return chart(
         about,
-        Line(quantile(0.95, scope.of(families.CONTROL_LATENCY, part="_bucket")), "requests", "blue"),
-        Line(quantile(0.95, scope.of(families.CONTROL_PROMQL_LATENCY, part="_bucket")), "Prometheus", "orange"),
+        ChartQuery(quantile(0.95, scope.of(families.CONTROL_LATENCY, part="_bucket")), "requests", "blue"),
+        ChartQuery(quantile(0.95, scope.of(families.CONTROL_PROMQL_LATENCY, part="_bucket")), "Prometheus", "orange"),
         scale=Scale.LOGARITHMIC,
     )

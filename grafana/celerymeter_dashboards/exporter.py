@@ -9,12 +9,12 @@ from celerymeter.metrics import Family
 from celerymeter_dashboards import conditions, control, states, trust
 from celerymeter_dashboards.document import assemble, line, section
 from celerymeter_dashboards.links import EXPORTER, TASKS, WORKERS, between
-from celerymeter_dashboards.panels import About, Line, Panel, chart, limit, stat_panel, timeline
-from celerymeter_dashboards.promql import Scope, first_of, latest, most, once, quantile, rate
+from celerymeter_dashboards.panels import About, ChartQuery, Panel, chart, limit, stat_panel, timeline
+from celerymeter_dashboards.promql import VariableScope, first_of, latest, most, once, quantile, rate
 from celerymeter_dashboards.states import State
 from celerymeter_dashboards.stats import stat_value
 
-SCOPE = Scope(("hostname",))
+SCOPE = VariableScope(("hostname",))
 NOT_SCRAPED = "No exporter was scraped in the shown time."
 EXPORTERS = conditions.exporters(SCOPE)
 SUBSCRIBED = f"{conditions.broker_up(SCOPE)} == 1"
@@ -147,8 +147,8 @@ def _up_and_down() -> Panel:
     )
     return timeline(
         about,
-        Line(EXPORTERS, "{{instance}}"),
-        Line(conditions.broker_up(SCOPE), "broker {{cluster}}"),
+        ChartQuery(EXPORTERS, "{{instance}}"),
+        ChartQuery(conditions.broker_up(SCOPE), "broker {{cluster}}"),
         words=UP_DOWN,
     )
 
@@ -157,7 +157,9 @@ def _events() -> Panel:
     about = About(
         "Events", "Events received per second, by type.", "ops", "No event has come since the exporter started."
     )
-    return chart(about, Line(f"sum by (event) ({rate(SCOPE.of(families.EVENTS), 'event')})", "{{event}}"), stacked=True)
+    return chart(
+        about, ChartQuery(f"sum by (event) ({rate(SCOPE.of(families.EVENTS), 'event')})", "{{event}}"), stacked=True
+    )
 
 
 def _lags() -> Panel:
@@ -170,7 +172,7 @@ def _lags() -> Panel:
     )
     buckets = SCOPE.of(families.EVENT_LAG, part="_bucket")
     lines = [
-        Line(quantile(share, buckets), legend, color)
+        ChartQuery(quantile(share, buckets), legend, color)
         for share, legend, color in ((0.5, "half", "green"), (0.95, "p95", "orange"), (0.99, "p99", "red"))
     ]
     return chart(about, *lines)
@@ -190,8 +192,10 @@ def _three_counts() -> Panel:
         (families.WORKER_PROCESSED, "heartbeats", "blue"),
         (families.TASK_ACCEPTED, "inspection", "purple"),
     )
-    everything = Scope()
-    lines = [Line(f"sum({rate(everything.of(family), window='5m')})", legend, color) for family, legend, color in ways]
+    everything = VariableScope()
+    lines = [
+        ChartQuery(f"sum({rate(everything.of(family), window='5m')})", legend, color) for family, legend, color in ways
+    ]
     return chart(about, *lines, links=[between(EXPORTER, TASKS)])
 
 
@@ -208,8 +212,8 @@ def _missed_over_time() -> Panel:
     limits = SCOPE.recorded("celery:events_missed:effective", severity="warning")
     return chart(
         about,
-        Line(most(missed, "hostname", call="increase", selector=selector, above="0"), "{{hostname}} {{cluster}}"),
-        Line(f"sum({latest(SCOPE.of(families.EVENTS_UNEXPLAINED), 'hostname')})", "not explained yet", "text"),
+        ChartQuery(most(missed, "hostname", call="increase", selector=selector, above="0"), "{{hostname}} {{cluster}}"),
+        ChartQuery(f"sum({latest(SCOPE.of(families.EVENTS_UNEXPLAINED), 'hostname')})", "not explained yet", "text"),
         limit(limits, beside=missed),
         links=[between(EXPORTER, WORKERS, picked="worker", labels="series")],
         top=1.0,
@@ -229,9 +233,9 @@ def _unusable() -> Panel:
         (families.EVENTS_DUPLICATE, "event", "second end: {{event}}"),
         (families.WAITS_UNMEASURED, "reason", "no wait: {{reason}}"),
     )
-    lines = [Line(_occurring(family, label), legend) for family, label, legend in kinds]
+    lines = [ChartQuery(_occurring(family, label), legend) for family, label, legend in kinds]
     reconnects = f"sum({once(f'increase({SCOPE.of(families.RECONNECTS)}[5m])')})"
-    return chart(about, *lines, Line(reconnects, "reconnects"), top=1.0)
+    return chart(about, *lines, ChartQuery(reconnects, "reconnects"), top=1.0)
 
 
 def _occurring(family: Family, label: str) -> str:
@@ -253,8 +257,8 @@ def _poll_ages() -> Panel:
     took = f"max by (collector) ({latest(SCOPE.of(families.POLL_DURATION), 'collector')})"
     return chart(
         about,
-        Line(f"max by (collector) ({age})", "{{collector}}"),
-        Line(took, "{{collector}}: a poll takes", right="s"),
+        ChartQuery(f"max by (collector) ({age})", "{{collector}}"),
+        ChartQuery(took, "{{collector}}: a poll takes", right="s"),
     )
 
 
@@ -269,8 +273,8 @@ def _folded() -> Panel:
     pages = f"sum by (instance) ({SCOPE.of(families.SERIES)})"
     return chart(
         about,
-        Line(pages, "{{instance}}"),
-        Line(_occurring(families.FOLDED, "label"), "beyond: {{label}}", right="short"),
+        ChartQuery(pages, "{{instance}}"),
+        ChartQuery(_occurring(families.FOLDED, "label"), "beyond: {{label}}", right="short"),
     )
 
 
@@ -284,8 +288,8 @@ def _tracked() -> Panel:
     tracked = f"sum by (instance) ({SCOPE.of(families.TRACKED)})"
     return chart(
         about,
-        Line(tracked, "{{instance}}"),
-        Line(_occurring(families.EVICTED, "reason"), "dropped: {{reason}}", right="short"),
+        ChartQuery(tracked, "{{instance}}"),
+        ChartQuery(_occurring(families.EVICTED, "reason"), "dropped: {{reason}}", right="short"),
     )
 
 
@@ -298,7 +302,7 @@ def _cost() -> Panel:
     )
     target = '{job=~"$job", cluster=~"$cluster"}'
     ours = f"and on (cluster, job, instance) {latest(SCOPE.of(families.BUILD_INFO), 'job', 'instance')}"
-    cpu = Line(f"rate(process_cpu_seconds_total{target}[$__rate_interval]) {ours}", "CPU {{instance}}")
+    cpu = ChartQuery(f"rate(process_cpu_seconds_total{target}[$__rate_interval]) {ours}", "CPU {{instance}}")
     return chart(
-        about, cpu, Line(f"process_resident_memory_bytes{target} {ours}", "memory {{instance}}", right="bytes")
+        about, cpu, ChartQuery(f"process_resident_memory_bytes{target} {ours}", "memory {{instance}}", right="bytes")
     )

@@ -6,7 +6,7 @@ from celerymeter import metrics as families
 from celerymeter_dashboards import conditions, states
 from celerymeter_dashboards.links import OVERVIEW, QUEUES, TASKS, WORKERS, between, by_area
 from celerymeter_dashboards.panels import About, Panel
-from celerymeter_dashboards.promql import Scope, latest, rate
+from celerymeter_dashboards.promql import VariableScope, latest, rate
 from celerymeter_dashboards.states import State
 from celerymeter_dashboards.tables import Column, Key, table_of
 
@@ -42,7 +42,7 @@ def alerts() -> Panel:
     )
 
 
-def queues(scope: Scope) -> Panel:
+def queues(scope: VariableScope) -> Panel:
     """Queues, worst first."""
     about = About(
         "Queues",
@@ -66,7 +66,7 @@ def queues(scope: Scope) -> Panel:
     )
 
 
-def tasks(scope: Scope) -> Panel:
+def tasks(scope: VariableScope) -> Panel:
     """Tasks, worst first."""
     about = About(
         "Tasks",
@@ -88,7 +88,7 @@ def tasks(scope: Scope) -> Panel:
     )
 
 
-def workers(scope: Scope) -> Panel:
+def workers(scope: VariableScope) -> Panel:
     """Workers, worst first."""
     about = About(
         "Workers",

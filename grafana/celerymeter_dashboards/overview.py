@@ -8,12 +8,12 @@ from celerymeter import metrics as families
 from celerymeter_dashboards import charts, conditions, lists, states, trust
 from celerymeter_dashboards.document import assemble, line, section
 from celerymeter_dashboards.links import EXPORTER, OVERVIEW, QUEUES, TASKS, WORKERS, between
-from celerymeter_dashboards.panels import About, Line, Panel, chart, stat_panel, timeline
-from celerymeter_dashboards.promql import Scope, first_of, latest
+from celerymeter_dashboards.panels import About, ChartQuery, Panel, chart, stat_panel, timeline
+from celerymeter_dashboards.promql import VariableScope, first_of, latest
 from celerymeter_dashboards.states import State
 from celerymeter_dashboards.stats import level, stat_value, verdict
 
-SCOPE = Scope(("queue_name", "name", "hostname"))
+SCOPE = VariableScope(("queue_name", "name", "hostname"))
 HEALTH = {
     0: State("no exporter", states.BAD),
     1: State("broker down", states.BAD),
@@ -169,7 +169,7 @@ def _parts() -> Panel:
         "none",
         "Nothing is scraped, or the recording rules do not run.",
     )
-    return timeline(about, *(Line(expr, name) for name, expr in _levels().items()), words=states.LEVELS)
+    return timeline(about, *(ChartQuery(expr, name) for name, expr in _levels().items()), words=states.LEVELS)
 
 
 def _levels() -> dict[str, str]:
@@ -218,7 +218,7 @@ def _slots_over_time() -> Panel:
     none = f"0 * sum({SCOPE.recorded('celery:workers_up:count')})"
     return chart(
         about,
-        Line(first_of(f"sum({SCOPE.recorded('celery:pool_busy:sum')})", none), "busy", "blue"),
-        Line(first_of(f"sum({SCOPE.recorded('celery:pool_slots:sum')})", none), "slots", "text"),
+        ChartQuery(first_of(f"sum({SCOPE.recorded('celery:pool_busy:sum')})", none), "busy", "blue"),
+        ChartQuery(first_of(f"sum({SCOPE.recorded('celery:pool_slots:sum')})", none), "slots", "text"),
         links=[between(OVERVIEW, WORKERS)],
     )

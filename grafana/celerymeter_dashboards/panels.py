@@ -25,7 +25,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from celerymeter_dashboards import states
 from celerymeter_dashboards.links import Link
-from celerymeter_dashboards.promql import Scope
+from celerymeter_dashboards.promql import VariableScope
 from celerymeter_dashboards.states import State
 
 Panel = Builder[model.Panel]
@@ -46,7 +46,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartQuery:
     """One query of a chart; ``color`` is for all its series, ``right`` the unit of an axis of its own."""
 
     expr: str
@@ -63,17 +63,17 @@ class Scale(Enum):
     LOGARITHMIC = "log"
 
 
-def limit(expr: str, *, beside: str, severity: str = "warning", legend: str = "") -> Line:
+def limit(expr: str, *, beside: str, severity: str = "warning", legend: str = "") -> ChartQuery:
     """Return the lowest of some threshold series as a dashed line, in the colour of its severity.
 
     It is drawn only while there is something ``beside`` it, so that a chart without data says why it is empty.
     """
-    return Line(
+    return ChartQuery(
         f"min({expr}) and on () count({beside})", legend or f"{severity} limit", LIMIT_COLORS[severity], dashed=True
     )
 
 
-def limits(scope: Scope, what: str, label: str, *, beside: str) -> list[Line]:
+def limits(scope: VariableScope, what: str, label: str, *, beside: str) -> list[ChartQuery]:
     """Return both limits of ``celery:<what>:effective``; the lowest where shown series have their own."""
     return [
         limit(scope.recorded(f"celery:{what}:effective", label, severity=severity), beside=beside, severity=severity)
@@ -111,7 +111,7 @@ def stat_panel(
 
 def chart(
     about: About,
-    *lines: Line,
+    *lines: ChartQuery,
     stacked: bool = False,
     scale: Scale = Scale.LINEAR,
     links: Sequence[Link] = (),
@@ -142,7 +142,7 @@ def chart(
     return panel
 
 
-def timeline(about: About, *lines: Line, words: dict[int, State]) -> Panel:
+def timeline(about: About, *lines: ChartQuery, words: dict[int, State]) -> Panel:
     """States over time, one row a series."""
     panel = (
         _styled(statetimeline.Panel(), about)
@@ -210,7 +210,7 @@ def _color(color: str) -> model.DynamicConfigValue:
     return model.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
 
 
-def _line_properties(line: Line) -> list[model.DynamicConfigValue]:
+def _line_properties(line: ChartQuery) -> list[model.DynamicConfigValue]:
     properties = [_color(line.color)] if line.color else []
     if line.right:
         axis = {"unit": line.right, "custom.axisPlacement": "right", "custom.fillOpacity": 0}

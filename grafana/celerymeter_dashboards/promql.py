@@ -16,7 +16,7 @@ _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_c
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class VariableScope:
     """The labels that a dashboard has variables for: every selector is narrowed by those that its family carries."""
 
     labels: tuple[str, ...] = ()

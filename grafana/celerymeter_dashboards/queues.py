@@ -8,12 +8,12 @@ from celerymeter import metrics as families
 from celerymeter_dashboards import charts, conditions, states
 from celerymeter_dashboards.document import assemble, line, section
 from celerymeter_dashboards.links import QUEUES, TASKS, WORKERS, between
-from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, heat_map, limit, limits, stat_panel
-from celerymeter_dashboards.promql import Scope, first_of, latest, most, rate
+from celerymeter_dashboards.panels import About, ChartQuery, Panel, Scale, chart, heat_map, limit, limits, stat_panel
+from celerymeter_dashboards.promql import VariableScope, first_of, latest, most, rate
 from celerymeter_dashboards.stats import stat_value
 from celerymeter_dashboards.tables import Column, Key, table_of
 
-SCOPE = Scope(("queue_name",))
+SCOPE = VariableScope(("queue_name",))
 POLLED = f"max({SCOPE.of(families.POLL_SUCCESS, collector='queues')}) == 1"
 SUBSCRIBED = f"{conditions.broker_up(SCOPE)} == 1"
 LEGEND = "{{queue_name}} {{cluster}}"
@@ -199,7 +199,10 @@ def _ages() -> Panel:
     )
     ages = _five(f"{AGE} > 0", "celery:queue_age:seconds")
     return chart(
-        about, Line(ages, LEGEND), *limits(SCOPE, "queue_age", "queue_name", beside=LENGTH), scale=Scale.LOGARITHMIC
+        about,
+        ChartQuery(ages, LEGEND),
+        *limits(SCOPE, "queue_age", "queue_name", beside=LENGTH),
+        scale=Scale.LOGARITHMIC,
     )
 
 
@@ -216,8 +219,8 @@ def _flow() -> Panel:
     )
     return chart(
         about,
-        Line(f"sum({conditions.connected(SCOPE, rate(SCOPE.of(families.TASK_SENT)))})", "sent", "blue"),
-        Line(f"sum({conditions.connected(SCOPE, rate(SCOPE.of(families.TASK_STARTED)))})", "started", "green"),
+        ChartQuery(f"sum({conditions.connected(SCOPE, rate(SCOPE.of(families.TASK_SENT)))})", "sent", "blue"),
+        ChartQuery(f"sum({conditions.connected(SCOPE, rate(SCOPE.of(families.TASK_STARTED)))})", "started", "green"),
         links=[between(QUEUES, TASKS)],
     )
 
@@ -230,7 +233,7 @@ def _drains() -> Panel:
         "s",
         "No message waited in a queue that started tasks.",
     )
-    return chart(about, Line(_five(DRAIN, "celery:queue_drain:seconds"), LEGEND))
+    return chart(about, ChartQuery(_five(DRAIN, "celery:queue_drain:seconds"), LEGEND))
 
 
 def _wait_spread() -> Panel:
@@ -247,7 +250,7 @@ def _saturation() -> Panel:
     )
     share = f"{RUNNING} / on (cluster, queue_name) ({SLOTS} > 0)"
     ranked = _five(share, "celery:queue_in_progress:max")
-    return chart(about, Line(ranked, LEGEND), top=1.0, links=[between(QUEUES, WORKERS)])
+    return chart(about, ChartQuery(ranked, LEGEND), top=1.0, links=[between(QUEUES, WORKERS)])
 
 
 def _consumers() -> Panel:
@@ -255,7 +258,7 @@ def _consumers() -> Panel:
         "Workers", "Live workers that consume the queue, for the five queues with the most.", "short", NOT_POLLED
     )
     expr = _five(CONSUMERS, "celery:queue_consumers:max")
-    return chart(about, Line(expr, LEGEND), links=[between(QUEUES, WORKERS)])
+    return chart(about, ChartQuery(expr, LEGEND), links=[between(QUEUES, WORKERS)])
 
 
 def _unacked_over_time() -> Panel:
@@ -265,7 +268,7 @@ def _unacked_over_time() -> Panel:
         "short",
         "Nothing was delivered, or the broker does not tell (RabbitMQ without its management API).",
     )
-    return chart(about, Line(_five(UNACKED, "celery:queue_unacked:max"), LEGEND))
+    return chart(about, ChartQuery(_five(UNACKED, "celery:queue_unacked:max"), LEGEND))
 
 
 def _unacked_ages() -> Panel:
@@ -280,7 +283,7 @@ def _unacked_ages() -> Panel:
     share = SCOPE.recorded("celery:redelivery:effective", severity="warning")
     return chart(
         about,
-        Line(_five(f"{UNACKED_AGE} > 0", "celery:queue_unacked_age:seconds"), LEGEND),
+        ChartQuery(_five(f"{UNACKED_AGE} > 0", "celery:queue_unacked_age:seconds"), LEGEND),
         limit(f"{timeout} * on (cluster) {share}", beside=UNACKED),
         limit(timeout, beside=UNACKED, severity="critical", legend="visibility timeout"),
         scale=Scale.LOGARITHMIC,

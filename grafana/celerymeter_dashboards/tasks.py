@@ -8,12 +8,12 @@ from celerymeter import metrics as families
 from celerymeter_dashboards import charts, conditions, states
 from celerymeter_dashboards.document import assemble, line, section
 from celerymeter_dashboards.links import QUEUES, TASKS, WORKERS, between, report
-from celerymeter_dashboards.panels import About, Line, Panel, Scale, chart, heat_map, limit, stat_panel
-from celerymeter_dashboards.promql import Scope, latest, once, quantile, rate
+from celerymeter_dashboards.panels import About, ChartQuery, Panel, Scale, chart, heat_map, limit, stat_panel
+from celerymeter_dashboards.promql import VariableScope, latest, once, quantile, rate
 from celerymeter_dashboards.stats import stat_value
 from celerymeter_dashboards.tables import Column, Key, table_of
 
-SCOPE = Scope(("queue_name", "name"))
+SCOPE = VariableScope(("queue_name", "name"))
 QUANTILES = ((0.5, "half", "green"), (0.95, "p95", "orange"), (0.99, "p99", "red"))
 IDLE = f"{conditions.broker_up(SCOPE)} == 1"
 BURN_WINDOWS = (("1h", "red"), ("6h", "orange"), ("3d", "blue"))
@@ -205,9 +205,9 @@ def _waits() -> Panel:
     return chart(about, *lines, scale=Scale.LOGARITHMIC, links=[between(TASKS, QUEUES)])
 
 
-def _quantiles(family: families.Family) -> list[Line]:
+def _quantiles(family: families.Family) -> list[ChartQuery]:
     buckets = SCOPE.of(family, part="_bucket")
-    return [Line(quantile(share, buckets), legend, color) for share, legend, color in QUANTILES]
+    return [ChartQuery(quantile(share, buckets), legend, color) for share, legend, color in QUANTILES]
 
 
 def _run_time_spread() -> Panel:
@@ -230,7 +230,7 @@ def _exceptions() -> Panel:
     selector = SCOPE.of(families.TASK_EXCEPTIONS)
     ranked = f"topk(5, sum by (exception) (increase({selector}[$__range] @ end())) > 0)"
     expr = f"sum by (exception) ({rate(selector, 'exception')})\nand on (exception) {ranked}"
-    return chart(about, Line(expr, "{{exception}}"), stacked=True)
+    return chart(about, ChartQuery(expr, "{{exception}}"), stacked=True)
 
 
 def _not_done() -> Panel:
@@ -244,10 +244,10 @@ def _not_done() -> Panel:
     rejected, requeued = (rate(SCOPE.of(families.TASK_REJECTED, requeue=again)) for again in ("false", "true"))
     return chart(
         about,
-        Line(f"sum({rate(SCOPE.of(families.TASK_RETRIED))})", "retried", "yellow"),
-        Line(f"sum({rejected})", "rejected", "purple"),
-        Line(f"sum({requeued})", "requeued", "blue"),
-        Line(f"sum by (reason) ({rate(SCOPE.of(families.TASK_REVOKED), 'reason')})", "{{reason}}"),
+        ChartQuery(f"sum({rate(SCOPE.of(families.TASK_RETRIED))})", "retried", "yellow"),
+        ChartQuery(f"sum({rejected})", "rejected", "purple"),
+        ChartQuery(f"sum({requeued})", "requeued", "blue"),
+        ChartQuery(f"sum by (reason) ({rate(SCOPE.of(families.TASK_REVOKED), 'reason')})", "{{reason}}"),
     )
 
 
@@ -260,7 +260,7 @@ def _burn() -> Panel:
         "Nothing has run, or there is too little history: the budget rules need an hour of it.",
     )
     lines = [
-        Line(f"max({SCOPE.recorded(f'celery:error_burn:rate{window}', 'name')} >= 0)", window, color)
+        ChartQuery(f"max({SCOPE.recorded(f'celery:error_burn:rate{window}', 'name')} >= 0)", window, color)
         for window, color in BURN_WINDOWS
     ]
     known = SCOPE.recorded("celery:error_burn:rate1h", "name")
@@ -277,8 +277,8 @@ def _in_progress() -> Panel:
         "short",
         "Nothing has run yet, or the broker is out of reach.",
     )
-    running = Line(f"sum({once(SCOPE.of(families.TASK_IN_PROGRESS))})", "running", "blue")
-    oldest = Line(
+    running = ChartQuery(f"sum({once(SCOPE.of(families.TASK_IN_PROGRESS))})", "running", "blue")
+    oldest = ChartQuery(
         f"max({SCOPE.recorded('celery:task_oldest:seconds', 'name')})", "age of the oldest", "orange", right="s"
     )
     return chart(about, running, oldest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celerymeter_dashboards import conditions, states
 from celerymeter_dashboards.links import EXPORTER, between
 from celerymeter_dashboards.panels import About, Panel, stat_panel
-from celerymeter_dashboards.promql import Scope
+from celerymeter_dashboards.promql import VariableScope
 from celerymeter_dashboards.states import State
 from celerymeter_dashboards.stats import verdict
 
@@ -23,7 +23,7 @@ WORDS = {
 }
 
 
-def panel(scope: Scope, here: str) -> Panel:
+def panel(scope: VariableScope, here: str) -> Panel:
     """Return the panel, which shows the most severe problem."""
     about = About(
         "Can I trust this page?",

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from celerymeter import metrics as families
 from celerymeter_dashboards.panels import DATASOURCE
-from celerymeter_dashboards.promql import Scope
+from celerymeter_dashboards.promql import VariableScope
 
 CONTROL_URL = "http://localhost:8000/celery-admin"
 _ALL = model.VariableOption(selected=True, text=["All"], value=["$__all"])
@@ -17,7 +17,7 @@ _QUEUES = '{__name__=~"celery_queue_length|celery_task_succeeded_total", job=~"$
 
 def variables(names: tuple[str, ...]) -> list[Builder[model.VariableModel]]:
     """The variables of these names; each is narrowed by those before it."""
-    by_queue = Scope(("queue_name",) if "queue" in names else ())
+    by_queue = VariableScope(("queue_name",) if "queue" in names else ())
     made: dict[str, Builder[model.VariableModel]] = {
         "datasource": dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
         "job": _values("job", "Job", f"label_values({families.BUILD_INFO.name}, job)"),

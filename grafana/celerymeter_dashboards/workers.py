@@ -9,12 +9,12 @@ from celerymeter.metrics import Family
 from celerymeter_dashboards import conditions, states
 from celerymeter_dashboards.document import assemble, line, section
 from celerymeter_dashboards.links import EXPORTER, QUEUES, TASKS, WORKERS, between
-from celerymeter_dashboards.panels import About, Line, Panel, chart, limit, stat_panel, timeline
-from celerymeter_dashboards.promql import Scope, first_of, latest, most, once, rate
+from celerymeter_dashboards.panels import About, ChartQuery, Panel, chart, limit, stat_panel, timeline
+from celerymeter_dashboards.promql import VariableScope, first_of, latest, most, once, rate
 from celerymeter_dashboards.stats import stat_value
 from celerymeter_dashboards.tables import Column, Key, table_of
 
-SCOPE = Scope(("hostname",))
+SCOPE = VariableScope(("hostname",))
 LEGEND = "{{hostname}} {{cluster}}"
 ROW = "cluster, hostname"
 UP = SCOPE.recorded("celery:worker_up:max", "hostname")
@@ -185,7 +185,7 @@ def _states() -> Panel:
     up = SCOPE.stored("celery:worker_up:max", "hostname")
     ranked = f"bottomk(12, avg_over_time({up}[$__range] @ end()))"
     expr = f"({conditions.worker_states(SCOPE)})\nand on ({ROW}) {ranked}"
-    return timeline(about, Line(expr, "{{cluster}} {{hostname}}"), words=states.WORKERS)
+    return timeline(about, ChartQuery(expr, "{{cluster}} {{hostname}}"), words=states.WORKERS)
 
 
 def _five(expr: str, family: Family, call: str = "max_over_time") -> str:
@@ -205,7 +205,7 @@ def _saturation() -> Panel:
         "No live worker tells its slots.",
     )
     limits = SCOPE.recorded("celery:worker_saturation:effective", severity="warning")
-    return chart(about, Line(_five(BUSY, families.WORKER_ACTIVE), LEGEND), limit(limits, beside=BUSY), top=1.0)
+    return chart(about, ChartQuery(_five(BUSY, families.WORKER_ACTIVE), LEGEND), limit(limits, beside=BUSY), top=1.0)
 
 
 def _runs() -> Panel:
@@ -218,7 +218,7 @@ def _runs() -> Panel:
     )
     runs = rate(SCOPE.of(families.WORKER_PROCESSED), "hostname")
     return chart(
-        about, Line(_five(runs, families.WORKER_PROCESSED, "increase"), LEGEND), links=[between(WORKERS, TASKS)]
+        about, ChartQuery(_five(runs, families.WORKER_PROCESSED, "increase"), LEGEND), links=[between(WORKERS, TASKS)]
     )
 
 
@@ -229,7 +229,7 @@ def _load() -> Panel:
         "short",
         "No heartbeat was seen in the shown time.",
     )
-    return chart(about, Line(_five(gauge(families.WORKER_LOAD1), families.WORKER_LOAD1), LEGEND))
+    return chart(about, ChartQuery(_five(gauge(families.WORKER_LOAD1), families.WORKER_LOAD1), LEGEND))
 
 
 def _held() -> Panel:
@@ -239,7 +239,7 @@ def _held() -> Panel:
         "short",
         "No worker answered an inspection.",
     )
-    return chart(about, Line(_five(gauge(families.WORKER_RESERVED), families.WORKER_RESERVED), LEGEND))
+    return chart(about, ChartQuery(_five(gauge(families.WORKER_RESERVED), families.WORKER_RESERVED), LEGEND))
 
 
 def _heartbeats() -> Panel:
@@ -252,7 +252,7 @@ def _heartbeats() -> Panel:
     )
     ago = f"time() - {gauge(families.WORKER_LAST_HEARTBEAT)}"
     ranked = f"bottomk(5, {_last(families.WORKER_LAST_HEARTBEAT)})"
-    return chart(about, Line(f"{ago}\nand on ({ROW}) {ranked}", LEGEND))
+    return chart(about, ChartQuery(f"{ago}\nand on ({ROW}) {ranked}", LEGEND))
 
 
 def _changes() -> Panel:
@@ -266,7 +266,7 @@ def _changes() -> Panel:
     up = SCOPE.stored("celery:worker_up:max", "hostname")
     ranked = most(changes, "hostname", call="changes", selector=up, above="0")
     limits = SCOPE.recorded("celery:worker_flapping:effective", severity="warning")
-    return chart(about, Line(ranked, LEGEND), limit(limits, beside=f"{changes} > 0"))
+    return chart(about, ChartQuery(ranked, LEGEND), limit(limits, beside=f"{changes} > 0"))
 
 
 def _clocks() -> Panel:
@@ -280,7 +280,7 @@ def _clocks() -> Panel:
     offset = f"abs({gauge(families.WORKER_CLOCK_OFFSET)})"
     ranked = f"topk(5, abs({_last(families.WORKER_CLOCK_OFFSET)}))"
     limits = SCOPE.recorded("celery:clock_offset:effective", severity="warning")
-    return chart(about, Line(f"{offset}\nand on ({ROW}) {ranked}", LEGEND), limit(limits, beside=offset))
+    return chart(about, ChartQuery(f"{offset}\nand on ({ROW}) {ranked}", LEGEND), limit(limits, beside=offset))
 
 
 def _missed() -> Panel:
@@ -294,4 +294,4 @@ def _missed() -> Panel:
     missed = once(f"increase({SCOPE.of(families.EVENTS_MISSED)}[5m])", "hostname")
     links = [between(WORKERS, EXPORTER, picked="worker", labels="series")]
     ranked = most(missed, "hostname", call="increase", selector=SCOPE.of(families.EVENTS_MISSED), above="0")
-    return chart(about, Line(ranked, LEGEND), links=links)
+    return chart(about, ChartQuery(ranked, LEGEND), links=links)

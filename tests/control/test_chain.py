@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celerymeter.control.audit.offline import Finding, verify_rows
+from celerymeter.control.audit.offline import ChainFinding, verify_rows
 from celerymeter.control.audit.trail import GENESIS, AuditRow, Head, checkpoint, sign
 
 KEY = b"the key of these tests' chains, long enough"
@@ -29,7 +29,7 @@ def event(action: str = "tasks.revoke") -> AuditRow:
     return AuditRow(row=0, at=1_700_000_000.5, kind="event", action=action, sub="ann", target='["a"]', reason="because")
 
 
-def findings(rows: Sequence[AuditRow], head: Head | None = None) -> list[Finding]:
+def findings(rows: Sequence[AuditRow], head: Head | None = None) -> list[ChainFinding]:
     """What verification says."""
     return list(verify_rows(rows, key=KEY, head=head).findings)
 
@@ -77,7 +77,7 @@ def test_a_removed_row_is_found() -> None:
     assert "row(s) 3 to 3 before it are missing" in findings([*FIVE[:2], *FIVE[3:]])[0].message
     assert findings(FIVE[:4]) == []
     assert findings(FIVE[:4], head_of(FIVE[4])) == [
-        Finding(5, "the row that was the head is gone: the end was cut off")
+        ChainFinding(5, "the row that was the head is gone: the end was cut off")
     ]
 
 
@@ -98,7 +98,7 @@ def test_a_chain_that_was_rewritten_does_not_hold_the_head() -> None:
     """Even by somebody with the key."""
     rewritten = chain(*[event("nothing.happened") for _ in range(5)])
     assert findings(rewritten) == []
-    assert findings(rewritten, head_of(FIVE[3])) == [Finding(4, "is not the row that was the head")]
+    assert findings(rewritten, head_of(FIVE[3])) == [ChainFinding(4, "is not the row that was the head")]
 
 
 def test_a_pruned_chain_verifies_by_its_checkpoint() -> None:

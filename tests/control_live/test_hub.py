@@ -7,7 +7,7 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from celerymeter.control.feed.hub import MAILBOX_SIZE, FeedFull, FeedMessage, History, Hub, Mailbox
+from celerymeter.control.feed.hub import MAILBOX_SIZE, FeedFull, FeedMessage, Hub, Mailbox, MessageHistory
 from celerymeter.control.feed.messages import FeedError, MessageType
 
 
@@ -100,8 +100,10 @@ def test_who_comes_back_is_given_what_came_since() -> None:
     assert (ahead.messages, ahead.complete) == ((), False)
 
 
-@pytest.mark.parametrize("history", [History(size=4), History(characters=16)], ids=["messages", "characters"])
-def test_the_memory_is_bounded(history: History) -> None:
+@pytest.mark.parametrize(
+    "history", [MessageHistory(size=4), MessageHistory(characters=16)], ids=["messages", "characters"]
+)
+def test_the_memory_is_bounded(history: MessageHistory) -> None:
     """The oldest are forgotten, and that is known."""
     for n in range(50):
         history.add(FeedMessage(n, "alert", "text"))

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from celerymeter.demo.screen import Screen, live_line, sparkline
-from celerymeter.demo.watch import History, Reading, read_page
+from celerymeter.demo.watch import Reading, Readings, read_page
 
 PAGE = """
 # TYPE celery_task_succeeded counter
@@ -29,9 +29,9 @@ def reading(time: float, *, ended: float = 0.0, failed: float = 0.0, length: flo
     return Reading(time, ended, failed, {"orders": length}, up=2, workers=2, broker_up=True)
 
 
-def history(*readings: Reading) -> History:
+def history(*readings: Reading) -> Readings:
     """Return a history of these readings."""
-    known = History()
+    known = Readings()
     for one in readings:
         known.add(one)
     return known

@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from celerymeter.demo.processes import free_port
-from celerymeter.demo.watch import Notification, NotificationSink
+from celerymeter.demo.watch import DeliveredAlert, NotificationSink
 
 ALERT = {
     "status": "firing",
@@ -20,7 +20,9 @@ def test_a_notification_is_taken_once() -> None:
     with NotificationSink(free_port()).serving() as sink:
         answer = requests.post(f"{sink.url}/pager", json={"receiver": "pager", "alerts": [ALERT]}, timeout=5)
         assert answer.status_code == 200
-        assert list(sink.take()) == [Notification("pager", "firing", "CeleryNoWorkers", "critical", "No worker is up")]
+        assert list(sink.take()) == [
+            DeliveredAlert("pager", "firing", "CeleryNoWorkers", "critical", "No worker is up")
+        ]
         assert list(sink.take()) == []
 
 

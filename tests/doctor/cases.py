@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from celerymeter.doctor.evidence import (
-    Alertmanager,
+    AlertmanagerEvidence,
     BrokerEvidence,
     ControlEvidence,
     EventWatch,
@@ -82,7 +82,7 @@ WELL = Evidence(
         targets=(TARGET,),
         clock_offset=-0.2,
         rules=RulesEvidence(frozenset({"celery:queue_length:max", "CeleryNoWorkers"})),
-        alertmanagers=(Alertmanager("http://a:9093"),),
+        alertmanagers=(AlertmanagerEvidence("http://a:9093"),),
     ),
     control=HEALTHY,
 )

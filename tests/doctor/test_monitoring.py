@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from celerymeter.doctor.checks import diagnose
-from celerymeter.doctor.evidence import Alertmanager, Evidence, Failure, RulesEvidence, ScrapeTarget
+from celerymeter.doctor.evidence import AlertmanagerEvidence, Evidence, Failure, RulesEvidence, ScrapeTarget
 
 from .cases import NOW, SCRAPED, STARTED, TARGET, WELL, prometheus
 
@@ -90,17 +90,17 @@ def exporter(**changes: object) -> Evidence:
         ),
         pytest.param(prometheus(alertmanagers=()), ("fault", "no-alertmanager"), id="no Alertmanager"),
         pytest.param(
-            prometheus(alertmanagers=(Alertmanager("http://a", REFUSED, 3),)),
+            prometheus(alertmanagers=(AlertmanagerEvidence("http://a", REFUSED, 3),)),
             ("fault", "alertmanager-unreachable"),
             id="Alertmanager away",
         ),
         pytest.param(
-            prometheus(alertmanagers=(Alertmanager("http://a", REFUSED),)),
+            prometheus(alertmanagers=(AlertmanagerEvidence("http://a", REFUSED),)),
             ("hint", "alertmanager-unreachable"),
             id="Alertmanager away from here",
         ),
         pytest.param(
-            prometheus(alertmanagers=(Alertmanager("http://a", None, 3),)),
+            prometheus(alertmanagers=(AlertmanagerEvidence("http://a", None, 3),)),
             ("hint", "alertmanager-unreachable"),
             id="Alertmanager was away",
         ),

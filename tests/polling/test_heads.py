@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from celerymeter.model import QueueHead
-from celerymeter.polling.redis_messages import Head
+from celerymeter.polling.redis_messages import HeadMessage
 from celerymeter.polling.redis_queues import HeadAges, oldest
 
 
 def test_the_same_message_is_seen_since_the_first_poll() -> None:
     """Until another one is at the head."""
     watch = HeadAges()
-    assert watch.observe({"q": Head("u", "t1")}, now=10)["q"].seen_since == 10
-    assert watch.observe({"q": Head("u", "t1")}, now=20)["q"].seen_since == 10
-    assert watch.observe({"q": Head("u", "t2")}, now=30)["q"].seen_since == 30
+    assert watch.observe({"q": HeadMessage("u", "t1")}, now=10)["q"].seen_since == 10
+    assert watch.observe({"q": HeadMessage("u", "t1")}, now=20)["q"].seen_since == 10
+    assert watch.observe({"q": HeadMessage("u", "t2")}, now=30)["q"].seen_since == 30
 
 
 def test_a_list_that_was_empty_begins_anew() -> None:
     """A message that was taken and came back did not wait here meanwhile."""
     watch = HeadAges()
-    watch.observe({"q": Head("u", "t1")}, now=10)
+    watch.observe({"q": HeadMessage("u", "t1")}, now=10)
     watch.observe({}, now=20)
-    assert watch.observe({"q": Head("u", "t1")}, now=30)["q"].seen_since == 30
+    assert watch.observe({"q": HeadMessage("u", "t1")}, now=30)["q"].seen_since == 30
 
 
 def test_a_message_without_identity_is_always_new() -> None:
     """Two of them cannot be told apart, so no age is made up."""
     watch = HeadAges()
-    watch.observe({"q": Head()}, now=10)
-    assert watch.observe({"q": Head()}, now=20)["q"].seen_since == 20
+    watch.observe({"q": HeadMessage()}, now=10)
+    assert watch.observe({"q": HeadMessage()}, now=20)["q"].seen_since == 20
 
 
 def test_the_oldest_of_several_priorities() -> None:

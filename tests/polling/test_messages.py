@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celerymeter.polling.redis_messages import HEAD_TAIL, UNACKED_TAIL, Head, parse_destination, parse_head
+from celerymeter.polling.redis_messages import HEAD_TAIL, UNACKED_TAIL, HeadMessage, parse_destination, parse_head
 from celerymeter.stamp import HEADER
 
 
@@ -34,7 +34,7 @@ def message(*, body: str = "W10=", stamp: object = None, note: str = "") -> dict
 def test_a_whole_message_tells_who_it_is() -> None:
     """Task id, delivery tag and, with the producer's hook, when it was sent."""
     raw = json.dumps(message(stamp=1700000000.25)).encode()
-    assert parse_head(raw) == Head("u-1", "t-1", 1700000000.25)
+    assert parse_head(raw) == HeadMessage("u-1", "t-1", 1700000000.25)
 
 
 def test_an_id_that_is_a_uuid_object_is_text() -> None:
@@ -47,13 +47,13 @@ def test_an_id_that_is_a_uuid_object_is_text() -> None:
 def test_the_end_of_a_large_message_is_enough() -> None:
     """Ten megabytes of arguments change nothing."""
     raw = json.dumps(message(body="x" * 100_000, stamp=1700000000.25)).encode()
-    assert parse_head(raw[-HEAD_TAIL:]) == Head("u-1", "t-1", 1700000000.25)
+    assert parse_head(raw[-HEAD_TAIL:]) == HeadMessage("u-1", "t-1", 1700000000.25)
 
 
 def test_compact_json_of_other_producers() -> None:
     """Not everybody writes a space after a colon."""
     raw = json.dumps(message(body="x" * 10_000), separators=(",", ":")).encode()
-    assert parse_head(raw[-HEAD_TAIL:]) == Head("u-1", "t-1", None)
+    assert parse_head(raw[-HEAD_TAIL:]) == HeadMessage("u-1", "t-1", None)
 
 
 @pytest.mark.parametrize("stamp", [None, "soon", True, -1, 0, 1e30, float("nan"), [1], {"a": 1}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celerymeter.polling import open_queue_poller
-from celerymeter.polling.amqp_queues import AmqpQueuePoller, Binding, ListedQueue, TaskQueueFinder
+from celerymeter.polling.amqp_queues import AmqpQueuePoller, ListedQueue, ManagementBinding, TaskQueueFinder
 from celerymeter.polling.queues import chosen, is_task_queue
 from celerymeter.polling.redis_queues import RedisQueuePoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
@@ -57,16 +57,23 @@ def test_each_transport_has_its_poller(url: str, poller: type[object]) -> None:
 
 
 LISTED = {name: ListedQueue(name) for name in ("celery", "orders", "mail", "replies")}
-BINDINGS = [Binding("", name) for name in LISTED] + [Binding("celery", "celery"), Binding("shop", "orders")]
+BINDINGS = [ManagementBinding("", name) for name in LISTED] + [
+    ManagementBinding("celery", "celery"),
+    ManagementBinding("shop", "orders"),
+]
 
 
 def test_bindings_are_asked_for_when_there_are_new_queues_and_rarely() -> None:
     """Reply queues come and go all the time."""
     finder, asked = TaskQueueFinder(), []
 
-    def bindings() -> list[Binding]:
+    def bindings() -> list[ManagementBinding]:
         asked.append(now)
-        return [*BINDINGS, Binding("shop", "mail"), Binding("shop", "shop", destination_type="exchange")]
+        return [
+            *BINDINGS,
+            ManagementBinding("shop", "mail"),
+            ManagementBinding("shop", "shop", destination_type="exchange"),
+        ]
 
     listed = dict(LISTED)
     for now in (0.0, 15.0, 30.0, 90.0, 105.0):

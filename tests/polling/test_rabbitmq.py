@@ -21,7 +21,7 @@ from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable, SettingsError
 from celerymeter.model import QueueState
 from celerymeter.polling.amqp_queues import AmqpQueuePoller
-from celerymeter.polling.workers import LiveWorker, WorkerPoller
+from celerymeter.polling.workers import PollTarget, WorkerPoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 pytestmark = pytest.mark.integration
@@ -185,7 +185,7 @@ def test_workers_answer_over_rabbitmq_and_no_queue_is_left(rabbitmq: RabbitMQ, t
     workers = WorkerPoller(settings(rabbitmq))
     with start_worker(rabbitmq.url, tmp_path, concurrency=2) as worker:
         for _ in range(3):
-            state = workers.poll(now=1.0, live=[LiveWorker("w1@test", 1)]).workers["w1@test"]
+            state = workers.poll(now=1.0, live=[PollTarget("w1@test", 1)]).workers["w1@test"]
         worker.kill()
     assert (state.slots, state.queues, state.scheduled) == (2, ("celery",), 0)
     names = [one["name"] for one in requests.get(api, auth=GUEST, timeout=5).json()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from celerymeter.inspect_replies import Replies
-from celerymeter.polling.workers import MAX_HELD, SECOND_CHANCE, YOUNG, LiveWorker, WorkerPoller
+from celerymeter.polling.workers import MAX_HELD, SECOND_CHANCE, YOUNG, PollTarget, WorkerPoller
 from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
@@ -73,7 +73,7 @@ class Cluster(RemoteControl):
         for worker in self.workers.values():
             worker.asked.clear()
         self.now += 120
-        live = [LiveWorker(name, worker.process, worker.online_at) for name, worker in self.workers.items()]
+        live = [PollTarget(name, worker.process, worker.online_at) for name, worker in self.workers.items()]
         beating = [name for name, worker in self.workers.items() if not worker.busy]
         return self._poller.poll(now=self.now, live=live, heard_since=lambda _: beating).silent
 

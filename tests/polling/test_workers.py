@@ -20,7 +20,7 @@ from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import WorkerState
-from celerymeter.polling.workers import LiveWorker, WorkerPoller
+from celerymeter.polling.workers import PollTarget, WorkerPoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 pytestmark = pytest.mark.integration
@@ -51,7 +51,7 @@ def state(workers: WorkerPoller, hostname: str = "w1@test") -> WorkerState:
     replies: dict[str, WorkerState] = {}
 
     def replied() -> bool:
-        replies.update(workers.poll(now=time.time(), live=[LiveWorker("w1@test", 1)]).workers)
+        replies.update(workers.poll(now=time.time(), live=[PollTarget("w1@test", 1)]).workers)
         return hostname in replies
 
     wait_until(replied, what=f"a reply of {hostname}")
@@ -109,9 +109,9 @@ def test_all_expected_replies_are_awaited_and_no_longer(
         start_worker(shared_redis.url, tmp_path, hostname="w1@test", queues=["a"]) as first,
         start_worker(shared_redis.url, tmp_path, hostname="w2@test", queues=["a", "b"]) as second,
     ):
-        workers.poll(now=1.0, live=[LiveWorker("w1@test", 1), LiveWorker("w2@test", 2)])
+        workers.poll(now=1.0, live=[PollTarget("w1@test", 1), PollTarget("w2@test", 2)])
         begun = time.monotonic()
-        told = workers.poll(now=2.0, live=[LiveWorker("w1@test", 1), LiveWorker("w2@test", 2)]).workers
+        told = workers.poll(now=2.0, live=[PollTarget("w1@test", 1), PollTarget("w2@test", 2)]).workers
         assert time.monotonic() - begun < 0.9  # a second is what waiting in vain takes
         first.kill()
         second.kill()
@@ -124,7 +124,7 @@ def test_a_busy_solo_worker_is_silent(shared_redis: Redis, app: Celery, workers:
         app.tasks["tests.sleep"].delay(30)
         wait_until(lambda: "received" in worker.tail())
         begun = time.monotonic()
-        assert not workers.poll(now=1.0, live=[LiveWorker("w1@test", 1)]).workers
+        assert not workers.poll(now=1.0, live=[PollTarget("w1@test", 1)]).workers
         assert time.monotonic() - begun < 2
         worker.kill()
 
@@ -138,10 +138,10 @@ def test_polling_leaves_nothing_behind(shared_redis: Redis, workers: WorkerPolle
         return keys, len([one for one in admin.client_list() if one["cmd"] != "client|list"])
 
     with start_worker(shared_redis.url, tmp_path) as worker:
-        workers.poll(now=1.0, live=[LiveWorker("w1@test", 1)])
+        workers.poll(now=1.0, live=[PollTarget("w1@test", 1)])
         _, connections = traces()
         for _ in range(20):
-            workers.poll(now=1.0, live=[LiveWorker("w1@test", 1)])
+            workers.poll(now=1.0, live=[PollTarget("w1@test", 1)])
         assert traces() == (set(), connections)
         worker.kill()
     workers.poll(now=1.0, live=())
@@ -151,7 +151,7 @@ def test_polling_leaves_nothing_behind(shared_redis: Redis, workers: WorkerPolle
 def test_task_events_are_turned_on(shared_redis: Redis, workers: WorkerPoller, tmp_path: Path) -> None:
     """At the workers that are named and that can reply."""
     with start_worker(shared_redis.url, tmp_path, events=False) as worker:
-        workers.poll(now=1.0, live=[LiveWorker("w1@test", 1)])
+        workers.poll(now=1.0, live=[PollTarget("w1@test", 1)])
         workers.enable_events(["w2@test"])
         workers.enable_events(["w1@test"])
         wait_until(lambda: "Events of group {task} enabled by remote" in worker.tail())
@@ -224,15 +224,15 @@ def test_a_worker_that_answers_nonsense_spoils_nothing(
 def test_connections_that_were_cut_are_replaced(shared_redis: Redis, workers: WorkerPoller, tmp_path: Path) -> None:
     """A firewall that drops idle connections costs no poll."""
     with start_worker(shared_redis.url, tmp_path) as worker:
-        workers.poll(now=1.0, live=[LiveWorker("w1@test", 1)])
+        workers.poll(now=1.0, live=[PollTarget("w1@test", 1)])
         admin = redis.Redis(port=shared_redis.port)
         before = {one["id"] for one in admin.client_list()}
         other = poller(shared_redis.url)
-        other.poll(now=1.0, live=[LiveWorker("w1@test", 1)])
+        other.poll(now=1.0, live=[PollTarget("w1@test", 1)])
         for one in admin.client_list():
             if one["id"] not in before:
                 admin.client_kill_filter(_id=one["id"])
-        assert set(other.poll(now=1.0, live=[LiveWorker("w1@test", 1)]).workers) == {"w1@test"}
+        assert set(other.poll(now=1.0, live=[PollTarget("w1@test", 1)]).workers) == {"w1@test"}
         other.close()
         worker.kill()
 
@@ -245,7 +245,7 @@ def test_a_broker_that_went_away_is_found_again(redis_server: Redis) -> None:
     redis_server.kill()
     for _ in range(2):
         with pytest.raises(BrokerUnavailable):
-            workers.poll(now=1.0, live=[LiveWorker("w1@test", 1)])
+            workers.poll(now=1.0, live=[PollTarget("w1@test", 1)])
     redis_server.up()
     assert workers.poll(now=1.0, live=()).workers == {}
     workers.close()

@@ -21,9 +21,9 @@ from celerymeter.control.revocation.evidence import EventCache
 from celerymeter.control.revocation.models import (
     COUNTS_AS,
     Acknowledgements,
-    Evidence,
     LastEvent,
     Status,
+    TaskEvidence,
     TaskLocation,
     TaskResult,
     TerminateResult,
@@ -83,19 +83,19 @@ def test_partial_names_who_is_silent() -> None:
 
 def test_what_a_worker_holds_goes_before_what_is_stored() -> None:
     """A task that runs again after its result was stored does run."""
-    evidence = Evidence(NOW, states={"x": "SUCCESS"}, held={"x": RUNS})
+    evidence = TaskEvidence(NOW, states={"x": "SUCCESS"}, held={"x": RUNS})
     assert locate("x", evidence) == RUNS
 
 
 def test_an_end_that_came_after_the_question_goes_before_the_answer() -> None:
     """It ended while the worker's answer was on its way."""
-    evidence = Evidence(NOW, events={"x": event("task-succeeded", at=NOW + 1)}, held={"x": RUNS})
+    evidence = TaskEvidence(NOW, events={"x": event("task-succeeded", at=NOW + 1)}, held={"x": RUNS})
     assert locate("x", evidence).location == "finished"
 
 
 def test_a_stored_revoked_proves_nothing() -> None:
     """Celery stores it for ids that never were, and for tasks that run on."""
-    assert locate("x", Evidence(NOW, states={"x": "REVOKED"})).location == "unknown"
+    assert locate("x", TaskEvidence(NOW, states={"x": "REVOKED"})).location == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_a_stored_revoked_proves_nothing() -> None:
 )
 def test_what_an_event_tells(kind: str, location: str) -> None:
     """Where no worker holds the task."""
-    assert locate("x", Evidence(NOW, events={"x": event(kind)})).location == location
+    assert locate("x", TaskEvidence(NOW, events={"x": event(kind)})).location == location
 
 
 def test_an_announced_termination_is_no_end() -> None:
     """The event is sent at the command, whatever becomes of the process."""
-    seen = locate("x", Evidence(NOW, events={"x": event("task-revoked", terminated=True)}))
+    seen = locate("x", TaskEvidence(NOW, events={"x": event("task-revoked", terminated=True)}))
     assert decide("x", seen, ALL).status == decide("x", seen, ALL, terminate=True).status == "terminate_sent"
     result = TaskResult("x", "terminate_sent")
     assert after_event(result, event("task-revoked", terminated=True)) == result
@@ -129,11 +129,11 @@ def test_an_announced_termination_is_no_end() -> None:
 def test_what_an_earlier_batch_knows_of_a_death_is_not_forgotten(before: Status, location: str) -> None:
     """The process that is to be gone, or that it is; unless the task is seen somewhere again."""
     events, earlier = {"x": event("task-revoked", terminated=True)}, {"x": TaskResult("x", before, pid=7)}
-    seen = locate("x", Evidence(NOW, events=events, previously_terminated=earlier))
+    seen = locate("x", TaskEvidence(NOW, events=events, previously_terminated=earlier))
     assert (seen.location, seen.pid) == (location, 7 if location == "dying" else None)
-    assert locate("x", Evidence(NOW, events=events, previously_terminated=earlier, held={"x": RUNS})) == RUNS
+    assert locate("x", TaskEvidence(NOW, events=events, previously_terminated=earlier, held={"x": RUNS})) == RUNS
     assert (
-        locate("x", Evidence(NOW, events=events, previously_terminated=earlier, queued={"x": "q"})).location
+        locate("x", TaskEvidence(NOW, events=events, previously_terminated=earlier, queued={"x": "q"})).location
         == "waiting"
     )
 
@@ -141,7 +141,7 @@ def test_what_an_earlier_batch_knows_of_a_death_is_not_forgotten(before: Status,
 def test_a_run_that_its_worker_does_not_know_of_is_over() -> None:
     """A worker shows all that it runs; it may hide what waits for its rate limit."""
     seen = {"x": event("task-started"), "y": event("task-received")}
-    evidence = Evidence(NOW, events=seen, answered=frozenset({"a@t"}))
+    evidence = TaskEvidence(NOW, events=seen, answered=frozenset({"a@t"}))
     assert (locate("x", evidence).location, locate("y", evidence).location) == ("unknown", "waiting")
 
 

@@ -49,7 +49,7 @@ class ControlMetrics:
         return Histogram(family.name, family.help, family.labels, registry=self.registry, buckets=LATENCY_BUCKETS)
 
 
-class QueryObserver:
+class QueryMetrics:
     """Counts and times every query in the API's own metrics."""
 
     def __init__(self, metrics: ControlMetrics) -> None:

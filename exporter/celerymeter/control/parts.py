@@ -23,7 +23,7 @@ from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertma
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
 from celerymeter.control.live_workers import EventListener, LiveWorkers
-from celerymeter.control.metrics import ControlMetrics, QueryObserver
+from celerymeter.control.metrics import ControlMetrics, QueryMetrics
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports import ReportRunner, ReportStore
 from celerymeter.control.revocation.batches import BatchStore, Recorder
@@ -186,7 +186,7 @@ def _metrics_server(metrics: ControlMetrics, sock: socket.socket) -> MetricsServ
 
 def _prometheus(settings: ControlSettings, metrics: ControlMetrics, *, timeout: float) -> PrometheusClient:
     chosen = PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers, timeout=timeout)
-    return PrometheusClient(chosen, observer=QueryObserver(metrics))
+    return PrometheusClient(chosen, observer=QueryMetrics(metrics))
 
 
 def grafana_links(url: str | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from celerymeter.demo.screen import GREEN, RED, Screen, live_line, paint
 from celerymeter.demo.servers import answers
 from celerymeter.demo.settings import DemoSettings
 from celerymeter.demo.stack import Part, Stack
-from celerymeter.demo.watch import ALWAYS_FIRING, History, NotificationSink, Watch
+from celerymeter.demo.watch import ALWAYS_FIRING, NotificationSink, Readings, Watch
 from celerymeter.errors import ProcessEnded, SettingsError, StartFailed
 
 FOLDER = Path(".demo")
@@ -159,7 +159,7 @@ def _relative(path: Path) -> Path:
 
 def _show(screen: Screen, stack: Stack, watch: Watch, sink: NotificationSink, *, duration: float | None) -> None:
     """Show notifications and the live line until ``duration`` (s) is over; raises `ProcessEnded`."""
-    history = History()
+    history = Readings()
     alerts, line = Every(ALERTS_EVERY), Every(TICK if screen.live else LINE_EVERY)
     firing: Sequence[str] = ()
     slack_warned = False

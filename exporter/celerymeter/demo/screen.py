@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from celerymeter.demo.watch import History
+from celerymeter.demo.watch import Readings
 
 BARS = "▁▂▃▄▅▆▇█"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -32,7 +32,7 @@ def paint(text: str, code: str, *, colour: bool) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if colour else text
 
 
-def live_line(history: History, alerts: Sequence[str], *, elapsed: float, width: int, colour: bool) -> str:
+def live_line(history: Readings, alerts: Sequence[str], *, elapsed: float, width: int, colour: bool) -> str:
     """Return throughput, failures, workers, alerts and queues, as many as fit into ``width`` columns."""
     clock = f"{int(elapsed) // 60}:{int(elapsed) % 60:02d}"
     parts = [clock, *_parts(history, alerts, colour=colour)]
@@ -41,7 +41,7 @@ def live_line(history: History, alerts: Sequence[str], *, elapsed: float, width:
     return "  ".join(parts)[: None if len(parts) > 1 else width]
 
 
-def _parts(history: History, alerts: Sequence[str], *, colour: bool) -> list[str]:
+def _parts(history: Readings, alerts: Sequence[str], *, colour: bool) -> list[str]:
     """Return the parts of the line, the most important first."""
     now = history.latest
     if now is None:

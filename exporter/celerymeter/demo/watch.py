@@ -59,7 +59,7 @@ def read_page(page: str, *, time: float) -> Reading:
 
 
 @dataclass(slots=True)
-class History:
+class Readings:
     """The last readings; rates are the differences of neighbours."""
 
     readings: deque[Reading] = field(default_factory=lambda: deque(maxlen=MAX_READINGS))
@@ -153,7 +153,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Notification:
+class DeliveredAlert:
     """One alert of one notification to ``receiver``."""
 
     receiver: str
@@ -166,12 +166,12 @@ class Notification:
         return f"{self.status} {self.alert} ({self.severity}) to {self.receiver}: {self.summary}"
 
 
-def notifications(body: bytes) -> list[Notification]:
+def notifications(body: bytes) -> list[DeliveredAlert]:
     """Return the alerts in the body of a webhook (Alertmanager's version 4); raises `ValueError`."""
     message = json.loads(body)
     try:
         return [
-            Notification(
+            DeliveredAlert(
                 receiver=str(message["receiver"]),
                 status=str(alert["status"]),
                 alert=alert["labels"]["alertname"],
@@ -189,10 +189,10 @@ class NotificationSink:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self._received: deque[Notification] = deque(maxlen=MAX_NOTIFICATIONS)
+        self._received: deque[DeliveredAlert] = deque(maxlen=MAX_NOTIFICATIONS)
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self._received.extend))
 
-    def take(self) -> Iterator[Notification]:
+    def take(self) -> Iterator[DeliveredAlert]:
         """Yield what came since the last call."""
         while self._received:
             yield self._received.popleft()
@@ -210,7 +210,7 @@ class NotificationSink:
             thread.join()
 
 
-def _handler(receive: Callable[[list[Notification]], object]) -> type[BaseHTTPRequestHandler]:
+def _handler(receive: Callable[[list[DeliveredAlert]], object]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)

@@ -214,7 +214,7 @@ class RulesEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Alertmanager:
+class AlertmanagerEvidence:
     """An Alertmanager that Prometheus uses."""
 
     url: str
@@ -241,7 +241,7 @@ class PrometheusEvidence:
     clock_offset: float | None = None
     """Our clock minus Prometheus' in seconds."""
     rules: RulesEvidence | None = None
-    alertmanagers: tuple[Alertmanager, ...] | None = None
+    alertmanagers: tuple[AlertmanagerEvidence, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

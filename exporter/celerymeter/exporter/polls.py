@@ -12,7 +12,7 @@ from typing import Literal
 from celerymeter.errors import CelerymeterError, PollError
 from celerymeter.model import Event, PollOutcome
 from celerymeter.polling.queues import QueuePoller
-from celerymeter.polling.workers import LiveWorker, WorkerPoller
+from celerymeter.polling.workers import PollTarget, WorkerPoller
 from celerymeter.threads import PeriodicThread
 from celerymeter.tracking.tracker import Tracker
 
@@ -146,7 +146,7 @@ def worker_collector(poller: WorkerPoller, state: SharedTracker, *, enable_event
     def collect(at: float) -> None:
         with state.locked() as tracker:
             live = [
-                LiveWorker(worker.hostname, (worker.pid, worker.online_at), worker.online_at)
+                PollTarget(worker.hostname, (worker.pid, worker.online_at), worker.online_at)
                 for worker in tracker.workers
                 if worker.up
             ]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from celerymeter.exposition.text import Text, labels
+from celerymeter.exposition.text import PageText, labels
 from celerymeter.model import QueuesSnapshot, QueueState, WorkerState
 from celerymeter.tracking.series import TaskSeries
 from celerymeter.tracking.tracker import Tracker
@@ -81,7 +81,7 @@ class Scrape:
     """One page in the making: the tracker as of ``now``, and what several families need of it."""
 
     def __init__(self, tracker: Tracker, kept: Kept, now: float) -> None:
-        self.text = Text()
+        self.text = PageText()
         self.tracker = tracker
         self.kept = kept
         self.now = now

@@ -23,7 +23,7 @@ def labels(names: Sequence[str], values: Sequence[str]) -> str:
     return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True))
 
 
-class Text:
+class PageText:
     """A page under construction."""
 
     def __init__(self) -> None:

@@ -106,7 +106,7 @@ class ListedQueue(msgspec.Struct):
     arguments: _Arguments = msgspec.field(default_factory=_Arguments)
 
 
-class Binding(msgspec.Struct):
+class ManagementBinding(msgspec.Struct):
     """A binding as the management API lists it."""
 
     source: str
@@ -130,7 +130,7 @@ class TaskQueueFinder:
         self,
         listed: Mapping[str, ListedQueue],
         named: Collection[str],
-        bindings: Callable[[], Sequence[Binding]],
+        bindings: Callable[[], Sequence[ManagementBinding]],
         *,
         now: float,
     ) -> set[str]:
@@ -203,9 +203,9 @@ class Management:
         )
         return {queue.name: queue for queue in queues}
 
-    def bindings(self) -> list[Binding]:
+    def bindings(self) -> list[ManagementBinding]:
         """Return all bindings; raises `PollError`."""
-        return self._get(f"bindings/{self._vhost}?columns=source,destination,destination_type", list[Binding])
+        return self._get(f"bindings/{self._vhost}?columns=source,destination,destination_type", list[ManagementBinding])
 
     def _get(self, path: str, kind: type[T]) -> T:
         try:

@@ -24,7 +24,7 @@ UNACKED_TAIL = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class HeadMessage:
     """The message at the head of a list; a retry repeats the ``uuid``, but never the ``delivery_tag``."""
 
     uuid: str | None = None
@@ -55,15 +55,15 @@ _TAG = re.compile(rb'"delivery_tag": ?"([^"\\]{1,255})"')
 _STAMP = re.compile(rb'"%s": ?([0-9.eE+]{1,32})[,}]' % HEADER.encode())
 
 
-def parse_head(tail: bytes) -> Head:
+def parse_head(tail: bytes) -> HeadMessage:
     """Return what a whole message says, or as much as a cut one still does; never raises."""
     try:
         message = _MESSAGE.decode(tail)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Head(_found(_UUID, tail), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
+        return HeadMessage(_found(_UUID, tail), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
     headers, properties = message.headers, message.properties
     uuid = text(headers.id) or text(properties.correlation_id)
-    return Head(uuid, text(properties.delivery_tag), _seconds(headers.stamp))
+    return HeadMessage(uuid, text(properties.delivery_tag), _seconds(headers.stamp))
 
 
 def parse_destination(tail: bytes) -> tuple[str, str] | None:

@@ -24,7 +24,7 @@ from celerymeter.polling.redis_messages import (
     HEAD_TAIL,
     UNACKED_TAIL,
     Binding,
-    Head,
+    HeadMessage,
     Routes,
     as_text,
     parse_bindings,
@@ -257,7 +257,7 @@ class HeadAges:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str | None, float]] = {}
 
-    def observe(self, heads: Mapping[str, Head], *, now: float) -> dict[str, QueueHead]:
+    def observe(self, heads: Mapping[str, HeadMessage], *, now: float) -> dict[str, QueueHead]:
         """Return the heads with the time since when they were seen; lists not among ``heads`` are forgotten."""
         seen: dict[str, tuple[str | None, float]] = {}
         for name, head in heads.items():
@@ -277,11 +277,11 @@ def oldest(heads: Sequence[QueueHead]) -> QueueHead | None:
     return min(reversed(heads), key=lambda head: head.stamped_at or head.seen_since, default=None)
 
 
-def _read_heads(client: redis.Redis, scripts: Scripts, lists: Sequence[str]) -> dict[str, Head]:
+def _read_heads(client: redis.Redis, scripts: Scripts, lists: Sequence[str]) -> dict[str, HeadMessage]:
     """Return the message that each list delivers next: workers take from the right end, producers add on the left."""
     pages = [lists[start : start + HEADS_PAGE] for start in range(0, len(lists), HEADS_PAGE)]
     replies = scripts.run(client, _READ_HEADS, [(page, [HEAD_TAIL]) for page in pages])
-    heads: dict[str, Head] = {}
+    heads: dict[str, HeadMessage] = {}
     for page, tails in zip(pages, replies, strict=True):
         heads.update({name: parse_head(tail) for name, tail in zip(page, tails or (), strict=False) if tail})
     return heads

@@ -42,7 +42,7 @@ def _nobody(_: float) -> Collection[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveWorker:
+class PollTarget:
     """A worker whose heartbeats are heard; ``process`` differs from one process under its name to the next."""
 
     hostname: str
@@ -64,7 +64,7 @@ class WorkerPoller:
         self,
         *,
         now: float,
-        live: Collection[LiveWorker] = (),
+        live: Collection[PollTarget] = (),
         heard_since: Callable[[float], Collection[str]] = _nobody,
     ) -> WorkersSnapshot:
         """Return every worker that answers. Waits for the ``live`` ones, or for a second if there are none.
@@ -152,7 +152,7 @@ class ReplyHabits:
         self._now = 0.0
         self._replied: set[tuple[str, str]] = set()
 
-    def update(self, live: Collection[LiveWorker], candidates: Collection[str], *, now: float) -> None:
+    def update(self, live: Collection[PollTarget], candidates: Collection[str], *, now: float) -> None:
         """Forget the habits of workers that have started again, and of all that are no longer candidates."""
         current = {worker.hostname: worker.process for worker in live}
         same = {name for name in candidates if current.get(name) == self._processes.get(name, current.get(name))}

@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 
 from celerymeter.errors import AnswerTooLarge, PrometheusUnavailable, QueryRejected, SettingsError
 from celerymeter.prometheus import values
-from celerymeter.prometheus.values import Matrix, Response, Vector
+from celerymeter.prometheus.values import ApiResponse, Matrix, Vector
 from celerymeter.urls import without_password
 
 MAX_POINTS: Final = 11_000
@@ -137,10 +137,10 @@ class PrometheusClient:
     ) -> None:
         self.close()
 
-    def _query(self, query: str, time: float | None) -> Response:
+    def _query(self, query: str, time: float | None) -> ApiResponse:
         return self._ask("query", {"query": query} | ({} if time is None else {"time": _seconds(time)}))
 
-    def _ask(self, path: str, parameters: Mapping[str, str]) -> Response:
+    def _ask(self, path: str, parameters: Mapping[str, str]) -> ApiResponse:
         start = time.monotonic()
         try:
             response = self._request(path, parameters, deadline=start + self.settings.timeout)
@@ -153,7 +153,7 @@ class PrometheusClient:
         self._observer.answered(time.monotonic() - start)
         return response
 
-    def _request(self, path: str, parameters: Mapping[str, str], *, deadline: float) -> Response:
+    def _request(self, path: str, parameters: Mapping[str, str], *, deadline: float) -> ApiResponse:
         """Send the request, and repeat it once when the connection broke or a proxy had no server for it."""
         response = self._attempt(path, parameters, deadline=deadline, last=False)
         if response is None:
@@ -163,7 +163,7 @@ class PrometheusClient:
             raise PrometheusUnavailable("Prometheus cannot be reached")
         return response
 
-    def _attempt(self, path: str, parameters: Mapping[str, str], *, deadline: float, last: bool) -> Response | None:
+    def _attempt(self, path: str, parameters: Mapping[str, str], *, deadline: float, last: bool) -> ApiResponse | None:
         """Send the request once; ``None`` means that it should be repeated."""
         try:
             status, body = self._send(path, parameters, deadline=deadline)
@@ -211,7 +211,7 @@ class PrometheusClient:
         return b"".join(chunks)
 
 
-def _check(status: int, response: Response | None) -> Response:
+def _check(status: int, response: ApiResponse | None) -> ApiResponse:
     """Return a successful response, or raise the error that the status stands for."""
     if status == 200 and response is not None and response.status == "success":
         return response

@@ -100,7 +100,7 @@ class _Data(msgspec.Struct):
     result: msgspec.Raw
 
 
-class Response(msgspec.Struct):
+class ApiResponse(msgspec.Struct):
     """The envelope of every answer."""
 
     status: str
@@ -120,14 +120,14 @@ class _MatrixItem(msgspec.Struct):
     values: list[tuple[float, str]] | None = None
 
 
-_RESPONSE: Final = msgspec.json.Decoder(Response)
+_RESPONSE: Final = msgspec.json.Decoder(ApiResponse)
 _DATA: Final = msgspec.json.Decoder(_Data)
 _VECTOR: Final = msgspec.json.Decoder(list[_VectorItem])
 _MATRIX: Final = msgspec.json.Decoder(list[_MatrixItem])
 _SCALAR: Final = msgspec.json.Decoder(tuple[float, str])
 
 
-def decode(body: bytes) -> Response | None:
+def decode(body: bytes) -> ApiResponse | None:
     """Return the envelope; ``None`` when the body is something else, such as a proxy's page."""
     try:
         return _RESPONSE.decode(body)
@@ -135,7 +135,7 @@ def decode(body: bytes) -> Response | None:
         return None
 
 
-def vector(response: Response) -> Vector:
+def vector(response: ApiResponse) -> Vector:
     """Return the result of an instant query; a scalar becomes one sample without labels."""
     data = _decoded(_DATA, response.data)
     if data.resultType == "scalar":
@@ -150,7 +150,7 @@ def vector(response: Response) -> Vector:
     return Vector(samples, _warnings(response, left_out=len(items) > len(samples)))
 
 
-def matrix(response: Response) -> Matrix:
+def matrix(response: ApiResponse) -> Matrix:
     """Return the result of a range query."""
     data = _decoded(_DATA, response.data)
     if data.resultType != "matrix":
@@ -164,7 +164,7 @@ def matrix(response: Response) -> Matrix:
     return Matrix(series, _warnings(response, left_out=len(items) > len(series)))
 
 
-def _warnings(response: Response, *, left_out: bool) -> tuple[str, ...]:
+def _warnings(response: ApiResponse, *, left_out: bool) -> tuple[str, ...]:
     return (*response.warnings, HISTOGRAMS_LEFT_OUT) if left_out else tuple(response.warnings)
 
 

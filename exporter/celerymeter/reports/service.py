@@ -25,7 +25,7 @@ DEFAULT_INTERVAL = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
+class _QueryResults:
     """Everything that was read from Prometheus for one report."""
 
     scope: Scope
@@ -74,7 +74,7 @@ class ReportService:
         while (left := window.end + max(SETTLED_AFTER, 2 * every) - self._clock()) > 0:
             sleep(min(left, 1.0))
 
-    def _read(self, request: ReportRequest, scope: Scope) -> _Data:
+    def _read(self, request: ReportRequest, scope: Scope) -> _QueryResults:
         window = request.window
         history = HistoryReader(self._client, scope, window, request.filters)
         counter = WindowCounter(self._client, scope, filters=request.filters, progress=self._progress)
@@ -83,7 +83,7 @@ class ReportService:
         pairs, bounds = _sizes(counted.counts or Counts())
         visibility = scope.render(queries.VISIBILITY_TIMEOUT, window=timedelta(seconds=window.seconds))
         gauges = history.gauges()
-        return _Data(
+        return _QueryResults(
             scope=scope,
             counted=counted,
             before=before,
@@ -104,7 +104,7 @@ def _sizes(counts: Counts) -> tuple[int, int]:
     return len(pairs), len(bounds)
 
 
-def _compose(data: _Data, request: ReportRequest, *, report_id: str, now: float) -> Report:
+def _compose(data: _QueryResults, request: ReportRequest, *, report_id: str, now: float) -> Report:
     """Return the report, still without advice and sentences."""
     window, counts, known = request.window, data.counted.counts, data.counted.counts or Counts()
     highest = peak(data.rates) or _peak_of_short_window(counts, window)
@@ -156,17 +156,17 @@ def _peak_of_short_window(counts: Counts | None, window: Window) -> Peak | None:
     return Peak(_utc(window.start), metrics.rounded(counts.ended / window.seconds), window.seconds, "window")
 
 
-def _watched_before(data: _Data, window: Window) -> bool:
+def _watched_before(data: _QueryResults, window: Window) -> bool:
     before = Window(window.start - window.seconds, window.start)
     return (scrapes_present(data.before, before) or 0.0) >= COMPARABLE
 
 
-def _redelivery(data: _Data) -> Redelivery | None:
+def _redelivery(data: _QueryResults) -> Redelivery | None:
     oldest = metrics.largest(data.gauges["unacked_age"].get("", ()))
     return Redelivery(oldest, data.visibility_timeout) if oldest is not None and data.visibility_timeout else None
 
 
-def _notes(data: _Data, highest: Peak | None) -> list[Note]:
+def _notes(data: _QueryResults, highest: Peak | None) -> list[Note]:
     notes = []
     if highest is not None and highest.source == "recorded":
         notes.append(Note("peak_recorded"))
@@ -175,7 +175,7 @@ def _notes(data: _Data, highest: Peak | None) -> list[Note]:
     return notes
 
 
-def _history(data: _Data) -> History:
+def _history(data: _QueryResults) -> History:
     execution = data.execution or ExecutionCurves()
     return History(
         step_seconds=data.chart_step,

@@ -117,7 +117,7 @@ def _user() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ChainFinding:
     """Something wrong with the chain, near ``row``."""
 
     row: int
@@ -129,7 +129,7 @@ class Verification:
     """The number of rows, what is wrong with them, and the end of the chain as it is now."""
 
     rows: int
-    findings: tuple[Finding, ...]
+    findings: tuple[ChainFinding, ...]
     head: Head
 
 
@@ -139,12 +139,12 @@ def verify_rows(rows: Iterable[AuditRow], *, key: bytes, head: Head | None = Non
     A chain that was pruned must hold the checkpoint that says so.
     """
     walk, count, last = _Walk(key), 0, Head(0, GENESIS.hex())
-    findings: list[Finding] = []
+    findings: list[ChainFinding] = []
     for count, row in enumerate(rows, 1):  # noqa: B007 - the last number is wanted
         last = Head(row.row, row.mac.hex())
         findings += walk.step(row)
         if head is not None and head.row == last.row and head.mac != last.mac:
-            findings.append(Finding(row.row, "is not the row that was the head"))
+            findings.append(ChainFinding(row.row, "is not the row that was the head"))
         del findings[MAX_FINDINGS:]
     findings += walk.end(head)
     return Verification(count, tuple(findings[:MAX_FINDINGS]), last)
@@ -159,25 +159,25 @@ class _Walk:
         self._last_row, self._last_mac = 0, GENESIS
         self._pruned_through = 0
 
-    def step(self, row: AuditRow) -> Iterator[Finding]:
+    def step(self, row: AuditRow) -> Iterator[ChainFinding]:
         begins_later = self._first is None and row.row > 1
         self._first = self._first or row
         if begins_later:
             self._note_checkpoint(row)
         elif row.row != self._last_row + 1:
-            yield Finding(row.row, f"row(s) {self._last_row + 1} to {row.row - 1} before it are missing")
+            yield ChainFinding(row.row, f"row(s) {self._last_row + 1} to {row.row - 1} before it are missing")
         elif not self._fits(row, self._last_mac):
-            yield Finding(row.row, "was changed, or does not belong here")
+            yield ChainFinding(row.row, "was changed, or does not belong here")
         else:
             self._note_checkpoint(row)
         self._last_row, self._last_mac = row.row, row.mac
 
-    def end(self, head: Head | None) -> Iterator[Finding]:
+    def end(self, head: Head | None) -> Iterator[ChainFinding]:
         first = self._first.row if self._first else 1
         if first > 1 and self._pruned_through != first - 1:
-            yield Finding(first, f"row(s) 1 to {first - 1} are missing and no checkpoint accounts for them")
+            yield ChainFinding(first, f"row(s) 1 to {first - 1} are missing and no checkpoint accounts for them")
         if head is not None and head.row > self._last_row:
-            yield Finding(head.row, "the row that was the head is gone: the end was cut off")
+            yield ChainFinding(head.row, "the row that was the head is gone: the end was cut off")
 
     def _note_checkpoint(self, row: AuditRow) -> None:
         """Accept a checkpoint when the first row that is left fits the HMAC that it names."""

@@ -81,7 +81,7 @@ class Missed:
     complete: bool = True
 
 
-class History:
+class MessageHistory:
     """The last messages, bounded in number and in characters. Not thread-safe."""
 
     def __init__(self, *, size: int = HISTORY_SIZE, characters: int = HISTORY_CHARACTERS) -> None:
@@ -116,7 +116,7 @@ class Hub:
         self._clock = clock
         self._lock = Lock()
         self._mailboxes: set[Mailbox] = set()
-        self._history = History()
+        self._history = MessageHistory()
         # The start in milliseconds, so that numbers grow over restarts without being stored.
         self._seq = int(clock() * 1000)
         self._stopped = False

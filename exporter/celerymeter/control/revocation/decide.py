@@ -39,10 +39,10 @@ from celerymeter.control.revocation.models import (
     OPEN,
     Acknowledgements,
     Count,
-    Evidence,
     LastEvent,
     Location,
     Status,
+    TaskEvidence,
     TaskLocation,
     TaskResult,
     TerminateResult,
@@ -58,7 +58,7 @@ _WAITING_AFTER: Final = {
 _PROGRESS: Final[tuple[Location, ...]] = ("unknown", "waiting", "in_pool", "running")
 
 
-def locate(task_id: str, evidence: Evidence) -> TaskLocation:
+def locate(task_id: str, evidence: TaskEvidence) -> TaskLocation:
     """Return where a task is: what a worker holds now goes before stored states, and later events before both."""
     event, held = evidence.events.get(task_id), evidence.held.get(task_id)
     ended = event is not None and (
@@ -82,7 +82,7 @@ def only_announces(event: LastEvent) -> bool:
     return event.type == "task-revoked" and event.terminated
 
 
-def _known_by_event(task_id: str, event: LastEvent, evidence: Evidence) -> TaskLocation:
+def _known_by_event(task_id: str, event: LastEvent, evidence: TaskEvidence) -> TaskLocation:
     if only_announces(event):
         return _previously_terminated(event, evidence.previously_terminated.get(task_id))
     # A worker lists every task that it runs; it hides only those that wait for their rate limit.

@@ -20,7 +20,7 @@ from celery.backends.base import BaseKeyValueStoreBackend
 from celerymeter.broker import REDIS_TRANSPORTS, RedisBroker, connect_redis, reaching
 from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.revocation import decide
-from celerymeter.control.revocation.models import Evidence, LastEvent, TaskResult
+from celerymeter.control.revocation.models import LastEvent, TaskEvidence, TaskResult
 from celerymeter.control.revocation.workers import Workers
 from celerymeter.errors import BrokerUnavailable, RequestRefused, SettingsError
 from celerymeter.model import Event
@@ -200,7 +200,7 @@ class EvidenceCollector:
         self._previously_terminated = previously_terminated
         self._replied_at: dict[str, float] = {}
 
-    def collect(self, task_ids: Sequence[str], *, until: float) -> Evidence:
+    def collect(self, task_ids: Sequence[str], *, until: float) -> TaskEvidence:
         """Find the live workers and the ids; raises `BrokerUnavailable`, or `RequestRefused` when no worker lives."""
         # The result backend first: what a worker holds goes before a stored state, so it must be the newer answer.
         states = self._result_backend.states(task_ids) if self._result_backend is not None else {}
@@ -216,7 +216,7 @@ class EvidenceCollector:
         unseen = [task_id for task_id in task_ids if task_id not in inspection.held and task_id not in states]
         queues = inspection.queues | {event.queue for event in events.values() if event.queue}
         announced = [task_id for task_id, event in events.items() if decide.only_announces(event)]
-        return Evidence(
+        return TaskEvidence(
             asked_at,
             workers=workers,
             answered=inspection.answered,

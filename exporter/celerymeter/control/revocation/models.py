@@ -135,7 +135,7 @@ class TerminateResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class TaskEvidence:
     """Everything found out about some ids before acting, by id. Times are UTC seconds."""
 
     asked_at: float

@@ -24,10 +24,10 @@ from celerymeter.control.revocation.models import (
     MAX_ID_LENGTH,
     Acknowledgements,
     Batch,
-    Evidence,
     Outcome,
     RevokeRequest,
     Signal,
+    TaskEvidence,
     TaskResult,
     TerminateResult,
 )
@@ -123,11 +123,11 @@ class RevocationService:
             job.answerable.set()
             job.ended.set()
 
-    def collect(self, request: RevokeRequest, *, until: float) -> Evidence:
+    def collect(self, request: RevokeRequest, *, until: float) -> TaskEvidence:
         """Collect the evidence (``until``: `time.monotonic`)."""
         return self._collector.collect(request.task_ids, until=until)
 
-    def begin(self, request: RevokeRequest, actor: Actor, evidence: Evidence, *, batch_id: str) -> Batch:
+    def begin(self, request: RevokeRequest, actor: Actor, evidence: TaskEvidence, *, batch_id: str) -> Batch:
         """Write the intent and the batch to disk, before anything is sent."""
         intent = self._audit.begin(actor, ACTION, target=request.task_ids, reason=request.reason)
         # What is known of each task is kept with its pending status: the follow-up decides from it.
@@ -142,7 +142,7 @@ class RevocationService:
         self._followup.follow(batch)
         return batch
 
-    def act(self, batch: Batch, evidence: Evidence, *, until: float) -> None:
+    def act(self, batch: Batch, evidence: TaskEvidence, *, until: float) -> None:
         """Flag and terminate, and write the outcome; raises `RequestRefused`, also when no worker answers.
 
         Whatever it raises has the ``batch_id``: the batch is followed in any case.
@@ -191,7 +191,9 @@ class _Job:
 class _Act:
     """Flags the ids of one request that have not ended, and with ``terminate`` ends those that run."""
 
-    def __init__(self, workers: Workers, event_cache: EventCache, request: RevokeRequest, evidence: Evidence) -> None:
+    def __init__(
+        self, workers: Workers, event_cache: EventCache, request: RevokeRequest, evidence: TaskEvidence
+    ) -> None:
         self._workers = workers
         self._event_cache = event_cache
         self._request = request
@@ -258,7 +260,7 @@ class _Act:
     def _recall(self) -> None:
         """Look at the events again: a message on its way from the broker to a worker is seen at neither."""
         unknown = [task_id for task_id, where in self._where.items() if where.location == "unknown"]
-        evidence = Evidence(time.time(), events=self._event_cache.last_events(unknown))
+        evidence = TaskEvidence(time.time(), events=self._event_cache.last_events(unknown))
         found = {task_id: decide.locate(task_id, evidence) for task_id in unknown}
         self._where.update({task_id: where for task_id, where in found.items() if where.location == "waiting"})
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from celerymeter.doctor.collect.http import failure_of, get
 from celerymeter.doctor.evidence import (
-    Alertmanager,
+    AlertmanagerEvidence,
     Failure,
     PrometheusEvidence,
     RulesEvidence,
@@ -141,7 +141,7 @@ def _each_rule(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from group.get("rules") or ()
 
 
-def _alertmanagers(url: str) -> tuple[Alertmanager, ...] | None:
+def _alertmanagers(url: str) -> tuple[AlertmanagerEvidence, ...] | None:
     """Return the Alertmanagers that it uses, each tried from here; ``None`` for engines that do not tell."""
     data = _data(url, "alertmanagers")
     if data is None:
@@ -155,7 +155,7 @@ def _alertmanagers(url: str) -> tuple[Alertmanager, ...] | None:
         base = _PUSH_PATH.sub("", push)
         response = get(f"{base}/-/ready")
         failure = response if isinstance(response, Failure) else None
-        found.append(Alertmanager(without_password(base), failure, errors.get(_place(push), 0)))
+        found.append(AlertmanagerEvidence(without_password(base), failure, errors.get(_place(push), 0)))
     return tuple(found)
 
 
