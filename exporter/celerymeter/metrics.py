@@ -72,6 +72,11 @@ TASK_WITHOUT_RESULT = _tasks.counter(
     TASK,
     "Runs that their worker no longer lists and that no event ended: Ignore, or a result backend that is down.",
 )
+TASK_SHUTDOWN_LOST = _tasks.counter(
+    "celery_task_shutdown_lost_total",
+    TASK,
+    "Runs of workers that shut down whose end was not reported within --drain-time: they outlived the grace period.",
+)
 TASK_REVOKED = _tasks.counter(
     "celery_task_revoked_total", (*TASK, "reason"), "Tasks revoked: revoked, terminated or expired."
 )

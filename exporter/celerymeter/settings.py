@@ -153,6 +153,11 @@ class ExporterSettings:
     worker_retention: float = setting(
         3600.0, DURATION, "How long the series of a stopped worker stay; must be longer than the `for` of any alert."
     )
+    drain_time: float = setting(
+        1800.0,
+        DURATION,
+        "How long the runs of a worker that is shutting down count as in progress without any event from it.",
+    )
     solo_grace: float = setting(
         3600.0, DURATION, "How long a worker with the solo pool may be silent during a task and still count as up."
     )

@@ -36,7 +36,7 @@ def test_every_field_has_its_option(build: Build, tmp_path: Path) -> None:
         *("--runtime-buckets", "0.1,1,1m", "--wait-buckets", "5", "--max-task-names", "1", "--max-queues", "2"),
         *("--max-workers", "3", "--max-exceptions", "4", "--max-task-pairs", "5", "--max-tracked-tasks", "6"),
         *("--task-hostname-label", "--count-retry-exceptions", "--enable-events"),
-        *("--rabbitmq-management-url", "http://u:p@rabbit:15672"),
+        *("--rabbitmq-management-url", "http://u:p@rabbit:15672", "--drain-time", "10m"),
     ]
     assert build(*words) == ExporterSettings(
         broker=BrokerSettings(
@@ -52,6 +52,7 @@ def test_every_field_has_its_option(build: Build, tmp_path: Path) -> None:
         poll_interval=5.0,
         inspect_interval=30.0,
         worker_retention=30 * 86400.0,
+        drain_time=600.0,
         rate_window=90.0,
         runtime_buckets=(0.1, 1.0, 60.0),
         wait_buckets=(5.0,),

@@ -123,6 +123,7 @@ SAMPLES: dict[Family, Samples] = {
     m.TASK_REJECTED: share_of_runs(2e-4, "true", "false"),
     m.TASK_REDELIVERED: share_of_runs(1e-4),
     m.TASK_WITHOUT_RESULT: share_of_runs(1e-4),
+    m.TASK_SHUTDOWN_LOST: share_of_runs(1e-4),
     m.TASK_REVOKED: share_of_runs(5e-4, "revoked", "terminated", "expired"),
     m.TASK_ACCEPTED: lambda at: [((task.name,), at.count(task.name, task.rate)) for task in at.scenario.tasks],
     m.TASK_EXCEPTIONS: share_of_runs(lambda task: task.failing / 2, "ConnectionError", "ValueError"),

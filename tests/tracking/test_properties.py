@@ -16,7 +16,7 @@ from celerymeter.settings import Limits
 KINDS = ("sent", "received", "started", "succeeded", "failed", "retried", "rejected", "revoked", "cancelled", "odd")
 COUNTERS = (
     *("sent", "received", "started", "finished", "retried", "rejected_requeued"),
-    *("redelivered", "without_result", "process_lost", "polled"),
+    *("redelivered", "without_result", "process_lost", "polled", "shutdown_lost"),
 )
 STEPS = st.one_of(
     st.tuples(

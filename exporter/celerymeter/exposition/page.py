@@ -310,6 +310,7 @@ WRITERS: Mapping[Family, Writer] = {
     ),
     m.TASK_REDELIVERED: _tasks(lambda series: series.redelivered),
     m.TASK_WITHOUT_RESULT: _tasks(lambda series: series.without_result),
+    m.TASK_SHUTDOWN_LOST: _tasks(lambda series: series.shutdown_lost),
     m.TASK_REVOKED: _tasks_by(
         "reason",
         revoked=lambda series: series.revoked,

@@ -280,13 +280,17 @@ class RunTable:
             if run.opened < now - (max_age if run.worker is not None else BESIDE_AGE):
                 self.evict(run, "age" if run.worker is not None else "superseded", now)
 
-    def workers_lost(self, hostnames: Collection[str], at: float) -> None:
+    def workers_lost(self, hostnames: Collection[str], at: float, *, was_shutting_down: bool = False) -> None:
         """These workers are dead: what they ran is no longer in progress, and may be delivered again.
 
         Call it again while they are dead: a start may have waited for its queue, and count only now.
+        ``was_shutting_down``: so were they before they came back under the same names.
         """
         for run in [run for run in self._running if run.worker in hostnames]:
             worker = self._workers.get(run.worker or "")
+            offline = worker is not None and worker.offline_at is not None
+            if run.series is not None and (offline or was_shutting_down):
+                run.series.shutdown_lost += 1
             self.requeue(run, at if worker is None else worker.last_seen)
 
     def workers_idle(self, since: Mapping[str, float]) -> None:

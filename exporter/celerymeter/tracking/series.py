@@ -76,6 +76,7 @@ class TaskSeries:
         "revoked_terminated",
         "runtime",
         "sent",
+        "shutdown_lost",
         "started",
         "succeeded",
         "wait",
@@ -90,7 +91,7 @@ class TaskSeries:
         self.succeeded = self.failed = self.retried = 0
         self.polled = self.process_lost = 0
         self.rejected_end = self.rejected_requeued = 0
-        self.redelivered = self.without_result = 0
+        self.redelivered = self.without_result = self.shutdown_lost = 0
         self.revoked = self.revoked_terminated = self.revoked_expired = 0
         self.failed_runtime_count = 0
         self.failed_runtime_sum = 0.0

@@ -46,6 +46,7 @@ class Tracker:
         self.workers = WorkerTable(
             limit=settings.limits.workers,
             retention=settings.worker_retention,
+            drain_time=settings.drain_time,
             solo_grace=settings.solo_grace,
             folded=self.task_series.folded,
             name=self.task_series.name,
@@ -141,11 +142,12 @@ class Tracker:
         worker = self.workers.seen(event.hostname, at)
         if worker is None:
             return
+        shutting_down = worker.offline_at is not None
         renewed = worker.event(event, at)
         if worker.offset is not None:
             self.lag.observe(at - event.timestamp - worker.offset)
         if renewed:
-            self.tasks.runs.workers_lost({event.hostname}, at)
+            self.tasks.runs.workers_lost({event.hostname}, at, was_shutting_down=shutting_down)
 
     # From the pollers
 
@@ -176,9 +178,9 @@ class Tracker:
     def tick(self, now: float) -> None:
         """Let time pass; to be called about once a second."""
         self.tasks.tick(now)
-        down = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
-        if down:
-            self.tasks.runs.workers_lost(down, now)
+        lost = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
+        if lost:
+            self.tasks.runs.workers_lost(lost, now)
         self.tasks.runs.workers_idle(self.workers.idle())
         self.rates.sample(self.task_series, now)
 

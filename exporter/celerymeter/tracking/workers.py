@@ -202,6 +202,7 @@ class WorkerTable:
         *,
         limit: int,
         retention: float,
+        drain_time: float,
         solo_grace: float,
         folded: Counter[str],
         name: Callable[[str], str],
@@ -211,6 +212,7 @@ class WorkerTable:
         self.other_seen: float | None = None
         self._limit = limit
         self._retention = retention
+        self._drain_time = drain_time
         self._solo_grace = solo_grace
         self._folded = folded
         self._name = name
@@ -278,10 +280,13 @@ class WorkerTable:
         worker.totals = totals
 
     def judge(self, now: float, *, connected_at: float | None, poll_interval: float) -> set[str]:
-        """Decide which workers are up; return the names of those that are not. Forget those long gone."""
-        down: set[str] = set()
+        """Decide which workers are up; return the names of those whose runs are lost. Forget workers long gone.
+
+        A worker that is shutting down finishes its runs, and reports their ends (`celery.worker.consumer.events`).
+        """
+        lost: set[str] = set()
         if connected_at is None:
-            return down
+            return lost
         for worker in list(self._workers.values()):
             worker.forget_old_marks(now, connected_at=connected_at)
             was_up = worker.up
@@ -291,12 +296,14 @@ class WorkerTable:
             if worker.up:
                 worker.down_since = None
                 continue
-            down.add(worker.hostname)
             if was_up or worker.down_since is None:
                 worker.down_since = now
             if now - worker.down_since > self._retention:
                 del self._workers[worker.hostname]
-        return down
+                lost.add(worker.hostname)
+            elif worker.offline_at is None or now - worker.last_seen > self._drain_time:
+                lost.add(worker.hostname)
+        return lost
 
     def idle(self) -> dict[str, float]:
         """Workers whose heartbeats say that they run nothing, and the time before which that held for `IDLE`."""

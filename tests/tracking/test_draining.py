@@ -1,0 +1,72 @@
+"""A worker that shuts down still runs its tasks."""
+
+from __future__ import annotations
+
+import pytest
+from tests.tracking.cluster import WORKER, Cluster, make_settings
+
+OTHER_WORKER = "celery@two"
+MINUTE = 60.0
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """A worker that has said goodbye while it runs two tasks; its drain time is ten minutes."""
+    cluster = Cluster(make_settings(drain_time=10 * MINUTE))
+    cluster.heartbeat(OTHER_WORKER)
+    cluster.heartbeat(kind="worker-online")
+    for uuid in ("a", "b"):
+        cluster.publish(uuid)
+        cluster.receive(uuid)
+        cluster.start(uuid)
+    cluster.heartbeat(kind="worker-offline")
+    return cluster
+
+
+def pass_minutes(cluster: Cluster, minutes: float) -> None:
+    """Time in which only the other worker sends heartbeats."""
+    cluster.pass_time(minutes * MINUTE, beating=(OTHER_WORKER,))
+
+
+def test_its_runs_stay_in_progress_until_they_end(cluster: Cluster) -> None:
+    """Each end is a sign of life, and the drain time begins anew."""
+    pass_minutes(cluster, 9)
+    worker = cluster.tracker.workers.get(WORKER)
+    assert worker is not None
+    assert (worker.up, worker.shut_down) == (False, True)
+    assert cluster.series().in_progress == 2
+    cluster.end("a")
+    pass_minutes(cluster, 9)
+    assert cluster.series().in_progress == 1
+    cluster.end("b")
+    assert (cluster.series().succeeded, cluster.series().in_progress, cluster.series().shutdown_lost) == (2, 0, 0)
+
+
+def test_what_outlives_the_grace_period_is_counted(cluster: Cluster) -> None:
+    """The worker was killed: nothing is heard of it any more."""
+    pass_minutes(cluster, 11)
+    assert (cluster.series().in_progress, cluster.series().shutdown_lost) == (0, 2)
+    pass_minutes(cluster, 2)
+    assert cluster.series().shutdown_lost == 2
+
+
+def test_a_worker_that_comes_back_as_a_new_process_has_lost_its_runs(cluster: Cluster) -> None:
+    """Under the same name, after a deploy."""
+    cluster.heartbeat(kind="worker-online", pid=2, processed=0)
+    assert (cluster.series().in_progress, cluster.series().shutdown_lost) == (0, 2)
+
+
+def test_a_worker_that_reconnects_keeps_its_runs(cluster: Cluster) -> None:
+    """It says goodbye and hello with the same process."""
+    pass_minutes(cluster, 1)
+    cluster.heartbeat(kind="worker-online")
+    assert cluster.series().in_progress == 2
+
+
+def test_a_worker_that_dies_without_a_goodbye_does_not_drain(cluster: Cluster) -> None:
+    """Its runs are lost with its heartbeats."""
+    cluster.publish("c", "other")
+    cluster.receive("c", "other", OTHER_WORKER)
+    cluster.start("c", OTHER_WORKER)
+    cluster.pass_time(10)
+    assert (cluster.series("other").in_progress, cluster.series("other").shutdown_lost) == (0, 0)
