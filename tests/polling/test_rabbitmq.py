@@ -21,7 +21,8 @@ from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable, SettingsError
 from celerymeter.model import QueueState
 from celerymeter.polling.amqp_queues import AmqpQueuePoller
-from celerymeter.polling.workers import PollTarget, WorkerPoller
+from celerymeter.polling.reply_habits import PollTarget
+from celerymeter.polling.workers import WorkerPoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from celerymeter.inspect_replies import Replies
-from celerymeter.polling.workers import MAX_HELD, SECOND_CHANCE, YOUNG, PollTarget, WorkerPoller
+from celerymeter.polling.reply_habits import SECOND_CHANCE, YOUNG, PollTarget
+from celerymeter.polling.workers import MAX_HELD, WorkerPoller
 from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings, ExporterSettings
 

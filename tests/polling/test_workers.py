@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
 import time
@@ -13,14 +14,15 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from tests.apps.worker_app import make_app
+from tests.apps.worker_app import SETTINGS, make_app
 from tests.workers import start_worker
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import WorkerState
-from celerymeter.polling.workers import PollTarget, WorkerPoller
+from celerymeter.polling.reply_habits import PollTarget
+from celerymeter.polling.workers import WorkerPoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 pytestmark = pytest.mark.integration
@@ -127,6 +129,30 @@ def test_a_busy_solo_worker_is_silent(shared_redis: Redis, app: Celery, workers:
         assert not workers.poll(now=1.0, live=[PollTarget("w1@test", 1)]).workers
         assert time.monotonic() - begun < 2
         worker.kill()
+
+
+def test_a_worker_whose_tasks_json_cannot_express_is_not_asked_for_them_again(
+    shared_redis: Redis, app: Celery, tmp_path: Path
+) -> None:
+    """`reserved` makes its control loop fail; everything else is known as before."""
+    settings = ExporterSettings(BrokerSettings(url=shared_redis.url), inspect_interval=0.0)
+    env = {SETTINGS: json.dumps({"accept_content": ["json", "pickle"]}), "C_FORCE_ROOT": "1"}
+    workers = WorkerPoller(settings)
+    with start_worker(shared_redis.url, tmp_path, pool="threads", concurrency=1, env=env) as worker:
+        app.send_task("tests.sleep", (60,))
+        app.conf.accept_content = ["json", "pickle"]
+        app.send_task("tests.add", ({1, 2}, 3), serializer="pickle", countdown=600)
+        wait_until(lambda: worker.tail(100).count(" received") == 2)
+        states = [
+            workers.poll(now=time.time(), live=[PollTarget("w1@test", 1)], heard_since=lambda _: ["w1@test"]).workers
+            for _ in range(6)
+        ]
+        errors = worker.tail(1000).count("Control command error")
+        worker.kill()
+    workers.close()
+    assert errors == 1
+    assert all(found["w1@test"].slots == 1 for found in states)
+    assert states[-1]["w1@test"].scheduled is None
 
 
 def test_polling_leaves_nothing_behind(shared_redis: Redis, workers: WorkerPoller, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Literal
 from celerymeter.errors import CelerymeterError, PollError
 from celerymeter.model import Event, PollOutcome
 from celerymeter.polling.queues import QueuePoller
-from celerymeter.polling.workers import PollTarget, WorkerPoller
+from celerymeter.polling.reply_habits import PollTarget
+from celerymeter.polling.workers import WorkerPoller
 from celerymeter.threads import PeriodicThread
 from celerymeter.tracking.tracker import Tracker
 

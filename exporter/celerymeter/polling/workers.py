@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,13 +9,12 @@ from dataclasses import dataclass, replace
 
 from celerymeter.inspect_replies import Replies, WorkerStats, WorkerTask
 from celerymeter.model import ActiveTask, QueueBinding, WorkersSnapshot, WorkerState
+from celerymeter.polling.reply_habits import PROOF, PollTarget, ReplyHabits
 from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
 from celerymeter.routing import QueueRoutes
 from celerymeter.settings import ExporterSettings
 
-log = logging.getLogger(__name__)
-
-STATS = Command("stats")
+STATS = Command(PROOF)
 DETAILS = (Command("active_queues"), Command("active", {"safe": True}))
 """Sent at every poll; ``safe`` makes the worker cut the tasks' arguments, which nobody reads."""
 LISTS = ("reserved", "scheduled")
@@ -25,11 +23,6 @@ PROOF_SILENCE = 5.0
 """Seconds to wait for a worker that never replied: more than two heartbeats."""
 HANDLING = 1.0
 """Seconds after a command within which a worker that runs its event loop has handled it."""
-SECOND_CHANCE = 300.0
-"""Seconds after which a worker that did not reply is asked once more."""
-YOUNG = 5.0
-"""Seconds for which a new worker may not listen yet."""
-
 MAX_HELD = 20_000
 """Tasks in the replies to one round of `LISTS`; a worker that holds more is not asked, its gauges stay absent."""
 SECONDS_PER_TASK = 0.02
@@ -39,16 +32,6 @@ FEW = 1000
 
 def _nobody(_: float) -> Collection[str]:
     return ()
-
-
-@dataclass(frozen=True, slots=True)
-class PollTarget:
-    """A worker whose heartbeats are heard; ``process`` differs from one process under its name to the next."""
-
-    hostname: str
-    process: object
-    online_at: float | None = None
-    """Time of its worker-online event in UTC seconds; ``None`` if that was before the exporter subscribed."""
 
 
 class WorkerPoller:
@@ -134,95 +117,6 @@ class WorkerPoller:
         able = {name for name in due if workers[name].pool != "solo"}
         self._habits.learn(commands, lists, due, heard=able.union(heard_since(began + HANDLING)), listening=True)
         self._schedule.learn(lists, due)
-
-
-class ReplyHabits:
-    """Remembers which worker replies to which command, so that one that cannot is sent it twice at most.
-
-    A worker cannot reply when it accepts only pickled commands (each of ours makes it log an error), when its remote
-    control is turned off, when its replies are pickled, or when its tasks hold arguments that JSON cannot express
-    (then its control loop fails). A worker that is too busy to reply is none of these: it sends no heartbeats either.
-    """
-
-    def __init__(self) -> None:
-        self._processes: dict[str, object] = {}
-        self._young: set[str] = set()
-        self._silences: dict[tuple[str, str], list[float]] = {}
-        """Times at which a worker did not reply to a command although it could have, since its last reply."""
-        self._now = 0.0
-        self._replied: set[tuple[str, str]] = set()
-
-    def update(self, live: Collection[PollTarget], candidates: Collection[str], *, now: float) -> None:
-        """Forget the habits of workers that have started again, and of all that are no longer candidates."""
-        current = {worker.hostname: worker.process for worker in live}
-        same = {name for name in candidates if current.get(name) == self._processes.get(name, current.get(name))}
-        self._silences = {key: times for key, times in self._silences.items() if key[0] in same}
-        self._replied = {key for key in self._replied if key[0] in same}
-        self._processes = current
-        self._now = now
-        # A worker says that it is online before it listens to remote control.
-        self._young = {worker.hostname for worker in live if now - (worker.online_at or 0.0) < YOUNG}
-
-    def harmless(self, commands: Sequence[Command], candidates: Collection[str]) -> list[Command]:
-        """Return the commands without the workers that cannot reply to them, and without those nobody is left for."""
-        chosen = []
-        for command in commands:
-            able = [name for name in candidates if not self._cannot(name, command.method)]
-            if len(able) == len(candidates):
-                chosen.append(command)
-            elif able:
-                chosen.append(replace(command, destination=able))
-        return chosen
-
-    def proven(self, candidates: Collection[str]) -> frozenset[str]:
-        """Return the candidates that have replied to `STATS`."""
-        return frozenset(name for name in candidates if (name, STATS.method) in self._replied)
-
-    def unproven(self, candidates: Collection[str]) -> bool:
-        """Return whether a worker has never replied that may still be able to: it is worth a longer wait."""
-        new = (name for name in candidates if (name, STATS.method) not in self._replied and name not in self._young)
-        return any(not self._cannot(name, STATS.method) for name in new)
-
-    def learn(
-        self,
-        commands: Sequence[Command],
-        replies: Replies,
-        candidates: Collection[str],
-        *,
-        heard: Collection[str],
-        listening: bool = False,
-    ) -> frozenset[str]:
-        """Take the replies of a round; return the workers that were able to reply to a command and did not.
-
-        ``heard`` were not too busy to reply; ``listening``: the candidates have just replied to other commands.
-        """
-        silent: set[str] = set()
-        for name in sorted(candidates):
-            asked = [command.method for command in commands if name in (command.destination or candidates)]
-            missing = [method for method in asked if name not in replies.settled(method)]
-            for method in set(asked).difference(missing):
-                self._replied.add((name, method))
-                self._silences.pop((name, method), None)
-            if missing and name in heard and name not in self._young:
-                silent.add(name)
-                self._blame(name, missing, replied=missing != asked or listening)
-        return frozenset(silent)
-
-    def _blame(self, name: str, missing: Sequence[str], *, replied: bool) -> None:
-        """``replied``: the worker has just replied to something, so that its remote control works."""
-        if replied:
-            missing = missing[:1]  # a command that fails may take those behind it along
-        for method in missing:
-            if replied or (name, method) not in self._replied:  # else something else is wrong just now
-                times = self._silences.setdefault((name, method), [])
-                times.append(self._now)
-                again = f"{SECOND_CHANCE / 60:.0f} minutes have passed" if len(times) == 1 else "it restarts"
-                log.warning("%s does not reply to %s and is not asked again until %s", name, method, again)
-
-    def _cannot(self, name: str, method: str) -> bool:
-        """Whatever went wrong the first time may have been chance, so there is a second one, once."""
-        times = self._silences.get((name, method), ())
-        return len(times) > 1 or (len(times) == 1 and self._now - times[0] < SECOND_CHANCE)
 
 
 @dataclass(slots=True)
