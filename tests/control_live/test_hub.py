@@ -7,8 +7,16 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from celerymeter.control.feed.hub import MAILBOX_SIZE, FeedFull, FeedMessage, Hub, Mailbox, MessageHistory
-from celerymeter.control.feed.messages import FeedError, MessageType
+from celerymeter.control.feed.hub import (
+    MAILBOX_SIZE,
+    FeedError,
+    FeedFull,
+    FeedMessage,
+    Hub,
+    Mailbox,
+    MessageHistory,
+    MessageType,
+)
 
 
 class Made:

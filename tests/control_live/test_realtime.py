@@ -10,7 +10,7 @@ import pytest
 from tests.control_live.canned import ASKED, Exporter, all_series
 from tests.engines import NAMES, Canned, start_engine
 
-from celerymeter.control.cluster import dashboard, realtime
+from celerymeter.control.cluster import promql
 from celerymeter.control.cluster.models import Dashboard, RealtimeMetrics
 from celerymeter.control.cluster.snapshot import ask
 from celerymeter.errors import AmbiguousCluster, RequestRefused
@@ -53,14 +53,15 @@ def holding(
 def read(client: PrometheusClient, scope: Scope | None = None, *, at: float = ASKED) -> RealtimeMetrics:
     """The metrics object."""
     scope = scope or Scope()
-    return realtime.realtime_metrics(ask(client, realtime.queries(scope), scope, time=at), scope, health="healthy")
+    found = ask(client, promql.snapshot_queries(scope), scope, time=at)
+    return promql.realtime_metrics(found, scope, health="healthy")
 
 
 def read_dashboard(client: PrometheusClient) -> Dashboard:
     """The dashboard object."""
     scope = Scope()
-    queries = realtime.queries(scope) | dashboard.state_queries(scope) | dashboard.queries(scope)
-    return dashboard.dashboard(ask(client, queries, scope, time=ASKED), scope, health="healthy", links={})
+    found = ask(client, promql.dashboard_queries(scope), scope, time=ASKED)
+    return promql.dashboard(found, scope, health="healthy", links={})
 
 
 Holding = Callable[..., PrometheusClient]

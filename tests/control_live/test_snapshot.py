@@ -10,7 +10,7 @@ import pytest
 from tests.control_live.live_api import Page, served
 
 from celerymeter.control.cluster.snapshot import ClusterReader, SharedCall, alertmanager_component
-from celerymeter.control.feed.messages import feed_error
+from celerymeter.control.feed.hub import feed_error
 from celerymeter.errors import AmbiguousCluster, PrometheusUnavailable, RequestRefused
 from celerymeter.prometheus import Sample, Scope, Vector
 

@@ -14,7 +14,7 @@ from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 from celerymeter.control.feed.hub import FeedMessage, Mailbox
-from celerymeter.control.feed.session import Session, Waker
+from celerymeter.control.feed.views import Session, Waker
 from celerymeter.control.feed.websocket import BadHandshake, PeerGone, WebSocket
 from celerymeter.demo.processes import wait_until
 

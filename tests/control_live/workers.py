@@ -13,7 +13,7 @@ from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event
-from celerymeter.remote_control import Command
+from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
 
 
 @dataclass
@@ -38,8 +38,8 @@ class FakeWorker:
 
 
 @dataclass
-class FakeRemote:
-    """A `Remote` over fake workers, which answer a request for heartbeats through the switch."""
+class FakeRemote(RemoteControl):
+    """Remote control of fake workers, which answer a request for heartbeats through the switch."""
 
     workers: dict[str, FakeWorker] = field(default_factory=dict)
     asked: list[tuple[str, tuple[str, ...] | None]] = field(default_factory=list)
@@ -51,22 +51,23 @@ class FakeRemote:
         commands: Sequence[Command],
         *,
         expected: Collection[str] = (),
-        silence: float = 0,
-        timeout: float = 0,
+        silence: float = SILENCE,
+        timeout: float = TIMEOUT,
         once: bool = False,
+        replies: Replies | None = None,
     ) -> Replies:
         (command,) = commands
         self.asked.append((command.method, None if command.destination is None else tuple(command.destination)))
         if self.away:
             raise BrokerUnavailable("away")
-        replies = Replies()
+        replies = replies or Replies()
         for name, worker in self.workers.items():
             wanted = command.destination is None or name in command.destination
             if wanted and (words := worker.reply(command.method)):
                 replies.receive(command.method, json.dumps({name: {"ok": words}}))
         return replies
 
-    def send(self, command: Command) -> None:
+    def send(self, command: Command, *, once: bool = False) -> None:
         assert command.method == "heartbeat"
         for name, worker in self.workers.items():
             if not worker.mute and self.switch:

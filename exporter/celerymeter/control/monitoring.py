@@ -12,8 +12,7 @@ from celerymeter.control.audit.trail import AuditTrail
 from celerymeter.control.auth import current_actor, require_role
 from celerymeter.control.cluster.models import Dashboard, RealtimeMetrics
 from celerymeter.control.cluster.snapshot import ClusterReader
-from celerymeter.control.feed.hub import Hub
-from celerymeter.control.feed.messages import MONITORING_STOPPED
+from celerymeter.control.feed.hub import MONITORING_STOPPED, Hub
 from celerymeter.control.routing import Body, ControlBlueprint, Permission, answer, utc
 from celerymeter.control.task_event_evidence import WorkerTaskEvents
 from celerymeter.control.task_events import TaskEventSwitch

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from prometheus_client import generate_latest
 
+from celerymeter.broker import REDIS_TRANSPORTS
 from celerymeter.control.alerts import AlertStore
 from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
@@ -27,15 +28,15 @@ from celerymeter.control.metrics import ControlMetrics, QueryMetrics
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports import ReportRunner, ReportStore
 from celerymeter.control.revocation.batches import BatchStore, Recorder
-from celerymeter.control.revocation.evidence import EvidenceCollector, open_queues, open_result_backend
+from celerymeter.control.revocation.evidence import EvidenceCollector, RedisQueues, open_result_backend
 from celerymeter.control.revocation.followup import Followup
 from celerymeter.control.revocation.service import RevocationService
-from celerymeter.control.revocation.workers import Workers, open_workers
+from celerymeter.control.revocation.workers import CONNECTIONS, Workers
 from celerymeter.control.sampler import Sampler
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.system import SnapshotSource
-from celerymeter.control.task_events import DesiredStateStore, Remote, TaskEventSwitch
+from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
 from celerymeter.control.tasks import IdempotencyKeys
 from celerymeter.control.tokens import Keyring
 from celerymeter.httpd import MetricsServer
@@ -105,7 +106,7 @@ def build(
     *,
     metrics_socket: socket.socket | None = None,
     prometheus: Queries | None = None,
-    remote: Remote | None = None,
+    remote: RemoteControl | None = None,
     workers: Workers | None = None,
 ) -> Parts:
     """Return all parts. Starts no thread and opens no connection; raises `SettingsError`.
@@ -161,7 +162,7 @@ def build(
 def _revocations(
     settings: ControlSettings, recorder: Recorder, live_workers: LiveWorkers, *, workers: Workers | None
 ) -> tuple[Followup, RevocationService]:
-    workers = workers or open_workers(settings.broker)
+    workers = workers or Workers([RemoteControl(settings.broker) for _ in range(CONNECTIONS)])
     result_backend = open_result_backend(settings.result_backend_url, settings.broker)
     followup = Followup(
         workers, live_workers, result_backend=result_backend, recorder=recorder, hold=settings.revoke_hold
@@ -171,7 +172,8 @@ def _revocations(
         followup.event_cache,
         live_workers,
         result_backend=result_backend,
-        queues=open_queues(settings.broker),
+        # Other brokers show nobody which messages wait.
+        queues=RedisQueues(settings.broker) if settings.broker.transport in REDIS_TRANSPORTS else None,
         previously_terminated=recorder.store.previously_terminated,
     )
     return followup, RevocationService(collector, workers, followup, recorder)

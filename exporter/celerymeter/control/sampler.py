@@ -9,8 +9,7 @@ from typing import Final
 
 from celerymeter.control.cluster.models import ClusterSnapshot, Component
 from celerymeter.control.cluster.snapshot import ClusterReader
-from celerymeter.control.feed.hub import Hub
-from celerymeter.control.feed.messages import MetricsUpdate, feed_error
+from celerymeter.control.feed.hub import Hub, MetricsUpdate, feed_error
 from celerymeter.errors import CelerymeterError
 from celerymeter.threads import PeriodicThread
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from celerymeter.control.live_workers import LiveWorker, LiveWorkers, Retries
 from celerymeter.control.routing import utc
@@ -23,7 +23,7 @@ from celerymeter.control.task_event_evidence import (
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.inspect_replies import Replies, mapping
 from celerymeter.model import Event
-from celerymeter.remote_control import Command
+from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.threads import PeriodicThread
 
 DesiredEvents = Literal["untouched", "on", "withdrawn"]
@@ -107,24 +107,6 @@ class DesiredStateStore:
             connection.executemany("DELETE FROM monitoring_ours WHERE hostname = ? AND at < ?", rows)
 
 
-class Remote(Protocol):
-    """The part of `celerymeter.remote_control.RemoteControl` that is used here. Raises `BrokerUnavailable`."""
-
-    def ask(
-        self,
-        commands: Sequence[Command],
-        *,
-        expected: Collection[str] = (),
-        silence: float = REPLY_TIMEOUT,
-        timeout: float = REPLY_TIMEOUT,
-        once: bool = False,
-    ) -> Replies:
-        """Send the commands together and return the replies; with ``once`` never twice."""
-
-    def send(self, command: Command) -> None:
-        """Send a command and wait for no reply."""
-
-
 class TaskEventSwitch:
     """Keeps workers at the desired state. An `EventConsumer`; its thread repeats a command until it is acknowledged.
 
@@ -134,7 +116,7 @@ class TaskEventSwitch:
 
     def __init__(
         self,
-        remote: Remote,
+        remote: RemoteControl,
         desired: DesiredStateStore,
         workers: LiveWorkers,
         *,

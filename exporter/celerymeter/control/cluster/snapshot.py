@@ -10,7 +10,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import requests
 
-from celerymeter.control.cluster import dashboard, realtime
+from celerymeter.control.cluster import promql
 from celerymeter.control.cluster.models import ClusterSnapshot, Component, Dashboard, overall_health
 from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused
 from celerymeter.prometheus import Scope, Vector
@@ -95,9 +95,8 @@ class ClusterReader:
         return self._dashboards.get()
 
     def _read_snapshot(self) -> ClusterSnapshot:
-        queries = realtime.queries(self._scope) | dashboard.state_queries(self._scope)
         try:
-            found = ask(self._client, queries, self._scope)
+            found = ask(self._client, promql.snapshot_queries(self._scope), self._scope)
         except PrometheusError as error:
             unknown = tuple(Component(name, "unknown") for name in ("broker", "exporter", "workers"))
             components = (Component("prometheus", "failed", str(error)), *unknown)
@@ -106,9 +105,8 @@ class ClusterReader:
 
     def _read_dashboard(self) -> Dashboard:
         scope = self._scope
-        queries = realtime.queries(scope) | dashboard.state_queries(scope) | dashboard.queries(scope)
-        found = ask(self._client, queries, scope)
-        return dashboard.dashboard(found, scope, health=overall_health(components_of(found)), links=self._links)
+        found = ask(self._client, promql.dashboard_queries(scope), scope)
+        return promql.dashboard(found, scope, health=overall_health(components_of(found)), links=self._links)
 
 
 def ask(client: Queries, queries: Mapping[str, str], scope: Scope, *, time: float | None = None) -> dict[str, Vector]:
@@ -130,11 +128,11 @@ def snapshot_of(found: Mapping[str, Vector], scope: Scope, *, now: float) -> Clu
     snapshot = ClusterSnapshot(
         at=now,
         components=components,
-        queues=dashboard.queue_statuses(found),
-        firing=dashboard.firing_alerts(found),
+        queues=promql.queue_statuses(found),
+        firing=promql.firing_alerts(found),
     )
     try:
-        return replace(snapshot, metrics=realtime.realtime_metrics(found, scope, health=overall_health(components)))
+        return replace(snapshot, metrics=promql.realtime_metrics(found, scope, health=overall_health(components)))
     except (PrometheusError, RequestRefused) as error:
         return replace(snapshot, problem=error)
 
@@ -144,7 +142,7 @@ def components_of(found: Mapping[str, Vector]) -> tuple[Component, ...]:
     exporters, broker_up = found["exporters"].value(), found["broker_up"].value()
     exporter = Component("exporter", "failed", "Prometheus has no current samples of an exporter")
     if exporters is not None:
-        age = realtime.data_age(found) or 0.0
+        age = promql.data_age(found) or 0.0
         exporter = Component("exporter", "ok", f"{exporters:.0f} scraped, the last time {age:.0f} s ago")
 
     broker = Component("broker", "ok")
@@ -158,7 +156,7 @@ def components_of(found: Mapping[str, Vector]) -> tuple[Component, ...]:
         up, down = found["workers"].value() or 0, found["workers_down"].value() or 0
         workers = Component("workers", "ok" if up and not down else "failed", f"{up:.0f} up, {down:.0f} down")
 
-    critical = sum(alert.severity == "critical" for alert in dashboard.firing_alerts(found))
+    critical = sum(alert.severity == "critical" for alert in promql.firing_alerts(found))
     alerts = Component("alerts", "failed" if critical else "ok", f"{critical} critical")
     return (Component("prometheus", "ok"), exporter, broker, workers, alerts)
 

@@ -1,1 +1,1 @@
-"""The WebSocket feed: `hub` distributes messages, `session` serves one client, `websocket` moves its bytes."""
+"""The WebSocket feed: `hub` distributes messages, `views` serves a client of it, `websocket` moves its bytes."""

@@ -1,4 +1,4 @@
-"""Distributes the feed's messages: one sequence, a short history for clients that reconnect, a mailbox for each client.
+"""The messages of the feed, and the hub: one sequence, a short history for clients that reconnect, a mailbox for each.
 
 Nothing here waits for a client or writes to a socket, so publishing costs the same whatever the clients do.
 """
@@ -11,10 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from threading import Lock
+from typing import Literal
 
 from prometheus_client import Counter, Gauge
+from pydantic import BaseModel
 
-from celerymeter.control.feed.messages import Envelope, MessageType
+from celerymeter.control.cluster.models import RealtimeMetrics
+from celerymeter.errors import AmbiguousCluster, CelerymeterError, RequestRefused
+
+MessageType = Literal["connection_established", "dashboard_data", "metrics_update", "alert", "revocation", "error"]
 
 MAILBOX_SIZE = 32
 HISTORY_SIZE = 512
@@ -23,6 +28,57 @@ CLOSE_TIME = 1.2
 """Seconds that clients get to close their WebSockets when the server stops."""
 _REPLACEABLE = frozenset({"metrics_update", "dashboard_data", "error"})
 """Messages that a later one of the kind makes worthless."""
+
+
+class Envelope(BaseModel):
+    """A message of the feed. ``seq`` grows by one with each published message, also over restarts: it begins at the
+    time of the start, in milliseconds. A client that reconnects with ``?since=<seq>`` is sent what it missed.
+    """
+
+    message_type: MessageType
+    timestamp: datetime
+    seq: int
+    data: object
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The first message of a WebSocket. ``running``: whether updates will come. ``complete``: with ``?since=``, whether
+    all missed messages are still known.
+    """
+
+    client_count: int
+    interval_seconds: float
+    running: bool
+    complete: bool
+    message: str = "connected to celerymeter"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsUpdate:
+    """The message of every interval."""
+
+    metrics: RealtimeMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class FeedError:
+    """Sent in place of metrics that cannot be known; ``code`` as in HTTP errors, or ``monitoring_stopped``."""
+
+    code: str
+    detail: str
+
+
+MONITORING_STOPPED = FeedError("monitoring_stopped", "updates were stopped; POST /monitoring/start resumes them")
+
+
+def feed_error(error: CelerymeterError | None) -> FeedError:
+    """Return an error in the words of the HTTP error for it, which repeat no text of an exception."""
+    if isinstance(error, RequestRefused):
+        return FeedError(error.code, str(error))
+    if isinstance(error, AmbiguousCluster):
+        return FeedError("invalid", str(error))
+    return FeedError("prometheus_unavailable", "Prometheus is unavailable now")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 from celery.backends.base import BaseKeyValueStoreBackend
 
-from celerymeter.broker import REDIS_TRANSPORTS, RedisBroker, connect_redis, reaching
+from celerymeter.broker import RedisBroker, connect_redis, reaching
 from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.models import LastEvent, TaskEvidence, TaskResult
@@ -239,8 +239,3 @@ class EvidenceCollector:
 def open_result_backend(url: str | None, broker: BrokerSettings) -> ResultBackend | None:
     """Return the configured backend, if any; raises `SettingsError`."""
     return ResultBackend(url, broker) if url else None
-
-
-def open_queues(broker: BrokerSettings) -> RedisQueues | None:
-    """Return the broker's lists; other brokers show nobody which messages wait."""
-    return RedisQueues(broker) if broker.transport in REDIS_TRANSPORTS else None

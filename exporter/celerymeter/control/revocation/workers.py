@@ -19,7 +19,6 @@ from celerymeter.control.revocation.models import (
 from celerymeter.errors import RequestRefused
 from celerymeter.inspect_replies import Replies, WorkerTask
 from celerymeter.remote_control import Command, RemoteControl
-from celerymeter.settings import BrokerSettings
 
 CONNECTIONS: Final = 4
 """Batches that are acted on at the same time; others wait for a second and are then refused."""
@@ -186,11 +185,6 @@ class Workers:
             yield connection
         finally:
             self._connections.put(connection)
-
-
-def open_workers(broker: BrokerSettings) -> Workers:
-    """Return the workers of a broker; connects at the first command."""
-    return Workers([RemoteControl(broker) for _ in range(CONNECTIONS)])
 
 
 def _query(task_ids: Sequence[str]) -> Command:

@@ -1,4 +1,9 @@
-"""The dashboard object: the realtime metrics, and the workers, queues, tasks and alerts behind them."""
+"""The queries of a snapshot and of the dashboard, and the values that their answers give. Pure.
+
+Clients compute with the first six fields of the realtime metrics, so these are numbers in every `RealtimeMetrics`: when
+one of them cannot be known, none is made and the reason is raised. Every other field is ``None`` when Prometheus does
+not know it.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +16,50 @@ from celerymeter.control.cluster.models import (
     FiringAlert,
     Health,
     QueueStatus,
+    RealtimeMetrics,
     SystemSummary,
     TaskActivity,
     WorkerStatus,
 )
-from celerymeter.control.cluster.realtime import evaluated_at, mean_runtime_ms, realtime_metrics
 from celerymeter.control.routing import utc
+from celerymeter.errors import RequestRefused
 from celerymeter.prometheus import Sample, Scope, Vector
-from celerymeter.prometheus.counters import Increase, recent_increase, recent_scrapes_query
+from celerymeter.prometheus.counters import Counts, Increase, recent_increase, recent_scrapes_query
+from celerymeter.prometheus.scope import CLUSTERS, RECENT, only_cluster
 
-WINDOW = 300.0
+WINDOW = 60.0
+"""Seconds over which throughput, error rate and run time are taken, as nearly as scrapes allow."""
+SUMMARY_WINDOW = 300.0
+"""The same for the tasks of the dashboard."""
 TOP = 10
 MAX_ROWS = 500
 """Workers and queues that are listed; the summary counts all."""
+RETRY_AFTER = 5.0
 
+# Two exporters on one broker report the same workers, queues and tasks. Each query therefore takes the maximum over
+# exporters: of each worker or queue before these are added up, and of the sums that each exporter has over its tasks.
+_UP = "(max by (cluster, hostname) (celery_worker_up{SEL}) == 1)"
 _OUR_ALERTS = 'alertname=~"Celery.*"'
-_QUEUE = 'max by (__name__, queue_name) ({SEL, __name__=~"celery_queue_(length|unacked|consumers|pool_slots)"})'
-STATE_QUERIES: Mapping[str, str] = {
-    "queue_gauges": _QUEUE,
+_OF_LIVE_WORKERS = f"sum(max by (cluster, hostname) (FAMILY{{SEL}}) and on (cluster, hostname) {_UP})"
+SNAPSHOT_QUERIES: Mapping[str, str] = {
+    "clusters": CLUSTERS,
+    "broker_up": "max(celerymeter_broker_up{SEL})",
+    "scraped": "max(timestamp(celerymeter_start_time_seconds{SEL}))",
+    "workers": f"count({_UP})",
+    "queues": "max by (queue_name) (celery_queue_length{SEL})",
+    "queues_polled": 'max(celerymeter_poll_success{SEL, collector="queues"})',
+    "active": _OF_LIVE_WORKERS.replace("FAMILY", "celery_worker_tasks_active"),
+    "reserved": _OF_LIVE_WORKERS.replace("FAMILY", "celery_worker_tasks_reserved"),
+    "scheduled": _OF_LIVE_WORKERS.replace("FAMILY", "celery_worker_tasks_scheduled"),
+    "in_progress": "max(sum by (cluster, job, instance) (celery_task_in_progress{SEL}))",
+    "p95_wait": (
+        "histogram_quantile(0.95, max by (le) (sum by (cluster, job, instance, le) ("
+        "rate(celery_task_wait_seconds_bucket{SEL}[5m]))))"
+    ),
+    "scrapes": recent_scrapes_query(60),
+    "queue_gauges": (
+        'max by (__name__, queue_name) ({SEL, __name__=~"celery_queue_(length|unacked|consumers|pool_slots)"})'
+    ),
     "queue_ages": "min by (queue_name) (celery_queue_oldest_task_timestamp_seconds{SEL})",
     # A worker that said `worker-offline` was stopped on purpose and is not down.
     "workers_down": (
@@ -37,7 +68,7 @@ STATE_QUERIES: Mapping[str, str] = {
     ),
     "exporters": "count(celerymeter_broker_up{SEL})",
 }
-QUERIES: Mapping[str, str] = {
+DASHBOARD_QUERIES: Mapping[str, str] = {
     "worker_gauges": (
         'max by (__name__, hostname) ({SEL, __name__=~"celery_worker_(up|shutdown|tasks_active|tasks_reserved|'
         "tasks_scheduled|pool_size|load1|clock_offset_seconds|task_events_enabled|last_heartbeat_timestamp_seconds)"
@@ -48,29 +79,103 @@ QUERIES: Mapping[str, str] = {
 }
 
 
-def state_queries(scope: Scope) -> dict[str, str]:
-    """Return the queries for the components, queues and alerts of a snapshot, beyond those of the metrics.
+def snapshot_queries(scope: Scope) -> dict[str, str]:
+    """Return the queries that a snapshot needs, by key.
 
     Alerts carry only the labels that their rules keep: of ours the cluster, and some have none.
     """
     of_cluster = "" if scope.cluster is None else ", cluster=~$clusters"
     clusters = ("", scope.cluster or "")
-    return {key: scope.render(template) for key, template in STATE_QUERIES.items()} | {
+    return {key: scope.render(template, window=RECENT) for key, template in SNAPSHOT_QUERIES.items()} | {
         "alerts": Scope().render(f'ALERTS{{alertstate="firing", {_OUR_ALERTS}{of_cluster}}}', clusters=clusters),
         "alerts_since": Scope().render(f"ALERTS_FOR_STATE{{{_OUR_ALERTS}{of_cluster}}}", clusters=clusters),
     }
 
 
-def queries(scope: Scope) -> dict[str, str]:
-    """Return the queries that a dashboard needs beyond those of a snapshot."""
-    return {key: scope.render(template) for key, template in QUERIES.items()}
+def dashboard_queries(scope: Scope) -> dict[str, str]:
+    """Return the queries that a dashboard needs: those of a snapshot, and more."""
+    return snapshot_queries(scope) | {key: scope.render(template) for key, template in DASHBOARD_QUERIES.items()}
+
+
+def realtime_metrics(found: Mapping[str, Vector], scope: Scope, *, health: Health) -> RealtimeMetrics:
+    """Return the metrics from the answers to `snapshot_queries`.
+
+    Raises `AmbiguousCluster`, or `RequestRefused` with ``exporter_unavailable`` or ``broker_unavailable`` when one of
+    the first six fields cannot be known.
+    """
+    only_cluster(scope, tuple(sorted({sample.label("cluster") for sample in found["clusters"]})))
+    _require_current_data(found)
+    recent = recent_increase(found["scrapes"], wanted=WINDOW)
+    if recent is None:
+        raise _unknown("Prometheus has scraped the exporter only once: rates need two scrapes")
+    lengths = {name: round(length) for name, length in found["queues"].by("queue_name").items()}
+    counts = recent.counts
+    ended, failed = counts.ended, counts.total("celery_task_failed_total")
+    running = (_count(found["active"]), _count(found["in_progress"]))
+    p95_wait = found["p95_wait"].value()
+    return RealtimeMetrics(
+        active_workers=_count(found["workers"]) or 0,
+        pending_tasks=sum(lengths.values()),
+        processing_tasks=next((count for count in running if count is not None), 0),
+        queue_lengths=lengths,
+        current_throughput=ended / recent.seconds,
+        error_rate_percent=100 * failed / ended if ended else 0.0,
+        finished_in_window=round(ended),
+        failed_in_window=round(failed),
+        retried_in_window=round(counts.total("celery_task_retried_total")),
+        window_seconds=recent.seconds,
+        avg_execution_time_ms=mean_runtime_ms(counts),
+        p95_wait_ms=None if p95_wait is None else 1000 * p95_wait,
+        reserved_tasks=_count(found["reserved"]),
+        scheduled_tasks=_count(found["scheduled"]),
+        system_health=health,
+        timestamp=utc(evaluated_at(found)),
+        data_age_seconds=data_age(found),
+    )
+
+
+def mean_runtime_ms(counts: Counts) -> float | None:
+    """Return the mean run time of the tasks that succeeded; ``None`` when none did."""
+    succeeded = counts.total("celery_task_runtime_seconds_count")
+    return 1000 * counts.total("celery_task_runtime_seconds_sum") / succeeded if succeeded else None
+
+
+def data_age(found: Mapping[str, Vector]) -> float | None:
+    """Return the seconds between the newest scrape and the query, both by Prometheus' clock."""
+    scraped = found["scraped"].value()
+    return None if scraped is None else max(evaluated_at(found) - scraped, 0.0)
+
+
+def evaluated_at(found: Mapping[str, Vector]) -> float:
+    """Return the time of the queries by Prometheus' clock (UTC seconds)."""
+    return max(sample.at for sample in found["broker_up"])
+
+
+def _require_current_data(found: Mapping[str, Vector]) -> None:
+    """Raise unless Prometheus scrapes an exporter that reaches its broker and has polled the queues."""
+    broker_up = found["broker_up"].value()
+    if broker_up is None:
+        raise _unknown("Prometheus has no current samples of a celerymeter exporter for this cluster")
+    if broker_up == 0:
+        raise RequestRefused("broker_unavailable", "the exporter cannot reach the broker", retry_after=RETRY_AFTER)
+    if not len(found["queues"]) and found["queues_polled"].value() != 1:
+        raise _unknown("the exporter could not poll the queues")
+
+
+def _unknown(why: str) -> RequestRefused:
+    return RequestRefused("exporter_unavailable", why, retry_after=RETRY_AFTER)
+
+
+def _count(vector: Vector) -> int | None:
+    value = vector.value()
+    return None if value is None else round(value)
 
 
 def dashboard(found: Mapping[str, Vector], scope: Scope, *, health: Health, links: Mapping[str, str]) -> Dashboard:
-    """Return the dashboard from the answers to all queries; raises as `realtime_metrics` does."""
+    """Return the dashboard from the answers to `dashboard_queries`; raises as `realtime_metrics` does."""
     metrics = realtime_metrics(found, scope, health=health)
     workers, queues, alerts = _worker_statuses(found), queue_statuses(found), firing_alerts(found)
-    recent = recent_increase(found["task_scrapes"], wanted=WINDOW)
+    recent = recent_increase(found["task_scrapes"], wanted=SUMMARY_WINDOW)
     tasks = [] if recent is None else list(_activities(recent))
     return Dashboard(
         real_time_metrics=metrics,
