@@ -67,14 +67,14 @@ def test_progress_is_told_when_there_is_some(token: Path, capsys: pytest.Capture
     assert len(responses.calls) > 2
     assert capsys.readouterr().err.splitlines() == [
         "0 of 1 settled (1 terminate_sent)",
-        f"not settled yet; see GET {URL}/b1",
+        f"not settled yet, the control API continues; for later results see GET {URL}/b1",
     ]
 
 
 @pytest.mark.parametrize(
     ("happens", "said"),
     [
-        (KeyboardInterrupt(), "the control API goes on with the revoke"),
+        (KeyboardInterrupt(), "the control API continues the revoke"),
         (requests.ConnectionError(), "cannot be reached (ConnectionError)"),
     ],
 )

@@ -83,8 +83,8 @@ class Problem(msgspec.Struct):
 def command(settings: RevokeSettings) -> int:
     """Revoke tasks through the control API, and show the proven result of each.
 
-    Exit status 0 if every task was revoked successfully, else 1. After --wait or ^C the API goes on with the tasks that
-    are not settled.
+    Exit status: 0 if every task was revoked successfully, else 1. If tasks are not settled after --wait or ^C, the API
+    continues to follow them.
     """
     client = BatchClient(settings.control_url, settings.token)
     batch = client.revoke(settings)
@@ -92,12 +92,15 @@ def command(settings: RevokeSettings) -> int:
         for update in follow(client, batch, wait=settings.wait):
             batch = update
     except KeyboardInterrupt:
-        click.echo("stopped waiting; the control API goes on with the revoke", err=True)
+        click.echo("stopped waiting; the control API continues the revoke", err=True)
     except ControlError as error:
         click.echo(f"{error}; the last known state follows", err=True)
     click.echo(batch.raw.decode() if settings.format == "json" else table(batch))
     if not batch.settled:
-        click.echo(f"not settled yet; see GET {client.url}/{batch.batch_id}", err=True)
+        click.echo(
+            f"not settled yet, the control API continues; for later results see GET {client.url}/{batch.batch_id}",
+            err=True,
+        )
     return 0 if batch.successful == batch.total else 1
 
 
