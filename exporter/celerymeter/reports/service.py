@@ -14,8 +14,17 @@ from celerymeter.reports import advice, metrics, queries
 from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
 from celerymeter.reports.formatting import in_language
 from celerymeter.reports.history import ExecutionCurves, HistoryReader, Rates, peak, per_second
-from celerymeter.reports.metrics import RUNTIME, WAIT, Gauges
-from celerymeter.reports.quality import COMPARABLE, SETTLED_AFTER, interval, judge, scrapes_present, settled
+from celerymeter.reports.metrics import (
+    COMPARABLE,
+    RUNTIME,
+    SETTLED_AFTER,
+    WAIT,
+    Gauges,
+    interval,
+    judge,
+    scrapes_present,
+    settled,
+)
 from celerymeter.reports.report import History, Note, Peak, Redelivery, Report, TimeRange
 from celerymeter.reports.request import ReportRequest, Window
 
