@@ -47,6 +47,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     retries: int = 0
     parent_id: str | None = ""
     """The task that sent it, ``None`` for none, empty while that is not known."""
+    addressed: bool = False
+    """Its own `task-sent` has come."""
     busy_since: float | None = None
     """Its start by our clock, for as long as it takes a slot."""
     worker: str | None = None
@@ -54,8 +56,6 @@ class Run(msgspec.Struct, gc=False, eq=False):
     """Events not yet counted, because the queue is not yet known."""
     sent_ahead: list[Event] | None = None
     """The `task-sent` of later runs of this task."""
-    addressed: bool = False
-    """Its own `task-sent` has come."""
     shadow: str | None = None
     """The worker's name for it (`celery.app.task.Task.shadow_name`), if not ``name``."""
     replaced: bool = False
@@ -127,7 +127,7 @@ class RunTable:
         self.evicted: Counter[str] = Counter()
         self.recently_ended = EndedRuns()
         self._limit = limit
-        self._workers = workers
+        self._worker = workers.get
         self._runs: dict[str, Run] = {}
         self.get: Callable[[str], Run | None] = self._runs.get
         """The newest run of a task, by its uuid."""
@@ -207,11 +207,12 @@ class RunTable:
         if self._running.pop(run, False):
             series.in_progress -= 1
         if run.busy_since is not None:
-            seconds = max(0.0, at - run.busy_since)
+            seconds = at - run.busy_since
             run.busy_since = None
-            series.busy.ended += seconds
-            if (worker := self._workers.get(run.worker or "")) is not None:
-                worker.busy.ended += seconds
+            if seconds > 0.0:  # clocks may differ by more than a run takes
+                series.busy.ended += seconds
+                if (worker := self._worker(run.worker or "")) is not None:
+                    worker.busy.ended += seconds
 
     def requeue(self, run: Run, at: float, *, on_purpose: bool = False) -> None:
         """The message is with the broker again: the task may come to any worker."""
@@ -287,7 +288,7 @@ class RunTable:
         ``was_shutting_down``: so were they before they came back under the same names.
         """
         for run in [run for run in self._running if run.worker in hostnames]:
-            worker = self._workers.get(run.worker or "")
+            worker = self._worker(run.worker or "")
             offline = worker is not None and worker.offline_at is not None
             if run.series is not None and (offline or was_shutting_down):
                 run.series.shutdown_lost += 1

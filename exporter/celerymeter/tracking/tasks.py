@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 
-from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
+from celerymeter.model import UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.clocks import ProducerClocks, parse_eta
+from celerymeter.tracking.identity import is_called, is_of_next, is_replacement, replaces
 from celerymeter.tracking.runs import Run, RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class
 from celerymeter.tracking.workers import Worker, WorkerTable
@@ -79,13 +80,11 @@ class TaskTracker:
                 series.sent += 1
                 own = None if self.table.by_host else series
                 name, queue = series.labels[0], series.labels[1]  # one string for all tasks of a name
-                run = Run(
-                    uuid, at, at, name, queue, own, sent_at, None, event.eta, retries, event.parent_id, addressed=True
-                )
+                run = Run(uuid, at, at, name, queue, own, sent_at, None, event.eta, retries, event.parent_id, True)
                 self.runs.open(run)
                 return sent_at
             run = self.runs.open(Run(uuid, at, at))
-        elif self._is_of_next(run, event):
+        elif is_of_next(run, event):
             self._keep_for_next(run, event, at)
             return sent_at
         self._address(run, event, sent_at)
@@ -137,17 +136,18 @@ class TaskTracker:
                     return
                 run = self.runs.open(Run(uuid, at, at)) if newest is None else self._start_elsewhere(newest, event, at)
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
-        run.busy_since = at if worker is None else worker.our_time(event, at)
+        offset = None if worker is None else worker.offset
+        run.busy_since = at if offset is None else event.timestamp + offset
         series = run.series or self._resolve(run)
         if series is None:
             self._wait_for_queue(run, event, at)
         else:
-            self._start(run, series, event, worker)
+            self._start(run, series, event, offset)
 
     def ended(self, event: Event, at: float, worker: Worker | None) -> None:
         """Take any event that may end a run; what comes after the run's one end is a duplicate."""
-        if worker is not None:
-            at = worker.our_time(event, at)
+        if worker is not None and worker.offset is not None:
+            at = event.timestamp + worker.offset
         uuid = event.uuid or ""
         run = self.runs.get(uuid)
         if run is None or run.worker != event.hostname or uuid in self.runs.beside:
@@ -223,9 +223,9 @@ class TaskTracker:
                 self._count_late(ended, event)
                 return None
             run = self.runs.open(Run(uuid, at, at))
-            if ended is not None and self._is_called(ended, name):
+            if ended is not None and is_called(ended, name):
                 run.queue, run.redelivered = ended.queue, ended.ended
-        elif self._replaces(run, event):
+        elif replaces(run, event):
             run = self._open_replacement(run, event, at)
         elif retries < run.retries and run.worker != hostname:
             run = self.runs.open_earlier(run, hostname, at)
@@ -242,45 +242,13 @@ class TaskTracker:
                 run.shadow = name
         return run
 
-    def _is_called(self, run: Run, name: str | None) -> bool:
-        """Return True if this may be the run's name; names of runs beyond the limit are not known."""
-        return name is None or run.name in (None, name, UNKNOWN, OTHER) or run.shadow == name
-
-    def _is_own(self, run: Run, event: Event) -> bool:
-        """Return True if a `task-sent` or `task-received` may be of this run: both name the same parent."""
-        return run.parent_id == event.parent_id or (run.parent_id == "" and self._is_called(run, event.name))
-
-    def _is_replacement(self, run: Run, event: Event) -> bool:
-        """Return True if another `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its id.
-
-        A task that a run sends has that run as its parent. In a chain or a chord only the last has the uuid, and
-        another parent; then the name is another one. A retry of a task without a parent is its own parent too.
-        """
-        is_retry = (event.retries or 0) > run.retries
-        return not is_retry and (event.parent_id == event.uuid or not self._is_called(run, event.name))
-
-    def _replaces(self, run: Run, event: Event) -> bool:
-        """Return True if a `task-received` begins a replacement; else it is of ``run``, perhaps by its shadow name."""
-        if self._is_own(run, event) and (not run.received or self._is_called(run, event.name)):
-            return False
-        return self._is_replacement(run, event)
-
-    def _is_of_next(self, run: Run, event: Event) -> bool:
-        """Return True if a `task-sent` is of a run that follows ``run``; else it is its own and late."""
-        if (event.retries or 0) > run.retries:
-            return True
-        if not run.addressed and self._is_own(run, event):
-            return False
-        under_way = run.started is not None and run.addressed
-        return under_way or run.sent_ahead is not None or self._is_replacement(run, event)
-
     def _keep_for_next(self, run: Run, event: Event, at: float) -> None:
         """Count the `task-sent` of a run that follows ``run``, and keep it for then."""
         name, queue = event.name or run.name or UNKNOWN, self._workers.routes.queue_of(event) or run.queue or UNKNOWN
         self._count_sent(self.table.name(name), self.table.queue(queue))
         if run.sent_ahead is None:
             run.sent_ahead = [event]
-            run.replaced = self._is_replacement(run, event)
+            run.replaced = is_replacement(run, event)
             if run.replaced and run.started is not None and not run.end_pending:
                 self._close(run, at, remember=False)
         elif len(run.sent_ahead) < MAX_SENT_AHEAD:
@@ -292,7 +260,7 @@ class TaskTracker:
             self._address(run, ahead[0], self.producers.sent_at(ahead[0]))
             if ahead[1:]:
                 run.sent_ahead = ahead[1:]
-                run.replaced = self._is_replacement(run, ahead[1])
+                run.replaced = is_replacement(run, ahead[1])
         return run
 
     def _open_replacement(self, run: Run, event: Event, at: float) -> Run:
@@ -377,7 +345,7 @@ class TaskTracker:
         if event.type == "task-received":
             series.received += 1
         elif event.type == "task-started":
-            self._start(run, series, event, worker)
+            self._start(run, series, event, None if worker is None else worker.offset)
         elif event.type == "task-sent":
             self._count_sent(run.name or UNKNOWN, run.queue or UNKNOWN)
         else:
@@ -404,7 +372,7 @@ class TaskTracker:
         """Producers are no workers: under `--task-hostname-label` a sent task has an empty hostname."""
         self.table.get(name, queue).sent += 1
 
-    def _start(self, run: Run, series: TaskSeries, event: Event, worker: Worker | None) -> None:
+    def _start(self, run: Run, series: TaskSeries, event: Event, offset: float | None) -> None:
         series.started += 1
         if run.redelivered:
             series.redelivered += 1
@@ -413,7 +381,6 @@ class TaskTracker:
             self._close(run, run.touched, remember=False)
         elif not run.ended and not run.end_pending:
             self.runs.start(run)
-        offset = None if worker is None else worker.offset
         if run.sent is None or offset is None or run.eta is not None:
             self._observe_scheduled_wait(run, series, event, offset)
         else:

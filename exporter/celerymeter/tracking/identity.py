@@ -1,0 +1,47 @@
+"""Which run an event with a task's uuid is of: one that is known, a retry of it, or a task that replaces it.
+
+A worker's `task-received` and the `task-sent` of the same message name the same parent and the same number of retries;
+they may name the task differently (`celery.app.task.Task.shadow_name`).
+"""
+
+from __future__ import annotations
+
+from celerymeter.model import OTHER, UNKNOWN, Event
+from celerymeter.tracking.runs import Run
+
+
+def is_called(run: Run, name: str | None) -> bool:
+    """Return True if this may be the run's name; names of runs beyond the limit are not known."""
+    return name is None or run.name in (None, name, UNKNOWN, OTHER) or run.shadow == name
+
+
+def is_own(run: Run, event: Event) -> bool:
+    """Return True if a `task-sent` or `task-received` may be of this run: both name the same parent."""
+    return run.parent_id == event.parent_id or (run.parent_id == "" and is_called(run, event.name))
+
+
+def is_replacement(run: Run, event: Event) -> bool:
+    """Return True if another `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its id.
+
+    A task that a run sends has that run as its parent. In a chain or a chord only the last has the uuid, and
+    another parent; then the name is another one. A retry of a task without a parent is its own parent too.
+    """
+    is_retry = (event.retries or 0) > run.retries
+    return not is_retry and (event.parent_id == event.uuid or not is_called(run, event.name))
+
+
+def replaces(run: Run, event: Event) -> bool:
+    """Return True if a `task-received` begins a replacement; else it is of ``run``, perhaps by its shadow name."""
+    if is_own(run, event) and (not run.received or is_called(run, event.name)):
+        return False
+    return is_replacement(run, event)
+
+
+def is_of_next(run: Run, event: Event) -> bool:
+    """Return True if a `task-sent` is of a run that follows ``run``; else it is its own and late."""
+    if (event.retries or 0) > run.retries:
+        return True
+    if not run.addressed and is_own(run, event):
+        return False
+    under_way = run.started is not None and run.addressed
+    return under_way or run.sent_ahead is not None or is_replacement(run, event)
