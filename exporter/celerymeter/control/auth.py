@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from threading import Lock
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from flask import Flask, Request, Response, g, request
 
@@ -39,7 +39,6 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _T = TypeVar("_T")
-_K = TypeVar("_K")
 
 
 class RateLimit:
@@ -79,20 +78,19 @@ class RateLimit:
         return min(self._capacity, level + max(0.0, now - since) * self._rate)
 
 
-class RecentKeys(Generic[_K]):
-    """A set that forgets its oldest keys beyond ``max_keys``."""
+class RecentKeys:
+    """A set that forgets its oldest keys beyond ``MAX_KEYS``."""
 
-    def __init__(self, max_keys: int = MAX_KEYS) -> None:
-        self._max_keys = max_keys
-        self._keys: OrderedDict[_K, None] = OrderedDict()
+    def __init__(self) -> None:
+        self._keys: OrderedDict[bytes | str, None] = OrderedDict()
         self._lock = Lock()
 
-    def add(self, key: _K) -> None:
+    def add(self, key: bytes | str) -> None:
         """Add a key, or make it the newest."""
         with self._lock:
             self._keys[key] = None
             self._keys.move_to_end(key)
-            if len(self._keys) > self._max_keys:
+            if len(self._keys) > MAX_KEYS:
                 self._keys.popitem(last=False)
 
     def __contains__(self, key: object) -> bool:
@@ -120,8 +118,8 @@ class Authenticator:
         self._webhook = None if settings.webhook_token is None else hashlib.sha256(settings.webhook_token).digest()
         self._wrong = RateLimit(failures_per_minute)
         self._missing = RateLimit(MISSING_FACTOR * failures_per_minute)
-        self._valid = RecentKeys[bytes]()
-        self._recorded = RecentKeys[str]()
+        self._valid = RecentKeys()
+        self._recorded = RecentKeys()
         """Ids of tokens whose first use is in the audit trail."""
         self._metrics = metrics
         self._maintenance = maintenance

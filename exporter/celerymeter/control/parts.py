@@ -20,7 +20,7 @@ from celerymeter.control.alerts import AlertStore
 from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
 from celerymeter.control.auth import Authenticator
-from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
+from celerymeter.control.cluster.snapshot import ClusterReader, Queries, Sampler, alertmanager_component
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
 from celerymeter.control.live_workers import EventListener, LiveWorkers
@@ -32,7 +32,6 @@ from celerymeter.control.revocation.evidence import EvidenceCollector, RedisQueu
 from celerymeter.control.revocation.followup import Followup
 from celerymeter.control.revocation.service import RevocationService
 from celerymeter.control.revocation.workers import CONNECTIONS, Workers
-from celerymeter.control.sampler import Sampler
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.system import SnapshotSource
