@@ -234,3 +234,13 @@ def test_a_retry_that_is_its_own_parent_is_no_replacement(cluster: Cluster, orde
     assert counts(cluster, "add", "q1") == (2, 2, 2, 1, 0)
     assert cluster.series("add", "q1").retried == 1
     assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_runs_that_a_worker_counts_by_a_shadow_name_are_counted_by_the_tasks_own(cluster: Cluster) -> None:
+    """`inspect stats` knows no other; shadow names take no place among the names."""
+    cluster.heartbeat(kind="worker-online", processed=0)
+    for number in range(3):
+        cluster.publish(str(number), "add")
+        cluster.receive(str(number), f"adding to {number}")
+    cluster.answer(totals={f"adding to {number}": 2 for number in range(3)})
+    assert cluster.tracker.workers.accepted == {"add": 6}

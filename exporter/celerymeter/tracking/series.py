@@ -14,6 +14,8 @@ _OWN_REPR = re.compile(r"(Reject|Retry|Ignore)\b", re.IGNORECASE)
 """Celery's own control exceptions describe themselves in words: ``reject requeue=False: …``, ``Retry in 3s: …``."""
 _CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w{0,99})\s*(?=[(:]|$)")
 RATE_STEPS = 12
+MAX_SHADOWS = 10_000
+"""Shadow names that are remembered; they often contain arguments."""
 
 
 class Histogram:
@@ -152,12 +154,22 @@ class TaskSeriesTable:
         self.name = LabelCap("name", limits.task_names, self.folded)
         self.queue = LabelCap("queue_name", limits.queues, self.folded)
         self.exception = LabelCap("exception", limits.exceptions, self.folded)
+        self._shadows: dict[str, str] = {}
         self._limit = limits.task_pairs
         self._runtime_buckets = runtime_buckets
         self._wait_buckets = wait_buckets
         self.by_host = by_host
         """True if the worker is a label too; it is empty for events of producers."""
         self._series: dict[tuple[str, ...], TaskSeries] = {}
+
+    def learn_shadow(self, shadow: str, name: str) -> None:
+        """Remember that workers call a task ``shadow`` (`celery.app.task.Task.shadow_name`), while there is room."""
+        if len(self._shadows) < MAX_SHADOWS and not {shadow, name} & {UNKNOWN, OTHER}:
+            self._shadows[shadow] = name
+
+    def real_name(self, reported: str) -> str:
+        """The label of a task that a worker reports, under its own name if it has a shadow name."""
+        return self._shadows.get(reported) or self.name(reported)
 
     def get(self, name: str, queue: str, hostname: str = "") -> TaskSeries:
         """The series of these labels (already capped by `name` and `queue`), made at 0 when it is new."""

@@ -240,6 +240,7 @@ class TaskTracker:
                 run.name = self.table.name(name)
             elif run.name != name:
                 run.shadow = name
+                self.table.learn_shadow(name, run.name)
         return run
 
     def _keep_for_next(self, run: Run, event: Event, at: float) -> None:
@@ -301,7 +302,10 @@ class TaskTracker:
             run.queue = self.table.queue(queue) if queue is not None else None
             if event.name is not None:
                 name = self.table.name(event.name)
-                run.name, run.shadow = name, run.name if run.name != name else None
+                if run.name not in (None, name):
+                    run.shadow = run.name
+                    self.table.learn_shadow(run.name, name)
+                run.name = name
 
     def _learn_name(self, name: str | None) -> None:
         if name is not None and len(self.names_received) < MAX_NAMES:

@@ -49,7 +49,7 @@ class Tracker:
             drain_time=settings.drain_time,
             solo_grace=settings.solo_grace,
             folded=self.task_series.folded,
-            name=self.task_series.name,
+            name=self.task_series.real_name,
         )
         self.tasks = TaskTracker(
             self.task_series,

@@ -207,7 +207,7 @@ class WorkerTable:
         folded: Counter[str],
         name: Callable[[str], str],
     ) -> None:
-        """``name`` caps task names."""
+        """``name`` gives the label of a task name."""
         self.accepted: Counter[str] = Counter()
         self.other_seen: float | None = None
         self._limit = limit

@@ -67,3 +67,26 @@ def test_ids_may_be_uuid_objects(producer: Celery, new_worker: StartWorker, new_
     assert page.sum("celerymeter_events_invalid_total") == 0
     assert page.sum("celerymeter_events_missed_total") == 0
     assert page.get("celery_queue_pool_slots", queue_name="mail") == 2
+
+
+def test_task_protocol_1_and_shadow_names(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Messages of the first protocol name no parent; a shadow name shows in what the worker reports, and counts not."""
+    exporter = new_exporter()
+    new_worker("w1@test", concurrency=2, queues=("mail",))
+    expected = Expected()
+    for number in range(5):
+        producer.send_task("tests.add", (1, 2), queue="mail", shadow=f"adding to {number}")
+        producer.send_task("tests.retry", (1,), queue="mail", shadow=f"trying {number}")
+    producer.conf.task_protocol = 1
+    for _ in range(5):
+        producer.send_task("tests.add", (1, 2), queue="mail")
+        producer.send_task("tests.retry", (1,), queue="mail")
+    expected.add("tests.add", "mail", times=10, succeeded=1)
+    expected.add("tests.retry", "mail", times=10, runs=2, retried=1, succeeded=1)
+    page = settle(exporter, expected)
+    assert page.sum("celery_task_in_progress") == 0
+    assert page.sum("celerymeter_tracked_tasks_evicted_total") == 0
+    assert page.sum("celery_task_redelivered_total") == 0
+    assert set(page.by("celery_task_started_total", "name")) == {("tests.add",), ("tests.retry",)}
