@@ -133,3 +133,29 @@ def test_a_broker_that_is_away_is_said_without_its_password() -> None:
         with pytest.raises(BrokerUnavailable) as caught:
             away.ask([Command("stats")], once=once)
         assert "hush" not in str(caught.value)
+
+
+def test_a_user_without_permissions_gets_a_reason(shared_redis: Redis) -> None:
+    """The Redis ACL forbids the commands of kombu's reply queue; the error names the refusal and no password."""
+    admin = redis.Redis(port=shared_redis.port)
+    admin.acl_setuser(
+        "limited", enabled=True, passwords=["+hush"], keys=["*"], channels=["*"], categories=["+@connection"]
+    )
+    limited = RemoteControl(BrokerSettings(url=shared_redis.url.replace("127.0.0.1", "limited:hush@127.0.0.1")))
+    for once in (False, True):
+        with pytest.raises(BrokerUnavailable, match="Redis refuses a command") as caught:
+            limited.ask([Command("stats")], once=once)
+        assert "hush" not in str(caught.value)
+    limited.close()
+    admin.acl_deluser("limited")
+
+
+def test_messages_that_workers_hold_are_never_delivered_again(shared_redis: Redis, control: RemoteControl) -> None:
+    """kombu would do so after our visibility timeout, although the workers' own may be longer."""
+    server = redis.Redis(port=shared_redis.port)
+    held = '[{"body": "e30=", "headers": {}, "properties": {"delivery_info": {}}}, "celery", "celery"]'
+    server.hset("unacked", "tag", held)
+    server.zadd("unacked_index", {"tag": time.time() - 1_000_000})
+    control.ask([Command("stats")], silence=2.5)
+    assert server.hget("unacked", "tag") == held.encode()
+    assert server.llen("celery") == 0

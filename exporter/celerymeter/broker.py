@@ -116,13 +116,20 @@ class HeldConnection:
             if self._connection is not None:
                 try:
                     return action(self._connection)
-                except UNREACHABLE:
+                except (*UNREACHABLE, redis.ResponseError):
                     self.close()
             try:
                 return action(self._open())
             except UNREACHABLE:
                 self.close()
                 raise
+            except (
+                redis.ResponseError
+            ) as error:  # the ACL of the user forbids a command, perhaps inside kombu's scripts
+                self.close()
+                raise BrokerUnavailable(
+                    f"{self._broker.safe_url}: Redis refuses a command: {_reason(error)}"
+                ) from error
 
     def _open(self) -> Any:
         with _checking_settings(self._broker):
