@@ -20,7 +20,8 @@ _FIXES: dict[FailureKind, tuple[str, str]] = {
     "password": ("broker-password", "check user and password; special characters must be percent-encoded"),
     "forbidden": (
         "broker-forbidden",
-        "the broker refuses this user: check the virtual host (the path of the URL) or the Redis ACL",
+        "the broker refuses this user: check the virtual host (the path of the URL) or the Redis ACL "
+        "(exporter/README.md lists the permissions)",
     ),
     "timeout": (
         "broker-timeout",
