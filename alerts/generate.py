@@ -1,14 +1,16 @@
 """Generate the alert rules, the Kubernetes manifest and the table in README.md.
 
-Edit ``source/*.yml`` (the alerts), ``rules/thresholds.yml`` and ``rules/recording.yml``; the rest of ``rules/`` is
-generated. ``python generate.py`` writes the files; ``--check`` writes nothing and exits 1 if one is out of date.
+Edit ``source/*.yml`` and ``rules/thresholds.yml``; the rest of ``rules/`` is generated. ``python generate.py`` writes the
+files; ``--check`` writes nothing and exits 1 if one is out of date.
 
-An entry of ``source/NAME.yml`` is one alert. Its texts may contain:
+An entry of ``source/recording.yml`` with ``increase`` (or ``increase1h``) records how much a counter grew in 5 minutes (or
+an hour). An entry of the other files is one alert. Its texts may contain:
 
 - ``[[EXPR | FORMAT]]``: the value of a PromQL expression. A bare label in its braces (``{cluster, name}``) is matched
   with the alert's own label. FORMAT is a Go template function, as in ``{{ $value | humanize }}``.
 - ``[[limit NAME | FORMAT]]``: the threshold that applies to the alert (``celery:NAME:effective``).
 - ``[[with EXPR]] … {{ else }} … {{ end }}``: a text that depends on whether the expression has a value.
+- ``[[number]]``: the alert's value, rounded for people. ``[[culprit]]``: a sentence on the task that keeps the workers busy.
 - ``<key>``: the value of that key of the entry's variant. An entry with ``variants`` becomes one rule per variant.
   ``<thresholds>`` is the number of thresholds that ``rules/thresholds.yml`` has.
 """
@@ -52,6 +54,27 @@ _MACRO = re.compile(r"\[\[(with )?(.+?)(?: \| ([^|\]]+))?]](?!])")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _USED = re.compile(r"\$labels\.(\w+)")
 _CLUSTER = "{{ with $labels.cluster }}{{ . }}: {{ end }}"
+_INCREASE = re.compile(r"^ +- \{increase(1h)?: .*}$", re.MULTILINE)
+_WATCHED = {
+    "5m": "celery:exporter_watched:info",
+    "1h": "(celerymeter_build_info offset 1h or on (cluster, instance) (time() - celerymeter_start_time_seconds < 3660))",
+}
+_PHRASES = {
+    "number": '{{ if ge $value 1000000.0 }}[[vector(%f / 1e6) | printf "%.1f"]] million'
+    '{{ else }}{{ $value | printf "%.0f" }}{{ end }}',
+    "number_zh": '{{ if ge $value 1000000.0 }}[[vector(%f / 1e4) | printf "%.0f"]] 萬'
+    '{{ else }}{{ $value | printf "%.0f" }}{{ end }}',
+    "culprit": "[[with topk(1, celery:queue_task_busy:ratio{cluster, queue_name} > 0.3)]]"
+    ' {{ . | first | label "name" }} used {{ . | first | value | humanizePercentage }} of the queue’s slots '
+    "in the last 10 minutes.{{ else }}[[with topk(1, celery:task_busy:ratio{cluster})]]"
+    ' {{ . | first | label "name" }} used {{ . | first | value | humanizePercentage }} of all busy worker time '
+    "in the last 10 minutes.{{ end }}{{ end }}",
+    "culprit_zh": "[[with topk(1, celery:queue_task_busy:ratio{cluster, queue_name} > 0.3)]]"
+    '最近 10 分鐘 {{ . | first | label "name" }} 用掉這個佇列 {{ . | first | value | humanizePercentage }} 的執行槽。'
+    "{{ else }}[[with topk(1, celery:task_busy:ratio{cluster})]]"
+    '最近 10 分鐘 {{ . | first | label "name" }} 用掉所有 worker 忙碌時間的 {{ . | first | value | humanizePercentage }}。'
+    "{{ end }}{{ end }}",
+}
 
 
 # The thresholds that apply: rules/effective.yml
@@ -98,6 +121,31 @@ def _branches(subject: str, name: str, labels: Mapping[str, str]) -> Iterator[st
         by = f" by ({', '.join(matched)})" if matched else ""
         limit = f"max{by} ({f'celery:{name}:limit'}{{{', '.join(selector)}}})"
         yield f"0 * {known} + on ({', '.join(matched)}) group_left () {limit}"
+
+
+# The recorded series: rules/recording.yml
+
+
+def recording() -> str:
+    """Return ``rules/recording.yml`` with each ``increase`` written as an expression."""
+
+    def write(match: re.Match[str]) -> str:
+        window, entry = match[1] or "5m", yaml.safe_load(match[0].strip())[0]
+        record, counter = entry[f"increase{match[1] or ''}"], entry["of"]
+        by = ", ".join(["cluster", *([entry["by"]] if entry["by"] else [])])
+        inner = by.replace("cluster", "cluster, instance", 1)
+        return (
+            f"      - record: {record}\n"
+            "        expr: |\n"
+            f"          max by ({by}) (sum by ({inner}) (\n"
+            f"            {counter} - {counter} offset {window} >= 0\n"
+            f"            or {counter} and on (cluster, instance) {_WATCHED[window]}\n"
+            "          ))"
+        )
+
+    return GENERATED.format(source="source/recording.yml") + _INCREASE.sub(
+        write, (HERE / "source/recording.yml").read_text()
+    )
 
 
 # The alerts: rules/SUBJECT.yml
@@ -150,18 +198,20 @@ def _expanded(text: str, labels: Mapping[str, str]) -> str:
 
     def write(match: re.Match[str]) -> str:
         expression, shown = _with_limits(match[2], labels), f" | {match[3]}" if match[3] else ""
-        matched: list[str] = []
+        matched = ["$value"] if "%f" in expression else []
 
         def braces(found: re.Match[str]) -> str:
             parts = [part.strip() for part in found[1].split(",")]
-            matched.extend(part for part in parts if re.fullmatch(r"\w+", part))
+            matched.extend(f"$labels.{part}" for part in parts if re.fullmatch(r"\w+", part))
             return "{" + ",".join(f"{part}=%q" if re.fullmatch(r"\w+", part) else part for part in parts) + "}"
 
         expression = _BRACES.sub(braces, expression)
-        arguments = "".join(f" $labels.{label}" for label in matched)
+        arguments = "".join(f" {value}" for value in matched)
         begin = f'{{{{ with printf "{expression}"{arguments} | query }}}}'
         return begin if match[1] else f"{begin}{{{{ . | first | value{shown} }}}}{{{{ end }}}}"
 
+    for name, phrase in _PHRASES.items():
+        text = text.replace(f"[[{name}]]", phrase)
     return _MACRO.sub(write, text)
 
 
@@ -231,8 +281,8 @@ def table(rule_groups: Sequence[Group]) -> str:
 
 def generated() -> dict[Path, str]:
     """Return the text of every generated file."""
-    rules = {name: (HERE / "rules" / f"{name}.yml").read_text() for name in ("thresholds", "recording")}
-    made = {"effective": effective(), **{subject: alerts(subject) for subject in SUBJECTS}}
+    rules = {"thresholds": (HERE / "rules" / "thresholds.yml").read_text()}
+    made = {"recording": recording(), "effective": effective(), **{subject: alerts(subject) for subject in SUBJECTS}}
     rule_groups = groups({**rules, **made})
     before, rest = README.read_text().split(BEGIN)
     readme = f"{before}{BEGIN}\n\n{table(rule_groups)}\n\n{END}{rest.split(END)[1]}"
