@@ -1,16 +1,17 @@
 """Generate the alert rules, the Kubernetes manifest and the table in README.md.
 
-Edit ``source/*.yml`` and ``rules/thresholds.yml``; the rest of ``rules/`` is generated. ``python generate.py`` writes the
-files; ``--check`` writes nothing and exits 1 if one is out of date.
+Edit ``source/*.yml`` and ``rules/thresholds.yml``; the rest of ``rules/`` is generated. ``python generate.py`` writes
+the files; ``--check`` writes nothing and exits 1 if one is out of date.
 
-An entry of ``source/recording.yml`` with ``increase`` (or ``increase1h``) records how much a counter grew in 5 minutes (or
-an hour). An entry of the other files is one alert. Its texts may contain:
+An entry of ``source/recording.yml`` with ``increase`` (or ``increase1h``) records how much a counter grew in 5 minutes
+(or an hour). An entry of the other files is one alert. Its texts may contain:
 
 - ``[[EXPR | FORMAT]]``: the value of a PromQL expression. A bare label in its braces (``{cluster, name}``) is matched
   with the alert's own label. FORMAT is a Go template function, as in ``{{ $value | humanize }}``.
 - ``[[limit NAME | FORMAT]]``: the threshold that applies to the alert (``celery:NAME:effective``).
 - ``[[with EXPR]] … {{ else }} … {{ end }}``: a text that depends on whether the expression has a value.
-- ``[[number]]``: the alert's value, rounded for people. ``[[culprit]]``: a sentence on the task that keeps the workers busy.
+- ``[[number]]``: the alert's value, rounded for people.
+- ``[[culprit]]``: a sentence on the task that keeps the workers busy.
 - ``<key>``: the value of that key of the entry's variant. An entry with ``variants`` becomes one rule per variant.
   ``<thresholds>`` is the number of thresholds that ``rules/thresholds.yml`` has.
 """
@@ -57,7 +58,8 @@ _CLUSTER = "{{ with $labels.cluster }}{{ . }}: {{ end }}"
 _INCREASE = re.compile(r"^ +- \{increase(1h)?: .*}$", re.MULTILINE)
 _WATCHED = {
     "5m": "celery:exporter_watched:info",
-    "1h": "(celerymeter_build_info offset 1h or on (cluster, instance) (time() - celerymeter_start_time_seconds < 3660))",
+    "1h": "(celerymeter_build_info offset 1h"
+    " or on (cluster, instance) (time() - celerymeter_start_time_seconds < 3660))",
 }
 _PHRASES = {
     "number": '{{ if ge $value 1000000.0 }}[[vector(%f / 1e6) | printf "%.1f"]] million'
@@ -72,7 +74,8 @@ _PHRASES = {
     "culprit_zh": "[[with topk(1, celery:queue_task_busy:ratio{cluster, queue_name} > 0.3)]]"
     '最近 10 分鐘 {{ . | first | label "name" }} 用掉這個佇列 {{ . | first | value | humanizePercentage }} 的執行槽。'
     "{{ else }}[[with topk(1, celery:task_busy:ratio{cluster})]]"
-    '最近 10 分鐘 {{ . | first | label "name" }} 用掉所有 worker 忙碌時間的 {{ . | first | value | humanizePercentage }}。'
+    '最近 10 分鐘 {{ . | first | label "name" }} 用掉所有 worker 忙碌時間的 '
+    "{{ . | first | value | humanizePercentage }}。"
     "{{ end }}{{ end }}",
 }
 
