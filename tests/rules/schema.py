@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import promql_parser as promql
@@ -16,13 +17,21 @@ OVERRIDES: Labels = frozenset({"cluster", "queue_name", "name"})
 """What a line of somebody's own thresholds may add to a limit."""
 FOREIGN = {"up": TARGET, "process_start_time_seconds": TARGET}
 """Series that Prometheus and its client library make."""
+COMING = {
+    "celery_worker_busy_seconds_total": TARGET | {"hostname"},
+    "celery_task_busy_seconds_total": TARGET | {"name", "queue_name"},
+    "celery_queue_free_slots": TARGET | {"queue_name"},
+    "celery_task_redelivered_total": TARGET | {"name", "queue_name"},
+    "celery_task_ended_without_result_total": TARGET | {"name", "queue_name"},
+}
+"""Series that the exporter does not make yet."""
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 
 
 @cache
 def exposed() -> dict[str, Labels]:
     """Every series name that a page of ours can have."""
-    names: dict[str, Labels] = {}
+    names: dict[str, Labels] = dict(COMING)
     for family in CATALOGUE:
         labels = frozenset(family.labels) | TARGET
         for suffix in _SUFFIXES.get(family.kind, ("",)):
@@ -44,5 +53,11 @@ def series(name: str) -> Labels:
     for rule in recordings():
         if rule.name == name:
             added = OVERRIDES if name.endswith(":limit") else frozenset[str]()
-            labels |= labels_of(promql.parse(rule.expr), series) | frozenset(rule.labels) | added
+            labels |= labels_of(promql.parse(rule.expr), _outside(name)) | frozenset(rule.labels) | added
     return labels
+
+
+def _outside(name: str) -> Callable[[str], Labels]:
+    """Look up labels inside the rule of ``name``: one that reads its own series adds no label to it."""
+    every = frozenset[str]().union(*exposed().values())
+    return lambda read: every if read == name else series(read)
