@@ -272,7 +272,7 @@ def table(rule_groups: Sequence[Group]) -> str:
     rows = ["| alert | severity | after | says | threshold (`thresholds.yml`) |", "|---|---|---|---|---|"]
     for rule in (rule for group in rule_groups for rule in group["rules"] if "alert" in rule):
         name, labels = rule["alert"], rule["labels"]
-        says = rule["annotations"]["summary"].removeprefix(_CLUSTER)
+        says = rule["annotations"]["summary"].removeprefix(_CLUSTER).replace(_expanded("[[number]]", {}), "*n*")
         says = re.sub(r"\{\{.*?}}", "*n*", re.sub(r"\{\{ \$labels\.(\w+) }}", r"*\1*", says))
         severity = labels["severity"] + (f" ({labels['window']})" if "window" in labels else "")
         limits = ", ".join(f"`{name}`" for name in dict.fromkeys(re.findall(r"celery:\w+(?=:effective)", rule["expr"])))

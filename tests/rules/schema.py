@@ -17,21 +17,13 @@ OVERRIDES: Labels = frozenset({"cluster", "queue_name", "name"})
 """What a line of somebody's own thresholds may add to a limit."""
 FOREIGN = {"up": TARGET, "process_start_time_seconds": TARGET}
 """Series that Prometheus and its client library make."""
-COMING = {
-    "celery_worker_busy_seconds_total": TARGET | {"hostname"},
-    "celery_task_busy_seconds_total": TARGET | {"name", "queue_name"},
-    "celery_queue_free_slots": TARGET | {"queue_name"},
-    "celery_task_redelivered_total": TARGET | {"name", "queue_name"},
-    "celery_task_ended_without_result_total": TARGET | {"name", "queue_name"},
-}
-"""Series that the exporter does not make yet."""
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 
 
 @cache
 def exposed() -> dict[str, Labels]:
     """Every series name that a page of ours can have."""
-    names: dict[str, Labels] = dict(COMING)
+    names: dict[str, Labels] = {}
     for family in CATALOGUE:
         labels = frozenset(family.labels) | TARGET
         for suffix in _SUFFIXES.get(family.kind, ("",)):
