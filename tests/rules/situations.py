@@ -27,27 +27,39 @@ def timeline(at: Callable[[int], Value]) -> list[Value]:
     return [at(minute) for minute in range(END + 1)]
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """When a worker is up, whether it announced its shutdown, and the minute in which it was first seen."""
+
+    up: Callable[[int], Value] = lambda _: 1
+    shutdown: Callable[[int], Value] = lambda _: 0
+    since: int = -120
+
+
+ALWAYS = Life()
+
+
 def worker(
     hostname: str,
+    life: Life = ALWAYS,
     *,
-    up: Callable[[int], Value] = lambda _: 1,
-    shutdown: Callable[[int], Value] = lambda _: 0,
     slots: int = 4,
     busy: float = 0,
-    since: int = -120,
     reserved: float = 0,
     scheduled: float = 0,
     heartbeats: bool = True,
 ) -> tuple[Series, ...]:
-    """Return the series of one worker; ``busy`` slots on average, first seen in minute ``since``."""
+    """Return the series of one worker; ``busy`` slots on average."""
     own = {"hostname": hostname}
-    there = timeline(up)
+    there = timeline(life.up)
     alive = [1.0 if value == 1 else None for value in there]
     series = (
         gauge("celery_worker_up", there, **own),
-        gauge("celery_worker_shutdown", [None if v is None else shutdown(m) for m, v in enumerate(there)], **own),
+        gauge("celery_worker_shutdown", [None if v is None else life.shutdown(m) for m, v in enumerate(there)], **own),
         gauge(
-            "celery_worker_first_seen_timestamp_seconds", [None if v is None else 60.0 * since for v in there], **own
+            "celery_worker_first_seen_timestamp_seconds",
+            [None if v is None else 60.0 * life.since for v in there],
+            **own,
         ),
         gauge("celery_worker_pool_size", [None if v is None else slots for v in alive], **own),
         gauge("celery_worker_tasks_reserved", [None if v is None else reserved for v in alive], **own),
@@ -98,25 +110,33 @@ def between(begin: int, end: int, inside: Value, outside: Value = 0) -> Callable
     return lambda minute: inside if begin <= minute < end else outside
 
 
-def goodbye(at: int) -> Mapping[str, Callable[[int], Value]]:
-    """Return the timelines of a worker that announces its shutdown; it is forgotten after an hour."""
-    return {
-        "up": lambda minute: 1 if minute < at else 0 if minute < at + 60 else None,
-        "shutdown": lambda minute: 1 if minute >= at else 0,
-    }
+def goodbye(at: int) -> Life:
+    """A worker that announces its shutdown; it is forgotten after an hour."""
+    return Life(
+        up=lambda minute: 1 if minute < at else 0 if minute < at + 60 else None,
+        shutdown=lambda minute: 1 if minute >= at else 0,
+    )
 
 
-def killed(at: int) -> Mapping[str, Callable[[int], Value]]:
-    """Return the timeline of a worker that disappears; it is forgotten after an hour."""
-    return {"up": lambda minute: 1 if minute < at else 0 if minute < at + 60 else None}
+def killed(at: int) -> Life:
+    """A worker that disappears; it is forgotten after an hour."""
+    return Life(up=lambda minute: 1 if minute < at else 0 if minute < at + 60 else None)
 
 
-def born(at: int) -> Mapping[str, object]:
-    """Return the timeline of a worker that starts in minute ``at``."""
-    return {"up": lambda minute: 1 if minute >= at else None, "since": at}
+def born(at: int) -> Life:
+    """A worker that starts in minute ``at``."""
+    return Life(up=lambda minute: 1 if minute >= at else None, since=at)
 
 
-BASE_GONE = worker("celery@base", **goodbye(30))
+def scaled(number: int) -> Life:
+    """One of the workers that an autoscaler stops for five minutes of twenty."""
+    return Life(
+        up=lambda minute: 1 if (minute // 5 + number) % 4 < 3 else 0,
+        shutdown=lambda minute: 0 if (minute // 5 + number) % 4 < 3 else 1,
+    )
+
+
+BASE_GONE = worker("celery@base", goodbye(30))
 """The worker that every cluster has, scaled away."""
 
 
@@ -193,8 +213,8 @@ HEALTHY = (
     Situation(
         "five pods killed and replaced within a minute",
         (
-            *(series for number in range(5) for series in worker(f"celery@old{number}", **killed(60))),
-            *(series for number in range(5) for series in worker(f"celery@new{number}", **born(61))),
+            *(series for number in range(5) for series in worker(f"celery@old{number}", killed(60))),
+            *(series for number in range(5) for series in worker(f"celery@new{number}", born(61))),
             *queue(),
             *runs(),
         ),
@@ -202,8 +222,8 @@ HEALTHY = (
     Situation(
         "a deploy that takes longer than its grace period",
         (
-            *(series for number in range(3) for series in worker(f"celery@old{number}", **goodbye(60))),
-            *(series for number in range(3) for series in worker(f"celery@new{number}", **born(62))),
+            *(series for number in range(3) for series in worker(f"celery@old{number}", goodbye(60))),
+            *(series for number in range(3) for series in worker(f"celery@new{number}", born(62))),
             *queue(),
             *runs(),
         ),
@@ -242,7 +262,7 @@ HEALTHY = (
     Situation(
         "a warm shutdown of 20 minutes",
         (
-            *worker("celery@a", busy=1, **goodbye(60)),
+            *worker("celery@a", goodbye(60), busy=1),
             *worker("celery@b", busy=2),
             *queue(),
             *runs(),
@@ -257,16 +277,7 @@ HEALTHY = (
     Situation(
         "20 workers that are scaled up and down every few minutes",
         (
-            *(
-                series
-                for number in range(20)
-                for series in worker(
-                    f"celery@{number}",
-                    up=lambda m, n=number: 1 if (m // 5 + n) % 4 < 3 else 0,
-                    shutdown=lambda m, n=number: 0 if (m // 5 + n) % 4 < 3 else 1,
-                    busy=2,
-                )
-            ),
+            *(series for number in range(20) for series in worker(f"celery@{number}", scaled(number), busy=2)),
             *queue(length=lambda m: 10 * (m % 3), age=lambda m: 20.0 * (m % 3)),
             *runs(lambda _: 100),
         ),
@@ -277,7 +288,7 @@ INCIDENTS = (
     Situation(
         "no worker is left and messages wait",
         (
-            *worker("celery@base", **killed(30)),
+            *worker("celery@base", killed(30)),
             *queue(
                 length=lambda m: max(0, min(5, m - 30)),
                 age=lambda m: 60.0 * (m - 31) if m > 31 else None,
@@ -353,7 +364,7 @@ INCIDENTS = (
     Situation(
         "more than half of the slots leave with a goodbye while messages wait",
         (
-            *(series for number in range(4) for series in worker(f"celery@{number}", slots=8, **goodbye(60))),
+            *(series for number in range(4) for series in worker(f"celery@{number}", goodbye(60), slots=8)),
             *worker("celery@left", slots=8, busy=8),
             *queue(length=lambda m: 30 if m >= 60 else 0, age=lambda m: 300.0 if m >= 60 else None, free=lambda _: 0),
             *runs(),
