@@ -77,7 +77,7 @@ def queues_without_consumers(evidence: Evidence) -> Iterator[Finding]:
 
 
 def orphaned_lists(evidence: Evidence) -> Iterator[Finding]:
-    """Clients that have ended left lists in Redis, which nobody will ever read or delete."""
+    """Clients that have ended left lists in Redis, which nothing will ever read or delete."""
     orphans = sorted(evidence.broker.orphans, key=lambda orphan: -orphan.length)
     if orphans:
         more = f" and {len(orphans) - LISTED} more" if len(orphans) > LISTED else ""
