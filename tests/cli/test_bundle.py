@@ -40,3 +40,24 @@ def test_a_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -
     assert outcome.status == 1
     assert outcome.err.startswith(f"celerymeter: cannot write {tmp_path}/alerts: ")
     assert outcome.err.count("\n") == 1
+
+
+def test_links_lead_to_the_given_hosts(run: Run, tmp_path: Path) -> None:
+    """In the rules and in the Kubernetes manifest; as shipped they name no host."""
+    links = ("--grafana-url", "https://grafana.example.org/", "--runbook-url", "https://wiki.example.org/celery")
+    assert run("bundle", "export", tmp_path, *links).status == 0
+    for path in (tmp_path / "alerts/rules/queues.yml", tmp_path / "alerts/kubernetes/prometheusrule.yaml"):
+        text = path.read_text()
+        assert "dashboard_url: https://grafana.example.org/d/celerymeter-queues?" in text
+        assert "runbook_url: https://wiki.example.org/celery/CeleryQueueBacklog.md" in text
+        assert "_url: /d/" not in text
+        assert "_url: runbooks/" not in text
+    assert "0 of them new or changed" in run("bundle", "export", tmp_path, *links).out
+
+
+def test_without_hosts_there_are_paths_only(run: Run, tmp_path: Path) -> None:
+    """A runbook's path inside the bundle, and a dashboard's inside Grafana."""
+    run("bundle", "export", tmp_path)
+    text = (tmp_path / "alerts/rules/queues.yml").read_text()
+    assert "runbook_url: runbooks/CeleryQueueBacklog.md" in text
+    assert "dashboard_url: /d/celerymeter-queues?" in text

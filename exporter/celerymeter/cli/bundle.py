@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import click
 from celerymeter.cli.command import settings_command
 from celerymeter.demo.parts import shipped
 from celerymeter.errors import CelerymeterError
-from celerymeter.kinds import SWITCH
+from celerymeter.kinds import HTTP_URL, SWITCH
 from celerymeter.options import setting
 
 PARTS = ("alerts", "grafana/dashboards", "grafana/provisioning")
@@ -23,6 +23,10 @@ class BundleSettings:
     """Settings of `bundle export`."""
 
     force: bool = setting(False, SWITCH, "Overwrite existing files that differ.")
+    grafana_url: str | None = setting(
+        None, HTTP_URL, "Grafana, to which the alerts link. Without it they have no link."
+    )
+    runbook_url: str | None = setting(None, HTTP_URL, "Where you publish alerts/runbooks, to which the alerts link.")
 
 
 @click.group("bundle")
@@ -37,16 +41,16 @@ def export(settings: BundleSettings, target: Path) -> int:
 
     If a file exists and differs, nothing is written, unless --force is given.
     """
-    files = list(_files(target))
-    changed = [(source, path) for source, path in files if not _same(source, path)]
-    if kept := [path for _, path in changed if path.exists() and not settings.force]:
+    files = [(path, _linked(source, settings)) for source, path in _files(target)]
+    changed = [(path, content) for path, content in files if not (path.is_file() and path.read_bytes() == content)]
+    if kept := [path for path, _ in changed if path.exists() and not settings.force]:
         raise CelerymeterError(
             f"{len(kept)} file(s) exist and differ, such as {kept[0]}; nothing was written: use --force to overwrite"
         )
     try:
-        for source, path in changed:
+        for path, content in changed:
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, path)
+            path.write_bytes(content)
     except OSError as error:
         raise CelerymeterError(f"cannot write {error.filename}: {error.strerror}") from error
     click.echo(f"{len(files)} files in {target}, {len(changed)} of them new or changed")
@@ -66,5 +70,20 @@ def _files(target: Path) -> Iterator[tuple[Path, Path]]:
                 yield source, target / part / source.relative_to(root)
 
 
-def _same(source: Path, target: Path) -> bool:
-    return target.is_file() and source.read_bytes() == target.read_bytes()
+def _linked(source: Path, settings: BundleSettings) -> bytes:
+    """Return the content of a file; in alert rules the links lead to the given hosts."""
+    content = source.read_bytes()
+    if source.suffix not in (".yml", ".yaml"):
+        return content
+    for key, shipped_at, url in (
+        ("dashboard_url", "/d/", settings.grafana_url and f"{settings.grafana_url.rstrip('/')}/d/"),
+        ("runbook_url", "runbooks/", settings.runbook_url and f"{settings.runbook_url.rstrip('/')}/"),
+    ):
+        if url:
+            content = re.sub(
+                rf"^( +{key}: ){shipped_at}".encode(),
+                lambda match, url=url: match[1] + url.encode(),  # type: ignore[misc]  # bound by the default
+                content,
+                flags=re.MULTILINE,
+            )
+    return content
