@@ -244,3 +244,165 @@ def test_runs_that_a_worker_counts_by_a_shadow_name_are_counted_by_the_tasks_own
         cluster.receive(str(number), f"adding to {number}")
     cluster.answer(totals={f"adding to {number}": 2 for number in range(3)})
     assert cluster.tracker.workers.accepted == {"add": 6}
+
+
+def test_the_task_sent_of_a_replaced_task_may_come_after_that_of_its_replacement(cluster: Cluster) -> None:
+    """From a producer that was not scheduled for a while; seen in Celery's canvas tests."""
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    replace(cluster)
+    cluster.publish("a", "outer", "q1")
+    receive(cluster, "inner")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
+    assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+@pytest.mark.parametrize("name", ["inner", "outer"])
+def test_a_worker_may_receive_a_replacement_before_it_reports_the_start(cluster: Cluster, name: str) -> None:
+    """Its pool process sends at once; the message can be back before the start's acknowledgement is read."""
+    cluster.publish("a", "outer", "q1")
+    cluster.receive("a", "outer")
+    replace(cluster, name)
+    receive(cluster, name)
+    cluster.start("a")
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
+    cluster.start("a")
+    assert counts(cluster, name, "q2") == (1, 1, 1, 0, 1)
+    cluster.end("a")
+    assert counts(cluster, name, "q2") == (1, 1, 1, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+@pytest.mark.parametrize("sent_late", [False, True])
+def test_the_task_sent_of_a_replacement_may_be_the_first_event_of_a_task(cluster: Cluster, sent_late: bool) -> None:
+    """A worker of the solo pool sends it before its own events of the run, which it keeps for later."""
+    replace(cluster)
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    if sent_late:
+        receive(cluster, "inner")
+    cluster.publish("a", "outer", "q1")
+    if not sent_late:
+        receive(cluster, "inner")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
+    assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_the_task_sent_of_a_retry_may_be_the_first_event_of_a_task(cluster: Cluster) -> None:
+    """For the same reason; the retry of a task without a parent names the task itself as its parent."""
+    cluster.send("task-sent", POOL_CHILD, uuid="a", name="outer", queue="q1", retries=1, parent_id="a")
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    cluster.end("a", "retried")
+    cluster.publish("a", "outer", "q1")
+    receive(cluster, "outer", retries=1)
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "outer", "q1") == (2, 2, 2, 1, 0)
+    assert cluster.series("outer", "q1").retried == 1
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_nothing_is_left_of_a_run_that_was_over_before_we_listened(cluster: Cluster, retries: int) -> None:
+    """All that comes is of its replacement or its retry."""
+    cluster.send("task-sent", POOL_CHILD, uuid="a", name="inner", queue="q2", retries=retries, parent_id="a")
+    receive(cluster, "inner", retries=retries)
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+    assert not cluster.tracker.tasks.runs.evicted
+
+
+def test_ends_go_to_the_replacement_also_when_starts_got_lost(cluster: Cluster) -> None:
+    """The pool of threads loses some before Celery 5.7."""
+    cluster.publish("a", "outer", "q1")
+    cluster.receive("a", "outer")
+    replace(cluster, "outer", "q1")
+    receive(cluster, "outer")
+    replace(cluster)
+    receive(cluster, "inner")
+    cluster.end("a")
+    assert counts(cluster, "outer", "q1") == (2, 2, 0, 0, 0)
+    assert counts(cluster, "inner", "q2") == (1, 1, 0, 1, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+def leave_out(cluster: Cluster) -> None:
+    """The worker's replies to `inspect active` do not list the task."""
+    for _ in range(2):
+        cluster.pass_time(8.0, beating=(WORKER,))
+        cluster.answer(active=())
+
+
+def test_a_task_replaced_by_a_chain_has_not_vanished(cluster: Cluster) -> None:
+    """Only the last task of the chain has its id, and that is sent when the others are done."""
+    start_outer(cluster)
+    cluster.publish("first", "inner", "q2", parent_id="a")
+    leave_out(cluster)
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
+    replace(cluster, "last", "q3", parent_id="first")
+    receive(cluster, "last", parent="first")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "last", "q3") == (1, 1, 1, 1, 0)
+    assert not cluster.tracker.tasks.runs.evicted
+
+
+def test_the_last_task_of_that_chain_may_have_the_same_name(cluster: Cluster) -> None:
+    """It is told from another delivery of the first by its parent (Celery's `second_order_replace` tests)."""
+    cluster.publish("a", "outer", "q1", parent_id="root")
+    cluster.receive("a", "outer", parent_id="root")
+    cluster.start("a")
+    replace(cluster, "outer", "q1", parent_id="first")
+    assert cluster.series("outer", "q1").in_progress == 0
+    receive(cluster, "outer", parent="first")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "outer", "q1") == (2, 2, 2, 1, 0)
+    assert cluster.series("outer", "q1").redelivered == 0
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_a_task_that_sent_others_vanishes_when_nothing_replaces_it(cluster: Cluster) -> None:
+    """After an hour; an end that comes sooner counts."""
+    start_outer(cluster)
+    cluster.publish("child", "inner", "q2", parent_id="a")
+    leave_out(cluster)
+    assert not cluster.tracker.tasks.runs.evicted
+    cluster.pass_time(3700.0)
+    assert cluster.tracker.tasks.runs.evicted == {"vanished": 1}
+
+
+def test_an_end_that_comes_late_is_counted_of_a_task_that_sent_others(cluster: Cluster) -> None:
+    """It was left out of a reply because its end was on the way."""
+    start_outer(cluster)
+    cluster.publish("child", "inner", "q2", parent_id="a")
+    leave_out(cluster)
+    cluster.end("a")
+    assert counts(cluster, "outer", "q1") == (1, 1, 1, 1, 0)
+    cluster.receive("child", "inner", parent_id="a")
+    cluster.pass_time(3700.0)
+    assert not cluster.tracker.tasks.runs.evicted
+
+
+def test_the_task_sent_of_a_retried_task_may_come_after_its_retry_was_received(cluster: Cluster) -> None:
+    """Another sequence from Celery's own tests, on a machine with much to do."""
+    cluster.receive("a", "outer")
+    cluster.send("task-sent", POOL_CHILD, uuid="a", name="outer", queue="q1", retries=1, parent_id="a")
+    cluster.start("a")
+    receive(cluster, "outer", retries=1)
+    cluster.publish("a", "outer", "q1")
+    cluster.end("a", "retried")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "outer", "q1") == (2, 2, 2, 1, 0)
+    assert cluster.series("outer", "q1").retried == 1
+    assert len(cluster.tracker.tasks.runs) == 0

@@ -17,21 +17,29 @@ def is_called(run: Run, name: str | None) -> bool:
 
 def is_own(run: Run, event: Event) -> bool:
     """Return True if a `task-sent` or `task-received` may be of this run: both name the same parent."""
-    return run.parent_id == event.parent_id or (run.parent_id == "" and is_called(run, event.name))
+    if run.parent_id != "":
+        return run.parent_id == event.parent_id
+    follows = run.sent_ahead is not None and event.parent_id == event.uuid
+    return not follows and is_called(run, event.name)
 
 
 def is_replacement(run: Run, event: Event) -> bool:
     """Return True if another `task-sent` or `task-received` is of a task that replaces ``run`` and keeps its id.
 
-    A task that a run sends has that run as its parent. In a chain or a chord only the last has the uuid, and
-    another parent; then the name is another one. A retry of a task without a parent is its own parent too.
+    A task that a run sends has that run as its parent. In a chain or a chord only the last has the uuid, and another
+    parent, perhaps under the same name. A retry of a task without a parent is its own parent too.
     """
-    is_retry = (event.retries or 0) > run.retries
-    return not is_retry and (event.parent_id == event.uuid or not is_called(run, event.name))
+    if (event.retries or 0) > run.retries:
+        return False
+    other_parent = event.parent_id == event.uuid or run.parent_id not in ("", event.parent_id)
+    return other_parent or not is_called(run, event.name)
 
 
 def replaces(run: Run, event: Event) -> bool:
     """Return True if a `task-received` begins a replacement; else it is of ``run``, perhaps by its shadow name."""
+    if run.replaced and run.sent_ahead and (run.received or run.name is None):
+        following = run.sent_ahead[0]
+        return (following.name, following.parent_id) == (event.name, event.parent_id)
     if is_own(run, event) and (not run.received or is_called(run, event.name)):
         return False
     return is_replacement(run, event)
@@ -45,3 +53,9 @@ def is_of_next(run: Run, event: Event) -> bool:
         return False
     under_way = run.started is not None and run.addressed
     return under_way or run.sent_ahead is not None or is_replacement(run, event)
+
+
+def is_late_for(run: Run, event: Event) -> bool:
+    """Return True if a `task-sent` is of ``run``, although the run that follows was sent or received before."""
+    unknown = not run.addressed and (event.retries or 0) == run.retries
+    return unknown and is_own(run, event) and is_called(run, event.name)

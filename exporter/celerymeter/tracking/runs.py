@@ -22,6 +22,8 @@ from celerymeter.tracking.workers import WorkerTable
 MAX_BESIDE = 16
 BESIDE_AGE = 600.0
 """Seconds that a run beside the newest is kept for a worker to report it."""
+REPLACEMENT_AGE = 3600.0
+"""Seconds that a run which vanished may be replaced by what follows the tasks that it sent."""
 VANISHED = 5.0
 """Seconds for which a worker must have left out a run: its end may be on the way, as events come in batches."""
 
@@ -62,6 +64,10 @@ class Run(msgspec.Struct, gc=False, eq=False):
     """Its replacement has been sent: it ends without an event of its own."""
     redelivered: bool = False
     """Its start will be a second one of the same message."""
+    before: Run | None = None
+    """The run that it replaced or repeats, if the `task-sent` of that has not come."""
+    is_parent: bool = False
+    """It has sent another task, so it may be replaced by what that begins."""
     received: bool = False
     ended: bool = False
     rejected: bool = False
@@ -135,6 +141,8 @@ class RunTable:
         """Unfinished runs of the same tasks beside the newest, oldest first."""
         self._running: dict[Run, bool] = {}
         """Runs in progress; the values mean nothing."""
+        self._perhaps_replaced: dict[Run, float] = {}
+        """Runs that no worker runs any more, and since when: their replacement may come."""
 
     def __len__(self) -> int:
         return len(self._runs) + sum(map(len, self.beside.values()))
@@ -158,7 +166,7 @@ class RunTable:
         if not runs:
             newest = self._runs.get(uuid)
             return newest if newest is not None and newest.started is None else None
-        unfinished = [run for run in runs if not run.end_pending]
+        unfinished = [run for run in runs if not run.end_pending and not run.replaced]
         return next((run for run in unfinished if run.started is not None), (unfinished or runs[-1:])[0])
 
     def _at(self, uuid: str, hostname: str) -> list[Run]:
@@ -181,8 +189,8 @@ class RunTable:
         return self.open_over(run, following)
 
     def open_over(self, run: Run, following: Run) -> Run:
-        """Make ``following`` the newest of its task; ``run`` is kept beside it until it ends."""
-        if not run.ended:
+        """Make ``following`` the newest of its task; ``run``, if ever heard of, is kept beside until it ends."""
+        if not run.ended and (run.addressed or run.received or run.started is not None or run.pending):
             self._set_beside(run, following.opened)
         self._runs.pop(run.uuid, None)  # the table is in the order of opening, or nothing behind this one would age
         return self.open(following)
@@ -224,6 +232,8 @@ class RunTable:
     def forget(self, run: Run, at: float) -> bool:
         """Drop a run that ended at ``at``; whether it was the newest of its task."""
         self.stop(run, at)
+        if self._perhaps_replaced:
+            self._perhaps_replaced.pop(run, None)
         if self._runs.get(run.uuid) is run:
             del self._runs[run.uuid]
             return True
@@ -277,12 +287,14 @@ class RunTable:
             old.append(run)
         for run in old:
             self.evict(run, "age", now)
+        for run in [run for run, since in self._perhaps_replaced.items() if since < now - REPLACEMENT_AGE]:
+            self._vanish(run, now)
         for run in [run for runs in self.beside.values() for run in runs]:
             if run.opened < now - (max_age if run.worker is not None else BESIDE_AGE):
                 self.evict(run, "age" if run.worker is not None else "superseded", now)
 
     def workers_lost(self, hostnames: Collection[str], at: float, *, was_shutting_down: bool = False) -> None:
-        """These workers are dead: their runs are no longer in progress, and may be delivered again.
+        """These workers are dead: what they ran is no longer in progress, and may be delivered again.
 
         Call it again while they are dead: a start may have waited for its queue, and count only now.
         ``was_shutting_down``: so were they before they came back under the same names.
@@ -300,7 +312,7 @@ class RunTable:
         For workers that do not answer `inspect`; others are asked sooner than they are idle for so long.
         """
         for run in [run for run in self._running if run.touched <= since.get(run.worker or "", 0.0)]:
-            self._vanish(run, since[run.worker or ""])
+            self._lose(run, since[run.worker or ""])
 
     def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> Iterator[tuple[str, ActiveTask]]:
         """Compare the runs in progress with the workers' own lists, asked for at ``at``; yield tasks only they have.
@@ -319,8 +331,19 @@ class RunTable:
                 elif run.missing_since is None:
                     run.missing_since = at
                 elif not 0 <= at - run.missing_since < VANISHED:
-                    self._vanish(run, run.missing_since)
+                    self._lose(run, run.missing_since)
             yield from ((hostname, task) for task in listed.values())
+
+    def _lose(self, run: Run, at: float) -> None:
+        """Take a run as over without an end; if it sent tasks, they may be a chain, group or chord that replaces it.
+
+        Only the last of these has its uuid, and may come much later.
+        """
+        if run.is_parent and self._runs.get(run.uuid) is run:
+            self.stop(run, at)
+            self._perhaps_replaced[run] = at
+        else:
+            self._vanish(run, at)
 
     def _vanish(self, run: Run, at: float) -> None:
         if run.series is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from celerymeter.model import UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.clocks import ProducerClocks, parse_eta
-from celerymeter.tracking.identity import is_called, is_of_next, is_replacement, replaces
+from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, replaces
 from celerymeter.tracking.runs import Run, RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class
 from celerymeter.tracking.workers import Worker, WorkerTable
@@ -73,7 +73,12 @@ class TaskTracker:
             event.retries or 0,
         )
         sent_at = self.producers.observe(event, at)
+        if event.parent_id is not None:
+            self._note_parent(event)
         run = self.runs.get(uuid)
+        if run is None and (retries > 0 or event.parent_id == uuid):
+            self._keep_for_next(self._open_unreported(event, at), event, at)
+            return sent_at
         if run is None:
             series = self._sent_series.get((name, queue))
             if series is not None:
@@ -84,6 +89,8 @@ class TaskTracker:
                 self.runs.open(run)
                 return sent_at
             run = self.runs.open(Run(uuid, at, at))
+        elif (before := run.before) is not None and is_late_for(before, event):
+            run.before, run = None, before
         elif is_of_next(run, event):
             self._keep_for_next(run, event, at)
             return sent_at
@@ -100,10 +107,13 @@ class TaskTracker:
 
     def received(self, event: Event, at: float, _worker: Worker | None) -> None:
         """Take a `task-received`: it names the task, and begins a run at a worker."""
+        if event.parent_id is not None:
+            self._note_parent(event)
         run = self.runs.get(event.uuid or "")
         if (
             run is None
             or run.started is not None
+            or run.replaced
             or run.name != event.name
             or run.parent_id != event.parent_id
             or run.retries != (event.retries or 0)
@@ -231,7 +241,9 @@ class TaskTracker:
             run = self.runs.open_earlier(run, hostname, at)
         elif retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
             ahead, run.sent_ahead, is_retry = run.sent_ahead, None, retries > run.retries
-            run = self._take_next(self.runs.open_next(run, at), ahead)
+            following = self.runs.open_next(run, at)
+            following.before, run.before = None if run.addressed else run, None
+            run = self._take_next(following, ahead)
             run.redelivered = not is_retry and not ahead
         run.retries, run.parent_id = retries, event.parent_id
         if name is not None:
@@ -241,6 +253,19 @@ class TaskTracker:
             elif run.name != name:
                 run.shadow = name
                 self.table.learn_shadow(name, run.name)
+        return run
+
+    def _note_parent(self, event: Event) -> None:
+        """Note that a run sent this task."""
+        parent = self.runs.get(event.parent_id or "")
+        if parent is not None and event.parent_id != event.uuid:
+            parent.is_parent = True
+
+    def _open_unreported(self, event: Event, at: float) -> Run:
+        """Open the run before a `task-sent` of a retry or a replacement: a worker sends that before its own events."""
+        run = self.runs.open(Run(event.uuid or "", at, at))
+        if event.retries and event.name is not None and (queue := self._workers.routes.queue_of(event)) is not None:
+            run.name, run.queue = self.table.name(event.name), self.table.queue(queue)
         return run
 
     def _keep_for_next(self, run: Run, event: Event, at: float) -> None:
@@ -265,11 +290,14 @@ class TaskTracker:
         return run
 
     def _open_replacement(self, run: Run, event: Event, at: float) -> Run:
-        """Open the run that replaces ``run``, which is over if it started, or if the same worker tells of both."""
+        """Open the run that replaces ``run``, which is over if it started: a worker may receive the one first."""
         ahead, run.sent_ahead = run.sent_ahead, None
-        if run.started is not None or run.worker == event.hostname:
+        if ahead and ahead[1:]:  # the first may be of a run whose `task-received` got lost
+            ahead = ahead[next((index for index, sent in enumerate(ahead) if sent.name == event.name), 0) :]
+        if run.started is not None:
             self._close(run, at, remember=False)
         following = self.runs.open_over(run, Run(run.uuid, at, at))
+        following.before, run.before = None if run.addressed else run, None
         run.replaced = True
         return self._take_next(following, ahead)
 
@@ -373,7 +401,7 @@ class TaskTracker:
     # Counting
 
     def _count_sent(self, name: str, queue: str) -> None:
-        """Producers are not workers: under `--task-hostname-label` a sent task has an empty hostname."""
+        """Producers are no workers: under `--task-hostname-label` a sent task has an empty hostname."""
         self.table.get(name, queue).sent += 1
 
     def _start(self, run: Run, series: TaskSeries, event: Event, offset: float | None) -> None:
@@ -477,9 +505,20 @@ class TaskTracker:
             self.duplicates["task-rejected"] += 1
         if newest and run.sent_ahead:
             ahead, run.sent_ahead = run.sent_ahead, None
-            self._take_next(self.runs.open(Run(run.uuid, at, at)), ahead)
+            following = self.runs.open(Run(run.uuid, at, at))
+            following.before, run.before = None if run.addressed else run, None
+            self._take_next(following, ahead)
         elif newest and remember:
             self.runs.recently_ended.add(run, terminated=terminated)
+        if self.runs.beside:
+            self._drop_replaced(run, at)
+
+    def _drop_replaced(self, run: Run, at: float) -> None:
+        """Drop the runs before ``run`` at the same worker whose `task-started` got lost."""
+        for other in list(self.runs.beside.get(run.uuid, ())):
+            if other.replaced and other.started is None and other.worker == run.worker:
+                other.ended = other.pending is None
+                self.runs.forget(other, at)
 
 
 def _is_process_lost(event: Event) -> bool:

@@ -24,6 +24,9 @@ TAKEOVERS = 3
 TAKEOVER_MEMORY = 60.0
 """This many changes of process under one node name within so many seconds are two processes, not a restart."""
 
+_ONE_THREAD = ("prefork", "solo")
+"""Pools whose worker begins runs and sends heartbeats in the same thread."""
+
 
 class Worker:
     """One worker, by its full node name. Times are receipt times by our clock."""
@@ -150,7 +153,8 @@ class Worker:
             if self.processed is not None:
                 self.processed_total += max(0, event.processed - self.processed)
             self.processed = event.processed
-            self.loss.heartbeat(processed=event.processed, clock=event.clock)
+            beginning = 0 if self.pool in _ONE_THREAD else event.active or 0
+            self.loss.heartbeat(processed=event.processed, clock=event.clock, beginning=beginning)
         return renewed
 
     def _renew(self, event: Event, at: float) -> bool:

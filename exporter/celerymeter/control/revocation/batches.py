@@ -49,7 +49,7 @@ class ActiveBatch:
 
     @property
     def batch(self) -> Batch:
-        """Return the current batch."""
+        """Return the batch as it stands."""
         return replace(self._batch, results=tuple(self.results.values()))
 
     @property
@@ -200,7 +200,7 @@ class BatchStore:
             connection.execute("UPDATE revoke_batches SET workers = ? WHERE batch = ?", (workers, batch.id))
 
     def get(self, batch: str) -> Batch | None:
-        """Return the current state of a batch."""
+        """Return a batch as it stands."""
         rows = self._store.read("SELECT * FROM revoke_batches WHERE batch = ?", (batch,))
         return self._load(rows[0]) if rows else None
 

@@ -151,7 +151,7 @@ class Followup:
                 self._recorder.changed(active.batch, active.early)
 
     def find(self, batch_id: str) -> Batch | None:
-        """Return the current state of a batch."""
+        """Return a batch as it stands."""
         with self._lock:
             if (active := self._batches.get(batch_id)) is not None:
                 return active.batch
