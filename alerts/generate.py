@@ -249,6 +249,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1 if stale else 0
     for path in stale:
         path.write_text(texts[path])
+        sys.stdout.write(f"{path.relative_to(HERE.parent)} written\n")
     return 0
 
 

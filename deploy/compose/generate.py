@@ -75,6 +75,7 @@ def main(arguments: list[str]) -> int:
         return 1 if stale else 0
     for path in stale:
         path.write_text(made[path])
+        sys.stdout.write(f"deploy/compose/{path.name} written\n")
     return 0
 
 

@@ -13,20 +13,21 @@ FOLDER = Path(__file__).parents[1] / "dashboards"
 
 
 def write(folder: Path) -> list[Path]:
-    """Write the files and return their paths."""
+    """Write the files that changed and return their paths."""
     written = []
     for make in DASHBOARDS:
         document = make()
-        path = folder / f"{document.uid}.json"
-        path.write_text(text(document))
-        written.append(path)
+        path, made = folder / f"{document.uid}.json", text(document)
+        if not path.exists() or path.read_text() != made:
+            path.write_text(made)
+            written.append(path)
     return written
 
 
 def main() -> None:
-    """Write the files and name them."""
+    """Write the files that changed and name them."""
     for path in write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER):
-        print(path)
+        print(path.relative_to(FOLDER.parents[1]) if path.is_relative_to(FOLDER) else path, "written")
 
 
 if __name__ == "__main__":

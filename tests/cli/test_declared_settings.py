@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import yaml
 from click.core import ParameterSource
 from tests.control.access import control_settings
 
+import celerymeter
 from celerymeter.cli import group
 from celerymeter.cli.command import ClickOption, SettingsCommand, all_commands
 from celerymeter.control.settings import ControlSettings
@@ -93,6 +97,21 @@ def test_nothing_that_may_hold_a_secret_is_printed(command: SettingsCommand[Any]
     assert [
         kind.name for kind in kinds if isinstance(kind, Kind) and (kind.secret or kind.pairs or kind.name == "url")
     ] == []
+
+
+@pytest.mark.parametrize("command", all_commands(click.Context(group)), ids=lambda command: str(command.name))
+def test_every_setting_is_used(command: SettingsCommand[Any]) -> None:
+    """Some module reads the field: an option that changes nothing misleads."""
+    read = package_source()
+    unused = [one.field for one in options_of(command.settings_class) if not re.search(rf"\.{one.field}\b", read)]
+    file = inspect.getsourcefile(command.settings_class)
+    assert not unused, f"no module reads {', '.join(unused)}: use it, or remove it from {file}"
+
+
+@cache
+def package_source() -> str:
+    """Return the text of every module of the package."""
+    return "\n".join(path.read_text() for path in Path(celerymeter.__file__).parent.rglob("*.py"))
 
 
 def test_a_field_without_an_option_names_the_file_to_edit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,18 @@ def test_every_audited_operation_writes_an_intent_and_an_outcome(parts: Parts) -
     for endpoint, operation in audited(parts).items():
         assert endpoint in BODIES, f"add a body that {endpoint} accepts to BODIES in tests/control/test_audited.py"
         reply = app.test_client().post(urls[endpoint], json=BODIES[endpoint], headers=bearer(Role.ADMIN))
-        assert reply.status_code == 200, reply.text
+        assert reply.status_code == 200, (
+            f"{endpoint} must succeed with its body of BODIES and the `parts` of this file, which have no Prometheus:"
+            f" {reply.text}"
+        )
         rows = parts.audit.page(AuditQuery(action=operation.audited), limit=10)
-        outcome, intent = [row for row in rows if row.kind in ("intent", "outcome")]
+        found = [row for row in rows if row.kind in ("intent", "outcome")]
+        assert len(found) == 2, (
+            f"{inspect.getsourcefile(inspect.unwrap(app.view_functions[endpoint]))}: {endpoint} declares"
+            f' audited="{operation.audited}", so it must act inside'
+            f' `with audit.act(current_actor(), "{operation.audited}")`'
+        )
+        outcome, intent = found
         assert (intent.kind, intent.sub, outcome.kind) == ("intent", "someone", "outcome"), endpoint
         assert (outcome.intent, outcome.outcome) == (intent.row, "ok"), endpoint
 

@@ -19,6 +19,7 @@ from tests.rules.schema import series
 
 BOARDS = boards()
 UIDS = {f"celerymeter-{name}" for name in ("overview", "tasks", "queues", "workers", "exporter")}
+PACKAGE = FOLDER.parent / "celerymeter_dashboards"
 PROVISIONING = FOLDER.parent / "provisioning"
 with_sdk = pytest.mark.filterwarnings("ignore:Prefer using dashboardv2")
 """File provisioning refuses the newer model that the SDK recommends, so the classic one it is."""
@@ -62,6 +63,17 @@ def test_a_file_fits_the_types_of_grafana(board: Board) -> None:
     assert json.loads(text(Dashboard.from_json(json.loads(board.path.read_text())))) == board.raw
 
 
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_every_function_is_called(path: Path) -> None:
+    """A function that returns a panel which no `line(…)` holds would change nothing."""
+    source = path.read_text()
+    private = re.findall(r"^def (_\w+)", source, re.MULTILINE)
+    unused = [name for name in private if len(re.findall(rf"\b{name}\b", source)) == 1]
+    assert not unused, (
+        f"call {', '.join(unused)} in a line(…) of grafana/celerymeter_dashboards/{path.name}, or remove it"
+    )
+
+
 def test_there_are_five_with_the_uids_that_alerts_link_to() -> None:
     """Uids are promises: alerts, bookmarks and the control API link to them."""
     assert {board.uid for board in BOARDS} == UIDS
@@ -71,7 +83,7 @@ def test_there_are_five_with_the_uids_that_alerts_link_to() -> None:
 @every_board
 def test_a_dashboard_is_small_and_live(board: Board) -> None:
     """At most 20 panels, refreshed every 5 seconds, at the SDK's schema version, without an id of some database."""
-    assert len(board.drawn) <= 20
+    assert len(board.drawn) <= 20, f"remove a panel in grafana/celerymeter_dashboards/{board.name}.py"
     assert board.raw["refresh"] == "5s"
     assert board.raw["schemaVersion"] >= 42
     assert "id" not in board.raw

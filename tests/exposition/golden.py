@@ -62,7 +62,7 @@ def main() -> None:
     page = render(busy())
     if page != GOLDEN.read_text():
         GOLDEN.write_text(page)
-        sys.stdout.write(f"{GOLDEN.name} written\n")
+        sys.stdout.write("tests/exposition/golden.prom written\n")
 
 
 if __name__ == "__main__":

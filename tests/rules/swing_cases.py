@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from tests.rules.swings import CONTROL, LONG, Case, Series, Value, Wave, always, counter, gauge, moment
 
+LASTING = {"CeleryExporterAbsent", "CeleryThresholdsMissing", "CelerySeriesCapReached", "Watchdog"}
+"""Of these nothing swings: a configuration that is not there, a counter that never falls, what always fires."""
 QUEUE = {"queue_name": "orders"}
 TASK = {"name": "shop.pay", **QUEUE}
 HOST = {"hostname": "celery@a"}

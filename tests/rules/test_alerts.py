@@ -11,6 +11,7 @@ import yaml
 from tests.rules.bundle import ALERTS, RULES, Alert, alerts, checks
 from tests.rules.promql import labels_of
 from tests.rules.schema import series
+from tests.rules.swing_cases import CASES, LASTING
 
 TEXTS = ("summary", "description", "summary_zh", "description_zh")
 ANNOTATIONS = {*TEXTS, "runbook_url", "dashboard_url"}
@@ -77,6 +78,7 @@ def test_the_runbook_has_its_four_parts(alert: Alert) -> None:
     """Meaning, impact, diagnosis, mitigation, in this order, each with something in it."""
     page = _page(alert)
     assert page.stem == alert.name
+    assert page.exists(), f"write alerts/runbooks/{page.name}"
     text = page.read_text()
     assert text.startswith(f"# {alert.name}\n")
     assert [line for line in text.splitlines() if line.startswith("## ")] == PARTS
@@ -94,7 +96,8 @@ def test_the_dashboard_is_one_of_ours(alert: Alert) -> None:
 
 def test_no_runbook_is_left_without_its_alert() -> None:
     """A page for an alert that is gone helps nobody."""
-    assert {page.stem for page in (ALERTS / "runbooks").glob("*.md")} == {alert.name for alert in alerts()}
+    left = {page.stem for page in (ALERTS / "runbooks").glob("*.md")} - {alert.name for alert in alerts()}
+    assert not left, f"remove {', '.join(f'alerts/runbooks/{name}.md' for name in left)}"
 
 
 @EACH
@@ -116,6 +119,37 @@ def test_every_alert_is_shown_not_yet_firing_firing_and_resolved(alert: Alert) -
 
 def _fires(alert: Alert, firing: tuple[object, ...]) -> bool:
     return any(isinstance(labels, dict) and alert.labels.items() <= labels.items() for labels in firing)
+
+
+@EACH
+def test_every_alert_has_a_case_that_swings(alert: Alert) -> None:
+    """Its cause comes and goes, and `test_swings.py` shows that it does not flap."""
+    cases = {case.cluster for case in CASES}
+    assert (alert.name in LASTING) != (str(alert) in cases), (
+        f"add a Case for {alert} to tests/rules/swing_cases.py, or, if nothing of it can swing, to LASTING there"
+    )
+
+
+def test_every_case_that_swings_is_of_an_alert() -> None:
+    """A case of an alert that is gone is removed too."""
+    gone = {case.alert for case in CASES} - {alert.name for alert in alerts()}
+    assert not gone, f"remove from tests/rules/swing_cases.py: {', '.join(gone)}"
+
+
+def test_every_threshold_is_in_the_test_that_misses_them() -> None:
+    """`limits_test.yml` loads all of them by hand, as its subject is that one is missing."""
+    shipped, loaded = (
+        set(re.findall(r"celery:\w+:limit", _lines(path)))
+        for path in (ALERTS / "rules" / "thresholds.yml", Path(__file__).with_name("limits_test.yml"))
+    )
+    assert loaded == shipped, (
+        f"tests/rules/limits_test.yml lacks {sorted(shipped - loaded)} and has {sorted(loaded - shipped)} too many"
+    )
+
+
+def _lines(path: Path) -> str:
+    """Return the text of a file without its comments."""
+    return re.sub(r"^\s*#.*$", "", path.read_text(), flags=re.MULTILINE)
 
 
 def test_every_rule_file_is_one_subject() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,13 +15,15 @@ COMMITTED = Path(__file__).parents[2] / "exporter" / "openapi.json"
 
 
 def main() -> None:
-    """Write the document."""
+    """Write the document if it changed."""
     settings = control_settings()
     with TemporaryDirectory() as folder:
         parts = build(settings, Path(folder))
-        made = document(create_app(settings, parts))
+        made = text(document(create_app(settings, parts)))
         parts.store.close()
-    COMMITTED.write_text(text(made), encoding="utf-8")
+    if made != COMMITTED.read_text(encoding="utf-8"):
+        COMMITTED.write_text(made, encoding="utf-8")
+        sys.stdout.write("exporter/openapi.json written\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 from tools.docs.comparison import comparison
-from tools.docs.markdown import PAGES, table
+from tools.docs.markdown import PAGES, ROOT, table
 from tools.docs.paths import paths
 
 from celerymeter.cli import group
@@ -73,7 +73,7 @@ def main() -> None:
     for path in PAGES:
         if (after := regenerated(path)) != path.read_text():
             path.write_text(after)
-            sys.stdout.write(f"{path.name} written\n")
+            sys.stdout.write(f"{path.relative_to(ROOT)} written\n")
 
 
 if __name__ == "__main__":
