@@ -44,22 +44,22 @@ def delivered(demo: Demo, notification: str) -> bool:
 @pytest.mark.timeout(400)
 def test_an_alert_fires_and_its_notification_arrives(demo: Demo) -> None:
     """A task exceeds its time limit; the alert fires at once."""
-    expected = "firing CeleryTimeLimitExceeded (warning) to chat: orders.sync_stock ran into its time limit"
+    expected = "firing CeleryTimeLimitExceeded (warning) to chat: orders.sync_stock exceeded its time limit"
     wait_until(lambda: delivered(demo, expected), timeout=240, what=expected)
 
 
 @pytest.mark.timeout(400)
 def test_the_same_alert_arrives_in_slack(demo: Demo, slack: HttpSink) -> None:
     """It has the shipped text and goes to the channel of the webhook in the file."""
-    title = "WARNING: CeleryTimeLimitExceeded"
+    title = "WARNING: task orders.sync_stock"
 
     def cards() -> list[str]:
         assert all("channel" not in message.body for message in slack.posted)
         found = [card for message in slack.to(WEBHOOK) for card in message.body["attachments"]]
-        return [card["text"] for card in found if card["title"] == title]
+        return [card["text"] for card in found if card["title"].startswith(title)]
 
     [text, *_] = awaited(cards, timeout=240, what="a message in Slack")
-    assert "orders.sync_stock ran into its time limit" in text
+    assert "orders.sync_stock exceeded its time limit" in text
 
 
 @pytest.mark.timeout(400)
@@ -94,7 +94,7 @@ def holds_webhook(path: Path) -> bool:
         "firing CeleryHighErrorRate (critical) to chat",
         "firing CeleryHighErrorRate (warning) to chat",
         "firing CeleryRetryStorm (warning) to chat",
-        "firing CeleryQueueBacklog (critical) to pager",
+        "firing CeleryQueueBacklog (warning) to chat",
         "firing CeleryQueueNoConsumers (critical) to pager",
     ],
 )

@@ -59,7 +59,7 @@ LOADS: Mapping[str, tuple[Flow, ...]] = {
     "busy": _shop(4.0),
     "faulty": (
         Flow("orders.place", 3.0),
-        Flow("orders.charge_card", 2.0, {"declined": 0.3, "timeouts": 0.7}),
+        Flow("orders.charge_card", 2.0, {"declined": 0.5, "timeouts": 0.7}),
         Flow("emails.send_receipt", 2.5, {"broken": 0.08}),
         Flow("media.render_video", 2.0, {"seconds": 4.0}, numbered=False, cap=150),
         Flow("exports.push_to_warehouse", 0.5, cap=30),
