@@ -36,6 +36,7 @@ class RabbitMQ(Process):
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
             # An idle scheduler sleeps rather than spins: other tests need the processor.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
         }
