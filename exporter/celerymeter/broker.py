@@ -26,6 +26,8 @@ REDIS_TRANSPORTS = frozenset({"redis", "rediss", "sentinel"})
 AMQP_TRANSPORTS = frozenset({"amqp", "amqps", "pyamqp"})
 CONNECT_TIMEOUT = 5.0
 REPLY_TIMEOUT = 10.0
+NEVER = 10 * 365 * 86400
+"""Seconds: our own connections redeliver nothing that a worker holds, however short our visibility timeout is."""
 
 T = TypeVar("T")
 UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, AMQPError, KombuError, OSError)
@@ -90,7 +92,7 @@ def connect_redis(broker: BrokerSettings) -> RedisBroker:
     with reaching(broker), _checking_settings(broker), celery_app(broker).connection_for_read() as connection:
         _connect(connection)
         channel = connection.default_channel
-        keys, pool = _keys(channel, sentinel=broker.transport == "sentinel"), channel.pool
+        keys, pool = _keys(channel, broker), channel.pool
     # The end of the block closes kombu's own sockets; the pool stays usable and opens new ones on demand.
     pool.connection_kwargs["retry"] = Retry(NoBackoff(), 1)
     return RedisBroker(redis.Redis(connection_pool=pool), keys)
@@ -191,6 +193,10 @@ def _transport_options(broker: BrokerSettings) -> dict[str, object]:
     elif broker.transport in AMQP_TRANSPORTS:
         defaults = {"read_timeout": REPLY_TIMEOUT, "write_timeout": REPLY_TIMEOUT}
     options = {**defaults, **broker.transport_options}
+    if broker.transport in REDIS_TRANSPORTS:
+        # Any kombu connection that waits for messages, ours for replies too, puts back what has been unacknowledged for
+        # its own visibility timeout (`kombu.transport.redis.QoS.restore_visible`); the workers' may be far longer.
+        options["visibility_timeout"] = NEVER
     if broker.transport == "sentinel":
         options["sentinel_kwargs"] = _sentinel_options(options)
         options.setdefault("sentinel_fanout_compat", True)  # commands reach workers with kombu before 5.4 too
@@ -204,10 +210,11 @@ def _sentinel_options(options: Mapping[str, object]) -> dict[str, object]:
     return {**timeouts, "retry": Retry(NoBackoff(), 0), **(given if isinstance(given, Mapping) else {})}
 
 
-def _keys(channel: Any, *, sentinel: bool) -> RedisKeys:
-    """Return the names that a connected kombu channel uses (untyped, hence Any)."""
+def _keys(channel: Any, broker: BrokerSettings) -> RedisKeys:
+    """Return the names that a connected kombu channel uses (untyped, hence Any), and the cluster's own timeout."""
     prefix, fanout, old_fanout = channel.global_keyprefix, channel.keyprefix_fanout, None
-    if sentinel and channel.fanout_prefix:
+    timeout: Any = broker.transport_options.get("visibility_timeout", type(channel).visibility_timeout)
+    if broker.transport == "sentinel" and channel.fanout_prefix:
         given = channel.fanout_prefix if isinstance(channel.fanout_prefix, str) else type(channel).keyprefix_fanout
         fanout = given.format(db=channel.pool.connection_kwargs["db"])
         old_fanout = given if given != fanout else None
@@ -220,7 +227,7 @@ def _keys(channel: Any, *, sentinel: bool) -> RedisKeys:
         unacked_index=prefix + channel.unacked_index_key,
         fanout=fanout,
         fanout_patterns=bool(channel.fanout_patterns),
-        visibility_timeout=float(channel.visibility_timeout),
+        visibility_timeout=float(timeout),
         old_fanout=old_fanout,
     )
 
