@@ -1,7 +1,7 @@
 """What exporter and Prometheus cost by the size of a cluster, written into the page.
 
 An exporter hears a stream of so many tasks, queues and workers; a Prometheus scrapes it at the shipped pace with the
-shipped rules. CPU and memory are the kernel's figures of each process, over a minute and a half in which only scrapes
+shipped rules. CPU and memory are measured by the kernel for each process, over 90 s in which only scrapes
 and rules go on. All rows take seven minutes: ``python -m tools.scaling``.
 """
 
@@ -84,7 +84,7 @@ def cost(names: int, workers: int) -> Cost:
                 before = cpu_seconds(exporter.pid), cpu_seconds(server.pid)
                 time.sleep(SECONDS)
                 after = cpu_seconds(exporter.pid), cpu_seconds(server.pid)
-                return figures(exporter, server, tuple((b - a) / SECONDS for a, b in zip(before, after, strict=True)))
+                return measured(exporter, server, tuple((b - a) / SECONDS for a, b in zip(before, after, strict=True)))
 
 
 def prometheus(folder: Path, page: str) -> Prometheus:
@@ -95,7 +95,7 @@ def prometheus(folder: Path, page: str) -> Prometheus:
     return Prometheus(folder / "prometheus", config=config)
 
 
-def figures(exporter: Consumer, server: Prometheus, cpu: tuple[float, ...]) -> Cost:
+def measured(exporter: Consumer, server: Prometheus, cpu: tuple[float, ...]) -> Cost:
     """What the page and the kernel say in the end."""
     text = requests.get(exporter.url, timeout=30).text
     lines = [line for line in text.splitlines() if not line.startswith("#")]

@@ -54,7 +54,7 @@ def broker_up(scope: VariableScope) -> str:
 
 
 def connected(scope: VariableScope, expr: str) -> str:
-    """Return ``expr`` where the event stream is subscribed; elsewhere counters stand still, which is no rate of 0."""
+    """Return ``expr`` where the event stream is subscribed; elsewhere counters stand still, not at a rate of 0."""
     return f"({expr} and on (cluster) {latest(scope.of(families.BROKER_UP))} == 1)"
 
 

@@ -79,6 +79,11 @@ class Office:
             for alert in alerts
         }
 
+    def active(self, *labels: str) -> set[tuple[str, ...]]:
+        """These labels of each alert that is not suppressed."""
+        alerts = requests.get(f"{self.url}/api/v2/alerts?inhibited=false", timeout=10).json()
+        return {tuple(alert["labels"].get(label, "") for label in labels) for alert in alerts}
+
 
 @pytest.fixture(params=["installed", "newer"])
 def office(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Office]:

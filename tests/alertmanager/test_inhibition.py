@@ -39,15 +39,16 @@ def test_a_cause_silences_its_consequences_in_its_own_cluster(office: Office) ->
         ("CeleryPollsFailing", "eu", "warning"),
         ("CeleryWorkerDown", "us", "warning"),
         ("CeleryQueueNoConsumers", "us", "critical"),
+        ("CeleryQueueBacklog", "us", "critical"),
         ("CeleryQueueBacklog", "us", "warning"),
+        ("CeleryQueueHeadOld", "us", "warning"),
         ("CeleryErrorBudgetBurn", "us", "critical"),
     }
     wait_until(lambda: {key for key, state in office.states().items() if state == "suppressed"} == suppressed)
-    awaited(lambda: office.http.to(PAGER), count=4, what="a page for each cause")
+    awaited(lambda: office.http.to(PAGER), count=3, what="a page for each cause")
     assert office.http.alerts(PAGER, "firing") == {
         ("CeleryBrokerDown", "critical"),
         ("CeleryNoWorkers", "critical"),
-        ("CeleryQueueBacklog", "critical"),
         ("CeleryHighErrorRate", "critical"),
     }
 
@@ -61,3 +62,42 @@ def test_one_queue_does_not_silence_another(office: Office) -> None:
     wait_until(lambda: len(office.states()) == 2)
     awaited(lambda: office.http.to("/slack"), count=1, what="a chat message")
     assert set(office.states().values()) == {"active"}
+
+
+CHAIN = (
+    "CeleryQueueNoConsumers",
+    "CeleryQueueStalled",
+    "CeleryQueueHeadOld",
+    "CeleryQueueWillNotDrain",
+    "CeleryWaitBudgetBurn",
+    "CeleryQueueBacklog",
+)
+"""What names a queue's trouble best comes first."""
+
+
+def test_one_queue_pages_once(office: Office) -> None:
+    """Of all that is critical about a queue only the most specific alert is sent; other queues have their own."""
+    expected: set[tuple[str, ...]] = set()
+    for number, cause in enumerate(CHAIN):
+        queue = {"queue_name": f"q{number}"}
+        office.tell(
+            *(alert(name, "critical", "queues", "eu", **queue) for name in CHAIN[number:]),
+            *(alert(name, "warning", "queues", "eu", **queue) for name in CHAIN[1:]),
+        )
+        wanted = {(queue["queue_name"], cause, "critical")}
+        # of warnings, those about something else
+        wanted |= {(queue["queue_name"], "CeleryQueueStalled", "warning")} if number > 1 else set()
+        expected |= wanted
+    wait_until(lambda: office.active("queue_name", "alertname", "severity") == expected)
+
+
+def test_no_worker_at_all_is_one_message(office: Office) -> None:
+    """Critical, it inhibits its own warning, the lost workers and everything about queues."""
+    office.tell(
+        alert("CeleryNoWorkers", "critical", "workers", "eu"),
+        alert("CeleryNoWorkers", "warning", "workers", "eu"),
+        alert("CeleryWorkerDown", "warning", "workers", "eu", hostname="celery@a"),
+        alert("CeleryCapacityLost", "warning", "workers", "eu"),
+        *(alert(name, "critical", "queues", "eu", queue_name="orders") for name in CHAIN),
+    )
+    wait_until(lambda: office.active("alertname", "severity") == {("CeleryNoWorkers", "critical")})

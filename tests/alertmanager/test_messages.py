@@ -13,20 +13,25 @@ from tests.rules.bundle import TESTS
 
 pytestmark = pytest.mark.integration
 
+HOSTS = {"runbook_url": "https://wiki.example.org/", "dashboard_url": "https://grafana.example.org"}
 Message = dict[str, dict[str, str]]
+TITLE = "queue orders in eu: 1.2 million messages wait in queue orders"
+WARNED = "queue orders in eu: 60 messages wait in queue orders"
 SILENCE = "http://am.example.org/#/silences/new?filter=%7Balertname%3D%22CeleryQueueBacklog%22"
 
 
 @cache
 def rendered(name: str, severity: str) -> Message:
-    """The alert as the promtool tests prove that Prometheus sends it."""
+    """The alert as the promtool tests prove that Prometheus sends it, with links as `bundle export` writes them."""
     for path in TESTS:
         for test in yaml.safe_load(path.read_text())["tests"]:
             for check in test.get("alert_rule_test", []):
                 for alert in check["exp_alerts"] if check["alertname"] == name else []:
                     if alert["exp_labels"]["severity"] == severity:
                         labels = {"alertname": name, **alert["exp_labels"]}
-                        return {"labels": labels, "annotations": alert["exp_annotations"]}
+                        notes = alert["exp_annotations"]
+                        links = {key: HOSTS[key] + notes[key] for key in HOSTS}
+                        return {"labels": labels, "annotations": {**notes, **links}}
     raise LookupError(name)
 
 
@@ -69,14 +74,14 @@ def test_an_email_says_it_all_and_later_that_it_is_over(office: Office) -> None:
     """Subject, text and HTML, to a server that wants the password from the file."""
     backlog = rendered("CeleryQueueBacklog", "critical")
     office.tell(backlog)
-    first = titled(office, "CRITICAL: CeleryQueueBacklog in eu")
+    first = titled(office, f"CRITICAL: {TITLE}")
     assert first["To"] == "on-call@example.org"
     for kind in ("plain", "html"):
         assert tells_all(body(first, kind), backlog)
         assert "Since" in body(first, kind)
         assert SILENCE in body(first, kind)
     office.tell(backlog, ended=True)
-    last = titled(office, "RESOLVED: CeleryQueueBacklog in eu")
+    last = titled(office, f"RESOLVED: {TITLE}")
     assert "Resolved" in body(last, "plain")
     assert "Silence" not in body(last, "plain")
 
@@ -85,7 +90,7 @@ def test_a_chat_message_says_it_all_and_later_that_it_is_over(office: Office) ->
     """Slack's incoming webhook, its URL from the file."""
     backlog = rendered("CeleryQueueBacklog", "warning")
     office.tell(backlog)
-    [card, *_] = cards(office, "WARNING: CeleryQueueBacklog in eu")
+    [card, *_] = cards(office, f"WARNING: {WARNED}")
     assert office.http.to(SLACK)[0].body["channel"] == "#celery-alerts"
     assert card["fallback"] == card["title"]
     assert card["title_link"] == backlog["annotations"]["dashboard_url"]
@@ -93,7 +98,7 @@ def test_a_chat_message_says_it_all_and_later_that_it_is_over(office: Office) ->
     assert "since 20" in card["text"]
     assert card["color"] == "#e65100"
     office.tell(backlog, ended=True)
-    [card, *_] = cards(office, "RESOLVED: CeleryQueueBacklog in eu")
+    [card, *_] = cards(office, f"RESOLVED: {WARNED}")
     assert "resolved 20" in card["text"]
     assert card["color"] == "#2e7d32"
 
@@ -121,7 +126,42 @@ def test_alerts_of_one_kind_share_a_message_and_their_names_cannot_break_it(offi
         "annotations": {**backlog["annotations"], "summary": "eu: <b>bold</b> is long"},
     }
     office.tell(backlog, other)
-    message = titled(office, "CRITICAL (2): CeleryQueueBacklog in eu")
+    message = titled(office, "CRITICAL (2): queue <b>bold</b>, queue orders in eu: CeleryQueueBacklog")
     assert backlog["annotations"]["summary"] in body(message, "html")
     assert "&lt;b&gt;bold&lt;/b&gt; is long" in body(message, "html")
     assert "<b>" not in body(message, "html")
+
+
+def test_a_link_without_a_host_is_no_link(office: Office) -> None:
+    """As shipped, the runbook is a path inside the bundle and there is no host for dashboards."""
+    backlog = rendered("CeleryQueueBacklog", "critical")
+    notes = {**backlog["annotations"], "runbook_url": "runbooks/X.md", "dashboard_url": "/d/celerymeter-queues"}
+    office.tell({"labels": backlog["labels"], "annotations": notes})
+    message = titled(office, f"CRITICAL: {TITLE}")
+    for kind in ("plain", "html"):
+        assert "runbooks/X.md" in body(message, kind)
+        assert "celerymeter-queues" not in body(message, kind)
+    assert 'href="runbooks' not in body(message, "html")
+    [card, *_] = cards(office, f"CRITICAL: {TITLE}")
+    assert card["title_link"] == "http://am.example.org/#/alerts"
+    assert "Runbook: runbooks/X.md" in card["text"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "summary", "title"),
+    [
+        ({"cluster": "eu", "name": "shop.pay"}, "eu: shop.pay failed", "task shop.pay in eu: shop.pay failed"),
+        ({"cluster": "", "hostname": "celery@a"}, "celery@a is gone", "worker celery@a: celery@a is gone"),
+        ({"cluster": "eu"}, "eu: no worker: none", "eu: no worker: none"),
+        ({"cluster": ""}, "no worker: none", "no worker: none"),
+    ],
+)
+def test_the_title_names_the_subject(office: Office, labels: dict[str, str], summary: str, title: str) -> None:
+    """Queue, task or worker, then what is wrong."""
+    office.tell(
+        {
+            "labels": {"alertname": "CeleryX", "severity": "warning", "area": "tasks", **labels},
+            "annotations": {"summary": summary},
+        }
+    )
+    assert cards(office, f"WARNING: {title}")

@@ -23,12 +23,12 @@ def amtool(request: pytest.FixtureRequest) -> str:
         ("alertname=CeleryNoWorkers severity=critical area=workers cluster=eu", "log,pager,chat"),
         ("alertname=CeleryQueueBacklog severity=critical area=queues queue_name=orders", "log,pager,chat"),
         ("alertname=CeleryQueueBacklog severity=warning area=queues queue_name=orders cluster=eu", "log,chat"),
-        ("alertname=CeleryWaitTargetUnusable severity=info area=slo", "log"),
+        ("alertname=CeleryWaitTargetUnusable severity=info area=slo", "nowhere"),
         ("alertname=Watchdog severity=info area=exporter", "watchdog"),
         ("alertname=SomethingElse", "log"),
     ],
 )
-def test_critical_pages_and_goes_to_chat_and_everything_to_the_log(amtool: str, labels: str, receivers: str) -> None:
+def test_critical_pages_warnings_go_to_chat_and_information_nowhere(amtool: str, labels: str, receivers: str) -> None:
     """The tree as amtool walks it."""
     ran = subprocess.run(
         [

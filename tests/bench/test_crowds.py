@@ -21,4 +21,4 @@ def test_memory_is_flat(crowd: Crowd, tmp_path: Path) -> None:
     assert outcome.lost == 0
     if crowd.cap is not None:
         excess = crowd.size - crowd.cap[1]
-        assert excess <= outcome.told <= excess + crowd.cap[1] // 20  # tasks are evicted some at a time
+        assert excess <= outcome.counted <= excess + crowd.cap[1] // 20  # tasks are evicted some at a time

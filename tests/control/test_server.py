@@ -70,7 +70,7 @@ def test_a_hundred_megabytes_are_refused_before_they_are_sent(shared: Control) -
     answer = raw(shared, head + b"x" * 1000)
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"Connection: close" in answer
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < RequestLimits().read_seconds
 
 
 def test_a_body_of_untold_length_is_read_up_to_the_limit(shared: Control) -> None:
@@ -108,14 +108,14 @@ def test_a_token_in_an_address_is_in_no_log(shared: Control) -> None:
 
 
 def test_clients_that_do_not_hang_up_delay_nobody(shared: Control) -> None:
-    """gunicorn lingers on each of their connections; it must not do so where it accepts others."""
+    """gunicorn lingers for 2 s on each of their connections; on the thread that accepts others that would be 40 s."""
     idle = [socket.create_connection(shared.address) for _ in range(20)]
     for connection in idle:
         connection.sendall(b"GET /celery-admin/system/info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     begun = time.monotonic()
     for _ in range(5):
-        requests.get(shared.info, timeout=10)
-    assert time.monotonic() - begun < 2
+        requests.get(shared.info, timeout=20)
+    assert time.monotonic() - begun < 20
     for connection in idle:
         connection.close()
 

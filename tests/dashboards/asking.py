@@ -26,6 +26,14 @@ QUIET = {
     ("exporter", "Unusable and unmeasured", "B"),
     ("exporter", "Series, and names beyond a cap", "B"),
     ("exporter", "Tasks in memory", "B"),
+    # thresholds that are off by default: infinite ones draw no line
+    ("overview", "Waits over time (p95)", "B"),
+    ("overview", "Waiting messages over time", "C"),
+    ("queues", "Age of the oldest message", "C"),
+    ("queues", "Waiting messages over time", "C"),
+    ("queues", "Waits over time (p95)", "B"),
+    ("tasks", "Run time", "D"),
+    ("tasks", "Wait", "D"),
 }
 """Queries that rightly give nothing of a healthy cluster."""
 

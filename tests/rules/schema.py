@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import promql_parser as promql
@@ -44,5 +45,11 @@ def series(name: str) -> Labels:
     for rule in recordings():
         if rule.name == name:
             added = OVERRIDES if name.endswith(":limit") else frozenset[str]()
-            labels |= labels_of(promql.parse(rule.expr), series) | frozenset(rule.labels) | added
+            labels |= labels_of(promql.parse(rule.expr), _outside(name)) | frozenset(rule.labels) | added
     return labels
+
+
+def _outside(name: str) -> Callable[[str], Labels]:
+    """Look up labels inside the rule of ``name``: one that reads its own series adds no label to it."""
+    every = frozenset[str]().union(*exposed().values())
+    return lambda read: every if read == name else series(read)

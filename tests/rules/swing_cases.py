@@ -9,8 +9,16 @@ from dataclasses import replace
 
 from tests.rules.swings import CONTROL, LONG, Case, Series, Value, Wave, always, counter, gauge, moment
 
-LASTING = {"CeleryExporterAbsent", "CeleryThresholdsMissing", "CelerySeriesCapReached", "Watchdog"}
-"""Of these nothing swings: a configuration that is not there, a counter that never falls, what always fires."""
+LASTING = {
+    "CeleryExporterAbsent-critical": "a configuration that is not there",
+    "CeleryThresholdsMissing-critical": "a configuration that is not there",
+    "CelerySeriesCapReached-warning": "a counter that never falls",
+    "CeleryQueueNoConsumers-info": "a queue in which anything changes is not disused",
+    "CeleryTrafficFell-warning": "it compares with last week",
+    "CeleryChordStuck-warning": "a chord that ends is silence for two hours",
+    "Watchdog-info": "it always fires",
+}
+"""Alerts whose cause does not come and go every few minutes, and why."""
 QUEUE = {"queue_name": "orders"}
 TASK = {"name": "shop.pay", **QUEUE}
 HOST = {"hostname": "celery@a"}
@@ -44,6 +52,7 @@ def waits(late: list[Value]) -> tuple[Series, ...]:
     good = [EVERY_MINUTE * (1 - (share or 0.0)) for share in late]
     return (
         started(),
+        PROMPT,
         counter("celery_task_wait_seconds_bucket", good, **TASK, le="60.0"),
         counter("celery_task_wait_seconds_bucket", always(EVERY_MINUTE), **TASK, le="+Inf"),
         counter("celery_task_wait_seconds_count", always(EVERY_MINUTE), **TASK),
@@ -59,6 +68,21 @@ def runtimes(slow: list[Value]) -> tuple[Series, ...]:
         counter("celery_task_runtime_seconds_bucket", always(EVERY_MINUTE), **TASK, le="900.0"),
         counter("celery_task_runtime_seconds_bucket", always(EVERY_MINUTE), **TASK, le="+Inf"),
     )
+
+
+def chosen(name: str, value: float, /, **labels: str) -> Series:
+    """A line of somebody's own in thresholds.yml."""
+    return gauge(f"celery:{name}:limit", always(value), **labels)
+
+
+def bursts(size: float, *minutes: int) -> list[Value]:
+    """Increments: so many in each of these minutes."""
+    return [size if minute in minutes else 0 for minute in range(len(always(0)))]
+
+
+SUCCESS = chosen("success_objective", 0.99, name="shop.pay")
+PROMPT = chosen("wait_target", 60, **QUEUE)
+"""Objectives that somebody chose."""
 
 
 def growing() -> list[Value]:
@@ -91,18 +115,22 @@ def worker(wave: Wave, *, shutdown: float, hostname: str = "celery@a") -> tuple[
 
 QUEUES = (
     Case("CeleryQueueBacklog", (length(Wave(4, 3).values(60, 40)),), WARNING),
-    Case("CeleryQueueBacklog", (length(Wave(4, 3).values(120, 80, 10)),), CRITICAL, also=("CeleryQueueWillNotDrain",)),
+    Case(
+        "CeleryQueueBacklog",
+        (length(Wave(4, 3).values(120, 80, 10)), chosen("queue_backlog", 100, **QUEUE, **CRITICAL)),
+        CRITICAL,
+        also=("CeleryQueueWillNotDrain",),
+    ),
     Case(
         "CeleryQueueNoConsumers",
         (length(Wave(130, 0).values(5, 0)), gauge("celery_queue_consumers", Wave(7, 1).values(0, 1), **QUEUE)),
+        CRITICAL,
     ),
     Case(
         "CeleryQueueStalled",
         (
             length(Wave(130, 0).values(9, 0)),
-            gauge("celery_queue_consumers", always(1), **QUEUE),
-            gauge("celery_queue_pool_slots", always(4), **QUEUE),
-            gauge("celery_task_in_progress", always(0), **TASK),
+            gauge("celery_queue_free_slots", always(4), **QUEUE),
             counter("celery_task_started_total", Wave(12, 1).values(0, 1, 0), **TASK),
         ),
     ),
@@ -111,6 +139,8 @@ QUEUES = (
             "CeleryQueueHeadOld",
             (
                 length(always(1)),
+                gauge("celery_queue_consumers", always(1), **QUEUE),
+                chosen("queue_age", 3600, **QUEUE, **CRITICAL),
                 moment(
                     "celery_queue_oldest_task_timestamp_seconds",
                     Wave(4, 3).values(1.2 * limit, 0.8 * limit, 100),
@@ -120,9 +150,33 @@ QUEUES = (
             ),
             severity,
         )
-        for limit, severity in ((300, WARNING), (1800, CRITICAL))
+        for limit, severity in ((1800, WARNING), (3600, CRITICAL))
     ),
-    Case("CeleryQueueWillNotDrain", (length(growing()),), also=("CeleryQueueBacklog",), span=LONG),
+    Case("CeleryQueueWillNotDrain", (length(growing()),), WARNING, also=("CeleryQueueBacklog",), span=LONG),
+    Case(
+        "CeleryQueueWillNotDrain",
+        (
+            length([float(minute) for minute in range(len(always(0)))]),
+            gauge("celery_queue_consumers", always(1), **QUEUE),
+            moment(
+                "celery_queue_oldest_task_timestamp_seconds",
+                Wave(8, 3).values(2100, 1500),
+                **QUEUE,
+                source="stamp",
+            ),
+        ),
+        CRITICAL,
+        also=("CeleryQueueBacklog", "CeleryQueueHeadOld"),
+    ),
+    Case(
+        "CeleryMessagesLost",
+        (
+            length(always(0)),
+            counter("celery_task_sent_total", [10 + (lost or 0) for lost in bursts(34, 40, 102)], **TASK),
+            counter("celery_task_received_total", always(10), **TASK),
+        ),
+        span=LONG,
+    ),
     Case(
         "CeleryRedeliveryRisk",
         (
@@ -133,8 +187,8 @@ QUEUES = (
 )
 
 TASKS = (
-    Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.09, 0)), WARNING, also=("CeleryErrorBudgetBurn",)),
-    Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.18, 0)), CRITICAL, also=("CeleryErrorBudgetBurn",)),
+    Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.09, 0)), WARNING),
+    Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.9, 0)), CRITICAL),
     Case(
         "CeleryTaskAlwaysFails",
         (
@@ -144,10 +198,17 @@ TASKS = (
         ),
         span=LONG,
     ),
-    Case("CeleryTaskSlow", runtimes(Wave(8, 8, lead=15).values(0.1, 0))),
+    Case(
+        "CeleryTaskSlow",
+        (*runtimes(Wave(8, 8, lead=15).values(0.1, 0)), chosen("task_runtime", 300, **WARNING, name="shop.pay")),
+    ),
     Case(
         "CeleryTaskStuck",
-        (started(), moment("celery_task_oldest_start_timestamp_seconds", Wave(4, 4).values(3900, 3300), **TASK)),
+        (
+            started(),
+            moment("celery_task_oldest_start_timestamp_seconds", Wave(4, 4).values(3900, 3300), **TASK),
+            chosen("task_stuck", 3600, **WARNING, name="shop.pay"),
+        ),
     ),
     Case(
         "CeleryRetryStorm",
@@ -158,28 +219,58 @@ TASKS = (
             counter("celery_task_retried_total", Wave(3, 3, lead=8).values(15, 5, 0), **TASK),
         ),
     ),
-    Case("CeleryPoolProcessLost", exceptions("WorkerLostError", Wave(1, 7))),
+    Case(
+        "CeleryTasksExpired",
+        (
+            counter("celery_task_started_total", always(1), **TASK),
+            counter("celery_task_revoked_total", bursts(12, 38, 106), **TASK, reason="expired"),
+        ),
+        span=LONG,
+    ),
+    Case(
+        "CeleryTaskRanTwice",
+        (started(), counter("celery_task_redelivered_total", Wave(1, 7).values(1, 0), **TASK)),
+    ),
+    Case(
+        "CeleryPoolProcessLost",
+        (started(), counter("celery_task_process_lost_total", Wave(1, 7).values(1, 0), **TASK)),
+    ),
+    *(
+        Case(
+            "CeleryRunsWithoutResult",
+            (
+                counter("celery_task_started_total", always(EVERY_MINUTE), **TASK),
+                counter(
+                    "celery_task_ended_without_result_total",
+                    Wave(3, 3, lead=5).values(EVERY_MINUTE * share, 0),
+                    **TASK,
+                ),
+            ),
+            severity,
+        )
+        for share, severity in ((0.09, WARNING), (0.9, CRITICAL))
+    ),
     Case("CeleryTimeLimitExceeded", exceptions("SoftTimeLimitExceeded", Wave(1, 7))),
 )
 
 OBJECTIVES = (
     Case(
         "CeleryErrorBudgetBurn",
-        runs(Wave(4, 4, lead=40, span=LONG).values(0.4, 0)),
+        (*runs(Wave(4, 4, lead=40, span=LONG).values(0.4, 0)), SUCCESS),
         {"window": "1h"},
         also=("CeleryHighErrorRate",),
         span=LONG,
     ),
     Case(
         "CeleryErrorBudgetBurn",
-        runs(Wave(25, 15, span=LONG).values(0.1, 0, 0.1)),
+        (*runs(Wave(25, 15, span=LONG).values(0.1, 0, 0.1)), SUCCESS),
         {"window": "6h"},
         also=("CeleryHighErrorRate",),
         span=LONG,
     ),
     Case(
         "CeleryErrorBudgetBurn",
-        runs(Wave(5, 5, span=LONG).values(0.021, 0, 0.01)),
+        (*runs(Wave(5, 5, span=LONG).values(0.021, 0, 0.01)), SUCCESS),
         {"window": "3d"},
         fires=False,
         span=LONG,
@@ -197,6 +288,7 @@ OBJECTIVES = (
         "CeleryWaitTargetUnusable",
         (
             started(),
+            PROMPT,
             counter("celery_task_wait_seconds_bucket", Wave(12, 10).values(3, 0), **TASK, le="50.0"),
             counter("celery_task_wait_seconds_count", Wave(12, 10).values(3, 0), **TASK),
         ),
@@ -204,23 +296,62 @@ OBJECTIVES = (
 )
 
 WORKERS = (
-    Case("CeleryNoWorkers", worker(Wave(4, 1), shutdown=1, hostname="celery@base"), also=("CeleryWorkerFlapping",)),
+    Case(
+        "CeleryNoWorkers",
+        (*worker(Wave(4, 1), shutdown=1, hostname="celery@base"), length(always(5))),
+        CRITICAL,
+    ),
+    Case(
+        "CeleryNoWorkers",
+        worker(Wave(4, 1), shutdown=0, hostname="celery@base"),
+        WARNING,
+        also=("CeleryWorkerDown", "CeleryWorkerFlapping"),
+    ),
     Case(
         "CeleryWorkerDown",
         (*worker(Wave(4, 1), shutdown=0), moment("celery_worker_last_heartbeat_timestamp_seconds", always(60), **HOST)),
         also=("CeleryWorkerFlapping",),
     ),
-    Case("CeleryWorkerFlapping", worker(Wave(1, 12, span=LONG), shutdown=1), span=LONG),
+    Case("CeleryWorkerFlapping", worker(Wave(1, 10, span=LONG), shutdown=0), span=LONG),
     Case("CeleryWorkerDuplicate", (gauge("celerymeter_worker_duplicate", Wave(3, 1).values(1, 0), **HOST),)),
     Case("CeleryWorkerNoTaskEvents", (gauge("celery_worker_task_events_enabled", Wave(4, 1).values(0, 1), **HOST),)),
     Case("CeleryWorkerClockSkew", (gauge("celery_worker_clock_offset_seconds", Wave(7, 4).values(6, -4), **HOST),)),
     Case(
+        "CeleryWorkerHoarding",
+        (
+            gauge("celery_worker_tasks_reserved", Wave(7, 4).values(24, 16), **HOST),
+            gauge("celery_worker_pool_size", always(4), **HOST),
+            gauge("celery_queue_free_slots", always(2), **QUEUE),
+            gauge("celery_queue_unacked", always(50), **QUEUE),
+            gauge("celery_task_in_progress", always(1), **QUEUE, name="shop.pay"),
+        ),
+    ),
+    Case("CeleryWorkerManyScheduled", (gauge("celery_worker_tasks_scheduled", Wave(7, 4).values(6000, 4000), **HOST),)),
+    Case(
+        "CeleryCapacityLost",
+        (
+            *worker(Wave(0, 1), shutdown=0),
+            gauge("celery_worker_pool_size", always(4), **HOST),
+            gauge(
+                "celery_worker_up", [1 if minute < 12 else 0 for minute in range(len(always(0)))], hostname="celery@b"
+            ),
+            gauge(
+                "celery_worker_shutdown",
+                [0 if minute < 12 else 1 for minute in range(len(always(0)))],
+                hostname="celery@b",
+            ),
+            gauge("celery_worker_pool_size", always(12), hostname="celery@b"),
+            length(always(5)),
+            moment("celery_queue_oldest_task_timestamp_seconds", Wave(7, 3).values(90, 30), **QUEUE, source="stamp"),
+        ),
+    ),
+    Case(
         "CeleryPoolSaturated",
         (
             *worker(Wave(0, 1), shutdown=0),
-            gauge("celery_worker_pool_size", always(100), **HOST),
-            gauge("celery_worker_tasks_active", Wave(3, 3, lead=20).values(100, 90, 10), **HOST),
-            length(always(5)),
+            gauge("celery_worker_pool_size", always(4), **HOST),
+            counter("celery_worker_busy_seconds_total", always(240), **HOST),
+            length(Wave(8, 3).values(5, 0)),
         ),
     ),
 )
@@ -250,10 +381,16 @@ EXPORTERS = (
         (
             moment("celerymeter_last_event_timestamp_seconds", Wave(3, 3).values(130, 100)),
             gauge("celery_queue_consumers", always(1), **QUEUE),
+            moment("celery_worker_last_heartbeat_timestamp_seconds", always(1), **HOST),
+            gauge("celery_worker_pool_size", always(4), **HOST),
         ),
         each_exporter=True,
     ),
     Case("CeleryEventsMissed", (counter("celerymeter_events_missed_total", Wave(1, 11).values(1, 0), **HOST),)),
+    Case(
+        "CeleryEventsInvalid",
+        (counter("celerymeter_events_invalid_total", Wave(1, 17).values(1, 0), reason="json"),),
+    ),
     Case("CeleryPollsFailing", (gauge("celerymeter_poll_success", Wave(7, 1).values(0, 1), collector="queues"),)),
 )
 

@@ -157,10 +157,11 @@ def _written(values: Sequence[Value]) -> str:
     return " ".join(words)
 
 
-def _inputs(case: Case, *, exporters: int) -> Iterator[dict[str, str]]:
+def series_of(case: Case, *, cluster: str, exporters: int) -> Iterator[dict[str, str]]:
+    """Yield the input series of a cluster: what every cluster has, overridden by the case's own."""
     own = {series.key: series for series in (*_exporter(), *case.series)}
     for series in (found for one in own.values() for found in _spread(one, exporters=exporters)):
-        labels = {"cluster": case.cluster, "job": "celery", "instance": series.instance, **series.labels}
+        labels = {"cluster": cluster, "job": "celery", "instance": series.instance, **series.labels}
         named = ",".join(f'{key}="{value}"' for key, value in labels.items())
         yield {"series": f"{series.name}{{{named}}}", "values": _written(series.values)}
 
@@ -203,19 +204,25 @@ def _test(cases: Sequence[Case], *, exporters: int) -> dict[str, object]:
     return {
         "name": f"{len(cases)} causes swing, seen by {exporters}",
         "interval": "1m",
-        "input_series": [line for case in cases for line in _inputs(case, exporters=exporters)],
+        "input_series": [line for case in cases for line in series_of(case, cluster=case.cluster, exporters=exporters)],
         "promql_expr_test": [one for case in cases for one in _expectations(case, exporters=exporters)],
     }
 
 
-def write_world(folder: Path, cases: Sequence[Case], *, exporters: int) -> Path:
-    """A promtool test of all these."""
+def rule_files() -> tuple[list[str], list[str]]:
+    """Return the paths of all rule files, and their groups in the order in which one builds on the other."""
     files = [ALERTS / "rules" / f"{name}.yml" for name in FILES]
     groups = [str(group["name"]) for path in files for group in yaml.safe_load(path.read_text())["groups"]]
     groups.sort(key=lambda name: next(rank for rank, first in enumerate((*FIRST_GROUPS, "")) if name.startswith(first)))
+    return [str(path) for path in files], groups
+
+
+def write_world(folder: Path, cases: Sequence[Case], *, exporters: int) -> Path:
+    """A promtool test of all these."""
+    files, groups = rule_files()
     (folder / "causes.yml").write_text(_causes(cases))
     content = {
-        "rule_files": [*map(str, files), "causes.yml"],
+        "rule_files": [*files, "causes.yml"],
         "evaluation_interval": "1m",
         "group_eval_order": [*groups, "causes"],
         "tests": [_test([case for case in cases if case.span is span], exporters=exporters) for span in (SHORT, LONG)],

@@ -29,19 +29,19 @@ Event = dict[str, Any]
 class Crowd:
     """So many of something; ``events(number, at)`` are those of one of them.
 
-    ``cap`` is the option that bounds it and its default, ``told`` the metric and its label that count what exceeds it.
+    ``cap`` is the option that bounds it and its default, ``counter`` the metric and labels that count the excess.
     """
 
     title: str
     size: int
     events: Callable[[int, float], list[Event]]
     cap: tuple[str, int] | None = None
-    told: tuple[str, dict[str, str]] | None = None
+    counter: tuple[str, dict[str, str]] | None = None
 
     def scaled(self, divisor: int) -> Crowd:
         """The same, so many times smaller, its cap too."""
         cap = (self.cap[0], max(1, self.cap[1] // divisor)) if self.cap else None
-        return Crowd(self.title, self.size // divisor, self.events, cap, self.told)
+        return Crowd(self.title, self.size // divisor, self.events, cap, self.counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Outcome:
     half: float
     end: float
     peak: float
-    told: int
+    counted: int
     lost: int
 
 
@@ -115,9 +115,9 @@ def run(crowd: Crowd, folder: Path) -> Outcome:
                 marks.append(memory_mb(consumer.pid, "VmRSS"))
             publisher.close()
             page = consumer.page()
-            told = page.sum(crowd.told[0], **crowd.told[1]) if crowd.told else 0
+            counted = page.sum(crowd.counter[0], **crowd.counter[1]) if crowd.counter else 0
             lost = events - page.sum("celerymeter_events_total")
-            return Outcome(marks[0], marks[1], memory_mb(consumer.pid), int(told), int(lost))
+            return Outcome(marks[0], marks[1], memory_mb(consumer.pid), int(counted), int(lost))
 
 
 def _publish(publisher: Publisher, crowd: Crowd, begin: int, end: int) -> int:
@@ -144,7 +144,7 @@ def measure(crowds: Sequence[Crowd] = CROWDS) -> str:
         with tempfile.TemporaryDirectory() as folder:
             outcome = run(crowd, Path(folder))
         memory = " | ".join(f"{mb:.0f}" for mb in (outcome.half, outcome.end, outcome.peak))
-        told = f"{outcome.told:,}" if crowd.told else "-"
-        lines.append(f"| {crowd.title} | {crowd.size:,} | {memory} | {told} | {outcome.lost:,} |")
+        counted = f"{outcome.counted:,}" if crowd.counter else "-"
+        lines.append(f"| {crowd.title} | {crowd.size:,} | {memory} | {counted} | {outcome.lost:,} |")
         print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines) + "\n"

@@ -34,7 +34,7 @@ HEAD = "| engine | series | samples | written in s | samples/s | report s | MB b
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportRun:
     """What the command did: the report, seconds, and what it showed of its progress."""
 
     total: int
@@ -53,17 +53,17 @@ def _written(name: str) -> float:
     """Seconds that it took to write the month, now or before."""
     engine, month = ENGINES[name]
     folder, mark = KEPT / name, KEPT / f"{name}.json"
-    told = json.loads(mark.read_text()) if mark.exists() else {}
-    if told.get("month") != asdict(month):
+    stored = json.loads(mark.read_text()) if mark.exists() else {}
+    if stored.get("month") != asdict(month):
         shutil.rmtree(folder, ignore_errors=True)
         KEPT.mkdir(parents=True, exist_ok=True)
         with engine(folder) as server:
             began = time.monotonic()
             server.up().write(month)
-            told = {"month": asdict(month), "seconds": time.monotonic() - began}
+            stored = {"month": asdict(month), "seconds": time.monotonic() - began}
             server.stop(STOPPING)
-        mark.write_text(json.dumps(told))
-    return float(told["seconds"])
+        mark.write_text(json.dumps(stored))
+    return float(stored["seconds"])
 
 
 def _row(name: str, wrote: float) -> str:
@@ -73,15 +73,15 @@ def _row(name: str, wrote: float) -> str:
         await_quiet(server.pid)
         before = memory_mb(server.pid, "VmRSS")
         reset_peak(server.pid)
-        told = ask(server.url, month)
+        stored = ask(server.url, month)
         peak = memory_mb(server.pid)
-    print(f"  {name}: {told}", file=sys.stderr, flush=True)
+    print(f"  {name}: {stored}", file=sys.stderr, flush=True)
     series = month.pairs * len(list(of_a_pair(month))) + len(list(of_the_rest(month)))
     written = f"{samples(month) / 1e6:,.0f} M | {wrote:,.0f} | {samples(month) / wrote / 1e6:.1f} M"
-    exact = "exact" if told.total == expected(month) else f"{told.total:,} for {expected(month):,}"
-    took = f"{told.seconds:.1f}{'' if told.seconds <= LONGEST else ' (too long)'}"
+    exact = "exact" if stored.total == expected(month) else f"{stored.total:,} for {expected(month):,}"
+    took = f"{stored.seconds:.1f}{'' if stored.seconds <= LONGEST else ' (too long)'}"
     memory = f"{before:,.0f} | {peak:,.0f}"
-    return f"| {name} | {series:,} | {written} | {took} | {memory} | {exact} | {', '.join(told.progress)} |"
+    return f"| {name} | {series:,} | {written} | {took} | {memory} | {exact} | {', '.join(stored.progress)} |"
 
 
 def expected(month: Month) -> int:
@@ -91,7 +91,7 @@ def expected(month: Month) -> int:
     return month.pairs * (last + last // 50 - first - first // 50)
 
 
-def ask(url: str, month: Month) -> Told:
+def ask(url: str, month: Month) -> ReportRun:
     """The command as a person runs it, at a terminal: all but the month's first hour, which has the page before."""
     window = [datetime.fromtimestamp(at, timezone.utc).isoformat() for at in (month.start + 3600, END)]
     argv = [sys.executable, "-m", "celerymeter", "report", "--prometheus-url", url, "--from", window[0]]
@@ -102,7 +102,7 @@ def ask(url: str, month: Month) -> Told:
     out, _ = command.communicate(timeout=600)
     seconds = time.monotonic() - began
     steps = re.findall(r"reading (\w+)", _shown(ours))
-    return Told(json.loads(out)["total_tasks"], seconds, tuple(dict.fromkeys(steps)))
+    return ReportRun(json.loads(out)["total_tasks"], seconds, tuple(dict.fromkeys(steps)))
 
 
 def _shown(terminal: int) -> str:

@@ -160,6 +160,6 @@ GENTLE = (
     Fault("subscriptions are cut", cut_subscriptions_at_rest),
     Fault("rubbish is sent", send_rubbish),
 )
-"""Nothing of this loses an event of a task: not one may be told as missed, however long it goes on."""
+"""Nothing of this loses an event of a task: none may be counted as missed, however long it goes on."""
 RESTART = Fault("the exporter is restarted", restart_exporter)
 """Once, at half time: memory can only be judged over a long life."""

@@ -58,15 +58,15 @@ class Watch:
 
     def judge_memory(self) -> list[str]:
         """What each life of the exporter used in its second quarter and in its last, MB; too much is a problem."""
-        told = []
+        problems = []
         for generation, samples in self._memory.items():
             if (medians := quarters(samples)) is None:
                 continue
             early, late = medians
-            told.append(f"memory {early:.0f} MB, {late:.0f} MB at last")
+            problems.append(f"memory {early:.0f} MB, {late:.0f} MB at last")
             if late - early > GROWTH:
                 self.problems.append(f"memory grew from {early:.0f} to {late:.0f} MB in life {generation}")
-        return told
+        return problems
 
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL):
