@@ -129,7 +129,7 @@ class Replies:
             )
             return
         except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # the usual case: the reply is no error
+            pass  # the usual case: the reply is not an error
         try:
             answers = _decode(method, body)
         except (ValueError, RecursionError) as error:

@@ -162,7 +162,7 @@ class _Inbox:
         self.replies.malformed += 1
 
     def drain(self, connection: Any, silence: float, timeout: float) -> None:
-        """Take replies until they are complete, or nobody replies any more."""
+        """Take replies until they are complete, or no more arrive."""
         self._last_at = time.monotonic()
         end = self._last_at + timeout
         while not self.complete:

@@ -172,7 +172,7 @@ def _digest(token: str) -> bytes:
 
 
 def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
-    """Return the nearest address that is no trusted proxy.
+    """Return the nearest address that is not a trusted proxy.
 
     ``forwarded_for`` is ``X-Forwarded-For`` from left to right. Each proxy appends the address that it got the
     request from, so the list is read from its right end for as long as the sender is trusted: what a client wrote
@@ -326,7 +326,7 @@ def _parsed_body(data: bytes, operation: Operation) -> Mapping[str, Any]:
     try:
         body = json.loads(data.decode(), parse_constant=_no_constant)
         if b"\\u" in data:
-            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is no text, and no database takes it
+            json.dumps(body, ensure_ascii=False).encode()  # SQLite refuses text with half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise RequestRefused("malformed", "the body is not JSON") from error
     if not isinstance(body, dict):

@@ -146,6 +146,17 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
         """Show the current metrics, workers, queues, tasks and alerts."""
         return answer(DashboardReply(monitoring.reader.dashboard()))
 
+    _add_start_and_stop(bp, monitoring, audit)
+
+    @bp.get("/monitoring/status", permission=Permission.VIEWER, responses={200: MonitoringReply}, errors=(503,))
+    def read_monitoring() -> Response:
+        """Show if monitoring is running, since when, and which workers send task events."""
+        return answer(monitoring.status())
+
+    return bp
+
+
+def _add_start_and_stop(bp: ControlBlueprint, monitoring: Monitoring, audit: AuditTrail) -> None:
     @bp.post(
         "/monitoring/start",
         permission=Permission.OPERATOR,
@@ -181,10 +192,3 @@ def blueprint(*, monitoring: Monitoring, audit: AuditTrail) -> ControlBlueprint:
             reply = monitoring.stop(disable_task_events=body.disable_task_events)
             act.detail = {"disable_task_events": body.disable_task_events, "workers": len(reply.workers)}
         return answer(reply)
-
-    @bp.get("/monitoring/status", permission=Permission.VIEWER, responses={200: MonitoringReply}, errors=(503,))
-    def read_monitoring() -> Response:
-        """Show if monitoring is running, since when, and which workers send task events."""
-        return answer(monitoring.status())
-
-    return bp

@@ -28,7 +28,7 @@ HOME = "https://github.com/celerymeter/celerymeter"
 
 
 class HealthReply(BaseModel):
-    """Health for anybody to read: it names no host, no version and no secret."""
+    """Health, readable without a token: it contains no host, version or secret."""
 
     status: Health
     checks: dict[str, Condition]

@@ -141,9 +141,60 @@ class IdempotencyKeys:
             connection.execute("DELETE FROM revoke_keys WHERE scope = ? AND key = ?", (use.scope, use.key))
 
 
+@dataclass(frozen=True, slots=True)
+class _Batches:
+    """Revokes for the views and answers for them, with each ``Idempotency-Key`` once."""
+
+    service: RevocationService
+    keys: IdempotencyKeys
+    base_path: str
+
+    def revoke(self, wanted: RevokeRequest, batch_id: str, *, wait: bool) -> Response:
+        batch = self.service.revoke(wanted, current_actor(), batch_id=batch_id, wait=wait)
+        return self.answer(batch, status=200 if wait else 202)
+
+    def revoke_once(self, wanted: RevokeRequest, key: str, *, wait: bool) -> Response:
+        use, batch_id = _key_use(key), new_batch_id()
+        if (earlier := self.keys.begin(use, batch_id)) is not None:
+            if earlier.answer is not None:
+                return _replayed(Response(earlier.answer, earlier.status, content_type="application/json"))
+            if (batch := self.service.find(earlier.batch)) is not None:
+                return _replayed(self.answer(batch))
+            self.keys.release(use)  # the program was killed before that batch was written
+            self.keys.begin(use, batch_id)
+        try:
+            response = self.revoke(wanted, batch_id, wait=wait)
+        except (RequestRefused, BrokerUnavailable):
+            if self.service.find(batch_id) is None:
+                self.keys.release(use)
+            raise
+        self.keys.finish(use, status=response.status_code, answer=response.get_data(as_text=True))
+        return response
+
+    def answer(self, batch: Batch, *, status: int = 200) -> Response:
+        dry_run = not batch.id
+        settled = dry_run or decide.is_settled(batch.results)
+        counts = decide.by_status(batch.results)
+        reply = BatchReply(
+            batch_id=batch.id or None,
+            total=len(batch.results),
+            **decide.totals(batch.results),
+            merged=batch.request.merged,
+            summary=", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to do",
+            results=batch.results,
+            workers=batch.workers,
+            dry_run=dry_run,
+            settled=settled,
+            follow_up=None if settled else f"{self.base_path}{PATH}/{batch.id}",
+            timestamp=utc(batch.at),
+        )
+        return answer(reply, status)
+
+
 def blueprint(*, service: RevocationService, keys: IdempotencyKeys, base_path: str) -> ControlBlueprint:
     """Return both operations."""
     bp = ControlBlueprint("tasks")
+    batches = _Batches(service, keys, base_path)
 
     @bp.post(
         PATH,
@@ -163,33 +214,11 @@ def blueprint(*, service: RevocationService, keys: IdempotencyKeys, base_path: s
         if wanted.terminate:
             require_role(Role.ADMIN, "terminate")
         if wanted.dry_run:
-            return _answer(service.preview(wanted), base_path)
-        if header.idempotency_key is None:
-            return revoke(wanted, new_batch_id(), header)
-        return revoke_once(wanted, header.idempotency_key, header)
-
-    def revoke(wanted: RevokeRequest, batch_id: str, header: BatchHeaders) -> Response:
+            return batches.answer(service.preview(wanted))
         wait = "respond-async" not in (header.prefer or "")
-        batch = service.revoke(wanted, current_actor(), batch_id=batch_id, wait=wait)
-        return _answer(batch, base_path, status=200 if wait else 202)
-
-    def revoke_once(wanted: RevokeRequest, key: str, header: BatchHeaders) -> Response:
-        use, batch_id = _key_use(key), new_batch_id()
-        if (earlier := keys.begin(use, batch_id)) is not None:
-            if earlier.answer is not None:
-                return _replayed(Response(earlier.answer, earlier.status, content_type="application/json"))
-            if (batch := service.find(earlier.batch)) is not None:
-                return _replayed(_answer(batch, base_path))
-            keys.release(use)  # the program was killed before that batch was written
-            keys.begin(use, batch_id)
-        try:
-            response = revoke(wanted, batch_id, header)
-        except (RequestRefused, BrokerUnavailable):
-            if service.find(batch_id) is None:
-                keys.release(use)
-            raise
-        keys.finish(use, status=response.status_code, answer=response.get_data(as_text=True))
-        return response
+        if header.idempotency_key is None:
+            return batches.revoke(wanted, new_batch_id(), wait=wait)
+        return batches.revoke_once(wanted, header.idempotency_key, wait=wait)
 
     @bp.get(f"{PATH}/<batch_id>", permission=Permission.OPERATOR, responses={200: BatchReply}, errors=(404, 503))
     def read_batch(path: BatchPath) -> Response:
@@ -197,7 +226,7 @@ def blueprint(*, service: RevocationService, keys: IdempotencyKeys, base_path: s
         batch = service.find(path.batch_id)
         if batch is None:
             raise RequestRefused("not_found", "no batch has this id")
-        return _answer(batch, base_path)
+        return batches.answer(batch)
 
     return bp
 
@@ -210,23 +239,3 @@ def _key_use(key: str) -> KeyUse:
 def _replayed(response: Response) -> Response:
     response.headers["Idempotency-Replayed"] = "true"
     return response
-
-
-def _answer(batch: Batch, base_path: str, *, status: int = 200) -> Response:
-    dry_run = not batch.id
-    settled = dry_run or decide.is_settled(batch.results)
-    counts = decide.by_status(batch.results)
-    reply = BatchReply(
-        batch_id=batch.id or None,
-        total=len(batch.results),
-        **decide.totals(batch.results),
-        merged=batch.request.merged,
-        summary=", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to do",
-        results=batch.results,
-        workers=batch.workers,
-        dry_run=dry_run,
-        settled=settled,
-        follow_up=None if settled else f"{base_path}{PATH}/{batch.id}",
-        timestamp=utc(batch.at),
-    )
-    return answer(reply, status)

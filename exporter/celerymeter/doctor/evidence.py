@@ -64,7 +64,7 @@ class EventWatch:
     unsent: Mapping[str, int] = field(default_factory=dict)
     """Tasks by name that were sent during the watch, because queues were empty before, without a `task-sent`."""
     rejected: Mapping[str, int] = field(default_factory=dict)
-    """Messages that are no events, by reason."""
+    """Messages that are not events, by reason."""
     failure: str | None = None
 
     @property
@@ -233,7 +233,7 @@ class PrometheusEvidence:
     exporters: tuple[ScrapedExporter, ...] = ()
     targets: tuple[ScrapeTarget, ...] | None = None
     others: frozenset[str] = frozenset()
-    """Instances with Celery series that are no celerymeter exporters."""
+    """Instances with Celery series that are not celerymeter exporters."""
     renamed: frozenset[str] = frozenset()
     """Labels of the exporter that arrived as ``exported_…``."""
     unlabelled: frozenset[str] = frozenset()

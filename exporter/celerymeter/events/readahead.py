@@ -32,7 +32,7 @@ _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0
 
 
 class ReadAhead:
-    """Holds what a socket has brought and nobody has taken yet, with the times of reading (UTC seconds)."""
+    """Buffers what was read from a socket and not yet taken, with the times of reading (UTC seconds)."""
 
     def __init__(self, sock: socket.socket, *, limit: int = LIMIT) -> None:
         sock.settimeout(0)

@@ -17,7 +17,7 @@ LONGEST_PAUSE = 5.0
 LONGEST_ATTEMPT = 60.0
 """Libraries have their own time-outs; this one is for name servers and the like."""
 STABLE = 1.0
-"""A subscription that lasted so long was a good one: the next attempt comes at once."""
+"""After a subscription of at least this many seconds, the next attempt starts at once."""
 
 
 class EventSink(Protocol):

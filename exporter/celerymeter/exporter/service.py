@@ -99,7 +99,7 @@ class Exporter:
             return self._page.render(time.time())
 
     def why_not_healthy(self) -> str | None:
-        """Return the reason why this process should be restarted, or ``None``; an absent broker is no reason."""
+        """Return the reason why this process should be restarted, or ``None``; an unreachable broker is not one."""
         dead = [thread.name for thread in self._threads if thread.started and not thread.alive]
         if self._reader_thread.ident is not None and not self._reader_thread.is_alive():
             dead.append(self._reader_thread.name)

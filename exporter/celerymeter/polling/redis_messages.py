@@ -118,7 +118,7 @@ def as_text(name: bytes | str) -> str:
 
 
 def parse_bindings(members: Iterable[bytes | str], separator: str) -> tuple[Binding, ...]:
-    """Return the bindings of one exchange (members of ``_kombu.binding.EXCHANGE``), without what is no binding."""
+    """Return the bindings of one exchange (members of ``_kombu.binding.EXCHANGE``), without malformed ones."""
     words = (as_text(member).split(separator) for member in members)
     return tuple(Binding(*parts) for parts in words if len(parts) == 3 and is_task_queue(parts[2]))
 

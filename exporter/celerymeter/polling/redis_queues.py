@@ -288,7 +288,7 @@ def _read_heads(client: redis.Redis, scripts: Scripts, lists: Sequence[str]) -> 
 
 
 def _read_lengths(broker: RedisBroker, queues: Sequence[str]) -> dict[str, Lists]:
-    """Return lengths by queue; a missing list is an empty one, a name that holds something else is no queue."""
+    """Return lengths by queue; a missing list is an empty one, a key of another type is not a queue."""
     lists = {queue: broker.keys.queue(queue) for queue in queues}
     replies = iter(run(broker.client, [("LLEN", name) for names in lists.values() for name in names]))
     lengths = {queue: {name: next(replies) for name in names} for queue, names in lists.items()}

@@ -211,15 +211,17 @@ def _counted(counts: Counts | None, family: str) -> float | None:
     return counts.total(family) if counts is not None and known else None
 
 
-def error_budget(counts: Counts | None, objective: float | None, *, default: float) -> ErrorBudget | None:
-    """Return the failures against the objective (a share of 1); only tasks that succeeded or failed count."""
-    if counts is None:
+def error_budget(counts: Counts | None, objective: float | None) -> ErrorBudget | None:
+    """Return the failures against the objective (a share of 1), ``None`` if nobody chose one.
+
+    Only tasks that succeeded or failed count.
+    """
+    if counts is None or not objective:
         return None
-    share = default if objective is None else objective
     found = ends(counts)
-    allowed = (1 - share) * (found.failed + found.successful)
+    allowed = (1 - objective) * (found.failed + found.successful)
     spent = rounded(100 * found.failed / allowed) if allowed > 0 else None
-    return ErrorBudget(rounded(100 * share), rounded(allowed), spent, assumed=objective is None)
+    return ErrorBudget(rounded(100 * objective), rounded(allowed), spent, assumed=False)
 
 
 def change(counts: Counts | None, before: Counts | None) -> Change | None:

@@ -50,4 +50,4 @@ GAUGES = {
 """By the key under which the report lists the query."""
 VISIBILITY_TIMEOUT = "max(last_over_time(celery_queue_visibility_timeout_seconds{SEL}[$window]))"
 OBJECTIVE = 'max(celery:success_objective:limit{cluster="", name=""})'
-"""The share of tasks that should succeed, from the bundled limits, which carry no target labels."""
+"""The share of tasks that should succeed, from the bundled thresholds, which carry no target labels; 0 is none."""

@@ -97,7 +97,7 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBudget:
-    """Failures against what the objective allows; ``assumed`` when no objective is recorded."""
+    """Failures against what the objective allows; ``assumed`` is always false: nobody's objective is guessed."""
 
     objective_percent: float
     allowed_failures: float

@@ -29,7 +29,6 @@ from celerymeter.reports.report import History, Note, Peak, Redelivery, Report, 
 from celerymeter.reports.request import ReportRequest, Window
 
 MEANING = "what Prometheus scraped after start, up to and including end"
-DEFAULT_OBJECTIVE = 0.99
 DEFAULT_INTERVAL = 15.0
 
 
@@ -143,7 +142,7 @@ def _compose(data: _QueryResults, request: ReportRequest, *, report_id: str, now
         peak_throughput=None if highest is None else highest.tasks_per_second,
         peak=highest,
         avg_busy_percent=metrics.busy_percent(counts, data.capacity),
-        error_budget=metrics.error_budget(counts, data.objective, default=DEFAULT_OBJECTIVE),
+        error_budget=metrics.error_budget(counts, data.objective),
         redelivery=_redelivery(data),
         previous_window=change,
         tasks=tasks,

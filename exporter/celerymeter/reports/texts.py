@@ -206,6 +206,7 @@ LABELS: dict[str, Text] = {
     "peak": Text("Peak", "峰值"),
     "budget": Text("Error budget spent", "已用錯誤預算"),
     "objective": Text("objective", "目標"),
+    "no_objective": Text("no objective", "未設定目標"),
     "before": Text("against the window before", "相較前一段時間"),
     "advice": Text("Advice", "建議"),
     "no_advice": Text("No advice.", "沒有建議事項。"),

@@ -29,7 +29,7 @@ class LossMeter:
 
     ``shortfall`` is what is missing, ``explained`` the part that never sends events (``send_events=False``),
     ``missed`` what was lost and never falls. The rest is unexplained until the worker has answered `inspect stats`.
-    What happened while task events were turned off cannot be known and is no shortfall: ``off`` says so.
+    What happened while task events were turned off cannot be known and is not counted: ``off`` is true then.
     """
 
     def __init__(self) -> None:

@@ -294,7 +294,7 @@ class RunTable:
                 self.evict(run, "age" if run.worker is not None else "superseded", now)
 
     def workers_lost(self, hostnames: Collection[str], at: float, *, was_shutting_down: bool = False) -> None:
-        """These workers are dead: what they ran is no longer in progress, and may be delivered again.
+        """These workers are dead: their runs are no longer in progress, and may be delivered again.
 
         Call it again while they are dead: a start may have waited for its queue, and count only now.
         ``was_shutting_down``: so were they before they came back under the same names.

@@ -401,7 +401,7 @@ class TaskTracker:
     # Counting
 
     def _count_sent(self, name: str, queue: str) -> None:
-        """Producers are no workers: under `--task-hostname-label` a sent task has an empty hostname."""
+        """Producers are not workers: under `--task-hostname-label` a sent task has an empty hostname."""
         self.table.get(name, queue).sent += 1
 
     def _start(self, run: Run, series: TaskSeries, event: Event, offset: float | None) -> None:

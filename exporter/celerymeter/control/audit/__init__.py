@@ -1,4 +1,4 @@
-"""The audit trail: every act with its caller, targets, reason and outcome, in a chain that shows every tampering.
+"""The audit trail: each action with its caller, targets, reason and outcome, in a chain that shows every tampering.
 
 `trail` appends rows and reads them, `maintenance` does what is due every minute, `views` is ``GET /audit``, `offline`
 reads and verifies a trail from a shell. A view that changes anything does it inside::

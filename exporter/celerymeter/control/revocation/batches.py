@@ -49,7 +49,7 @@ class ActiveBatch:
 
     @property
     def batch(self) -> Batch:
-        """Return the batch as it stands."""
+        """Return the current batch."""
         return replace(self._batch, results=tuple(self.results.values()))
 
     @property
@@ -200,7 +200,7 @@ class BatchStore:
             connection.execute("UPDATE revoke_batches SET workers = ? WHERE batch = ?", (workers, batch.id))
 
     def get(self, batch: str) -> Batch | None:
-        """Return a batch as it stands."""
+        """Return the current state of a batch."""
         rows = self._store.read("SELECT * FROM revoke_batches WHERE batch = ?", (batch,))
         return self._load(rows[0]) if rows else None
 

@@ -24,7 +24,7 @@ unknown               every live worker acknowledged the flag             flagge
 *later*               not settled by the deadline                         unconfirmed
 ====================  ==================================================  =================================
 
-Text that is no task id is ``invalid`` (`celerymeter.control.revocation.service`).
+Text that is not a task id is ``invalid`` (`celerymeter.control.revocation.service`).
 """
 
 from __future__ import annotations

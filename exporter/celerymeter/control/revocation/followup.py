@@ -151,7 +151,7 @@ class Followup:
                 self._recorder.changed(active.batch, active.early)
 
     def find(self, batch_id: str) -> Batch | None:
-        """Return a batch as it stands."""
+        """Return the current state of a batch."""
         with self._lock:
             if (active := self._batches.get(batch_id)) is not None:
                 return active.batch

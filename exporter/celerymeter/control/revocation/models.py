@@ -168,7 +168,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as it stands. ``at`` is when it was accepted (UTC seconds), ``intent`` its row in the audit trail."""
+    """The state of a batch. ``at`` is when it was accepted (UTC seconds), ``intent`` its row in the audit trail."""
 
     id: str
     at: float

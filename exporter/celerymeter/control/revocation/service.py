@@ -68,7 +68,7 @@ class RevocationService:
         self._clock = clock
 
     def find(self, batch_id: str) -> Batch | None:
-        """Return a batch as it stands."""
+        """Return the current state of a batch."""
         return self._followup.find(batch_id)
 
     def preview(self, request: RevokeRequest) -> Batch:
@@ -81,7 +81,7 @@ class RevocationService:
         return Batch("", self._clock(), 0, request, (*results, *_invalid(request)))
 
     def revoke(self, request: RevokeRequest, actor: Actor, *, batch_id: str, wait: bool = True) -> Batch:
-        """Act on a request; return the batch as it stands after 3.8 s, or without ``wait`` once it is written down.
+        """Act on a request; return its batch after 3.8 s, or without ``wait`` as soon as it is stored.
 
         The act has a thread of its own, so that the answer comes in time whatever the broker does.
         """

@@ -20,7 +20,8 @@ _FIXES: dict[FailureKind, tuple[str, str]] = {
     "password": ("broker-password", "check user and password; special characters must be percent-encoded"),
     "forbidden": (
         "broker-forbidden",
-        "the broker refuses this user: check the virtual host (the path of the URL) or the Redis ACL",
+        "the broker refuses this user: check the virtual host (the path of the URL) or the Redis ACL "
+        "(exporter/README.md lists the permissions)",
     ),
     "timeout": (
         "broker-timeout",
@@ -76,7 +77,7 @@ def queues_without_consumers(evidence: Evidence) -> Iterator[Finding]:
 
 
 def orphaned_lists(evidence: Evidence) -> Iterator[Finding]:
-    """Clients that have ended left lists in Redis, which nobody will ever read or delete."""
+    """Clients that have ended left lists in Redis, which nothing will ever read or delete."""
     orphans = sorted(evidence.broker.orphans, key=lambda orphan: -orphan.length)
     if orphans:
         more = f" and {len(orphans) - LISTED} more" if len(orphans) > LISTED else ""

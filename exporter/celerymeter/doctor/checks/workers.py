@@ -13,7 +13,7 @@ HEARTBEATS_AFTER = 6.0
 SKEW = 5.0
 """Seconds; the limit of the alert as well."""
 ZONE_STEP, ZONE_SLACK = 1800.0, 60.0
-"""Time zones differ by half hours, so an offset this close to a multiple is no drift."""
+"""Time zones differ by half hours, so an offset this close to a multiple is not drift."""
 LOST_STARTS = 0.5
 """Share of received tasks that started, below which a thread pool loses events."""
 RECEIVED = 10
@@ -187,7 +187,7 @@ def visibility_timeout_differs(evidence: Evidence) -> Iterator[Finding]:
 
 
 def clock_skew(evidence: Evidence) -> Iterator[Finding]:
-    """Clocks differ; an offset of whole time zones is no drift."""
+    """Clocks differ; an offset of whole time zones is not drift."""
     skewed = {name: offset for name, offset in _clock_offsets(evidence).items() if abs(offset) > SKEW}
     zones = {name: offset for name, offset in skewed.items() if _is_time_zone(offset)}
     if zones:
