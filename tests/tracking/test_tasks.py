@@ -256,6 +256,16 @@ def test_a_hard_time_limit_is_named_by_its_traceback(cluster: Cluster) -> None:
     assert cluster.series().exceptions == {"TimeLimitExceeded": 1}
 
 
+@pytest.mark.parametrize("outcome", ["failed", "retried"])
+def test_a_killed_pool_process_is_named_by_its_traceback(cluster: Cluster, outcome: str) -> None:
+    """Celery 5.7 hides this exception too."""
+    cluster.publish("a")
+    cluster.start("a")
+    text = "Traceback (most recent call last):\n  ...\nbilliard.exceptions.WorkerLostError: signal 9 (SIGKILL)\n"
+    cluster.end("a", outcome, exception="ExceptionWithTraceback()", traceback=text)
+    assert cluster.series().process_lost == 1
+
+
 def test_a_terminated_task_that_runs_on_does_not_count_twice(cluster: Cluster) -> None:
     """task-revoked(terminated) is sent at the command, not at the death."""
     cluster.publish("a")

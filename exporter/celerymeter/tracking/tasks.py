@@ -28,7 +28,7 @@ MAX_SENT_AHEAD = 8
 MAX_NAMES = 10_000
 """Task names known to send events; any beyond them count as names that send none."""
 _WRAPPER = "ExceptionWithTraceback"
-"""Celery 5.7 names this instead of the hard time limit that ended the run; the traceback's last line has the class."""
+"""Celery 5.7 names this instead of a hard time limit or a lost process; the traceback's last line has the class."""
 
 
 class TaskTracker:
@@ -492,9 +492,7 @@ class TaskTracker:
         self.runs.requeue(run, at)
 
     def _count_exception(self, counts: dict[str, int], event: Event) -> None:
-        name = exception_class(event.exception)
-        if name == _WRAPPER and event.traceback:
-            name = exception_class(event.traceback.rstrip().rpartition("\n")[2])
+        name = _exception_name(event)
         label = self.table.exception(name) if name != UNKNOWN else name
         counts[label] = counts.get(label, 0) + 1
 
@@ -521,5 +519,12 @@ class TaskTracker:
                 self.runs.forget(other, at)
 
 
+def _exception_name(event: Event) -> str:
+    name = exception_class(event.exception)
+    if name == _WRAPPER and event.traceback:
+        return exception_class(event.traceback.rstrip().rpartition("\n")[2])
+    return name
+
+
 def _is_process_lost(event: Event) -> bool:
-    return exception_class(event.exception) == "WorkerLostError"
+    return _exception_name(event) == "WorkerLostError"

@@ -20,7 +20,10 @@ OVERRIDES: list[dict[str, object]] = [
     {"record": "celery:queue_age:limit", "expr": 60, "labels": {"severity": "warning", "queue_name": "old"}},
 ]
 """With shipped pace: what may take an hour, or five minutes, here takes one."""
-QUICK_OVERRIDES = [{**line, "expr": 3} for line in OVERRIDES]
+QUICK_OVERRIDES = [
+    line if line["record"] == "celery:queue_backlog:limit" else {**line, "expr": 3} for line in OVERRIDES
+]
+"""At the tests' pace these seconds are three; the number of messages stays."""
 
 
 def starters() -> Starters:
