@@ -20,7 +20,7 @@ PATIENCE = 14.0
 
 @pytest.fixture(scope="module")
 def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredClusters]:
-    """A cluster without workers, and one with two."""
+    """A cluster without workers, where messages will wait, and one with two."""
     shop = (
         lambda cluster: cluster.worker("old-1@shop", "celery"),
         lambda cluster: cluster.worker("old-2@shop", "celery"),
@@ -40,6 +40,7 @@ def wait(seconds: float) -> None:
 
 def test_an_alert_fires_on_through_a_restart_of_prometheus(monitored: MonitoredClusters) -> None:
     """It is neither resolved nor told anew, and the restart itself brings no alert."""
+    monitored.clusters["empty"].send("tests.add", 1, 2)  # without a message nobody waits for a worker
     wait_until(lambda: monitored.heard("firing", *NO_WORKERS), timeout=100)
     monitored.prometheus.stop()
     monitored.prometheus.up()
