@@ -95,13 +95,33 @@ def queues_unread(scope: VariableScope) -> str:
     return f"{length} > 0 and on (cluster, queue_name) {consumers} == 0"
 
 
+def queues_abandoned(scope: VariableScope) -> str:
+    """Select unread queues that were used within 6 hours; nobody waits for the messages of a disused queue."""
+    used = scope.recorded("celery:queue_used:info", "queue_name")
+    return f"{queues_unread(scope)} and on (cluster, queue_name) {used}"
+
+
+def queues_not_draining(scope: VariableScope) -> str:
+    """Select queues whose oldest message is late and that grow, or need too long to get empty."""
+    on = "cluster, queue_name"
+    age, late, empty, drain = (
+        scope.recorded(f"celery:{name}", "queue_name")
+        for name in ("queue_age:seconds", "queue_late:effective", "queue_empty:seconds", "queue_drain:effective")
+    )
+    growing = f"deriv({scope.stored('celery:queue_length:max', 'queue_name')}[15m]) > 0"
+    slow = beyond(empty, drain, on=on)
+    return f"{beyond(age, late, on=on)} and on ({on}) ({growing} or {slow})"
+
+
 def queues_in_trouble(scope: VariableScope, severity: str) -> tuple[str, ...]:
-    """Return conditions: queues that are too long, whose oldest message is too old, or that nobody consumes."""
+    """Return conditions: queues that are too long or too old, that do not get empty, or that nobody consumes."""
     beyond_limits = (
         queues_beyond(scope, "queue_backlog", "celery:queue_length:max", severity),
         queues_beyond(scope, "queue_age", "celery:queue_age:seconds", severity),
     )
-    return (*beyond_limits, queues_unread(scope)) if severity == "critical" else beyond_limits
+    if severity == "warning":
+        return beyond_limits
+    return (*beyond_limits, queues_not_draining(scope), queues_abandoned(scope))
 
 
 def queue_states(scope: VariableScope) -> str:

@@ -113,7 +113,8 @@ def _workers() -> Panel:
 def _pending() -> Panel:
     about = About(
         "Pending tasks",
-        "Messages that wait in all queues. Orange or red if one queue is above its threshold for length or age.",
+        "Messages that wait in all queues. Orange or red if one queue is above its threshold for length or age. "
+        "Red also if a queue does not get empty in time, or has messages and no worker.",
         "locale",
         "The queues could not be polled.",
     )

@@ -102,12 +102,14 @@ def _drain() -> Panel:
 def _unread() -> Panel:
     about = About(
         "Unread queues",
-        "Queues with waiting messages that no live worker consumes.",
+        "Queues with waiting messages that no live worker consumes. Red if one of them was used within 6 hours.",
         "locale",
         NOT_POLLED,
     )
     value = first_of(f"count({UNREAD})", f"0 * ({POLLED})")
-    return stat_panel(about, stat_value(value, critical=UNREAD), links=[between(QUEUES, WORKERS)])
+    return stat_panel(
+        about, stat_value(value, critical=conditions.queues_abandoned(SCOPE)), links=[between(QUEUES, WORKERS)]
+    )
 
 
 def _arriving() -> Panel:

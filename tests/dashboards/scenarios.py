@@ -30,6 +30,10 @@ class Queue:
     name: str
     backlog: float = 4.0
     slots: int = 8
+    late: float = 0.0
+    """Seconds that its oldest message waits beyond what its length explains."""
+    growth: float = 0.0
+    """Messages per second that it grows by, from the onset on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,12 @@ TWIN = replace(GOOD, cluster="twin")
 TROUBLED = Scenario(
     "troubled",
     (*_TASKS[:1], replace(_TASKS[1], failing=0.22), replace(_TASKS[2], wait=90.0), *_TASKS[3:]),
-    (Queue("orders", 30.0), Queue("mail", 400.0, 4), Queue("reports", 20.0, 4), Queue("legacy", 25.0, 0)),
+    (
+        Queue("orders", 30.0),
+        Queue("mail", 400.0, 4, late=2400.0, growth=1.5),
+        Queue("reports", 20.0, 4),
+        Queue("legacy", 25.0, 0),
+    ),
     _WORKERS,
     lost=frozenset({"mail@app-2"}),
     missed=0.4,

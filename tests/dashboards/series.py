@@ -77,14 +77,16 @@ def in_progress(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
 
 def length(at: ScenarioState, queue: Queue) -> float:
     """Waiting messages."""
-    return at.wobble(queue.name, queue.backlog) + math.floor(at.scenario.growth * at.fault_seconds)
+    growth = at.scenario.growth + queue.growth
+    return at.wobble(queue.name, queue.backlog) + math.floor(growth * at.fault_seconds)
 
 
 def heads(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
     """When the oldest message of each queue that holds one was sent."""
+    late = {queue.name: queue.late for queue in at.scenario.queues}
     for (queue,), waiting in by_queue(length)(at):
         if waiting:
-            yield (queue, "stamp"), at.now - 0.5 * waiting
+            yield (queue, "stamp"), at.now - 0.5 * waiting - late[queue]
 
 
 def events(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
@@ -121,7 +123,8 @@ SAMPLES: dict[Family, Samples] = {
     m.TASK_FAILED: share_of_runs(lambda task: task.failing),
     m.TASK_RETRIED: share_of_runs(lambda task: task.retried),
     m.TASK_REJECTED: share_of_runs(2e-4, "true", "false"),
-    m.TASK_REDELIVERED: share_of_runs(1e-4),
+    m.TASK_REDELIVERED: share_of_runs(0.0),
+    m.TASK_PROCESS_LOST: share_of_runs(0.0),
     m.TASK_WITHOUT_RESULT: share_of_runs(1e-4),
     m.TASK_SHUTDOWN_LOST: share_of_runs(1e-4),
     m.TASK_REVOKED: share_of_runs(5e-4, "revoked", "terminated", "expired"),

@@ -24,8 +24,10 @@ from tests.dashboards import synthetic
 from tests.dashboards.pages import Pages, Target, targets
 from tests.dashboards.scenario_state import ScenarioState
 from tests.dashboards.scenarios import Scenario
+from tests.dashboards.series import SAMPLES
 from tests.engines import binary, prometheus
 
+from celerymeter import metrics as m
 from celerymeter.demo.processes import wait_until
 
 LONGEST_CHAIN = 3
@@ -160,8 +162,13 @@ def _history(targets: tuple[Target, ...], *, reference_time: float, pace: Pace) 
                 series[f"{name}{{{labels[1:-1]}{',' if labels else ''}{outer}}}"].append(f"{value!r} {now:.3f}\n")
         for name, samples in series.items():
             yield from (f"{name} {sample}" for sample in samples)
-    for series_name, value in _recorded({target.scenario.cluster: target.scenario for target in targets}):
-        yield from (f"{series_name} {value!r} {now:.3f}\n" for now in times)
+    for scenario in {target.scenario.cluster: target.scenario for target in targets}.values():
+        recorded: dict[str, list[str]] = defaultdict(list)
+        for now in times:
+            for name, value in _recorded(ScenarioState(scenario, reference_time, now)):
+                recorded[name].append(f"{value!r} {now:.3f}\n")
+        for name, samples in recorded.items():
+            yield from (f"{name} {sample}" for sample in samples)
     yield "# EOF\n"
 
 
@@ -172,9 +179,12 @@ def _scraped(target: Target, at: ScenarioState) -> Iterator[synthetic.Sample]:
         yield from synthetic.page(at, control=target.control)
 
 
-def _recorded(clusters: dict[str, Scenario]) -> Iterator[tuple[str, float]]:
-    for cluster, scenario in clusters.items():
-        for task in scenario.tasks:
-            name = f'{{cluster="{cluster}",name="{task.name}"}}'
-            yield f"celery:task_ended:increase5m{name}", 300 * task.rate
-            yield f"celery:task_failed:increase5m{name}", 300 * task.rate * task.failing
+def _recorded(at: ScenarioState) -> Iterator[tuple[str, float]]:
+    cluster = at.scenario.cluster
+    for task in at.scenario.tasks:
+        name = f'{{cluster="{cluster}",name="{task.name}"}}'
+        yield f"celery:task_ended:increase5m{name}", 300 * task.rate
+        yield f"celery:task_failed:increase5m{name}", 300 * task.rate * task.failing
+    if not at.exporter_down:
+        for labels, waiting in SAMPLES[m.QUEUE_LENGTH](at):
+            yield f'celery:queue_length:max{{cluster="{cluster}",queue_name="{labels[0]}"}}', waiting
