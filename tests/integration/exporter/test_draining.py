@@ -32,4 +32,5 @@ def test_a_warm_shutdown_keeps_runs_in_progress(
     page = exporter.scrape()
     assert page.get("celery_task_in_progress", **task) == 0
     assert page.get("celery_task_shutdown_lost_total", **task) == 0
-    assert (page.get("celery_task_busy_seconds_total", **task) or 0) >= 12
+    # a start is reported a few milliseconds late, and an end may wait for a worker that shuts down
+    assert 11.5 <= (page.get("celery_task_busy_seconds_total", **task) or 0) < 20

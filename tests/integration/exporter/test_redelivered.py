@@ -21,12 +21,14 @@ def test_a_task_that_outlasts_the_visibility_timeout_is_redelivered(
 ) -> None:
     """Acknowledged late, it is given to a worker again while the first still runs it."""
     exporter = new_exporter()
+    # kombu looks for such messages every 100 s unless told otherwise; the exporter itself never delivers them again
+    sweep = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
     for hostname in ("w1@test", "w2@test"):
-        new_worker(hostname, queues=("mail",), transport_options={"visibility_timeout": 2})
+        new_worker(hostname, queues=("mail",), transport_options=sweep)
     producer.send_task("tests.sleep_late", (30,), queue="mail")
     task = {"name": "tests.sleep_late", "queue_name": "mail"}
-    wait_until(lambda: exporter.value("celery_task_redelivered_total", **task) == 1, timeout=90)
-    assert exporter.value("celery_task_started_total", **task) == 2
+    wait_until(lambda: (exporter.value("celery_task_redelivered_total", **task) or 0) >= 1, timeout=90)
+    assert (exporter.value("celery_task_started_total", **task) or 0) >= 2
 
 
 def test_runs_whose_result_cannot_be_stored_end_without_one(
