@@ -24,8 +24,8 @@ TAKEOVERS = 3
 TAKEOVER_MEMORY = 60.0
 """This many changes of process under one node name within so many seconds are two processes, not a restart."""
 
-_ONE_THREAD = ("prefork", "solo")
-"""Pools whose worker begins runs and sends heartbeats in the same thread."""
+_MANY_THREADS = ("threads", "gevent", "eventlet")
+"""Pools that begin runs in other threads or greenlets than the one that sends heartbeats."""
 
 
 class Worker:
@@ -153,7 +153,7 @@ class Worker:
             if self.processed is not None:
                 self.processed_total += max(0, event.processed - self.processed)
             self.processed = event.processed
-            beginning = 0 if self.pool in _ONE_THREAD else event.active or 0
+            beginning = event.active or 0 if self.pool in _MANY_THREADS else 0
             self.loss.heartbeat(processed=event.processed, clock=event.clock, beginning=beginning)
         return renewed
 
