@@ -46,6 +46,8 @@ class LossMeter:
         self._previous: int | None = None
         """At least so many of the deficit have no `task-started` on its way."""
         self._deficit = 0
+        self._silent_used = 0
+        """Silent runs of this process that have explained a missing one; none explains two."""
         self._silent_totals: dict[str, int] | None = None
         """As of an answer: all that was begun before it is in the shortfall, or is growth since then."""
         self._answers: list[tuple[int, dict[str, int]]] = []
@@ -81,7 +83,7 @@ class LossMeter:
 
     def restart(self) -> None:
         """The worker is a new process, or sends no heartbeats: its counts begin anew, what was missed stays."""
-        self._counted = 0
+        self._counted = self._silent_used = 0
         self._recent.clear()
         self._last = self._baseline = self._previous = None
         self._forget_answers()
@@ -141,12 +143,16 @@ class LossMeter:
     def explain(self, totals: Mapping[str, int], *, heard_names: Collection[str]) -> None:
         """Take the worker's totals by task name: growth of names never received is silent, not lost."""
         silent = {name: count for name, count in totals.items() if name not in heard_names}
+        unused = max(0, sum(silent.values()) - self._silent_used)
         if self._silent_totals is not None:
-            self.explained += sum(max(0, count - self._silent_totals.get(name, 0)) for name, count in silent.items())
+            growth = sum(max(0, count - self._silent_totals.get(name, 0)) for name, count in silent.items())
+            found = min(growth, unused)  # an answer since the one referred to may have explained some of it already
             self._silent_totals = silent
         else:
-            self.explained += max(0, min(self._asked - self.missed - self.explained, sum(silent.values())))
+            found = max(0, min(self._asked - self.missed - self.explained, unused))
             self._refer(silent)
+        self.explained += found
+        self._silent_used += found
         self.missed = max(self.missed, self._asked - self.explained)
 
     def _refer(self, silent: dict[str, int]) -> None:
