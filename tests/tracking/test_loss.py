@@ -101,6 +101,22 @@ def test_silent_and_lost_are_told_apart() -> None:
     assert office.missed == 5
 
 
+def test_a_silent_run_explains_one_missing_run_only() -> None:
+    """Replies in the middle of silent runs and after them do not count those in between twice."""
+    office = Office()
+    office.round(heard=1, silent=8)
+    office.poll()  # 8 of them are in this reply
+    office.round(heard=1, silent=27)
+    for _ in range(3):
+        office.round(heard=1)
+        office.poll()
+    office.round(lost=40)
+    for _ in range(4):
+        office.round(heard=1)
+        office.poll()
+    assert (office.missed, office.unexplained) == (40, 0)
+
+
 def test_without_a_reply_the_shortfall_is_unexplained() -> None:
     """It is not called missed before the worker has spoken."""
     office = Office()
