@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import IO, Literal
 
+from celerymeter.escaping import json_text, log_text
 from celerymeter.urls import without_password
 
 Format = Literal["json", "text"]
@@ -58,19 +58,18 @@ class JsonFormatter(logging.Formatter):
         }
         if trace := _trace(self, record):
             line["exception"] = redact(trace)
-        return json.dumps(line, ensure_ascii=False, default=lambda value: redact(str(value)))
+        return json_text(line, default=lambda value: redact(str(value)))
 
 
 class TextFormatter(logging.Formatter):
-    """Writes ``12:30:05 WARNING message (key=value)``, with tracebacks below."""
+    """Writes ``12:30:05 WARNING message (key=value)``, with tracebacks below, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, and the lines of a traceback."""
         clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         extra = " ".join(f"{name}={value}" for name, value in _extra(record).items())
         text = f"{clock} {record.levelname} {record.getMessage()}" + (f" ({extra})" if extra else "")
-        trace = _trace(self, record)
-        return redact(f"{text}\n{trace}" if trace else text)
+        return log_text(redact(text), redact(_trace(self, record)))
 
 
 def _rfc3339(seconds: float) -> str:

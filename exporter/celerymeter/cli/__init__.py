@@ -106,10 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(message: str, status: int, *, ctx: click.Context | None = None) -> int:
     """Print one line on stderr, without secrets, and return the exit status."""
+    from celerymeter.escaping import terminal
     from celerymeter.log import redact
 
     program = ctx.command_path if ctx else "celerymeter"
-    click.echo(redact(f"{program}: {' '.join(message.split())}"), err=True)
+    click.echo(terminal(redact(f"{program}: {' '.join(message.split())}")), err=True)
     return status
 
 

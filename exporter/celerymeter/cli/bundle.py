@@ -12,6 +12,7 @@ import click
 from celerymeter.cli.command import settings_command
 from celerymeter.demo.parts import shipped
 from celerymeter.errors import CelerymeterError
+from celerymeter.escaping import terminal
 from celerymeter.kinds import HTTP_URL, SWITCH
 from celerymeter.options import setting
 
@@ -53,7 +54,7 @@ def export(settings: BundleSettings, target: Path) -> int:
             path.write_bytes(content)
     except OSError as error:
         raise CelerymeterError(f"cannot write {error.filename}: {error.strerror}") from error
-    click.echo(f"{len(files)} files in {target}, {len(changed)} of them new or changed")
+    click.echo(terminal(f"{len(files)} files in {target}, {len(changed)} of them new or changed"))
     return 0
 
 

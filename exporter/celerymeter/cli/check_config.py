@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from celerymeter.cli import configfile
 from celerymeter.cli.command import HELP, ClickOption, SettingsCommand, all_commands, origin
 from celerymeter.errors import MissingSetting
+from celerymeter.escaping import terminal_lines
 from celerymeter.options import key
 
 DEFAULT = "exporter"
@@ -28,7 +29,7 @@ def command(ctx: click.Context, file: Path | None) -> int:
     for the command itself. If something is wrong, it prints one line and exits with status 2.
     """
     for shown in _concerned(all_commands(ctx), configfile.read(file) if file else {}):
-        click.echo("\n".join(_effective(shown, ctx, file)))
+        click.echo(terminal_lines("\n".join(_effective(shown, ctx, file))))
     return 0
 
 

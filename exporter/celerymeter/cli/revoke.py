@@ -14,6 +14,7 @@ import requests
 
 from celerymeter.cli.command import settings_command
 from celerymeter.errors import ControlError
+from celerymeter.escaping import json_source, terminal, terminal_lines
 from celerymeter.kinds import DURATION, HTTP_URL, SECRET_TEXT, SWITCH, TEXT
 from celerymeter.options import SECRET_ITSELF, option, setting
 
@@ -94,13 +95,11 @@ def command(settings: RevokeSettings) -> int:
     except KeyboardInterrupt:
         click.echo("stopped waiting; the control API continues the revoke", err=True)
     except ControlError as error:
-        click.echo(f"{error}; the last known state follows", err=True)
-    click.echo(batch.raw.decode() if settings.format == "json" else table(batch))
+        click.echo(terminal(f"{error}; the last known state follows"), err=True)
+    click.echo(terminal_lines(json_source(batch.raw.decode()) if settings.format == "json" else table(batch)))
     if not batch.settled:
-        click.echo(
-            f"not settled yet, the control API continues; for later results see GET {client.url}/{batch.batch_id}",
-            err=True,
-        )
+        see = f"GET {client.url}/{batch.batch_id}"
+        click.echo(terminal(f"not settled yet, the control API continues; for later results see {see}"), err=True)
     return 0 if batch.successful == batch.total else 1
 
 
@@ -112,7 +111,7 @@ def follow(client: BatchClient, batch: BatchReply, *, wait: float) -> Iterator[B
         settled = sum(task.status not in OPEN_STATUSES for task in batch.results)
         progress = f"{settled} of {batch.total} settled ({batch.summary})"
         if progress != shown:
-            click.echo(shown := progress, err=True)
+            click.echo(terminal(shown := progress), err=True)
         time.sleep(min(POLL_INTERVAL, wait))
         batch = client.get(batch.batch_id or "")
         yield batch
@@ -172,7 +171,7 @@ def _reason(content: bytes) -> str:
 def table(batch: BatchReply) -> str:
     """Return a table with a line for each task, and a summary below."""
     rows = [
-        tuple(map(printable, (task.task_id, task.status, task.worker or "-", task.detail))) for task in batch.results
+        tuple(map(terminal, (task.task_id, task.status, task.worker or "-", task.detail))) for task in batch.results
     ]
     widths = [max(len(row[column]) for row in [("TASK", "STATUS", "WORKER", ""), *rows]) for column in range(3)]
     lines = [
@@ -182,8 +181,3 @@ def table(batch: BatchReply) -> str:
     counted = f"{batch.successful} successful, {batch.failed} failed, {batch.unverified} unverified"
     end = "; dry run, nothing was sent" if batch.dry_run else f", batch {batch.batch_id}"
     return "\n".join([*lines, f"{batch.total} task(s): {counted} ({batch.summary}){end}"])
-
-
-def printable(text: str) -> str:
-    """Escape control characters: a task's id or detail must not write into the terminal."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -12,6 +12,7 @@ from celerymeter.doctor.checks import diagnose
 from celerymeter.doctor.collect import broker, http, prometheus
 from celerymeter.doctor.evidence import Evidence
 from celerymeter.doctor.settings import DoctorSettings
+from celerymeter.escaping import terminal
 from celerymeter.prometheus import Scope
 from celerymeter.urls import without_password
 
@@ -28,7 +29,7 @@ class Progress:
     def __call__(self, step: str) -> None:
         """Replace the step; an empty one clears the line."""
         if self._shown:
-            self._stream.write(f"\r\033[K{step}{' …' if step else ''}")
+            self._stream.write(f"\r\033[K{terminal(step)}{' …' if step else ''}")
             self._stream.flush()
 
 

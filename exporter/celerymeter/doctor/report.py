@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from celerymeter.doctor.evidence import Evidence
+from celerymeter.escaping import json_text, terminal
 
 Severity = Literal["fault", "hint"]
 LISTED = 5
@@ -53,7 +53,7 @@ def as_text(findings: Sequence[Finding], evidence: Evidence, *, color: bool = Fa
         label = f"{finding.severity.upper():5}"
         if color:
             label = f"{_COLORS[finding.severity]}{label}{_PLAIN}"
-        lines.append(f"{label} {finding.code}: {finding.problem} -> {finding.fix}")
+        lines.append(f"{label} {terminal(f'{finding.code}: {finding.problem} -> {finding.fix}')}")
     faults = sum(finding.severity == "fault" for finding in findings)
     verdict = f"{_count(faults, 'fault')}, {_count(len(findings) - faults, 'hint')}" if findings else "no problem found"
     options = _options(evidence)
@@ -67,7 +67,7 @@ def as_text(findings: Sequence[Finding], evidence: Evidence, *, color: bool = Fa
 def as_json(findings: Sequence[Finding], evidence: Evidence, *, color: bool = False) -> str:  # noqa: ARG001 - one signature for both
     """Return one object: the findings, the number of faults, the workers, and the places that were checked."""
     options = _options(evidence)
-    return json.dumps(
+    return json_text(
         {
             "faults": sum(finding.severity == "fault" for finding in findings),
             "findings": [  # programs read these names
@@ -79,7 +79,6 @@ def as_json(findings: Sequence[Finding], evidence: Evidence, *, color: bool = Fa
             "not_asked": [place for place, option in options.items() if option],
         },
         indent=2,
-        ensure_ascii=False,
     )
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
+from celerymeter.escaping import label_value
 from celerymeter.metrics import Family
 from celerymeter.tracking.series import Histogram
-
-_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 def labels(names: Sequence[str], values: Sequence[str]) -> str:
@@ -20,7 +19,7 @@ def labels(names: Sequence[str], values: Sequence[str]) -> str:
     >>> labels(("name", "queue_name"), ("say \"hi\"", "celery"))
     'name="say \\"hi\\"",queue_name="celery"'
     """
-    return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True))
+    return ",".join(f'{name}="{label_value(value)}"' for name, value in zip(names, values, strict=True))
 
 
 class PageText:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import html
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from celerymeter import __version__
+from celerymeter.escaping import html
 from celerymeter.httpd.protocol import Request, Response, text
 from celerymeter.httpd.web_config import BasicAuth
 
@@ -100,9 +100,9 @@ class Pages:
 
     def _index(self, _: Request) -> Response:
         state = _INDEX.format(
-            version=html.escape(__version__),
-            healthy=html.escape(self._healthy() or "yes"),
-            ready=html.escape(self._ready() or "yes"),
+            version=html(__version__),
+            healthy=html(self._healthy() or "yes"),
+            ready=html(self._ready() or "yes"),
         )
         return Response(HTTPStatus.OK, state.encode(), "text/html; charset=utf-8", {"Cache-Control": "no-store"})
 

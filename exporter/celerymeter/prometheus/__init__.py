@@ -6,7 +6,7 @@
 """
 
 from celerymeter.prometheus.client import PrometheusClient, PrometheusSettings, QueryObserver
-from celerymeter.prometheus.scope import Scope, choose_cluster, clusters, quote
+from celerymeter.prometheus.scope import Scope, choose_cluster, clusters
 from celerymeter.prometheus.values import Matrix, Point, Sample, Series, Vector
 
 __all__ = [
@@ -21,5 +21,4 @@ __all__ = [
     "Vector",
     "choose_cluster",
     "clusters",
-    "quote",
 ]

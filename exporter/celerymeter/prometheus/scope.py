@@ -12,38 +12,22 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from celerymeter.errors import AmbiguousCluster, SettingsError
+from celerymeter.escaping import promql, promql_one_of
 from celerymeter.prometheus.client import PrometheusClient
 
 Value = str | int | float | timedelta | tuple[str, ...]
 
 _SLOT = re.compile(r"\{SEL(?P<end>\}|,)|\$(?P<name>[a-z_]+)")
 _MATCHER = re.compile(r"""\s*([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')\s*""", re.ASCII)
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f"\\]')
-_ESCAPED = {"\n": "\\n", '"': '\\"', "\\": "\\\\"}
-
-
-def quote(text: str) -> str:
-    r"""Return a PromQL string literal; what UTF-8 cannot encode (a lone surrogate) becomes ``?`` and matches nothing.
-
-    >>> print(quote('a"b\\c'))
-    "a\"b\\c"
-    """
-    clean = text.encode("utf-8", "replace").decode("utf-8")
-    return '"' + _UNSAFE.sub(lambda m: _ESCAPED.get(m[0], f"\\x{ord(m[0]):02x}"), clean) + '"'
-
-
-def one_of(texts: tuple[str, ...]) -> str:
-    """Return a literal for ``=~`` that matches exactly these texts (PromQL anchors its expressions)."""
-    return quote("|".join(re.escape(text) for text in texts))
 
 
 def literal(value: Value) -> str:
     """Return a value as PromQL; durations in milliseconds, so that fractions of a second survive."""
     match value:
         case str():
-            return quote(value)
+            return promql(value)
         case tuple():
-            return one_of(value)
+            return promql_one_of(value)
         case timedelta():
             return f"{round(value.total_seconds() * 1000)}ms"
     return repr(value)
@@ -75,7 +59,7 @@ class Scope:
     @property
     def matchers(self) -> str:
         """The text between the braces of a selector."""
-        chosen = () if self.cluster is None else (f"cluster={quote(self.cluster)}",)
+        chosen = () if self.cluster is None else (f"cluster={promql(self.cluster)}",)
         return ", ".join((*chosen, *matchers(self.selector)))
 
     def render(self, template: str, **values: Value) -> str:

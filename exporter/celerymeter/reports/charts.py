@@ -11,8 +11,9 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from statistics import median
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from celerymeter.escaping import terminal
 from celerymeter.reports.report import Curve
 
 WIDTH, HEIGHT = 920, 280
@@ -57,7 +58,7 @@ def chart(curves: Mapping[str, Curve]) -> Markup:
             for line in _lines(curve)
         )
         parts.append(
-            Markup('<path d="{}" stroke="var(--c{})"><title>{}</title></path>').format(path, number, escape(name))
+            Markup('<path d="{}" stroke="var(--c{})"><title>{}</title></path>').format(path, number, terminal(name))
         )
     return Markup("").join([*parts, Markup("</svg>")])
 

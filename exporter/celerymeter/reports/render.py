@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from celerymeter.escaping import csv_cell, json_source, markdown, terminal
 from celerymeter.reports import formatting
 from celerymeter.reports.formatting import amount, count, decimal, label, ms, percent, rate, signed, timestamp
 from celerymeter.reports.metrics import largest
@@ -36,7 +36,6 @@ CSV_COLUMNS = (
     *("error_rate_percent", "avg_execution_ms", "execution_p50_ms", "execution_p95_ms", "execution_p99_ms"),
     *("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "avg_length", "max_length", "runs_begun", "avg_busy_percent"),
 )
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
 def render(report: Report, form: str) -> bytes:
@@ -46,7 +45,7 @@ def render(report: Report, form: str) -> bytes:
 
 def to_json(report: Report) -> bytes:
     """Return the report as it is sent and stored."""
-    return msgspec.json.encode(report)
+    return json_source(msgspec.json.encode(report).decode()).encode()
 
 
 def from_json(text: bytes) -> Report:
@@ -61,6 +60,7 @@ def to_html(report: Report) -> bytes:
     environment = Environment(
         loader=PackageLoader("celerymeter.reports"),
         autoescape=True,
+        finalize=_one_line,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -74,6 +74,11 @@ def to_html(report: Report) -> bytes:
         show=formatting,
     )
     return page.encode()
+
+
+def _one_line(value: object) -> object:
+    """Return a value of the page, text without what turns the direction of writing; Jinja escapes the rest."""
+    return terminal(value) if type(value) is str else value
 
 
 def _charts(report: Report) -> list[tuple[str, Markup, list[str]]]:
@@ -102,7 +107,7 @@ def to_csv(report: Report) -> bytes:
     writer.writeheader()
     window = {"start": report.time_range.start.isoformat(), "end": report.time_range.end.isoformat()}
     for row in _csv_rows(report):
-        writer.writerow({**window, **{name: _csv_cell(value) for name, value in row.items() if value is not None}})
+        writer.writerow({**window, **{name: csv_cell(value) for name, value in row.items() if value is not None}})
     return out.getvalue().encode()
 
 
@@ -156,11 +161,6 @@ def _quantile_cells(what: str, quantiles: Quantiles) -> dict[str, object]:
     return {f"{what}_{name}_ms": getattr(quantiles, name) for name in Quantiles.__dataclass_fields__}
 
 
-def _csv_cell(value: object) -> object:
-    """Mark a name that a spreadsheet would take for a formula as text."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
 def to_markdown(report: Report) -> bytes:
     """Return the report's main metrics, advice, tables and limits."""
     say = partial(label, report)
@@ -177,7 +177,7 @@ def _markdown_head(report: Report, say: Say) -> Iterator[str]:
     yield f"{say('window')}: {timestamp(report.time_range.start)} to {timestamp(report.time_range.end)}  "
     for key, value in (("cluster", report.cluster), ("task", report.filters.task), ("queue", report.filters.queue)):
         if value:
-            yield f"{say(key)}: {_plain(value)}  "
+            yield f"{say(key)}: {markdown(value)}  "
     if not report.settled:
         yield f"**{say('unsettled')}**"
     yield ""
@@ -204,7 +204,7 @@ def _markdown_metrics(report: Report, say: Say) -> Iterator[str]:
 def _markdown_advice(report: Report, say: Say) -> Iterator[str]:
     yield from (f"## {say('advice')}", "")
     for advice in report.recommendations:
-        yield f"- **{advice.code}**: {_plain(advice.text)} {_plain(advice.action)}"
+        yield f"- **{advice.code}**: {markdown(advice.text)} {markdown(advice.action)}"
     if not report.recommendations:
         yield say("no_advice")
     yield ""
@@ -229,9 +229,9 @@ def _markdown_tables(report: Report, say: Say) -> Iterator[str]:
 
 def _markdown_quality(report: Report, say: Say) -> Iterator[str]:
     quality = report.data_quality
-    yield from (f"## {say('quality')}", "", _plain(quality.words), "")
+    yield from (f"## {say('quality')}", "", markdown(quality.words), "")
     for text in dict.fromkeys(note.text for note in (*quality.notes, *report.unknown.values())):
-        yield f"- {_plain(text)}"
+        yield f"- {markdown(text)}"
 
 
 def _quantiles(found: Quantiles) -> str:
@@ -242,10 +242,5 @@ def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Itera
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for row in rows:
-        yield f"| {' | '.join(_plain(cell) for cell in row)} |"
+        yield f"| {' | '.join(markdown(cell) for cell in row)} |"
     yield ""
-
-
-def _plain(text: str) -> str:
-    """Escape text so that Markdown shows it as it is, on one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

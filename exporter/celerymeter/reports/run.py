@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from celerymeter.errors import SettingsError
+from celerymeter.escaping import terminal
 from celerymeter.kinds import FILE, HEADER, HTTP_URL, SWITCH, TEXT
 from celerymeter.options import option, setting
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope, choose_cluster
@@ -77,7 +78,7 @@ class _ProgressLine:
     def __call__(self, step: str, share: float) -> None:
         if time.monotonic() - self._begun > 1.0:
             end = "\r" if share < 1 else "\r\x1b[K"
-            sys.stderr.write(f"\rreading {step}: {share:4.0%}{end}")
+            sys.stderr.write(f"\rreading {terminal(step)}: {share:4.0%}{end}")
             sys.stderr.flush()
 
 
