@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from celerymeter.errors import MissingSetting, SettingsError
+from celerymeter.files import MAX_SECRET_BYTES, read_limited
 from celerymeter.kinds import SECRET, Kind
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     S = TypeVar("S", bound=DataclassInstance)
 
 T = TypeVar("T")
-MAX_SECRET_BYTES = 65536
 SECRET_ITSELF = "The secret itself; prefer the environment variable."  # noqa: S105 - a help text
 _METADATA = "celerymeter"
 
@@ -79,7 +79,7 @@ class Option:
         return value
 
     def _content(self, path: Path) -> Any:
-        text = read_secret(path, flag=f"{self.flag}-file")
+        text = read_secret(path, flag=f"{self.flag}-file", private=not self.only_file)
         try:
             return self.kind.convert(text, None, None)
         except click.BadParameter as error:
@@ -232,13 +232,14 @@ def _missing(declared: Option) -> MissingSetting:
     )
 
 
-def read_secret(path: Path, *, flag: str) -> str:
-    """Return a secret file's text without the line break at its end; raises `SettingsError` that names ``flag``."""
+def read_secret(path: Path, *, flag: str, private: bool = True) -> str:
+    """Return a secret file's text without the line break at its end; raises `SettingsError` that names ``flag``.
+
+    Public keys are not ``private``: everybody may read them.
+    """
+    data = read_limited(path, flag=flag, private=private)
     try:
-        data = path.read_bytes()[: MAX_SECRET_BYTES + 1]
         text = data.decode().rstrip("\r\n")
-    except OSError as error:
-        raise SettingsError(f"{flag}: cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{flag}: {path} is not UTF-8 text") from error
     if not text.strip() or len(data) > MAX_SECRET_BYTES:

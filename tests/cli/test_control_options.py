@@ -17,7 +17,7 @@ from celerymeter.settings import BrokerSettings
 from .conftest import Run
 
 BROKER, PROMETHEUS = "redis://:hush@127.0.0.1:6379/0", "http://127.0.0.1:9090"
-SECRET = "hush " * 8
+SECRET = "hush, and not a word of it to anybody"
 NEEDED = ("--broker-url", BROKER, "--prometheus-url", PROMETHEUS)
 BuildControl = Callable[..., ControlSettings]
 
@@ -115,10 +115,10 @@ def test_the_secret_may_come_from_the_environment(build: BuildControl, monkeypat
         ([], "--broker-url: missing"),
         (["--broker-url", BROKER], "--prometheus-url: missing"),
         ([*NEEDED], "give exactly one of --jwt-secret-file"),
-        ([*NEEDED, "--jwt-secret", "hush"], "--jwt-secret-file: a secret of at least 32 bytes"),
+        ([*NEEDED, "--jwt-secret", "hush"], "--jwt-secret-file: must have at least 32 bytes"),
         ([*NEEDED, "--jwt-secret-file", "/nonexistent"], "--jwt-secret-file: cannot read /nonexistent"),
-        ([*NEEDED, "--jwt-secret", SECRET, "--webhook-token", "hush"], "--webhook-token-file: a token of at least 16"),
-        ([*NEEDED, "--jwt-secret", SECRET, "--audit-key", "hush"], "--audit-key-file: a key of at least 32 bytes"),
+        ([*NEEDED, "--jwt-secret", SECRET, "--webhook-token", "hush"], "--webhook-token-file: must have at least 16"),
+        ([*NEEDED, "--jwt-secret", SECRET, "--audit-key", "hush"], "--audit-key-file: must have at least 32 bytes"),
         ([*NEEDED, "--jwt-secret", SECRET, "--state-dir", "/dev/null/x"], "--state-dir /dev/null/x: cannot be created"),
         (["--trusted-proxy", "everybody"], "--trusted-proxy: 'everybody' is not a network or an address"),
         (["--prometheus-header", "hush"], "--prometheus-header: the value is not a header"),

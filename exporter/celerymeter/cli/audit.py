@@ -61,6 +61,8 @@ def verify(settings: VerifySettings) -> int:
     result = offline.verify(settings.state_dir, key=settings.audit_key, head=settings.head)
     for finding in result.findings:
         click.echo(f"row {finding.row}: {finding.message}")
+    if result.unproven is not None:
+        click.echo(result.unproven)
     click.echo(f"{result.rows} row(s), {len(result.findings)} finding(s), head {result.head}")
     return 1 if result.findings else 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from celerymeter.errors import SettingsError
+from celerymeter.control.keys import check_strength
 from celerymeter.kinds import (
     BACKEND_URL,
     BASE_PATH,
@@ -160,5 +160,5 @@ class ControlSettings:
 
     def __post_init__(self) -> None:
         """Refuse a webhook token that could be guessed."""
-        if self.webhook_token is not None and len(self.webhook_token) < MIN_WEBHOOK_BYTES:
-            raise SettingsError(f"--webhook-token-file: a token of at least {MIN_WEBHOOK_BYTES} bytes is required")
+        if self.webhook_token is not None:
+            check_strength(self.webhook_token, at_least=MIN_WEBHOOK_BYTES, option="--webhook-token-file")

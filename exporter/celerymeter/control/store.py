@@ -16,9 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 
 from celerymeter.errors import SettingsError, StateError
+from celerymeter.files import check_own_folder, open_own
 
 DATABASE = "state.db"
 VERSION = 1
@@ -43,7 +45,8 @@ class Store:
         prepare_folder(folder)
         self._lock = Lock()
         try:
-            (folder / DATABASE).touch(mode=0o600)
+            os.close(open_own(folder / DATABASE, flag="--state-dir", create=True))
+            check_journals(folder)
             self._writer = self._connect()
             self._check_version()
         except (sqlite3.Error, OSError) as error:
@@ -124,6 +127,14 @@ def prepare_folder(folder: Path, mounts: Path = MOUNTS) -> None:
         )
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise SettingsError(f"--state-dir {folder}: is not writable for this user")
+    check_own_folder(folder, flag="--state-dir")
+
+
+def check_journals(folder: Path) -> None:
+    """Raise `SettingsError` when SQLite's files beside the database are links, or everybody may write them."""
+    for name in (f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal"):
+        with suppress(FileNotFoundError):
+            os.close(open_own(folder / name, flag="--state-dir"))
 
 
 def network_filesystem(folder: Path, mounts: Path = MOUNTS) -> str | None:
@@ -155,10 +166,7 @@ def locked(folder: Path, *, wait: float = LOCK_WAIT) -> Iterator[None]:
     opens it.
     """
     prepare_folder(folder)
-    try:
-        lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SettingsError(f"--state-dir {folder}: cannot be locked ({error.strerror})") from error
+    lock = open_own(folder / LOCK, flag="--state-dir", create=True)
     try:
         _wait_for_lock(lock, folder, wait)
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -191,12 +199,20 @@ def write_secret_once(path: Path, secret: bytes) -> bytes:
 
     Two programs that start at once agree: the file appears whole, or not at all.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.touch(mode=0o600)
-    try:
-        draft.write_bytes(secret)
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
-    return path.read_bytes()
+    if not path.is_symlink() and not path.exists():
+        draft = path.with_name(f".{path.name}.{token_hex(8)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secret)
+            with suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            draft.unlink()
+    return read_own_secret(path)
+
+
+def read_own_secret(path: Path) -> bytes:
+    """Return a secret that the state directory keeps; raises `SettingsError`, or `FileNotFoundError`."""
+    with os.fdopen(open_own(path, flag="--state-dir", private=True), "rb") as file:
+        return file.read()

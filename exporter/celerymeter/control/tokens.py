@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from celerymeter.control.keys import check_strength
 from celerymeter.control.settings import MIN_SECRET_BYTES, JwtSettings
 from celerymeter.errors import InvalidToken, SettingsError
 
@@ -197,11 +198,9 @@ def _load(settings: JwtSettings) -> tuple[str, tuple[_Key, ...]]:
 
 
 def _checked_secret(secret: bytes) -> bytes:
-    if len(secret) < MIN_SECRET_BYTES:
-        raise SettingsError(f"--jwt-secret-file: a secret of at least {MIN_SECRET_BYTES} bytes is needed")
     if b"-----BEGIN" in secret or secret.startswith((b"ssh-", b"ecdsa-")):
         raise SettingsError("--jwt-secret-file: this file holds a key pair, not a secret; see --jwt-public-key-file")
-    return secret
+    return check_strength(secret, at_least=MIN_SECRET_BYTES, option="--jwt-secret-file")
 
 
 def _public_key(pem: bytes, algorithm: str) -> Any:

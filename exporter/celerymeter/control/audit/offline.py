@@ -5,15 +5,17 @@ from __future__ import annotations
 import getpass
 import hmac
 import json
+import os
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from celerymeter.control.audit.trail import (
+    FOREIGN,
     GENESIS,
     KEY_FILE,
     SELECT,
@@ -22,12 +24,14 @@ from celerymeter.control.audit.trail import (
     AuditRow,
     Head,
     from_db,
+    kept_key,
     open_trail,
     sign,
 )
 from celerymeter.control.store import DATABASE
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import SettingsError, StateError
+from celerymeter.files import open_own
 
 MAX_FINDINGS = 100
 """Findings that are listed: with a wrong key every row is one."""
@@ -41,18 +45,26 @@ def read_rows(folder: Path, query: AuditQuery = ALL, *, last: int = -1) -> Itera
 
     Raises `SettingsError` when there is no trail.
     """
+    with _opened(folder) as connection:
+        where, parameters = query.clause()
+        chosen = f"SELECT row FROM audit WHERE {where} ORDER BY row DESC LIMIT ?"  # noqa: S608 - our own words
+        for row in connection.execute(f"{SELECT} WHERE row IN ({chosen}) ORDER BY row", [*parameters, last]):
+            yield from_db(row)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / DATABASE
-    if not path.exists():
+    try:
+        os.close(open_own(path, flag="--state-dir"))
+    except FileNotFoundError as error:
         raise SettingsError(
             f"--state-dir {folder}: contains no {DATABASE}; give the state directory of the control API"
-        )
+        ) from error
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
-            where, parameters = query.clause()
-            chosen = f"SELECT row FROM audit WHERE {where} ORDER BY row DESC LIMIT ?"  # noqa: S608 - our own words
-            for row in connection.execute(f"{SELECT} WHERE row IN ({chosen}) ORDER BY row", [*parameters, last]):
-                yield from_db(row)
+            yield connection
     except sqlite3.Error as error:
         raise StateError(f"the audit trail cannot be read: {error}") from error
 
@@ -63,14 +75,21 @@ def verify(state_dir: Path, *, key: bytes | None, head: str | None) -> Verificat
         earlier = None if head is None else Head.parse(head)
     except ValueError as error:
         raise SettingsError("--head: not ROW:HMAC as in the log") from error
-    return verify_rows(read_rows(state_dir), key=key or _kept_key(state_dir), head=earlier)
+    key = key or _kept_key(state_dir)
+    with _opened(state_dir) as connection:
+        foreign = [
+            ChainFinding(0, f"the {found['type']} {found['name']!r} was added to the database by somebody else")
+            for found in connection.execute(FOREIGN)
+        ]
+    result = verify_rows(read_rows(state_dir), key=key, head=earlier)
+    return replace(result, findings=(*foreign, *result.findings))
 
 
 def _kept_key(folder: Path) -> bytes:
     """Return the key that a state directory keeps; raises `SettingsError` when it keeps none."""
     try:
-        return (folder / KEY_FILE).read_bytes()
-    except OSError as error:
+        return kept_key(folder)
+    except FileNotFoundError as error:
         raise SettingsError(f"{folder / KEY_FILE}: {error.strerror}; give --audit-key-file") from error
 
 
@@ -126,11 +145,24 @@ class ChainFinding:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The number of rows, what is wrong with them, and the end of the chain as it is now."""
+    """The number of rows, what is wrong with them, the end of the chain as it is now, and the end that was known."""
 
     rows: int
     findings: tuple[ChainFinding, ...]
     head: Head
+    known: Head | None = None
+
+    @property
+    def unproven(self) -> str | None:
+        """Say what of the end nothing proves: rows behind the last known head can be cut off without a trace."""
+        if self.known is None:
+            return "the end is not proven: rows may have been cut off. Give --head with the last audit_head of the log"
+        if self.known.row < self.head.row:
+            return (
+                f"the end is proven only up to row {self.known.row}: rows after row {self.head.row} may have been cut "
+                "off. Give --head with the last audit_head of the log"
+            )
+        return None
 
 
 def verify_rows(rows: Iterable[AuditRow], *, key: bytes, head: Head | None = None) -> Verification:
@@ -147,7 +179,7 @@ def verify_rows(rows: Iterable[AuditRow], *, key: bytes, head: Head | None = Non
             findings.append(ChainFinding(row.row, "is not the row that was the head"))
         del findings[MAX_FINDINGS:]
     findings += walk.end(head)
-    return Verification(count, tuple(findings[:MAX_FINDINGS]), last)
+    return Verification(count, tuple(findings[:MAX_FINDINGS]), last, head)
 
 
 class _Walk:

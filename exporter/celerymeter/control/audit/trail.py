@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import re
 import sqlite3
 import time
@@ -14,13 +15,17 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PlainSerializer, StringConstraints
 
+from celerymeter.control.keys import check_strength
 from celerymeter.control.routing import Instant, Query, utc
-from celerymeter.control.store import Store, write_secret_once
+from celerymeter.control.store import BUSY_TIMEOUT, Store, read_own_secret, write_secret_once
 from celerymeter.errors import CelerymeterError, RequestRefused, SettingsError, StateError
+
+log = logging.getLogger(__name__)
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS audit (
@@ -72,6 +77,8 @@ _SIGNED = tuple(
     "kind at action row intent sub jti address target reason outcome detail instance".split()  # noqa: SIM905 - words
 )
 """The signed columns, in the order of the first version: another order would break every existing chain."""
+FOREIGN = "SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY name LIMIT 1"
+"""Finds what the API never makes: with it, others could have rows vanish as they are written."""
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - as above
 
@@ -160,7 +167,11 @@ class AuditQuery(Query):
 
 
 class AuditTrail:
-    """Appends to the trail and reads it. Every method raises `StateError` when the disk fails."""
+    """Appends to the trail and reads it. Every method raises `StateError` when the disk fails.
+
+    It signs nothing more once the table no longer ends as this process saw it end, does not take a row, or has a
+    trigger: somebody who may write the file, and has not the key, is at work.
+    """
 
     def __init__(self, store: Store, *, key: bytes, clock: Callable[[], float] = time.time) -> None:
         store.declare(*SCHEMA)
@@ -169,7 +180,12 @@ class AuditTrail:
         self._store = store
         self._key = key
         self._clock = clock
+        self._write_lock = Lock()
+        self._last = self._appended = Head(0, GENESIS.hex())
+        """The end of the chain when this process last wrote; another (`celerymeter token`) may have written since."""
+        self._check_foreign()
         self._check_key()
+        self._last = self.head()
 
     @contextmanager
     def act(self, actor: Actor, action: str, *, target: Sequence[str] = (), reason: str = "") -> Iterator[Act]:
@@ -186,30 +202,32 @@ class AuditTrail:
     def begin(self, actor: Actor, action: str, *, target: Sequence[str] = (), reason: str = "") -> int:
         """Write an intent and return its row: for acts that outlive a request. End them by `finish`."""
         intent = replace(self._row("intent", action, actor), target=json.dumps(list(target)), reason=reason)
-        with self._store.write() as connection:
+        with self._writing() as connection:
             row = self._append(connection, intent)
             connection.execute("INSERT INTO audit_open VALUES (?, ?)", (row.row, self.instance))
-            return row.row
+        self._log_head(f"{action} by {actor.sub}: begun")
+        return row.row
 
     def finish(self, intent: int, outcome: str, *, detail: Mapping[str, object] | None = None) -> None:
         """Write the outcome of an intent."""
-        with self._store.write() as connection:
-            self._follow(connection, "outcome", intent, outcome=outcome, detail=detail)
+        with self._writing() as connection:
+            action = self._follow(connection, "outcome", intent, outcome=outcome, detail=detail).action
             connection.execute("DELETE FROM audit_open WHERE intent = ?", (intent,))
+        self._log_head(f"{action}: {outcome}")
 
     def event(self, intent: int, outcome: str, *, detail: Mapping[str, object] | None = None) -> None:
         """Write something that became known after the outcome (a task that ran anyway)."""
-        with self._store.write() as connection:
+        with self._writing() as connection:
             self._follow(connection, "event", intent, outcome=outcome, detail=detail)
 
     def refusal(self, actor: Actor, action: str, *, reasons: Mapping[str, int]) -> None:
         """Write that an actor was refused; ``reasons`` counts by reason."""
-        with self._store.write() as connection:
+        with self._writing() as connection:
             self._append(connection, self._row("refusal", action, actor, outcome="refused", detail=reasons))
 
     def token(self, actor: Actor, action: str, *, exp: float, detail: Mapping[str, object]) -> bool:
         """Write that a token was minted, or seen for the first time; False when its id is known already."""
-        with self._store.write() as connection:
+        with self._writing() as connection:
             new = connection.execute("INSERT OR IGNORE INTO tokens VALUES (?, ?)", (actor.jti, exp)).rowcount
             if new:
                 self._append(connection, self._row("token", action, actor, outcome="ok", detail=detail))
@@ -221,7 +239,7 @@ class AuditTrail:
         Only the process that holds the state directory may do so: it knows that the earlier one has ended.
         """
         why = {"error": "the program ended between the intent and its outcome"}
-        with self._store.write() as connection:
+        with self._writing() as connection:
             query = "SELECT intent FROM audit_open WHERE instance != ?"
             orphans = [found["intent"] for found in connection.execute(query, (self.instance,)).fetchall()]
             for intent in orphans:
@@ -234,7 +252,7 @@ class AuditTrail:
 
         Returns how many went.
         """
-        with self._store.write() as connection:
+        with self._writing() as connection:
             kept = connection.execute("SELECT row FROM audit WHERE at >= ? ORDER BY row LIMIT 1", (before,)).fetchone()
             query = f"{SELECT} WHERE ? IS NULL OR row < ? ORDER BY row DESC LIMIT 1"
             through = connection.execute(query, [kept and kept["row"]] * 2).fetchone()
@@ -245,8 +263,9 @@ class AuditTrail:
             return connection.execute("DELETE FROM audit WHERE row <= ?", (through["row"],)).rowcount
 
     def probe(self) -> None:
-        """Write a row without meaning, to find out whether the disk accepts writes."""
-        with self._store.write() as connection:
+        """Write a row without meaning, to find out whether the disk accepts writes and the chain can be continued."""
+        with self._writing() as connection:
+            self._continued(connection)
             connection.execute("INSERT OR REPLACE INTO audit_probe VALUES (1, ?)", (self._clock(),))
 
     def page(self, query: AuditQuery, limit: int) -> list[AuditRow]:
@@ -273,11 +292,11 @@ class AuditTrail:
         *,
         outcome: str,
         detail: Mapping[str, object] | None = None,
-    ) -> None:
+    ) -> AuditRow:
         begun = connection.execute(f"{SELECT} WHERE row = ?", (intent,)).fetchone()
         actor = Actor(begun["sub"], begun["jti"], begun["address"]) if begun else Actor("")
         row = self._row(kind, begun["action"] if begun else "", actor, outcome=outcome, detail=detail)
-        self._append(connection, replace(row, intent=intent))
+        return self._append(connection, replace(row, intent=intent))
 
     def _row(
         self,
@@ -301,12 +320,54 @@ class AuditTrail:
             instance=self.instance,
         )
 
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Run a transaction on the trail; what it appends is the known end of the chain once it is on disk."""
+        if not self._write_lock.acquire(timeout=BUSY_TIMEOUT):
+            raise StateError("the audit trail is busy")
+        try:
+            self._appended = self._last
+            with self._store.write() as connection:
+                if (found := connection.execute(FOREIGN).fetchone()) is not None:
+                    raise StateError(f"the audit trail is not written: {found['type']} {found['name']!r} was added")
+                yield connection
+            self._last = self._appended
+        finally:
+            self._write_lock.release()
+
     def _append(self, connection: sqlite3.Connection, row: AuditRow) -> AuditRow:
-        last = connection.execute("SELECT row, mac FROM audit ORDER BY row DESC LIMIT 1").fetchone()
-        number, previous = (last["row"], bytes(last["mac"])) if last else (0, GENESIS)
+        number, previous = self._continued(connection)
         signed = sign(replace(row, row=number + 1), key=self._key, previous=previous)
         connection.execute(_INSERT, [getattr(signed, name) for name in COLUMNS])
+        # A trigger is not the only way to have a row ignored: so can a table with conflict clauses of its own.
+        stored = connection.execute("SELECT mac FROM audit WHERE row = ?", (signed.row,)).fetchone()
+        if stored is None or stored["mac"] != signed.mac:
+            raise StateError("the audit trail did not take a row: its table was changed")
+        self._appended = Head(signed.row, signed.mac.hex())
         return signed
+
+    def _continued(self, connection: sqlite3.Connection) -> tuple[int, bytes]:
+        """Return number and HMAC of the last row; raises `StateError` unless it continues what this process knows."""
+        number, previous = self._appended.row, bytes.fromhex(self._appended.mac)
+        rows = connection.execute(f"{SELECT} WHERE row >= ? ORDER BY row", (number,))
+        if number and ((last := rows.fetchone()) is None or (last["row"], last["mac"]) != (number, previous)):
+            raise StateError(f"the audit trail is not written: row {number}, its end, was removed or changed")
+        for row in map(from_db, rows):
+            if row.row != number + 1 or sign(row, key=self._key, previous=previous).mac != row.mac:
+                raise StateError(f"the audit trail is not written: row {row.row} is not signed with its key")
+            number, previous = row.row, row.mac
+        return number, previous
+
+    def _log_head(self, what: str) -> None:
+        """Log the end of the chain: whoever keeps the log elsewhere can prove later that nothing was cut off."""
+        log.info("audit: %s", what, extra={"audit_head": str(self._last)})
+
+    def _check_foreign(self) -> None:
+        if found := self._store.read(FOREIGN):
+            raise SettingsError(
+                f"the audit trail's database has a {found[0]['type']} {found[0]['name']!r}, which celerymeter did not "
+                "make: somebody has changed it; see `celerymeter audit verify`, or choose another --state-dir"
+            )
 
     def _check_key(self) -> None:
         rows = [from_db(row) for row in self._store.read(f"{SELECT} ORDER BY row DESC LIMIT 2")]
@@ -335,13 +396,17 @@ def _name(error: BaseException) -> str:
 def audit_key(store: Store, given: bytes | None) -> bytes:
     """Return the key of the chain: the given one, or one that is made in the state directory at the first start."""
     if given is not None:
-        if len(given) < KEY_BYTES:
-            raise SettingsError(f"--audit-key-file: a key of at least {KEY_BYTES} bytes is needed")
-        return given
+        return check_strength(given, at_least=KEY_BYTES, option="--audit-key-file")
     path = store.folder / KEY_FILE
     if not path.exists() and _has_rows(store):
         raise SettingsError(f"{path} is missing, and the audit trail cannot be continued without it: restore it")
-    return write_secret_once(path, token_hex(KEY_BYTES).encode())
+    write_secret_once(path, token_hex(KEY_BYTES).encode())
+    return kept_key(store.folder)
+
+
+def kept_key(folder: Path) -> bytes:
+    """Return the key that a state directory keeps; raises `SettingsError`, or `FileNotFoundError` for none."""
+    return check_strength(read_own_secret(folder / KEY_FILE), at_least=KEY_BYTES, option=str(folder / KEY_FILE))
 
 
 def _has_rows(store: Store) -> bool:

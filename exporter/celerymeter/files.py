@@ -1,0 +1,78 @@
+"""Files that only their owner may change: secrets, and what the state directory holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from celerymeter.errors import SettingsError
+
+MAX_SECRET_BYTES = 65536
+
+
+def read_limited(path: Path, *, flag: str, private: bool) -> bytes:
+    """Return at most `MAX_SECRET_BYTES` + 1 bytes of a file that an option names; links are followed.
+
+    Kubernetes mounts secrets as links. Raises `SettingsError` for a file that everybody may write or, where it is
+    ``private``, read. Pipes have no mode that matters.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                _check_mode(path, status, flag=flag, private=private and not _kept_from_others(path))
+            return file.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{flag}: cannot read {path}: {error.strerror}") from error
+
+
+def open_own(path: Path, *, flag: str, create: bool = False, private: bool = False) -> int:
+    """Open a file of the state directory to read, or with ``create`` to write as well, and return its descriptor.
+
+    Raises `SettingsError` for a link, for what is no file, and for a file that everybody may write or, where it is
+    ``private``, read; `FileNotFoundError` when there is none.
+    """
+    access = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    try:
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        problem = "is a link; put the file itself there" if error.errno == errno.ELOOP else error.strerror
+        raise SettingsError(f"{flag}: {path} {problem}") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SettingsError(f"{flag}: {path} is not a file")
+        _check_mode(path, status, flag=flag, private=private)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_own_folder(folder: Path, *, flag: str) -> None:
+    """Raise `SettingsError` for a folder in which everybody may put and delete files."""
+    # Not for a group: Kubernetes lets the group of `fsGroup` write in every volume.
+    if folder.stat().st_mode & stat.S_IWOTH:
+        raise SettingsError(
+            f"{flag} {folder}: everybody may write there, and replace the files in it; run `chmod o-w {folder}`, or "
+            "give a folder below it, which is then created for this user alone"
+        )
+
+
+def _check_mode(path: Path, status: os.stat_result, *, flag: str, private: bool) -> None:
+    if status.st_mode & stat.S_IWOTH:
+        raise SettingsError(f"{flag}: everybody may write {path}; run `chmod o-rw {path}`")
+    if private and status.st_mode & stat.S_IROTH:
+        raise SettingsError(f"{flag}: everybody may read {path}; run `chmod o-r {path}`")
+
+
+def _kept_from_others(path: Path) -> bool:
+    """Return whether a file that everybody may read cannot be reached by others anyway."""
+    # A read-only mount is how containers get their secrets, often with mode 0444: there is nobody else in a container.
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return True
+    return any(not folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
