@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).resolve().parent
-SUBJECTS = ("workers", "queues", "tasks", "slo", "exporter", "control")
+SUBJECTS = ("workers", "queues", "tasks", "schedules", "slo", "exporter", "control")
 """The files of alerts, in the order in which people look."""
 FILES = ("thresholds", "recording", "effective", *SUBJECTS)
 MANIFEST = HERE / "kubernetes" / "prometheusrule.yaml"
@@ -41,7 +41,7 @@ MANIFEST_HEAD = """\
 LABELS = ("severity", "window")
 """Keys of a variant that are labels of the alert."""
 TEXTS = ("summary", "description", "summary_zh", "description_zh")
-SUBJECT_LABELS = {"queues": ("queue_name",), "tasks": ("name",), "clusters": ()}
+SUBJECT_LABELS = {"queues": ("queue_name",), "tasks": ("name",), "awaited": ("name",), "clusters": ()}
 """The labels beside ``cluster`` that a group of thresholds.yml can be overridden by."""
 VARIABLES = {"queue_name": "queue", "name": "task", "hostname": "worker"}
 """The dashboard variable of each label."""

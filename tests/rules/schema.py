@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import promql_parser as promql
@@ -36,20 +35,22 @@ def known(name: str) -> bool:
     return name in exposed() or name in FOREIGN or name in {rule.name for rule in recordings()}
 
 
-@cache
 def series(name: str) -> Labels:
     """The labels of a series; none for a name that nobody makes."""
+    return _series(name, frozenset())
+
+
+@cache
+def _series(name: str, within: frozenset[str]) -> Labels:
+    """The same inside the rules of ``within``: one that reads what is made of its own series adds no label to it."""
     if name in exposed() or name in FOREIGN:
         return exposed().get(name) or FOREIGN[name]
+    if name in within:
+        return frozenset[str]().union(*exposed().values())
     labels: Labels = frozenset()
     for rule in recordings():
         if rule.name == name:
             added = OVERRIDES if name.endswith(":limit") else frozenset[str]()
-            labels |= labels_of(promql.parse(rule.expr), _outside(name)) | frozenset(rule.labels) | added
+            read = labels_of(promql.parse(rule.expr), lambda other: _series(other, within | {name}))
+            labels |= read | frozenset(rule.labels) | added
     return labels
-
-
-def _outside(name: str) -> Callable[[str], Labels]:
-    """Look up labels inside the rule of ``name``: one that reads its own series adds no label to it."""
-    every = frozenset[str]().union(*exposed().values())
-    return lambda read: every if read == name else series(read)

@@ -16,6 +16,7 @@ LASTING = {
     "CeleryQueueNoConsumers-info": "a queue in which anything changes is not disused",
     "CeleryTrafficFell-warning": "it compares with last week",
     "CeleryChordStuck-warning": "a chord that ends is silence for two hours",
+    "CeleryTaskOverdue-info": "after successes that come and go there is no usual interval",
     "Watchdog-info": "it always fires",
 }
 """Alerts whose cause does not come and go every few minutes, and why."""
@@ -253,6 +254,25 @@ TASKS = (
     Case("CeleryTimeLimitExceeded", exceptions("SoftTimeLimitExceeded", Wave(1, 7))),
 )
 
+REPORT = {"name": "shop.report"}
+
+
+def last_success(ages: list[Value]) -> Series:
+    """So many seconds ago."""
+    return moment("celery_task_last_success_timestamp_seconds", ages, **REPORT)
+
+
+SCHEDULES = (
+    *(
+        Case(
+            "CeleryTaskOverdue",
+            (last_success(Wave(4, 3).values(3900, 3300)), chosen("task_max_age", 3600, **severity, **REPORT)),
+            severity,
+        )
+        for severity in (WARNING, CRITICAL)
+    ),
+)
+
 OBJECTIVES = (
     Case(
         "CeleryErrorBudgetBurn",
@@ -427,4 +447,4 @@ CONTROLS = (
     ),
 )
 
-CASES = (*QUEUES, *TASKS, *OBJECTIVES, *WORKERS, *EXPORTERS, *CONTROLS)
+CASES = (*QUEUES, *TASKS, *SCHEDULES, *OBJECTIVES, *WORKERS, *EXPORTERS, *CONTROLS)

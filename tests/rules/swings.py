@@ -14,7 +14,18 @@ END = 240
 """Minutes, of the longest."""
 FIRST, SECOND, CONTROL = "a:9808", "b:9808", "c:9809"
 """Where two exporters and the control API listen."""
-FILES = ("thresholds", "recording", "effective", "control", "slo", "workers", "queues", "tasks", "exporter")
+FILES = (
+    "thresholds",
+    "recording",
+    "effective",
+    "control",
+    "slo",
+    "workers",
+    "queues",
+    "tasks",
+    "schedules",
+    "exporter",
+)
 FIRST_GROUPS = ("celery-limits", "celery-levels", "celery-effective")
 """Rule files, and which groups are evaluated first: each builds on those before it."""
 CAUSE = "swing:cause"
