@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from celerymeter.control.evidence.events import EventCache
+from celerymeter.control.evidence.models import LastEvent, TaskEvidence, TaskLocation, Termination
 from celerymeter.control.revocation.decide import (
     acknowledged,
     after_check,
@@ -17,14 +19,10 @@ from celerymeter.control.revocation.decide import (
     totals,
     unconfirmed,
 )
-from celerymeter.control.revocation.evidence import EventCache
 from celerymeter.control.revocation.models import (
     COUNTS_AS,
     Acknowledgements,
-    LastEvent,
     Status,
-    TaskEvidence,
-    TaskLocation,
     TaskResult,
     TerminateResult,
 )
@@ -125,10 +123,10 @@ def test_an_announced_termination_is_no_end() -> None:
     assert after_event(result, event("task-succeeded")).status == "ran_anyway"
 
 
-@pytest.mark.parametrize(("before", "location"), [("terminate_sent", "dying"), ("terminated", "revoked")])
-def test_what_an_earlier_batch_knows_of_a_death_is_not_forgotten(before: Status, location: str) -> None:
+@pytest.mark.parametrize(("died", "location"), [(False, "dying"), (True, "revoked")])
+def test_what_an_earlier_batch_knows_of_a_death_is_not_forgotten(died: bool, location: str) -> None:
     """The process that is to be gone, or that it is; unless the task is seen somewhere again."""
-    events, earlier = {"x": event("task-revoked", terminated=True)}, {"x": TaskResult("x", before, pid=7)}
+    events, earlier = {"x": event("task-revoked", terminated=True)}, {"x": Termination(7, died=died)}
     seen = locate("x", TaskEvidence(NOW, events=events, previously_terminated=earlier))
     assert (seen.location, seen.pid) == (location, 7 if location == "dying" else None)
     assert locate("x", TaskEvidence(NOW, events=events, previously_terminated=earlier, held={"x": RUNS})) == RUNS

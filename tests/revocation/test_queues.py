@@ -7,7 +7,7 @@ import json
 import pytest
 import redis
 
-from celerymeter.control.revocation.evidence import PAGE, RedisQueues
+from celerymeter.control.evidence.redis_queues import PAGE, RedisQueues
 from celerymeter.demo.servers import Redis
 from celerymeter.settings import BrokerSettings
 

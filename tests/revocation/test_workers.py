@@ -9,7 +9,8 @@ from math import inf
 
 import pytest
 
-from celerymeter.control.revocation.workers import SILENCE, BatchSize, Workers
+from celerymeter.control.evidence.workers import SILENCE
+from celerymeter.control.revocation.workers import BatchSize, Workers
 from celerymeter.inspect_replies import Replies
 from celerymeter.remote_control import TIMEOUT, Command, RemoteControl
 

@@ -21,6 +21,10 @@ from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.cluster.snapshot import ClusterReader, Queries, Sampler, alertmanager_component
+from celerymeter.control.evidence.collector import EvidenceCollector
+from celerymeter.control.evidence.redis_queues import RedisQueues
+from celerymeter.control.evidence.result_backend import open_result_backend
+from celerymeter.control.evidence.workers import CONNECTIONS
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
 from celerymeter.control.live_workers import EventListener, LiveWorkers
@@ -28,10 +32,9 @@ from celerymeter.control.metrics import ControlMetrics, QueryMetrics
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports import ReportRunner, ReportStore
 from celerymeter.control.revocation.batches import BatchStore, Recorder
-from celerymeter.control.revocation.evidence import EvidenceCollector, RedisQueues, open_result_backend
 from celerymeter.control.revocation.followup import Followup
 from celerymeter.control.revocation.service import RevocationService
-from celerymeter.control.revocation.workers import CONNECTIONS, Workers
+from celerymeter.control.revocation.workers import Workers
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.system import SnapshotSource

@@ -12,6 +12,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from celerymeter.control.audit.trail import AuditTrail
+from celerymeter.control.evidence.models import Termination
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.revocation import decide
@@ -209,15 +210,16 @@ class BatchStore:
         query = f"SELECT * FROM revoke_batches WHERE batch IN ({_BATCHES_WITH_OPEN_TASKS}) ORDER BY at"  # noqa: S608 - as above
         return [self._load(row) for row in self._store.read(query)]
 
-    def previously_terminated(self, task_ids: Sequence[str]) -> Mapping[str, TaskResult]:
-        """Return the latest results of those that a batch terminated, or sent terminate to, and that did not run on."""
+    def previously_terminated(self, task_ids: Sequence[str]) -> Mapping[str, Termination]:
+        """Return the latest terminate of the ids that a batch terminated, or sent it to, and that did not run on."""
         found = self._store.read(
             "SELECT task_id, result FROM revoke_tasks JOIN revoke_batches USING (batch) "
             "WHERE status IN ('terminated', 'terminate_sent') AND task_id IN (SELECT value FROM json_each(?)) "
             "ORDER BY at",
             (json.dumps(list(task_ids)),),
         )
-        return {row["task_id"]: TaskResult(**json.loads(row["result"])) for row in found}
+        results = (TaskResult(**json.loads(row["result"])) for row in found)
+        return {each.task_id: Termination(each.pid, died=each.status == "terminated") for each in results}
 
     def _load(self, row: sqlite3.Row) -> Batch:
         tasks = self._store.read("SELECT result FROM revoke_tasks WHERE batch = ? ORDER BY place", (row["batch"],))

@@ -34,16 +34,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
+from celerymeter.control.evidence.models import LastEvent, Location, TaskEvidence, TaskLocation, Termination
 from celerymeter.control.revocation.models import (
     COUNTS_AS,
     OPEN,
     Acknowledgements,
     Count,
-    LastEvent,
-    Location,
     Status,
-    TaskEvidence,
-    TaskLocation,
     TaskResult,
     TerminateResult,
 )
@@ -77,13 +74,8 @@ def locate(task_id: str, evidence: TaskEvidence) -> TaskLocation:
     return _known_by_event(task_id, event, evidence) if event is not None else TaskLocation()
 
 
-def only_announces(event: LastEvent) -> bool:
-    """Return True for an event that Celery sends when a task is to be terminated, not when its process dies."""
-    return event.type == "task-revoked" and event.terminated
-
-
 def _known_by_event(task_id: str, event: LastEvent, evidence: TaskEvidence) -> TaskLocation:
-    if only_announces(event):
+    if event.only_announces:
         return _previously_terminated(event, evidence.previously_terminated.get(task_id))
     # A worker lists every task that it runs; it hides only those that wait for their rate limit.
     if event.type == "task-started" and event.worker in evidence.answered and event.at < evidence.asked_at:
@@ -91,8 +83,8 @@ def _known_by_event(task_id: str, event: LastEvent, evidence: TaskEvidence) -> T
     return _after(event)
 
 
-def _previously_terminated(event: LastEvent, before: TaskResult | None) -> TaskLocation:
-    if before is not None and before.status == "terminated":
+def _previously_terminated(event: LastEvent, before: Termination | None) -> TaskLocation:
+    if before is not None and before.died:
         detail = "already terminated: the process that ran it is gone"
         return TaskLocation("revoked", detail, worker=event.worker, name=event.name, state="REVOKED")
     pid = before.pid if before is not None else None

@@ -15,11 +15,13 @@ from threading import RLock
 from time import monotonic
 from typing import Final
 
+from celerymeter.control.evidence.events import EventCache
+from celerymeter.control.evidence.models import LastEvent, TaskLocation
+from celerymeter.control.evidence.result_backend import ResultBackend
 from celerymeter.control.live_workers import INFORMED, LiveWorker, LiveWorkers, Retries
 from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.batches import ActiveBatch, ActiveBatches, Recorder
-from celerymeter.control.revocation.evidence import EventCache, ResultBackend
-from celerymeter.control.revocation.models import Acknowledgements, Batch, LastEvent, Outcome, TaskLocation, TaskResult
+from celerymeter.control.revocation.models import Acknowledgements, Batch, Outcome, TaskResult
 from celerymeter.control.revocation.workers import Workers
 from celerymeter.errors import StateError
 from celerymeter.model import Event

@@ -16,9 +16,11 @@ from typing import Final
 from uuid import uuid4
 
 from celerymeter.control.audit.trail import Actor
+from celerymeter.control.evidence.collector import EvidenceCollector
+from celerymeter.control.evidence.events import EventCache
+from celerymeter.control.evidence.models import TaskEvidence
 from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.batches import Recorder
-from celerymeter.control.revocation.evidence import EventCache, EvidenceCollector
 from celerymeter.control.revocation.followup import Followup
 from celerymeter.control.revocation.models import (
     MAX_ID_LENGTH,
@@ -27,7 +29,6 @@ from celerymeter.control.revocation.models import (
     Outcome,
     RevokeRequest,
     Signal,
-    TaskEvidence,
     TaskResult,
     TerminateResult,
 )

@@ -1,0 +1,1 @@
+"""Evidence about single tasks: events, the result backend, what workers hold, and what the broker keeps."""

@@ -1,0 +1,78 @@
+"""Collects what is known about task ids: events, the result backend, the workers, and the lists of a Redis broker.
+
+Celery has no look-up of a task by its id, hence all of these.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from celerymeter.control.evidence.events import EventCache
+from celerymeter.control.evidence.models import TaskEvidence, Termination
+from celerymeter.control.evidence.redis_queues import RedisQueues
+from celerymeter.control.evidence.result_backend import ResultBackend
+from celerymeter.control.evidence.workers import WorkerInspector
+from celerymeter.control.live_workers import LiveWorkers
+from celerymeter.errors import RequestRefused
+
+REPLIED: Final = 60.0
+"""Seconds for which a worker that replied once is waited for."""
+
+
+class EvidenceCollector:
+    """Collects evidence; thread-safe. ``until`` is of `time.monotonic`."""
+
+    def __init__(
+        self,
+        workers: WorkerInspector,
+        event_cache: EventCache,
+        live_workers: LiveWorkers,
+        *,
+        result_backend: ResultBackend | None,
+        queues: RedisQueues | None,
+        previously_terminated: Callable[[Sequence[str]], Mapping[str, Termination]],
+    ) -> None:
+        self._workers = workers
+        self.event_cache = event_cache
+        self._live_workers = live_workers
+        self._result_backend = result_backend
+        self._queues = queues
+        self._previously_terminated = previously_terminated
+        self._replied_at: dict[str, float] = {}
+
+    def collect(self, task_ids: Sequence[str], *, until: float) -> TaskEvidence:
+        """Find the live workers and the ids; raises `BrokerUnavailable`, or `RequestRefused` when no worker lives."""
+        # The result backend first: what a worker holds goes before a stored state, so it must be the newer answer.
+        states = self._result_backend.states(task_ids) if self._result_backend is not None else {}
+        asked_at = time.time()
+        inspection = self._workers.inspect(task_ids, expected=self._expected(asked_at), until=until)
+        self._replied_at = {**self._replied_at, **dict.fromkeys(inspection.replied, asked_at)}
+        # Heartbeats as well: a worker that is busy, or has not reconnected yet, does not reply and still counts.
+        workers = inspection.replied | self._live_workers.alive()
+        if not workers:
+            raise RequestRefused("no_workers", "no worker is alive: a revoke would be lost", retry_after=5.0)
+        events = self.event_cache.last_events(task_ids)
+        # Reading lists is the dearest look-up, so only for ids that nothing else knows.
+        unseen = [task_id for task_id in task_ids if task_id not in inspection.held and task_id not in states]
+        queues = inspection.queues | {event.queue for event in events.values() if event.queue}
+        announced = [task_id for task_id, event in events.items() if event.only_announces]
+        return TaskEvidence(
+            asked_at,
+            workers=workers,
+            answered=inspection.answered,
+            replied=bool(inspection.replied),
+            events=events,
+            states=states,
+            held=inspection.held,
+            queued=self._queues.find(unseen, queues) if self._queues is not None and unseen else {},
+            previously_terminated=self._previously_terminated(announced) if announced else {},
+        )
+
+    def _expected(self, now: float) -> frozenset[str]:
+        """Return the workers to wait for; none in particular until every one has had the time to send a heartbeat."""
+        self._replied_at = {worker: at for worker, at in self._replied_at.items() if now - at < REPLIED}
+        if not self._live_workers.informed:
+            return frozenset()
+        return self._live_workers.alive().union(self._replied_at)
