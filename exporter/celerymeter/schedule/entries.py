@@ -1,0 +1,152 @@
+"""Reads the entries of Celery's, django-celery-beat's and RedBeat's schedulers: when each is due, and how often."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery.schedules import crontab, schedule
+from celery.utils.time import maybe_make_aware
+
+MAX_ENTRIES = 2000
+"""Entries that are reported; the rest is only counted."""
+MAX_TEXT = 200
+"""Characters of a name that are reported."""
+MAX_MISSED = 1000
+"""Times of one entry that are counted as missed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One entry of a schedule; times are UTC seconds by this host's clock, ``None`` where there is none."""
+
+    schedule: str
+    name: str
+    """Of the task."""
+    words: str
+    every: float | None
+    """Seconds, of an interval."""
+    last_run_at: float | None
+    next_due_at: float | None
+    enabled: bool
+
+
+def entries_of(scheduler: Any) -> tuple[list[Any], int]:
+    """Return the entries of a scheduler, and how many there are beyond `MAX_ENTRIES`."""
+    if hasattr(scheduler.Entry, "from_key"):
+        return _redbeat_entries(scheduler)
+    found = dict(scheduler.schedule)
+    if hasattr(scheduler, "Model"):
+        found = {**_database_entries(scheduler, known=found), **found}
+    return list(itertools.islice(found.values(), MAX_ENTRIES)), max(0, len(found) - MAX_ENTRIES)
+
+
+def _redbeat_entries(scheduler: Any) -> tuple[list[Any], int]:
+    """Return all entries of RedBeat, whose ``schedule`` holds only those that are due next."""
+    from redbeat.schedulers import get_redis
+
+    client, key = get_redis(scheduler.app), scheduler.app.redbeat_conf.schedule_key
+    found = []
+    for name in client.zrange(key, 0, MAX_ENTRIES - 1):
+        with suppress(KeyError):  # deleted meanwhile
+            found.append(scheduler.Entry.from_key(name, app=scheduler.app))
+    return found, max(0, client.zcard(key) - MAX_ENTRIES)
+
+
+def _database_entries(scheduler: Any, *, known: dict[str, Any]) -> dict[str, Any]:
+    """Return the enabled entries that django-celery-beat leaves out while they are not due within two hours."""
+    found = {}
+    for model in scheduler.Model.objects.enabled()[: MAX_ENTRIES * 2]:
+        if model.name not in known:
+            found[model.name] = scheduler.Entry(model, app=scheduler.app)
+    return found
+
+
+def plan_of(entry: Any, *, now: float) -> Plan:
+    """Return what an entry says at ``now``; a due time in the past means that it is late."""
+    model = getattr(entry, "model", None)
+    enabled = bool(getattr(model if model is not None else entry, "enabled", True))
+    last_run_at = entry.last_run_at
+    next_due_at = _next_due(entry, now=now) if enabled and not _has_ended(model) else None
+    if next_due_at is not None and model is not None and model.start_time is not None:
+        next_due_at = max(next_due_at, maybe_make_aware(model.start_time).timestamp())
+    return Plan(
+        schedule=str(entry.name)[:MAX_TEXT],
+        name=str(entry.task)[:MAX_TEXT],
+        words=words_of(entry.schedule)[:MAX_TEXT],
+        every=interval_of(entry.schedule),
+        last_run_at=maybe_make_aware(last_run_at).timestamp() if last_run_at is not None else None,
+        next_due_at=next_due_at,
+        enabled=enabled,
+    )
+
+
+def _has_ended(model: Any) -> bool:
+    """Return True for an entry of django-celery-beat that runs once and did."""
+    return model is not None and bool(model.one_off) and model.total_run_count > 0
+
+
+def _next_due(entry: Any, *, now: float) -> float | None:
+    if entry.last_run_at is None:  # RedBeat: it has never run
+        return now
+    remaining = _remaining(entry.schedule, entry.last_run_at)
+    if remaining is None:
+        return None
+    deadline = entry.schedule.app.conf.beat_cron_starting_deadline if isinstance(entry.schedule, crontab) else None
+    if deadline is not None and remaining < -deadline:  # beat leaves out what was due before
+        remaining = _remaining(entry.schedule, entry.schedule.now() - timedelta(seconds=deadline)) or 0.0
+    every = interval_of(entry.schedule)
+    if every is not None:  # a last run in the future: the clock was set back
+        remaining = min(remaining, every)
+    return now + remaining
+
+
+def following(entry: Any, *, now: float) -> float | None:
+    """Return when an entry that runs now is due again."""
+    remaining = None if _has_ended(getattr(entry, "model", None)) else _remaining(entry.schedule, entry.schedule.now())
+    return now + remaining if remaining is not None and remaining > 0 else None
+
+
+def _remaining(plan: Any, last_run_at: datetime) -> float | None:
+    """Return the seconds until a schedule is due after a run, negative if it is late."""
+    try:
+        remaining: timedelta | None = plan.remaining_estimate(maybe_make_aware(last_run_at))
+    except NotImplementedError:  # a schedule of the application's own
+        return None
+    return remaining.total_seconds() if remaining is not None else None
+
+
+def interval_of(plan: Any) -> float | None:
+    """Return the seconds of an interval, ``None`` for any other kind of schedule."""
+    return plan.run_every.total_seconds() if isinstance(plan, schedule) else None
+
+
+def words_of(plan: Any) -> str:
+    """Return a schedule as text.
+
+    >>> words_of(schedule(90)), words_of(crontab(minute="0", hour="4"))
+    ('every 90 s', 'crontab 0 4 * * * UTC')
+    """
+    if isinstance(plan, schedule):
+        return f"every {plan.run_every.total_seconds():g} s"
+    if isinstance(plan, crontab):
+        fields = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+        return " ".join(["crontab", *(str(getattr(plan, f"_orig_{field}")) for field in fields), str(plan.tz)])
+    return repr(plan)
+
+
+def missed_since(plan: Any, due_at: float, *, now: float) -> int:
+    """Return how many later times have passed too, since one that was due at ``due_at``."""
+    every = interval_of(plan)
+    if every is not None:
+        return min(MAX_MISSED, int((now - due_at) / every)) if every > 0 else 0
+    missed, due = 0, due_at
+    while missed < MAX_MISSED:
+        remaining = _remaining(plan, datetime.fromtimestamp(due, tz=plan.tz))
+        if remaining is None or remaining > 0 or now + remaining <= due:
+            break
+        missed, due = missed + 1, now + remaining
+    return missed
