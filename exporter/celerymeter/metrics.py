@@ -215,6 +215,9 @@ SERIES = _exporter.gauge("celerymeter_series", (), "Series in the last scrape.")
 FOLDED = _exporter.counter(
     "celerymeter_series_folded_total", ("label",), "Label values beyond a limit, counted under __other__."
 )
+NAMES_CUT = _exporter.counter(
+    "celerymeter_names_cut_total", ("label",), "Names longer than 200 characters, or with control characters."
+)
 POLL_SUCCESS = _exporter.gauge("celerymeter_poll_success", ("collector",), "1 when the last poll succeeded.")
 POLL_DURATION = _exporter.gauge("celerymeter_poll_duration_seconds", ("collector",), "How long the last poll took.")
 POLL_LAST_SUCCESS = _exporter.gauge(

@@ -28,8 +28,11 @@ CELERY_EVENTS = frozenset(
 )
 """The types that Celery sends itself; applications send others, with fields of their own (`Task.send_event`)."""
 
-_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
-_Text = Annotated[str, msgspec.Meta(max_length=512)]
+MAX_TEXT = 512
+"""Characters of an id or a name as the decoder lets it through; the tracker keeps fewer of a name."""
+MAX_TYPE = 256
+_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+_Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e10)]
 _Load = Annotated[float, msgspec.Meta(ge=0)]
@@ -43,7 +46,7 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     building an event in Python does not.
     """
 
-    type: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TYPE)]
     hostname: _Word
     timestamp: Annotated[float, msgspec.Meta(gt=0, le=1e10)]
     clock: _Count = 0

@@ -263,3 +263,13 @@ def test_damage_anywhere_raises_nothing(data: st.DataObject) -> None:
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     events, rejections = decode(bytes(damaged))
     assert len(events) + rejections.total() >= 1
+
+
+@pytest.mark.parametrize("field", ["name", "hostname", "queue", "exchange", "routing_key", "type"])
+def test_a_name_that_is_too_long_costs_no_event(field: str) -> None:
+    """It is cut, so that a task of a long name still counts; only an id cannot be cut."""
+    rejected: Counter[str] = Counter()
+    decoder = Decoder(lambda reason, count: rejected.update({reason: count}))
+    (found,) = decoder.messages([message(event(**{field: "n" * 100_000}))])
+    assert 200 < len(getattr(found, field)) <= 512
+    assert not rejected

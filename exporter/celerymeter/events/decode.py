@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import msgspec
 from pybase64 import b64decode
 
-from celerymeter.model import CELERY_EVENTS, UNKNOWN, Event
+from celerymeter.model import CELERY_EVENTS, MAX_TEXT, MAX_TYPE, UNKNOWN, Event
 from celerymeter.tagged import untag, untag_uuids
 
 Reason = Literal["envelope", "content_type", "encoding", "body", "fields", "too_large"]
@@ -31,6 +31,7 @@ TAIL = b'", "content-encoding": "utf-8", "content-type": "application/json", "he
 """The bytes that kombu 5.3 to 5.7 write before and after the body. A body cut out between them is base64, or else it is
 refused as JSON: then, as for anything that looks different, the envelope is parsed."""
 
+_NAMES = ("hostname", "name", "queue", "exchange", "routing_key", "sw_ver")
 _REQUIRED_FIELDS = ("type", "hostname", "timestamp")
 _COMMON_FIELDS = (*_REQUIRED_FIELDS, "clock", "pid")
 
@@ -141,10 +142,14 @@ class Decoder:
 
 
 def _event(item: object) -> Event | None:
-    """Return a parsed object as an event.
+    """Return a parsed object as an event; names that are too long are cut, which the tracker counts.
 
     An event of an application's own keeps what is as usual: the common fields, or else its type alone.
     """
+    if isinstance(item, dict):
+        item |= {key: text[:MAX_TEXT] for key in _NAMES if isinstance(text := item.get(key), str)}
+        if isinstance(kind := item.get("type"), str):
+            item["type"] = kind[:MAX_TYPE]
     event = _convert(item)
     if event is not None or not isinstance(item, dict) or str(item.get("type")) in CELERY_EVENTS:
         return event

@@ -148,8 +148,7 @@ def worker_collector(poller: WorkerPoller, state: SharedTracker, *, enable_event
         with state.locked() as tracker:
             live = [
                 PollTarget(worker.hostname, (worker.pid, worker.online_at), worker.online_at)
-                for worker in tracker.workers
-                if worker.up
+                for worker in tracker.workers.to_wait_for()
             ]
             tracker.asking()
         snapshot = poller.poll(now=at, live=live, heard_since=heard_since)

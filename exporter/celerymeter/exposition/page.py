@@ -21,6 +21,7 @@ FAMILIES = tuple(family for family in m.CATALOGUE if family.area != "control")
 """The control API has a page of its own."""
 EVICTIONS = ("limit", "age", "vanished", "superseded")
 FOLDED = ("name", "queue_name", "exception", "hostname", "pair")
+CUT = ("name", "queue_name", "exception", "hostname", "event")
 ENDS = ("task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked")
 UNMEASURED = ("not_sent", "clock_offset", "eta", "negative")
 
@@ -369,6 +370,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.EVICTED: _values(lambda scrape: _of(scrape.tracker.tasks.runs.evicted, EVICTIONS)),
     m.SERIES: _single(lambda scrape: scrape.kept.series),
     m.FOLDED: _values(lambda scrape: _of(scrape.tracker.task_series.folded, FOLDED)),
+    m.NAMES_CUT: _values(lambda scrape: _of(scrape.tracker.task_series.cut, CUT)),
     m.POLL_SUCCESS: _values(lambda scrape: {name: int(poll.success) for name, poll in scrape.tracker.polls.items()}),
     m.POLL_DURATION: _values(lambda scrape: {name: poll.duration for name, poll in scrape.tracker.polls.items()}),
     m.POLL_LAST_SUCCESS: _values(lambda scrape: scrape.tracker.poll_successes),

@@ -15,6 +15,7 @@ import msgspec
 
 from celerymeter.inspect_replies import text
 from celerymeter.polling.queues import is_task_queue
+from celerymeter.routing import MAX_KEY, RoutingTable
 from celerymeter.stamp import HEADER
 
 HEAD_TAIL = 8192
@@ -96,20 +97,19 @@ def _seconds(value: object) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A queue bound to an exchange; ``pattern`` is kombu's regular expression of a topic binding, else empty."""
+    """A queue bound to an exchange; ``pattern`` is kombu's regular expression of a topic binding, else empty.
+
+    The expression is never run: it backtracks, and it says no more than the routing key.
+    """
 
     routing_key: str
     pattern: str
     queue: str
 
-    def takes(self, routing_key: str) -> bool:
-        """Return whether a message with this routing key goes to the queue."""
-        if not self.pattern:
-            return self.routing_key == routing_key
-        try:
-            return re.match(self.pattern, routing_key) is not None
-        except re.error:
-            return False
+    @property
+    def is_topic(self) -> bool:
+        """True if the routing key is a pattern (`kombu.transport.virtual.exchange.TopicExchange.key_to_pattern`)."""
+        return self.pattern.startswith("^") and self.pattern.endswith("$")
 
 
 def as_text(name: bytes | str) -> str:
@@ -128,6 +128,7 @@ class Routes:
 
     def __init__(self, bindings: Mapping[str, tuple[Binding, ...]]) -> None:
         self._bindings = bindings
+        self._tables = {exchange: _table(bound) for exchange, bound in bindings.items()}
         self._known: dict[tuple[str, str], str | None] = {}
 
     @property
@@ -139,8 +140,19 @@ class Routes:
         """Return the queue if there is exactly one; the nameless exchange routes by the queue's own name."""
         if not exchange:
             return routing_key or None
+        if len(routing_key) > MAX_KEY:
+            return None
         key = (exchange, routing_key)
         if key not in self._known:
-            bound = {binding.queue for binding in self._bindings.get(exchange, ()) if binding.takes(routing_key)}
-            self._known[key] = bound.pop() if len(bound) == 1 else None
+            table = self._tables.get(exchange)
+            self._known[key] = None if table is None else table.queue(routing_key)
         return self._known[key]
+
+
+def _table(bound: Iterable[Binding]) -> RoutingTable:
+    """In Redis ``#`` stands for at least one word: kombu's expression for it needs the dots on both sides."""
+    return RoutingTable(
+        direct=[(one.routing_key, one.queue) for one in bound if not one.pattern],
+        topic=[(one.routing_key, one.queue) for one in bound if one.is_topic],
+        some=True,
+    )

@@ -31,12 +31,16 @@ from celerymeter.polling.redis_messages import (
     parse_destination,
     parse_head,
 )
+from celerymeter.routing import MAX_KEY
 from celerymeter.settings import ExporterSettings
 
 BATCH = 2000
 """Commands a round trip: enough to make latency small, few enough to let other clients in between."""
 UNACKED_LIMIT = 20_000
 """Unacknowledged messages that one poll reads; the others are only counted."""
+MAX_EXCHANGES = 1000
+MAX_BINDINGS = 5000
+"""Bindings of an exchange that are read; of more a random choice."""
 SCAN_STEPS = 20
 SCAN_COUNT = 2000
 HEADS_PAGE = 50
@@ -165,8 +169,9 @@ class BindingDiscovery:
     def routes(self, client: redis.Redis, keys: RedisKeys) -> Routes:
         """Return the bindings of all exchanges found so far."""
         self._scan(client, keys)
-        exchanges = sorted(self._found)
-        replies = run(client, [("SMEMBERS", keys.bindings(exchange)) for exchange in exchanges])
+        exchanges = sorted(self._found)[:MAX_EXCHANGES]
+        # Not SMEMBERS: whoever may write to Redis decides how many there are.
+        replies = run(client, [("SRANDMEMBER", keys.bindings(exchange), MAX_BINDINGS) for exchange in exchanges])
         bindings: dict[str, tuple[Binding, ...]] = {
             exchange: parse_bindings(members, keys.separator)
             for exchange, members in zip(exchanges, replies, strict=True)
@@ -181,7 +186,7 @@ class BindingDiscovery:
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
         for _ in range(SCAN_STEPS):
             self._cursor, page = client.scan(self._cursor, match=pattern, count=SCAN_COUNT)
-            names = (as_text(key)[len(prefix) :] for key in page)
+            names = (as_text(key)[len(prefix) :] for key in page if len(key) <= len(prefix) + MAX_KEY)
             self._found.update(name for name in names if not name.endswith(".pidbox") and name != self._event_exchange)
             if self._cursor == 0:
                 return

@@ -6,7 +6,9 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
+from celerymeter import escaping
 from celerymeter.inspect_replies import Replies, WorkerStats, WorkerTask
 from celerymeter.model import ActiveTask, QueueBinding, WorkersSnapshot, WorkerState
 from celerymeter.polling.reply_habits import PROOF, PollTarget, ReplyHabits
@@ -26,6 +28,10 @@ HANDLING = 1.0
 MAX_HELD = 20_000
 """Tasks in the replies to one round of `LISTS`; a worker that holds more is not asked, its gauges stay absent."""
 SECONDS_PER_TASK = 0.02
+MAX_QUEUES = 1000
+"""Queues of one worker."""
+MAX_NAMES = 10_000
+"""Task names of one worker."""
 FEW = 1000
 """A worker that holds no more is asked at once; others at a random time within their interval."""
 
@@ -192,21 +198,30 @@ def worker_state(replies: Replies, hostname: str, lists: ListAnswer | None = Non
     queues = None if consumed is None else [queue for queue in consumed if queue.exchange_type != "fanout"]
     bindings = tuple(
         QueueBinding(queue.name, queue.exchange or "", queue.exchange_type or "direct", queue.routing_key or "")
-        for queue in queues or ()
+        for queue in (queues or ())[:MAX_QUEUES]
     )
     routes = QueueRoutes(bindings)
     return WorkerState(
         hostname,
-        pool=stats.pool,
+        pool=None if stats.pool is None else escaping.name(stats.pool),
         slots=stats.slots,
         pid=stats.pid,
         reserved=lists.reserved if lists else None,
         scheduled=lists.scheduled if lists else None,
-        queues=None if queues is None else tuple(sorted({queue.name for queue in queues})),
+        queues=None if queues is None else tuple(sorted({queue.name for queue in queues[:MAX_QUEUES]})),
         bindings=bindings,
         active=None if running is None else tuple(_active_task(task, routes) for task in running if task.name),
-        totals=stats.totals,
+        totals=None if stats.totals is None else _totals(stats.totals),
     )
+
+
+def _totals(totals: Mapping[str, int]) -> dict[str, int]:
+    """Return counts by the names as the tracker has them."""
+    named: dict[str, int] = {}
+    for name, count in islice(totals.items(), MAX_NAMES):
+        clean = escaping.name(name)
+        named[clean] = named.get(clean, 0) + count
+    return named
 
 
 def _active_task(task: WorkerTask, routes: QueueRoutes) -> ActiveTask:

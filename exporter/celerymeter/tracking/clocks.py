@@ -8,6 +8,8 @@ from celerymeter.model import Event
 
 HALF_WINDOW = 10.0
 """Seconds of one generation: an offset rests on the last 10 to 20 s, so a clock that was stepped is believed soon."""
+LONGEST_HOST = 64
+"""Characters of a host's name that tell it from others (RFC 1035 allows 63 between two dots)."""
 
 
 class ClockOffset:
@@ -66,6 +68,7 @@ class ProducerClocks:
         return None if clock is None else sent.timestamp + clock.seconds
 
     def _find(self, host: str) -> ClockOffset | None:
+        host = host[:LONGEST_HOST]
         clock = self._young.get(host)
         if clock is None and (clock := self._old.pop(host, None)) is not None:
             self._admit(host, clock)
@@ -74,7 +77,7 @@ class ProducerClocks:
     def _admit(self, host: str, clock: ClockOffset) -> None:
         if len(self._young) >= self._limit:
             self._old, self._young = self._young, {}
-        self._young[host] = clock
+        self._young[host[:LONGEST_HOST]] = clock
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

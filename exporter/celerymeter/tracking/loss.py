@@ -15,6 +15,7 @@ load 3 of 9 heartbeats were. So what may be in between is taken off D, except fo
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from heapq import heappop, heappush
 
 SILENT_BEATS = 3
 """Heartbeats with work but without any task event, after which a worker's task events count as turned off."""
@@ -41,6 +42,9 @@ class LossMeter:
         self._asked = 0
         self._counted = 0
         self._recent: list[int] = []
+        """Clocks of the starts that came since the last judgement."""
+        self._later: list[int] = []
+        """A heap of those that were not below the clock of a heartbeat: no judgement looks at one twice."""
         self._last: tuple[int, int, int] | None = None
         self._baseline: int | None = None
         self._previous: int | None = None
@@ -72,7 +76,7 @@ class LossMeter:
     @property
     def marks(self) -> int:
         """Starts that wait for the heartbeat after them."""
-        return len(self._recent)
+        return len(self._recent) + len(self._later)
 
     def heard(self) -> None:
         """A task event of this worker arrived, the first since its last heartbeat."""
@@ -85,6 +89,7 @@ class LossMeter:
         """The worker is a new process, or sends no heartbeats: its counts begin anew, what was missed stays."""
         self._counted = self._silent_used = 0
         self._recent.clear()
+        self._later.clear()
         self._last = self._baseline = self._previous = None
         self._forget_answers()
         self._ever_heard = self._ever_heard and not self.off  # a new process is configured as the one before
@@ -99,9 +104,15 @@ class LossMeter:
         self._last = (processed, clock, beginning)
 
     def _judge(self, processed: int, clock: int, beginning: int) -> None:
-        later = [mark for mark in self._recent if mark >= clock]
-        self._counted += len(self._recent) - len(later)
-        self._recent = later
+        recent, self._recent = self._recent, []
+        for mark in recent:
+            if mark < clock:
+                self._counted += 1
+            else:
+                heappush(self._later, mark)
+        while self._later and self._later[0] < clock:
+            heappop(self._later)
+            self._counted += 1
         deficit = processed - self._counted
         if self._baseline is None or not self._ever_heard or self._settling > 0:
             self._settling = max(0, self._settling - 1)

@@ -20,6 +20,8 @@ from celerymeter.tracking.series import TaskSeries
 from celerymeter.tracking.workers import WorkerTable
 
 MAX_BESIDE = 16
+LONG_TEXT = 64
+"""Characters of an id or a name, from which on a run counts as large; the ids that Celery makes have 36."""
 BESIDE_AGE = 600.0
 """Seconds that a run beside the newest is kept for a worker to report it."""
 REPLACEMENT_AGE = 3600.0
@@ -141,6 +143,8 @@ class RunTable:
         """Unfinished runs of the same tasks beside the newest, oldest first."""
         self._running: dict[Run, bool] = {}
         """Runs in progress; the values mean nothing."""
+        self._large: dict[Run, bool] = {}
+        """Runs with a long id or name, oldest first; the values mean nothing."""
         self._perhaps_replaced: dict[Run, float] = {}
         """Runs that no worker runs any more, and since when: their replacement may come."""
 
@@ -152,9 +156,22 @@ class RunTable:
     def open(self, run: Run) -> Run:
         """Take a new run, which becomes the newest of its task."""
         if len(self._runs) >= self._limit:
-            self._evict_oldest(run.opened)
+            self._evict(self._runs.values(), run.opened)
+        if len(run.uuid) > LONG_TEXT or (run.parent_id is not None and len(run.parent_id) > LONG_TEXT):
+            self.note_large(run, run.opened)
         self._runs[run.uuid] = run
         return run
+
+    def note_large(self, run: Run, at: float) -> None:
+        """Take the run as one of those that take much memory, of which there may be a tenth of the limit."""
+        if len(self._large) >= max(1, self._limit // 10):
+            self._evict(self._large, at)
+        self._large[run] = True
+
+    def count_sent_ahead(self) -> int:
+        """Return the number of `task-sent` that are kept for later runs."""
+        runs = (*self._runs.values(), *(run for runs in self.beside.values() for run in runs))
+        return sum(len(run.sent_ahead) for run in runs if run.sent_ahead is not None)
 
     def starting(self, uuid: str, hostname: str) -> Run | None:
         """The run that a `task-started` of this worker begins: the oldest at hand that has not started."""
@@ -192,6 +209,8 @@ class RunTable:
         """Make ``following`` the newest of its task; ``run``, if ever heard of, is kept beside until it ends."""
         if not run.ended and (run.addressed or run.received or run.started is not None or run.pending):
             self._set_beside(run, following.opened)
+        else:
+            self._large.pop(run, None)
         self._runs.pop(run.uuid, None)  # the table is in the order of opening, or nothing behind this one would age
         return self.open(following)
 
@@ -234,6 +253,8 @@ class RunTable:
         self.stop(run, at)
         if self._perhaps_replaced:
             self._perhaps_replaced.pop(run, None)
+        if self._large:
+            self._large.pop(run, None)
         if self._runs.get(run.uuid) is run:
             del self._runs[run.uuid]
             return True
@@ -256,9 +277,9 @@ class RunTable:
             self.evict(next(iter(self.beside.values()))[0], "limit", at)
         self.beside.setdefault(run.uuid, []).append(run)
 
-    def _evict_oldest(self, at: float) -> None:
-        """A twentieth at once: reaching the front of a dict one by one costs 46 µs a time at 100,000."""
-        for run in list(islice(self._runs.values(), max(1, self._limit // 20))):
+    def _evict(self, runs: Collection[Run], at: float) -> None:
+        """The first twentieth at once: reaching the front of a dict one by one costs 46 µs a time at 100,000."""
+        for run in list(islice(runs, max(1, len(runs) // 20))):
             self.evict(run, "limit", at)
 
     # Many runs
@@ -305,6 +326,11 @@ class RunTable:
             if run.series is not None and (offline or was_shutting_down):
                 run.series.shutdown_lost += 1
             self.requeue(run, at if worker is None else worker.last_seen)
+
+    def workers_restarted(self, at: Mapping[str, float]) -> None:
+        """These workers have started again: what they ran before then is lost."""
+        for run in [run for run in self._running if run.touched < at.get(run.worker or "", 0.0)]:
+            self.requeue(run, at[run.worker or ""])
 
     def workers_idle(self, since: Mapping[str, float]) -> None:
         """These workers have reported in every heartbeat since then that they run nothing: earlier runs are gone.

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 
+from celerymeter import escaping
 from celerymeter.model import OTHER, UNKNOWN
 from celerymeter.settings import Limits
 
@@ -16,6 +17,11 @@ _CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w{0,99})\s*(?=[(:]|$)")
 RATE_STEPS = 12
 MAX_SHADOWS = 10_000
 """Shadow names that are remembered; they often contain arguments."""
+LABEL_BYTES = 100
+"""Bytes of name and queue that each pair may have on average: a page repeats them some 60 times."""
+MIN_LABEL_BYTES = 64 * 1024
+MAX_REPRESENTATION = 1000
+"""Characters of an exception's text in which its class is looked for."""
 
 
 class Histogram:
@@ -124,16 +130,31 @@ class LabelCap:
     """The values that one label may take: the first ``limit`` to come, then `OTHER`.
 
     The value returned is always the same object for equal input, so that a million tasks share one name.
-    Every value folded adds one to ``folded[label]``.
+    Every value folded adds one to ``folded[label]``, every value that `celerymeter.escaping.name` changes one to
+    ``cut[label]``.
     """
 
-    def __init__(self, label: str, limit: int, folded: Counter[str]) -> None:
+    def __init__(self, label: str, limit: int, *, folded: Counter[str], cut: Counter[str]) -> None:
         self._label = label
         self._limit = limit
         self._folded = folded
+        self._cut = cut
         self._values: dict[str, str] = {UNKNOWN: UNKNOWN, OTHER: OTHER}
 
+    def clean(self, value: str) -> str:
+        """Return the value as its label has it, below the limit."""
+        if value in self._values:
+            return value
+        clean = escaping.name(value)
+        if clean != value:
+            self._cut[self._label] += 1
+        return clean
+
     def __call__(self, value: str) -> str:
+        known = self._values.get(value)
+        if known is not None:
+            return known
+        value = self.clean(value)
         known = self._values.get(value)
         if known is not None:
             return known
@@ -151,11 +172,15 @@ class TaskSeriesTable:
         self, limits: Limits, *, runtime_buckets: tuple[float, ...], wait_buckets: tuple[float, ...], by_host: bool
     ) -> None:
         self.folded: Counter[str] = Counter()
-        self.name = LabelCap("name", limits.task_names, self.folded)
-        self.queue = LabelCap("queue_name", limits.queues, self.folded)
-        self.exception = LabelCap("exception", limits.exceptions, self.folded)
+        self.cut: Counter[str] = Counter()
+        """Names that were cut or had characters replaced, by label."""
+        self.name = LabelCap("name", limits.task_names, folded=self.folded, cut=self.cut)
+        self.queue = LabelCap("queue_name", limits.queues, folded=self.folded, cut=self.cut)
+        self.exception = LabelCap("exception", limits.exceptions, folded=self.folded, cut=self.cut)
         self._shadows: dict[str, str] = {}
         self._limit = limits.task_pairs
+        self._bytes_left = max(MIN_LABEL_BYTES, LABEL_BYTES * limits.task_pairs)
+        self._exceptions_left = 2 * limits.task_pairs
         self._runtime_buckets = runtime_buckets
         self._wait_buckets = wait_buckets
         self.by_host = by_host
@@ -165,11 +190,11 @@ class TaskSeriesTable:
     def learn_shadow(self, shadow: str, name: str) -> None:
         """Remember that workers call a task ``shadow`` (`celery.app.task.Task.shadow_name`), while there is room."""
         if len(self._shadows) < MAX_SHADOWS and not {shadow, name} & {UNKNOWN, OTHER}:
-            self._shadows[shadow] = name
+            self._shadows[self.name.clean(shadow)] = name
 
     def real_name(self, reported: str) -> str:
         """The label of a task that a worker reports, under its own name if it has a shadow name."""
-        return self._shadows.get(reported) or self.name(reported)
+        return self._shadows.get(reported) or self._shadows.get(self.name.clean(reported)) or self.name(reported)
 
     def get(self, name: str, queue: str, hostname: str = "") -> TaskSeries:
         """The series of these labels (already capped by `name` and `queue`), made at 0 when it is new."""
@@ -177,11 +202,23 @@ class TaskSeriesTable:
         series = self._series.get(key)
         return series if series is not None else self._make(key)
 
+    def count_exception(self, counts: dict[str, int], name: str) -> None:
+        """Count an exception of one series by its class, beyond the limit of pairs of both as `OTHER`."""
+        label = self.exception(name) if name != UNKNOWN else name
+        if label not in counts and label != OTHER:
+            if self._exceptions_left <= 0:
+                self.folded["exception"] += 1
+                label = OTHER
+            self._exceptions_left -= 1
+        counts[label] = counts.get(label, 0) + 1
+
     def _make(self, key: tuple[str, ...]) -> TaskSeries:
-        if len(self._series) >= self._limit:
+        size = sum(len(label.encode()) for label in key)
+        if len(self._series) >= self._limit or size > self._bytes_left:
             self.folded["pair"] += 1
             key = (OTHER,) * len(key)
         if key not in self._series:
+            self._bytes_left -= size
             self._series[key] = TaskSeries(key, runtime_buckets=self._runtime_buckets, wait_buckets=self._wait_buckets)
         return self._series[key]
 
@@ -224,7 +261,7 @@ class RateWindow:
 
 def exception_class(representation: str | None) -> str:
     """The class name in an exception's repr (``ValueError('x')`` → ``ValueError``), without evaluating anything."""
-    text = representation or ""
+    text = (representation or "")[:MAX_REPRESENTATION]
     if found := _CLASS.match(text):
         return found.group(1)
     own = _OWN_REPR.match(text)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from celerymeter.model import UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.clocks import ProducerClocks, parse_eta
 from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, replaces
-from celerymeter.tracking.runs import Run, RunTable
+from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class
 from celerymeter.tracking.workers import Worker, WorkerTable
 
@@ -25,6 +25,8 @@ TOLERANCE = 0.05
 """Seconds below 0 that a wait may come out from measurement error alone."""
 MAX_PENDING = 32
 MAX_SENT_AHEAD = 8
+MAX_TEXT = 1000
+"""Characters of an exception that are kept while its event waits; only its class counts."""
 MAX_NAMES = 10_000
 """Task names known to send events; any beyond them count as names that send none."""
 _WRAPPER = "ExceptionWithTraceback"
@@ -50,6 +52,9 @@ class TaskTracker:
         self._limit = limit
         self._count_retry_exceptions = count_retry_exceptions
         self._waiting: deque[tuple[float, Run]] = deque()
+        self._events_waiting = 0
+        self._sent_ahead = 0
+        """At least the number of `task-sent` that runs keep; `tick` counts them anew."""
         self._ends: Mapping[str, Callable[[Run, TaskSeries, Event, float], None]] = {
             "task-succeeded": self._succeeded,
             "task-failed": self._failed,
@@ -76,18 +81,20 @@ class TaskTracker:
         if event.parent_id is not None:
             self._note_parent(event)
         run = self.runs.get(uuid)
-        if run is None and (retries > 0 or event.parent_id == uuid):
+        follows = retries > 0 or event.parent_id == uuid
+        if run is None and not follows and (series := self._sent_series.get((name, queue))) is not None:
+            series.sent += 1
+            own = None if self.table.by_host else series
+            name, queue = series.labels[0], series.labels[1]  # one string for all tasks of a name
+            run = Run(uuid, at, at, name, queue, own, sent_at, None, event.eta, retries, event.parent_id, True)
+            self.runs.open(run)
+            return sent_at
+        if name is not None:
+            event.name = name = self.table.name.clean(name)
+        if run is None and follows:
             self._keep_for_next(self._open_unreported(event, at), event, at)
             return sent_at
         if run is None:
-            series = self._sent_series.get((name, queue))
-            if series is not None:
-                series.sent += 1
-                own = None if self.table.by_host else series
-                name, queue = series.labels[0], series.labels[1]  # one string for all tasks of a name
-                run = Run(uuid, at, at, name, queue, own, sent_at, None, event.eta, retries, event.parent_id, True)
-                self.runs.open(run)
-                return sent_at
             run = self.runs.open(Run(uuid, at, at))
         elif (before := run.before) is not None and is_late_for(before, event):
             run.before, run = None, before
@@ -100,7 +107,9 @@ class TaskTracker:
             return sent_at
         self._count_sent(run.name, run.queue)
         if (name, queue) == (run.name, run.queue):
-            self._sent_series[name, queue] = self.table.get(run.name, run.queue)
+            series = self.table.get(run.name, run.queue)
+            if series.labels[:2] == (name, queue):
+                self._sent_series[name, queue] = series
         if run.pending is not None:
             self._count_pending(run, at)
         return sent_at
@@ -185,6 +194,8 @@ class TaskTracker:
                 self._stop_waiting(run, now)
             excess -= 1
         self._waiting.extendleft(reversed(still))
+        if self._sent_ahead > self._limit // 8:
+            self._sent_ahead = self.runs.count_sent_ahead()
         self.runs.evict_old(now, MAX_AGE)
 
     # What others read
@@ -224,6 +235,8 @@ class TaskTracker:
 
     def _find_received(self, run: Run | None, event: Event, at: float) -> Run | None:
         """The run that a `task-received` begins, or ``None`` if it was counted as late; ``run`` is the newest known."""
+        if event.name is not None:
+            event.name = self.table.name.clean(event.name)
         uuid, hostname, retries, name = event.uuid or "", event.hostname, event.retries or 0, event.name
         if (overtaken := self.runs.overtaken(event)) is not None:
             run = overtaken
@@ -246,6 +259,8 @@ class TaskTracker:
             run = self._take_next(following, ahead)
             run.redelivered = not is_retry and not ahead
         run.retries, run.parent_id = retries, event.parent_id
+        if len(event.parent_id or "") > LONG_TEXT or len(name or "") > LONG_TEXT:
+            self.runs.note_large(run, at)
         if name is not None:
             self._learn_name(name)
             if run.name is None:
@@ -269,9 +284,17 @@ class TaskTracker:
         return run
 
     def _keep_for_next(self, run: Run, event: Event, at: float) -> None:
-        """Count the `task-sent` of a run that follows ``run``, and keep it for then."""
-        name, queue = event.name or run.name or UNKNOWN, self._workers.routes.queue_of(event) or run.queue or UNKNOWN
+        """Count the `task-sent` of a run that follows ``run``, and keep what is needed of it for then."""
+        routed = self._workers.routes.queue_of(event)
+        name, queue = event.name or run.name or UNKNOWN, routed or run.queue or UNKNOWN
         self._count_sent(self.table.name(name), self.table.queue(queue))
+        if self._sent_ahead >= self._limit // 4:
+            self.runs.evicted["limit"] += 1
+            return
+        self._sent_ahead += 1
+        _strip(event)
+        if routed is not None:
+            event.queue, event.exchange, event.routing_key = self.table.queue.clean(routed), None, None
         if run.sent_ahead is None:
             run.sent_ahead = [event]
             run.replaced = is_replacement(run, event)
@@ -346,13 +369,15 @@ class TaskTracker:
         return run.series
 
     def _wait_for_queue(self, run: Run, event: Event, at: float) -> None:
+        _strip(event)
+        self._events_waiting += 1
         if run.pending is None:
             run.pending = [event]
             self._waiting.append((at, run))
-        elif len(run.pending) < MAX_PENDING:
-            run.pending.append(event)
         else:
-            self._count(run, self._settle(run, at), event, at)
+            run.pending.append(event)
+        if len(run.pending) > MAX_PENDING or self._events_waiting > 2 * self._limit:
+            self._settle(run, at)
 
     def _settle(self, run: Run, at: float) -> TaskSeries:
         """Decide the labels of a run whose `task-sent` did not come, and count what waits for them."""
@@ -368,6 +393,7 @@ class TaskTracker:
         if series is None:
             return
         pending, run.pending = run.pending, None
+        self._events_waiting -= len(pending or ())
         for event in pending or ():
             self._count(run, series, event, at)
 
@@ -492,9 +518,7 @@ class TaskTracker:
         self.runs.requeue(run, at)
 
     def _count_exception(self, counts: dict[str, int], event: Event) -> None:
-        name = _exception_name(event)
-        label = self.table.exception(name) if name != UNKNOWN else name
-        counts[label] = counts.get(label, 0) + 1
+        self.table.count_exception(counts, _exception_name(event))
 
     def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False) -> None:
         newest = self.runs.forget(run, at)
@@ -522,8 +546,21 @@ class TaskTracker:
 def _exception_name(event: Event) -> str:
     name = exception_class(event.exception)
     if name == _WRAPPER and event.traceback:
-        return exception_class(event.traceback.rstrip().rpartition("\n")[2])
+        return exception_class(_last_line(event.traceback))
     return name
+
+
+def _last_line(text: str) -> str:
+    text = text.rstrip()
+    return text[text.rfind("\n") + 1 :][:MAX_TEXT]
+
+
+def _strip(event: Event) -> None:
+    """Drop from an event that is kept what nothing will read: it may be of many megabytes."""
+    if event.traceback is not None:
+        event.traceback = _last_line(event.traceback)
+    if event.exception is not None:
+        event.exception = event.exception[:MAX_TEXT]
 
 
 def _is_process_lost(event: Event) -> bool:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
+from celerymeter import escaping
 from celerymeter.model import OTHER, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
 from celerymeter.tracking.runs import InProgress
@@ -13,6 +14,8 @@ from celerymeter.tracking.series import Histogram, RateWindow, TaskSeriesTable
 from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.workers import Worker, WorkerTable
 
+MAX_RESTARTS = 20
+"""Workers that started again, whose runs are looked for at once; those of others are looked for at the next tick."""
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 MAX_EVENT_TYPES = 50
 
@@ -48,8 +51,7 @@ class Tracker:
             retention=settings.worker_retention,
             drain_time=settings.drain_time,
             solo_grace=settings.solo_grace,
-            folded=self.task_series.folded,
-            name=self.task_series.real_name,
+            table=self.task_series,
         )
         self.tasks = TaskTracker(
             self.task_series,
@@ -59,6 +61,9 @@ class Tracker:
         )
         self.rates = RateWindow(settings.rate_window, now)
         self._was_connected = False
+        self._restarts = 0
+        self._restarted: dict[str, float] = {}
+        """Workers that started again since the last tick, beyond `MAX_RESTARTS`, and when."""
         self._of_runs: dict[str, Callable[[Event, float, Worker | None], None]] = {
             "task-received": self.tasks.received,
             "task-started": self.tasks.started,
@@ -91,7 +96,9 @@ class Tracker:
             handler = of_runs.get(kind)
             if handler is not None:
                 worker = find(event.hostname) or self.workers.seen(event.hostname, at)
-                if worker is not None:
+                if worker is None:
+                    event.hostname = OTHER
+                else:
                     event.hostname = worker.hostname  # one string for all its runs, and quickly compared
                     worker.last_seen = at
                     if not worker.loss.hearing:
@@ -132,8 +139,12 @@ class Tracker:
         """Take an event of an application's own: a sign of life, counted by the type that is returned."""
         if (worker := self.workers.get(event.hostname)) is not None:
             worker.last_seen = at
-        known = event.type in self.event_counts or len(self.event_counts) < MAX_EVENT_TYPES
-        return event.type if known else OTHER
+        if event.type in self.event_counts:
+            return event.type
+        kind = escaping.name(event.type)
+        if kind != event.type:
+            self.task_series.cut["event"] += 1
+        return kind if kind in self.event_counts or len(self.event_counts) < MAX_EVENT_TYPES else OTHER
 
     def _sent(self, event: Event, at: float) -> None:
         self.lag.observe(at - self.tasks.sent(event, at))
@@ -146,8 +157,11 @@ class Tracker:
         renewed = worker.event(event, at)
         if worker.offset is not None:
             self.lag.observe(at - event.timestamp - worker.offset)
-        if renewed:
-            self.tasks.runs.workers_lost({event.hostname}, at, was_shutting_down=shutting_down)
+        if renewed and self._restarts < MAX_RESTARTS:
+            self._restarts += 1
+            self.tasks.runs.workers_lost({worker.hostname}, at, was_shutting_down=shutting_down)
+        elif renewed:
+            self._restarted[worker.hostname] = at
 
     # From the pollers
 
@@ -181,6 +195,10 @@ class Tracker:
         lost = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
         if lost:
             self.tasks.runs.workers_lost(lost, now)
+        self._restarts = 0
+        if self._restarted:
+            self.tasks.runs.workers_restarted(self._restarted)
+            self._restarted = {}
         self.tasks.runs.workers_idle(self.workers.idle())
         self.rates.sample(self.task_series, now)
 
@@ -198,7 +216,8 @@ class Tracker:
     def known_queues(self) -> frozenset[str]:
         """Queues that workers consume or tasks were sent to."""
         consumed = {queue for worker in self.workers if worker.state for queue in worker.state.queues or ()}
-        return frozenset(consumed | {series.labels[1] for series in self.task_series if series.sent})
+        sent_to = {series.labels[1] for series in self.task_series if series.sent}
+        return frozenset(consumed | {queue for queue in sent_to if not queue.endswith(escaping.CUT)})
 
     def wants_poll(self) -> bool:
         """Return True if the workers should be polled at once."""

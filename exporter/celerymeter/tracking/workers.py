@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from heapq import nlargest, nsmallest
 
+from celerymeter import escaping
 from celerymeter.model import Event, WorkersSnapshot, WorkerState
 from celerymeter.routing import QueueRoutes
 from celerymeter.tracking.clocks import ClockOffset
 from celerymeter.tracking.loss import MAX_MARKS, LossMeter
-from celerymeter.tracking.series import BusyTime
+from celerymeter.tracking.series import BusyTime, TaskSeriesTable
 
 MISSED_HEARTBEATS = 3
 DEFAULT_FREQ = 2.0
@@ -23,6 +26,18 @@ MAX_ASKED = 3
 TAKEOVERS = 3
 TAKEOVER_MEMORY = 60.0
 """This many changes of process under one node name within so many seconds are two processes, not a restart."""
+HISTORY = 60.0
+"""Seconds of heartbeats that prove a worker which does not answer; others go first when there are too many."""
+FULL = 0.5
+"""Seconds until the table looks again for workers to drop, if it has found few."""
+NAME_BYTES = 64
+"""Bytes of its name that each worker may have on average: a page repeats it some 20 times."""
+MIN_NAME_BYTES = 16 * 1024
+MAX_UNPROVEN = 500
+"""Workers without evidence that a poll waits for."""
+MAX_VERSION = 40
+MOST_MARKS = 500_000
+"""Starts of all workers together that may wait for heartbeats."""
 
 _MANY_THREADS = ("threads", "gevent", "eventlet")
 """Pools that begin runs in other threads or greenlets than the one that sends heartbeats."""
@@ -107,6 +122,13 @@ class Worker:
         return self.queues_stale and self.asked > 1
 
     @property
+    def proven(self) -> bool:
+        """True if it has answered, or sent heartbeats for a while: anybody can invent a name."""
+        if self.inspected_at is not None:
+            return True
+        return self.last_heartbeat is not None and self.last_heartbeat - self.first_seen >= HISTORY
+
+    @property
     def duplicate(self) -> bool:
         """True if two processes send under this node name."""
         return len(self.takeovers) >= TAKEOVERS
@@ -141,7 +163,8 @@ class Worker:
             self.online_at = at
         self.freq = event.freq or self.freq
         self.active = event.active if event.active is not None else self.active
-        self.version = event.sw_ver or self.version
+        if event.sw_ver and event.sw_ver != self.version:
+            self.version = escaping.name(event.sw_ver[:MAX_VERSION])
         self.load1 = event.loadavg[0] if event.loadavg else self.load1
         if event.type == "worker-heartbeat":
             self.last_heartbeat = at
@@ -208,18 +231,21 @@ class WorkerTable:
         retention: float,
         drain_time: float,
         solo_grace: float,
-        folded: Counter[str],
-        name: Callable[[str], str],
+        table: TaskSeriesTable,
     ) -> None:
-        """``name`` gives the label of a task name."""
+        """``table`` gives the label of a task name, and counts what is cut and folded."""
         self.accepted: Counter[str] = Counter()
         self.other_seen: float | None = None
         self._limit = limit
         self._retention = retention
         self._drain_time = drain_time
         self._solo_grace = solo_grace
-        self._folded = folded
-        self._name = name
+        self._folded, self._cut = table.folded, table.cut
+        self._name = table.real_name
+        self._bytes_left = max(MIN_NAME_BYTES, NAME_BYTES * limit)
+        self._full_until = 0.0
+        self._dropped: set[str] = set()
+        """Workers that made room for others since the last judgement."""
         self._workers: dict[str, Worker] = {}
         self.routes = QueueRoutes()
         self.get: Callable[[str], Worker | None] = self._workers.get
@@ -233,15 +259,58 @@ class WorkerTable:
 
     def seen(self, hostname: str, at: float) -> Worker | None:
         """The worker that showed a sign of life; ``None`` when it is beyond the cap."""
-        worker = self._workers.get(hostname)
-        if worker is None:
-            if len(self._workers) >= self._limit:
+        worker = self._workers.get(hostname) or self._admit(hostname, at)
+        if worker is not None:
+            worker.last_seen = at
+        return worker
+
+    def _admit(self, hostname: str, at: float) -> Worker | None:
+        """Return a worker that is new, or known under the name that its own is cut to; ``None`` without room for it."""
+        clean = escaping.name(hostname)
+        if clean != hostname:
+            self._cut["hostname"] += 1
+            if clean in self._workers:
+                return self._workers[clean]
+        size = len(clean.encode())
+        if not self._has_room(size):
+            self._drop_unproven(at)
+            if not self._has_room(size):
                 self._folded["hostname"] += 1
                 self.other_seen = at
                 return None
-            worker = self._workers[hostname] = Worker(hostname, at)
-        worker.last_seen = at
+        self._bytes_left -= size
+        worker = self._workers[clean] = Worker(clean, at)
         return worker
+
+    def _has_room(self, size: int) -> bool:
+        return len(self._workers) < self._limit and size <= self._bytes_left
+
+    def _drop_unproven(self, at: float) -> None:
+        """Drop a twentieth at once, those without evidence that were silent for longest; they may be invented."""
+        if self._full_until - FULL <= at < self._full_until:
+            return
+        wanted = max(1, self._limit // 20)
+        found = nsmallest(
+            wanted, (worker for worker in self._workers.values() if not worker.proven), key=lambda one: one.last_seen
+        )
+        if len(found) < wanted:
+            self._full_until = at + FULL
+        for worker in found:
+            self._forget(worker)
+            self._dropped.add(worker.hostname)
+        self._folded["hostname"] += len(found)
+        if found:
+            self.other_seen = at
+
+    def _forget(self, worker: Worker) -> None:
+        del self._workers[worker.hostname]
+        self._bytes_left += len(worker.hostname.encode())
+
+    def to_wait_for(self) -> list[Worker]:
+        """The workers that are up and whose replies are worth a wait: of unproven ones those seen last."""
+        up = [worker for worker in self._workers.values() if worker.up]
+        unproven = nlargest(MAX_UNPROVEN, (one for one in up if not one.proven), key=lambda one: one.last_seen)
+        return [worker for worker in up if worker.proven] + unproven
 
     def asking(self) -> None:
         """All workers are being asked."""
@@ -268,7 +337,7 @@ class WorkerTable:
             if worker is None:
                 continue
             worker.last_seen = max(worker.last_seen, snapshot.at)
-            worker.state, worker.inspected_at = state, snapshot.at
+            worker.state, worker.inspected_at = replace(state, hostname=worker.hostname), snapshot.at
             worker.queues_stale = state.queues is None
             if state.totals is not None:
                 self._accept(worker, dict(state.totals))
@@ -288,9 +357,11 @@ class WorkerTable:
 
         A worker that is shutting down finishes its runs, and reports their ends (`celery.worker.consumer.events`).
         """
-        lost: set[str] = set()
+        lost = {hostname for hostname in self._dropped if hostname not in self._workers}
+        self._dropped.clear()
         if connected_at is None:
             return lost
+        self._bound_marks()
         for worker in list(self._workers.values()):
             worker.forget_old_marks(now, connected_at=connected_at)
             was_up = worker.up
@@ -303,11 +374,19 @@ class WorkerTable:
             if was_up or worker.down_since is None:
                 worker.down_since = now
             if now - worker.down_since > self._retention:
-                del self._workers[worker.hostname]
+                self._forget(worker)
                 lost.add(worker.hostname)
             elif worker.offline_at is None or now - worker.last_seen > self._drain_time:
                 lost.add(worker.hostname)
         return lost
+
+    def _bound_marks(self) -> None:
+        """Begin the accounts anew that take most memory, when all together take too much."""
+        marks = {worker: worker.loss.marks for worker in self._workers.values() if worker.loss.marks > MAX_MARKS}
+        if sum(marks.values()) > MOST_MARKS:
+            for worker, count in marks.items():
+                if count >= MOST_MARKS // len(marks):
+                    worker.loss.restart()
 
     def idle(self) -> dict[str, float]:
         """Workers whose heartbeats say that they run nothing, and the time before which that held for `IDLE`."""
