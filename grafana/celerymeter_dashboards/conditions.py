@@ -11,7 +11,10 @@ FIRING = 'ALERTS{alertname=~"Celery.+", alertstate="firing", severity=~"critical
 """An alert about the whole monitoring has no cluster and belongs to every choice of one."""
 FIRING_CRITICAL = FIRING.replace("critical|warning", "critical")
 FIRING_WARNING = FIRING.replace("critical|warning", "warning")
+LISTED = FIRING.replace("critical|warning", "critical|warning|info")
+"""Info is context: it is listed, and colours nothing."""
 SINCE = FIRING.replace("ALERTS", "ALERTS_FOR_STATE").replace('alertstate="firing", ', "")
+LISTED_SINCE = LISTED.replace("ALERTS", "ALERTS_FOR_STATE").replace('alertstate="firing", ', "")
 RULES_RUN = 'ALERTS{alertname="Watchdog", area="exporter"}'
 LIMITS_MISSING = 'ALERTS{alertname="CeleryThresholdsMissing", alertstate="firing"}'
 
@@ -113,22 +116,28 @@ def queues_not_draining(scope: VariableScope) -> str:
     return f"{beyond(age, late, on=on)} and on ({on}) ({growing} or {slow})"
 
 
+def queues_stalled(scope: VariableScope) -> str:
+    """Select queues of which idle workers take nothing; only the alert knows for how long that has been so."""
+    stalled = {"alertname": "CeleryQueueStalled", "alertstate": "firing"}
+    return f"max by (cluster, queue_name) ({scope.stored('ALERTS', 'queue_name', **stalled)})"
+
+
 def queues_in_trouble(scope: VariableScope, severity: str) -> tuple[str, ...]:
-    """Return conditions: queues that are too long or too old, that do not get empty, or that nobody consumes."""
+    """Return conditions: queues that are too long or too old, that do not get empty, or that nobody takes from."""
     beyond_limits = (
         queues_beyond(scope, "queue_backlog", "celery:queue_length:max", severity),
         queues_beyond(scope, "queue_age", "celery:queue_age:seconds", severity),
     )
     if severity == "warning":
         return beyond_limits
-    return (*beyond_limits, queues_not_draining(scope), queues_abandoned(scope))
+    return (*beyond_limits, queues_not_draining(scope), queues_abandoned(scope), queues_stalled(scope))
 
 
 def queue_states(scope: VariableScope) -> str:
     """Return the state of each queue, as a number of `states.LEVELS`."""
     return levels(
         critical=queues_in_trouble(scope, "critical"),
-        warning=queues_in_trouble(scope, "warning"),
+        warning=(*queues_in_trouble(scope, "warning"), waits_beyond(scope)),
         known=scope.recorded("celery:queue_length:max", "queue_name"),
     )
 
@@ -152,6 +161,20 @@ def running(scope: VariableScope) -> str:
     return first_of(
         f"sum({active} and on (cluster, hostname) {live})", f"0 * sum({scope.recorded('celery:workers_up:count')})"
     )
+
+
+def slots_busy(scope: VariableScope) -> str:
+    """Return the share of the slots of live workers that was busy, as a mean over 5 minutes."""
+    slots = latest(scope.of(families.WORKER_POOL_SIZE), "hostname")
+    live = f"{scope.recorded('celery:worker_up:max', 'hostname')} == 1"
+    busy = f"sum({scope.recorded('celery:worker_saturation:ratio', 'hostname')} * on (cluster, hostname) {slots})"
+    return f"{busy} / (sum({slots} and on (cluster, hostname) {live}) > 0)"
+
+
+def pools_saturated(scope: VariableScope) -> str:
+    """Select clusters nearly all of whose slots are busy."""
+    limit = scope.recorded("celery:worker_saturation:effective", severity="warning")
+    return beyond(scope.recorded("celery:pool_saturation:ratio"), limit, on="cluster")
 
 
 def tasks_failing(scope: VariableScope, severity: str) -> str:

@@ -10,16 +10,21 @@ from celerymeter_dashboards.promql import VariableScope, latest, rate
 from celerymeter_dashboards.states import State
 from celerymeter_dashboards.tables import Column, Key, table_of
 
+_COLORS = {"critical": states.BAD, "warning": states.WARNING, "info": states.CALM}
+_RANKS = {severity: f"{rank} {severity}" for rank, severity in enumerate(_COLORS, 1)}
+"""A table sorts texts by the alphabet, where info would come before warning."""
+
 
 def alerts() -> Panel:
     """Firing alerts."""
     about = About(
         "Firing alerts",
-        "Alerts that fire, with their queue, task or worker, and since when.",
+        "Alerts that fire, with their queue, task or worker, and since when. Info needs no action: it notifies nobody "
+        "and colours nothing.",
         "none",
         "No alert fires; or the rules do not run, and then the value above is unknown.",
     )
-    since = f"1000 * ({conditions.SINCE} and ignoring (alertstate) {conditions.FIRING})"
+    since = f"1000 * ({conditions.LISTED_SINCE} and ignoring (alertstate) {conditions.LISTED})"
     named = f'label_join({since}, "subject", " ", "queue_name", "name", "hostname")'
     led = f'label_replace({named}, "leads_to", "$1", "area", "(.+)")'
     for dashboard_name, label, value in (
@@ -28,11 +33,13 @@ def alerts() -> Panel:
         ("queues", "queue_name", ".+"),
     ):
         led = f'label_replace({led}, "leads_to", "{dashboard_name}", "{label}", "{value}")'
-    severities = {"critical": State("critical", states.BAD), "warning": State("warning", states.WARNING)}
+    for severity, rank in _RANKS.items():
+        led = f'label_replace({led}, "rank", "{rank}", "severity", "{severity}")'
+    shown = {rank: State(severity, _COLORS[severity]) for severity, rank in _RANKS.items()}
     return table_of(
         about,
         [
-            Key("severity", "Severity", width=90, words=severities),
+            Key("rank", "Severity", width=90, words=shown),
             Key("alertname", "Alert", width=220),
             Key("subject", "Where", at_least=260),
             Key("leads_to", "See", (by_area(OVERVIEW, "leads_to"),), width=80, last=True),
@@ -92,8 +99,8 @@ def workers(scope: VariableScope) -> Panel:
     """Workers, worst first."""
     about = About(
         "Workers",
-        "Workers without heartbeats first. Busy: share of the slots that run a task. Heartbeat: time since the last "
-        "one.",
+        "Workers without heartbeats first. Busy: share of the slots' time in which they ran a task, over 5 minutes. "
+        "Heartbeat: time since the last one.",
         "short",
         "No worker is known, or the broker or the exporter is unreachable.",
     )

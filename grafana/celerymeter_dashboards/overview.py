@@ -33,7 +33,7 @@ def dashboard() -> model.Dashboard:
         section(
             "",
             line(3, _health(), _alerts_firing(), trust.panel(SCOPE, OVERVIEW), _wait()),
-            line(3, _workers(), _pending(), _running(), _errors()),
+            line(3, _workers(), _pending(), _busy(), _errors()),
             line(8, charts.outcomes(SCOPE, OVERVIEW), _parts()),
         ),
         section(
@@ -74,7 +74,7 @@ def _health() -> Panel:
 def _alerts_firing() -> Panel:
     about = About(
         "Alerts firing",
-        "Critical and warning alerts that fire now. Red if one of them is critical.",
+        "Critical and warning alerts that fire now. Red if one of them is critical. Info is listed below, not counted.",
         "locale",
         "Prometheus has not evaluated the alert rules.",
     )
@@ -114,7 +114,7 @@ def _pending() -> Panel:
     about = About(
         "Pending tasks",
         "Messages that wait in all queues. Orange or red if one queue is above its threshold for length or age. "
-        "Red also if a queue does not get empty in time, or has messages and no worker.",
+        "Red also if a queue does not get empty in time, or has messages that no worker takes.",
         "locale",
         "The queues could not be polled.",
     )
@@ -127,19 +127,19 @@ def _pending() -> Panel:
     return stat_panel(about, expr, links=[between(OVERVIEW, QUEUES)])
 
 
-def _running() -> Panel:
+def _busy() -> Panel:
     about = About(
-        "Running tasks",
-        "Tasks that live workers run now, from their heartbeats. Orange if nearly all slots of a cluster are busy.",
-        "locale",
-        "No live worker tells.",
+        "Slots busy",
+        "Share of the time of all slots in which they ran a task, over 5 minutes. Orange if nearly all slots of a "
+        "cluster are busy.",
+        "percentunit",
+        "No live worker reports its slots.",
     )
-    saturated = conditions.beyond(
-        SCOPE.recorded("celery:pool_saturation:ratio"),
-        SCOPE.recorded("celery:worker_saturation:effective", severity="warning"),
-        on="cluster",
+    expr = stat_value(
+        conditions.slots_busy(SCOPE),
+        warning=conditions.pools_saturated(SCOPE),
+        idle=SCOPE.recorded("celery:workers_up:count"),
     )
-    expr = stat_value(conditions.running(SCOPE), warning=saturated)
     return stat_panel(about, expr, links=[between(OVERVIEW, WORKERS)])
 
 
@@ -188,7 +188,7 @@ def _levels() -> dict[str, str]:
         ),
         "Queues": level(
             critical=conditions.queues_in_trouble(SCOPE, "critical"),
-            warning=conditions.queues_in_trouble(SCOPE, "warning"),
+            warning=(*conditions.queues_in_trouble(SCOPE, "warning"), conditions.waits_beyond(SCOPE)),
             known=SCOPE.recorded("celery:queue_length:max", "queue_name"),
         ),
         "Tasks": level(
@@ -212,7 +212,7 @@ def _levels() -> dict[str, str]:
 def _slots_over_time() -> Panel:
     about = About(
         "Slots over time",
-        "Slots of all live workers, and the slots that ran a task.",
+        "Slots of all live workers, and how many of them ran a task, as a mean over 5 minutes.",
         "short",
         "No exporter knew of workers in the shown time.",
     )

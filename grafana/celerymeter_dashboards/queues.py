@@ -9,7 +9,7 @@ from celerymeter_dashboards import charts, conditions, states
 from celerymeter_dashboards.document import assemble, line, section
 from celerymeter_dashboards.links import QUEUES, TASKS, WORKERS, between
 from celerymeter_dashboards.panels import About, ChartQuery, Panel, Scale, chart, heat_map, limit, limits, stat_panel
-from celerymeter_dashboards.promql import VariableScope, first_of, latest, most, rate
+from celerymeter_dashboards.promql import WINDOW, VariableScope, first_of, latest, most, once, rate
 from celerymeter_dashboards.stats import stat_value
 from celerymeter_dashboards.tables import Column, Key, table_of
 
@@ -28,8 +28,10 @@ def recorded(name: str) -> str:
 LENGTH, AGE, DRAIN = recorded("queue_length:max"), recorded("queue_age:seconds"), recorded("queue_drain:seconds")
 CONSUMERS, SLOTS = recorded("queue_consumers:max"), recorded("queue_slots:max")
 UNACKED, UNACKED_AGE = recorded("queue_unacked:max"), recorded("queue_unacked_age:seconds")
-RUNNING = recorded("queue_in_progress:max")
 UNREAD = conditions.queues_unread(SCOPE)
+EMPTY_IN = f"({DRAIN} unless on (cluster, queue_name) ({UNREAD}))"
+OWN_SHARE = SCOPE.recorded("celery:queue_task_busy:ratio", "queue_name")
+TOTAL_SHARE = SCOPE.recorded("celery:task_busy:ratio")
 
 
 def dashboard() -> model.Dashboard:
@@ -43,6 +45,7 @@ def dashboard() -> model.Dashboard:
             line(3, _waiting(), _oldest(), _drain(), _unread()),
             line(3, _arriving(), _started(), _unacked(), _busy()),
             line(9, _table()),
+            line(7, _users()),
             line(8, charts.lengths(SCOPE, QUEUES), _ages()),
         ),
         section("Do they keep up?", line(8, _flow(), _drains()), line(8, charts.waits(SCOPE, QUEUES), _wait_spread())),
@@ -87,15 +90,18 @@ def _oldest() -> Panel:
 def _drain() -> Panel:
     about = About(
         "Empty in",
-        "Time until the slowest queue is empty at the pace of the last 5 minutes, if no more messages arrive. Orange "
-        "if a queue with messages started nothing or lost its workers. 'Never': no queue with messages started "
-        "anything.",
+        "Time until the slowest queue is empty at the pace of the last 5 minutes, if no more messages arrive. 'Never' "
+        "(red): no worker consumes a queue that has messages and was used within 6 hours; or no queue with messages "
+        "started anything. Orange if one of them started nothing.",
         "s",
         "No message waits in a queue that starts tasks.",
     )
-    stalled = f"{LENGTH} > 0 unless on (cluster, queue_name) {DRAIN}"
-    value = first_of(f"max({DRAIN})", f"{states.NEVER} + 0 * count({stalled})")
-    expr = stat_value(value, warning=f"({stalled}) or ({UNREAD})", idle=POLLED)
+    abandoned = conditions.queues_abandoned(SCOPE)
+    stalled = f"{LENGTH} > 0 unless on (cluster, queue_name) ({DRAIN} or {UNREAD})"
+    value = first_of(
+        f"{states.NEVER} + 0 * count({abandoned})", f"max({EMPTY_IN})", f"{states.NEVER} + 0 * count({stalled})"
+    )
+    expr = stat_value(value, critical=abandoned, warning=stalled, idle=POLLED)
     return stat_panel(about, expr, links=[], nothing="no starts")
 
 
@@ -151,19 +157,71 @@ def _redelivery() -> str:
 def _busy() -> Panel:
     about = About(
         "Slots busy",
-        "For the busiest queue: share of its workers' slots that run a task of this queue. A worker may consume "
-        "several queues.",
+        "For the busiest queue: share of the time of its workers' slots that its own tasks took, over 5 minutes. A "
+        "worker may consume several queues; 'Who uses the slots' names the tasks.",
         "percentunit",
         "Nothing has run, or no worker consumes any of them.",
     )
-    value = f"max({RUNNING} / on (cluster, queue_name) ({SLOTS} > 0))"
+    value = f"max({_share_of_slots(window='5m')})"
     return stat_panel(about, stat_value(value, idle=POLLED), links=[between(QUEUES, WORKERS)])
+
+
+def _share_of_slots(window: str) -> str:
+    used = rate(SCOPE.of(families.TASK_BUSY), "queue_name", window=window)
+    return f"{used} / on (cluster, queue_name) ({SLOTS} > 0)"
+
+
+def _users() -> Panel:
+    """Return the table that names the tasks behind a queue's waits, as the alerts about it do."""
+    about = About(
+        "Who uses the slots",
+        "The three tasks of each queue that took the largest share of its workers' slots in the last 10 minutes. If "
+        "the tasks of a queue in trouble took less than 30%, the task that took most of all busy time, which may be "
+        "of another queue. Queues in trouble first.",
+        "percentunit",
+        "No task ran in the last 10 minutes.",
+    )
+    on = "on (cluster, queue_name)"
+    own = f"topk by (cluster, queue_name) (3, {OWN_SHARE})"
+    others = f"topk by (cluster) (1, {TOTAL_SHARE})"
+    state = conditions.queue_states(SCOPE)
+    starved = (
+        f"0 * (({state}) < {states.GOOD_LEVEL} unless {on} {OWN_SHARE} > 0.3) + on (cluster) group_left (name) {others}"
+    )
+    rows = f"({own} or {starved})"
+    return table_of(
+        about,
+        [
+            Key("queue_name", "Queue", (between(QUEUES, QUEUES, picked="queue"),), at_least=120),
+            Key("name", "Task", (between(QUEUES, TASKS, picked="task"),), at_least=220),
+        ],
+        [
+            Column(
+                "Queue is",
+                f"0 * {rows} + {on} group_left () ({state})",
+                "none",
+                width=80,
+                words=states.LEVELS,
+            ),
+            Column("Of the queue's slots", own, width=150, decimals=0, unit="percentunit"),
+            Column(
+                "Of all busy time",
+                f"0 * {rows} + on (cluster, name) group_left () {TOTAL_SHARE}",
+                width=130,
+                decimals=0,
+                unit="percentunit",
+            ),
+        ],
+        sort="Queue is",
+    )
 
 
 def _table() -> Panel:
     about = About(
         "Queues",
-        "Worst queue first. Click a name to choose the queue. Limit: the threshold of the backlog warning.",
+        "Worst queue first. Click a name to choose the queue. Limit: the threshold of the backlog warning. Empty in: "
+        "at the pace of the last 5 minutes; never if no worker consumes the queue. Unacked: messages that workers "
+        "hold.",
         "short",
         charts.NO_QUEUES,
     )
@@ -181,7 +239,7 @@ def _table() -> Panel:
             Column("Oldest", AGE, "s", width=80),
             Column("Sent/s", sent, width=65, decimals=2),
             Column("Started/s", started, width=80, decimals=2),
-            Column("Empty in", DRAIN, "s", width=80),
+            Column("Empty in", f"{EMPTY_IN} or {states.NEVER} + 0 * ({UNREAD})", "s", width=80, never=True),
             Column("Wait p95", f"{recorded('queue_wait:p95')} >= 0", "s", width=80),
             Column("Unacked", UNACKED, "locale", width=80),
             Column("Workers", CONSUMERS, width=75),
@@ -231,11 +289,11 @@ def _drains() -> Panel:
     about = About(
         "Empty in, over time",
         "Time until a queue is empty at the pace of the last 5 minutes, for the five slowest queues in the shown time. "
-        "A queue that starts nothing has no line.",
+        "A queue that starts nothing, or that no worker consumes, has no line.",
         "s",
         "No message waited in a queue that started tasks.",
     )
-    return chart(about, ChartQuery(_five(DRAIN, "celery:queue_drain:seconds"), LEGEND))
+    return chart(about, ChartQuery(_five(EMPTY_IN, "celery:queue_drain:seconds"), LEGEND))
 
 
 def _wait_spread() -> Panel:
@@ -246,13 +304,13 @@ def _wait_spread() -> Panel:
 def _saturation() -> Panel:
     about = About(
         "Slots busy over time",
-        "Share of the slots of a queue's workers that run a task of this queue, for the five busiest queues.",
+        "Share of the time of its workers' slots that a queue's own tasks took, for the five busiest queues.",
         "percentunit",
         "Nothing has run, or no worker consumes any of them.",
     )
-    share = f"{RUNNING} / on (cluster, queue_name) ({SLOTS} > 0)"
-    ranked = _five(share, "celery:queue_in_progress:max")
-    return chart(about, ChartQuery(ranked, LEGEND), top=1.0, links=[between(QUEUES, WORKERS)])
+    took = once(f"increase({SCOPE.of(families.TASK_BUSY)}[$__range] @ end())", "queue_name")
+    expr = f"{_share_of_slots(window=WINDOW)}\nand on (cluster, queue_name) topk(5, {took})"
+    return chart(about, ChartQuery(expr, LEGEND), top=1.0, links=[between(QUEUES, WORKERS)])
 
 
 def _consumers() -> Panel:

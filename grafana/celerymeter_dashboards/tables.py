@@ -41,9 +41,13 @@ class Column:
     width: int = 0
     decimals: int | None = None
     words: dict[int, State] | None = None
+    never: bool = False
+    """True when `states.NEVER` may be among its values."""
 
 
-def table_of(about: About, keys: Sequence[Key], columns: Sequence[Column], *, sort: str) -> Panel:
+def table_of(
+    about: About, keys: Sequence[Key], columns: Sequence[Column], *, sort: str, largest_first: bool = False
+) -> Panel:
     """A table that begins with the lowest value of the column titled ``sort``, which is the worst.
 
     The cluster stands last, where series carry one.
@@ -59,7 +63,7 @@ def table_of(about: About, keys: Sequence[Key], columns: Sequence[Column], *, so
         .no_value(about.empty)
         .datasource(DATASOURCE)
         .cell_height(kinds.TableCellHeight.SM)
-        .sort_by([common.TableSortByFieldState().display_name(sort).desc(False)])
+        .sort_by([common.TableSortByFieldState().display_name(sort).desc(largest_first)])
         .with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
         .with_transformation(_organized(order))
         .override_by_name("cluster", _properties(Key("cluster", "Cluster", width=110, at_least=90)))
@@ -114,6 +118,10 @@ def _column_options(column: Column) -> list[model.DynamicConfigValue]:
         properties["decimals"] = column.decimals
     if column.words:
         properties |= _worded(column.words)
+    if column.never:
+        properties["mappings"] = states.mapping({states.NEVER: states.absent("")[states.NEVER]})
+        properties["custom.cellOptions"] = {"type": "color-text"}
+        properties["color"] = {"mode": "fixed", "fixedColor": "text"}
     return _values(properties)
 
 

@@ -40,7 +40,12 @@ def dashboard() -> model.Dashboard:
             line(8, _table()),
             line(9, _states()),
         ),
-        section("How busy are they?", line(8, _saturation(), _runs()), line(8, _load(), _held())),
+        section(
+            "How busy are they?",
+            line(8, _saturation(), _used_by()),
+            line(8, _users(), _runs()),
+            line(8, _load(), _held()),
+        ),
         section("Are they sound?", line(8, _heartbeats(), _changes()), line(8, _clocks(), _missed())),
     )
 
@@ -72,27 +77,21 @@ def _down() -> Panel:
 def _slots() -> Panel:
     about = About(
         "Slots busy",
-        "Share of busy slots of all live workers. Orange if it is above the threshold in one cluster.",
+        "Share of the time of all live workers' slots in which they ran a task, over 5 minutes. Orange if it is above "
+        "the threshold in one cluster.",
         "percentunit",
-        "No live worker tells its slots.",
+        "No live worker reports its slots.",
     )
-    active, slots = (
-        f"sum({gauge(family)} and on ({ROW}) {UP} == 1)"
-        for family in (families.WORKER_ACTIVE, families.WORKER_POOL_SIZE)
-    )
-    full = conditions.beyond(
-        SCOPE.recorded("celery:pool_saturation:ratio"),
-        SCOPE.recorded("celery:worker_saturation:effective", severity="warning"),
-        on="cluster",
-    )
-    return stat_panel(
-        about, stat_value(f"{active} / ({slots} > 0)", warning=full, idle=ANY), links=[between(WORKERS, QUEUES)]
-    )
+    expr = stat_value(conditions.slots_busy(SCOPE), warning=conditions.pools_saturated(SCOPE), idle=ANY)
+    return stat_panel(about, expr, links=[between(WORKERS, QUEUES)])
 
 
 def _running() -> Panel:
     about = About(
-        "Running tasks", "Tasks that run now, from the workers' heartbeats.", "locale", "No live worker tells."
+        "Running tasks",
+        "Tasks that run at this moment, from the workers' heartbeats.",
+        "locale",
+        "No live worker sends heartbeats.",
     )
     return stat_panel(about, stat_value(conditions.running(SCOPE)), links=[between(WORKERS, TASKS)])
 
@@ -148,7 +147,9 @@ def _silent() -> Panel:
 def _table() -> Panel:
     about = About(
         "Workers",
-        "Workers without heartbeats first. Click a name to choose the worker. Heartbeat: seconds since the last one.",
+        "Workers without heartbeats first. Click a name to choose the worker. Busy: share of the slots' time in which "
+        "they ran a task, over 5 minutes. Running: tasks at this moment. ETA: tasks that wait for it. Heartbeat: time "
+        "since the last one.",
         "short",
         NONE_SEEN,
     )
@@ -200,12 +201,59 @@ def _last(family: Family) -> str:
 def _saturation() -> Panel:
     about = About(
         "Slots busy over time",
-        "Share of busy slots, for the five workers that ran the most tasks at once in the shown time.",
+        "Share of the slots' time in which they ran a task, over 5 minutes, for the five workers that worked most in "
+        "the shown time.",
         "percentunit",
-        "No live worker tells its slots.",
+        "No live worker reports its slots.",
     )
     limits = SCOPE.recorded("celery:worker_saturation:effective", severity="warning")
-    return chart(about, ChartQuery(_five(BUSY, families.WORKER_ACTIVE), LEGEND), limit(limits, beside=BUSY), top=1.0)
+    return chart(
+        about, ChartQuery(_five(BUSY, families.WORKER_BUSY, "increase"), LEGEND), limit(limits, beside=BUSY), top=1.0
+    )
+
+
+def _used_by() -> Panel:
+    about = About(
+        "Slots used by task",
+        "Slots that each task used on average, for the five tasks that used most in the shown time, of all workers.",
+        "short",
+        "No task has run in the shown time.",
+    )
+    busy = SCOPE.of(families.TASK_BUSY)
+    ranked = f"topk(5, {once(f'increase({busy}[$__range] @ end())', 'name')} > 0)"
+    expr = f"{rate(busy, 'name')}\nand on (cluster, name) {ranked}"
+    link = between(WORKERS, TASKS, picked="task", labels="series")
+    return chart(about, ChartQuery(expr, "{{name}} {{cluster}}"), stacked=True, links=[link])
+
+
+def _users() -> Panel:
+    about = About(
+        "Who uses the slots",
+        "Time that the runs of each task took slots in the shown time, unfinished runs included, and its share of the "
+        "time of all tasks. Tasks of all workers, the ten largest.",
+        "short",
+        "No task has run in the shown time.",
+    )
+    busy = once(f"increase({SCOPE.of(families.TASK_BUSY)}[$__range])", "name")
+    largest = f"topk(10, {busy} > 0)"
+    runs = once(f"increase({SCOPE.of(families.TASK_STARTED)}[$__range])", "name")
+    return table_of(
+        about,
+        [Key("name", "Task", (between(WORKERS, TASKS, picked="task"),), at_least=200)],
+        [
+            Column("Slot time", largest, "s", width=90),
+            Column(
+                "Share",
+                f"{largest} / on (cluster) group_left () (sum by (cluster) ({busy}) > 0)",
+                "percentunit",
+                width=65,
+                decimals=0,
+            ),
+            Column("Runs", f"{runs} and on (cluster, name) {largest}", "locale", width=65, decimals=0),
+        ],
+        sort="Slot time",
+        largest_first=True,
+    )
 
 
 def _runs() -> Panel:

@@ -35,6 +35,8 @@ class Exporter:
     counts: Sequence[tuple[float, str, str]] = ()
     queues: Mapping[str, float] = field(default_factory=dict)
     workers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    busy: Mapping[str, float] = field(default_factory=dict)
+    """Slots of each worker that always run a task."""
     runtime: float = 0.25
 
     def series(self) -> list[Canned]:
@@ -49,6 +51,7 @@ class Exporter:
         own += [self._gauge("celery_queue_length", length, queue_name=name) for name, length in self.queues.items()]
         for hostname, gauges in self.workers.items():
             own += [self._gauge(f"celery_worker_{name}", value, hostname=hostname) for name, value in gauges.items()]
+        own += [self._busy(hostname, slots) for hostname, slots in self.busy.items()]
         return own + [one for name in self.known for one in self._task(name)]
 
     def _times(self, since: float | None = None) -> list[float]:
@@ -61,6 +64,10 @@ class Exporter:
 
     def _gauge(self, name: str, value: float, **labels: str) -> Canned:
         return Canned(name, self._labels(labels), [(at, value) for at in self._times()])
+
+    def _busy(self, hostname: str, slots: float) -> Canned:
+        samples = [(at, slots * (at - NOW + self.age)) for at in self._times()]
+        return Canned("celery_worker_busy_seconds_total", self._labels({"hostname": hostname}), samples)
 
     def _task(self, name: str) -> list[Canned]:
         before = self.before if self.age > self.span and name not in self.born else 0

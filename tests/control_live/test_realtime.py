@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,12 @@ WORKERS = {
     "gone@a": {"up": 0.0, "shutdown": 1.0, "tasks_active": 9.0},
     "dead@a": {"up": 0.0, "shutdown": 0.0, "tasks_active": 9.0},
 }
-BUSY = Exporter(counts=EVERY_SECOND + FAILURES, queues={"q": 7.0, "slow": 0.0}, workers=WORKERS)
+BUSY = Exporter(
+    counts=EVERY_SECOND + FAILURES,
+    queues={"q": 7.0, "slow": 0.0},
+    workers=WORKERS,
+    busy={"w1@a": 2.0, "w2@a": 1.0, "dead@a": 4.0},
+)
 IDLE = Exporter(known=())
 
 
@@ -82,12 +88,25 @@ def test_a_busy_cluster_is_told_as_it_is(holding: Holding) -> None:
     assert found.p95_wait_ms is None
 
 
+def test_busy_is_the_share_of_time_and_not_the_tasks_of_one_heartbeat(holding: Holding) -> None:
+    """Three of eight slots worked over five minutes, though four tasks ran at the last heartbeats."""
+    found = read_dashboard(holding(BUSY))
+
+    assert found.real_time_metrics.busy_percent == 37.5
+    assert {row.hostname: (row.busy_percent, row.active_tasks) for row in found.workers if row.status == "up"} == {
+        "w1@a": (50.0, 3.0),
+        "w2@a": (25.0, 1.0),
+    }
+    assert read(holding(IDLE)).busy_percent is None
+
+
 def test_two_exporters_on_one_broker_never_double(holding: Holding) -> None:
     """Metrics are one exporter's, the one that saw the most; queues and workers are counted once."""
     half = [count for n, count in enumerate(EVERY_SECOND) if n % 2]
     other = Exporter(instance="b:9808", counts=half, queues={"q": 7.0}, workers=WORKERS)
-    found = read(holding(BUSY, other))
+    found = read(holding(BUSY, replace(other, busy=BUSY.busy)))
 
+    assert found.busy_percent == 37.5
     assert (found.active_workers, found.processing_tasks, found.pending_tasks) == (2, 4, 7)
     assert found.finished_in_window == 66
 

@@ -78,6 +78,9 @@ class RealtimeMetrics:
     avg_execution_time_ms: Annotated[
         float | None, Field(description="Mean run time of the tasks that succeeded in the window")
     ]
+    busy_percent: Annotated[
+        float | None, Field(description="Share of the slots' time in which they ran a task, over 5 minutes")
+    ]
     p95_wait_ms: Annotated[
         float | None,
         Field(description="95th percentile over the last 5 minutes, interpolated within a histogram bucket"),
@@ -98,7 +101,10 @@ class WorkerStatus:
     version: str | None
     pool: str | None
     pool_size: float | None
-    active_tasks: float | None
+    busy_percent: Annotated[
+        float | None, Field(description="Share of its slots' time in which they ran a task, over 5 minutes")
+    ]
+    active_tasks: Annotated[float | None, Field(description="Tasks that ran at its last heartbeat")]
     reserved_tasks: float | None
     scheduled_tasks: float | None
     load1: float | None

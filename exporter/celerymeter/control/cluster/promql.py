@@ -40,6 +40,8 @@ RETRY_AFTER = 5.0
 # exporters: of each worker or queue before these are added up, and of the sums that each exporter has over its tasks.
 _UP = "(max by (cluster, hostname) (celery_worker_up{SEL}) == 1)"
 _OUR_ALERTS = 'alertname=~"Celery.*"'
+# Busy time is an integral: the number of running tasks of one heartbeat misses those that begin and end between two.
+_BUSY = "max by (cluster, hostname) (rate(celery_worker_busy_seconds_total{SEL}[5m]))"
 _OF_LIVE_WORKERS = f"sum(max by (cluster, hostname) (FAMILY{{SEL}}) and on (cluster, hostname) {_UP})"
 SNAPSHOT_QUERIES: Mapping[str, str] = {
     "clusters": CLUSTERS,
@@ -51,6 +53,8 @@ SNAPSHOT_QUERIES: Mapping[str, str] = {
     "active": _OF_LIVE_WORKERS.replace("FAMILY", "celery_worker_tasks_active"),
     "reserved": _OF_LIVE_WORKERS.replace("FAMILY", "celery_worker_tasks_reserved"),
     "scheduled": _OF_LIVE_WORKERS.replace("FAMILY", "celery_worker_tasks_scheduled"),
+    "busy_slots": f"sum({_BUSY} and on (cluster, hostname) {_UP})",
+    "slots": _OF_LIVE_WORKERS.replace("FAMILY", "celery_worker_pool_size"),
     "in_progress": "max(sum by (cluster, job, instance) (celery_task_in_progress{SEL}))",
     "p95_wait": (
         "histogram_quantile(0.95, max by (le) (sum by (cluster, job, instance, le) ("
@@ -74,6 +78,7 @@ DASHBOARD_QUERIES: Mapping[str, str] = {
         "tasks_scheduled|pool_size|load1|clock_offset_seconds|task_events_enabled|last_heartbeat_timestamp_seconds)"
         '"})'
     ),
+    "worker_busy": f"max by (hostname) ({_BUSY} and on (cluster, hostname) {_UP})",
     "worker_info": "max by (hostname, version, pool) (celery_worker_info{SEL})",
     "task_scrapes": recent_scrapes_query(300, by="name"),
 }
@@ -125,6 +130,7 @@ def realtime_metrics(found: Mapping[str, Vector], scope: Scope, *, health: Healt
         retried_in_window=round(counts.total("celery_task_retried_total")),
         window_seconds=recent.seconds,
         avg_execution_time_ms=mean_runtime_ms(counts),
+        busy_percent=_share_percent(found["busy_slots"].value(), found["slots"].value()),
         p95_wait_ms=None if p95_wait is None else 1000 * p95_wait,
         reserved_tasks=_count(found["reserved"]),
         scheduled_tasks=_count(found["scheduled"]),
@@ -132,6 +138,11 @@ def realtime_metrics(found: Mapping[str, Vector], scope: Scope, *, health: Healt
         timestamp=utc(evaluated_at(found)),
         data_age_seconds=data_age(found),
     )
+
+
+def _share_percent(part: float | None, whole: float | None) -> float | None:
+    """Return a share to a tenth of a percent; ``None`` when it cannot be known."""
+    return None if part is None or not whole else round(min(100.0, 100 * part / whole), 1)
 
 
 def mean_runtime_ms(counts: Counts) -> float | None:
@@ -241,6 +252,7 @@ def _subject(labels: Mapping[str, str]) -> list[str]:
 def _worker_statuses(found: Mapping[str, Vector]) -> tuple[WorkerStatus, ...]:
     """Return every worker, by name; those that are not up come first."""
     now = evaluated_at(found)
+    busy = found["worker_busy"].by("hostname")
     infos = {sample.label("hostname"): sample for sample in found["worker_info"]}
     workers = []
     for hostname, row in sorted(_rows(found["worker_gauges"], "hostname", "celery_worker_").items()):
@@ -252,6 +264,7 @@ def _worker_statuses(found: Mapping[str, Vector]) -> tuple[WorkerStatus, ...]:
             version=None if info is None else info.label("version") or None,
             pool=None if info is None else info.label("pool") or None,
             pool_size=row.get("pool_size"),
+            busy_percent=_share_percent(busy.get(hostname), row.get("pool_size")),
             active_tasks=row.get("tasks_active"),
             reserved_tasks=row.get("tasks_reserved"),
             scheduled_tasks=row.get("tasks_scheduled"),
