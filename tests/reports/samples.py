@@ -14,6 +14,7 @@ from celerymeter.reports.report import (
     Quantiles,
     QueueRow,
     Report,
+    SlotUser,
     TaskRow,
     TimeRange,
     WorkerRow,
@@ -21,10 +22,11 @@ from celerymeter.reports.report import (
 from celerymeter.reports.request import Filters
 
 
-def ends(*, successful: int = 0, failed: int = 0, retried: int = 0) -> Ends:
+def ends(*, successful: int = 0, failed: int = 0, retried: int = 0, expired: int = 0, redelivered: int = 0) -> Ends:
     """How tasks ended."""
-    total = successful + failed
-    return Ends(total, successful, failed, 0, 0, retried, 100 * failed / total if total else None)
+    total = successful + failed + expired
+    share = 100 * failed / total if total else None
+    return Ends(total, successful, failed, expired, 0, retried, share, expired, redelivered)
 
 
 def task(name: str = "add", *, p50: float = 100.0, p99: float = 200.0, seconds: float = 1.0, **counts: int) -> TaskRow:
@@ -32,9 +34,16 @@ def task(name: str = "add", *, p50: float = 100.0, p99: float = 200.0, seconds: 
     return TaskRow(name, ends(**counts), p50, Quantiles(p50, p99, p99), Quantiles(), seconds)
 
 
-def queue(name: str = "celery", *, length: float = 0.0) -> QueueRow:
-    """One queue's row."""
-    return QueueRow(name, ends(), Quantiles(), length, length, length)
+def queue(
+    name: str = "celery",
+    *,
+    length: float = 0.0,
+    p95: float | None = None,
+    target: float | None = None,
+    user: SlotUser | None = None,
+) -> QueueRow:
+    """One queue's row; waits in ms."""
+    return QueueRow(name, ends(), Quantiles(p95=p95), length, length, length, target, user)
 
 
 def worker(name: str, *, busy: float, highest: float = 0.0, reserved: float = 0.0) -> WorkerRow:

@@ -13,6 +13,7 @@ NOON = 1_700_000_000.0 - 1_700_000_000.0 % 86_400 + 43_200
 EVERY = 15.0
 BEGIN, END = NOON - 3600, NOON + 3600
 BOUNDS = (0.1, 0.5, 1.0, 5.0, math.inf)
+REDELIVERED = {"name": "order.pay", "queue_name": "orders"}
 TARGET = {"cluster": "shop", "job": "celerymeter", "instance": "a"}
 
 
@@ -25,6 +26,7 @@ class Task:
     runs: int
     failing_every: int = 0
     retried_every: int = 0
+    expired_every: int = 0
     takes: tuple[float, ...] = (0.3,)
     waits: tuple[float, ...] = (0.02,)
     """Run times and waits, in turn."""
@@ -42,7 +44,7 @@ TASKS = (
         takes=(0.05, 0.2, 0.3, 0.7),
         waits=(0.2, 0.02, 7.0),
     ),
-    Task("mail.send", "mail", 6, takes=(0.05, 0.05, 0.05, 4.0), rush=(NOON + 1200, NOON + 1260)),
+    Task("mail.send", "mail", 6, expired_every=50, takes=(0.05, 0.05, 0.05, 4.0), rush=(NOON + 1200, NOON + 1260)),
     Task("report.make", "orders", 1, failing_every=5, takes=(3.0,)),
 )
 
@@ -54,7 +56,7 @@ class Shop:
     ended: list[tuple[float, Task, str, float]] = field(default_factory=list)
     """(scrape, task, outcome, run time)"""
     waited: list[tuple[float, Task, float]] = field(default_factory=list)
-    """(scrape, task, wait), of every run"""
+    """(scrape, task, wait), of every run; a task that expired has none"""
 
     def __post_init__(self) -> None:
         count = dict.fromkeys((task.name for task in TASKS), 0)
@@ -62,8 +64,10 @@ class Shop:
             for task in TASKS:
                 for _ in range(task.runs * (10 if task.rush[0] < at <= task.rush[1] else 1)):
                     count[task.name] += 1
-                    self.ended.append((at, task, *_outcome(task, count[task.name])))
-                    self.waited.append((at, task, task.waits[count[task.name] % len(task.waits)]))
+                    outcome, takes = _outcome(task, count[task.name])
+                    self.ended.append((at, task, outcome, takes))
+                    if outcome != "expired":
+                        self.waited.append((at, task, task.waits[count[task.name] % len(task.waits)]))
 
     def scrapes(self) -> Iterator[float]:
         """When Prometheus came by."""
@@ -80,6 +84,14 @@ class Shop:
             if start < at <= end and ended == outcome and name in (None, task.name)
         ]
 
+    def busy(self, start: float, end: float, *, name: str) -> float:
+        """Seconds that runs of a task took a slot."""
+        return sum(
+            takes
+            for at, task, ended, takes in self.ended
+            if start < at <= end and task.name == name and ended != "expired"
+        )
+
     def series(self) -> list[Canned]:
         """For an engine; the exporter starts just before the first scrape."""
         return [
@@ -89,17 +101,36 @@ class Shop:
             self._recorded(),
             self._steady("celery_queue_length", {"queue_name": "mail"}, 3),
             self._busy(),
+            self._steady("celery_queue_pool_slots", {"queue_name": "orders"}, 4),
+            self._steady("celery_queue_pool_slots", {"queue_name": "mail"}, 40),
+            Canned("celery:wait_target:effective", {"cluster": "shop", "queue_name": "orders"}, self._every(5.0)),
+            Canned("celery:wait_target:effective", {"cluster": "shop", "queue_name": "mail"}, self._every(math.inf)),
+            self._counted("celery_task_redelivered_total", REDELIVERED, [NOON - 600, NOON + 90, NOON + 900], 1.0),
+            self._alert("CeleryQueueHeadOld", "critical", queue_name="orders"),
+            self._alert("CeleryTaskSlow", "warning", name="mail.send"),
             self._steady("celery_worker_pool_size", {"hostname": "w1"}, 4),
         ]
+
+    def _every(self, value: float) -> list[tuple[float, float]]:
+        return [(at, value) for at in self.scrapes()]
+
+    def _alert(self, alert: str, severity: str, **subject: str) -> Canned:
+        """It fires for ten minutes, and again from ten minutes before the end on."""
+        labels = {"alertname": alert, "alertstate": "firing", "severity": severity, "cluster": "shop", **subject}
+        fires = [at for at in self.scrapes() if NOON + 600 <= at <= NOON + 1200 or at >= NOON + 2400]
+        return Canned("ALERTS", labels, [(at, 1.0) for at in fires])
 
     def _task(self, task: Task) -> Iterator[Canned]:
         labels = {"name": task.name, "queue_name": task.queue}
         for outcome in ("succeeded", "failed", "retried"):
             times = [at for at, of, ended, _ in self.ended if of is task and ended == outcome]
             yield self._counted(f"celery_task_{outcome}_total", labels, times, 1.0)
+        expired = [at for at, of, ended, _ in self.ended if of is task and ended == "expired"]
+        yield self._counted("celery_task_revoked_total", {**labels, "reason": "expired"}, expired, 1.0)
+        yield self._counted("celery_task_revoked_total", {**labels, "reason": "revoked"}, [], 1.0)
         runs = [(at, takes) for at, of, ended, takes in self.ended if of is task and ended == "succeeded"]
         yield from self._histogram("celery_task_runtime_seconds", labels, runs)
-        every = [(at, takes) for at, of, _, takes in self.ended if of is task]
+        every = [(at, takes) for at, of, ended, takes in self.ended if of is task and ended != "expired"]
         yield self._summed("celery_task_busy_seconds_total", labels, every)
         waits = [(at, wait) for at, of, wait in self.waited if of is task]
         yield from self._histogram("celery_task_wait_seconds", labels, waits)
@@ -148,4 +179,6 @@ def _outcome(task: Task, number: int) -> tuple[str, float]:
         return "failed", takes
     if task.retried_every and number % task.retried_every == 1:
         return "retried", takes
+    if task.expired_every and number % task.expired_every == 0:
+        return "expired", takes
     return "succeeded", takes

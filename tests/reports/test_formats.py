@@ -6,13 +6,14 @@ import csv
 import io
 import re
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.reports import samples
 
 from celerymeter.reports.formatting import LANGUAGES, in_language
 from celerymeter.reports.render import CONTENT_TYPES, from_json, render, to_json
-from celerymeter.reports.report import History, Note, Report
+from celerymeter.reports.report import AlertRow, AlertSpan, History, Note, Report, SlotUser
 
 EVIL = '=<script>alert("|")</script>'
 
@@ -65,6 +66,52 @@ def test_csv_is_one_table_without_formulas() -> None:
     rows = list(csv.DictReader(io.StringIO(render(busy(), "csv").decode())))
     assert [(row["kind"], row["name"]) for row in rows] == [("all", ""), ("task", f"'{EVIL}")]
     assert (rows[0]["total"], rows[0]["avg_execution_ms"]) == ("1200", "")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("form", CONTENT_TYPES)
+def test_alerts_expired_tasks_and_slot_users_are_in_every_form(form: str, language: str) -> None:
+    """Names may be evil there too."""
+    begins = samples.report().time_range.start
+    spans = (
+        AlertSpan(begins, begins + timedelta(minutes=10)),
+        AlertSpan(begins + timedelta(minutes=50), None),
+    )
+    user = SlotUser(EVIL, 87.5, "queue_slots")
+    found = samples.report(
+        expired_tasks=4321,
+        redelivered_runs=765,
+        alerts=(AlertRow("CeleryQueueHeadOld", "critical", EVIL, 1200.0, 2, spans),),
+        queues=(samples.queue("mail", p95=9.0, user=user),),
+    )
+    text = render(in_language(found, language), form).decode()
+
+    for number in (4321, 765):
+        assert str(number) in text or f"{number:,}" in text
+    assert "CeleryQueueHeadOld" in text
+    if form == "csv":
+        assert f"'{EVIL[:9]}" in text
+    if form == "md":
+        assert "<script>" not in text.replace("\\<", "")
+    if form == "html":
+        assert "<script>" not in text
+        assert text.count('<i class="critical"') == 2
+        assert "left:0.0%;width:16.67%" in text
+        assert "left:83.33%;width:16.67%" in text
+        assert ("仍在觸發" if language == "zh-TW" else "20 min, still firing") in text
+    if form in ("html", "md"):
+        assert "87.5%" in text
+
+
+def test_csv_gives_each_time_of_an_alert_a_row() -> None:
+    """With its own start and end; the end of one that still fires is empty."""
+    begins = samples.report().time_range.start
+    alert = AlertRow("CeleryTaskSlow", "warning", "add", 60.0, 1, (AlertSpan(begins + timedelta(minutes=59), None),))
+    rows = list(csv.DictReader(io.StringIO(render(samples.report(alerts=(alert,)), "csv").decode())))
+
+    assert [(row["kind"], row["name"], row["start"], row["end"], row["severity"]) for row in rows[1:]] == [
+        ("alert", "CeleryTaskSlow", "2026-01-31T12:59:00+00:00", "", "warning")
+    ]
 
 
 def test_markdown_keeps_its_tables() -> None:

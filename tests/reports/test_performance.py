@@ -15,7 +15,7 @@ from tests.reports.test_advice import CASES
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 from celerymeter.reports.advice import recommend
 from celerymeter.reports.history import HistoryReader, peak
-from celerymeter.reports.report import Quantiles, Report
+from celerymeter.reports.report import Quantiles, Report, SlotUser
 from celerymeter.reports.request import Filters, ReportRequest, Window
 from celerymeter.reports.service import ReportService
 
@@ -55,8 +55,58 @@ def test_counts_are_those_of_the_history(report: Report) -> None:
     """To the task."""
     ended = [len(SHOP.within(START, END, outcome)) for outcome in ("succeeded", "failed", "retried")]
     assert [report.successful_tasks, report.failed_tasks, report.retried_tasks] == ended
-    assert (report.total_tasks, report.revoked_tasks, report.rejected_tasks) == (ended[0] + ended[1], 0, 0)
-    assert report.error_rate_percent == pytest.approx(100 * ended[1] / (ended[0] + ended[1]))
+    expired = len(SHOP.within(START, END, "expired"))
+    total = ended[0] + ended[1] + expired
+    assert (report.total_tasks, report.revoked_tasks, report.rejected_tasks) == (total, expired, 0)
+    assert report.error_rate_percent == pytest.approx(100 * ended[1] / total, rel=1e-5)
+
+
+def test_expired_and_redelivered_runs_are_counted_apart(report: Report) -> None:
+    """By task too; a redelivered run is no end."""
+    expired = len(SHOP.within(START, END, "expired"))
+    assert expired > 0
+    assert (report.expired_tasks, report.redelivered_runs) == (expired, 2)
+    assert {row.name: (row.ends.expired, row.ends.redelivered) for row in report.tasks} == {
+        "mail.send": (expired, 0),
+        "order.pay": (0, 2),
+        "report.make": (0, 0),
+    }
+
+
+def test_alerts_of_the_window_have_their_times(report: Report) -> None:
+    """Critical first, each time to a step of the charts; one that still fires has no end."""
+    step = report.history.step_seconds
+    assert [(row.alert, row.severity, row.subject, row.times) for row in report.alerts] == [
+        ("CeleryQueueHeadOld", "critical", "orders", 2),
+        ("CeleryTaskSlow", "warning", "mail.send", 2),
+    ]
+    (first, second) = report.alerts[0].spans
+    assert first.start.timestamp() == pytest.approx(NOON + 600, abs=step)
+    assert first.end is not None
+    assert first.end.timestamp() == pytest.approx(NOON + 1200, abs=step)
+    assert second.start.timestamp() == pytest.approx(NOON + 2400, abs=step)
+    assert second.end is None
+    assert report.alerts[0].firing_seconds == pytest.approx(1200, abs=3 * step)
+
+
+def test_alerts_about_other_tasks_are_left_out(client: PrometheusClient) -> None:
+    """Of one task those about it and about queues are listed."""
+    report = ask(client, filters=Filters(task="order.pay"))
+    assert [row.alert for row in report.alerts] == ["CeleryQueueHeadOld"]
+
+
+def test_each_queue_names_the_task_that_used_its_slots(report: Report) -> None:
+    """With the share of its slots; of all busy time where its own tasks left the slots free."""
+    busy = {name: SHOP.busy(START, END, name=name) for name in ("order.pay", "mail.send", "report.make")}
+    largest = max(busy, key=lambda name: busy[name])
+    users = {row.queue_name: row.slot_user for row in report.queues}
+    assert users["mail"] == SlotUser(largest, pytest.approx(100 * busy[largest] / sum(busy.values())), "busy_time")
+    assert {row.queue_name: row.wait_target_ms for row in report.queues} == {"mail": None, "orders": 5000.0}
+    share = 100 * max(busy["order.pay"], busy["report.make"]) / (4 * (END - START))
+    if share < 30:
+        assert users["orders"] == users["mail"]
+    else:
+        assert users["orders"] == SlotUser("order.pay", pytest.approx(share, rel=0.01), "queue_slots")
 
 
 def test_each_task_and_queue_has_its_row(report: Report) -> None:
@@ -141,7 +191,7 @@ def test_every_advice_names_a_query_of_the_report(report: Report) -> None:
 
 def test_it_is_compared_with_the_window_before(report: Report) -> None:
     """Of the same length."""
-    before = sum(len(SHOP.within(START - 3000, START, outcome)) for outcome in ("succeeded", "failed"))
+    before = sum(len(SHOP.within(START - 3000, START, outcome)) for outcome in ("succeeded", "failed", "expired"))
     assert report.previous_window is not None
     assert report.total_tasks is not None
     assert report.previous_window.total_tasks == before

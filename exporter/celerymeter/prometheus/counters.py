@@ -52,6 +52,7 @@ class Key(NamedTuple):
     queue_name: str = ""
     le: str = ""
     hostname: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,8 @@ class Counts:
         values: dict[Key, float] = defaultdict(float)
         for sample in samples:
             if sample.label("__name__"):
-                values[Key(*sample.key("__name__", "name", "queue_name", "le", "hostname"))] += sample.value
+                values[Key(*sample.key("__name__", "name", "queue_name", "le", "hostname", "reason"))] += sample.value
         return Counts(dict(values))
-
-    @staticmethod
-    def sum(parts: Iterable[Counts]) -> Counts:
-        """Return all parts added up."""
-        totals: dict[Key, float] = defaultdict(float)
-        for part in parts:
-            for key, value in part.values.items():
-                totals[key] += value
-        return Counts(dict(totals))
 
     def since(self, base: Counts) -> Counts:
         """Return what was counted after ``base``, an earlier scrape of the process.
@@ -86,10 +78,12 @@ class Counts:
         increases = {key: value - base.values.get(key, 0.0) for key, value in self.values.items()}
         return Counts({key: value for key, value in increases.items() if value or key.hostname})
 
-    def total(self, family: str, *, name: str | None = None) -> float:
-        """Return the sum of one family, over all labels or of one task."""
+    def total(self, family: str, *, name: str | None = None, reason: str | None = None) -> float:
+        """Return the sum of one family, over all labels, of one task, or of one reason."""
         return sum(
-            value for key, value in self.values.items() if key.family == family and (name is None or key.name == name)
+            value
+            for key, value in self.values.items()
+            if key.family == family and name in (None, key.name) and reason in (None, key.reason)
         )
 
     @property
@@ -104,6 +98,22 @@ class Counts:
             if text := getattr(key, label):
                 parts[text][key] = value
         return {text: Counts(values) for text, values in parts.items()}
+
+
+class Totals:
+    """A sum of counts, to which more are added one after another."""
+
+    def __init__(self) -> None:
+        self._values: dict[Key, float] = {}
+
+    def add(self, part: Counts) -> None:
+        """Add counts."""
+        for key, value in part.values.items():
+            self._values[key] = self._values.get(key, 0.0) + value
+
+    def counts(self) -> Counts:
+        """Return the sum so far."""
+        return Counts(dict(self._values))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from statistics import fmean
 
-from celerymeter.reports.metrics import rounded
-from celerymeter.reports.report import Curve, Evidence, Recommendation, Report
+from celerymeter.reports.metrics import OWN_SHARE, rounded
+from celerymeter.reports.report import Curve, Evidence, QueueRow, Recommendation, Report
 
 SATURATED = 85.0
 """Percent of slots busy, on average over the window."""
@@ -35,6 +35,10 @@ OVERSPENT = 100.0
 JUDGED = 100
 """Runs that succeeded or failed, from which on an error budget is judged: the same as in the bundled alerts."""
 
+EXPIRED = 5.0
+EXPIRED_TASKS = 20
+"""Expired tasks in percent of those that started or expired, and at least so many."""
+
 Rule = Callable[[Report], Iterable[Recommendation]]
 
 
@@ -42,6 +46,12 @@ def recommend(report: Report) -> tuple[Recommendation, ...]:
     """Return the advice of all rules, warnings first; `celerymeter.reports.formatting` adds the sentences."""
     found = [advice for rule in RULES for advice in rule(report)]
     return tuple(sorted(found, key=lambda advice: advice.severity != "warning"))
+
+
+def _busy_is_exact(report: Report) -> bool:
+    """Return True when no run is missing in the busy time of any worker: a lost event makes a worker look idle."""
+    known = all(row.avg_busy_percent is not None for row in report.workers if row.pool_size)
+    return known and not report.data_quality.events_missed and report.data_quality.verdict != "unusable"
 
 
 def events_missing(report: Report) -> Iterable[Recommendation]:
@@ -93,6 +103,67 @@ def _quarters(curve: Curve) -> tuple[float, float]:
     return (rounded(fmean(values[:size])), rounded(fmean(values[-size:]))) if size else (0.0, 0.0)
 
 
+def waits_too_long(report: Report) -> Iterable[Recommendation]:
+    """One of twenty tasks of a queue waited longer than the target that somebody chose for it."""
+    for row in report.queues:
+        if _waits_beyond(row):
+            yield _advice(
+                "waits_too_long",
+                Evidence(
+                    "wait_time_ms.p95",
+                    row.queue_name,
+                    row.wait_time_ms.p95 or 0.0,
+                    row.wait_target_ms or 0.0,
+                    "ms",
+                    "counts",
+                ),
+            )
+
+
+def _waits_beyond(row: QueueRow) -> bool:
+    waited, target = row.wait_time_ms.p95, row.wait_target_ms
+    return waited is not None and target is not None and waited > target
+
+
+def slots_taken(report: Report) -> Iterable[Recommendation]:
+    """One task used most of the slots while tasks of a queue waited too long, or the queue did not drain."""
+    late = {row.queue_name for row in report.queues if _waits_beyond(row)}
+    late |= {advice.evidence[0].subject for advice in queue_not_draining(report)}
+    for row in report.queues:
+        user = row.slot_user
+        if user is not None and row.queue_name in late and user.share_percent >= OWN_SHARE:
+            yield _advice(
+                "slots_taken",
+                Evidence(f"slot_user.{user.share_of}", user.name, user.share_percent, OWN_SHARE, "%", "counts"),
+                Evidence(
+                    "wait_time_ms.p95",
+                    row.queue_name,
+                    row.wait_time_ms.p95 or 0.0,
+                    row.wait_target_ms or 0.0,
+                    "ms",
+                    "counts",
+                ),
+            )
+
+
+def tasks_redelivered(report: Report) -> Iterable[Recommendation]:
+    """Runs began again without a retry, so their tasks may have run twice."""
+    for row in report.tasks:
+        if row.ends.redelivered:
+            yield _advice(
+                "tasks_redelivered", Evidence("redelivered", row.name, row.ends.redelivered, 0.0, "runs", "counts")
+            )
+
+
+def tasks_expired(report: Report) -> Iterable[Recommendation]:
+    """Many tasks expired before a worker started them."""
+    for row in report.tasks:
+        expired = row.ends.expired or 0
+        share = rounded(100 * expired / max(1, row.ends.total))
+        if expired >= EXPIRED_TASKS and share >= EXPIRED:
+            yield _advice("tasks_expired", Evidence("expired_percent", row.name, share, EXPIRED, "%", "counts"))
+
+
 def retry_storm(report: Report) -> Iterable[Recommendation]:
     """Many runs of a task ended in a retry."""
     for row in report.tasks:
@@ -117,7 +188,7 @@ def redelivery_risk(report: Report) -> Iterable[Recommendation]:
 def prefetch_hoarding(report: Report) -> Iterable[Recommendation]:
     """A worker reserved messages that an idle worker could have run."""
     idle = [row for row in report.workers if row.avg_busy_percent is not None and row.avg_busy_percent <= HOARDED_IDLE]
-    for row in report.workers:
+    for row in report.workers if _busy_is_exact(report) else ():
         threshold = HOARDED * (row.pool_size or 1.0)
         others = [other for other in idle if other is not row]
         if others and (row.avg_reserved or 0.0) >= threshold:
@@ -132,7 +203,12 @@ def prefetch_hoarding(report: Report) -> Iterable[Recommendation]:
 def task_eats_pool(report: Report) -> Iterable[Recommendation]:
     """One of several tasks took most of the time of a pool that is at least half busy."""
     total = sum(row.execution_seconds for row in report.tasks)
-    if len(report.tasks) < 2 or total <= 0 or (report.avg_busy_percent or 0.0) < HALF_BUSY:
+    if (
+        not _busy_is_exact(report)
+        or len(report.tasks) < 2
+        or total <= 0
+        or (report.avg_busy_percent or 0.0) < HALF_BUSY
+    ):
         return
     row = max(report.tasks, key=lambda row: row.execution_seconds)
     share = rounded(100 * row.execution_seconds / total)
@@ -162,10 +238,11 @@ def idle_workers(report: Report) -> Iterable[Recommendation]:
     """There were several workers, and half of the slots were free even at the busiest time."""
     seen = [row for row in report.workers if row.avg_busy_percent is not None]
     highest = max((row.max_busy_percent or 0.0 for row in seen), default=0.0)
-    if len(seen) >= 2 and (report.avg_busy_percent or 0.0) <= IDLE and highest <= IDLE_PEAK:
+    busy = report.avg_busy_percent
+    if _busy_is_exact(report) and len(seen) >= 2 and busy is not None and busy <= IDLE and highest <= IDLE_PEAK:
         yield _advice(
             "idle_workers",
-            Evidence("avg_busy_percent", "", report.avg_busy_percent or 0.0, IDLE, "%", "busy"),
+            Evidence("avg_busy_percent", "", busy, IDLE, "%", "busy"),
             Evidence("max_busy_percent", "", highest, IDLE_PEAK, "%", "busy"),
             severity="info",
         )
@@ -176,6 +253,10 @@ RULES: tuple[Rule, ...] = (
     error_budget_spent,
     pool_saturated,
     queue_not_draining,
+    waits_too_long,
+    slots_taken,
+    tasks_redelivered,
+    tasks_expired,
     retry_storm,
     redelivery_risk,
     prefetch_hoarding,

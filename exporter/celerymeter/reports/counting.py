@@ -8,14 +8,14 @@ one that saw most tasks end is taken, and they are never added up.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import NamedTuple
 
 from celerymeter.prometheus import Matrix, PrometheusClient, Scope
-from celerymeter.prometheus.counters import Counts, Target
+from celerymeter.prometheus.counters import Counts, Target, Totals
 from celerymeter.reports import queries
 from celerymeter.reports.request import Filters
 
@@ -23,6 +23,8 @@ DAY = 86_400.0
 LOOKBACK = 3600.0
 """Seconds before the window in which the scrape to count from is searched; older ones are searched only when needed."""
 FURTHEST = 31 * DAY
+HELD = 8
+"""Scrapes in memory: each has all counters of an exporter, and the next piece needs those at its beginning."""
 
 Progress = Callable[[str, float], None]
 """Called with the current step and the share of it that is done (0 to 1)."""
@@ -82,7 +84,9 @@ class Span(NamedTuple):
 
 
 class WindowCounter:
-    """Counts windows, and reads a scrape that ends one window and begins the next only once.
+    """Counts windows, and reads a scrape that ends one window or piece and begins the next only once.
+
+    It holds a few scrapes at a time, however often exporters restarted in the window.
 
     Raises `PrometheusUnavailable` and `QueryRejected`.
     """
@@ -99,7 +103,7 @@ class WindowCounter:
         self._scope = scope
         self._filters = (filters or Filters()).slots()
         self._progress: Progress = progress or _no_progress
-        self._scrapes: dict[tuple[ScrapeRef, bool], Counts] = {}
+        self._scrapes: OrderedDict[tuple[ScrapeRef, bool], Counts] = OrderedDict()
 
     def count(self, *, start: float, end: float, histograms: bool = True) -> WindowCounts:
         """Count what was scraped in ``(start, end]`` (UTC seconds); quantiles need ``histograms``."""
@@ -110,9 +114,14 @@ class WindowCounter:
         if without_base or not scraped:
             return WindowCounts(None, tuple(scraped), without_base, late, warnings=tuple(sorted(warnings)))
         pieces = cut(processes, start=start, end=end)
-        scrapes = self._read(pieces, warnings, histograms=histograms)
-        counts, disagreement = _subtract(pieces, scrapes)
-        return WindowCounts(counts, processes, without_base, late, disagreement, tuple(sorted(warnings)))
+        taken, disagreement = Totals(), 0.0
+        for done, piece in enumerate(pieces, start=1):
+            exporters = sorted(self._subtract(piece, warnings, histograms=histograms), key=lambda counts: counts.ended)
+            if exporters:
+                taken.add(exporters[-1])
+                disagreement += sum(exporters[-1].ended - counts.ended for counts in exporters[:-1])
+            self._progress("counters", done / len(pieces))
+        return WindowCounts(taken.counts(), processes, without_base, late, disagreement, tuple(sorted(warnings)))
 
     def processes(self, *, start: float, end: float) -> tuple[ExporterProcess, ...]:
         """Return the exporter processes that were scraped in this time."""
@@ -120,16 +129,18 @@ class WindowCounter:
 
     def _find_processes(self, start: float, end: float, warnings: set[str]) -> tuple[ExporterProcess, ...]:
         """Read scrape times a day at a time, because a month of them is too large for one answer."""
-        answers: list[Matrix] = []
+        return read_processes(self._scrape_times(start, end, warnings))
+
+    def _scrape_times(self, start: float, end: float, warnings: set[str]) -> Iterator[Matrix]:
         until = end
         while until > start:
             length = min(DAY, until - start)
             query = self._scope.render(queries.SCRAPES, window=timedelta(seconds=length))
-            answers.append(self._client.samples(query, time=until))
-            warnings.update(answers[-1].warnings)
+            answer = self._client.samples(query, time=until)
+            warnings.update(answer.warnings)
+            yield answer
             until -= length
             self._progress("scrape times", (end - until) / (end - start))
-        return read_processes(answers)
 
     def _find_bases(
         self, processes: Iterable[ExporterProcess], start: float, warnings: set[str]
@@ -162,30 +173,31 @@ class WindowCounter:
             until -= length.total_seconds()
         return None
 
-    def _read(
-        self, pieces: Iterable[Iterable[Span]], warnings: set[str], *, histograms: bool
-    ) -> Mapping[ScrapeRef, Counts]:
-        wanted = {
-            ScrapeRef(span.process.target, at)
-            for piece in pieces
-            for span in piece
-            for at in (span.base, span.last)
-            if at is not None
-        }
-        scrapes = {}
-        for done, scrape in enumerate(sorted(wanted), start=1):
-            known = self._scrapes.get((scrape, True))
-            scrapes[scrape] = self._read_scrape(scrape, warnings, histograms=histograms) if known is None else known
-            self._progress("counters", done / len(wanted))
-        return scrapes
+    def _subtract(self, piece: Iterable[Span], warnings: set[str], *, histograms: bool) -> Iterator[Counts]:
+        """Yield the counts of each exporter in a piece of the window."""
+        by_target: dict[Target, Totals] = defaultdict(Totals)
+        for process, base, last in piece:
+            before = (
+                Counts()
+                if base is None
+                else self._read_scrape(ScrapeRef(process.target, base), warnings, histograms=histograms)
+            )
+            counts = self._read_scrape(ScrapeRef(process.target, last), warnings, histograms=histograms)
+            by_target[process.target].add(counts.since(before))
+        return (totals.counts() for totals in by_target.values())
 
     def _read_scrape(self, scrape: ScrapeRef, warnings: set[str], *, histograms: bool) -> Counts:
+        known = self._scrapes.get((scrape, True)) or self._scrapes.get((scrape, histograms))
+        if known is not None:
+            return known
         query = queries.COUNTERS_AND_HISTOGRAMS if histograms else queries.COUNTERS
         answer = self._client.instant(
             self._scope.render(query, **scrape.target._asdict(), **self._filters), time=scrape.at
         )
         warnings.update(answer.warnings)
         counts = self._scrapes[scrape, histograms] = Counts.read(answer)
+        if len(self._scrapes) > HELD:
+            self._scrapes.popitem(last=False)
         return counts
 
 
@@ -232,19 +244,3 @@ def _scrapes_at(process: ExporterProcess, edges: Iterable[tuple[float, bool]]) -
         earlier = found[-1] if found else None
         found.append(scrape if earlier is None or scrape is None else max(earlier, scrape))
     return found
-
-
-def _subtract(pieces: Iterable[Iterable[Span]], scrapes: Mapping[ScrapeRef, Counts]) -> tuple[Counts, float]:
-    """Return the counts of the exporter that saw most, piece by piece, and how many ended tasks the others missed."""
-    taken, disagreement = [], 0.0
-    for piece in pieces:
-        by_target: dict[Target, list[Counts]] = defaultdict(list)
-        for process, base, last in piece:
-            counts = scrapes[ScrapeRef(process.target, last)]
-            before = Counts() if base is None else scrapes[ScrapeRef(process.target, base)]
-            by_target[process.target].append(counts.since(before))
-        found = sorted((Counts.sum(parts) for parts in by_target.values()), key=lambda counts: counts.ended)
-        if found:
-            taken.append(found[-1])
-            disagreement += sum(found[-1].ended - counts.ended for counts in found[:-1])
-    return Counts.sum(taken), disagreement

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from celerymeter.reports.report import Note, Recommendation, Report
+from celerymeter.reports.report import AlertSpan, Note, QueueRow, Recommendation, Report
 from celerymeter.reports.texts import ADVICE, LABELS, NOTES, VERDICTS, Text
 
 LANGUAGES = ("en", "zh-TW")
 ABSENT = "-"
+DAY = 86_400.0
 
 
 def in_language(report: Report, language: str) -> Report:
@@ -99,6 +100,40 @@ def ms(value: float | None) -> str:
 def signed(value: float | None) -> str:
     """Return a change in percent, with its sign."""
     return ABSENT if value is None else f"{value:+.1f}%"
+
+
+def seconds(value: float) -> str:
+    """Return a duration in the two largest units.
+
+    >>> seconds(42.0), seconds(754.0), seconds(7500.0), seconds(180000.0)
+    ('42 s', '12 min 34 s', '2 h 5 min', '2 d 2 h')
+    """
+    whole = round(value)
+    units = (("d", whole // 86400), ("h", whole // 3600 % 24), ("min", whole // 60 % 60), ("s", whole % 60))
+    first = next((number for number, (_, count) in enumerate(units) if count), len(units) - 1)
+    shown = [f"{count} {unit}" for unit, count in units[first : first + 2] if count]
+    return " ".join(shown) or "0 s"
+
+
+def alert_time(report: Report, at: datetime) -> str:
+    """Return the time of day, and the date where the window is longer than a day."""
+    return f"{at:%H:%M}" if report.time_range.seconds <= DAY else f"{at:%m-%d %H:%M}"
+
+
+def place(report: Report, span: AlertSpan) -> tuple[float, float]:
+    """Return where a time stands in the window: percent before it, and its length in percent."""
+    begins, length = report.time_range.start, report.time_range.seconds
+    start = (span.start - begins).total_seconds()
+    end = length if span.end is None else (span.end - begins).total_seconds()
+    return round(100 * start / length, 2), round(max(0.5, 100 * (end - start) / length), 2)
+
+
+def slot_user(report: Report, row: QueueRow) -> str:
+    """Return the task that used most slot time of a queue's workers, and its share."""
+    user = row.slot_user
+    if user is None:
+        return ABSENT
+    return f"{user.name} ({percent(user.share_percent)} {label(report, f'of_{user.share_of}')})"
 
 
 def timestamp(at: datetime) -> str:

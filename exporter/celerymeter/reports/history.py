@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import pairwise
 
 from celerymeter.prometheus import Matrix, Point, PrometheusClient, Scope
 from celerymeter.prometheus.counters import Target
+from celerymeter.prometheus.values import Series
 from celerymeter.reports import queries
 from celerymeter.reports.counting import ExporterProcess
-from celerymeter.reports.metrics import quantile, rounded
-from celerymeter.reports.report import Curve, Peak
+from celerymeter.reports.metrics import quantile, rounded, slot_seconds
+from celerymeter.reports.report import AlertRow, AlertSpan, Curve, Peak
 from celerymeter.reports.request import Filters, Window
 
 FINEST = 60.0
@@ -32,6 +33,8 @@ QUANTILE_POINTS = 60
 MOST_SAMPLES = 60_000_000
 """Raw samples that one range query may make Prometheus read; a third of it is the limit for steps times series."""
 RECORDED_STEP = 300.0
+LISTED_SPANS = 20
+"""Times at which one alert fired, the newest; their number and sum are of all."""
 
 Steps = dict[float, float]
 """The increase in each step, by the step's end (UTC seconds)."""
@@ -63,8 +66,8 @@ class HistoryReader:
         self._client = client
         self._scope = scope
         self._window = window
-        self._values = filters.slots()
-        self._filtered = filters != Filters()
+        self._values = {**filters.slots(), "clusters": alert_clusters(scope)}
+        self._filters = filters
 
     @property
     def chart_step(self) -> float:
@@ -82,7 +85,7 @@ class HistoryReader:
             return Rates(step, ended, failed, "raw" if ended else "")
         step = max(RECORDED_STEP, step)
         query = queries.RECORDED_MEAN if step > RECORDED_STEP else queries.RECORDED_RATE
-        recorded = Matrix() if self._filtered else self._range(query, step)
+        recorded = Matrix() if self._filters != Filters() else self._range(query, step)
         steps = {point.at: point.value * step for series_ in recorded for point in series_.points}
         return Rates(step, steps, {}, "recorded" if steps else "")
 
@@ -113,11 +116,28 @@ class HistoryReader:
             for key, matrix in found.items()
         }
 
-    @property
-    def chart_points(self) -> int:
-        """Points of a gauge's curve that covers the whole window."""
+    def slot_seconds(self, slots: Mapping[str, Curve]) -> dict[str, float]:
+        """Return the time that slots had in the window, from their numbers over time."""
         step = self.chart_step
-        return math.floor(self._window.end / step) - math.ceil(self._window.start / step) + 1
+        points = math.floor(self._window.end / step) - math.ceil(self._window.start / step) + 1
+        return slot_seconds(slots, seconds=self._window.seconds, points=points)
+
+    def alerts(self) -> tuple[AlertRow, ...]:
+        """Return the alerts that fired, critical ones and those that fired longest first."""
+        step = self.chart_step
+        found = self._range(queries.ALERTS, step)
+        rows = [
+            row
+            for series in found
+            if self._concerns(series) and (row := alert_row(series, self._window, step=step)) is not None
+        ]
+        return tuple(sorted(rows, key=lambda row: (_rank(row.severity), -row.firing_seconds, row.alert, row.subject)))
+
+    def _concerns(self, alert: Series) -> bool:
+        """Return False for alerts about another task or queue than the chosen one."""
+        task, queue = alert.label("name"), alert.label("queue_name")
+        filters = self._filters
+        return (not task or filters.task in (None, task)) and (not queue or filters.queue in (None, queue))
 
     def busy(self, processes: Iterable[ExporterProcess], pool_sizes: Mapping[str, Curve]) -> dict[str, Curve]:
         """Return the percentage of its slots that each worker used over each step of at least a minute."""
@@ -154,13 +174,50 @@ class HistoryReader:
         return self._client.range(rendered, start=start, end=end, step=step)
 
 
+def alert_clusters(scope: Scope) -> tuple[str, ...]:
+    """Return the cluster of the scope and none: an alert about the whole monitoring has no cluster."""
+    return ("", scope.cluster or "")
+
+
+def alert_row(series: Series, window: Window, *, step: float) -> AlertRow | None:
+    """Return an alert from the steps in which it fired; ``None`` when there are none."""
+    spans: list[list[float]] = []
+    for at, _ in series.points:
+        if spans and at - spans[-1][1] <= 1.5 * step:
+            spans[-1][1] = at
+        else:
+            spans.append([max(window.start, at - step), at])
+    if not spans:
+        return None
+    still = spans[-1][1] > window.end - step
+    times = [AlertSpan(_utc(start), _utc(end)) for start, end in spans]
+    if still:
+        times[-1] = replace(times[-1], end=None)
+        spans[-1][1] = window.end
+    return AlertRow(
+        alert=series.label("alertname"),
+        severity=series.label("severity"),
+        subject=" ".join(filter(None, (series.label(label) for label in ("queue_name", "name", "hostname")))),
+        firing_seconds=rounded(sum(end - start for start, end in spans)),
+        times=len(spans),
+        spans=tuple(times[-LISTED_SPANS:]),
+    )
+
+
+def _rank(severity: str) -> int:
+    return {"critical": 0, "warning": 1}.get(severity, 2)
+
+
+def _utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, timezone.utc)
+
+
 def peak(rates: Rates) -> Peak | None:
     """Return the step in which most tasks ended; the first of several."""
     if not rates.ended:
         return None
     at = min(rates.ended, key=lambda end: (-rates.ended[end], end))
-    begins = datetime.fromtimestamp(at - rates.step, timezone.utc)
-    return Peak(begins, rounded(rates.ended[at] / rates.step), rates.step, rates.source)
+    return Peak(_utc(at - rates.step), rounded(rates.ended[at] / rates.step), rates.step, rates.source)
 
 
 def per_second(steps: Mapping[float, float], *, step: float) -> Curve:

@@ -24,6 +24,7 @@ from celerymeter.reports.report import (
     Quality,
     Quantiles,
     QueueRow,
+    SlotUser,
     TaskRow,
     WorkerRow,
 )
@@ -32,6 +33,9 @@ from celerymeter.reports.request import Window
 RUNTIME = "celery_task_runtime_seconds"
 WAIT = "celery_task_wait_seconds"
 BUSY = "celery_worker_busy_seconds_total"
+TASK_BUSY = "celery_task_busy_seconds_total"
+OWN_SHARE = 30.0
+"""Percent of a queue's slots that one of its own tasks must use, or else the task that uses most of all is named."""
 LISTED = 5
 """Tasks in the lists of the slowest and the most failing."""
 FEW_SCRAPES = 99.0
@@ -40,7 +44,16 @@ COMPARABLE = 90.0
 """Percent of its scrapes that the window before needs for a comparison."""
 SETTLED_AFTER = 30.0
 """Seconds, or two scrapes if that is longer. VictoriaMetrics may still change its answers about later instants."""
-COUNTED = ("total_tasks", "successful_tasks", "failed_tasks", "retried_tasks", "revoked_tasks", "rejected_tasks")
+COUNTED = (
+    "expired_tasks",
+    "redelivered_runs",
+    "total_tasks",
+    "successful_tasks",
+    "failed_tasks",
+    "retried_tasks",
+    "revoked_tasks",
+    "rejected_tasks",
+)
 Gauges = Mapping[str, Mapping[str, Curve]]
 """Curves by the key of their query, then by queue or worker."""
 
@@ -71,6 +84,8 @@ def ends(counts: Counts) -> Ends:
         rejected=rejected,
         retried=retried,
         error_rate_percent=rounded(100 * failed / total) if total else None,
+        expired=round(counts.total("celery_task_revoked_total", reason="expired")),
+        redelivered=round(counts.total("celery_task_redelivered_total")),
     )
 
 
@@ -124,20 +139,27 @@ def task_rows(counts: Counts) -> tuple[TaskRow, ...]:
             avg_execution_time_ms=mean_ms(task, RUNTIME),
             execution_time_ms=quantiles_ms(task, RUNTIME),
             wait_time_ms=quantiles_ms(task, WAIT),
-            execution_seconds=rounded(task.total("celery_task_busy_seconds_total")),
+            execution_seconds=rounded(task.total(TASK_BUSY)),
         )
         for name, task in counts.split("name").items()
     ]
-    rows = [row for row in rows if row.ends.total or row.ends.retried]
+    rows = [row for row in rows if row.ends.total or row.ends.retried or row.ends.redelivered or row.execution_seconds]
     return tuple(sorted(rows, key=lambda row: (-row.ends.total, row.name)))
 
 
-def queue_rows(counts: Counts, lengths: Mapping[str, Curve]) -> tuple[QueueRow, ...]:
+def queue_rows(
+    counts: Counts,
+    lengths: Mapping[str, Curve],
+    *,
+    wait_targets: Mapping[str, float],
+    users: Mapping[str, SlotUser],
+) -> tuple[QueueRow, ...]:
     """Return the queues in which tasks ended or whose length is known, the busiest first."""
     by_queue = counts.split("queue_name")
     rows = []
     for name in by_queue.keys() | lengths.keys():
         queue, curve = by_queue.get(name, Counts()), lengths.get(name, ())
+        target = wait_targets.get(name)
         rows.append(
             QueueRow(
                 queue_name=name,
@@ -146,18 +168,45 @@ def queue_rows(counts: Counts, lengths: Mapping[str, Curve]) -> tuple[QueueRow, 
                 avg_length=average(curve),
                 max_length=largest(curve),
                 length_at_end=last(curve),
+                wait_target_ms=None if target is None else rounded(1000 * target),
+                slot_user=users.get(name),
             )
         )
     return tuple(sorted(rows, key=lambda row: (-row.ends.total, row.queue_name)))
 
 
-def slot_seconds(gauges: Gauges, *, seconds: float, points: int) -> dict[str, float]:
-    """Return the time that each worker's slots had in the window, which is shorter for a worker that was not always up.
+def slot_seconds(slots: Mapping[str, Curve], *, seconds: float, points: int) -> dict[str, float]:
+    """Return the time that slots had in the window, which is shorter where they were not always there.
 
-    ``points`` is how many points a curve has that covers all ``seconds``.
+    ``slots`` are the slots over time of workers or queues, and ``points`` is how many points a curve has that covers
+    all ``seconds``.
     """
-    sums = {name: sum(value or 0.0 for _, value in curve) for name, curve in gauges["pool_size"].items()}
+    sums = {name: sum(value or 0.0 for _, value in curve) for name, curve in slots.items()}
     return {name: seconds * total / points for name, total in sums.items() if total and points > 0}
+
+
+def slot_users(counts: Counts, capacity: Mapping[str, float], *, all_tasks: bool) -> dict[str, SlotUser]:
+    """Return the task that used most slot time of the workers of each queue; ``capacity`` is by queue.
+
+    When ``all_tasks`` is false the counts are of some tasks only, and a queue may be full of others.
+    """
+    by_task: dict[str, float] = defaultdict(float)
+    by_queue: dict[str, dict[str, float]] = defaultdict(dict)
+    for key, seconds in counts.values.items():
+        if key.family == TASK_BUSY:
+            by_task[key.name] += seconds
+            by_queue[key.queue_name][key.name] = seconds
+    found: dict[str, SlotUser] = {}
+    for queue, slots in capacity.items():
+        tasks = by_queue.get(queue, {})
+        largest = max(tasks, key=lambda name: tasks[name], default="")
+        share = 100 * tasks[largest] / slots if largest else 0.0
+        if share >= OWN_SHARE:
+            found[queue] = SlotUser(largest, rounded(min(100.0, share)), "queue_slots")
+        elif all_tasks and (total := sum(by_task.values())) > 0:
+            largest = max(by_task, key=lambda name: by_task[name])
+            found[queue] = SlotUser(largest, rounded(100 * by_task[largest] / total), "busy_time")
+    return found
 
 
 def worker_rows(counts: Counts | None, gauges: Gauges, capacity: Mapping[str, float]) -> tuple[WorkerRow, ...]:
@@ -189,12 +238,15 @@ def top_tasks(rows: tuple[TaskRow, ...], measure: Callable[[TaskRow], float | No
     return tuple(name for _, name in sorted(measured, key=lambda pair: -pair[0])[:LISTED])
 
 
-def busy_percent(counts: Counts | None, capacity: Mapping[str, float]) -> float | None:
+def busy_percent(counts: Counts | None, capacity: Mapping[str, float], *, all_tasks: bool) -> float | None:
     """Return the share of the time of all slots in which they ran a task.
 
-    A worker that was gone at the end of the window is left out, because its counter is gone too.
+    The counters of tasks outlive the workers that ran them. When the counts are of some tasks only, those of workers
+    are taken, without the workers that were gone at the end of the window.
     """
     by_worker = {} if counts is None else counts.split("hostname")
+    if counts is not None and all_tasks and capacity and any(key.family in (BUSY, TASK_BUSY) for key in counts.values):
+        return rounded(min(100.0, 100 * counts.total(TASK_BUSY) / sum(capacity.values())))
     known = {name: seconds for name, part in by_worker.items() if (seconds := _counted(part, BUSY)) is not None}
     slots = sum(capacity.get(name, 0.0) for name in known)
     return rounded(min(100.0, 100 * sum(known.values()) / slots)) if slots else None

@@ -12,8 +12,8 @@ SCRAPES_OF_TARGET = "celerymeter_start_time_seconds{SEL, cluster=$cluster, job=$
 _TARGET = "SEL, cluster=$cluster, job=$job, instance=$instance"
 _FILTER = "name=~$name, queue_name=~$queue"
 COUNTERS = (
-    f"sum by (__name__, name, queue_name) (last_over_time({{{_TARGET}, {_FILTER},"
-    ' __name__=~"celery_task_(succeeded|failed|retried|rejected|revoked)_total'
+    f"sum by (__name__, name, queue_name, reason) (last_over_time({{{_TARGET}, {_FILTER},"
+    ' __name__=~"celery_task_(succeeded|failed|retried|rejected|revoked|redelivered)_total'
     '|celery_task_(runtime|wait)_seconds_(sum|count)|celery_task_busy_seconds_total", requeue!="true"}[100ms]))'
     f" or sum by (__name__, hostname) (last_over_time({{{_TARGET},"
     ' __name__=~"celery_worker_(tasks_processed|busy_seconds)_total|celerymeter_(events_missed|series_folded)_total"'
@@ -43,11 +43,19 @@ BUSY = "sum by (cluster, job, instance, hostname) (celery_worker_busy_seconds_to
 """The time for which a worker's slots ran tasks. An integral, because a gauge misses tasks between two scrapes."""
 GAUGES = {
     "queue_lengths": "max by (queue_name) (celery_queue_length{SEL, queue_name=~$queue})",
+    "queue_slots": "max by (queue_name) (celery_queue_pool_slots{SEL, queue_name=~$queue})",
     "pool_size": "max by (hostname) (celery_worker_pool_size{SEL})",
     "reserved": "max by (hostname) (celery_worker_tasks_reserved{SEL})",
     "unacked_age": "time() - min(celery_queue_oldest_unacked_timestamp_seconds{SEL})",
 }
 """By the key under which the report lists the query."""
 VISIBILITY_TIMEOUT = "max(last_over_time(celery_queue_visibility_timeout_seconds{SEL}[$window]))"
+ALERTS = (
+    "max by (alertname, severity, queue_name, name, hostname) (last_over_time("
+    'ALERTS{alertname=~"Celery.+", alertstate="firing", cluster=~$clusters}[$window]))'
+)
+"""Alerts that fired at some time within each step. Rules keep few labels of a target, so only the cluster chooses."""
+WAIT_TARGETS = "max by (queue_name) (celery:wait_target:effective{SEL})"
+"""Seconds within which tasks should start, as the bundled rules record them; infinite where nobody chose a target."""
 OBJECTIVE = 'max(celery:success_objective:limit{cluster="", name=""})'
 """The share of tasks that should succeed, from the bundled thresholds, which carry no target labels; 0 is none."""

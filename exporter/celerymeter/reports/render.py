@@ -35,6 +35,7 @@ CSV_COLUMNS = (
     *("start", "end", "kind", "name", "total", "successful", "failed", "retried", "revoked", "rejected"),
     *("error_rate_percent", "avg_execution_ms", "execution_p50_ms", "execution_p95_ms", "execution_p99_ms"),
     *("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "avg_length", "max_length", "runs_begun", "avg_busy_percent"),
+    *("expired", "redelivered", "slot_seconds", "severity", "subject", "firing_seconds"),
 )
 
 
@@ -120,6 +121,8 @@ def _csv_rows(report: Report) -> Iterator[dict[str, object]]:
         "retried": report.retried_tasks,
         "revoked": report.revoked_tasks,
         "rejected": report.rejected_tasks,
+        "expired": report.expired_tasks,
+        "redelivered": report.redelivered_runs,
         "error_rate_percent": report.error_rate_percent,
         "avg_execution_ms": report.avg_execution_time_ms,
         "avg_busy_percent": report.avg_busy_percent,
@@ -132,6 +135,7 @@ def _csv_rows(report: Report) -> Iterator[dict[str, object]]:
             "name": task.name,
             **_end_cells(task.ends),
             "avg_execution_ms": task.avg_execution_time_ms,
+            "slot_seconds": task.execution_seconds,
             **_quantile_cells("execution", task.execution_time_ms),
             **_quantile_cells("wait", task.wait_time_ms),
         }
@@ -151,6 +155,17 @@ def _csv_rows(report: Report) -> Iterator[dict[str, object]]:
             "runs_begun": worker.runs_begun,
             "avg_busy_percent": worker.avg_busy_percent,
         }
+    for alert in report.alerts:
+        for span in alert.spans:
+            yield {
+                "kind": "alert",
+                "name": alert.alert,
+                "start": span.start.isoformat(),
+                "end": span.end.isoformat() if span.end else "",
+                "severity": alert.severity,
+                "subject": alert.subject,
+                "firing_seconds": alert.firing_seconds,
+            }
 
 
 def _end_cells(ends: Ends) -> dict[str, object]:
@@ -164,7 +179,7 @@ def _quantile_cells(what: str, quantiles: Quantiles) -> dict[str, object]:
 def to_markdown(report: Report) -> bytes:
     """Return the report's main metrics, advice, tables and limits."""
     say = partial(label, report)
-    parts = (_markdown_head, _markdown_metrics, _markdown_advice, _markdown_tables, _markdown_quality)
+    parts = (_markdown_head, _markdown_metrics, _markdown_advice, _markdown_alerts, _markdown_tables, _markdown_quality)
     return "\n".join([*(line for part in parts for line in part(report, say)), ""]).encode()
 
 
@@ -192,6 +207,9 @@ def _markdown_metrics(report: Report, say: Say) -> Iterator[str]:
         (say("successful"), count(report.successful_tasks)),
         (say("failed"), f"{count(report.failed_tasks)} ({percent(report.error_rate_percent)})"),
         (say("retried"), count(report.retried_tasks)),
+        (say("expired"), count(report.expired_tasks)),
+        (say("redelivered"), count(report.redelivered_runs)),
+        (say("busy"), percent(report.avg_busy_percent)),
         (say("avg_execution"), ms(report.avg_execution_time_ms)),
         (f"{say('execution')} p50 / p95 / p99", _quantiles(report.execution_time_ms)),
         (f"{say('wait')} p50 / p95 / p99", _quantiles(report.wait_time_ms)),
@@ -210,6 +228,21 @@ def _markdown_advice(report: Report, say: Say) -> Iterator[str]:
     yield ""
 
 
+def _markdown_alerts(report: Report, say: Say) -> Iterator[str]:
+    yield from (f"## {say('alerts')}", "")
+    if not report.alerts:
+        yield from (say("no_alerts"), "")
+        return
+    rows = [
+        (alert.alert, alert.severity, alert.subject, formatting.alert_time(report, span.start),
+         formatting.alert_time(report, span.end) if span.end else say("still_firing"))
+        for alert in report.alerts[:MARKDOWN_ROWS]
+        for span in alert.spans
+    ]  # fmt: skip
+    head = [say(key) for key in ("alerts", "severity", "subject", "fired_from", "fired_until")]
+    yield from _markdown_table(head, sorted(rows, key=lambda row: row[3])[:MARKDOWN_ROWS])
+
+
 def _markdown_tables(report: Report, say: Say) -> Iterator[str]:
     yield from (f"## {say('tasks')}", "")
     names = [say(key) for key in ("task", "total", "failed", "retried")]
@@ -221,10 +254,12 @@ def _markdown_tables(report: Report, say: Say) -> Iterator[str]:
     yield from _markdown_table((*names, f"{say('execution')} p95", f"{say('wait')} p95"), tasks)
     yield from (f"## {say('queues')}", "")
     queues = [
-        (row.queue_name, count(row.ends.total), decimal(row.avg_length), count(row.max_length))
+        (row.queue_name, count(row.ends.total), ms(row.wait_time_ms.p95), decimal(row.avg_length),
+         count(row.max_length), formatting.slot_user(report, row))
         for row in report.queues[:MARKDOWN_ROWS]
-    ]
-    yield from _markdown_table([say(key) for key in ("queue", "total", "mean_length", "max_length")], queues)
+    ]  # fmt: skip
+    queue_head = (say("queue"), say("total"), f"{say('wait')} p95", say("mean_length"), say("max_length"))
+    yield from _markdown_table((*queue_head, say("slot_user")), queues)
 
 
 def _markdown_quality(report: Report, say: Say) -> Iterator[str]:

@@ -47,6 +47,10 @@ class Ends:
     rejected: int
     retried: int
     error_rate_percent: float | None
+    expired: int | None = None
+    """Part of ``revoked``: tasks that expired before they started."""
+    redelivered: int | None = None
+    """Runs that began again without a retry, which may have run twice; not an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,21 @@ class TaskRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotUser:
+    """The task that used most slot time of a queue's workers.
+
+    ``share_of`` says what the share is of: ``queue_slots``, the time of the slots of the queue's workers, or
+    ``busy_time``, the time of all tasks, when none of the queue's own tasks used 30% of its slots.
+    """
+
+    name: str
+    share_percent: float
+    share_of: str
+
+
+@dataclass(frozen=True, slots=True)
 class QueueRow:
-    """One queue; its length was read every ``history.step_seconds``."""
+    """One queue; its length was read every ``history.step_seconds``. ``wait_target_ms`` is null if nobody chose one."""
 
     queue_name: str
     ends: Ends
@@ -71,6 +88,8 @@ class QueueRow:
     avg_length: float | None
     max_length: float | None
     length_at_end: float | None
+    wait_target_ms: float | None = None
+    slot_user: SlotUser | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +167,27 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertSpan:
+    """A time during which an alert fired; ``end`` is null if it still fired at the end of the window."""
+
+    start: datetime
+    end: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRow:
+    """An alert that fired in the window, with its newest 20 ``spans``; their times are right to the charts' step."""
+
+    alert: str
+    severity: str
+    subject: str
+    """The queue, task or worker that it is about; empty for the whole cluster."""
+    firing_seconds: float
+    times: int
+    spans: tuple[AlertSpan, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """The reason why a value is unknown, or a limit of the data."""
 
@@ -203,6 +243,8 @@ class Report:
     retried_tasks: int | None
     revoked_tasks: int | None
     rejected_tasks: int | None
+    expired_tasks: int | None = None
+    redelivered_runs: int | None = None
     error_rate_percent: float | None
     avg_execution_time_ms: float | None
     execution_time_ms: Quantiles
@@ -220,6 +262,7 @@ class Report:
     workers: tuple[WorkerRow, ...]
     slowest_tasks: tuple[str, ...]
     most_failing_tasks: tuple[str, ...]
+    alerts: tuple[AlertRow, ...] = ()
     optimization_recommendations: tuple[str, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
     unknown: Mapping[str, Note]

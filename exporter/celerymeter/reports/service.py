@@ -13,7 +13,7 @@ from celerymeter.prometheus.counters import ENDS, Counts
 from celerymeter.reports import advice, metrics, queries
 from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
 from celerymeter.reports.formatting import in_language
-from celerymeter.reports.history import ExecutionCurves, HistoryReader, Rates, peak, per_second
+from celerymeter.reports.history import ExecutionCurves, HistoryReader, Rates, alert_clusters, peak, per_second
 from celerymeter.reports.metrics import (
     COMPARABLE,
     RUNTIME,
@@ -25,11 +25,16 @@ from celerymeter.reports.metrics import (
     scrapes_present,
     settled,
 )
-from celerymeter.reports.report import History, Note, Peak, Redelivery, Report, TimeRange
-from celerymeter.reports.request import ReportRequest, Window
+from celerymeter.reports.report import AlertRow, History, Note, Peak, Redelivery, Report, TimeRange
+from celerymeter.reports.request import Filters, ReportRequest, Window
 
 MEANING = "what Prometheus scraped after start, up to and including end"
 DEFAULT_INTERVAL = 15.0
+MOST_ROWS = 1000
+MOST_ALERTS = 200
+MOST_CURVES = 50
+"""Tasks, queues and workers that are listed, alerts, and queues whose length is listed over time: those with the most.
+A report is held in memory, stored and sent, so it must not grow with the names that a cluster ever had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,13 @@ class _QueryResults:
     execution: ExecutionCurves | None
     gauges: Gauges
     capacity: Mapping[str, float]
-    """The `slot_seconds` of each worker."""
+    queue_capacity: Mapping[str, float]
+    """The `slot_seconds` of each worker, and of the workers of each queue."""
     chart_step: float
     visibility_timeout: float | None
     objective: float | None
+    wait_targets: Mapping[str, float]
+    alerts: tuple[AlertRow, ...]
 
 
 class ReportService:
@@ -72,7 +80,7 @@ class ReportService:
         length = timedelta(seconds=window.seconds)
         scope = choose_cluster(self._client, self._scope, time=window.end, window=length)
         data = self._read(request, scope)
-        report = _compose(data, request, report_id=report_id or uuid.uuid4().hex, now=self._clock())
+        report = _bounded(_compose(data, request, report_id=report_id or uuid.uuid4().hex, now=self._clock()))
         return in_language(replace(report, recommendations=advice.recommend(report)), request.language)
 
     def wait_until_settled(self, window: Window, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -98,10 +106,13 @@ class ReportService:
             rates=history.rates(counted.processes, series=pairs * len(ENDS)),
             execution=history.execution(counted.processes, series=pairs * bounds),
             gauges={**gauges, "busy": history.busy(counted.processes, gauges["pool_size"])},
-            capacity=metrics.slot_seconds(gauges, seconds=window.seconds, points=history.chart_points),
+            capacity=history.slot_seconds(gauges["pool_size"]),
+            queue_capacity=history.slot_seconds(gauges["queue_slots"]),
             chart_step=history.chart_step,
             visibility_timeout=self._client.instant(visibility, time=window.end).value(),
             objective=self._client.instant(queries.OBJECTIVE, time=window.end).value(),
+            wait_targets=self._client.instant(scope.render(queries.WAIT_TARGETS), time=window.end).by("queue_name"),
+            alerts=history.alerts(),
         )
 
 
@@ -119,6 +130,8 @@ def _compose(data: _QueryResults, request: ReportRequest, *, report_id: str, now
     change = metrics.change(counts, data.before.counts if _watched_before(data, window) else None)
     ends = metrics.ends(known)
     tasks = metrics.task_rows(known)
+    all_tasks = request.filters == Filters()
+    users = metrics.slot_users(known, data.queue_capacity, all_tasks=all_tasks)
     return Report(
         report_id=report_id,
         generated_at=_utc(now),
@@ -133,6 +146,8 @@ def _compose(data: _QueryResults, request: ReportRequest, *, report_id: str, now
         retried_tasks=None if counts is None else ends.retried,
         revoked_tasks=None if counts is None else ends.revoked,
         rejected_tasks=None if counts is None else ends.rejected,
+        expired_tasks=None if counts is None else ends.expired,
+        redelivered_runs=None if counts is None else ends.redelivered,
         error_rate_percent=ends.error_rate_percent,
         avg_execution_time_ms=metrics.mean_ms(known, RUNTIME),
         execution_time_ms=metrics.quantiles_ms(known, RUNTIME),
@@ -141,20 +156,47 @@ def _compose(data: _QueryResults, request: ReportRequest, *, report_id: str, now
         average_throughput=None if counts is None else metrics.rounded(counts.ended / window.seconds),
         peak_throughput=None if highest is None else highest.tasks_per_second,
         peak=highest,
-        avg_busy_percent=metrics.busy_percent(counts, data.capacity),
+        avg_busy_percent=metrics.busy_percent(counts, data.capacity, all_tasks=all_tasks),
         error_budget=metrics.error_budget(counts, data.objective),
         redelivery=_redelivery(data),
         previous_window=change,
         tasks=tasks,
-        queues=() if counts is None else metrics.queue_rows(counts, data.gauges["queue_lengths"]),
+        queues=()
+        if counts is None
+        else metrics.queue_rows(counts, data.gauges["queue_lengths"], wait_targets=data.wait_targets, users=users),
         workers=metrics.worker_rows(counts, data.gauges, data.capacity),
         slowest_tasks=metrics.top_tasks(tasks, lambda task: task.execution_time_ms.p95),
+        alerts=data.alerts,
         most_failing_tasks=metrics.top_tasks(tasks, lambda task: task.ends.failed),
         unknown=metrics.unknown_reasons(data.counted, highest, change),
         data_quality=judge(data.counted, window, _notes(data, highest)),
         history=_history(data),
         queries=_shown_queries(data.scope, request),
     )
+
+
+def _bounded(report: Report) -> Report:
+    """Return the report without the rows beyond the limits, and a note if there were any."""
+    lengths = report.history.queue_lengths
+    longest = sorted(lengths, key=lambda name: -(metrics.largest(lengths[name]) or 0.0))[:MOST_CURVES]
+    within = replace(
+        report,
+        tasks=report.tasks[:MOST_ROWS],
+        queues=report.queues[:MOST_ROWS],
+        workers=report.workers[:MOST_ROWS],
+        alerts=report.alerts[:MOST_ALERTS],
+        history=replace(report.history, queue_lengths={name: lengths[name] for name in sorted(longest)}),
+    )
+    lists = [
+        (report.tasks, MOST_ROWS),
+        (report.queues, MOST_ROWS),
+        (report.workers, MOST_ROWS),
+        (report.alerts, MOST_ALERTS),
+    ]
+    if all(len(rows) <= most for rows, most in lists):
+        return within
+    quality = report.data_quality
+    return replace(within, data_quality=replace(quality, notes=(*quality.notes, Note("rows_left_out"))))
 
 
 def _peak_of_short_window(counts: Counts | None, window: Window) -> Peak | None:
@@ -208,10 +250,13 @@ def _shown_queries(scope: Scope, request: ReportRequest) -> dict[str, str]:
         "failures": queries.FAILED,
         "execution_over_time": queries.RUNTIME_BUCKETS,
         "busy": queries.BUSY,
+        "alerts": queries.ALERTS,
+        "wait_targets": queries.WAIT_TARGETS,
         **queries.GAUGES,
         "visibility_timeout": queries.VISIBILITY_TIMEOUT,
         "success_objective": queries.OBJECTIVE,
     }
+    values["clusters"] = alert_clusters(scope)
     return {key: scope.render(query, window=hour, **target, **values) for key, query in shown.items()}
 
 

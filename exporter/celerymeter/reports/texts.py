@@ -33,6 +33,46 @@ ADVICE: dict[str, tuple[Text, Text]] = {
             "請增加這個佇列的消費者，或減少送入的任務。",
         ),
     ),
+    "waits_too_long": (
+        Text(
+            "One in twenty tasks of the queue {subject} waited {value} or longer; the target is {threshold}.",
+            "佇列 {subject} 每二十個任務就有一個等待 {value} 以上；目標是 {threshold}。",
+        ),
+        Text(
+            "Add workers that consume this queue, or make the tasks that use its slots faster.",
+            "請增加這個佇列的 Worker，或讓佔用執行槽的任務更快完成。",
+        ),
+    ),
+    "slots_taken": (
+        Text(
+            "While tasks of the queue {subject2} waited too long, {subject} used most slot time: {value}.",
+            "佇列 {subject2} 的任務等待過久時，用掉最多執行槽時間的是 {subject}：{value}。",
+        ),
+        Text(
+            "Give it a queue and workers of its own, or find out why it takes longer or runs more often than usual.",
+            "請給它專用的佇列與 Worker，或查明它為何比平常更久、更頻繁。",
+        ),
+    ),
+    "tasks_redelivered": (
+        Text(
+            "{value} runs of {subject} began again without a retry: these tasks may have run twice.",
+            "{subject} 有 {value} 次執行未經重試就再次開始：這些任務可能執行了兩次。",
+        ),
+        Text(
+            "Set visibility_timeout longer than the longest task and ETA, look for lost connections, and run one beat.",
+            "請將 visibility_timeout 設定為大於最長的任務與 ETA，檢查是否斷線，並確認只有一個 beat。",
+        ),
+    ),
+    "tasks_expired": (
+        Text(
+            "{value} of the tasks of {subject} expired before a worker started them.",
+            "{subject} 有 {value} 的任務在開始前就已過期。",
+        ),
+        Text(
+            "Add workers for their queue, or let them expire later.",
+            "請增加其佇列的 Worker，或延長它們的期限。",
+        ),
+    ),
     "long_tail": (
         Text(
             "The slowest 1% of the runs of {subject} take {value} or longer, at least ten times the median.",
@@ -151,6 +191,10 @@ NOTES: dict[str, Text] = {
         "The last scrape before the window is over an hour older; tasks that ended since then are counted too.",
         "這段時間之前的最後一次抓取早了一小時以上；其間結束的任務也計入本報告。",
     ),
+    "rows_left_out": Text(
+        "There are too many tasks, queues, workers or alerts to list; those with the most are listed.",
+        "任務、佇列、Worker 或告警過多，只列出最多的部分。",
+    ),
     "restarted": Text(
         "The exporter restarted; tasks that ended between its last scrape and the restart are not counted.",
         "Exporter 曾重新啟動；最後一次抓取到重啟之間結束的任務不在計數內。",
@@ -192,6 +236,23 @@ LABELS: dict[str, Text] = {
     "retried": Text("Retried", "重試"),
     "revoked": Text("Revoked", "撤銷"),
     "rejected": Text("Rejected", "拒絕"),
+    "expired": Text("Expired before they started", "開始前過期"),
+    "redelivered": Text("Redelivered", "重新投遞"),
+    "redelivered_hint": Text("runs that may have happened twice", "可能執行了兩次"),
+    "alerts": Text("Alerts", "告警"),
+    "no_alerts": Text("No alert fired.", "沒有告警觸發。"),
+    "severity": Text("Severity", "嚴重性"),
+    "subject": Text("Where", "對象"),
+    "fired_from": Text("From", "開始"),
+    "fired_until": Text("Until", "結束"),
+    "fired_for": Text("Fired for", "持續"),
+    "still_firing": Text("still firing", "仍在觸發"),
+    "times": Text("Times", "次數"),
+    "slot_user": Text("Most slot time", "用掉最多執行槽"),
+    "of_queue_slots": Text("of its slots", "這個佇列的執行槽"),
+    "of_busy_time": Text("of all busy time", "全部忙碌時間"),
+    "slot_time": Text("Slot time", "執行槽時間"),
+    "rows_left_out": Text("more, in JSON and CSV", "筆，見 JSON 與 CSV"),
     "error_rate": Text("Error rate", "錯誤率"),
     "avg_execution": Text("Mean execution", "平均執行時間"),
     "execution": Text("Execution", "執行時間"),
