@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from tests.fake_remote_control import FakeRemoteControl, Wait, add_reply
 
 from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.store import Store
@@ -13,7 +14,7 @@ from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event
-from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
+from celerymeter.remote_control import Command
 
 
 @dataclass
@@ -38,7 +39,7 @@ class FakeWorker:
 
 
 @dataclass
-class FakeRemote(RemoteControl):
+class FakeRemote(FakeRemoteControl):
     """Remote control of fake workers, which answer a request for heartbeats through the switch."""
 
     workers: dict[str, FakeWorker] = field(default_factory=dict)
@@ -46,26 +47,15 @@ class FakeRemote(RemoteControl):
     away: bool = False
     switch: TaskEventSwitch | None = None
 
-    def ask(
-        self,
-        commands: Sequence[Command],
-        *,
-        expected: Collection[str] = (),
-        silence: float = SILENCE,
-        timeout: float = TIMEOUT,
-        once: bool = False,
-        replies: Replies | None = None,
-    ) -> Replies:
+    def deliver(self, commands: Sequence[Command], replies: Replies, wait: Wait) -> None:
         (command,) = commands
         self.asked.append((command.method, None if command.destination is None else tuple(command.destination)))
         if self.away:
             raise BrokerUnavailable("away")
-        replies = replies or Replies()
         for name, worker in self.workers.items():
             wanted = command.destination is None or name in command.destination
             if wanted and (words := worker.reply(command.method)):
-                replies.receive(command.method, json.dumps({name: {"ok": words}}))
-        return replies
+                add_reply(replies, command, name, {"ok": words})
 
     def send(self, command: Command, *, once: bool = False) -> None:
         assert command.method == "heartbeat"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from tests.fake_remote_control import FakeRemoteControl, Wait, add_reply
 
 from celerymeter.inspect_replies import Replies
 from celerymeter.polling.reply_habits import SECOND_CHANCE, YOUNG, PollTarget
 from celerymeter.polling.workers import MAX_HELD, WorkerPoller
-from celerymeter.remote_control import Command, RemoteControl
+from celerymeter.remote_control import Command
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 ANSWERS = {"stats": {"pid": 7}, "active_queues": [], "active": [], "reserved": [], "scheduled": []}
@@ -38,7 +38,7 @@ class Worker:
         return [{"id": str(number)} for number in range(self.reserved)] if method == "reserved" else ANSWERS[method]
 
 
-class Cluster(RemoteControl):
+class Cluster(FakeRemoteControl):
     """Workers behind a remote control without a broker."""
 
     def __init__(self, **workers: Worker) -> None:
@@ -48,26 +48,15 @@ class Cluster(RemoteControl):
         self.silences: list[float] = []
         self._poller = WorkerPoller(ExporterSettings(BrokerSettings(url="memory://")), control=self)
 
-    def ask(
-        self,
-        commands: Sequence[Command],
-        *,
-        expected: Collection[str] = (),
-        silence: float = 1.0,
-        timeout: float = 10.0,
-        once: bool = False,
-        replies: Replies | None = None,
-    ) -> Replies:
+    def deliver(self, commands: Sequence[Command], replies: Replies, wait: Wait) -> None:
         """Every worker that is addressed replies at once."""
-        self.silences.append(silence)
-        replies = Replies() if replies is None else replies
+        self.silences.append(wait.silence)
         for command in commands:
             for name in command.destination or self.workers:
                 worker = self.workers[name]
                 worker.asked.append(command.method)
                 if not worker.busy and command.method not in worker.mute:
-                    replies.receive(command.method, json.dumps({name: worker.answer(command.method)}))
-        return replies
+                    add_reply(replies, command, name, worker.answer(command.method))
 
     def poll(self) -> frozenset[str]:
         """One poll, two minutes after the last; returns the workers that could have replied and did not."""

@@ -102,7 +102,7 @@ class Shop:
             self._steady("celery_queue_length", {"queue_name": "mail"}, 3),
             self._busy(),
             self._steady("celery_queue_pool_slots", {"queue_name": "orders"}, 4),
-            self._steady("celery_queue_pool_slots", {"queue_name": "mail"}, 40),
+            self._steady("celery_queue_pool_slots", {"queue_name": "mail"}, 1),
             Canned("celery:wait_target:effective", {"cluster": "shop", "queue_name": "orders"}, self._every(5.0)),
             Canned("celery:wait_target:effective", {"cluster": "shop", "queue_name": "mail"}, self._every(math.inf)),
             self._counted("celery_task_redelivered_total", REDELIVERED, [NOON - 600, NOON + 90, NOON + 900], 1.0),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.control.access import control_settings
+from tests.fake_remote_control import FakeRemoteControl, Wait, add_reply
 
 from celerymeter.control.audit.offline import read_rows
 from celerymeter.control.audit.trail import Actor, AuditQuery
@@ -21,13 +22,13 @@ from celerymeter.control.revocation.workers import Workers
 from celerymeter.control.settings import ControlSettings
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event
-from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
+from celerymeter.remote_control import Command
 
 WORKER = "a@t"
 
 
 @dataclass
-class FakeRemote(RemoteControl):
+class FakeRemote(FakeRemoteControl):
     """One worker that holds nothing and acknowledges everything.
 
     ``on_inspect`` is called while it is asked what it holds, ``on_flag`` at the next revoke only. While ``silent`` it
@@ -38,27 +39,16 @@ class FakeRemote(RemoteControl):
     on_flag: Callable[[], object] = lambda: None
     silent: bool = False
 
-    def ask(
-        self,
-        commands: Sequence[Command],
-        *,
-        expected: Collection[str] = (),
-        silence: float = SILENCE,
-        timeout: float = TIMEOUT,
-        once: bool = False,
-        replies: Replies | None = None,
-    ) -> Replies:
+    def deliver(self, commands: Sequence[Command], replies: Replies, wait: Wait) -> None:
         """Reply to everything."""
         if commands[0].method == "revoke":
             on_flag, self.on_flag = self.on_flag, lambda: None
             on_flag()
         else:
             self.on_inspect()
-        replies = replies or Replies()
         for command in () if self.silent else commands:
             empty: object = {} if command.method in ("stats", "query_task") else []
-            replies.receive(command.method, json.dumps({WORKER: {"ok": ""} if command.method == "revoke" else empty}))
-        return replies
+            add_reply(replies, command, WORKER, {"ok": ""} if command.method == "revoke" else empty)
 
 
 class ControlProcess:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 import pytest
+from tests.fake_remote_control import FakeRemoteControl, Wait, add_reply
 
 from celerymeter.control.evidence.workers import SILENCE
 from celerymeter.control.revocation.workers import BatchSize, Workers
 from celerymeter.inspect_replies import Replies
-from celerymeter.remote_control import TIMEOUT, Command, RemoteControl
+from celerymeter.remote_control import Command
 
 IDS = [f"id-{number}" for number in range(1000)]
 
 
 @dataclass
-class Cluster(RemoteControl):
+class Cluster(FakeRemoteControl):
     """Workers that need so many seconds for an id, one command after the other; only they make time go by."""
 
     seconds: Mapping[str, float]
@@ -39,28 +39,18 @@ class Cluster(RemoteControl):
         """What is tested."""
         return Workers([self], clock=lambda: self.now)
 
-    def ask(
-        self,
-        commands: Sequence[Command],
-        *,
-        expected: Collection[str] = (),
-        silence: float = SILENCE,
-        timeout: float = TIMEOUT,
-        once: bool = False,
-        replies: Replies | None = None,
-    ) -> Replies:
+    def deliver(self, commands: Sequence[Command], replies: Replies, wait: Wait) -> None:
         """Hand over replies until all are there or none came for so long."""
         (command,) = commands
         self._take(command)
-        replies, last = replies or Replies(), self.now
+        last = self.now
         for worker in sorted(self.commands[-1], key=self.free_at.__getitem__):
-            if self.free_at[worker] > last + silence:
+            if self.free_at[worker] > last + wait.silence:
                 break
             self.now = last = max(last, self.free_at[worker])
-            replies.receive("revoke", json.dumps({worker: {"ok": "flagged"}}))
-        if not frozenset(expected) <= replies.settled("revoke"):
-            self.now = last + min(silence, timeout)
-        return replies
+            add_reply(replies, command, worker, {"ok": "flagged"})
+        if not wait.expected <= replies.settled("revoke"):
+            self.now = last + min(wait.silence, wait.timeout)
 
     def _take(self, command: Command) -> None:
         task_ids = command.arguments["task_id"]
@@ -127,29 +117,18 @@ def test_the_batch_size_is_learned_for_the_next_batch() -> None:
 
 
 @dataclass
-class Answering(RemoteControl):
+class Answering(FakeRemoteControl):
     """A worker that answers what it is given."""
 
     answers: Mapping[str, object]
     commands: list[tuple[Command, bool]] = field(default_factory=list)
 
-    def ask(
-        self,
-        commands: Sequence[Command],
-        *,
-        expected: Collection[str] = (),
-        silence: float = SILENCE,
-        timeout: float = TIMEOUT,
-        once: bool = False,
-        replies: Replies | None = None,
-    ) -> Replies:
+    def deliver(self, commands: Sequence[Command], replies: Replies, wait: Wait) -> None:
         """Reply to what there is an answer for."""
-        replies = replies or Replies()
         for command in commands:
-            self.commands.append((command, once))
+            self.commands.append((command, wait.once))
             if command.method in self.answers:
-                replies.receive(command.method, json.dumps({"a@t": self.answers[command.method]}))
-        return replies
+                add_reply(replies, command, "a@t", self.answers[command.method])
 
 
 @pytest.mark.parametrize(
