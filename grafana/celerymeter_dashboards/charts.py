@@ -26,7 +26,7 @@ def outcomes(scope: VariableScope, here: str) -> Panel:
     about = About(
         "Throughput",
         "Task runs that ended per second, by result. Blank: the broker or the exporter was unreachable.",
-        "ops",
+        "suffix:/s",
         "No task is known yet, nothing was scraped, or the broker was unreachable.",
     )
     lines = [

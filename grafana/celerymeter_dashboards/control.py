@@ -12,7 +12,7 @@ def requests(scope: VariableScope) -> Panel:
     about = About(
         "Requests",
         "Requests answered per second, by status. Refused: without a valid token.",
-        "reqps",
+        "suffix:/s",
         "The control API is not scraped, or it received no request.",
     )
     return chart(

@@ -70,7 +70,7 @@ def _brokers() -> Panel:
 
 def _last_event() -> Panel:
     about = About(
-        "Last event",
+        "Since the last event",
         "Time since the last event. A live worker sends a heartbeat every two seconds. Orange if it is longer than the "
         "threshold although workers answer.",
         "s",
@@ -115,7 +115,7 @@ def _missed() -> Panel:
 
 def _polls() -> Panel:
     about = About(
-        "Polls that fail",
+        "Failing polls",
         "Failing polls of queues and workers. After two intervals the metrics of a failing poll are shown as unknown.",
         "short",
         NOT_SCRAPED,
@@ -155,7 +155,7 @@ def _up_and_down() -> Panel:
 
 def _events() -> Panel:
     about = About(
-        "Events", "Events received per second, by type.", "ops", "No event has come since the exporter started."
+        "Events", "Events received per second, by type.", "suffix:/s", "No event has come since the exporter started."
     )
     return chart(
         about, ChartQuery(f"sum by (event) ({rate(SCOPE.of(families.EVENTS), 'event')})", "{{event}}"), stacked=True
@@ -173,7 +173,7 @@ def _lags() -> Panel:
     buckets = SCOPE.of(families.EVENT_LAG, part="_bucket")
     lines = [
         ChartQuery(quantile(share, buckets), legend, color)
-        for share, legend, color in ((0.5, "half", "green"), (0.95, "p95", "orange"), (0.99, "p99", "red"))
+        for share, legend, color in ((0.5, "median", "green"), (0.95, "p95", "orange"), (0.99, "p99", "red"))
     ]
     return chart(about, *lines)
 
@@ -184,7 +184,7 @@ def _three_counts() -> Panel:
         "Runs per second, counted by task-started events and by two counters of the workers themselves: in heartbeats "
         "and in inspect stats. The latter do not depend on events. Where the line of the events is lower, events were "
         "lost.",
-        "ops",
+        "suffix:/s",
         NOT_SCRAPED,
     )
     ways = (
@@ -264,7 +264,7 @@ def _poll_ages() -> Panel:
 
 def _folded() -> Panel:
     about = About(
-        "Series, and names beyond a cap",
+        "Series, and names over a limit",
         "Series of each exporter (left axis), and names that were counted under __other__ within 5 minutes because a "
         "limit was reached (right axis).",
         "short",
@@ -274,7 +274,7 @@ def _folded() -> Panel:
     return chart(
         about,
         ChartQuery(pages, "{{instance}}"),
-        ChartQuery(_occurring(families.FOLDED, "label"), "beyond: {{label}}", right="short"),
+        ChartQuery(_occurring(families.FOLDED, "label"), "over a limit: {{label}}", right="short"),
     )
 
 

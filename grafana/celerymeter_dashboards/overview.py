@@ -211,7 +211,7 @@ def _levels() -> dict[str, str]:
 
 def _slots_over_time() -> Panel:
     about = About(
-        "Slots over time",
+        "Busy slots over time",
         "Slots of all live workers, and how many of them ran a task, as a mean over 5 minutes.",
         "short",
         "No exporter knew of workers in the shown time.",

@@ -74,8 +74,7 @@ def _waiting() -> Panel:
 def _oldest() -> Panel:
     about = About(
         "Oldest message",
-        "Age of the oldest message at the head of any chosen queue. 'None yet': no queue has a message whose age is "
-        "known.",
+        "Age of the oldest message at the head of any chosen queue. 'None': no queue has a message whose age is known.",
         "s",
         NOT_POLLED,
     )
@@ -107,7 +106,7 @@ def _drain() -> Panel:
 
 def _unread() -> Panel:
     about = About(
-        "Unread queues",
+        "Queues without workers",
         "Queues with waiting messages that no live worker consumes. Red if one of them was used within 6 hours.",
         "locale",
         NOT_POLLED,
@@ -120,10 +119,10 @@ def _unread() -> Panel:
 
 def _arriving() -> Panel:
     about = About(
-        "Sent",
+        "Tasks sent",
         "Tasks sent per second over 5 minutes. Producers must set task_send_sent_event.",
-        "ops",
-        "Nobody sends task-sent events.",
+        "suffix:/s",
+        "Producers send no task-sent events.",
     )
     value = f"sum({rate(SCOPE.of(families.TASK_SENT), window='5m')})"
     expr = stat_value(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
@@ -131,7 +130,7 @@ def _arriving() -> Panel:
 
 
 def _started() -> Panel:
-    about = About("Started", "Runs started per second over 5 minutes.", "ops", charts.NO_RUNS)
+    about = About("Tasks started", "Runs started per second over 5 minutes.", "suffix:/s", charts.NO_RUNS)
     value = f"sum({rate(SCOPE.of(families.TASK_STARTED), window='5m')})"
     expr = stat_value(f"{value} and on () {SUBSCRIBED}", idle=SUBSCRIBED)
     return stat_panel(about, expr, links=[between(QUEUES, TASKS)])
@@ -143,7 +142,7 @@ def _unacked() -> Panel:
         "Messages that workers hold: running, prefetched, or waiting for their ETA. Orange if the oldest is close to "
         "the visibility timeout, after which Redis delivers it again.",
         "locale",
-        "RabbitMQ tells only through its management API.",
+        "RabbitMQ gives this number only through its management API.",
     )
     expr = stat_value(f"sum({UNACKED})", warning=_redelivery(), idle=POLLED)
     return stat_panel(about, expr, links=[between(QUEUES, WORKERS)])
@@ -156,7 +155,7 @@ def _redelivery() -> str:
 
 def _busy() -> Panel:
     about = About(
-        "Slots busy",
+        "Slots busy (busiest queue)",
         "For the busiest queue: share of the time of its workers' slots that its own tasks took, over 5 minutes. A "
         "worker may consume several queues; 'Who uses the slots' names the tasks.",
         "percentunit",
@@ -185,9 +184,8 @@ def _users() -> Panel:
     own = f"topk by (cluster, queue_name) (3, {OWN_SHARE})"
     others = f"topk by (cluster) (1, {TOTAL_SHARE})"
     state = conditions.queue_states(SCOPE)
-    starved = (
-        f"0 * (({state}) < {states.GOOD_LEVEL} unless {on} {OWN_SHARE} > 0.3) + on (cluster) group_left (name) {others}"
-    )
+    in_trouble = f"({state}) < {states.GOOD_LEVEL} and {on} {SLOTS} > 0"
+    starved = f"0 * ({in_trouble} unless {on} {OWN_SHARE} > 0.3) + on (cluster) group_left (name) {others}"
     rows = f"({own} or {starved})"
     return table_of(
         about,
@@ -274,7 +272,7 @@ def _flow() -> Panel:
     about = About(
         "Sent and started",
         "Tasks per second. Queues grow while more tasks are sent than started. Blank: the broker was unreachable.",
-        "ops",
+        "suffix:/s",
         charts.NO_RUNS,
     )
     return chart(
@@ -297,7 +295,9 @@ def _drains() -> Panel:
 
 
 def _wait_spread() -> Panel:
-    about = About("Wait, spread", "Runs started per second in each bucket of waiting time.", "s", charts.NO_WAITS)
+    about = About(
+        "Distribution of waits", "Runs started per second in each bucket of waiting time.", "s", charts.NO_WAITS
+    )
     return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_WAIT, part='_bucket'), 'le')})")
 
 
@@ -315,7 +315,10 @@ def _saturation() -> Panel:
 
 def _consumers() -> Panel:
     about = About(
-        "Workers", "Live workers that consume the queue, for the five queues with the most.", "short", NOT_POLLED
+        "Workers by queue",
+        "Live workers that consume the queue, for the five queues with the most.",
+        "short",
+        NOT_POLLED,
     )
     expr = _five(CONSUMERS, "celery:queue_consumers:max")
     return chart(about, ChartQuery(expr, LEGEND), links=[between(QUEUES, WORKERS)])
@@ -326,7 +329,7 @@ def _unacked_over_time() -> Panel:
         "Unacknowledged messages",
         "Messages delivered to a worker and not acknowledged, for the five queues with the most.",
         "short",
-        "Nothing was delivered, or the broker does not tell (RabbitMQ without its management API).",
+        "Nothing was delivered, or the broker does not report it (RabbitMQ without its management API).",
     )
     return chart(about, ChartQuery(_five(UNACKED, "celery:queue_unacked:max"), LEGEND))
 

@@ -14,7 +14,7 @@ from celerymeter_dashboards.stats import stat_value
 from celerymeter_dashboards.tables import Column, Key, table_of
 
 SCOPE = VariableScope(("queue_name", "name"))
-QUANTILES = ((0.5, "half", "green"), (0.95, "p95", "orange"), (0.99, "p99", "red"))
+QUANTILES = ((0.5, "median", "green"), (0.95, "p95", "orange"), (0.99, "p99", "red"))
 IDLE = f"{conditions.broker_up(SCOPE)} == 1"
 BURN_WINDOWS = (("1h", "red"), ("6h", "orange"), ("3d", "blue"))
 
@@ -37,7 +37,9 @@ def dashboard() -> model.Dashboard:
 
 
 def _runs() -> Panel:
-    about = About("Runs", "Runs that succeeded or failed, per second over the last 5 minutes.", "ops", charts.NO_RUNS)
+    about = About(
+        "Runs", "Runs that succeeded or failed, per second over the last 5 minutes.", "suffix:/s", charts.NO_RUNS
+    )
     ended = " + ".join(f"sum({_rate5m(family)})" for family in (families.TASK_SUCCEEDED, families.TASK_FAILED))
     return stat_panel(about, stat_value(f"{ended} and on () {IDLE}", idle=IDLE), links=[], nothing="no runs")
 
@@ -48,7 +50,7 @@ def _rate5m(family: families.Family) -> str:
 
 def _failing() -> Panel:
     about = About(
-        "Failing",
+        "Failing runs",
         "Share of failed runs among those that ended in the last 5 minutes. Orange or red if one task is above its "
         "threshold.",
         "percentunit",
@@ -211,12 +213,16 @@ def _quantiles(family: families.Family) -> list[ChartQuery]:
 
 
 def _run_time_spread() -> Panel:
-    about = About("Run time, spread", "Successful runs per second in each bucket of run time.", "s", charts.NO_RUNS)
+    about = About(
+        "Distribution of run times", "Successful runs per second in each bucket of run time.", "s", charts.NO_RUNS
+    )
     return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_RUNTIME, part='_bucket'), 'le')})")
 
 
 def _wait_spread() -> Panel:
-    about = About("Wait, spread", "Runs started per second in each bucket of waiting time.", "s", charts.NO_WAITS)
+    about = About(
+        "Distribution of waits", "Runs started per second in each bucket of waiting time.", "s", charts.NO_WAITS
+    )
     return heat_map(about, f"sum by (le) ({rate(SCOPE.of(families.TASK_WAIT, part='_bucket'), 'le')})")
 
 
@@ -224,7 +230,7 @@ def _exceptions() -> Panel:
     about = About(
         "Exceptions",
         "Failed runs per second by exception class, for the five most frequent classes in the shown time.",
-        "ops",
+        "suffix:/s",
         "Nothing has failed in the shown time.",
     )
     selector = SCOPE.of(families.TASK_EXCEPTIONS)
@@ -238,7 +244,7 @@ def _not_done() -> Panel:
         "Retried, rejected, revoked",
         "Runs per second. Requeued: rejected with requeue, so the message went back to the queue and the task has not "
         "ended.",
-        "ops",
+        "suffix:/s",
         charts.NO_RUNS,
     )
     rejected, requeued = (rate(SCOPE.of(families.TASK_REJECTED, requeue=again)) for again in ("false", "true"))

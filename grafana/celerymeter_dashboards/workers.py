@@ -46,7 +46,7 @@ def dashboard() -> model.Dashboard:
             line(8, _users(), _runs()),
             line(8, _load(), _held()),
         ),
-        section("Are they sound?", line(8, _heartbeats(), _changes()), line(8, _clocks(), _missed())),
+        section("Are they healthy?", line(8, _heartbeats(), _changes()), line(8, _clocks(), _missed())),
     )
 
 
@@ -63,7 +63,7 @@ def _active() -> Panel:
 
 def _down() -> Panel:
     about = About(
-        "Fell silent",
+        "Workers down",
         "Workers whose heartbeats stopped within the last hour without a worker-offline event. A worker that was shut "
         "down is not counted.",
         "locale",
@@ -121,7 +121,7 @@ def _scheduled() -> Panel:
 
 def _clock() -> Panel:
     about = About(
-        "Clock furthest off",
+        "Largest clock difference",
         "The largest difference between a worker's clock and the exporter's, in either direction. Orange above the "
         "threshold.",
         "s",
@@ -133,7 +133,7 @@ def _clock() -> Panel:
 
 def _silent() -> Panel:
     about = About(
-        "Send no task events",
+        "Workers without task events",
         "Workers that run tasks, according to their heartbeats, but send no task events. Start them with -E; otherwise "
         "their tasks are not counted.",
         "locale",
@@ -258,10 +258,10 @@ def _users() -> Panel:
 
 def _runs() -> Panel:
     about = About(
-        "Runs begun",
+        "Runs started",
         "Runs per second from the workers' own count, which is right even if events are lost, for the five busiest "
         "workers.",
-        "ops",
+        "suffix:/s",
         NONE_SEEN,
     )
     runs = rate(SCOPE.of(families.WORKER_PROCESSED), "hostname")
@@ -319,7 +319,7 @@ def _changes() -> Panel:
 
 def _clocks() -> Panel:
     about = About(
-        "Clocks",
+        "Clock differences",
         "Difference between a worker's clock and the exporter's, in either direction, for the five workers where it is "
         "largest.",
         "s",

@@ -24,7 +24,7 @@ QUIET = {
     ("exporter", "Runs whose events never arrived", "A"),
     ("exporter", "Unusable and unmeasured", "A"),
     ("exporter", "Unusable and unmeasured", "B"),
-    ("exporter", "Series, and names beyond a cap", "B"),
+    ("exporter", "Series, and names over a limit", "B"),
     ("exporter", "Tasks in memory", "B"),
     # thresholds that are off by default: infinite ones draw no line
     ("overview", "Waits over time (p95)", "B"),

@@ -15,7 +15,7 @@ from tests.dashboards.simulation import RULES, Pace, Simulation
 
 pytestmark = pytest.mark.integration
 
-PER_EXPORTER = {"Series", "Series, and names beyond a cap", "Tasks in memory", "What the exporter costs"}
+PER_EXPORTER = {"Series", "Series, and names over a limit", "Tasks in memory", "What the exporter costs"}
 BOARDS = boards()
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_known_is_not_zero(prometheus: Simulation, cluster: str, wor
     assert found == pending if pending < 0 else found >= pending
 
 
-@pytest.mark.parametrize(("board", "title"), [("tasks", "Runs"), ("queues", "Sent"), ("queues", "Started")])
+@pytest.mark.parametrize(("board", "title"), [("tasks", "Runs"), ("queues", "Tasks sent"), ("queues", "Tasks started")])
 def test_a_counter_that_nobody_feeds_has_no_rate(prometheus: Simulation, board: str, title: str) -> None:
     """While the broker is out of reach counters stand still, and their rate is unknown rather than 0."""
     assert word(prometheus, board, title, "broker-down") == "unknown"
