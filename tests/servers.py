@@ -40,6 +40,7 @@ class RabbitMQ(Process):
             # An idle scheduler sleeps rather than spins: other tests need the processor.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
         }
+        self.environment = {**os.environ, **env}
         super().__init__("rabbitmq", [find_binary("rabbitmq")], log=folder / "rabbitmq.log", env=env)
 
     @property

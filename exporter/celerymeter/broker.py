@@ -6,20 +6,20 @@ key prefix mean here exactly what they mean to the workers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import redis
-from amqp.exceptions import AMQPError
+from amqp.exceptions import Blocked
 from celery import Celery
-from kombu.exceptions import KombuError, OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError
 
-from celerymeter.errors import BrokerUnavailable, SettingsError
+from celerymeter.connection_errors import UNREACHABLE, describe, why_useless
+from celerymeter.errors import BrokerUnavailable, CelerymeterError, SettingsError
 from celerymeter.settings import BrokerSettings
 
 REDIS_TRANSPORTS = frozenset({"redis", "rediss", "sentinel"})
@@ -30,8 +30,8 @@ NEVER = 10 * 365 * 86400
 """Seconds: our own connections redeliver nothing that a worker holds, however short our visibility timeout is."""
 
 T = TypeVar("T")
-UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, AMQPError, KombuError, OSError)
-"""Exceptions of clients whose broker is down, refuses a connection, or does not reply in time."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +118,23 @@ class HeldConnection:
             if self._connection is not None:
                 try:
                     return action(self._connection)
-                except (*UNREACHABLE, redis.ResponseError):
+                except CelerymeterError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - on a lost connection pyamqp and kombu raise anything
                     self.close()
+                    log.warning("opening a new connection to %s: %s", self._broker.safe_url, describe(error))
             try:
                 return action(self._open())
-            except UNREACHABLE:
+            except Exception:
                 self.close()
                 raise
-            except (
-                redis.ResponseError
-            ) as error:  # the ACL of the user forbids a command, perhaps inside kombu's scripts
-                self.close()
-                raise BrokerUnavailable(
-                    f"{self._broker.safe_url}: Redis refuses a command: {_reason(error)}"
-                ) from error
 
     def _open(self) -> Any:
         with _checking_settings(self._broker):
             self._connection = self.app.connection_for_read()
             _connect(self._connection)
+        if self._connection.transport.driver_type == "amqp":
+            self._connection.connection.on_blocked = _raise_blocked
         return self._connection
 
     def close(self) -> None:
@@ -149,11 +147,19 @@ class HeldConnection:
 
 @contextmanager
 def reaching(broker: BrokerSettings) -> Iterator[None]:
-    """Turn what clients raise for an absent broker into `BrokerUnavailable`, in one line without secrets."""
+    """Turn what clients raise for a broker that is of no use into `BrokerUnavailable`, in one line without secrets."""
     try:
         yield
     except UNREACHABLE as error:
-        raise BrokerUnavailable(f"{broker.safe_url}: {_reason(error)}") from error
+        raise BrokerUnavailable(f"{broker.safe_url}: {describe(error)}") from error
+    except redis.ResponseError as error:
+        reason = describe(error) if why_useless(error) else f"Redis refuses a command: {error}"
+        raise BrokerUnavailable(f"{broker.safe_url}: {reason}") from error
+
+
+def _raise_blocked(reason: str) -> None:
+    """End an action on a connection that RabbitMQ no longer reads from: the messages on it reach nobody for now."""
+    raise Blocked(reason)
 
 
 @contextmanager
@@ -230,11 +236,3 @@ def _keys(channel: Any, broker: BrokerSettings) -> RedisKeys:
         visibility_timeout=float(timeout),
         old_fanout=old_fanout,
     )
-
-
-def _reason(error: BaseException) -> str:
-    """Return the error's first line; kombu wraps the transport's own error."""
-    cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
-    if isinstance(cause, MasterNotFoundError):  # its text shows how the Sentinels are reached, secrets included
-        return "no Sentinel knows a reachable master of this master_name"
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,8 @@ from celerymeter.tagged import untag
 
 MAX_TEXT: Final = 512
 """Characters of a name; a longer one is treated as absent, as in events."""
+MAX_BINDINGS: Final = 100
+"""Bindings of one queue that are read."""
 MAX_ERROR: Final = 200
 """Characters of a worker's error text that are repeated."""
 
@@ -45,7 +47,7 @@ class WorkerStats:
 
 @dataclass(frozen=True, slots=True)
 class ConsumedQueue:
-    """A queue of a reply to ``active_queues``, with the binding that the worker declared."""
+    """A queue of a reply to ``active_queues``, with one of the bindings that the worker declared."""
 
     name: str
     exchange: str | None = None
@@ -59,6 +61,8 @@ class WorkerTask:
 
     id: str
     name: str | None = None
+    """As in the worker's events: its shadow name, if it has one (`celery.app.task.Task.shadow_name`)."""
+    registered_name: str | None = None
     started_at: float | None = None
     """UTC seconds by the worker's clock; ``None`` before the pool has taken the task (`Request.on_accepted`)."""
     worker_pid: int | None = None
@@ -77,11 +81,13 @@ class _Queue(msgspec.Struct, gc=False):
     name: object = None
     exchange: object = None
     routing_key: object = None
+    bindings: object = None
 
 
 class _Request(msgspec.Struct, gc=False):
     id: object = None
     name: object = None
+    type: object = None
     time_start: object = None
     worker_pid: object = None
     delivery_info: object = None
@@ -168,11 +174,11 @@ class Replies:
         return _stats(answer) if isinstance(answer, _Stats) else None
 
     def queues(self, hostname: str) -> tuple[ConsumedQueue, ...] | None:
-        """Return the queues that a worker consumes."""
+        """Return the queues that a worker consumes; one with several bindings comes several times."""
         answer = self._answers["active_queues"].get(hostname)
         if not isinstance(answer, list):
             return None
-        return tuple(queue for found in answer if (queue := _queue(found)) is not None)
+        return tuple(queue for found in answer for queue in _queues(found))
 
     def tasks(self, method: str, hostname: str) -> list[WorkerTask] | None:
         """Return the tasks of a reply to ``active``, ``reserved`` or ``scheduled``."""
@@ -186,6 +192,11 @@ class Replies:
         """Return the number of tasks in a reply to ``active``, ``reserved`` or ``scheduled``."""
         answer = self._answers[method].get(hostname)
         return len(answer) if isinstance(answer, list) else None
+
+    def registered(self, hostname: str) -> frozenset[str] | None:
+        """Return the names of the tasks that a worker knows, Celery's own aside."""
+        answer = self._answers["registered"].get(hostname)
+        return None if not isinstance(answer, list) else frozenset(filter(None, map(text, answer)))
 
     def queried(self, hostname: str) -> list[tuple[str, WorkerTask]]:
         """Return the tasks of a reply to ``query_task``, each with its state (active, reserved, scheduled, ready)."""
@@ -246,11 +257,20 @@ def _totals(found: object) -> Mapping[str, int] | None:
     return {name: count for name, value in found.items() if (count := _count(value)) is not None}
 
 
-def _queue(found: _Queue) -> ConsumedQueue | None:
-    name, exchange = text(found.name), mapping(found.exchange)
+def _queues(found: _Queue) -> Iterator[ConsumedQueue]:
+    """Yield a queue once for each of its bindings; with a list of them it has no exchange (`kombu.entity.Queue`)."""
+    name = text(found.name)
     if name is None:
-        return None
-    return ConsumedQueue(name, text(exchange.get("name")), text(exchange.get("type")), text(found.routing_key))
+        return
+    bindings = found.bindings if isinstance(found.bindings, list) else []
+    for binding in map(mapping, bindings[:MAX_BINDINGS]):
+        exchange = mapping(binding.get("exchange"))
+        yield ConsumedQueue(
+            name, text(exchange.get("name")), text(exchange.get("type")), text(binding.get("routing_key"))
+        )
+    if not bindings:
+        exchange = mapping(found.exchange)
+        yield ConsumedQueue(name, text(exchange.get("name")), text(exchange.get("type")), text(found.routing_key))
 
 
 def _task(found: _Request | None) -> WorkerTask | None:
@@ -261,6 +281,7 @@ def _task(found: _Request | None) -> WorkerTask | None:
     return WorkerTask(
         id=task_id,
         name=text(found.name),
+        registered_name=text(found.type),
         started_at=_time(found.time_start),
         worker_pid=_count(found.worker_pid),
         exchange=text(delivery.get("exchange")),

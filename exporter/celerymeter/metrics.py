@@ -173,7 +173,8 @@ DELAYED = _queues.gauge(
 QUEUE_VISIBILITY = _queues.gauge(
     "celery_queue_visibility_timeout_seconds",
     (),
-    "Time after which Redis redelivers an unacknowledged message, as configured here.",
+    "Time after which Redis redelivers an unacknowledged message: the shortest that a worker is configured with, "
+    "unless --transport-option visibility_timeout is given.",
 )
 
 # --- the exporter itself -------------------------------------------------------------------------------------
@@ -213,7 +214,9 @@ EVICTED = _exporter.counter(
 )
 SERIES = _exporter.gauge("celerymeter_series", (), "Series in the last scrape.")
 FOLDED = _exporter.counter(
-    "celerymeter_series_folded_total", ("label",), "Label values beyond a limit, counted under __other__."
+    "celerymeter_series_folded_total",
+    ("label",),
+    "Label values beyond a limit, or shadow names, counted under __other__.",
 )
 NAMES_CUT = _exporter.counter(
     "celerymeter_names_cut_total", ("label",), "Names longer than 200 characters, or with control characters."

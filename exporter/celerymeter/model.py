@@ -83,6 +83,8 @@ class ActiveTask:
     started_at: float | None
     queue_name: str | None
     worker_pid: int | None = None
+    registered_name: str | None = None
+    """Its own name, where the worker calls it by a shadow name (`celery.app.task.Task.shadow_name`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,10 @@ class WorkerState:
     active: tuple[ActiveTask, ...] | None = None
     totals: Mapping[str, int] | None = None
     """Runs begun since the worker started, by task name (`inspect stats`, ``total``)."""
+    visibility_timeout: float | None = None
+    """In seconds, of its own configuration; ``None`` while that is not known."""
+    registered: frozenset[str] | None = None
+    """The names of the tasks that it knows, Celery's own aside (`inspect registered`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,16 +98,21 @@ class RemoteControl:
     def _ask(self, connection: Any, commands: Sequence[Command], inbox: _Inbox, limits: tuple[float, float]) -> _Inbox:
         mailbox = self._held.app.control.mailbox(connection)
         inbox.tickets = {str(uuid4()): command for command in commands}
-        channel = connection.default_channel
+        channel, queue = connection.default_channel, mailbox.reply_queue
+        if connection.transport.driver_type == "amqp":
+            # A queue of the same name may still belong to the connection before, which RabbitMQ has not given up yet.
+            # Celery before 5.7 makes none exclusive, and RabbitMQ 4.3 accepts no others that are not durable.
+            queue.routing_key, queue.exclusive = str(uuid4()), True
+            queue.name = f"{queue.routing_key}.{mailbox.reply_exchange.name}"
         try:
-            with connection.Consumer([mailbox.reply_queue], channel, on_message=inbox.take, no_ack=True):
+            with connection.Consumer([queue], channel, on_message=inbox.take, no_ack=True):
                 for ticket, command in inbox.tickets.items():
-                    reply_to = {"exchange": mailbox.reply_exchange.name, "routing_key": mailbox.oid}
+                    reply_to = {"exchange": mailbox.reply_exchange.name, "routing_key": queue.routing_key}
                     self._publish(mailbox, command, {"ticket": ticket, "reply_to": reply_to})
                 inbox.drain(connection, *limits)
         finally:
             # On Redis nobody else removes the queue and its binding.
-            channel.after_reply_message_received(mailbox.reply_queue.name)
+            channel.after_reply_message_received(queue.name)
         return inbox
 
     def _publish(self, mailbox: Any, command: Command, reply: Mapping[str, object]) -> None:
@@ -121,9 +126,17 @@ class RemoteControl:
             **reply,
         }
         headers = {"clock": self._held.app.clock.forward(), "expires": time.time() + TIMEOUT}
-        mailbox.connection.Producer(auto_declare=False).publish(
-            message, exchange=mailbox.exchange.name, declare=[mailbox.exchange], headers=headers, serializer="json"
-        )
+        producer = mailbox.connection.Producer(auto_declare=False)
+        if command.destination is None or mailbox.connection.transport.driver_type != "amqp":
+            producer.publish(
+                message, exchange=mailbox.exchange.name, declare=[mailbox.exchange], headers=headers, serializer="json"
+            )
+            return
+        # A worker that accepts no JSON logs an error for each command that it gets, also for those to others. So others
+        # get theirs through their own queues (`kombu.pidbox.Mailbox.get_queue`); on Redis all share a channel.
+        for hostname in command.destination:
+            key = f"{hostname}.{mailbox.exchange.name}"
+            producer.publish(message, exchange="", routing_key=key, headers=headers, serializer="json")
 
 
 class _Inbox:

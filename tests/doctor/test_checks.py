@@ -20,6 +20,7 @@ from celerymeter.doctor.evidence import (
     WorkerReplies,
 )
 from celerymeter.model import QueueState
+from celerymeter.worker_configuration import WorkerConfiguration
 
 from .cases import BUSY, HEALTHY, IDLE, NOW, SCRAPED, W1, W2, WELL, broker, hosts, paged, watched
 
@@ -45,6 +46,14 @@ def visibility(first: float, second: float, *, exporter: float | None = None) ->
     samples = () if exporter is None else (PageSample({}, exporter),)
     page = paged("celery_queue_visibility_timeout_seconds", *samples)
     return replace(page, broker=replace(page.broker, replies=replies))
+
+
+def configured(*, queues: frozenset[str] = frozenset({"q"}), **settings: object) -> Evidence:
+    """Return a healthy cluster but for the configuration of one worker; both have the same pool."""
+    plain, other = WorkerConfiguration(), replace(WorkerConfiguration(), **settings)  # type: ignore[arg-type]  # by name
+    replies = {W1: replace(REPLIES[W1], configuration=other, queues=queues)}
+    replies[W2] = replace(REPLIES[W2], configuration=plain, pool=replies[W1].pool)
+    return broker(replies=replies)
 
 
 def rabbitmq(*families: str) -> Evidence:
@@ -77,6 +86,12 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ("timeout", "broker-timeout"),
         ("tls", "broker-tls"),
         ("missing", "broker-no-socket"),
+        ("replica", "broker-replica"),
+        ("loading", "broker-loading"),
+        ("full", "broker-takes-no-writes"),
+        ("clients", "broker-clients"),
+        ("cluster", "broker-cluster"),
+        ("blocked", "broker-blocked"),
         ("other", "broker-unreachable"),
     ],
 )
@@ -101,11 +116,19 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             with_reply(W1, event_exchange="shop"), ("fault", "event-exchange-differs"), id="events on another exchange"
         ),
         pytest.param(
-            with_reply(W1, transport_options={"visibility_timeout": 60}),
+            with_reply(W1, transport_options={"sep": "~"}),
             ("hint", "transport-options-differ"),
             id="an option that we lack",
         ),
         pytest.param(with_reply(W1, time_zone="Asia/Taipei"), ("hint", "time-zones-differ"), id="two time zones"),
+        pytest.param(configured(task_serializer="pickle"), ("hint", "serializers-differ"), id="pickle beside json"),
+        pytest.param(configured(acks_late=True), ("hint", "acks-late-differs"), id="one acknowledges late"),
+        pytest.param(configured(prefetch_multiplier=200), ("hint", "prefetch-differs"), id="one takes more"),
+        pytest.param(
+            configured(queue_arguments={"q": {"x-max-priority": 9}}),
+            ("hint", "queue-arguments-differ"),
+            id="one declares priorities",
+        ),
         pytest.param(
             broker(replies={name: replace(answer, time_zone="local time UTC") for name, answer in REPLIES.items()}),
             ("hint", "time-zones-differ"),
@@ -279,6 +302,11 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
             id="one long task",
         ),
         pytest.param(visibility(86400, 86400, exporter=86400), id="one visibility timeout"),
+        pytest.param(
+            configured(accept_content=frozenset({"application/json", "application/x-python-serialize"})),
+            id="the same content, by its types",
+        ),
+        pytest.param(configured(queues=frozenset({"other"}), acks_late=True), id="acks late in a queue of its own"),
         pytest.param(visibility(86400, 86400), id="a visibility timeout, and an exporter that has none"),
         pytest.param(rabbitmq("celery_queue_unacked"), id="a management URL"),
         pytest.param(

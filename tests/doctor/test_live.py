@@ -226,11 +226,15 @@ def test_lists_that_clients_left_behind(worker: StartWorker, producer: Celery, r
         assert examine(redis_server.url, watch=4.0)[:2] == (0, {})
 
 
-def test_a_visibility_timeout_that_the_exporter_does_not_know(
+def test_a_visibility_timeout_that_the_exporter_takes_from_its_workers(
     worker: StartWorker, redis_server: Redis, tmp_path: Path
 ) -> None:
-    """The workers' value is compared with the exporter's own, whatever the doctor was given."""
+    """Unless it was given another one: then the doctor compares."""
     worker(transport_options={"visibility_timeout": 86400})
+    with ExporterProcess(tmp_path, redis_server.url, name="plain") as exporter:
+        exporter.up()
+        wait_until(lambda: exporter.value("celery_queue_visibility_timeout_seconds") == 86400)
+        assert "visibility-timeout-differs" not in examine(redis_server.url, exporter_url=exporter.url)[1]
     option = ("--transport-option", "visibility_timeout=7200")
     with ExporterProcess(tmp_path, redis_server.url, options=option) as exporter:
         exporter.up()
@@ -267,14 +271,14 @@ def test_workers_on_another_exchange_and_with_other_options(
     """Read from what they say of their configuration."""
     settings = {"event_exchange": "shop", "timezone": "Asia/Taipei", "enable_utc": False}
     env = {worker_app.SETTINGS: json.dumps(settings)}
-    worker(env=env, transport_options={"visibility_timeout": 7200})
+    worker(env=env, transport_options={"visibility_timeout": 7200, "sep": "~"})
     found = examine(redis_server.url)[1]
     assert found["event-exchange-differs"] == "w1@test sends events to the exchange shop, not celeryev"
-    assert found["transport-options-differ"].endswith("visibility_timeout")
+    assert found["transport-options-differ"].endswith(": sep")
     assert found["time-zones-differ"].endswith("w1@test local time Asia/Taipei")
     matching = examine(
         redis_server.url,
-        options={"visibility_timeout": 7200},
+        options={"sep": "~"},
         celery_settings={"event_exchange": "shop"},
     )[1]
     assert not matching.keys() & {"event-exchange-differs", "transport-options-differ"}

@@ -26,6 +26,10 @@ class Blackhole:
         """From now on the connections of this moment stay open, and nothing comes through them."""
         self._generation += 1
 
+    def redirect(self, port: int) -> None:
+        """From now on new connections lead to another port; those of this moment stay as they are."""
+        self._target = port
+
     def _serve(self) -> None:
         with suppress(OSError):  # until the listener is closed
             while True:

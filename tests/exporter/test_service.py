@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from celerymeter.exporter.service import Exporter
+from celerymeter.exporter.service import Exporter, log_outlived
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 
@@ -15,6 +16,14 @@ def test_threads_that_are_about_to_start_are_not_dead() -> None:
     """Whoever asks in the first milliseconds must not have the process restarted."""
     settings = ExporterSettings(BrokerSettings("redis://127.0.0.1:1/0"), listen="127.0.0.1:0")
     assert Exporter(settings).why_not_healthy() is None
+
+
+def test_many_runs_that_outlived_their_workers_are_few_log_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """A deploy may kill hundreds of workers at once."""
+    log_outlived(Counter({(f"w{number}@host", "export", "reports"): number for number in range(1, 101)}))
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "w100@host shut down before 100 runs of export (queue reports) had ended"
+    assert lines[10:] == ["other workers shut down before 4095 runs had ended"]
 
 
 @pytest.mark.parametrize("url", ["sqs://AKIA:hush@", "confluentkafka://h"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from kombu.transport.native_delayed_delivery import (
     declare_native_delayed_delivery_exchanges_and_queues,
     level_name,
 )
-from tests.apps.worker_app import make_app
+from tests.apps.worker_app import SETTINGS, make_app
 from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
@@ -23,6 +24,7 @@ from celerymeter.model import QueueState
 from celerymeter.polling.amqp_queues import AmqpQueuePoller
 from celerymeter.polling.reply_habits import PollTarget
 from celerymeter.polling.workers import WorkerPoller
+from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
 pytestmark = pytest.mark.integration
@@ -192,3 +194,21 @@ def test_workers_answer_over_rabbitmq_and_no_queue_is_left(rabbitmq: RabbitMQ, t
     names = [one["name"] for one in requests.get(api, auth=GUEST, timeout=5).json()]
     assert not [name for name in names if "reply" in name]
     workers.close()
+
+
+def test_a_command_to_some_workers_reaches_no_other(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    """One that accepts no JSON would log an error for each."""
+    settings = {SETTINGS: json.dumps({"task_serializer": "pickle", "accept_content": ["pickle"]}), "C_FORCE_ROOT": "1"}
+    control = RemoteControl(BrokerSettings(url=rabbitmq.url))
+    with (
+        start_worker(rabbitmq.url, tmp_path, hostname="w1@test", pool="solo") as well,
+        start_worker(rabbitmq.url, tmp_path, hostname="w2@test", pool="solo", env=settings) as other,
+    ):
+        for _ in range(3):
+            assert control.ask([Command("ping", destination=["w1@test"])], expected=["w1@test"]).hostnames
+        assert other.tail(1000).count("CRITICAL") == 0
+        control.ask([Command("ping")], expected=["w1@test"])
+        wait_until(lambda: other.tail(1000).count("CRITICAL") == 1, what="a command to all is one error")
+        control.close()
+        well.kill()
+        other.kill()

@@ -83,6 +83,20 @@ def test_queues_that_tasks_wait_in() -> None:
     assert found.queues == ("celery", "mails")
 
 
+def test_a_queue_with_several_bindings() -> None:
+    """Declared with a list of them it has no exchange of its own (kombu pull request 453)."""
+    media = {"name": "media", "type": "topic"}
+    bindings = [{"exchange": media, "routing_key": "video.#"}, {"exchange": media, "routing_key": "image.*"}]
+    replies = told("active_queues", [DIRECT, {"name": "m", "exchange": None, "routing_key": "", "bindings": bindings}])
+    task = {"id": "u", "name": "n", "delivery_info": {"exchange": "media", "routing_key": "image.png"}}
+    replies.receive("active", json.dumps({"w1@test": [task]}))
+    found = state(replies)
+    assert found.queues == ("celery", "m")
+    assert {(one.queue, one.routing_key) for one in found.bindings} >= {("m", "video.#"), ("m", "image.*")}
+    assert found.active is not None
+    assert found.active[0].queue_name == "m"
+
+
 @pytest.mark.parametrize(
     ("delivery", "queues", "queue_name"),
     [

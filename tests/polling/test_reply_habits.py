@@ -9,14 +9,17 @@ import pytest
 from tests.fake_remote_control import FakeRemoteControl, Wait, add_reply
 
 from celerymeter.inspect_replies import Replies
+from celerymeter.model import WorkersSnapshot
 from celerymeter.polling.reply_habits import SECOND_CHANCE, YOUNG, PollTarget
-from celerymeter.polling.workers import MAX_HELD, WorkerPoller
+from celerymeter.polling.workers import MAX_HELD, MAX_NEW, WorkerPoller
 from celerymeter.remote_control import Command
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
-ANSWERS = {"stats": {"pid": 7}, "active_queues": [], "active": [], "reserved": [], "scheduled": []}
+ANSWERS = {"active_queues": [], "active": [], "reserved": [], "scheduled": [], "registered": ["add"]}
 METHODS = ["stats", "active_queues", "active"]
 LISTS = ["reserved", "scheduled"]
+ONCE = ["registered"]
+"""Once for each process; on Redis its configuration too."""
 
 
 @dataclass
@@ -29,24 +32,27 @@ class Worker:
     online_at: float | None = None
     pool: str = "celery.concurrency.prefork:TaskPool"
     reserved: int = 0
+    conf: object = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def answer(self, method: str) -> object:
         """The answer to a command."""
         if method == "stats":
             return {"pid": self.process, "pool": {"implementation": self.pool}}
+        if method == "conf":
+            return self.conf
         return [{"id": str(number)} for number in range(self.reserved)] if method == "reserved" else ANSWERS[method]
 
 
 class Cluster(FakeRemoteControl):
     """Workers behind a remote control without a broker."""
 
-    def __init__(self, **workers: Worker) -> None:
-        super().__init__(BrokerSettings(url="memory://"))
+    def __init__(self, url: str = "memory://", /, **workers: Worker) -> None:
+        super().__init__(BrokerSettings(url=url))
         self.workers = workers
         self.now = 1000.0
         self.silences: list[float] = []
-        self._poller = WorkerPoller(ExporterSettings(BrokerSettings(url="memory://")), control=self)
+        self._poller = WorkerPoller(ExporterSettings(BrokerSettings(url=url)), control=self)
 
     def deliver(self, commands: Sequence[Command], replies: Replies, wait: Wait) -> None:
         """Every worker that is addressed replies at once."""
@@ -60,12 +66,16 @@ class Cluster(FakeRemoteControl):
 
     def poll(self) -> frozenset[str]:
         """One poll, two minutes after the last; returns the workers that could have replied and did not."""
+        return self.snapshot().silent
+
+    def snapshot(self) -> WorkersSnapshot:
+        """The same; returns all of it."""
         for worker in self.workers.values():
             worker.asked.clear()
         self.now += 120
         live = [PollTarget(name, worker.process, worker.online_at) for name, worker in self.workers.items()]
         beating = [name for name, worker in self.workers.items() if not worker.busy]
-        return self._poller.poll(now=self.now, live=live, heard_since=lambda _: beating).silent
+        return self._poller.poll(now=self.now, live=live, heard_since=lambda _: beating)
 
 
 def test_a_worker_that_replies_to_nothing_has_one_more_chance() -> None:
@@ -111,7 +121,7 @@ def test_a_busy_worker_is_asked_again() -> None:
         assert cluster.workers["solo"].asked == ["stats"]
     cluster.workers["solo"].busy = False
     cluster.poll()
-    assert cluster.workers["solo"].asked == [*METHODS, *LISTS]
+    assert cluster.workers["solo"].asked == [*METHODS, *LISTS, *ONCE]
 
 
 def test_a_worker_that_has_replied_before_is_asked_again() -> None:
@@ -147,7 +157,7 @@ def test_one_command_that_fails_is_left_out_alone() -> None:
     odd = Worker(mute=LISTS)
     cluster = Cluster(odd=odd, well=Worker())
     cluster.poll()
-    assert odd.asked == [*METHODS, *LISTS]
+    assert odd.asked == [*METHODS, *LISTS, *ONCE]
     odd.mute = ["reserved"]
     cluster.now += SECOND_CHANCE
     cluster.poll()
@@ -177,6 +187,55 @@ def test_a_worker_that_holds_too_many_tasks_is_not_asked_for_them_again(pool: st
     worker = Worker(pool=f"celery.concurrency.{pool}:TaskPool", reserved=MAX_HELD + 1)
     cluster = Cluster(full=worker)
     cluster.poll()
-    assert worker.asked == [*METHODS, *LISTS]
+    assert worker.asked == [*METHODS, *LISTS, *ONCE]
     cluster.poll()
     assert worker.asked == METHODS
+
+
+REDIS = "redis://127.0.0.1:1/0"
+
+
+def test_each_worker_process_is_asked_once_for_its_configuration() -> None:
+    """A restart may have changed it."""
+    worker = Worker(conf={"broker_transport_options": {"visibility_timeout": 86400}})
+    cluster = Cluster(REDIS, worker=worker)
+    asked = []
+    for process in (1, 1, 1, 2, 2):
+        worker.process = process
+        assert cluster.snapshot().workers["worker"].visibility_timeout == 86400
+        asked.append("conf" in worker.asked)
+    assert asked == [True, False, False, True, False]
+
+
+def test_a_worker_that_cannot_tell_its_configuration_is_left_alone() -> None:
+    """It is asked once more, and keeps nobody else from being asked; an error is a reply."""
+    mute, well = Worker(mute=["conf"]), Worker()
+    cluster = Cluster(REDIS, mute=mute, well=well)
+    asked = []
+    for _ in range(6):
+        found = cluster.snapshot().workers
+        asked.append("conf" in mute.asked)
+        assert (found["mute"].visibility_timeout, found["well"].visibility_timeout) == (None, 3600)
+    assert asked == [True, False, False, True, False, False]
+
+
+def test_a_poll_asks_few_of_many_workers_for_their_configuration() -> None:
+    """After a restart of the exporter the replies of a large cluster would be tens of megabytes at once."""
+    workers = {f"w{number}": Worker() for number in range(MAX_NEW + 7)}
+    cluster = Cluster(REDIS, **workers)
+    counts = []
+    for _ in range(3):
+        cluster.poll()
+        counts.append(sum("conf" in worker.asked for worker in workers.values()))
+    assert counts == [MAX_NEW, 7, 0]
+
+
+@pytest.mark.parametrize("options", [{}, {"visibility_timeout": 60}])
+def test_where_the_configuration_is_of_no_use_it_is_not_asked_for(options: dict[str, object]) -> None:
+    """On RabbitMQ nothing depends on it, and an option overrides it."""
+    url = REDIS if options else "amqp://127.0.0.1:1//"
+    cluster, worker = Cluster(url, worker=Worker()), Worker()
+    poller = WorkerPoller(ExporterSettings(BrokerSettings(url=url, transport_options=options)), control=cluster)
+    cluster.workers = {"worker": worker}
+    assert poller.poll(now=1.0, live=[PollTarget("worker", 1)]).workers["worker"].visibility_timeout is None
+    assert worker.asked == [*METHODS, *LISTS, *ONCE]

@@ -7,6 +7,8 @@ from itertools import permutations
 import pytest
 from tests.tracking.cluster import WORKER, Cluster
 
+from celerymeter.model import OTHER, ActiveTask
+
 OTHER_WORKER = "celery@two"
 POOL_CHILD = "gen9@one"
 
@@ -244,6 +246,41 @@ def test_runs_that_a_worker_counts_by_a_shadow_name_are_counted_by_the_tasks_own
         cluster.receive(str(number), f"adding to {number}")
     cluster.answer(totals={f"adding to {number}": 2 for number in range(3)})
     assert cluster.tracker.workers.accepted == {"add": 6}
+
+
+def test_shadow_names_without_task_sent_use_up_no_names(cluster: Cluster) -> None:
+    """Every run may have another: what the worker has not registered is folded, unless `inspect active` names it."""
+    cluster.heartbeat()
+    cluster.answer(queues=("q1",), registered=frozenset({"add"}))
+    cluster.receive("known", "add")
+    cluster.receive("own", "celery.chord_unlock")
+    cluster.answer(
+        queues=("q1",),
+        registered=frozenset({"add"}),
+        active=(ActiveTask("a", "adding to 1", cluster.now, "q1", registered_name="add"),),
+    )
+    for number in range(2000):
+        cluster.receive(str(number), f"adding to {number}")
+        cluster.start(str(number))
+        cluster.end(str(number))
+    cluster.pass_time(3)
+    names = {series.labels[0]: series.received for series in cluster.tracker.task_series}
+    assert names == {"add": 2, "celery.chord_unlock": 1, OTHER: 1999}
+    assert cluster.tracker.task_series.folded == {"shadow": 1999}
+    cluster.answer(queues=("q1",), registered=frozenset({"add"}), totals={f"adding to {n}": 1 for n in range(2000)})
+    assert set(cluster.tracker.workers.accepted) == {"add", OTHER}
+
+
+def test_a_shadow_name_that_overtakes_its_task_sent_is_not_folded(cluster: Cluster) -> None:
+    """The queue is awaited anyway, and the event that names it has the task's own name."""
+    cluster.heartbeat()
+    cluster.answer(registered=frozenset({"add"}))
+    cluster.receive("a", "adding to 1")
+    cluster.publish("a", "add", "q1")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "add", "q1") == (1, 1, 1, 1, 0)
+    assert not cluster.tracker.task_series.folded
 
 
 def test_the_task_sent_of_a_replaced_task_may_come_after_that_of_its_replacement(cluster: Cluster) -> None:

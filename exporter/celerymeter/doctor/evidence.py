@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
+from celerymeter import connection_errors
 from celerymeter.model import QueueState
+from celerymeter.worker_configuration import WorkerConfiguration
 
-SHARED_OPTIONS = ("visibility_timeout", "priority_steps", "sep")
-"""Transport options that change how queues are read, so the exporter needs the same ones as the workers."""
-
-FailureKind = Literal["refused", "unresolved", "password", "forbidden", "timeout", "tls", "missing", "http", "other"]
+FailureKind = Literal["refused", "unresolved", "timeout", "tls", "missing", "http", "other"] | connection_errors.Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,11 @@ class WorkerReplies:
     time_zone: str = "UTC"
     """Its ``timezone``, with ``enable_utc`` off after the words ``local time``."""
     transport_options: Mapping[str, object] = field(default_factory=dict)
-    """Those of `SHARED_OPTIONS` that are configured."""
+    """Those that change how queues are read."""
     visibility_timeout: float | None = None
     """In seconds, on Redis alone."""
+    configuration: WorkerConfiguration | None = None
+    """``None`` when it did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ import hiredis
 import redis
 
 from celerymeter.broker import RedisBroker, RedisKeys, connect_redis
+from celerymeter.connection_errors import describe
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.events.decode import Decoder
 from celerymeter.events.readahead import ReadAhead
@@ -38,6 +39,7 @@ _INCOMPLETE = object()
 
 
 _GLOB = re.compile(r"[*?\[\\]")
+_RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Timeouts:
 
     silence: float = 5.0
     reply: float = 5.0
+    silences: int = 4
+    """So many silences after each other, or with little in between, raise doubt whether this is still the broker."""
 
 
 TIMEOUTS = Timeouts()
@@ -81,7 +85,7 @@ class RedisReader:
             broker = broker or connect_redis(self._settings)
             subscription = self._open(broker)
         except redis.RedisError as error:
-            raise BrokerUnavailable(f"{self._settings.safe_url}: {error}") from error
+            raise BrokerUnavailable(f"{self._settings.safe_url}: {describe(error)}") from error
         self._broker = broker
         return subscription
 
@@ -99,10 +103,36 @@ class RedisReader:
         connection: Any = broker.client.connection_pool.make_connection()
         try:
             connection.connect()
-            return PubSub(connection, patterns, self._timeouts)
+            server = _run_id(connection)
+            return PubSub(connection, patterns, self._timeouts, moved=lambda: _is_elsewhere(broker, server))
         except BaseException:
             connection.disconnect()
             raise
+
+
+def _run_id(connection: Any) -> bytes | None:
+    """Return which server process this is; ``None`` where the account may not run INFO."""
+    connection.send_command("INFO", "server")
+    try:
+        reply = connection.read_response()
+    except redis.ResponseError:
+        return None
+    found = _RUN_ID.search(reply if isinstance(reply, bytes) else str(reply).encode())
+    return None if found is None else found.group(1)
+
+
+def _is_elsewhere(broker: RedisBroker, server: bytes | None) -> bool:
+    """Return whether a new connection leads to another server: behind a proxy, the old one can stay open for ever."""
+    if server is None:
+        return False
+    connection: Any = broker.client.connection_pool.make_connection()
+    try:
+        connection.connect()
+        return _run_id(connection) not in (None, server)
+    except (redis.RedisError, OSError):
+        return False
+    finally:
+        connection.disconnect()
 
 
 def _patterns(keys: RedisKeys, exchange: str) -> list[str]:
@@ -125,8 +155,12 @@ class PubSub:
         timeouts: Timeouts = TIMEOUTS,
         *,
         largest_frame: int = LARGEST_FRAME,
+        moved: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``connection`` is a connected `redis.connection.Connection` (whose methods are untyped)."""
+        """``connection`` is a connected `redis.connection.Connection` (whose methods are untyped).
+
+        ``moved`` tells whether the broker is at another server by now; it is asked only in silence.
+        """
         self._timeouts = timeouts
         self._largest_frame = largest_frame
         self._connection = connection
@@ -135,6 +169,8 @@ class PubSub:
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._unparsed = 0
         self._pinged: float | None = None
+        self._moved = moved
+        self._silences = 0
         self._once = _Once() if len(patterns) > 1 else None
         self._early: list[bytes] = []
         self._confirm(patterns)
@@ -210,6 +246,9 @@ class PubSub:
             self._pinged = None
         elif self._pinged is None or self._pinged < self._bytes.heard:
             self._pinged = now
+            self._silences += 1
+            if self._silences % self._timeouts.silences == 0 and self._moved():
+                raise BrokerUnavailable("another server answers at the broker's address by now")
             self._send(_command("PING"))
         elif now - self._pinged >= self._timeouts.reply:
             raise BrokerUnavailable(f"silent for {silence:.0f} s, and no reply to PING")

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -38,6 +39,8 @@ STOP_TIMEOUT = 0.75
 """Seconds that each thread has to end."""
 SWITCH_INTERVAL = 0.001
 """Seconds that a thread may keep the interpreter while others wait for it; Python's own 5 ms show in scrapes."""
+MAX_LOGGED = 10
+"""Lines for runs that outlived their workers, at a time."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -109,12 +112,21 @@ class Exporter:
 
     def _tick(self) -> None:
         with self.state.locked() as tracker:
-            tracker.tick(time.time())
+            outlived = tracker.tick(time.time())
         self._last_tick = time.monotonic()
+        log_outlived(outlived)
 
     def _worker_poll_requested(self) -> bool:
         with self.state.locked() as tracker:
             return tracker.wants_poll()
+
+
+def log_outlived(runs: Counter[tuple[str, str, str]]) -> None:
+    """Say which tasks outlived the grace period of their workers: they are lost, or run again elsewhere."""
+    for (hostname, name, queue), count in runs.most_common(MAX_LOGGED):
+        log.warning("%s shut down before %d runs of %s (queue %s) had ended", hostname, count, name, queue)
+    if more := sum(count for _, count in runs.most_common()[MAX_LOGGED:]):
+        log.warning("other workers shut down before %d runs had ended", more)
 
 
 def run(settings: ExporterSettings) -> int:

@@ -20,7 +20,7 @@ from celerymeter.tracking.workers import Worker
 FAMILIES = tuple(family for family in m.CATALOGUE if family.area != "control")
 """The control API has a page of its own."""
 EVICTIONS = ("limit", "age", "vanished", "superseded")
-FOLDED = ("name", "queue_name", "exception", "hostname", "pair")
+FOLDED = ("name", "queue_name", "exception", "hostname", "pair", "shadow")
 CUT = ("name", "queue_name", "exception", "hostname", "event")
 ENDS = ("task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked")
 UNMEASURED = ("not_sent", "clock_offset", "eta", "negative")
@@ -281,7 +281,7 @@ def _free_slots(scrape: Scrape) -> Rows:
 
 
 def _visibility(scrape: Scrape) -> float | None:
-    return scrape.queues.visibility_timeout if scrape.queues is not None else None
+    return scrape.tracker.visibility_timeout() if scrape.queues is not None else None
 
 
 def _build_info(scrape: Scrape, family: Family) -> None:

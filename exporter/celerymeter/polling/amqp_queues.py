@@ -14,7 +14,8 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 import requests
 
-from celerymeter.broker import UNREACHABLE, HeldConnection
+from celerymeter.broker import HeldConnection
+from celerymeter.connection_errors import UNREACHABLE
 from celerymeter.errors import PollError, SettingsError
 from celerymeter.model import QueuesSnapshot, QueueState
 from celerymeter.polling.queues import chosen, is_delay_level, is_task_queue

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import redis
 
 from celerymeter.broker import RedisBroker, RedisKeys, connect_redis, reaching
-from celerymeter.errors import BrokerUnavailable, PollError
+from celerymeter.connection_errors import why_useless
+from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import QueueHead, QueuesSnapshot, QueueState
 from celerymeter.polling.queues import chosen
 from celerymeter.polling.redis_messages import (
@@ -116,12 +117,18 @@ class RedisQueuePoller:
         except BrokerUnavailable:
             self.close()  # of several URLs the next one may answer
             raise
-        except redis.ResponseError as error:
-            raise PollError(f"Redis refuses the commands that read queues: {error}") from error
+        finally:
+            if self._broker is not None:
+                # A server that is no longer the master goes on answering, with what nobody changes any more. So each
+                # poll has a new connection: wherever the address, or Sentinel, leads to by then.
+                self._broker.client.connection_pool.disconnect()
 
 
 def run(client: redis.Redis, commands: Iterable[tuple[Word, ...]]) -> list[Any]:
-    """Return the replies in order, as redis-py gives them; a refused command's is the `redis.ResponseError` itself."""
+    """Return the replies in order, as redis-py gives them; a refused command's is the `redis.ResponseError` itself.
+
+    Raises it if the server refuses everything.
+    """
     todo = list(commands)
     replies: list[Any] = []
     for start in range(0, len(todo), BATCH):
@@ -129,6 +136,9 @@ def run(client: redis.Redis, commands: Iterable[tuple[Word, ...]]) -> list[Any]:
             for command in todo[start : start + BATCH]:
                 pipe.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
             replies += pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, redis.ResponseError) and (row := why_useless(reply)) and row.kind != "forbidden":
+            raise reply
     return replies
 
 

@@ -5,20 +5,28 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from celerymeter import escaping
+from celerymeter.broker import REDIS_TRANSPORTS
 from celerymeter.inspect_replies import Replies, WorkerStats, WorkerTask
 from celerymeter.model import ActiveTask, QueueBinding, WorkersSnapshot, WorkerState
 from celerymeter.polling.reply_habits import PROOF, PollTarget, ReplyHabits
 from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
 from celerymeter.routing import QueueRoutes
 from celerymeter.settings import ExporterSettings
+from celerymeter.worker_configuration import parse_configuration
 
 STATS = Command(PROOF)
 DETAILS = (Command("active_queues"), Command("active", {"safe": True}))
 """Sent at every poll; ``safe`` makes the worker cut the tasks' arguments, which nobody reads."""
+CONFIGURATION = Command("conf")
+REGISTERED = Command("registered", {"taskinfoitems": ["_"]})
+"""``_`` is no attribute of tasks: without any given there are some, which are added to the names."""
+MAX_NEW = 50
+"""Worker processes that one poll asks for what they are asked once."""
+MAX_REGISTERED = 10_000
 LISTS = ("reserved", "scheduled")
 LISTS_SILENCE = 3.0
 PROOF_SILENCE = 5.0
@@ -48,6 +56,12 @@ class WorkerPoller:
         self._schedule = ListSchedule(interval=settings.inspect_interval)
         self._habits = ReplyHabits()
         self._answered: frozenset[str] = frozenset()
+        broker = settings.broker
+        redelivers = broker.transport in REDIS_TRANSPORTS and "visibility_timeout" not in broker.transport_options
+        self._once = (REGISTERED, CONFIGURATION) if redelivers else (REGISTERED,)
+        self._processes: dict[str, _Process] = {}
+        """By worker: the process that was asked once, whatever it replied."""
+        self._registered: dict[frozenset[str], frozenset[str]] = {}
 
     def poll(
         self,
@@ -77,9 +91,16 @@ class WorkerPoller:
                 silent |= self._ask(details, new, replies, heard_since)
         self._answered = replies.hostnames
         self._ask_lists(replies, now, heard_since)
-        last_answer = self._schedule.last_answer
-        states = {name: worker_state(replies, name, last_answer(name)) for name in replies.hostnames}
+        self._ask_once(replies, heard_since)
+        states = {name: self._state(replies, name) for name in replies.hostnames}
         return WorkersSnapshot(at=now, workers=states, silent=silent)
+
+    def _state(self, replies: Replies, hostname: str) -> WorkerState:
+        state = worker_state(replies, hostname, self._schedule.last_answer(hostname))
+        process = self._processes.get(hostname)
+        if process is None:
+            return state
+        return replace(state, visibility_timeout=process.visibility_timeout, registered=process.registered)
 
     def _ask(
         self,
@@ -123,6 +144,52 @@ class WorkerPoller:
         able = {name for name in due if workers[name].pool != "solo"}
         self._habits.learn(commands, lists, due, heard=able.union(heard_since(began + HANDLING)), listening=True)
         self._schedule.learn(lists, due)
+
+    def _ask_once(self, replies: Replies, heard_since: Callable[[float], Collection[str]]) -> None:
+        """Ask each worker process once for what does not change while it runs; a reply may have some 100 KiB."""
+        pids = {name: stats.pid for name in self._answered if (stats := replies.stats(name)) is not None}
+        same = {name: found for name, found in self._processes.items() if pids.get(name, ...) == found.pid}
+        self._processes = {name: same.get(name) or _Process(pid) for name, pid in pids.items()}
+        commands = [command for method in self._once if (command := self._command_to_new(method)) is not None]
+        asked = {name for command in commands for name in command.destination or ()}
+        if not asked:
+            return
+        began = time.time()
+        answers = self._control.ask(commands, expected=asked, silence=LISTS_SILENCE)
+        self._habits.learn(commands, answers, asked, heard=heard_since(began + HANDLING), listening=True)
+        for name in asked:
+            self._processes[name].learn(answers, name, self._registered)
+        used = {id(found.registered) for found in self._processes.values()}
+        self._registered = {known: known for known in self._registered if id(known) in used}
+
+    def _command_to_new(self, command: Command) -> Command | None:
+        """Return the command to some of the processes that have not replied to it, and can."""
+        new = sorted(name for name, process in self._processes.items() if command.method not in process.replied)
+        able = self._habits.harmless([replace(command, destination=new)], new) if new else []
+        return replace(able[0], destination=list(able[0].destination or ())[:MAX_NEW]) if able else None
+
+
+@dataclass(slots=True)
+class _Process:
+    """What one worker process told once."""
+
+    pid: int | None
+    visibility_timeout: float | None = None
+    registered: frozenset[str] | None = None
+    replied: set[str] = field(default_factory=set)
+    """The commands that need not be repeated."""
+
+    def learn(self, answers: Replies, name: str, shared: dict[frozenset[str], frozenset[str]]) -> None:
+        """Take the answers; equal sets of tasks are one object, since most workers of a cluster know the same."""
+        self.replied.update(
+            method for method in (CONFIGURATION.method, REGISTERED.method) if name in answers.settled(method)
+        )
+        answer, known = answers.answer(CONFIGURATION.method, name), answers.registered(name)
+        if isinstance(answer, dict):
+            self.visibility_timeout = parse_configuration(answer).visibility_timeout
+        if known is not None and len(known) <= MAX_REGISTERED:
+            known = frozenset(map(escaping.name, known))
+            self.registered = shared.setdefault(known, known)
 
 
 @dataclass(slots=True)
@@ -226,4 +293,6 @@ def _totals(totals: Mapping[str, int]) -> dict[str, int]:
 
 def _active_task(task: WorkerTask, routes: QueueRoutes) -> ActiveTask:
     queue = routes.queue(task.exchange or "", task.routing_key) if task.routing_key else None
-    return ActiveTask(task.id, task.name or "", task.started_at, queue or routes.only_queue, task.worker_pid)
+    return ActiveTask(
+        task.id, task.name or "", task.started_at, queue or routes.only_queue, task.worker_pid, task.registered_name
+    )

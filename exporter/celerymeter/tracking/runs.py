@@ -314,18 +314,24 @@ class RunTable:
             if run.opened < now - (max_age if run.worker is not None else BESIDE_AGE):
                 self.evict(run, "age" if run.worker is not None else "superseded", now)
 
-    def workers_lost(self, hostnames: Collection[str], at: float, *, was_shutting_down: bool = False) -> None:
+    def workers_lost(
+        self, hostnames: Collection[str], at: float, *, was_shutting_down: bool = False
+    ) -> Counter[tuple[str, str, str]]:
         """These workers are dead: their runs are no longer in progress, and may be delivered again.
 
         Call it again while they are dead: a start may have waited for its queue, and count only now.
-        ``was_shutting_down``: so were they before they came back under the same names.
+        ``was_shutting_down``: so were they before they came back under the same names. Return how many runs had not
+        ended when their workers shut down, by worker, task and queue.
         """
+        outlived: Counter[tuple[str, str, str]] = Counter()
         for run in [run for run in self._running if run.worker in hostnames]:
             worker = self._worker(run.worker or "")
             offline = worker is not None and worker.offline_at is not None
             if run.series is not None and (offline or was_shutting_down):
                 run.series.shutdown_lost += 1
+                outlived[run.worker or "", run.series.labels[0], run.series.labels[1]] += 1
             self.requeue(run, at if worker is None else worker.last_seen)
+        return outlived
 
     def workers_restarted(self, at: Mapping[str, float]) -> None:
         """These workers have started again: what they ran before then is lost."""

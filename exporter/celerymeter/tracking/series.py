@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from celerymeter import escaping
 from celerymeter.model import OTHER, UNKNOWN
@@ -150,6 +150,10 @@ class LabelCap:
             self._cut[self._label] += 1
         return clean
 
+    def known(self, value: str) -> str | None:
+        """The label of a value that has come before and is not folded."""
+        return self._values.get(value)
+
     def __call__(self, value: str) -> str:
         known = self._values.get(value)
         if known is not None:
@@ -163,6 +167,13 @@ class LabelCap:
             return OTHER
         self._values[value] = value
         return value
+
+
+def is_shadow(reported: str, registered: Collection[str] | None) -> bool:
+    """True for a name that the worker which reports it has not registered (`celery.app.task.Task.shadow_name`)."""
+    if registered is None or reported.startswith("celery."):
+        return False
+    return reported not in registered and escaping.name(reported) not in registered
 
 
 class TaskSeriesTable:
@@ -192,9 +203,15 @@ class TaskSeriesTable:
         if len(self._shadows) < MAX_SHADOWS and not {shadow, name} & {UNKNOWN, OTHER}:
             self._shadows[self.name.clean(shadow)] = name
 
-    def real_name(self, reported: str) -> str:
-        """The label of a task that a worker reports, under its own name if it has a shadow name."""
-        return self._shadows.get(reported) or self._shadows.get(self.name.clean(reported)) or self.name(reported)
+    def real_name(self, reported: str, registered: Collection[str] | None = None) -> str:
+        """The label of a task that a worker reports, under its own name if it has a shadow name.
+
+        Every run may have another shadow name, so those whose own name is not known are folded.
+        """
+        known = self._shadows.get(reported) or self._shadows.get(self.name.clean(reported)) or self.name.known(reported)
+        if known is not None:
+            return known
+        return OTHER if is_shadow(reported, registered) else self.name(reported)
 
     def get(self, name: str, queue: str, hostname: str = "") -> TaskSeries:
         """The series of these labels (already capped by `name` and `queue`), made at 0 when it is new."""

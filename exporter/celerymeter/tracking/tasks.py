@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 
-from celerymeter.model import UNKNOWN, ActiveTask, Event
+from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.clocks import ProducerClocks, parse_eta
 from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, replaces
 from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
-from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class
+from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class, is_shadow
 from celerymeter.tracking.workers import Worker, WorkerTable
 
 GRACE = 2.0
@@ -114,7 +114,7 @@ class TaskTracker:
             self._count_pending(run, at)
         return sent_at
 
-    def received(self, event: Event, at: float, _worker: Worker | None) -> None:
+    def received(self, event: Event, at: float, worker: Worker | None) -> None:
         """Take a `task-received`: it names the task, and begins a run at a worker."""
         if event.parent_id is not None:
             self._note_parent(event)
@@ -130,6 +130,8 @@ class TaskTracker:
             run = self._find_received(run, event, at)
             if run is None:
                 return
+            if run.name is None and event.name is not None:
+                self._name(run, event.name, worker)
         run.worker, run.touched, run.received = event.hostname, at, True
         if run.eta is None:
             run.eta = event.eta
@@ -207,6 +209,9 @@ class TaskTracker:
 
     def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> None:
         """Compare the runs in progress with the workers' own lists; a task never heard of was started before us."""
+        for task in (task for tasks in active.values() for task in tasks):
+            if task.registered_name not in (None, task.name):
+                self.table.learn_shadow(task.name, self.table.name(task.registered_name or UNKNOWN))
         for hostname, task in self.runs.reconcile(active, at=at):
             run = self.runs.get(task.uuid)
             known = run is not None and (run.started is not None or run.touched >= at)
@@ -215,7 +220,7 @@ class TaskTracker:
             run = run or self.runs.open(Run(task.uuid, at, at))
             run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
             run.busy_since = task.started_at + (self._workers.offset_of(hostname) or 0.0)
-            run.name = run.name or self.table.name(task.name)
+            run.name = run.name or self.table.name(task.registered_name or task.name)
             run.queue = run.queue or (self.table.queue(task.queue_name) if task.queue_name else None)
             self._settle(run, at)
             if not run.ended:
@@ -231,6 +236,7 @@ class TaskTracker:
         """
         run = self.runs.open_next(newest, at)
         run.redelivered = newest.received and newest.worker not in (None, event.hostname) and not newest.sent_ahead
+        run.received = run.redelivered  # before the other worker's: so a third one's start is another redelivery
         return run
 
     def _find_received(self, run: Run | None, event: Event, at: float) -> Run | None:
@@ -263,12 +269,17 @@ class TaskTracker:
             self.runs.note_large(run, at)
         if name is not None:
             self._learn_name(name)
-            if run.name is None:
-                run.name = self.table.name(name)
-            elif run.name != name:
+            if run.name not in (None, name):
                 run.shadow = name
                 self.table.learn_shadow(name, run.name)
         return run
+
+    def _name(self, run: Run, name: str, worker: Worker | None) -> None:
+        """Name a run by its `task-received` alone, which may have a shadow name."""
+        registered = worker.registered if worker is not None else None
+        run.name = self.table.real_name(name, registered)
+        if is_shadow(name, registered):
+            run.shadow = name
 
     def _note_parent(self, event: Event) -> None:
         """Note that a run sent this task."""
@@ -354,8 +365,8 @@ class TaskTracker:
             if event.name is not None:
                 name = self.table.name(event.name)
                 if run.name not in (None, name):
-                    run.shadow = run.name
-                    self.table.learn_shadow(run.name, name)
+                    run.shadow = run.shadow or run.name
+                    self.table.learn_shadow(run.shadow or "", name)
                 run.name = name
 
     def _learn_name(self, name: str | None) -> None:
@@ -383,6 +394,8 @@ class TaskTracker:
         """Decide the labels of a run whose `task-sent` did not come, and count what waits for them."""
         run.name = run.name or UNKNOWN
         run.queue = run.queue or self._only_queue(run) or UNKNOWN
+        if run.name == OTHER and run.shadow is not None:
+            self.table.folded["shadow"] += 1
         series = run.series or self.table.get(run.name, run.queue, run.worker or "")
         run.series = series
         self._count_pending(run, at)

@@ -64,6 +64,7 @@ class Tracker:
         self._restarts = 0
         self._restarted: dict[str, float] = {}
         """Workers that started again since the last tick, beyond `MAX_RESTARTS`, and when."""
+        self._outlived: Counter[tuple[str, str, str]] = Counter()
         self._of_runs: dict[str, Callable[[Event, float, Worker | None], None]] = {
             "task-received": self.tasks.received,
             "task-started": self.tasks.started,
@@ -159,7 +160,7 @@ class Tracker:
             self.lag.observe(at - event.timestamp - worker.offset)
         if renewed and self._restarts < MAX_RESTARTS:
             self._restarts += 1
-            self.tasks.runs.workers_lost({worker.hostname}, at, was_shutting_down=shutting_down)
+            self._outlived += self.tasks.runs.workers_lost({worker.hostname}, at, was_shutting_down=shutting_down)
         elif renewed:
             self._restarted[worker.hostname] = at
 
@@ -189,18 +190,24 @@ class Tracker:
 
     # Time
 
-    def tick(self, now: float) -> None:
-        """Let time pass; to be called about once a second."""
+    def tick(self, now: float) -> Counter[tuple[str, str, str]]:
+        """Let time pass; to be called about once a second.
+
+        Return how many runs were given up since the last call because they had not ended when their workers shut down,
+        by worker, task and queue.
+        """
         self.tasks.tick(now)
         lost = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
         if lost:
-            self.tasks.runs.workers_lost(lost, now)
+            self._outlived += self.tasks.runs.workers_lost(lost, now)
         self._restarts = 0
         if self._restarted:
             self.tasks.runs.workers_restarted(self._restarted)
             self._restarted = {}
         self.tasks.runs.workers_idle(self.workers.idle())
         self.rates.sample(self.task_series, now)
+        outlived, self._outlived = self._outlived, Counter()
+        return outlived
 
     # What others read
 
@@ -218,6 +225,15 @@ class Tracker:
         consumed = {queue for worker in self.workers if worker.state for queue in worker.state.queues or ()}
         sent_to = {series.labels[1] for series in self.task_series if series.sent}
         return frozenset(consumed | {queue for queue in sent_to if not queue.endswith(escaping.CUT)})
+
+    def visibility_timeout(self) -> float | None:
+        """Return the time after which Redis redelivers: as given in our settings, else the shortest of the workers'."""
+        ours = self.queues.visibility_timeout if self.queues is not None else None
+        if ours is None or "visibility_timeout" in self.settings.broker.transport_options:
+            return ours
+        states = (worker.state for worker in self.workers)
+        theirs = (state.visibility_timeout for state in states if state is not None)
+        return min((timeout for timeout in theirs if timeout is not None), default=ours)
 
     def wants_poll(self) -> bool:
         """Return True if the workers should be polled at once."""

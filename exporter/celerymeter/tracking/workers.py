@@ -139,6 +139,11 @@ class Worker:
         return self.offline_at is not None and not self.up
 
     @property
+    def registered(self) -> frozenset[str] | None:
+        """The tasks that it knows, Celery's own aside; ``None`` while that is not known."""
+        return self.state.registered if self.state is not None else None
+
+    @property
     def pool(self) -> str:
         """The pool's name (``prefork``, ``solo`` …), or the empty string while unknown."""
         return (self.state.pool or "") if self.state is not None else ""
@@ -349,7 +354,7 @@ class WorkerTable:
         """Add up the growth of a worker's own counts of runs begun."""
         for name, count in totals.items():
             growth = max(0, count - worker.totals.get(name, 0)) if worker.totals is not None else 0
-            self.accepted[self._name(name)] += growth
+            self.accepted[self._name(name, worker.registered)] += growth
         worker.totals = totals
 
     def judge(self, now: float, *, connected_at: float | None, poll_interval: float) -> set[str]:

@@ -34,3 +34,21 @@ def test_a_warm_shutdown_keeps_runs_in_progress(
     assert page.get("celery_task_shutdown_lost_total", **task) == 0
     # a start is reported a few milliseconds late, and an end may wait for a worker that shuts down
     assert 11.5 <= (page.get("celery_task_busy_seconds_total", **task) or 0) < 20
+
+
+def test_a_task_that_outlives_the_grace_period_is_counted_and_logged(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """As Kubernetes does it: SIGTERM, and SIGKILL when the grace period is over. The task runs again elsewhere."""
+    exporter = new_exporter("--drain-time", "2s")
+    worker = new_worker("w1@test", queues=("mail",))
+    producer.send_task("tests.sleep", (600,), queue="mail")
+    task = {"name": "tests.sleep", "queue_name": "mail"}
+    wait_until(lambda: exporter.value("celery_task_in_progress", **task) == 1)
+    worker.signal(signal.SIGTERM)
+    wait_until(lambda: exporter.value("celery_worker_shutdown", hostname="w1@test") == 1)
+    worker.kill()
+    wait_until(lambda: exporter.value("celery_task_shutdown_lost_total", **task) == 1)
+    assert exporter.value("celery_task_in_progress", **task) == 0
+    said = "w1@test shut down before 1 runs of tests.sleep (queue mail) had ended"
+    wait_until(lambda: exporter.tail(1000).count(said) == 1, what="one log line")

@@ -10,6 +10,7 @@ from typing import Any, Final
 import redis
 
 from celerymeter.broker import RedisBroker, connect_redis, reaching
+from celerymeter.connection_errors import why_useless
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.polling.redis_messages import parse_head
 from celerymeter.settings import BrokerSettings
@@ -47,6 +48,9 @@ class RedisQueues:
             self._broker = None
             log.warning("the queues' lists cannot be read: %s", error)
             return {}
+        finally:
+            if self._broker is not None:  # a server that is no longer the master goes on answering, with old lists
+                self._broker.client.connection_pool.disconnect()
 
     def _search(self, broker: RedisBroker, wanted: set[str], queues: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -58,6 +62,8 @@ class RedisQueues:
                 try:
                     tails: Any = broker.client.eval(_PAGE_SCRIPT, 1, key, -start - PAGE, -start - 1, TAIL)
                 except redis.ResponseError as error:  # not a list, or the account may not run scripts
+                    if (useless := why_useless(error)) is not None and useless.kind != "forbidden":
+                        raise
                     log.warning("the list %s cannot be read: %s", key, error)
                     break
                 ids = (parse_head(tail).uuid for tail in tails)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from celerymeter.doctor.checks import alerting, broker, exporter, prometheus, workers
+from celerymeter.doctor.checks import alerting, broker, configuration, exporter, prometheus, workers
 from celerymeter.doctor.evidence import Evidence
 from celerymeter.doctor.report import Finding
 
@@ -24,6 +24,10 @@ CHECKS: tuple[Check, ...] = (
     workers.threads_lose_events,
     workers.options_differ,
     workers.visibility_timeout_differs,
+    configuration.serializers_differ,
+    configuration.acks_late_differs,
+    configuration.prefetch_differs,
+    configuration.queue_arguments_differ,
     workers.clock_skew,
     workers.time_zones_differ,
     workers.no_sent_events,

@@ -32,6 +32,25 @@ _FIXES: dict[FailureKind, tuple[str, str]] = {
         "check the certificate, its host name and its authority (?ssl_ca_certs=FILE), or use the scheme without TLS",
     ),
     "missing": ("broker-no-socket", "check the path of the socket, and that this user may open it"),
+    "replica": (
+        "broker-replica",
+        "this address leads to a replica: after a failover point it at the new master (or use sentinel://)",
+    ),
+    "loading": ("broker-loading", "wait until Redis has loaded its data or ended its script, then check again"),
+    "full": (
+        "broker-takes-no-writes",
+        "free memory or disk space, or correct maxmemory, save and min-replicas-to-write; no task can be sent either",
+    ),
+    "blocked": (
+        "broker-blocked",
+        "RabbitMQ has raised its memory or disk alarm, and no task can be sent either: free memory or disk space, "
+        "or drain queues (rabbitmq-diagnostics alarms)",
+    ),
+    "cluster": (
+        "broker-cluster",
+        "Celery's Redis transport needs a Redis that is not part of a Redis Cluster (cluster-enabled no)",
+    ),
+    "clients": ("broker-clients", "raise maxclients, or find the clients that keep too many connections (CLIENT LIST)"),
 }
 _OTHER = ("broker-unreachable", "compare --broker-url and --transport-option with the settings of the workers")
 

@@ -134,7 +134,15 @@ def duplicate_names(evidence: Evidence) -> Iterator[Finding]:
 def caps_reached(evidence: Evidence) -> Iterator[Finding]:
     """There are more names than the exporter keeps."""
     page = _page(evidence)
-    if folded := page.nonzero("label", "celerymeter_series_folded_total") if page else {}:
+    folded = page.nonzero("label", "celerymeter_series_folded_total") if page else {}
+    if folded.pop("shadow", 0):
+        yield hint(
+            "shadow-names",
+            "tasks have shadow names, under which events without a task-sent do not show which task they are of; "
+            "they are counted as __other__",
+            "set task_send_sent_event = True in the producers: that event has the task's own name",
+        )
+    if folded:
         yield hint(
             "caps-reached",
             f"there are too many values of {listed(folded)}: the rest is counted as __other__",

@@ -152,8 +152,6 @@ def options_differ(evidence: Evidence) -> Iterator[Finding]:
         for name, value in reply.transport_options.items()
         if ours.get(name) != value
     }
-    if _visibility_timeout(evidence.exporter) is not None:
-        theirs.pop("visibility_timeout", None)  # compared with the exporter's own by the next check
     if theirs:
         options = " ".join(f"--transport-option {name}={json.dumps(value)}" for name, value in sorted(theirs.items()))
         yield hint(
@@ -181,7 +179,7 @@ def visibility_timeout_differs(evidence: Evidence) -> Iterator[Finding]:
         yield fault(
             "visibility-timeout-differs",
             f"the exporter computes with a visibility timeout of {ours:.0f} s, the workers use {values[0]:.0f} s",
-            f"start exporter and control API with --transport-option visibility_timeout={values[0]:.0f}: "
+            "start the exporter without --transport-option visibility_timeout, so that it takes theirs: "
             "the alert CeleryRedeliveryRisk depends on it",
         )
 

@@ -7,25 +7,24 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 
-from celerymeter.broker import REDIS_TRANSPORTS, UNREACHABLE
+from celerymeter.broker import REDIS_TRANSPORTS
+from celerymeter.connection_errors import UNREACHABLE
 from celerymeter.doctor.collect import redis_keys
 from celerymeter.doctor.collect.events import Watcher
 from celerymeter.doctor.collect.http import failure_of
-from celerymeter.doctor.evidence import SHARED_OPTIONS, BrokerEvidence, EventWatch, WorkerReplies
+from celerymeter.doctor.evidence import BrokerEvidence, EventWatch, WorkerReplies
 from celerymeter.errors import BrokerError, PollError
-from celerymeter.inspect_replies import Replies, mapping, text
+from celerymeter.inspect_replies import Replies, mapping
 from celerymeter.model import QueuesSnapshot
 from celerymeter.polling import open_queue_poller
 from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings, ExporterSettings
+from celerymeter.worker_configuration import parse_configuration
 
 log = logging.getLogger(__name__)
 
 REPLY_TIMEOUT = 2.0
 """Seconds in which a worker must reply; a solo worker does not while it runs a task."""
-DEFAULT_VISIBILITY_TIMEOUT = 3600.0
-"""Seconds, in kombu (`kombu.transport.redis.Channel.visibility_timeout`)."""
-
 Progress = Callable[[str], None]
 
 
@@ -84,22 +83,19 @@ def _ask(control: RemoteControl, *, redis: bool) -> tuple[dict[str, WorkerReplie
 
 
 def _worker(name: str, replies: Replies, *, redis: bool) -> WorkerReplies:
-    """Return the replies of one worker; its configuration contains only what differs from Celery's defaults."""
-    about, queues = replies.stats(name), replies.queues(name)
-    conf = mapping(replies.answer("conf", name))
-    options = mapping(conf.get("broker_transport_options"))
-    zone = text(conf.get("timezone")) or "UTC"
-    sends = conf.get("worker_send_task_events")
-    timeout = options.get("visibility_timeout", DEFAULT_VISIBILITY_TIMEOUT)
-    known = redis and name in replies.answered("conf") and isinstance(timeout, int | float)
+    """Return the replies of one worker."""
+    about, queues, answer = replies.stats(name), replies.queues(name), replies.answer("conf", name)
+    known = isinstance(answer, dict)
+    configuration = parse_configuration(mapping(answer))
     return WorkerReplies(
         pool=about.pool if about else None,
         queues=None if queues is None else frozenset(queue.name for queue in queues),
-        sends_task_events=sends if isinstance(sends, bool) else None,
-        event_exchange=text(conf.get("event_exchange")) or "celeryev",
-        time_zone=zone if conf.get("enable_utc", True) else f"local time {zone}",
-        transport_options={option: options[option] for option in SHARED_OPTIONS if option in options},
-        visibility_timeout=float(timeout) if known and isinstance(timeout, int | float) else None,
+        configuration=configuration if known else None,
+        sends_task_events=configuration.sends_task_events,
+        event_exchange=configuration.event_exchange,
+        time_zone=configuration.time_zone,
+        transport_options=configuration.transport_options,
+        visibility_timeout=configuration.visibility_timeout if redis and known else None,
     )
 
 

@@ -11,9 +11,9 @@ from http.client import HTTPException
 
 import redis
 import requests
-from amqp.exceptions import AccessRefused, NotAllowed
 from prometheus_client.parser import text_string_to_metric_families
 
+from celerymeter.connection_errors import why_useless
 from celerymeter.doctor.evidence import ControlEvidence, ExporterEvidence, Failure, FailureKind, PageSample
 from celerymeter.log import redact
 from celerymeter.urls import without_password
@@ -23,8 +23,6 @@ HEALTH_PATHS = ("/system/health", "/celery-admin/system/health")
 """Below a URL with the base path of the control API, and below one without it."""
 
 _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], FailureKind], ...] = (
-    ((redis.AuthenticationError, AccessRefused), "password"),
-    ((redis.exceptions.NoPermissionError, NotAllowed), "forbidden"),
     (socket.gaierror, "unresolved"),
     (ConnectionRefusedError, "refused"),
     (FileNotFoundError, "missing"),
@@ -37,7 +35,8 @@ def failure_of(error: BaseException) -> Failure:
     """Return the kind of an error by its causes, and its text on one line without secrets."""
     chain = list(_causes(error))
     kinds = (kind for types, kind in _KINDS if any(isinstance(cause, types) for cause in chain))
-    return Failure(next(kinds, "other"), _text(error, chain))
+    refused = (row.kind for cause in chain if (row := why_useless(cause)) is not None)
+    return Failure(next(refused, next(kinds, "other")), _text(error, chain))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
