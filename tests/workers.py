@@ -23,23 +23,29 @@ def start_worker(
     concurrency: int | None = 1,
     queues: Sequence[str] = ("celery",),
     events: bool = True,
+    aggregate: Mapping[str, object] | None = None,
     mingle: bool = False,
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     transport_options: Mapping[str, object] | None = None,
     patience: float = 60,
 ) -> Process:
-    """Start ``celery worker`` and wait until it consumes; ``options`` are further words of its command line."""
+    """Start ``celery worker`` and wait until it consumes; ``options`` are further words of its command line.
+
+    ``aggregate`` makes it aggregate, with these options of `celerymeter.aggregate.install`, and send no task events.
+    """
     log = folder / f"worker-{hostname}-{len(list(folder.glob('worker-*')))}.log"
     argv = [sys.executable, "-m", "celery", "-A", "tests.apps.worker_app", "worker"]
     argv += ["--hostname", hostname, "--pool", pool, "--queues", ",".join(queues), "--loglevel", "info"]
     argv += ["--concurrency", str(concurrency)] if concurrency else []
-    argv += ["--task-events"] if events else []
+    argv += ["--task-events"] if events and aggregate is None else []
     argv += [] if mingle else ["--without-mingle"]  # it waits a whole second
     settings = {
         worker_app.BROKER: broker_url,
         worker_app.OPTIONS: json.dumps(dict(transport_options or {})),
         "PYTHONUNBUFFERED": "1",
     }
+    if aggregate is not None:
+        settings[worker_app.AGGREGATE] = json.dumps(dict(aggregate))
     worker = Process(hostname, [*argv, *options], log=log, env={**settings, **(env or {})}, cwd=ROOT)
     return worker.start(ready=lambda: f"{hostname} ready." in worker.tail(1000), timeout=patience)

@@ -146,7 +146,11 @@ WORKER_CLOCK_OFFSET = _workers.gauge(
 WORKER_TASK_EVENTS = _workers.gauge(
     "celery_worker_task_events_enabled", HOST, "0 when the worker works but sends no task events."
 )
-WORKER_INFO = _workers.gauge("celery_worker_info", (*HOST, "version", "pool"), "Celery version and pool of the worker.")
+WORKER_INFO = _workers.gauge(
+    "celery_worker_info",
+    (*HOST, "version", "pool", "mode"),
+    "Celery version and pool of the worker, and whether it sends task events or aggregates them (mode).",
+)
 
 # --- queues --------------------------------------------------------------------------------------------------
 _queues = _Section("queues")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from celerymeter.totals import WorkerTotals
+
 UNKNOWN = "unknown"
 OTHER = "__other__"
 CELERY_EVENTS = frozenset(
@@ -72,6 +74,8 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     processed: _Count | None = None
     loadavg: Annotated[tuple[_Load, ...], msgspec.Meta(max_length=8)] | None = None
     sw_ver: _Text | None = None
+    totals: WorkerTotals | None = None
+    """Of `celerymeter-totals`."""
 
 
 @dataclass(frozen=True, slots=True)

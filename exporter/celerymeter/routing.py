@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-
-from celerymeter.model import Event, QueueBinding
+from typing import Protocol
 
 MAX_KNOWN = 5_000
 MAX_KEY = 255
@@ -23,15 +22,39 @@ _BITS = re.compile(r"^(?:(?:[01]\.){28})+")
 _ANY = "*"
 
 
+class Binding(Protocol):
+    """A queue that a worker consumes, and how it is bound to its exchange; hashable."""
+
+    @property
+    def queue(self) -> str: ...
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def exchange_type(self) -> str: ...
+    @property
+    def routing_key(self) -> str: ...
+
+
+class Sent(Protocol):
+    """The fields of a `task-sent` that say where it was published."""
+
+    @property
+    def queue(self) -> str | None: ...
+    @property
+    def exchange(self) -> str | None: ...
+    @property
+    def routing_key(self) -> str | None: ...
+
+
 class QueueRoutes:
     """Finds the queue that a task was published to; without bindings only that of the nameless exchange."""
 
-    def __init__(self, bindings: Iterable[QueueBinding] = ()) -> None:
-        self._bindings: frozenset[QueueBinding] = frozenset(bindings)
+    def __init__(self, bindings: Iterable[Binding] = ()) -> None:
+        self._bindings: frozenset[Binding] = frozenset(bindings)
         self._tables: dict[str, RoutingTable] = {}
         self._known: dict[tuple[str, str], str | None] = {}
 
-    def update(self, bindings: Iterable[QueueBinding]) -> None:
+    def update(self, bindings: Iterable[Binding]) -> None:
         """Replace the bindings."""
         found = frozenset(bindings)
         if found != self._bindings:
@@ -44,7 +67,7 @@ class QueueRoutes:
         """Return the queue that all bindings lead to, if there is only one."""
         return _only(binding.queue for binding in self._bindings)
 
-    def queue_of(self, event: Event) -> str | None:
+    def queue_of(self, event: Sent) -> str | None:
         """Return the queue that a `task-sent` was published to.
 
         The exchange goes before the queue that the event names: for a retry of a task that came through an exchange

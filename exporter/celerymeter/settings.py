@@ -13,6 +13,7 @@ from typing import Literal
 
 import click
 
+from celerymeter.buckets import RUNTIME_BUCKETS, WAIT_BUCKETS
 from celerymeter.kinds import (
     BROKER_URL,
     BUCKETS,
@@ -28,9 +29,6 @@ from celerymeter.kinds import (
 )
 from celerymeter.options import group, option, setting
 from celerymeter.urls import without_password
-
-RUNTIME_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
-WAIT_BUCKETS = (0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 The broker comes from ``CELERYMETER_TEST_BROKER``, transport options and other settings as JSON from
 ``CELERYMETER_TEST_OPTIONS`` and ``CELERYMETER_TEST_SETTINGS``, a result backend (chords need one) from
-``CELERYMETER_TEST_BACKEND``. JSON only. Retries come at once unless told otherwise.
+``CELERYMETER_TEST_BACKEND``. With ``CELERYMETER_TEST_AGGREGATE`` the workers aggregate; it has the options of
+`celerymeter.aggregate.install` as JSON. JSON only. Retries come at once unless told otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
 BROKER, OPTIONS, BACKEND = "CELERYMETER_TEST_BROKER", "CELERYMETER_TEST_OPTIONS", "CELERYMETER_TEST_BACKEND"
-SETTINGS = "CELERYMETER_TEST_SETTINGS"
+SETTINGS, AGGREGATE = "CELERYMETER_TEST_SETTINGS", "CELERYMETER_TEST_AGGREGATE"
 
 
 def make_app(
@@ -147,3 +148,8 @@ if BROKER in os.environ:
         backend=os.environ.get(BACKEND),
     )
     app.conf.update(json.loads(os.environ.get(SETTINGS, "{}")))
+    if AGGREGATE in os.environ:
+        from celerymeter import aggregate, stamp
+
+        stamp.install()
+        aggregate.install(app, **json.loads(os.environ[AGGREGATE]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celerymeter.tracking.series import exception_class
+from celerymeter.exception_names import exception_class
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
 
-from celerymeter.settings import RUNTIME_BUCKETS, WAIT_BUCKETS
+from celerymeter.buckets import RUNTIME_BUCKETS, WAIT_BUCKETS
 
 END = 1_700_000_000 - 1_700_000_000 % 86_400
 """UTC seconds; a month that never changes can be written once and asked often."""

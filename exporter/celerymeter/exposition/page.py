@@ -229,7 +229,9 @@ def _worker_shutdown(scrape: Scrape, family: Family) -> None:
 
 
 def _worker_info(scrape: Scrape, family: Family) -> None:
-    scrape.text.rows(family, [((worker.hostname, worker.version, worker.pool), 1) for worker in scrape.workers])
+    scrape.text.rows(
+        family, [((worker.hostname, worker.version, worker.pool, worker.mode), 1) for worker in scrape.workers]
+    )
 
 
 def _unacked(scrape: Scrape) -> Rows:

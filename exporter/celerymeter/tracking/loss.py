@@ -63,6 +63,8 @@ class LossMeter:
         self._ever_heard = False
         self._silent_beats = 0
         self._settling = 0
+        self.aggregated = False
+        """True if the worker sends totals: they carry their own account, and its task events are not counted."""
 
     @property
     def unexplained(self) -> int:
@@ -78,12 +80,25 @@ class LossMeter:
         """Starts that wait for the heartbeat after them."""
         return len(self._recent) + len(self._later)
 
-    def heard(self) -> None:
-        """A task event of this worker arrived, the first since its last heartbeat."""
+    def heard(self) -> bool:
+        """A task event of this worker arrived, the first since its last heartbeat; return whether it counts."""
+        if self.aggregated:
+            return False
         if self.off or not self._ever_heard:
             self._settling = 2
         self._ever_heard = self.hearing = True
         self.off = False
+        return True
+
+    def aggregate(self) -> None:
+        """The worker sends totals instead of task events from now on."""
+        self.restart()
+        self.aggregated = True
+
+    def lose(self, count: int) -> None:
+        """So many runs are missing in the totals of the worker."""
+        self.shortfall += count
+        self.missed += count
 
     def restart(self) -> None:
         """The worker is a new process, or sends no heartbeats: its counts begin anew, what was missed stays."""
@@ -93,11 +108,13 @@ class LossMeter:
         self._last = self._baseline = self._previous = None
         self._forget_answers()
         self._ever_heard = self._ever_heard and not self.off  # a new process is configured as the one before
-        self.hearing = self.off = False
+        self.hearing = self.off = self.aggregated = False
         self._silent_beats = 0
 
     def heartbeat(self, *, processed: int, clock: int, beginning: int = 0) -> None:
         """A heartbeat arrived; judges the one before it. Of so many runs the start may be counted, but not yet sent."""
+        if self.aggregated:
+            return
         if self._last is not None:
             self._judge(*self._last)
             self._watch(processed - self._last[0])

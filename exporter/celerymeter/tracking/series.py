@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
@@ -11,17 +10,12 @@ from celerymeter import escaping
 from celerymeter.model import OTHER, UNKNOWN
 from celerymeter.settings import Limits
 
-_OWN_REPR = re.compile(r"(Reject|Retry|Ignore)\b", re.IGNORECASE)
-"""Celery's own control exceptions describe themselves in words: ``reject requeue=False: …``, ``Retry in 3s: …``."""
-_CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w{0,99})\s*(?=[(:]|$)")
 RATE_STEPS = 12
 MAX_SHADOWS = 10_000
 """Shadow names that are remembered; they often contain arguments."""
 LABEL_BYTES = 100
 """Bytes of name and queue that each pair may have on average: a page repeats them some 60 times."""
 MIN_LABEL_BYTES = 64 * 1024
-MAX_REPRESENTATION = 1000
-"""Characters of an exception's text in which its class is looked for."""
 
 
 class Histogram:
@@ -198,6 +192,11 @@ class TaskSeriesTable:
         """True if the worker is a label too; it is empty for events of producers."""
         self._series: dict[tuple[str, ...], TaskSeries] = {}
 
+    @property
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The bounds of the histograms: run times, then waits."""
+        return self._runtime_buckets, self._wait_buckets
+
     def learn_shadow(self, shadow: str, name: str) -> None:
         """Remember that workers call a task ``shadow`` (`celery.app.task.Task.shadow_name`), while there is room."""
         if len(self._shadows) < MAX_SHADOWS and not {shadow, name} & {UNKNOWN, OTHER}:
@@ -219,7 +218,7 @@ class TaskSeriesTable:
         series = self._series.get(key)
         return series if series is not None else self._make(key)
 
-    def count_exception(self, counts: dict[str, int], name: str) -> None:
+    def count_exception(self, counts: dict[str, int], name: str, count: int = 1) -> None:
         """Count an exception of one series by its class, beyond the limit of pairs of both as `OTHER`."""
         label = self.exception(name) if name != UNKNOWN else name
         if label not in counts and label != OTHER:
@@ -227,7 +226,7 @@ class TaskSeriesTable:
                 self.folded["exception"] += 1
                 label = OTHER
             self._exceptions_left -= 1
-        counts[label] = counts.get(label, 0) + 1
+        counts[label] = counts.get(label, 0) + count
 
     def _make(self, key: tuple[str, ...]) -> TaskSeries:
         size = sum(len(label.encode()) for label in key)
@@ -274,12 +273,3 @@ class RateWindow:
         ended = series.finished - finished
         rate = ended / max(now - since, 1.0)
         return rate, (series.failed - failed) / ended if ended > 0 else None
-
-
-def exception_class(representation: str | None) -> str:
-    """The class name in an exception's repr (``ValueError('x')`` → ``ValueError``), without evaluating anything."""
-    text = (representation or "")[:MAX_REPRESENTATION]
-    if found := _CLASS.match(text):
-        return found.group(1)
-    own = _OWN_REPR.match(text)
-    return own.group(1).capitalize() if own else UNKNOWN

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 
+from celerymeter.exception_names import WORKER_LOST, exception_name, last_line
 from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.clocks import ProducerClocks, parse_eta
 from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, replaces
 from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
-from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, exception_class, is_shadow
+from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, is_shadow
 from celerymeter.tracking.workers import Worker, WorkerTable
 
 GRACE = 2.0
@@ -29,8 +30,6 @@ MAX_TEXT = 1000
 """Characters of an exception that are kept while its event waits; only its class counts."""
 MAX_NAMES = 10_000
 """Task names known to send events; any beyond them count as names that send none."""
-_WRAPPER = "ExceptionWithTraceback"
-"""Celery 5.7 names this instead of a hard time limit or a lost process; the traceback's last line has the class."""
 
 
 class TaskTracker:
@@ -136,7 +135,7 @@ class TaskTracker:
         if run.eta is None:
             run.eta = event.eta
         if run.name not in self.names_received:
-            self._learn_name(event.name)
+            self.learn_name(event.name)
         series = run.series or self._resolve(run)
         if series is None:
             self._wait_for_queue(run, event, at)
@@ -268,7 +267,7 @@ class TaskTracker:
         if len(event.parent_id or "") > LONG_TEXT or len(name or "") > LONG_TEXT:
             self.runs.note_large(run, at)
         if name is not None:
-            self._learn_name(name)
+            self.learn_name(name)
             if run.name not in (None, name):
                 run.shadow = name
                 self.table.learn_shadow(name, run.name)
@@ -369,7 +368,8 @@ class TaskTracker:
                     self.table.learn_shadow(run.shadow or "", name)
                 run.name = name
 
-    def _learn_name(self, name: str | None) -> None:
+    def learn_name(self, name: str | None) -> None:
+        """Remember that tasks of this name are reported."""
         if name is not None and len(self.names_received) < MAX_NAMES:
             self.names_received.add(name)
 
@@ -557,24 +557,16 @@ class TaskTracker:
 
 
 def _exception_name(event: Event) -> str:
-    name = exception_class(event.exception)
-    if name == _WRAPPER and event.traceback:
-        return exception_class(_last_line(event.traceback))
-    return name
-
-
-def _last_line(text: str) -> str:
-    text = text.rstrip()
-    return text[text.rfind("\n") + 1 :][:MAX_TEXT]
+    return exception_name(event.exception, event.traceback)
 
 
 def _strip(event: Event) -> None:
     """Drop from an event that is kept what nothing will read: it may be of many megabytes."""
     if event.traceback is not None:
-        event.traceback = _last_line(event.traceback)
+        event.traceback = last_line(event.traceback)
     if event.exception is not None:
         event.exception = event.exception[:MAX_TEXT]
 
 
 def _is_process_lost(event: Event) -> bool:
-    return _exception_name(event) == "WorkerLostError"
+    return _exception_name(event) == WORKER_LOST

@@ -7,11 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from celerymeter import escaping
-from celerymeter.model import OTHER, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
+from celerymeter.model import OTHER, UNKNOWN, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
+from celerymeter.totals import TOTALS, VERSION
 from celerymeter.tracking.runs import InProgress
 from celerymeter.tracking.series import Histogram, RateWindow, TaskSeriesTable
 from celerymeter.tracking.tasks import TaskTracker
+from celerymeter.tracking.totals import TotalsTable
 from celerymeter.tracking.workers import Worker, WorkerTable
 
 MAX_RESTARTS = 20
@@ -59,12 +61,15 @@ class Tracker:
             limit=settings.limits.tracked_tasks,
             count_retry_exceptions=settings.count_retry_exceptions,
         )
+        self.totals = TotalsTable(self.tasks, self.workers, settings, since=now, reject=self.reject)
         self.rates = RateWindow(settings.rate_window, now)
         self._was_connected = False
         self._restarts = 0
         self._restarted: dict[str, float] = {}
         """Workers that started again since the last tick, beyond `MAX_RESTARTS`, and when."""
         self._outlived: Counter[tuple[str, str, str]] = Counter()
+        self._queues_of_totals: frozenset[str] = frozenset()
+        """Queues whose tasks are counted by totals only."""
         self._of_runs: dict[str, Callable[[Event, float, Worker | None], None]] = {
             "task-received": self.tasks.received,
             "task-started": self.tasks.started,
@@ -80,6 +85,7 @@ class Tracker:
             "worker-online": self._worker,
             "worker-heartbeat": self._worker,
             "worker-offline": self._worker,
+            TOTALS: self._totals,
         }
 
     # From the stream
@@ -102,8 +108,8 @@ class Tracker:
                 else:
                     event.hostname = worker.hostname  # one string for all its runs, and quickly compared
                     worker.last_seen = at
-                    if not worker.loss.hearing:
-                        worker.loss.heard()
+                    if not worker.loss.hearing and not worker.loss.heard():
+                        handler = _in_totals
                     if worker.offset is not None:
                         lag = at - event.timestamp - worker.offset
                         if lag > 0.0:
@@ -150,19 +156,53 @@ class Tracker:
     def _sent(self, event: Event, at: float) -> None:
         self.lag.observe(at - self.tasks.sent(event, at))
 
+    def _sent_to_any(self, event: Event, at: float) -> None:
+        """Take a `task-sent` while some workers send totals: no event of theirs would end a run."""
+        if event.queue in self._queues_of_totals:
+            name, queue = self.task_series.name(event.name or UNKNOWN), self.task_series.queue(event.queue or UNKNOWN)
+            self.task_series.get(name, queue).sent += 1
+            self.lag.observe(at - self.tasks.producers.observe(event, at))
+        else:
+            self._sent(event, at)
+
+    def _totals(self, event: Event, at: float) -> None:
+        """Take the totals of an aggregating worker."""
+        totals = event.totals
+        if totals is None or totals.version != VERSION:
+            self.reject("fields")
+            return
+        worker = self.workers.seen(event.hostname, at)
+        event.hostname = OTHER if worker is None else worker.hostname
+        if worker is not None and worker.loss.aggregated == totals.failed:
+            if totals.failed:
+                worker.loss.restart()
+            else:
+                worker.loss.aggregate()
+                self.tasks.runs.forget_worker(worker.hostname, at)
+            self._of_others["task-sent"] = self._sent_to_any
+        self.totals.take(event, totals, at, worker)
+
     def _worker(self, event: Event, at: float) -> None:
         worker = self.workers.seen(event.hostname, at)
         if worker is None:
             return
-        shutting_down = worker.offline_at is not None
+        shutting_down, begun = worker.offline_at is not None, worker.begun
         renewed = worker.event(event, at)
         if worker.offset is not None:
             self.lag.observe(at - event.timestamp - worker.offset)
+        if renewed:
+            self._process_lost(worker, begun, offline=shutting_down)
         if renewed and self._restarts < MAX_RESTARTS:
             self._restarts += 1
             self._outlived += self.tasks.runs.workers_lost({worker.hostname}, at, was_shutting_down=shutting_down)
         elif renewed:
             self._restarted[worker.hostname] = at
+
+    def _process_lost(self, worker: Worker, begun: int, *, offline: bool) -> None:
+        """An aggregating process is gone; what it began after its last totals is known from elsewhere, if at all."""
+        counted = self.totals.worker_lost(worker.hostname, offline=offline)
+        if counted is not None and begun > counted:
+            worker.loss.lose(begun - counted)
 
     # From the pollers
 
@@ -174,7 +214,12 @@ class Tracker:
         """Take the workers' replies to one poll; ``snapshot.at`` is when it was sent."""
         self._polled_at["workers"] = snapshot.at
         self.workers.inspected(snapshot, heard_names=self.tasks.names_received)
-        active = {host: state.active for host, state in snapshot.workers.items() if state.active is not None}
+        active = {
+            host: state.active
+            for host, state in snapshot.workers.items()
+            if state.active is not None and (worker := self.workers.get(host)) and not worker.loss.aggregated
+        }
+        self._queues_of_totals = self.workers.aggregated_queues()
         self.tasks.reconcile(active, at=snapshot.at)
 
     def queues_seen(self, snapshot: QueuesSnapshot) -> None:
@@ -200,10 +245,15 @@ class Tracker:
         lost = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
         if lost:
             self._outlived += self.tasks.runs.workers_lost(lost, now)
+            for hostname in lost.intersection(self.totals.hostnames()):
+                if (worker := self.workers.get(hostname)) is not None:
+                    self._process_lost(worker, worker.begun, offline=worker.offline_at is not None)
         self._restarts = 0
         if self._restarted:
             self.tasks.runs.workers_restarted(self._restarted)
             self._restarted = {}
+        self.totals.add_up()
+        self.totals.forget_silent(now)
         self.tasks.runs.workers_idle(self.workers.idle())
         self.rates.sample(self.task_series, now)
         outlived, self._outlived = self._outlived, Counter()
@@ -218,7 +268,9 @@ class Tracker:
 
     def in_progress(self, now: float) -> InProgress:
         """Add up the runs in progress; while nothing is heard they last until the last event."""
-        return self.tasks.runs.in_progress(now if self.connected_at is not None else self.last_event_at or now)
+        sums = self.tasks.runs.in_progress(now if self.connected_at is not None else self.last_event_at or now)
+        self.totals.add_in_progress(sums)
+        return sums
 
     def known_queues(self) -> frozenset[str]:
         """Queues that workers consume or tasks were sent to."""
@@ -238,3 +290,7 @@ class Tracker:
     def wants_poll(self) -> bool:
         """Return True if the workers should be polled at once."""
         return any(worker.wanted for worker in self.workers)
+
+
+def _in_totals(_event: Event, _at: float, _worker: Worker | None) -> None:
+    """Ignore a task event whose worker counts it in its totals."""

@@ -144,6 +144,16 @@ class Worker:
         return self.state.registered if self.state is not None else None
 
     @property
+    def mode(self) -> str:
+        """How it reports its tasks: ``events``, or ``aggregate`` for totals (`celerymeter.aggregate`)."""
+        return "aggregate" if self.loss.aggregated else "events"
+
+    @property
+    def begun(self) -> int:
+        """Runs that its process has begun, as far as it has said."""
+        return max(self.processed or 0, sum((self.totals or {}).values()))
+
+    @property
     def pool(self) -> str:
         """The pool's name (``prefork``, ``solo`` …), or the empty string while unknown."""
         return (self.state.pool or "") if self.state is not None else ""
@@ -335,6 +345,14 @@ class WorkerTable:
             return None
         return worker.state.queues
 
+    def aggregated_queues(self) -> frozenset[str]:
+        """Queues that only workers with totals consume."""
+        queues: dict[bool, set[str]] = {False: set(), True: set()}
+        for worker in self._workers.values():
+            if worker.state is not None:
+                queues[worker.loss.aggregated].update(worker.state.queues or ())
+        return frozenset(queues[True] - queues[False])
+
     def inspected(self, snapshot: WorkersSnapshot, *, heard_names: Collection[str]) -> None:
         """Take the replies of one poll; a reply is a sign of life."""
         for hostname, state in snapshot.workers.items():
@@ -346,7 +364,8 @@ class WorkerTable:
             worker.queues_stale = state.queues is None
             if state.totals is not None:
                 self._accept(worker, dict(state.totals))
-                worker.loss.explain(state.totals, heard_names=heard_names)
+                if not worker.loss.aggregated:
+                    worker.loss.explain(state.totals, heard_names=heard_names)
         states = [worker.state for worker in self._workers.values() if worker.state is not None]
         self.routes.update(binding for state in states for binding in state.bindings)
 

@@ -1,0 +1,434 @@
+"""What one worker process has done, as totals since it started. Pure: clocks and what Celery knows are arguments.
+
+Counts as the exporter counts events (`celerymeter.tracking.tasks`), but needs no uuid to find a name or a queue later:
+the worker knows both from the message itself. Names, queues and exceptions are capped as there. Thread-safe, because
+pools of threads report the steps of a run from the thread that runs it.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from celerymeter.exception_names import UNKNOWN, WORKER_LOST, exception_name
+
+OTHER = "__other__"
+MAX_NAMES = 1000
+MAX_QUEUES = 1000
+MAX_PAIRS = 5000
+MAX_EXCEPTIONS = 100
+MAX_WAITING = 100_000
+"""Tasks received and not started, beyond which the oldest are forgotten."""
+REMEMBERED = 10_000
+"""Ended runs that are remembered, at least."""
+GRACE = 2.0
+"""Seconds after which a rejection was the end: in some cases a failure of the same run follows."""
+VANISHED = 5.0
+"""Seconds after which a run that Celery no longer lists has ended without an event (`Ignore`)."""
+TOLERANCE = 0.05
+"""Seconds below 0 that a wait may come out from measurement error alone."""
+
+Fields = Mapping[str, Any]
+"""The fields of an event as Celery gives them, hence Any."""
+
+
+class Series:
+    """Totals of one (name, queue). ``changed`` is the number of messages made before its last change."""
+
+    __slots__ = (
+        "busy",
+        "changed",
+        "failed",
+        "index",
+        "last_success",
+        "name",
+        "oldest",
+        "queue",
+        "rare",
+        "received",
+        "retried",
+        "running",
+        "runtime",
+        "runtime_sum",
+        "started",
+        "succeeded",
+        "wait",
+        "wait_sum",
+    )
+
+    def __init__(self, index: str, name: str, queue: str, *, runtime: int, wait: int) -> None:
+        self.index, self.name, self.queue = index, name, queue
+        self.changed = 0
+        self.received = self.started = self.succeeded = self.failed = self.retried = self.running = 0
+        self.busy = self.runtime_sum = self.wait_sum = 0.0
+        self.oldest = self.last_success = 0.0
+        self.runtime = [0] * (runtime + 1)
+        self.wait = [0] * (wait + 1)
+        self.rare: dict[str, Any] = {}
+        """Totals that most tasks never have, by their names in the message."""
+
+    def add(self, key: str, count: float = 1) -> None:
+        """Add to one of the rare totals."""
+        self.rare[key] = self.rare.get(key, 0) + count
+
+    def add_exception(self, key: str, name: str) -> None:
+        """Add to the counts by exception class."""
+        counts = self.rare.setdefault(key, {})
+        counts[name] = counts.get(name, 0) + 1
+
+    def row(self, busy: float) -> list[Any]:
+        """The series as it goes into a message (`celerymeter.totals.SeriesTotals`); ``busy`` is of runs in progress."""
+        row = [self.name, self.queue, self.received, self.started, self.succeeded, self.failed, self.retried]
+        row += [round(self.busy + busy, 6), self.running, round(self.oldest, 3), round(self.last_success, 3)]
+        row += [self.runtime_sum, _sparse(self.runtime), self.wait_sum, _sparse(self.wait)]
+        return [*row, self.rare] if self.rare else row
+
+
+def _sparse(counts: list[int]) -> list[int]:
+    """Index and count of the buckets that are not empty, one after the other."""
+    return [number for index, count in enumerate(counts) if count for number in (index, count)]
+
+
+class Run:
+    """One run of a task at this worker. Times are UTC seconds by its clock, 0 for what has not happened."""
+
+    __slots__ = (
+        "ended",
+        "eta",
+        "missing",
+        "received",
+        "rejected",
+        "retries",
+        "sent",
+        "series",
+        "started",
+        "state",
+        "uuid",
+    )
+
+    def __init__(self, uuid: str, series: Series, *, received: float, retries: int = 0) -> None:
+        self.uuid, self.series = uuid, series
+        self.received, self.retries = received, retries
+        self.started = self.ended = self.missing = 0.0
+        self.sent: float | None = None
+        self.eta: float | None = None
+        self.state = "received"
+        self.rejected = False
+
+
+class Totals:
+    """All totals of one worker process, and the runs that are not over; ``now`` is UTC seconds."""
+
+    def __init__(self, *, runtime_buckets: tuple[float, ...], wait_buckets: tuple[float, ...]) -> None:
+        self._runtime_buckets = runtime_buckets
+        self._wait_buckets = wait_buckets
+        self._lock = threading.Lock()
+        self._series: dict[tuple[str, str], Series] = {}
+        self._names: set[str] = set()
+        self._queues: set[str] = set()
+        self._exceptions: set[str] = set()
+        self._waiting: dict[str, Run] = {}
+        self._stale: dict[str, Run] = {}
+        """Those that waited when the connection was last lost: some are in the pool and will start."""
+        self._running: dict[str, Run] = {}
+        self._beside: dict[str, list[Run]] = {}
+        """Runs in progress of tasks that run a second time, by uuid: `_running` has the first."""
+        self._recent: dict[str, Run] = {}
+        self._older: dict[str, Run] = {}
+        self._rejected: list[Run] = []
+        self._unnamed: dict[str, tuple[float, str]] = {}
+        """Revoked before they were received: when, and which total; a signal tells name and queue."""
+        self.messages = 0
+        self.started_total = 0
+        self.unmeasured: Counter[str] = Counter()
+        self.duplicates: Counter[str] = Counter()
+        self.folded: Counter[str] = Counter()
+
+    # Steps of a run
+
+    def received(self, uuid: str, name: str, queue: str, *, now: float, retries: int = 0) -> Run:
+        """The worker has a message of a task."""
+        with self._lock:
+            series = self._find(name, queue)
+            series.received += 1
+            series.changed = self.messages
+            run = self._waiting[uuid] = Run(uuid, series, received=now, retries=retries)
+            if len(self._waiting) > MAX_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+            return run
+
+    def started(self, uuid: str, now: float) -> None:
+        """A run begins."""
+        with self._lock:
+            run = self._waiting.pop(uuid, None) or self._stale.pop(uuid, None)
+            if run is None:
+                run = Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+            series = run.series
+            series.started += 1
+            self.started_total += 1
+            series.changed = self.messages
+            before = self._recent.get(uuid) or self._older.get(uuid)
+            if before is not None and before.retries == run.retries and before.state in ("succeeded", "failed"):
+                series.add("redelivered")
+            run.started, run.state = now, "started"
+            if uuid in self._running:
+                self._beside.setdefault(uuid, []).append(run)
+                if self._running[uuid].retries == run.retries:
+                    series.add("redelivered")
+            else:
+                self._running[uuid] = run
+            self._observe_wait(run, now)
+
+    def succeeded(self, uuid: str, fields: Fields, now: float) -> None:
+        """A run returned."""
+        with self._lock:
+            if (run := self._end(uuid, "task-succeeded", "succeeded", now)) is None:
+                return
+            series, runtime = run.series, fields.get("runtime")
+            series.succeeded += 1
+            series.last_success = now
+            if runtime is not None:
+                runtime = max(0.0, float(runtime))
+                series.runtime[bisect_left(self._runtime_buckets, runtime)] += 1
+                series.runtime_sum += runtime
+
+    def failed(self, uuid: str, fields: Fields, now: float) -> None:
+        """A run raised an exception, or its process died."""
+        with self._lock:
+            if (run := self._end(uuid, "task-failed", "failed", now)) is None:
+                return
+            series, name = run.series, self._exception(fields)
+            series.failed += 1
+            series.add_exception("exceptions", self._fold_exception(name))
+            if name == WORKER_LOST:
+                series.add("process_lost")
+            if run.started:
+                series.add("failed_runtime_count")
+                series.add("failed_runtime_sum", max(0.0, now - run.started))
+
+    def retried(self, uuid: str, fields: Fields, now: float) -> None:
+        """A run asked to be tried again."""
+        with self._lock:
+            if (run := self._end(uuid, "task-retried", "retried", now)) is None:
+                return
+            name = self._exception(fields)
+            run.series.retried += 1
+            run.series.add_exception("retry_exceptions", self._fold_exception(name))
+            if fields.get("exception") in (None, "None"):
+                run.series.add("polled")
+            if name == WORKER_LOST:
+                run.series.add("process_lost")
+
+    def revoked(self, uuid: str, fields: Fields, now: float) -> None:
+        """A task was revoked, perhaps before it was received: then `name_revoked` says more about it."""
+        reason = "expired" if fields.get("expired") else "terminated" if fields.get("terminated") else "revoked"
+        with self._lock:
+            if self._is_unheard(uuid):
+                self._unnamed[uuid] = (now, reason)
+            elif (run := self._end(uuid, "task-revoked", "revoked", now)) is not None:
+                run.series.add(f"revoked_{reason}")
+
+    def name_revoked(self, uuid: str, name: str, queue: str) -> None:
+        """Celery's signal about a revoked task: count it if it was revoked before it was received."""
+        with self._lock:
+            if (unnamed := self._unnamed.pop(uuid, None)) is not None:
+                self._count_unnamed(uuid, *unnamed, series=self._find(name, queue))
+
+    def rejected(self, uuid: str, fields: Fields, now: float) -> None:
+        """A run rejected its message. Without ``requeue`` that is its end, unless a failure comes with it."""
+        with self._lock:
+            if fields.get("requeue"):
+                self._requeue(uuid, now)
+                return
+            run = self._take(uuid, now)
+            if run is None and (run := self._recent.get(uuid)) is not None:
+                self.duplicates["task-rejected"] += 1
+                return
+            run = run or Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+            run.rejected, run.ended, run.state = True, now, "rejected"
+            self._remember(run)
+            self._rejected.append(run)
+
+    def cancelled(self, uuid: str, _: Fields, now: float) -> None:
+        """A run was ended because the connection was lost; its message is with the broker again."""
+        with self._lock:
+            if (run := self._take(uuid, now)) is not None:
+                run.state, run.ended = "cancelled", now
+                self._remember(run)
+
+    def _requeue(self, uuid: str, now: float) -> None:
+        run = self._take(uuid, now) or Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+        run.series.add("requeued")
+        # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
+        if run.started:
+            run.series.add("process_lost")
+        run.series.changed = self.messages
+        run.state, run.ended = "requeued", now
+        self._remember(run)
+
+    # Which run
+
+    def _take(self, uuid: str, now: float) -> Run | None:
+        """Take the run that ends out of those in progress or waiting, and count the time that it took."""
+        run = self._running.pop(uuid, None)
+        if run is None:
+            run = self._waiting.pop(uuid, None) or self._stale.pop(uuid, None)
+            if run is None:
+                return None
+        elif beside := self._beside.get(uuid):
+            self._running[uuid] = beside.pop(0)
+            if not beside:
+                del self._beside[uuid]
+        if run.started:
+            run.series.busy += max(0.0, now - run.started)
+        run.series.changed = self.messages
+        return run
+
+    def _end(self, uuid: str, event: str, state: str, now: float) -> Run | None:
+        """Return the run that ends, or ``None`` for what comes after the run's one end."""
+        run = self._take(uuid, now)
+        if run is None:
+            run = self._recent.get(uuid) or self._older.get(uuid)
+            if run is not None and run.rejected:
+                run.rejected = False
+                self.duplicates["task-rejected"] += 1  # it was not the end after all
+            elif run is not None and run.state not in ("retried", "requeued", "cancelled", "vanished"):
+                self.duplicates[event] += 1
+                return None
+            run = run or Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+            run.series.changed = self.messages
+        run.ended, run.state = now, state
+        self._remember(run)
+        return run
+
+    def _is_unheard(self, uuid: str) -> bool:
+        known = (self._running, self._waiting, self._stale, self._recent, self._older)
+        return not any(uuid in runs for runs in known)
+
+    def _remember(self, run: Run) -> None:
+        if len(self._recent) >= REMEMBERED:
+            self._older, self._recent = self._recent, {}
+        self._recent[run.uuid] = run
+
+    def _count_unnamed(self, uuid: str, at: float, reason: str, *, series: Series) -> None:
+        run = Run(uuid, series, received=0.0)
+        run.ended, run.state = at, "revoked"
+        self._remember(run)
+        series.add(f"revoked_{reason}")
+        series.changed = self.messages
+
+    # Labels and values
+
+    def _find(self, name: str, queue: str) -> Series:
+        series = self._series.get((name, queue))
+        return series if series is not None else self._add(name, queue)
+
+    def _add(self, name: str, queue: str) -> Series:
+        name = self._fold(name, self._names, MAX_NAMES, "name")
+        queue = self._fold(queue, self._queues, MAX_QUEUES, "queue_name")
+        if len(self._series) >= MAX_PAIRS and (name, queue) not in self._series:
+            self.folded["pair"] += 1
+            name = queue = OTHER
+        series = self._series.get((name, queue))
+        if series is None:
+            sizes = {"runtime": len(self._runtime_buckets), "wait": len(self._wait_buckets)}
+            series = self._series[name, queue] = Series(str(len(self._series)), name, queue, **sizes)
+        return series
+
+    def _fold(self, value: str, known: set[str], limit: int, label: str) -> str:
+        if value in known or value in (UNKNOWN, OTHER):
+            return value
+        if len(known) >= limit:
+            self.folded[label] += 1
+            return OTHER
+        known.add(value)
+        return value
+
+    def _exception(self, fields: Fields) -> str:
+        return exception_name(fields.get("exception"), fields.get("traceback"))
+
+    def _fold_exception(self, name: str) -> str:
+        return self._fold(name, self._exceptions, MAX_EXCEPTIONS, "exception")
+
+    def _observe_wait(self, run: Run, now: float) -> None:
+        if run.sent is None:
+            self.unmeasured["not_sent"] += 1
+            return
+        wait = now - (run.sent if run.eta is None else max(run.sent, run.eta))
+        if wait < -TOLERANCE:
+            self.unmeasured["negative"] += 1
+            return
+        wait = max(0.0, wait)
+        run.series.wait[bisect_left(self._wait_buckets, wait)] += 1
+        run.series.wait_sum += wait
+
+    # From time to time
+
+    def reconnected(self) -> None:
+        """The broker has a new connection: Celery has dropped the tasks that waited, and some come again."""
+        with self._lock:
+            self._stale, self._waiting = self._waiting, {}
+
+    def rows(
+        self, now: float, *, active: Collection[str] | None, full: bool, final: bool = False
+    ) -> dict[str, list[Any]]:
+        """Return the series for the next message by their index: all, or what changed since the last but one.
+
+        ``active`` has the uuids that Celery runs, ``None`` if it cannot say. ``final``: nothing more will come.
+        """
+        with self._lock:
+            self._settle(now, active, final=final)
+            busy: dict[Series, float] = {}
+            for series in self._series.values():
+                if series.running:
+                    series.running, series.oldest, series.changed = 0, 0.0, self.messages
+            for run in self._in_progress():
+                series = run.series
+                series.running += 1
+                series.oldest = min(series.oldest or run.started, run.started)
+                series.changed = self.messages
+                busy[series] = busy.get(series, 0.0) + max(0.0, (run.missing or now) - run.started)
+            since = self.messages - 1
+            self.messages += 1
+            chosen = [series for series in self._series.values() if full or series.changed >= since]
+            return {series.index: series.row(busy.get(series, 0.0)) for series in chosen}
+
+    def _in_progress(self) -> list[Run]:
+        return [*self._running.values(), *(run for runs in self._beside.values() for run in runs)]
+
+    def _settle(self, now: float, active: Collection[str] | None, *, final: bool) -> None:
+        """Count what waited for something that did not come."""
+        for run in [run for run in self._rejected if final or now - run.ended >= GRACE]:
+            self._rejected.remove(run)
+            if run.rejected:
+                run.rejected = False
+                run.series.add("rejected")
+                run.series.changed = self.messages
+        for uuid, (at, reason) in list(self._unnamed.items()):
+            if final or now - at >= GRACE:
+                del self._unnamed[uuid]
+                self._count_unnamed(uuid, at, reason, series=self._find(UNKNOWN, UNKNOWN))
+        for run in self._in_progress() if active is not None else ():
+            self._check(run, now, listed=run.uuid in (active or ()))
+
+    def _check(self, run: Run, now: float, *, listed: bool) -> None:
+        if listed:
+            run.missing = 0.0
+        elif not run.missing:
+            run.missing = now
+        elif now - run.missing >= VANISHED:
+            self._take(run.uuid, run.missing)
+            run.ended, run.state = run.missing, "vanished"
+            run.series.add("without_result")
+            self._remember(run)
+
+    def lookup(self, uuid: str) -> Run | None:
+        """Return what is known of a task: its unfinished run, or else the one that ended last."""
+        with self._lock:
+            for runs in (self._running, self._waiting, self._recent, self._older):
+                if (run := runs.get(uuid)) is not None:
+                    return run
+            return None

@@ -1,0 +1,339 @@
+"""Adds up the totals of aggregating workers: a counter grows by the difference to the last totals of each instance.
+
+An instance is one worker process. Its messages only replace what is waiting here; `TotalsTable.add_up` decodes and adds
+it, so many at a time: with thousands of workers most messages are replaced by newer ones before they cost anything.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+import msgspec
+
+from celerymeter.model import Event
+from celerymeter.settings import ExporterSettings
+from celerymeter.totals import Rare, SeriesTotals, WorkerTotals, decode_series
+from celerymeter.tracking.runs import InProgress
+from celerymeter.tracking.series import Histogram, TaskSeries
+from celerymeter.tracking.tasks import TaskTracker
+from celerymeter.tracking.workers import Worker, WorkerTable
+
+BUDGET = 15_000
+"""Series that are added up at once: some 60 ms, which no scrape notices."""
+RETENTION = 6 * 3600.0
+"""Seconds that the totals of a silent process are kept: it may come back after an outage of its network."""
+MAX_FORGOTTEN = 50_000
+BYTES_PER_WORKER = 16 * 1024
+"""Memory for the totals of each of `Limits.workers` on average: 50 series take some 6 KiB."""
+_NOTHING = SeriesTotals("-", "-")
+_NO_RARE = Rare()
+
+_RARE_COUNTS: Mapping[str, str] = {
+    "rejected": "rejected_end",
+    "requeued": "rejected_requeued",
+    "revoked_revoked": "revoked",
+    "revoked_terminated": "revoked_terminated",
+    "revoked_expired": "revoked_expired",
+    "polled": "polled",
+    "process_lost": "process_lost",
+    "redelivered": "redelivered",
+    "without_result": "without_result",
+    "failed_runtime_count": "failed_runtime_count",
+    "failed_runtime_sum": "failed_runtime_sum",
+}
+"""Fields of `Rare`, and where a `TaskSeries` counts them."""
+
+
+@dataclass(slots=True)
+class Running:
+    """Runs in progress of one series at one worker process; ``oldest`` by our clock."""
+
+    series: TaskSeries
+    count: int
+    oldest: float
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """One worker process, and its totals as they were last added up."""
+
+    id: str
+    hostname: str
+    heard_at: float
+    sequence: int = 0
+    begun: int = 0
+    mid_life: bool = False
+    """Its totals of before are not ours to count: what comes first of a series is a baseline, until all have come."""
+    missed: int = 0
+    deficit: int = 0
+    runtime_map: list[int] | None = None
+    """Our bucket for each of the worker's, where its bounds differ from ours."""
+    wait_map: list[int] | None = None
+    offset: float = 0.0
+    added: dict[str, bytes] = field(default_factory=dict)
+    """The JSON of each series that is added up: decoded again for a difference, it takes a fifth of the memory."""
+    waiting: dict[str, msgspec.Raw] = field(default_factory=dict)
+    baselines: set[str] = field(default_factory=set)
+    """Series whose waiting totals are a baseline."""
+    running: dict[str, Running] = field(default_factory=dict)
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Counts of the process that belong to no series, as added up."""
+
+
+class TotalsTable:
+    """All instances. ``since``: instances that began later are counted from 0, others from where we first see them."""
+
+    def __init__(
+        self,
+        tasks: TaskTracker,
+        workers: WorkerTable,
+        settings: ExporterSettings,
+        *,
+        since: float,
+        reject: Callable[[str], None],
+    ) -> None:
+        self.since = since
+        self.instances: dict[str, Instance] = {}
+        self._tasks = tasks
+        self._table = tasks.table
+        self._workers = workers
+        self._limit = 2 * settings.limits.workers
+        self._counters: Mapping[str, Counter[str]] = {
+            "unmeasured": tasks.waits_unmeasured,
+            "duplicates": tasks.duplicates,
+            "folded": tasks.table.folded,
+        }
+        """What the fields of a message with the same names are added to."""
+        self._bytes_left = BYTES_PER_WORKER * max(1000, settings.limits.workers)
+        self._reject = reject
+        self._count_retry_exceptions = settings.count_retry_exceptions
+        self._dirty: dict[Instance, None] = {}
+        self._forgotten: dict[str, None] = {}
+        self._by_host: dict[str, Instance] = {}
+
+    # Messages
+
+    def take(self, event: Event, totals: WorkerTotals, at: float, worker: Worker | None) -> None:
+        """Take a message received at ``at``; it waits until `add_up`."""
+        instance = self.instances.get(totals.instance) or self._admit(event, totals, at)
+        if instance is None or totals.sequence <= instance.sequence:
+            return
+        instance.sequence, instance.heard_at, instance.begun = totals.sequence, at, totals.begun
+        if instance.mid_life:
+            instance.baselines.update(key for key in totals.series if key not in instance.added)
+            instance.mid_life = not totals.full
+        instance.waiting.update(totals.series)
+        if instance.waiting:
+            self._dirty[instance] = None
+        self._count(instance, totals)
+        before = self._by_host.get(event.hostname)
+        if before is not None and before is not instance:
+            self.worker_lost(event.hostname, offline=False)
+        self._by_host[event.hostname] = instance
+        if worker is not None:
+            instance.offset = worker.offset or 0.0
+            self._measure_loss(instance, totals, worker)
+
+    def _admit(self, event: Event, totals: WorkerTotals, at: float) -> Instance | None:
+        if len(self.instances) >= self._limit and not self._forget_oldest():
+            return None
+        instance = Instance(totals.instance, event.hostname, at)
+        began_before = totals.sequence > 1 and at - totals.age < self.since
+        instance.mid_life = began_before or totals.instance in self._forgotten
+        if instance.mid_life:
+            instance.counters = {name: dict(getattr(totals, name)) for name in self._counters}
+        bounds = self._table.bounds
+        instance.runtime_map = _bucket_map(totals.runtime_bounds, bounds[0])
+        instance.wait_map = _bucket_map(totals.wait_bounds, bounds[1])
+        self.instances[totals.instance] = instance
+        return instance
+
+    def _count(self, instance: Instance, totals: WorkerTotals) -> None:
+        for name, counter in self._counters.items():
+            counts: dict[str, int] = getattr(totals, name)
+            if counts:
+                _grow(counter, counts, instance.counters.get(name, {}))
+                instance.counters[name] = counts
+
+    def _measure_loss(self, instance: Instance, totals: WorkerTotals, worker: Worker) -> None:
+        """Runs that Celery counted and the totals have not; with threads a run may be about to be added."""
+        deficit = totals.processed - totals.started
+        lost = min(deficit, instance.deficit)
+        instance.deficit = deficit
+        if lost > instance.missed:
+            worker.loss.lose(lost - instance.missed)
+            instance.missed = lost
+
+    # Adding up
+
+    def add_up(self, budget: int | None = BUDGET) -> None:
+        """Add what waits, the longest waiting first; at most so many series, or all."""
+        left = budget
+        while self._dirty and (left is None or left > 0):
+            added = self._add_instance(next(iter(self._dirty)))
+            left = None if left is None else left - added
+
+    def _add_instance(self, instance: Instance) -> int:
+        self._dirty.pop(instance, None)
+        waiting, instance.waiting = instance.waiting, {}
+        for key, raw in waiting.items():
+            self._add(instance, key, bytes(raw))
+        instance.baselines.clear()
+        return len(waiting)
+
+    def _add(self, instance: Instance, key: str, text: bytes) -> None:
+        try:
+            new = decode_series(text)
+            before = instance.added.get(key)
+            old = decode_series(before) if before is not None else _NOTHING
+            series = self._table.get(self._table.name(new.name), self._table.queue(new.queue), instance.hostname)
+        except msgspec.DecodeError:
+            self._reject("fields")
+            return
+        runtime, wait = _buckets(new.runtime, instance.runtime_map), _buckets(new.wait, instance.wait_map)
+        if not _fit(series.runtime, runtime) or not _fit(series.wait, wait):
+            self._reject("fields")
+            return
+        growth = len(text) - len(before or b"")
+        if growth > self._bytes_left:
+            self._reject("too_large")
+            return
+        self._bytes_left -= growth
+        if key not in instance.baselines:
+            self._grow(instance, series, new, old)
+        instance.added[key] = text
+        self._set_running(instance, key, series, new)
+        name = series.labels[0]
+        self._tasks.learn_name(new.name)
+        if new.last_success:
+            last = new.last_success + instance.offset
+            self._tasks.last_success[name] = max(last, self._tasks.last_success.get(name, 0.0))
+
+    def _grow(self, instance: Instance, series: TaskSeries, new: SeriesTotals, old: SeriesTotals) -> None:
+        """Add the difference of two totals."""
+        for histogram, theirs, before, buckets in (
+            (series.runtime, new.runtime, old.runtime, instance.runtime_map),
+            (series.wait, new.wait, old.wait, instance.wait_map),
+        ):
+            counts = histogram.counts
+            for index, count in _buckets(theirs, buckets):
+                counts[index] += count
+            for index, count in _buckets(before, buckets):
+                counts[index] -= count
+        series.runtime.sum += new.runtime_sum - old.runtime_sum
+        series.wait.sum += new.wait_sum - old.wait_sum
+        series.received += new.received - old.received
+        series.started += new.started - old.started
+        series.succeeded += new.succeeded - old.succeeded
+        series.failed += new.failed - old.failed
+        series.retried += new.retried - old.retried
+        if (busy := new.busy - old.busy) > 0.0:
+            series.busy.ended += busy
+            if (worker := self._workers.get(instance.hostname)) is not None:
+                worker.busy.ended += busy
+        if new.rare is not None:
+            self._grow_rare(series, new.rare, old.rare or _NO_RARE)
+
+    def _grow_rare(self, series: TaskSeries, new: Rare, old: Rare) -> None:
+        for field_name, counter in _RARE_COUNTS.items():
+            if growth := getattr(new, field_name) - getattr(old, field_name):
+                setattr(series, counter, getattr(series, counter) + growth)
+        self._grow_classes(series.exceptions, new.exceptions, old.exceptions)
+        if self._count_retry_exceptions:
+            self._grow_classes(series.retry_exceptions, new.retry_exceptions, old.retry_exceptions)
+
+    def _grow_classes(self, counts: dict[str, int], new: Mapping[str, int], old: Mapping[str, int]) -> None:
+        for name, count in new.items():
+            if growth := count - old.get(name, 0):
+                self._table.count_exception(counts, name, growth)
+
+    def _set_running(self, instance: Instance, key: str, series: TaskSeries, new: SeriesTotals) -> None:
+        before = instance.running.pop(key, None)
+        series.in_progress += new.running - (before.count if before is not None else 0)
+        if new.running:
+            instance.running[key] = Running(series, new.running, new.oldest + instance.offset)
+
+    # Workers come and go
+
+    def worker_lost(self, hostname: str, *, offline: bool) -> int | None:
+        """The process that last sent totals under this name is gone; return the runs that it had begun by then."""
+        instance = self._by_host.pop(hostname, None)
+        if instance is None:
+            return None
+        self._add_instance(instance)
+        self._drop_running(instance, offline=offline)
+        return instance.begun
+
+    def _drop_running(self, instance: Instance, *, offline: bool) -> None:
+        for running in instance.running.values():
+            running.series.in_progress -= running.count
+            if offline:
+                running.series.shutdown_lost += running.count
+        instance.running.clear()
+
+    def forget_silent(self, now: float) -> None:
+        """Forget processes that sent nothing for long."""
+        for instance in [one for one in self.instances.values() if now - one.heard_at > RETENTION]:
+            self._forget(instance)
+
+    def _forget_oldest(self) -> bool:
+        """Make room for a process by forgetting that which is silent for longest, if none of it is in progress."""
+        oldest = min(self.instances.values(), key=lambda instance: instance.heard_at)
+        if self._by_host.get(oldest.hostname) is oldest:
+            return False
+        self._forget(oldest)
+        return True
+
+    def _forget(self, instance: Instance) -> None:
+        self._drop_running(instance, offline=False)
+        self._dirty.pop(instance, None)
+        del self.instances[instance.id]
+        self._bytes_left += sum(map(len, instance.added.values()))
+        if self._by_host.get(instance.hostname) is instance:
+            del self._by_host[instance.hostname]
+        self._forgotten[instance.id] = None
+        for old in list(islice(self._forgotten, max(0, len(self._forgotten) - MAX_FORGOTTEN))):
+            del self._forgotten[old]
+
+    # What others read
+
+    def add_in_progress(self, sums: InProgress) -> None:
+        """Add the runs in progress; their busy time is in the counters already."""
+        for hostname, instance in self._by_host.items():
+            for running in instance.running.values():
+                sums.by_worker[hostname] += running.count
+                oldest = sums.oldest.get(running.series)
+                sums.oldest[running.series] = running.oldest if oldest is None else min(oldest, running.oldest)
+
+    def hostnames(self) -> Collection[str]:
+        """The node names under which totals come."""
+        return self._by_host.keys()
+
+
+def _bucket_map(theirs: tuple[float, ...], ours: tuple[float, ...]) -> list[int] | None:
+    """Our bucket for each of theirs: the first that has all of it; ``None`` if the bounds are the same."""
+    if theirs == ours:
+        return None
+    return [*(bisect_left(ours, bound) for bound in theirs), len(ours)]
+
+
+def _buckets(sparse: list[int], bucket_map: list[int] | None) -> list[tuple[int, int]]:
+    """Our buckets and the counts in them; one that does not exist is -1."""
+    pairs = zip(sparse[::2], sparse[1::2], strict=False)
+    if bucket_map is None:
+        return list(pairs)
+    return [(bucket_map[index] if index < len(bucket_map) else -1, count) for index, count in pairs]
+
+
+def _fit(histogram: Histogram, pairs: list[tuple[int, int]]) -> bool:
+    size = len(histogram.counts)
+    return all(0 <= index < size for index, _ in pairs)
+
+
+def _grow(counter: Counter[str], new: Mapping[str, int], old: Mapping[str, int]) -> None:
+    for name, count in new.items():
+        counter[name] += max(0, count - old.get(name, 0))
