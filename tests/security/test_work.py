@@ -10,12 +10,12 @@ import pytest
 from kombu.transport.virtual.exchange import TopicExchange
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
+from celerymeter.exception_names import exception_class
 from celerymeter.model import Event, QueueBinding
 from celerymeter.polling.redis_messages import Routes, parse_bindings
 from celerymeter.routing import QueueRoutes, RoutingTable
 from celerymeter.settings import Limits
 from celerymeter.tracking.loss import LossMeter
-from celerymeter.tracking.series import exception_class
 
 SEPARATOR = "\x06\x16"
 KOMBU: Any = TopicExchange
