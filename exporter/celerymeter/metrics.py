@@ -262,6 +262,11 @@ CONTROL_HELD = _control.gauge(
 CONTROL_HELD_DROPPED = _control.counter(
     "celerymeter_control_held_dropped_total", ("reason",), "Task ids given up before their revoke was settled."
 )
+CONTROL_EVICTED = _control.counter(
+    "celerymeter_control_evicted_total",
+    ("what",),
+    "Things forgotten early because too many of them came, or too large.",
+)
 
 CATALOGUE: tuple[Family, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Family))
 """All families in the order of the page."""

@@ -19,7 +19,7 @@ class Cluster:
     went: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.workers = LiveWorkers(clock=lambda: self.now, max_workers=3)
+        self.workers = LiveWorkers(clock=lambda: self.now, max_new=3)
         self.workers.listen(self)
         self.workers.connected(self.now)
 
@@ -99,6 +99,7 @@ def test_what_is_remembered_is_bounded() -> None:
     for name in "abcd":
         cluster.send("worker-heartbeat", name)
     assert cluster.workers.alive() == {"b", "c", "d"}
+    cluster.workers.answered(["b"])
     cluster.now += FORGET_AFTER + 1
     cluster.send("worker-heartbeat", "e")
-    assert cluster.workers.get("b") is None
+    assert (cluster.workers.get("b"), cluster.workers.get("c")) == (None, None)

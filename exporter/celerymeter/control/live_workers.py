@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Final, Protocol
 
+from celerymeter import escaping
 from celerymeter.events import open_reader
 from celerymeter.model import Event
+from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings
+from celerymeter.threads import PeriodicThread
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +25,20 @@ SLOW_HEARTBEATS: Final = 3
 """Heartbeats of a worker with a longer interval that may be missing."""
 INFORMED: Final = 10.0
 """Seconds of subscription after which every worker had the time to send a heartbeat."""
+HISTORY: Final = 8.0
+"""Seconds over which a worker must have sent events to be believed without an answer; less than `INFORMED`."""
+FEW: Final = 100
+"""Workers without answer and history that count as alive. Where there are more, somebody invents them."""
 FORGET_AFTER: Final = 3600.0
+FORGET_INTERVAL: Final = 60.0
 MAX_WORKERS: Final = 10_000
+MAX_SILENT: Final = 1000
+"""Workers that have a history and never answered: a whole cluster answers, unless its remote control is off."""
+MAX_NEW: Final = 1000
+MAX_DESTINATIONS: Final = 100
+PROBE_INTERVAL: Final = 5.0
+PROBE_PAUSE: Final = 30.0
+"""Seconds between two requests for an answer of workers that only send events."""
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 
@@ -33,6 +48,7 @@ class LiveWorker:
     """A worker as its events show it; times are UTC seconds of receipt.
 
     ``restarted``: it joined with a `worker-online` or a new pid, so it has forgotten its flags and event settings.
+    ``known_since`` and ``answered`` are of all its processes; ``announced``: the listeners have heard of this one.
     """
 
     hostname: str
@@ -40,11 +56,15 @@ class LiveWorker:
     joined_at: float
     last_seen: float
     restarted: bool
+    known_since: float
+    answered: bool = False
+    left: bool = False
+    announced: bool = False
     heartbeat_interval: float = 0.0
 
     def alive(self, now: float) -> bool:
-        """Return whether it was heard recently enough."""
-        return now - self.last_seen <= max(ALIVE, SLOW_HEARTBEATS * self.heartbeat_interval)
+        """Return whether it was heard recently enough, and has not said that it goes."""
+        return not self.left and now - self.last_seen <= max(ALIVE, SLOW_HEARTBEATS * self.heartbeat_interval)
 
 
 class WorkerListener(Protocol):
@@ -58,14 +78,35 @@ class WorkerListener(Protocol):
 
 
 class LiveWorkers:
-    """Keeps track of workers by their events. Thread-safe and bounded: the longest silent are forgotten first."""
+    """Keeps track of workers by their events. Thread-safe; bounded in numbers and, by the length of names, in bytes.
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, max_workers: int = MAX_WORKERS) -> None:
+    Anybody who may publish events can invent workers. So a worker is `_known` once it has answered a command, or has
+    sent events for a while; others are `_new`, of which those silent for longest are forgotten first, and count for
+    nothing while there are many. No number of inventions makes a known worker forgotten.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        evicted: Callable[[int], object] = lambda _: None,
+        max_silent: int = MAX_SILENT,
+        max_new: int = MAX_NEW,
+    ) -> None:
+        """Call ``evicted`` with the number of workers that are forgotten although they may live."""
         self._clock = clock
-        self._max_workers = max_workers
-        self._workers: OrderedDict[str, LiveWorker] = OrderedDict()
+        self._evicted = evicted
+        self._max_silent = max_silent
+        self._max_new = max_new
+        self._known: dict[str, LiveWorker] = {}
+        self._new: OrderedDict[str, LiveWorker] = OrderedDict()
+        self._silent = 0
+        """Known workers that never answered."""
         self._listeners: list[WorkerListener] = []
         self._lock = Lock()
+        self._forget_at = 0.0
+        self.believed = 0
+        """Workers that became known by their history alone, so far."""
         self.connected_at: float | None = None
         """Time at which the event subscription was confirmed; ``None`` while there is none."""
         self.last_event_at: float | None = None
@@ -99,49 +140,160 @@ class LiveWorkers:
         """True when the subscription has lasted long enough for every worker to be known."""
         return self.connected_at is not None and self._clock() - self.connected_at > INFORMED
 
+    @property
+    def crowded(self) -> bool:
+        """True while there are so many new workers that they do not count."""
+        return len(self._new) > FEW
+
     def alive(self) -> frozenset[str]:
         """Return the workers that were heard recently and have not said that they go."""
         now = self._clock()
         with self._lock:
-            return frozenset(name for name, worker in self._workers.items() if worker.alive(now))
+            counted = [*self._known.values(), *(() if self.crowded else self._new.values())]
+            return frozenset(worker.hostname for worker in counted if worker.alive(now))
 
     def get(self, hostname: str) -> LiveWorker | None:
         """Return what is known of a worker, also of one that has been silent for up to an hour."""
         with self._lock:
-            return self._workers.get(hostname)
+            worker = self._known.get(hostname) or self._new.get(hostname)
+            return None if worker is None or worker.left else worker
+
+    def answered(self, hostnames: Collection[str]) -> None:
+        """Note that these workers answered a command, which is the best proof that they exist."""
+        with self._lock:
+            found = [worker for name in hostnames if (worker := self._answered(name)) is not None]
+        self._announce(found)
+
+    def _answered(self, hostname: str) -> LiveWorker | None:
+        worker = self._known.get(hostname) or self._new.pop(hostname, None)
+        if worker is None:
+            if not self.crowded:
+                return None  # it sends no events, or its first one is yet to come
+            now = self._clock()
+            worker = LiveWorker(hostname, 0, joined_at=now, last_seen=now, restarted=False, known_since=now)
+        elif hostname in self._known:
+            self._silent -= not worker.answered
+        worker.answered = True
+        self._known[hostname] = worker
+        if len(self._known) > MAX_WORKERS:
+            self._evict(min(self._known.values(), key=lambda each: (each.answered, each.last_seen)))
+        return worker
 
     def _take(self, event: Event, at: float) -> None:
         if event.type == "worker-offline":
             with self._lock:
-                self._workers.pop(event.hostname, None)
+                if (worker := self._known.get(event.hostname)) is not None:
+                    worker.left = True  # anybody may say so: what it has proven counts again when it is heard
+                self._new.pop(event.hostname, None)
             for listener in self._listeners:
                 listener.left(event.hostname)
             return
+        if escaping.name(event.hostname) != event.hostname or event.hostname.endswith(escaping.CUT):
+            self._evicted(1)  # no worker has such a name, and no command could be sent to it
+            return
         with self._lock:
-            worker, joined = self._note(event, at)
+            worker = self._note(event, at)
             self._forget(at)
-        if joined:
-            for listener in self._listeners:
-                listener.joined(worker)
+            believed = worker.hostname in self._known or not self.crowded
+        if believed:
+            self._announce([worker])
 
-    def _note(self, event: Event, at: float) -> tuple[LiveWorker, bool]:
-        worker = self._workers.get(event.hostname)
-        new_pid = worker is not None and 0 not in (event.pid, worker.pid) and event.pid != worker.pid
+    def _announce(self, workers: Collection[LiveWorker]) -> None:
+        for worker in workers:
+            if not worker.announced:
+                worker.announced = True
+                for listener in self._listeners:
+                    listener.joined(worker)
+
+    def _note(self, event: Event, at: float) -> LiveWorker:
+        before = self._known.get(event.hostname) or self._new.get(event.hostname)
+        new_pid = before is not None and 0 not in (event.pid, before.pid) and event.pid != before.pid
         restarted = event.type == "worker-online" or new_pid
-        joined = worker is None or restarted
-        if worker is None or restarted:
-            worker = LiveWorker(event.hostname, event.pid, joined_at=at, last_seen=at, restarted=restarted)
-            self._workers[event.hostname] = worker
-        self._workers.move_to_end(event.hostname)
+        worker = before
+        if worker is None or restarted or worker.left:
+            worker = LiveWorker(
+                event.hostname,
+                event.pid,
+                joined_at=at,
+                last_seen=at,
+                restarted=restarted,
+                known_since=at if before is None else before.known_since,
+                answered=before is not None and before.answered,
+            )
         worker.last_seen = at
         worker.pid = worker.pid or event.pid
         worker.heartbeat_interval = event.freq or worker.heartbeat_interval
-        return worker, joined
+        self._keep(worker)
+        return worker
+
+    def _keep(self, worker: LiveWorker) -> None:
+        """Keep a worker among the known ones, or among the new ones until it has a history."""
+        name, history = worker.hostname, worker.last_seen - worker.known_since
+        if name in self._known:
+            self._known[name] = worker
+        elif history >= HISTORY and self._silent < self._max_silent:
+            self._new.pop(name, None)
+            self._known[name] = worker
+            self._silent += 1
+            self.believed += 1
+        else:
+            self._new[name] = worker
+            self._new.move_to_end(name)
 
     def _forget(self, now: float) -> None:
-        oldest = next(iter(self._workers.values()))
-        if len(self._workers) > self._max_workers or now - oldest.last_seen > FORGET_AFTER:
-            self._workers.popitem(last=False)
+        while self._new and not (oldest := next(iter(self._new.values()))).alive(now):
+            del self._new[oldest.hostname]
+        if len(self._new) > self._max_new:
+            self._new.popitem(last=False)
+            self._evicted(1)
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_INTERVAL
+            for worker in [worker for worker in self._known.values() if now - worker.last_seen > FORGET_AFTER]:
+                self._remove(worker)
+
+    def _evict(self, worker: LiveWorker) -> None:
+        self._remove(worker)
+        self._evicted(1)
+
+    def _remove(self, worker: LiveWorker) -> None:
+        del self._known[worker.hostname]
+        self._silent -= not worker.answered
+
+
+def destinations(hostnames: Collection[str]) -> Collection[str] | None:
+    """Return the workers for a command to name; None, which means all, when it would get too long."""
+    return hostnames if len(hostnames) <= MAX_DESTINATIONS else None
+
+
+class WorkerProbe:
+    """Asks all workers for an answer when some are known by their events alone, or many are new."""
+
+    def __init__(self, remote: RemoteControl, workers: LiveWorkers, *, clock: Callable[[], float] = time.time) -> None:
+        self._remote = remote
+        self._workers = workers
+        self._clock = clock
+        self._believed = 0
+        self._next_at = 0.0
+        self._thread = PeriodicThread("workers: probe", self.probe, interval=PROBE_INTERVAL)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._thread.stop()
+
+    def probe(self) -> None:
+        """Ask, unless nothing has changed since the last time or that was a moment ago."""
+        now, workers = self._clock(), self._workers
+        if now < self._next_at or not (workers.crowded or workers.believed != self._believed):
+            return
+        if workers.crowded:
+            log.warning("more than %d unknown workers send events; only those that answer count as alive", FEW)
+        self._next_at, self._believed = now + PROBE_PAUSE, workers.believed
+        # Not `ping`, which others than workers answer. Whom to expect is what this is to find out.
+        workers.answered(self._remote.ask([Command("active_queues")]).hostnames)
 
 
 @dataclass(slots=True)

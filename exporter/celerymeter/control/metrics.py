@@ -38,6 +38,7 @@ class ControlMetrics:
         self.revocations = self._counter(families.CONTROL_REVOCATIONS)
         self.held = self._gauge(families.CONTROL_HELD)
         self.held_dropped = self._counter(families.CONTROL_HELD_DROPPED)
+        self.evicted = self._counter(families.CONTROL_EVICTED)
 
     def _counter(self, family: Family) -> Counter:
         return Counter(family.name, family.help, family.labels, registry=self.registry)

@@ -27,7 +27,7 @@ from celerymeter.control.evidence.result_backend import open_result_backend
 from celerymeter.control.evidence.workers import CONNECTIONS
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
-from celerymeter.control.live_workers import EventListener, LiveWorkers
+from celerymeter.control.live_workers import EventListener, LiveWorkers, WorkerProbe
 from celerymeter.control.metrics import ControlMetrics, QueryMetrics
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports import ReportRunner, ReportStore
@@ -125,7 +125,7 @@ def build(
     scope = Scope(settings.cluster, settings.selector)
     client = prometheus or _prometheus(settings, metrics, timeout=LIVE_TIMEOUT)
     reader = ClusterReader(client, scope, links=grafana_links(settings.grafana_url))
-    live_workers, desired = LiveWorkers(), DesiredStateStore(store)
+    live_workers, desired = LiveWorkers(evicted=metrics.evicted.labels("workers").inc), DesiredStateStore(store)
     switch = TaskEventSwitch(remote or RemoteControl(settings.broker), desired, live_workers)
     alertmanager = settings.alertmanager_url
 
@@ -140,6 +140,7 @@ def build(
     reports = ReportRunner(ReportService(report_client, scope).report, ReportStore(store))
     # The order matters: the switch and the follow-up ask the registry of workers.
     events = EventListener(settings.broker, live_workers, switch, followup)
+    probe = WorkerProbe(RemoteControl(settings.broker), live_workers)
     served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)
     return Parts(
         metrics=metrics,
@@ -157,7 +158,7 @@ def build(
         followup=followup,
         reports=reports,
         events=events,
-        background=(maintenance, *served, reports, followup, events, switch, sampler, hub),
+        background=(maintenance, *served, reports, followup, events, switch, probe, sampler, hub),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from celerymeter.control.live_workers import LiveWorker, LiveWorkers, Retries
+from celerymeter.control.live_workers import MAX_WORKERS, LiveWorker, LiveWorkers, Retries, destinations
 from celerymeter.control.routing import utc
 from celerymeter.control.store import Store
 from celerymeter.control.task_event_evidence import (
@@ -204,6 +204,8 @@ class TaskEventSwitch:
                 worker = self.workers.get(event.hostname)
                 if worker is None or event.pid not in (0, worker.pid):
                     continue  # the last events of a process that was replaced within this batch
+                if event.hostname not in self._evidence and len(self._evidence) >= MAX_WORKERS:
+                    continue  # invented ones fill it until the next sweep
                 evidence = self._evidence.setdefault(event.hostname, TaskEventEvidence())
                 if event.type == "worker-heartbeat":
                     evidence.note_heartbeat(event.processed)
@@ -272,7 +274,8 @@ class TaskEventSwitch:
         """Send the setting to some; those that do not acknowledge get it again, ever more rarely, while they live."""
         if not names:
             return
-        replies = self._send(Command("enable_events" if enable else "disable_events", destination=names))
+        to = destinations(names) if enable else names
+        replies = self._send(Command("enable_events" if enable else "disable_events", destination=to))
         now, alive = self._clock(), self.workers.alive()
         for name in names:
             self._retries.settle(name, done=name in replies or name not in alive, now=now)
@@ -283,6 +286,7 @@ class TaskEventSwitch:
             [command], expected=command.destination or (), silence=REPLY_TIMEOUT, timeout=REPLY_TIMEOUT, once=True
         )
         replies = event_replies(answers, command.method)
+        self.workers.answered(replies.keys())
         enabled, now = command.method == "enable_events", self._clock()
         by_us = self._note_owner(replies, now, enabled=enabled)
         with self._lock:

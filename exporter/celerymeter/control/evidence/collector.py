@@ -50,6 +50,7 @@ class EvidenceCollector:
         inspection = self._workers.inspect(task_ids, expected=self._expected(asked_at), until=until)
         self._replied_at = {**self._replied_at, **dict.fromkeys(inspection.replied, asked_at)}
         # Heartbeats as well: a worker that is busy, or has not reconnected yet, does not reply and still counts.
+        self._live_workers.answered(inspection.replied)
         workers = inspection.replied | self._live_workers.alive()
         if not workers:
             raise RequestRefused("no_workers", "no worker is alive: a revoke would be lost", retry_after=5.0)

@@ -49,6 +49,7 @@ OPEN: Final[frozenset[Status]] = frozenset(
 """Statuses that may still change; the others are final."""
 MAX_IDS: Final = 1000
 MAX_ID_LENGTH: Final = 255
+MAX_SHOWN: Final = 200
 _ALWAYS_PRESENT: Final = ConfigDict(json_schema_serialization_defaults_required=True)
 
 Names = Annotated[frozenset[str], PlainSerializer(sorted, return_type=list[str])]
@@ -95,6 +96,14 @@ class Acknowledgements:
     missing: Names = frozenset()
     errors: Mapping[str, str] = field(default_factory=dict)
 
+    def shortened(self) -> Acknowledgements:
+        """Return it as a reply shows it: of the workers that did not reply, or with an error, the first 200.
+
+        Whoever may publish events can invent workers, and those that acknowledged exist.
+        """
+        missing, errors = sorted(self.missing)[:MAX_SHOWN], sorted(self.errors.items())[:MAX_SHOWN]
+        return Acknowledgements(self.acknowledged, frozenset(missing), dict(errors))
+
 
 @dataclass(frozen=True, slots=True)
 class TerminateResult:
@@ -137,7 +146,8 @@ class BatchReply(BaseModel):
     merged: int = Field(description="Duplicates among the given ids")
     summary: str
     results: tuple[TaskResult, ...]
-    workers: Acknowledgements
+    workers: Acknowledgements = Field(description="`missing` names at most 200; `missing_workers` counts all of them")
+    missing_workers: int
     dry_run: bool
     settled: bool = Field(description="True when every status is final")
     follow_up: str | None = Field(description="Path of the batch, as long as it is not settled")

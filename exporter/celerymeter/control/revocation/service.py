@@ -24,6 +24,7 @@ from celerymeter.control.revocation.batches import Recorder
 from celerymeter.control.revocation.followup import Followup
 from celerymeter.control.revocation.models import (
     MAX_ID_LENGTH,
+    MAX_SHOWN,
     Acknowledgements,
     Batch,
     Outcome,
@@ -165,7 +166,12 @@ class RevocationService:
                 members={"batch_id": batch.id},
             ) from error
         decided = self._followup.acted(batch.id, outcome)
-        detail |= {"statuses": decide.by_status(decided.results), "missing": sorted(outcome.workers.missing)}
+        missing = outcome.workers.missing
+        detail |= {
+            "statuses": decide.by_status(decided.results),
+            "missing": sorted(outcome.workers.shortened().missing),
+        }
+        detail |= {"missing_workers": len(missing)} if len(missing) > MAX_SHOWN else {}
         no_answer = outcome.no_reply and not evidence.replied
         self._audit.finish(batch.intent, "no_answer" if no_answer else "ok", detail=detail)
         if no_answer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from celerymeter.control.evidence.workers import SILENCE, WorkerInspector
+from celerymeter.control.live_workers import destinations
 from celerymeter.control.revocation.models import Acknowledgements, Signal, TerminateResult
 from celerymeter.remote_control import Command, RemoteControl
 
@@ -64,7 +65,7 @@ class Workers(WorkerInspector):
     def flag(
         self, task_ids: Sequence[str], *, expected: frozenset[str], until: float, only: Collection[str] | None = None
     ) -> FlagResult:
-        """Flag the ids at all workers, or ``only`` at some.
+        """Flag the ids at all workers, or ``only`` at some, unless these are too many to be named.
 
         A worker executes all commands that wait for it without a break, so each command is sent when the one before
         is done, and only to the workers that have done it.
@@ -73,6 +74,7 @@ class Workers(WorkerInspector):
         errors: dict[str, str] = {}
         confirmed, listening = frozenset[str](), frozenset[str]()
         awaited, rest = expected, list(task_ids)
+        only = None if only is None else destinations(only)
         while rest and awaited and (not by_id or self.clock() < until):
             size = self._batch_size.next
             part = rest[:size]
