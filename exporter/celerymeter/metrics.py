@@ -184,7 +184,11 @@ QUEUE_VISIBILITY = _queues.gauge(
 # --- the exporter itself -------------------------------------------------------------------------------------
 _exporter = _Section("exporter")
 BUILD_INFO = _exporter.gauge("celerymeter_build_info", ("version", "python", "celery"), "Versions of this exporter.")
-START_TIME = _exporter.gauge("celerymeter_start_time_seconds", (), "When this exporter process started.")
+START_TIME = _exporter.gauge(
+    "celerymeter_start_time_seconds",
+    (),
+    "Since when the counters count: the exporter's start, or what --state-file continues.",
+)
 BROKER_UP = _exporter.gauge("celerymeter_broker_up", (), "1 while the event stream is subscribed.")
 WORKER_DUPLICATE = _exporter.gauge(
     "celerymeter_worker_duplicate", HOST, "1 when two processes send under one node name."

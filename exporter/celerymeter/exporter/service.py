@@ -13,12 +13,16 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
+
+import msgspec
 
 from celerymeter import __version__
 from celerymeter.events import open_reader
 from celerymeter.exporter.polls import Poll, SharedTracker, queue_collector, worker_collector
 from celerymeter.exporter.process import process_lines
+from celerymeter.exporter.state_file import INTERVAL, StateFile
 from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
 from celerymeter.httpd import MetricsServer, load_web_config
@@ -26,6 +30,7 @@ from celerymeter.polling import open_queue_poller
 from celerymeter.polling.workers import WorkerPoller
 from celerymeter.settings import ExporterSettings
 from celerymeter.threads import PeriodicThread
+from celerymeter.tracking import saved
 from celerymeter.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -70,7 +75,13 @@ class Exporter:
             first_delay=HEARTBEATS,
             requested=self._worker_poll_requested,
         )
-        self._threads = (queues.thread, workers.thread, PeriodicThread("ticks", self._tick, interval=TICK))
+        self._state_file = open_state_file(settings.state_file, state) if settings.state_file else None
+        self._threads = [queues.thread, workers.thread, PeriodicThread("ticks", self._tick, interval=TICK)]
+        if (file := self._state_file) is not None:
+            saving = PeriodicThread(
+                "state file", file.save_or_log, interval=lambda: file.interval, first_delay=INTERVAL
+            )
+            self._threads.append(saving)
         self.http = MetricsServer(
             settings.listen,
             page=self.render,
@@ -95,6 +106,11 @@ class Exporter:
             thread.stop(STOP_TIMEOUT)
         if self._reader_thread.is_alive():
             self._reader_thread.join(STOP_TIMEOUT)
+        if self._state_file is not None:
+            with self.state.locked() as tracker:
+                tracker.totals.add_up(None)
+            self._state_file.save_or_log()
+            self._state_file.close()
 
     def render(self) -> bytes:
         """Return the page of metrics as of now."""
@@ -127,6 +143,24 @@ def log_outlived(runs: Counter[tuple[str, str, str]]) -> None:
         log.warning("%s shut down before %d runs of %s (queue %s) had ended", hostname, count, name, queue)
     if more := sum(count for _, count in runs.most_common()[MAX_LOGGED:]):
         log.warning("other workers shut down before %d runs had ended", more)
+
+
+def open_state_file(path: Path, state: SharedTracker) -> StateFile:
+    """Return the state file, and let the tracker continue from it; raises `SettingsError`."""
+    file = StateFile(path)
+
+    def dump() -> object:
+        with state.locked() as tracker:
+            return saved.save(tracker)
+
+    def load(section: msgspec.Raw) -> None:
+        before = msgspec.json.decode(section, type=saved.Saved)
+        with state.locked() as tracker:
+            saved.restore(tracker, before, now=time.time())
+
+    file.add("counters", dump=dump, load=load)
+    file.restore()
+    return file
 
 
 def run(settings: ExporterSettings) -> int:

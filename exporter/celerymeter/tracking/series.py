@@ -255,6 +255,11 @@ class RateWindow:
         self._window = window
         self._samples: deque[tuple[float, dict[TaskSeries, tuple[int, int]]]] = deque([(now, {})])
 
+    def begin(self, table: Iterable[TaskSeries], now: float) -> None:
+        """Count from the present totals."""
+        self._samples.clear()
+        self._samples.append((now, {series: (series.finished, series.failed) for series in table if series.finished}))
+
     def sample(self, table: Iterable[TaskSeries], now: float) -> None:
         """Remember the totals, if a step has passed."""
         newest = self._samples[-1][0]

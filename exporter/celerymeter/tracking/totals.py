@@ -177,6 +177,17 @@ class TotalsTable:
             added = self._add_instance(next(iter(self._dirty)))
             left = None if left is None else left - added
 
+    def add_baselines(self) -> None:
+        """Add what waits as a baseline: what is not added up here is lost with this process, and sent again."""
+        for instance in [instance for instance in self._dirty if instance.baselines]:
+            self._add_instance(instance)
+
+    def restore(self, instance: Instance) -> None:
+        """Take an instance that another process of the exporter had added up."""
+        if len(self.instances) < self._limit:
+            self.instances[instance.id] = instance
+            self._bytes_left -= sum(map(len, instance.added.values()))
+
     def _add_instance(self, instance: Instance) -> int:
         self._dirty.pop(instance, None)
         waiting, instance.waiting = instance.waiting, {}

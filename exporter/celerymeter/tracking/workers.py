@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from heapq import nlargest, nsmallest
+from itertools import islice
+
+import msgspec
 
 from celerymeter import escaping
 from celerymeter.model import Event, WorkersSnapshot, WorkerState
@@ -236,6 +239,26 @@ class Worker:
             self.loss.restart()
 
 
+class RememberedWorker(msgspec.Struct):
+    """The counters of a worker before the exporter was started again, and what their growth is measured from."""
+
+    first_seen: float
+    pid: int
+    processed: int | None
+    processed_total: int
+    busy: float
+    missed: int
+    totals: dict[str, int] | None
+
+    def fill(self, worker: Worker) -> None:
+        """Let the worker continue."""
+        worker.first_seen, worker.pid = self.first_seen, self.pid
+        worker.processed, worker.processed_total = self.processed, self.processed_total
+        worker.busy.ended = self.busy
+        worker.loss.lose(self.missed)
+        worker.totals = self.totals
+
+
 class WorkerTable:
     """Every worker, at most ``limit``; the rest is folded and counted."""
 
@@ -262,6 +285,8 @@ class WorkerTable:
         self._dropped: set[str] = set()
         """Workers that made room for others since the last judgement."""
         self._workers: dict[str, Worker] = {}
+        self._remembered: dict[str, RememberedWorker] = {}
+        """Workers of before this exporter was started, that have not been heard yet."""
         self.routes = QueueRoutes()
         self.get: Callable[[str], Worker | None] = self._workers.get
         """A known worker, by its node name."""
@@ -295,7 +320,29 @@ class WorkerTable:
                 return None
         self._bytes_left -= size
         worker = self._workers[clean] = Worker(clean, at)
+        if (before := self._remembered.pop(clean, None)) is not None:
+            before.fill(worker)
         return worker
+
+    def remember(self) -> dict[str, RememberedWorker]:
+        """Return the counters of all workers, for `recall` in another process."""
+        present = {
+            worker.hostname: RememberedWorker(
+                worker.first_seen,
+                worker.pid,
+                worker.processed,
+                worker.processed_total,
+                worker.busy.seconds(0.0),
+                worker.loss.missed,
+                worker.totals,
+            )
+            for worker in self._workers.values()
+        }
+        return {**self._remembered, **present}
+
+    def recall(self, workers: Mapping[str, RememberedWorker]) -> None:
+        """Let these workers continue when they are heard."""
+        self._remembered = dict(islice(workers.items(), self._limit))
 
     def _has_room(self, size: int) -> bool:
         return len(self._workers) < self._limit and size <= self._bytes_left
