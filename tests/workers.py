@@ -29,13 +29,14 @@ def start_worker(
     env: Mapping[str, str] | None = None,
     transport_options: Mapping[str, object] | None = None,
     patience: float = 60,
+    app: str = "tests.apps.worker_app",
 ) -> Process:
     """Start ``celery worker`` and wait until it consumes; ``options`` are further words of its command line.
 
     ``aggregate`` makes it aggregate, with these options of `celerymeter.aggregate.install`, and send no task events.
     """
     log = folder / f"worker-{hostname}-{len(list(folder.glob('worker-*')))}.log"
-    argv = [sys.executable, "-m", "celery", "-A", "tests.apps.worker_app", "worker"]
+    argv = [sys.executable, "-m", "celery", "-A", app, "worker"]
     argv += ["--hostname", hostname, "--pool", pool, "--queues", ",".join(queues), "--loglevel", "info"]
     argv += ["--concurrency", str(concurrency)] if concurrency else []
     argv += ["--task-events"] if events and aggregate is None else []

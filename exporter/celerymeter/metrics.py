@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["counter", "gauge", "histogram", "summary"]
-Area = Literal["tasks", "workers", "queues", "exporter", "control", "compat"]
+Area = Literal["tasks", "workers", "queues", "schedules", "exporter", "control", "compat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +179,50 @@ QUEUE_VISIBILITY = _queues.gauge(
     (),
     "Time after which Redis redelivers an unacknowledged message: the shortest that a worker is configured with, "
     "unless --transport-option visibility_timeout is given.",
+)
+
+# --- schedules: beat with the hook (celerymeter.schedule), or with its own remote control ----------------------
+_schedules = _Section("schedules")
+SCHEDULE = ("schedule", "name")
+BEAT_UP = _schedules.gauge("celery_beat_up", HOST, "1 while this beat is alive.")
+BEAT_LAG = _schedules.gauge(
+    "celery_beat_lag_seconds", HOST, "How late beat's last tick was; of one that hangs, how late it is so far."
+)
+BEAT_DUPLICATE = _schedules.gauge(
+    "celery_beat_duplicate", HOST, "1 when another live beat has entries of this one's schedule: they are sent twice."
+)
+SCHEDULE_ENTRIES = _schedules.gauge("celery_schedule_entries", HOST, "Entries in the schedule of this beat.")
+SCHEDULE_DUE = _schedules.counter(
+    "celery_schedule_due_total", SCHEDULE, "Times that the entry was due, those that beat slept through included."
+)
+SCHEDULE_SENT = _schedules.counter("celery_schedule_sent_total", SCHEDULE, "Times that beat sent the entry's task.")
+SCHEDULE_FAILED = _schedules.counter(
+    "celery_schedule_failed_total", SCHEDULE, "Times that beat could not send the entry's task."
+)
+SCHEDULE_RUNS_SUCCEEDED = _schedules.counter(
+    "celery_schedule_runs_succeeded_total", SCHEDULE, "Tasks sent by the entry that succeeded."
+)
+SCHEDULE_RUNS_FAILED = _schedules.counter(
+    "celery_schedule_runs_failed_total",
+    SCHEDULE,
+    "Tasks sent by the entry that failed, expired, were revoked or rejected.",
+)
+SCHEDULE_FAILURES = _schedules.gauge(
+    "celery_schedule_consecutive_failures", SCHEDULE, "How many of its tasks in a row did not succeed."
+)
+SCHEDULE_LATENESS = _schedules.histogram(
+    "celery_schedule_lateness_seconds", SCHEDULE, "From due to sent, by beat's clock."
+)
+SCHEDULE_LAST_SENT = _schedules.gauge(
+    "celery_schedule_last_sent_timestamp_seconds", SCHEDULE, "When beat last sent the entry's task."
+)
+SCHEDULE_NEXT_DUE = _schedules.gauge(
+    "celery_schedule_next_due_timestamp_seconds",
+    SCHEDULE,
+    "When the entry is due next; in the past if it is late. Absent if it is disabled or will not be due again.",
+)
+SCHEDULE_LAST_SUCCESS = _schedules.gauge(
+    "celery_schedule_last_success_timestamp_seconds", SCHEDULE, "When a task that the entry sent last succeeded."
 )
 
 # --- the exporter itself -------------------------------------------------------------------------------------

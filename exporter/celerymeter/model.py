@@ -40,6 +40,38 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e10)]
 _Load = Annotated[float, msgspec.Meta(ge=0)]
 
 
+class ScheduleRow(msgspec.Struct, kw_only=True):
+    """One entry of beat's schedule as `celerymeter.schedule` reports it; times are beat's clock in UTC seconds.
+
+    The counts are those since this beat began.
+    """
+
+    schedule: _Word
+    name: _Word
+    words: _Text = ""
+    every: _Seconds | None = None
+    last_run_at: float | None = None
+    next_due_at: float | None = None
+    enabled: bool = True
+    due: _Count = 0
+    sent: _Count = 0
+    failed: _Count = 0
+
+
+class BeatReport(msgspec.Struct, kw_only=True):
+    """One event of `celerymeter.schedule`: a heartbeat, the whole ``schedule``, or the one entry that was due."""
+
+    instance: _Word
+    started_at: float
+    lag: _Seconds = 0.0
+    count: _Count = 0
+    left_out: _Count = 0
+    dropped: _Count = 0
+    schedule: Annotated[list[ScheduleRow], msgspec.Meta(max_length=2000)] = []
+    due_at: float | None = None
+    uuid: _Word | None = None
+
+
 class Event(msgspec.Struct, gc=False, kw_only=True):
     """One Celery event, with the fields that metrics need (`celery.events`, `celery.worker.request`).
 
@@ -76,6 +108,8 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     sw_ver: _Text | None = None
     totals: WorkerTotals | None = None
     """Of `celerymeter-totals`."""
+    # beat events
+    beat: BeatReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command (`celery.worker.control`), to all workers or to those named."""
+    """A command (`celery.worker.control`): to all workers, to those named, or to those whose names match a glob."""
 
     method: str
     arguments: Mapping[str, object] = field(default_factory=dict)
     destination: Collection[str] | None = None
+    pattern: str | None = None
 
 
 class RemoteControl:
@@ -121,8 +122,8 @@ class RemoteControl:
             "method": command.method,
             "arguments": dict(command.arguments),
             "destination": None if command.destination is None else list(command.destination),
-            "pattern": None,
-            "matcher": None,
+            "pattern": command.pattern,
+            "matcher": None if command.pattern is None else "glob",
             **reply,
         }
         headers = {"clock": self._held.app.clock.forward(), "expires": time.time() + TIMEOUT}

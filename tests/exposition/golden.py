@@ -9,7 +9,7 @@ from tests.tracking.cluster import WORKER, Cluster, make_settings
 
 from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
-from celerymeter.model import ActiveTask, PollOutcome, QueueHead, QueuesSnapshot, QueueState
+from celerymeter.model import ActiveTask, PollOutcome, QueueHead, QueuesSnapshot, QueueState, ScheduleRow
 from celerymeter.settings import Limits
 
 GOLDEN = Path(__file__).with_name("golden.prom")
@@ -44,6 +44,12 @@ def busy() -> Cluster:
         totals={"add": 7},
         active=(ActiveTask("d", "add", cluster.now - 6, "celery"),),
     )
+    nightly = ScheduleRow(
+        schedule="nightly", name="report", last_run_at=cluster.now - 1, next_due_at=cluster.now + 60, due=3, sent=2
+    )
+    cluster.beat("heartbeat", lag=0.25, count=1)
+    cluster.beat("sent", nightly, due_at=cluster.now - 3, uuid="e")
+    cluster.send("task-succeeded", uuid="e")
     cluster.tracker.reject("body", 2)
     queues = (
         QueueState("mail", 3, unacked=1, head=QueueHead("x", None, cluster.now - 9), oldest_unacked_at=cluster.now - 4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
-from celerymeter.model import Event, WorkersSnapshot, WorkerState
+from celerymeter.model import BeatReport, Event, ScheduleRow, WorkersSnapshot, WorkerState
 from celerymeter.settings import BrokerSettings, ExporterSettings, Limits
 from celerymeter.tracking.series import TaskSeries
 from celerymeter.tracking.tracker import Tracker
@@ -14,6 +14,7 @@ START = 1_700_000_000.0
 ENDS = ("task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked")
 PRODUCER = "gen7@web"
 WORKER = "celery@one"
+BEAT = "celerybeat@one"
 
 
 def make_settings(
@@ -97,6 +98,11 @@ class Cluster:
             for hostname in beating if step % 2 else ():
                 self.heartbeat(hostname)
             self.tracker.tick(self.now)
+
+    def beat(self, kind: str, *rows: ScheduleRow, hostname: str = BEAT, instance: str = "i1", **fields: object) -> None:
+        """An event of the hook in beat, which began when the exporter did unless told otherwise."""
+        report = BeatReport(instance=instance, schedule=list(rows), **{"started_at": START + 0.1, **fields})  # type: ignore[arg-type] # a test's own names
+        self.send(f"beat-{kind}", hostname, beat=report)
 
     def series(self, name: str = "add", queue: str = "celery") -> TaskSeries:
         """The counters of a task series."""

@@ -152,8 +152,10 @@ def worker_collector(poller: WorkerPoller, state: SharedTracker, *, enable_event
             ]
             tracker.asking()
         snapshot = poller.poll(now=at, live=live, heard_since=heard_since)
+        beats = poller.beats(now=at)
         with state.locked() as tracker:
             tracker.inspected(snapshot)
+            tracker.beats_answered(beats, at)
             without_events = [worker.hostname for worker in tracker.workers if worker.up and worker.loss.off]
         if enable_events and without_events:
             poller.enable_events(without_events)

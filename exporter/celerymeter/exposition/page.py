@@ -13,6 +13,7 @@ from celerymeter.exposition.scrape import Build, FailuresByClass, Kept, Scrape
 from celerymeter.exposition.text import fill, histogram_template, labels
 from celerymeter.metrics import Family
 from celerymeter.model import OTHER, UNKNOWN, QueueState, WorkerState
+from celerymeter.tracking.schedules import Schedule
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.tracker import Tracker
 from celerymeter.tracking.workers import Worker
@@ -20,7 +21,7 @@ from celerymeter.tracking.workers import Worker
 FAMILIES = tuple(family for family in m.CATALOGUE if family.area != "control")
 """The control API has a page of its own."""
 EVICTIONS = ("limit", "age", "vanished", "superseded")
-FOLDED = ("name", "queue_name", "exception", "hostname", "pair", "shadow")
+FOLDED = ("name", "queue_name", "exception", "hostname", "pair", "shadow", "schedule")
 CUT = ("name", "queue_name", "exception", "hostname", "event")
 ENDS = ("task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked")
 UNMEASURED = ("not_sent", "clock_offset", "eta", "negative")
@@ -211,6 +212,31 @@ def _error_ratio(scrape: Scrape, family: Family) -> None:
     scrape.text.column(family, [tag for tag, _ in known], (ratio for _, ratio in known))
 
 
+# Writers for schedules
+
+
+def _schedules(value: Callable[[Schedule], float | None]) -> Writer:
+    """A value of every schedule."""
+    return lambda scrape, family: scrape.text.rows(
+        family, [(schedule.labels, value(schedule)) for schedule in scrape.tracker.schedules]
+    )
+
+
+def _lateness(scrape: Scrape, family: Family) -> None:
+    schedules = list(scrape.tracker.schedules)
+    if schedules:
+        scrape.text.head(family)
+    for schedule in schedules:
+        tag = labels(family.labels, schedule.labels)
+        template = histogram_template(family.name, tag, schedule.lateness.bounds)
+        scrape.text.add(fill(template, schedule.lateness))
+
+
+def _beats(value: Callable[[Scrape], Rows]) -> Writer:
+    """A value of every beat; unknown while our own subscription is down."""
+    return _values(lambda scrape: value(scrape) if scrape.tracker.connected_at is not None else {})
+
+
 # Writers for single families
 
 
@@ -355,6 +381,24 @@ WRITERS: Mapping[Family, Writer] = {
     m.QUEUE_FREE_SLOTS: _values(_free_slots),
     m.DELAYED: _single(lambda scrape: scrape.queues.delayed if scrape.queues is not None else None),
     m.QUEUE_VISIBILITY: _single(_visibility),
+    m.BEAT_UP: _beats(lambda scrape: {name: int(up) for name, up in scrape.tracker.schedules.up(scrape.now).items()}),
+    m.BEAT_LAG: _beats(lambda scrape: {name: beat.lag for name, beat in scrape.tracker.schedules.newest().items()}),
+    m.BEAT_DUPLICATE: _beats(
+        lambda scrape: {name: int(same) for name, same in scrape.tracker.schedules.duplicates(scrape.now).items()}
+    ),
+    m.SCHEDULE_ENTRIES: _beats(
+        lambda scrape: {name: beat.count for name, beat in scrape.tracker.schedules.newest().items()}
+    ),
+    m.SCHEDULE_DUE: _schedules(lambda schedule: schedule.due),
+    m.SCHEDULE_SENT: _schedules(lambda schedule: schedule.sent),
+    m.SCHEDULE_FAILED: _schedules(lambda schedule: schedule.failed),
+    m.SCHEDULE_RUNS_SUCCEEDED: _schedules(lambda schedule: schedule.runs_succeeded),
+    m.SCHEDULE_RUNS_FAILED: _schedules(lambda schedule: schedule.runs_failed),
+    m.SCHEDULE_FAILURES: _schedules(lambda schedule: schedule.failures),
+    m.SCHEDULE_LATENESS: _lateness,
+    m.SCHEDULE_LAST_SENT: _schedules(lambda schedule: schedule.last_sent_at),
+    m.SCHEDULE_NEXT_DUE: _schedules(lambda schedule: schedule.next_due_at),
+    m.SCHEDULE_LAST_SUCCESS: _schedules(lambda schedule: schedule.last_success_at),
     m.BUILD_INFO: _build_info,
     m.START_TIME: _single(lambda scrape: scrape.tracker.started_at),
     m.BROKER_UP: _single(lambda scrape: int(scrape.tracker.connected_at is not None)),

@@ -27,6 +27,11 @@ REGISTERED = Command("registered", {"taskinfoitems": ["_"]})
 MAX_NEW = 50
 """Worker processes that one poll asks for what they are asked once."""
 MAX_REGISTERED = 10_000
+PING_BEATS = Command("ping", pattern="celerybeat@*")
+"""Beats answer nothing else (Celery 5.7, `beat_enable_remote_control`), and workers have other names."""
+BEAT_SEARCH = 60.0
+"""Seconds between two such pings while no beat is known to answer."""
+BEAT_KEPT = 3600.0
 LISTS = ("reserved", "scheduled")
 LISTS_SILENCE = 3.0
 PROOF_SILENCE = 5.0
@@ -62,6 +67,8 @@ class WorkerPoller:
         self._processes: dict[str, _Process] = {}
         """By worker: the process that was asked once, whatever it replied."""
         self._registered: dict[frozenset[str], frozenset[str]] = {}
+        self._beats: dict[str, float] = {}
+        self._beats_asked_at: float | None = None
 
     def poll(
         self,
@@ -122,6 +129,17 @@ class WorkerPoller:
         in_time = time.monotonic() - began < TIMEOUT
         heard = heard_since(at + HANDLING) if in_time else ()
         return self._habits.learn(commands, replies, candidates, heard=heard)
+
+    def beats(self, *, now: float) -> frozenset[str]:
+        """Return the beats that answer a ping; waits a second for those that are not known."""
+        self._beats = {name: at for name, at in self._beats.items() if now - at < BEAT_KEPT}
+        asked_at, self._beats_asked_at = self._beats_asked_at, now
+        if not self._beats and asked_at is not None and 0 <= now - asked_at < BEAT_SEARCH:
+            self._beats_asked_at = asked_at
+            return frozenset()
+        replies = self._control.ask([PING_BEATS], expected=self._beats)
+        self._beats |= dict.fromkeys(replies.hostnames, now)
+        return replies.hostnames
 
     def enable_events(self, hostnames: Collection[str]) -> None:
         """Make these workers send task events, unless they have never replied to anything."""

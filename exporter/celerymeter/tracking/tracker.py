@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from celerymeter import escaping
 from celerymeter.model import OTHER, UNKNOWN, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
 from celerymeter.totals import TOTALS, VERSION
 from celerymeter.tracking.runs import InProgress
+from celerymeter.tracking.schedules import BEAT_EVENTS, RUN_ENDS, ScheduleTable
 from celerymeter.tracking.series import Histogram, RateWindow, TaskSeriesTable
 from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.totals import TotalsTable
@@ -62,6 +64,11 @@ class Tracker:
             count_retry_exceptions=settings.count_retry_exceptions,
         )
         self.totals = TotalsTable(self.tasks, self.workers, settings, since=now, reject=self.reject)
+        self.schedules = ScheduleTable(
+            retention=settings.worker_retention,
+            poll_interval=settings.poll_interval,
+            folded=self.task_series.folded,
+        )
         self.rates = RateWindow(settings.rate_window, now)
         self._was_connected = False
         self._restarts = 0
@@ -86,7 +93,9 @@ class Tracker:
             "worker-heartbeat": self._worker,
             "worker-offline": self._worker,
             TOTALS: self._totals,
+            **dict.fromkeys(BEAT_EVENTS, self._of_beat),
         }
+        self._follows_runs = False
 
     # From the stream
 
@@ -204,6 +213,22 @@ class Tracker:
         if counted is not None and begun > counted:
             worker.loss.lose(begun - counted)
 
+    def _of_beat(self, event: Event, at: float) -> None:
+        """Take an event of the hook in beat; from the first one on the ends of tasks concern schedules too."""
+        if event.beat is None:  # an application's own event under this name
+            return
+        if not self._follows_runs:
+            self._follows_runs = True
+            for kind in RUN_ENDS:
+                self._of_runs[kind] = partial(self._ended, self._of_runs[kind])
+        self.schedules.event(event, event.beat, at, connected_at=self.connected_at)
+
+    def _ended(
+        self, handler: Callable[[Event, float, Worker | None], None], event: Event, at: float, worker: Worker | None
+    ) -> None:
+        handler(event, at, worker)
+        self.schedules.ended(event, at)
+
     # From the pollers
 
     def asking(self) -> None:
@@ -221,6 +246,10 @@ class Tracker:
         }
         self._queues_of_totals = self.workers.aggregated_queues()
         self.tasks.reconcile(active, at=snapshot.at)
+
+    def beats_answered(self, hostnames: Collection[str], at: float) -> None:
+        """Take the node names of the beats that answered a ping."""
+        self.schedules.pinged(hostnames, at)
 
     def queues_seen(self, snapshot: QueuesSnapshot) -> None:
         """Take the broker's queues at one poll."""
@@ -255,6 +284,7 @@ class Tracker:
         self.totals.add_up()
         self.totals.forget_silent(now)
         self.tasks.runs.workers_idle(self.workers.idle())
+        self.schedules.judge(now, connected_at=self.connected_at)
         self.rates.sample(self.task_series, now)
         outlived, self._outlived = self._outlived, Counter()
         return outlived

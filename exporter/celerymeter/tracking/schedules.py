@@ -1,0 +1,300 @@
+"""Schedules: which beats live, what each of their entries was due for, and what became of what it sent."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterator
+from typing import TypeVar
+
+from celerymeter import escaping
+from celerymeter.model import BeatReport, Event, ScheduleRow
+from celerymeter.tracking.clocks import ClockOffset
+from celerymeter.tracking.series import Histogram
+
+T = TypeVar("T")
+
+HEARTBEAT = 5.0
+MISSED_HEARTBEATS = 3
+RECONNECT_GRACE = 30.0
+PING_TIMEOUT = 3
+"""Polls without a reply after which a beat that only answers pings is down."""
+MAX_SCHEDULES = 2000
+MAX_BEATS = 100
+MAX_AWAITED = 10_000
+"""Tasks whose end is awaited, and ends that came before the entry was reported as sent."""
+FORGOTTEN = 7 * 86400.0
+"""Seconds after which even the last beat of a cluster is forgotten with its schedule."""
+LATENESS_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
+BEAT_EVENTS = ("beat-heartbeat", "beat-schedule", "beat-sent", "beat-failed", "beat-offline")
+RUN_ENDS = ("task-succeeded", "task-failed", "task-revoked", "task-rejected")
+_SHARED = frozenset({"celery.backend_cleanup"})
+"""Entries that Celery gives to every beat."""
+
+
+class Schedule:
+    """One entry of a schedule, by its name and its task's; times by our clock."""
+
+    __slots__ = (
+        "due",
+        "failed",
+        "failures",
+        "labels",
+        "last_sent_at",
+        "last_success_at",
+        "lateness",
+        "next_due_at",
+        "runs_failed",
+        "runs_succeeded",
+        "sent",
+    )
+
+    def __init__(self, labels: tuple[str, str]) -> None:
+        self.labels = labels
+        self.due = self.sent = self.failed = 0
+        self.runs_succeeded = self.runs_failed = self.failures = 0
+        self.last_sent_at: float | None = None
+        self.last_success_at: float | None = None
+        self.next_due_at: float | None = None
+        self.lateness = Histogram(LATENESS_BUCKETS)
+
+
+class Beat:
+    """One beat process with the hook, from its start to its end."""
+
+    __slots__ = ("count", "counts", "down_since", "fresh", "hostname", "lag", "last_seen", "offline", "offset", "up")
+
+    def __init__(self, hostname: str, *, fresh: bool, at: float) -> None:
+        self.hostname = hostname
+        self.fresh = fresh
+        """True if everything that it counts happened while we listened."""
+        self.last_seen = at
+        self.up = True
+        self.offline = False
+        self.down_since: float | None = None
+        self.lag = 0.0
+        self.count = 0
+        self.offset: ClockOffset | None = None
+        self.counts: dict[tuple[str, str], tuple[int, int, int]] = {}
+        """Of each of its entries: due, sent and failed, as it last said."""
+
+    @property
+    def own(self) -> set[tuple[str, str]]:
+        """Return its entries, without those that Celery gives to every beat."""
+        return {labels for labels in self.counts if labels[0] not in _SHARED}
+
+
+class ScheduleTable:
+    """Every schedule and beat; both are bounded, what is beyond is counted as folded."""
+
+    def __init__(self, *, retention: float, poll_interval: float, folded: Counter[str]) -> None:
+        self.answered: dict[str, float] = {}
+        """When a beat last answered a ping (Celery 5.7, `beat_enable_remote_control`), by its node name."""
+        self._retention = retention
+        self._ping_timeout = PING_TIMEOUT * poll_interval
+        self._folded = folded
+        self._beats: dict[str, Beat] = {}
+        self._schedules: dict[tuple[str, str], Schedule] = {}
+        self._awaited: OrderedDict[str, Schedule] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Schedule]:
+        return iter(self._schedules.values())
+
+    @property
+    def beats(self) -> Collection[Beat]:
+        """Return the beats with the hook, dead ones too until they are forgotten."""
+        return self._beats.values()
+
+    # From the stream
+
+    def event(self, event: Event, report: BeatReport, at: float, *, connected_at: float | None) -> None:
+        """Take one event of a beat."""
+        beat = self._beat(event, report, at, connected_at)
+        if beat is None:
+            return
+        beat.last_seen = at
+        beat.offline = event.type == "beat-offline"
+        if beat.offset is None:
+            beat.offset = ClockOffset(timestamp=event.timestamp, at=at)
+        offset = beat.offset.observe(timestamp=event.timestamp, at=at)
+        if event.type in ("beat-heartbeat", "beat-schedule"):
+            beat.lag, beat.count = report.lag, report.count
+        if event.type == "beat-schedule":
+            self._replace(beat, report.schedule, offset)
+        elif event.type in ("beat-sent", "beat-failed"):
+            for row in report.schedule[:1]:
+                self._applied(beat, row, report, at, offset, failed=event.type == "beat-failed")
+
+    def _beat(self, event: Event, report: BeatReport, at: float, connected_at: float | None) -> Beat | None:
+        beat = self._beats.get(report.instance)
+        if beat is None:
+            if len(self._beats) >= MAX_BEATS and not self._forget_oldest():
+                self._folded["hostname"] += 1
+                return None
+            began = report.started_at + at - event.timestamp
+            fresh = connected_at is not None and began > connected_at
+            beat = self._beats[report.instance] = Beat(escaping.name(event.hostname), fresh=fresh, at=at)
+        return beat
+
+    def _replace(self, beat: Beat, rows: list[ScheduleRow], offset: float) -> None:
+        """Take the whole schedule of a beat: what it no longer has is gone, unless another beat has it."""
+        for row in rows:
+            self._count(beat, row, offset)
+        beat.fresh = True
+        listed = {_labels(row) for row in rows}
+        for labels in beat.counts.keys() - listed:
+            del beat.counts[labels]
+        for instance, other in list(self._beats.items()):
+            replaced = other.hostname == beat.hostname or other.own & beat.own
+            if other is not beat and replaced and (other.offline or not other.up):
+                del self._beats[instance]
+        self._drop_unowned()
+
+    def _applied(
+        self, beat: Beat, row: ScheduleRow, report: BeatReport, at: float, offset: float, *, failed: bool
+    ) -> None:
+        schedule = self._count(beat, row, offset, new=(1, 0, 1) if failed else (1, 1, 0))
+        if schedule is None:
+            return
+        if row.last_run_at is not None and report.due_at is not None:
+            schedule.lateness.observe(row.last_run_at - report.due_at)
+        if failed:
+            return
+        schedule.last_sent_at = min(at, row.last_run_at + offset) if row.last_run_at is not None else at
+        if report.uuid is None:
+            return
+        if (ended := self._ended.pop(report.uuid, None)) is not None:
+            _take_end(schedule, *ended)
+        else:
+            _remember(self._awaited, report.uuid, schedule)
+
+    def _count(
+        self, beat: Beat, row: ScheduleRow, offset: float, *, new: tuple[int, int, int] = (0, 0, 0)
+    ) -> Schedule | None:
+        """Add what a beat counted since it last said; of one that we meet in its midst only what is ``new``."""
+        labels = _labels(row)
+        schedule = self._schedules.get(labels)
+        if schedule is None:
+            if len(self._schedules) >= MAX_SCHEDULES:
+                self._folded["schedule"] += 1
+                return None
+            schedule = self._schedules[labels] = Schedule(labels)
+        counts = row.due, row.sent, row.failed
+        known = beat.counts.get(labels)
+        if known is None:
+            known = (0, 0, 0) if beat.fresh else (row.due - new[0], row.sent - new[1], row.failed - new[2])
+        schedule.due += max(0, row.due - known[0])
+        schedule.sent += max(0, row.sent - known[1])
+        schedule.failed += max(0, row.failed - known[2])
+        if labels not in beat.counts and not row.due:
+            schedule.due += _passed(schedule.next_due_at, row, beat.last_seen)
+        beat.counts[labels] = counts
+        schedule.next_due_at = row.next_due_at + offset if row.enabled and row.next_due_at is not None else None
+        return schedule
+
+    def ended(self, event: Event, at: float) -> None:
+        """Take the end of a task, which an entry may have sent."""
+        uuid = event.uuid or ""
+        if event.requeue:
+            return
+        schedule = self._awaited.pop(uuid, None)
+        if schedule is None:
+            _remember(self._ended, uuid, (event.type, at))
+        else:
+            _take_end(schedule, event.type, at)
+
+    # From the poller
+
+    def pinged(self, hostnames: Collection[str], at: float) -> None:
+        """Take the node names of the beats that answered a ping."""
+        for hostname in map(escaping.name, hostnames):
+            if hostname in self.answered or len(self.answered) < MAX_BEATS:
+                self.answered[hostname] = at
+
+    # Time
+
+    def judge(self, now: float, *, connected_at: float | None) -> None:
+        """Decide which beats are up, and forget those long gone."""
+        if connected_at is None:
+            return
+        for beat in self._beats.values():
+            silent = now - beat.last_seen > MISSED_HEARTBEATS * HEARTBEAT
+            unheard = beat.last_seen < connected_at and now - connected_at < RECONNECT_GRACE
+            beat.up = not beat.offline and (beat.up if unheard else not silent)
+            beat.down_since = None if beat.up else beat.down_since or now
+        any_up = any(beat.up for beat in self._beats.values())
+        kept = self._retention if any_up else FORGOTTEN
+        gone = [key for key, beat in self._beats.items() if beat.down_since and now - beat.down_since > kept]
+        for instance in gone:
+            del self._beats[instance]
+        for hostname in [name for name, at in self.answered.items() if now - at > self._retention]:
+            del self.answered[hostname]
+        if gone:
+            self._drop_unowned()
+
+    def _forget_oldest(self) -> bool:
+        """Make room for a beat, if one is down."""
+        down = {beat.last_seen: instance for instance, beat in self._beats.items() if not beat.up}
+        if down:
+            del self._beats[down[min(down)]]
+        return bool(down)
+
+    def _drop_unowned(self) -> None:
+        owned = {labels for beat in self._beats.values() for labels in beat.counts}
+        for labels in self._schedules.keys() - owned:
+            del self._schedules[labels]
+
+    # What others read
+
+    def up(self, now: float) -> dict[str, bool]:
+        """Return whether each beat is up, by its node name; the hook knows better than a ping."""
+        up = {hostname: now - at <= self._ping_timeout for hostname, at in self.answered.items()}
+        hooked: dict[str, bool] = {}
+        for beat in self._beats.values():
+            if beat.up or now - beat.last_seen <= self._retention:
+                hooked[beat.hostname] = hooked.get(beat.hostname, False) or beat.up
+        return up | hooked
+
+    def newest(self) -> dict[str, Beat]:
+        """Return the live beat of each node name that began last."""
+        return {beat.hostname: beat for beat in self._beats.values() if beat.up}
+
+    def duplicates(self, now: float) -> dict[str, bool]:
+        """Return whether another live beat sends the same as each one, by node name; two unknown schedules may be."""
+        live = [beat for beat in self._beats.values() if beat.up]
+        doubled = {beat.hostname for beat in live for other in live if other is not beat and other.own & beat.own}
+        up = self.up(now)
+        unknown = {name for name in self.answered if up.get(name)} - {beat.hostname for beat in live}
+        if len(unknown) > 1:
+            doubled |= unknown
+        return {name: name in doubled for name, alive in up.items() if alive}
+
+
+def _labels(row: ScheduleRow) -> tuple[str, str]:
+    return escaping.name(row.schedule), escaping.name(row.name)
+
+
+def _passed(due_at: float | None, row: ScheduleRow, now: float) -> int:
+    """Return how many times passed before a new beat came that does not make up for them: it has no memory of its own.
+
+    One that has sends what is late before it reports its schedule.
+    """
+    if due_at is None or due_at > now or row.next_due_at is None:
+        return 0
+    return 1 + int((now - due_at) / row.every) if row.every else 1
+
+
+def _take_end(schedule: Schedule, kind: str, at: float) -> None:
+    if kind == "task-succeeded":
+        schedule.runs_succeeded += 1
+        schedule.failures = 0
+        schedule.last_success_at = at
+    else:
+        schedule.runs_failed += 1
+        schedule.failures += 1
+
+
+def _remember(table: OrderedDict[str, T], uuid: str, value: T) -> None:
+    table[uuid] = value
+    if len(table) > MAX_AWAITED:
+        table.popitem(last=False)
