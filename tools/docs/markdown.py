@@ -8,7 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 READMES = (ROOT / "README.md", ROOT / "README.zh-TW.md")
 REFERENCE = (ROOT / "exporter" / "README.md", ROOT / "exporter" / "celerymeter" / "control" / "README.md")
-PAGES = (*READMES, *REFERENCE)
+CHART = ROOT / "deploy" / "helm" / "celerymeter"
+PAGES = (*READMES, *REFERENCE, CHART / "README.md")
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

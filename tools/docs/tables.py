@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 from tools.docs.comparison import comparison
+from tools.docs.helm import values
 from tools.docs.markdown import PAGES, ROOT, table
 from tools.docs.paths import paths
 
@@ -55,6 +56,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     "options": options,
     "comparison": comparison,
     "paths": paths,
+    "values": values,
 }
 
 

@@ -1,0 +1,279 @@
+"""The Helm chart: rendered by Helm's own engine, equal to the Kustomize manifests, and clear about wrong values."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from helm_python import chart as helm
+from helm_python.errors import HelmError
+from tests.deploy.manifests import KUBERNETES, ROOT, Pod, Raw, Resource, example, matches
+from tools.docs.markdown import CHART
+
+from celerymeter import __version__
+
+OPERATORS = {"PrometheusRule", "ServiceMonitor"}
+VERSIONS = ("1.28", kubernetes_validate.latest_version())
+EVERYTHING: Mapping[str, Any] = {
+    "image": {"repository": "registry.example.org/celerymeter"},
+    "control": {"enabled": True},
+    **{part: {"enabled": True} for part in ("serviceMonitor", "rules", "dashboards", "networkPolicy")},
+}
+TWO_CLUSTERS: Mapping[str, Any] = {
+    "clusters": [
+        {"name": "shop", "broker": {"secret": "shop-broker", "key": "url"}, "resultBackendKey": "results"},
+        {"name": "mail", "broker": {"secret": "mail-broker"}, "control": False, "exporterArgs": ["--queues=mail"]},
+    ],
+    "imagePullSecrets": [{"name": "registry"}],
+    "exporter": {
+        "replicas": 2,
+        "args": ["--poll-interval=30s"],
+        "podLabels": {"team": "shop"},
+        "podAnnotations": {"example.org/note": "yes"},
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "extraContainers": [{"name": "proxy", "image": "proxy:1"}],
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+    },
+    "control": {
+        "enabled": True,
+        "grafanaUrl": "https://grafana.example.org",
+        "alertmanagerUrl": "",
+        "persistence": {"size": "5Gi", "storageClass": "disk"},
+        "ingress": {"enabled": True, "host": "celery.example.org", "tlsSecret": "tls", "className": "nginx"},
+    },
+    "serviceMonitor": {"enabled": True, "labels": {"release": "monitoring"}},
+    "networkPolicy": {"enabled": True, "brokerPeers": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "brokerPorts": [6379]},
+}
+NOTHING: Mapping[str, Any] = {"exporter": {"enabled": False}}
+CASES = {"untouched": {}, "everything": EVERYTHING, "two clusters": TWO_CLUSTERS, "nothing": NOTHING}
+
+
+@cache
+def chart() -> helm.Chart:
+    """The chart, loaded once."""
+    return helm.Chart.load(CHART)
+
+
+def notes(values: Mapping[str, Any], *, name: str = "celerymeter") -> str:
+    """The text that Helm prints after the installation."""
+    return chart().render(dict(values), name=name, namespace="celerymeter")["celerymeter/templates/NOTES.txt"]
+
+
+def render(values: Mapping[str, Any], *, name: str = "celerymeter") -> list[Resource]:
+    """The manifests that Helm makes of these values."""
+    files = chart().render(dict(values), name=name, namespace="celerymeter")
+    texts = [text for path, text in files.items() if not path.endswith(".txt")]
+    raw = [each for text in texts for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
+    return [Resource(each["kind"], each["metadata"]["name"], each) for each in raw]
+
+
+def of(kind: str, resources: Sequence[Resource]) -> list[Resource]:
+    """Those of one kind."""
+    return [each for each in resources if each.kind == kind]
+
+
+def pods(resources: Sequence[Resource]) -> list[Pod]:
+    """The pods of the workloads."""
+    templates = [(each.name, each.raw["spec"]["template"]) for each in of("StatefulSet", resources)]
+    return [Pod(name, template["metadata"]["labels"], template["spec"]) for name, template in templates]
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_helm_finds_nothing_to_say_against_it(values: Mapping[str, Any]) -> None:
+    """Strict linting; an icon is the one thing that it recommends and we have not."""
+    report = helm.lint(CHART, dict(values), strict=True)
+    assert report["errors"] == []
+    assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_the_schema_of_kubernetes_takes_every_manifest(values: Mapping[str, Any], version: str) -> None:
+    """Strictly: no field that it does not know."""
+    for resource in render(values):
+        if resource.kind not in OPERATORS:
+            kubernetes_validate.validate(dict(resource.raw), version, strict=True)
+
+
+def test_untouched_values_run_one_exporter_and_nothing_else() -> None:
+    """Which needs a secret, and no operator."""
+    kinds = sorted(each.kind for each in render({}))
+    assert kinds == ["Service", "ServiceAccount", "StatefulSet"]
+
+
+def test_everything_off_installs_nothing() -> None:
+    """Not an account, not a policy."""
+    assert render(NOTHING) == []
+
+
+def test_it_is_what_the_kustomize_manifests_are() -> None:
+    """Kind by kind and field by field but for labels, selectors and what Helm alone sets."""
+    ours = {(each.kind, each.name): _comparable(each.raw) for each in render(EVERYTHING)}
+    theirs = {(each.kind, each.name): _comparable(each.raw) for each in example() if each.kind != "Namespace"}
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        assert ours[key] == value, key
+
+
+def _comparable(raw: Raw) -> Any:
+    """A manifest without labels, annotations, namespaces and selectors by label."""
+    plain = copy.deepcopy(dict(raw))
+    plain["metadata"] = {"name": plain["metadata"]["name"]}
+    spec = plain.get("spec", {})
+    for key in ("selector", "podSelector"):
+        spec.pop(key, None)
+    if "template" in spec:
+        spec["template"].pop("metadata")
+        for container in spec["template"]["spec"]["containers"]:
+            container.pop("imagePullPolicy", None)
+    return plain
+
+
+@pytest.mark.parametrize("name", ["celerymeter", "other"])
+def test_selectors_find_the_pods_of_their_own_release_alone(name: str) -> None:
+    """Also beside a second release in the same namespace."""
+    made = {each: render({**EVERYTHING, **TWO_CLUSTERS}, name=each) for each in ("celerymeter", "other")}
+    all_pods = [pod for resources in made.values() for pod in pods(resources)]
+    for service in of("Service", made[name]):
+        found = [pod.owner for pod in all_pods if matches(service.raw["spec"]["selector"], pod.labels)]
+        assert found == [service.name]
+
+
+def test_each_cluster_has_an_exporter_and_its_label() -> None:
+    """And a control API unless it says no."""
+    made = render(TWO_CLUSTERS)
+    assert sorted(each.name for each in of("StatefulSet", made)) == [
+        "celerymeter-control-shop",
+        "celerymeter-exporter-mail",
+        "celerymeter-exporter-shop",
+    ]
+    labels = {
+        each.name: relabeling["replacement"]
+        for each in of("ServiceMonitor", made)
+        for relabeling in each.raw["spec"]["endpoints"][0]["relabelings"]
+        if relabeling["targetLabel"] == "cluster"
+    }
+    assert labels == {
+        "celerymeter-control-shop": "shop",
+        "celerymeter-exporter-mail": "mail",
+        "celerymeter-exporter-shop": "shop",
+    }
+    arguments = {pod.owner: pod.spec["containers"][0]["args"] for pod in pods(made)}
+    assert arguments["celerymeter-exporter-mail"][-2:] == ["--poll-interval=30s", "--queues=mail"]
+    assert "--cluster=shop" in arguments["celerymeter-control-shop"]
+    assert (
+        "--result-backend-url-file=/run/secrets/celerymeter/result_backend_url" in arguments["celerymeter-control-shop"]
+    )
+
+
+def test_only_two_exporters_have_a_disruption_budget() -> None:
+    """For one it would keep a node from being drained."""
+    assert of("PodDisruptionBudget", render(EVERYTHING)) == []
+    assert len(of("PodDisruptionBudget", render(TWO_CLUSTERS))) == 2
+
+
+def test_thresholds_replace_defaults_or_add_to_them() -> None:
+    """A line with the labels of a default takes its place; one for a queue stands beside it."""
+    lines = [
+        {"record": "celery:queue_backlog:limit", "expr": 75, "labels": {"severity": "warning"}},
+        {"record": "celery:queue_backlog:limit", "expr": 500, "labels": {"severity": "warning", "queue_name": "a"}},
+    ]
+    (rule,) = of("PrometheusRule", render({"rules": {"enabled": True, "thresholds": lines}}))
+    rules = [each for group in rule.raw["spec"]["groups"] for each in group["rules"]]
+    backlog = [each for each in rules if each.get("record") == "celery:queue_backlog:limit"]
+    assert [(each["expr"], each["labels"]) for each in backlog] == [
+        (75, {"severity": "warning"}),
+        (500, {"severity": "warning", "queue_name": "a"}),
+        ("+Inf", {"severity": "critical"}),
+    ]
+    (untouched,) = of("PrometheusRule", render({"rules": {"enabled": True}}))
+    shipped = yaml.safe_load((ROOT / "alerts/kubernetes/prometheusrule.yaml").read_text())
+    assert untouched.raw["spec"] == shipped["spec"]
+
+
+def test_the_notes_say_what_to_do_next() -> None:
+    """Which secrets must exist, and how to look at it."""
+    text = notes(TWO_CLUSTERS)
+    assert "create secret generic mail-broker --from-file=broker_url" in text
+    assert "port-forward service/celerymeter-control-shop 8000" in text
+    assert "celerymeter doctor" in text
+    assert "Nothing scrapes it yet" in notes({})
+
+
+WRONG = {
+    "a word for a number": ({"exporter": {"replicas": "two"}}, "'/exporter/replicas': got string, want integer"),
+    "too many exporters": ({"exporter": {"replicas": 7}}, "'/exporter/replicas': maximum: got 7, want 2"),
+    "a misspelt section": ({"exporer": {}}, "additional properties 'exporer' not allowed"),
+    "a misspelt value": (
+        {"control": {"prometheusURL": "http://p"}},
+        "additional properties 'prometheusURL' not allowed",
+    ),
+    "no cluster": ({"clusters": []}, "'/clusters': minItems: got 0, want 1"),
+    "a cluster without broker": ({"clusters": [{"name": "eu"}]}, "'/clusters/0': missing property 'broker'"),
+    "a URL without scheme": ({"control": {"prometheusUrl": "prometheus:9090"}}, "'/control/prometheusUrl'"),
+    "a name that no object may have": (
+        {"clusters": [{"name": "E U", "broker": {"secret": "x"}}]},
+        "'/clusters/0/name'",
+    ),
+    "an interval without unit": ({"serviceMonitor": {"interval": "15"}}, "'/serviceMonitor/interval'"),
+    "a threshold of no rule": (
+        {"rules": {"thresholds": [{"record": "up", "expr": 1}]}},
+        "'/rules/thresholds/0/record'",
+    ),
+    "an argument without dashes": ({"exporter": {"args": ["queues=a"]}}, "'/exporter/args/0'"),
+    "a port by name": ({"networkPolicy": {"brokerPorts": ["redis"]}}, "'/networkPolicy/brokerPorts/0': got string"),
+    "two clusters of one name": (
+        {"clusters": [{"name": "a", "broker": {"secret": "x"}}, {"name": "a", "broker": {"secret": "y"}}]},
+        'two clusters are called "a"',
+    ),
+    "several clusters, one without name": (
+        {"clusters": [{"broker": {"secret": "x"}}, {"name": "a", "broker": {"secret": "y"}}]},
+        "each needs a name",
+    ),
+    "an ingress without host": ({"control": {"ingress": {"enabled": True}}}, "control.ingress.host"),
+    "an ingress without TLS": (
+        {"control": {"ingress": {"enabled": True, "host": "a.example"}}},
+        "tokens must not travel without TLS",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_value_is_refused_with_its_place(values: Mapping[str, Any], message: str) -> None:
+    """By the schema, or by a sentence of the chart."""
+    with pytest.raises(HelmError) as refused:
+        render(values)
+    assert message in str(refused.value)
+
+
+def test_versions_are_those_of_the_package() -> None:
+    """Chart, application and image."""
+    metadata = chart().metadata
+    assert (metadata["version"], metadata["appVersion"]) == (__version__, __version__)
+    (pod,) = pods(render({}))
+    assert pod.container["image"] == f"celerymeter:{__version__}"
+
+
+def test_the_packaged_chart_is_complete(tmp_path: Any) -> None:
+    """Links become files: rules and dashboards are in the archive, and it renders the same."""
+    archive = helm.package(CHART, destination=tmp_path)
+    packaged = helm.Chart.load(archive).render(dict(EVERYTHING), name="celerymeter", namespace="celerymeter")
+    assert packaged == chart().render(dict(EVERYTHING), name="celerymeter", namespace="celerymeter")
+    assert all(len(json.dumps(each.raw)) < 1_000_000 for each in render(EVERYTHING))
+
+
+def test_kustomize_has_every_part_that_the_chart_has() -> None:
+    """Or the comparison would compare nothing."""
+    assert {"control", "dashboards", "network-policy", "rules", "service-monitor"} <= {
+        path.name for path in (KUBERNETES / "components").iterdir()
+    }
