@@ -7,6 +7,7 @@ CelerymeterError
 │   ├── BrokerUnavailable     the broker cannot be reached now; a retry may help
 │   └── UnsupportedTransport  the transport cannot do what was asked for               (exit 2)
 ├── PollError                 one poll of queues or workers failed
+├── BackendUnavailable        the result backend cannot be read now
 ├── PrometheusError
 │   ├── PrometheusUnavailable no reply, or one that a retry may help (timeout, 5xx)
 │   ├── QueryRejected         Prometheus refused the query (4xx)
@@ -61,6 +62,10 @@ class UnsupportedTransport(BrokerError):
 
 class PollError(CelerymeterError):
     """A poll failed; its gauges are unknown until the next success."""
+
+
+class BackendUnavailable(CelerymeterError):
+    """The result backend cannot be read now; other evidence must do."""
 
 
 class PrometheusError(CelerymeterError):

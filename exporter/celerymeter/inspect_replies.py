@@ -43,6 +43,8 @@ class WorkerStats:
     """Runs begun since the worker started, by task name."""
     prefetch_count: int | None = None
     """Messages that the worker may hold: grows by one for each task that waits for its ETA."""
+    uptime: int | None = None
+    """Seconds since the worker started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,10 @@ class WorkerTask:
     worker_pid: int | None = None
     exchange: str | None = None
     routing_key: str | None = None
+    redelivered: bool = False
+    eta: str | None = None
+    uuid_object: bool = False
+    """True when the id is a UUID object: Celery's own commands do not find it by its text."""
 
 
 class _Stats(msgspec.Struct):
@@ -75,6 +81,7 @@ class _Stats(msgspec.Struct):
     total: object = None
     pool: object = None
     prefetch_count: object = None
+    uptime: object = None
 
 
 class _Queue(msgspec.Struct, gc=False):
@@ -95,6 +102,7 @@ class _Request(msgspec.Struct, gc=False):
 
 class _Scheduled(msgspec.Struct, gc=False):
     request: _Request | None = None
+    eta: object = None
 
 
 class _Error(msgspec.Struct):
@@ -185,8 +193,8 @@ class Replies:
         answer = self._answers[method].get(hostname)
         if not isinstance(answer, list):
             return None
-        requests = (found.request if isinstance(found, _Scheduled) else found for found in answer)
-        return [task for request in requests if (task := _task(request)) is not None]
+        requests = ((found.request, found.eta) if isinstance(found, _Scheduled) else (found, None) for found in answer)
+        return [task for request, eta in requests if (task := _task(request, eta)) is not None]
 
     def count(self, method: str, hostname: str) -> int | None:
         """Return the number of tasks in a reply to ``active``, ``reserved`` or ``scheduled``."""
@@ -241,6 +249,7 @@ def _stats(found: _Stats) -> WorkerStats:
         processes=pids,
         totals=_totals(found.total),
         prefetch_count=_count(found.prefetch_count),
+        uptime=_count(found.uptime),
     )
 
 
@@ -273,7 +282,7 @@ def _queues(found: _Queue) -> Iterator[ConsumedQueue]:
         yield ConsumedQueue(name, text(exchange.get("name")), text(exchange.get("type")), text(found.routing_key))
 
 
-def _task(found: _Request | None) -> WorkerTask | None:
+def _task(found: _Request | None, eta: object = None) -> WorkerTask | None:
     task_id = text(found.id) if found is not None else None
     if found is None or task_id is None:
         return None
@@ -286,6 +295,9 @@ def _task(found: _Request | None) -> WorkerTask | None:
         worker_pid=_count(found.worker_pid),
         exchange=text(delivery.get("exchange")),
         routing_key=text(delivery.get("routing_key")),
+        redelivered=delivery.get("redelivered") is True,
+        eta=text(eta),
+        uuid_object=isinstance(found.id, dict),
     )
 
 

@@ -15,6 +15,7 @@ from celerymeter import __version__
 from celerymeter.control import alerts, auth, errors, metrics, monitoring, reports, system, tasks
 from celerymeter.control.audit import views as audit
 from celerymeter.control.feed import views as feed
+from celerymeter.control.lookup import views as lookup
 from celerymeter.control.parts import Parts
 from celerymeter.control.routing import PAGE_POLICY, ControlBlueprint, Operation, Permission
 from celerymeter.control.settings import ControlSettings
@@ -41,6 +42,7 @@ def blueprints(settings: ControlSettings, parts: Parts) -> tuple[ControlBlueprin
         system.blueprint(system=parts.system, maintenance=parts.maintenance, settings=settings),
         monitoring.blueprint(monitoring=parts.monitoring, audit=parts.audit),
         tasks.blueprint(service=parts.revocations, keys=parts.idempotency, base_path=settings.base_path),
+        lookup.blueprint(lookups=parts.lookups, per_minute=settings.limits.lookups_per_minute),
         feed.blueprint(feed=parts.feed),
         alerts.blueprint(store=parts.alerts, hub=parts.monitoring.hub, counter=parts.metrics.alerts),
         reports.blueprint(runner=parts.reports, language=settings.lang),
@@ -59,6 +61,7 @@ def create_app(settings: ControlSettings, parts: Parts) -> OpenAPI:
         doc_ui=False,
         static_folder=None,
     )
+    app.url_map.converters["task"] = lookup.TaskConverter
     operations: dict[str, Operation] = {}
     for bp in blueprints(settings, parts):
         app.register_api(bp, url_prefix=settings.base_path)

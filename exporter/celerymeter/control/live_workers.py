@@ -61,6 +61,16 @@ class LiveWorker:
     left: bool = False
     announced: bool = False
     heartbeat_interval: float = 0.0
+    left_at: float | None = None
+    """Time of its last `worker-offline`, also after it has come back."""
+    task_event_seen: bool = False
+    processed: int | None = None
+    """Runs begun before it was first heard, by its heartbeat."""
+    mute: bool = False
+    """True when it has begun runs since then without any task event: it sends none."""
+    previous_pid: int = 0
+    duplicate: bool = False
+    """True when two processes use this name by turns."""
 
     def alive(self, now: float) -> bool:
         """Return whether it was heard recently enough, and has not said that it goes."""
@@ -158,6 +168,12 @@ class LiveWorkers:
             worker = self._known.get(hostname) or self._new.get(hostname)
             return None if worker is None or worker.left else worker
 
+    def left_at(self, hostname: str) -> float | None:
+        """Return the time of a worker's last `worker-offline`."""
+        with self._lock:
+            worker = self._known.get(hostname) or self._new.get(hostname)
+            return None if worker is None else worker.left_at
+
     def answered(self, hostnames: Collection[str]) -> None:
         """Note that these workers answered a command, which is the best proof that they exist."""
         with self._lock:
@@ -183,6 +199,7 @@ class LiveWorkers:
         if event.type == "worker-offline":
             with self._lock:
                 if (worker := self._known.get(event.hostname)) is not None:
+                    worker.left_at = at
                     worker.left = True  # anybody may say so: what it has proven counts again when it is heard
                 self._new.pop(event.hostname, None)
             for listener in self._listeners:
@@ -219,10 +236,17 @@ class LiveWorkers:
                 restarted=restarted,
                 known_since=at if before is None else before.known_since,
                 answered=before is not None and before.answered,
+                left_at=None if before is None else before.left_at,
+                previous_pid=0 if before is None else before.pid,
+                duplicate=before is not None and new_pid and event.pid == before.previous_pid,
             )
         worker.last_seen = at
         worker.pid = worker.pid or event.pid
         worker.heartbeat_interval = event.freq or worker.heartbeat_interval
+        worker.task_event_seen = worker.task_event_seen or event.type.startswith("task-")
+        if event.processed is not None:
+            worker.processed = event.processed if worker.processed is None else worker.processed
+            worker.mute = event.processed > worker.processed and not worker.task_event_seen
         self._keep(worker)
         return worker
 

@@ -15,19 +15,25 @@ from typing import Final, Protocol
 
 from prometheus_client import generate_latest
 
-from celerymeter.broker import REDIS_TRANSPORTS
+from celerymeter.broker import AMQP_TRANSPORTS, REDIS_TRANSPORTS
 from celerymeter.control.alerts import AlertStore
 from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.cluster.snapshot import ClusterReader, Queries, Sampler, alertmanager_component
+from celerymeter.control.evidence.amqp_queues import AmqpQueues
 from celerymeter.control.evidence.collector import EvidenceCollector
+from celerymeter.control.evidence.events import EventCache
+from celerymeter.control.evidence.look import TaskLooker
 from celerymeter.control.evidence.redis_queues import RedisQueues
 from celerymeter.control.evidence.result_backend import open_result_backend
+from celerymeter.control.evidence.sources import Sources
 from celerymeter.control.evidence.workers import CONNECTIONS
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.views import Feed
 from celerymeter.control.live_workers import EventListener, LiveWorkers, WorkerProbe
+from celerymeter.control.lookup.service import LookupService
+from celerymeter.control.lookup.usual import UsualTimes
 from celerymeter.control.metrics import ControlMetrics, QueryMetrics
 from celerymeter.control.monitoring import Monitoring
 from celerymeter.control.reports import ReportRunner, ReportStore
@@ -48,6 +54,8 @@ from celerymeter.reports.service import ReportService
 
 LIVE_TIMEOUT: Final = 4.0
 """Seconds for a query of the live metrics: clients of the API give up after 5."""
+USUAL_TIMEOUT: Final = 0.5
+"""Seconds for the usual run time in a look-up, which is right without it."""
 REPORT_TIMEOUT: Final = 60.0
 """Seconds for a query of a report: no connection is held while a long one is made."""
 DASHBOARDS: Final = ("overview", "tasks", "queues", "workers", "exporter")
@@ -82,6 +90,7 @@ class Parts:
     revocations: RevocationService
     idempotency: IdempotencyKeys
     followup: Followup
+    lookups: LookupService
     reports: ReportRunner
     events: EventListener
     background: tuple[Background, ...]
@@ -135,7 +144,12 @@ def build(
     probes = () if alertmanager is None else (partial(alertmanager_component, alertmanager),)
     sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
     recorder = Recorder(BatchStore(store), audit, hub=hub, metrics=metrics)
-    followup, revocations = _revocations(settings, recorder, live_workers, workers=workers)
+    workers = workers or Workers([RemoteControl(settings.broker) for _ in range(CONNECTIONS)])
+    sources = _sources(settings, recorder, live_workers, workers=workers)
+    followup = Followup(workers, sources, recorder=recorder, hold=settings.revoke_hold)
+    revocations = RevocationService(EvidenceCollector(sources), workers, followup, recorder)
+    looker = TaskLooker(sources)
+    usual = UsualTimes(client if prometheus else _prometheus(settings, metrics, timeout=USUAL_TIMEOUT), scope)
     report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
     reports = ReportRunner(ReportService(report_client, scope).report, ReportStore(store))
     # The order matters: the switch and the follow-up ask the registry of workers.
@@ -156,30 +170,28 @@ def build(
         revocations=revocations,
         idempotency=IdempotencyKeys(store),
         followup=followup,
+        lookups=LookupService(looker.look, usual.of),
         reports=reports,
         events=events,
         background=(maintenance, *served, reports, followup, events, switch, probe, sampler, hub),
     )
 
 
-def _revocations(
-    settings: ControlSettings, recorder: Recorder, live_workers: LiveWorkers, *, workers: Workers | None
-) -> tuple[Followup, RevocationService]:
-    workers = workers or Workers([RemoteControl(settings.broker) for _ in range(CONNECTIONS)])
-    result_backend = open_result_backend(settings.result_backend_url, settings.broker)
-    followup = Followup(
-        workers, live_workers, result_backend=result_backend, recorder=recorder, hold=settings.revoke_hold
-    )
-    collector = EvidenceCollector(
+def _sources(settings: ControlSettings, recorder: Recorder, live_workers: LiveWorkers, *, workers: Workers) -> Sources:
+    broker: RedisQueues | AmqpQueues | None = None
+    if settings.broker.transport in REDIS_TRANSPORTS:
+        broker = RedisQueues(settings.broker)
+    elif settings.broker.transport in AMQP_TRANSPORTS:
+        broker = AmqpQueues(settings.broker)
+    return Sources(
         workers,
-        followup.event_cache,
+        EventCache(),
         live_workers,
-        result_backend=result_backend,
-        # Other brokers show nobody which messages wait.
-        queues=RedisQueues(settings.broker) if settings.broker.transport in REDIS_TRANSPORTS else None,
+        result_backend=open_result_backend(settings.result_backend_url, settings.broker),
+        broker=broker,
         previously_terminated=recorder.store.previously_terminated,
+        control_exchange=str(settings.broker.celery_settings.get("control_exchange", "celery")),
     )
-    return followup, RevocationService(collector, workers, followup, recorder)
 
 
 def _metrics_server(metrics: ControlMetrics, sock: socket.socket) -> MetricsServer:

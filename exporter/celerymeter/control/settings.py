@@ -73,6 +73,7 @@ class RequestLimits:
     body_bytes: int = 4 * 1024 * 1024
     auth_failures_per_minute: float = 60.0
     requests_per_minute: float = 1200.0
+    lookups_per_minute: float = 600.0
     read_seconds: float = 20.0
     """Time in which a client must send a whole request."""
 

@@ -17,6 +17,7 @@ from celerymeter.inspect_replies import text
 from celerymeter.polling.queues import is_task_queue
 from celerymeter.routing import MAX_KEY, RoutingTable
 from celerymeter.stamp import HEADER
+from celerymeter.tagged import untag_uuids
 
 HEAD_TAIL = 8192
 """Bytes that hold the headers and properties of nearly any task (Celery cuts its `argsrepr` at 1024)."""
@@ -61,7 +62,8 @@ def parse_head(tail: bytes) -> HeadMessage:
     try:
         message = _MESSAGE.decode(tail)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return HeadMessage(_found(_UUID, tail), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
+        plain = untag_uuids(tail) if b'"__type__"' in tail else tail
+        return HeadMessage(_found(_UUID, plain), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
     headers, properties = message.headers, message.properties
     uuid = text(headers.id) or text(properties.correlation_id)
     return HeadMessage(uuid, text(properties.delivery_tag), _seconds(headers.stamp))

@@ -1,20 +1,17 @@
-"""Collects what is known about task ids: events, the result backend, the workers, and the lists of a Redis broker.
+"""Collects what is known about many task ids before a revoke: events, results, workers, and the lists of Redis.
 
-Celery has no look-up of a task by its id, hence all of these.
+Celery has no look-up of a task by its id, hence all of these. `look` collects more about single tasks.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from celerymeter.control.evidence.events import EventCache
-from celerymeter.control.evidence.models import TaskEvidence, Termination
+from celerymeter.control.evidence.models import TaskEvidence
 from celerymeter.control.evidence.redis_queues import RedisQueues
-from celerymeter.control.evidence.result_backend import ResultBackend
-from celerymeter.control.evidence.workers import WorkerInspector
-from celerymeter.control.live_workers import LiveWorkers
+from celerymeter.control.evidence.sources import Sources
 from celerymeter.errors import RequestRefused
 
 REPLIED: Final = 60.0
@@ -24,22 +21,13 @@ REPLIED: Final = 60.0
 class EvidenceCollector:
     """Collects evidence; thread-safe. ``until`` is of `time.monotonic`."""
 
-    def __init__(
-        self,
-        workers: WorkerInspector,
-        event_cache: EventCache,
-        live_workers: LiveWorkers,
-        *,
-        result_backend: ResultBackend | None,
-        queues: RedisQueues | None,
-        previously_terminated: Callable[[Sequence[str]], Mapping[str, Termination]],
-    ) -> None:
-        self._workers = workers
-        self.event_cache = event_cache
-        self._live_workers = live_workers
-        self._result_backend = result_backend
-        self._queues = queues
-        self._previously_terminated = previously_terminated
+    def __init__(self, sources: Sources) -> None:
+        self._workers = sources.workers
+        self.event_cache = sources.event_cache
+        self._live_workers = sources.live_workers
+        self._result_backend = sources.result_backend
+        self._queues = sources.broker if isinstance(sources.broker, RedisQueues) else None
+        self._previously_terminated = sources.previously_terminated
         self._replied_at: dict[str, float] = {}
 
     def collect(self, task_ids: Sequence[str], *, until: float) -> TaskEvidence:

@@ -1,4 +1,4 @@
-"""The event memory: the last event of each task, for revocations and look-ups."""
+"""The event memory: the last event and the history of each task, for revocations and look-ups."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import Final
 
+from celerymeter.control.evidence.history import NO_HISTORY, TaskHistory
 from celerymeter.control.evidence.models import LastEvent
 from celerymeter.model import Event
 
@@ -19,11 +20,11 @@ TASK_EVENTS: Final = frozenset(
 
 
 class EventCache:
-    """Remembers the last event of each task; bounded in number and in age, thread-safe."""
+    """Remembers the last event and the history of each task; bounded in number and in age, thread-safe."""
 
     def __init__(self, *, most: int = MAX_EVENTS) -> None:
         self._most = most
-        self._events: OrderedDict[str, LastEvent] = OrderedDict()
+        self._events: OrderedDict[str, tuple[LastEvent, TaskHistory]] = OrderedDict()
         self._lock = Lock()
 
     def add(self, events: Sequence[Event], at: float) -> None:
@@ -37,10 +38,15 @@ class EventCache:
     def last_events(self, task_ids: Collection[str]) -> Mapping[str, LastEvent]:
         """Return the last event of each of these tasks that is remembered."""
         with self._lock:
-            return {task_id: self._events[task_id] for task_id in task_ids if task_id in self._events}
+            return {task_id: self._events[task_id][0] for task_id in task_ids if task_id in self._events}
+
+    def histories(self, task_ids: Collection[str]) -> Mapping[str, TaskHistory]:
+        """Return the history of each of these tasks that is remembered."""
+        with self._lock:
+            return {task_id: self._events[task_id][1] for task_id in task_ids if task_id in self._events}
 
     def _remember(self, event: Event, task_id: str, at: float) -> None:
-        before = self._events.pop(task_id, None)  # put back at the end: this id is young again
+        before, history = self._events.pop(task_id, (None, NO_HISTORY))  # put back at the end: this id is young again
         last = LastEvent(
             type=event.type,
             at=at,
@@ -54,11 +60,11 @@ class EventCache:
             # A producer's task-sent often arrives after the worker's events; only a retry is really sent again.
             if event.type == "task-sent" and before.type != "task-retried":
                 last = replace(before, name=last.name, queue=last.queue)
-        self._events[task_id] = last
+        self._events[task_id] = last, history.add(event, at)
 
     def _forget(self, now: float) -> None:
         while self._events:
-            oldest = next(iter(self._events.values()))
+            oldest = next(iter(self._events.values()))[0]
             if len(self._events) <= self._most and oldest.at >= now - MAX_EVENT_AGE:
                 return
             self._events.popitem(last=False)

@@ -43,10 +43,11 @@ class TaskLocation:
 
 @dataclass(frozen=True, slots=True)
 class Termination:
-    """A terminate command of an earlier batch: the pool process that it was for, and did that die."""
+    """A terminate command: the pool process that it was for, and is that proven dead, or alive."""
 
     pid: int | None = None
     died: bool = False
+    alive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
-"""The cluster's result backend, asked about many tasks at once."""
+"""The cluster's result backend, asked about many tasks at once. Results themselves are dropped at once."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any, Final
 
 from celery import Celery
 from celery.backends.base import BaseKeyValueStoreBackend
 
-from celerymeter.errors import SettingsError
+from celerymeter.control.evidence.task import StoredResult
+from celerymeter.errors import BackendUnavailable, SettingsError
+from celerymeter.inspect_replies import mapping, text
 from celerymeter.settings import BrokerSettings
 from celerymeter.urls import without_password
 
@@ -42,25 +45,52 @@ class ResultBackend:
 
     def states(self, task_ids: Sequence[str]) -> Mapping[str, str]:
         """Return the stored states; what cannot be read now is left out."""
+        try:
+            return {task_id: stored.state for task_id, stored in self.stored(task_ids).items()}
+        except BackendUnavailable as error:  # other evidence must do
+            log.warning("%s", error)
+            return {}
+
+    def stored(self, task_ids: Sequence[str]) -> Mapping[str, StoredResult]:
+        """Return what is stored of these tasks; raises `BackendUnavailable`."""
         if not task_ids:
             return {}
         try:
-            stored = self._backend.mget([self._backend.get_key_for_task(task_id) for task_id in task_ids])
-        except Exception as error:  # noqa: BLE001 - every backend has errors of its own; other evidence must do
-            log.warning("the result backend does not answer (%s)", type(error).__name__)
-            return {}
-        found = {task_id: self._state(value) for task_id, value in zip(task_ids, stored, strict=False) if value}
-        return {task_id: state for task_id, state in found.items() if state}
+            values = self._backend.mget([self._backend.get_key_for_task(task_id) for task_id in task_ids])
+        except Exception as error:  # every backend has errors of its own
+            raise BackendUnavailable(f"the result backend does not answer ({type(error).__name__})") from error
+        found = {task_id: self._decode(value) for task_id, value in zip(task_ids, values, strict=False) if value}
+        return {task_id: stored for task_id, stored in found.items() if stored is not None}
 
-    def _state(self, value: Any) -> str | None:
+    def _decode(self, value: Any) -> StoredResult | None:
         try:
-            meta = self._backend.decode(value)
+            meta = mapping(self._backend.decode(value))
         except Exception:  # noqa: BLE001 - not JSON, or compressed: it says nothing
             return None
-        status = meta.get("status") if isinstance(meta, dict) else None
-        return status if isinstance(status, str) else None
+        state, result = text(meta.get("status")), mapping(meta.get("result"))
+        if state is None:
+            return None
+        failed = state in ("FAILURE", "RETRY", "REVOKED")
+        return StoredResult(
+            state,
+            ended_at=_seconds(meta.get("date_done")),
+            exception=text(result.get("exc_type")) if failed else None,
+            name=text(meta.get("name")),
+            worker=text(meta.get("worker")) or (text(result.get("hostname")) if state == "STARTED" else None),
+        )
 
 
 def open_result_backend(url: str | None, broker: BrokerSettings) -> ResultBackend | None:
     """Return the configured backend, if any; raises `SettingsError`."""
     return ResultBackend(url, broker) if url else None
+
+
+def _seconds(value: object) -> float | None:
+    """Return the time that a backend stored: in UTC, with or without its zone."""
+    if not isinstance(value, str):
+        return None
+    try:
+        at = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)).timestamp()

@@ -69,6 +69,14 @@ class WorkerInspector:
         """Ask again which of the ids the workers hold, and their processes."""
         return _read(self.ask((Command("stats"), _query(task_ids)), expected=expected, until=until))
 
+    def look(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
+        """Ask which of the ids the workers hold, what they run and consume; unlike `inspect` for none of their lists.
+
+        A list costs a worker 23 µs for each task that it holds, and it does nothing else meanwhile.
+        """
+        commands = (Command("stats"), Command("active_queues"), Command("active", {"safe": True}), _query(task_ids))
+        return self.ask(commands, expected=expected, until=until)
+
     def ask(
         self,
         commands: Sequence[Command],

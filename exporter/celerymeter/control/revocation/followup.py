@@ -15,10 +15,9 @@ from threading import RLock
 from time import monotonic
 from typing import Final
 
-from celerymeter.control.evidence.events import EventCache
 from celerymeter.control.evidence.models import LastEvent, TaskLocation
-from celerymeter.control.evidence.result_backend import ResultBackend
-from celerymeter.control.live_workers import INFORMED, LiveWorker, LiveWorkers, Retries
+from celerymeter.control.evidence.sources import Sources
+from celerymeter.control.live_workers import INFORMED, LiveWorker, Retries
 from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.batches import ActiveBatch, ActiveBatches, Recorder
 from celerymeter.control.revocation.models import Acknowledgements, Batch, Outcome, TaskResult
@@ -56,18 +55,17 @@ class Followup:
     def __init__(
         self,
         workers: Workers,
-        live_workers: LiveWorkers,
+        sources: Sources,
         *,
-        result_backend: ResultBackend | None,
         recorder: Recorder,
         hold: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = recorder.store
         self._workers = workers
-        self._live_workers = live_workers
-        self.event_cache = EventCache()
-        self._result_backend = result_backend
+        self._live_workers = sources.live_workers
+        self._event_cache = sources.event_cache
+        self._result_backend = sources.result_backend
         self._recorder = recorder
         self._hold = hold
         self._clock = clock
@@ -81,13 +79,13 @@ class Followup:
             PeriodicThread("revocations: follow-up", self.update, interval=INTERVAL),
             PeriodicThread("revocations: re-sending", self.resend, interval=INTERVAL),
         )
-        live_workers.listen(self)
+        self._live_workers.listen(self)
 
     # As an `EventConsumer`
 
     def events(self, batch: Sequence[Event], at: float) -> None:
         """Remember the events, and queue the ends of followed tasks for the thread."""
-        self.event_cache.add(batch, at)
+        self._event_cache.add(batch, at)
         for event in batch:
             if event.type in _ENDS and event.uuid is not None and event.uuid in self._batches:
                 last = LastEvent(event.type, at, event.hostname, event.name, terminated=bool(event.terminated))

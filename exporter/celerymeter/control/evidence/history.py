@@ -1,0 +1,224 @@
+"""The history of one task by its events: its messages, its runs and their ends. Pure, but for being mutable.
+
+Events of one task come over several connections: a `task-sent` may come after the worker's own events, and that of a
+retry before the `task-retried` of the run that ends (`celery.app.task.Task.retry`). A retry, a redelivery and a task
+that replaces another keep the id.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from sys import intern
+from typing import Final, Literal
+
+from celerymeter.exception_names import exception_class
+from celerymeter.model import Event
+from celerymeter.tracking.clocks import parse_eta
+
+MAX_RUNS: Final = 10
+"""Runs of one task that are kept, the newest; the others are counted."""
+DELAYED: Final = 300.0
+"""Seconds by which an event may come late and its own time is still taken: a busy solo worker sends late."""
+Outcome = Literal[
+    "succeeded", "failed", "retried", "rejected", "requeued", "revoked", "expired", "terminate_sent", "running", "lost",
+    "replaced", "unknown",
+]  # fmt: skip
+"""``terminate_sent``: Celery announces a termination at the command; whether the process died is another question."""
+_ENDS: Final[dict[str, Outcome]] = {
+    "task-succeeded": "succeeded",
+    "task-failed": "failed",
+    "task-retried": "retried",
+}
+_DELAY = re.compile(r"(?:[01]\.){28}")
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """One run by its events. ``pid`` is that of the worker's main process; ``started_at`` is absent if not seen."""
+
+    worker: str
+    pid: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    exception: str | None = None
+    seen_at: float = 0.0
+    """Time at which its last event was received."""
+
+    @property
+    def open(self) -> bool:
+        """True when no end was seen; an announced termination is none."""
+        return self.outcome in (None, "terminate_sent")
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """The newest `task-received`: a worker has taken the message from the broker."""
+
+    worker: str
+    pid: int
+    at: float
+    eta: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """A worker discarded the message unrun: it was revoked, or had expired."""
+
+    worker: str
+    at: float
+    outcome: Literal["revoked", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHistory:
+    """Everything that events said about a task. ``sent_at`` and ``eta`` are of its newest message."""
+
+    name: str | None = None
+    queue: str | None = None
+    retries: int = 0
+    sent_at: float | None = None
+    eta: float | None = None
+    delayed_by_broker: bool = False
+    """True when it was sent through RabbitMQ's native delayed delivery."""
+    received: Reception | None = None
+    new_message: bool = False
+    """True when a message was sent or received after the newest run began."""
+    received_again: bool = False
+    """True when a worker received that message."""
+    replaced: bool = False
+    """True when that message is of a task that replaces the run, which then ends without an event."""
+    runs: tuple[PastRun, ...] = ()
+    earlier_runs: int = 0
+    discarded: Discarded | None = None
+
+    def add(self, event: Event, at: float) -> TaskHistory:
+        """Return the history with one event more, received at this time (UTC seconds)."""
+        if event.type == "task-sent":
+            return self._sent(event, at)
+        if event.type == "task-received":
+            return self._received(event, at)
+        if event.type == "task-started":
+            run = PastRun(intern(event.hostname), event.pid, _time(event, at), seen_at=at)
+            return replace(self._with_run(run), new_message=False, received_again=False, replaced=False, discarded=None)
+        return self._ended(event, at)
+
+    def _sent(self, event: Event, at: float) -> TaskHistory:
+        follows = bool(self.runs) and self._follows(event)
+        name, queue = self._named(event), _queue(event)
+        if self.sent_at is not None and not follows and self.runs:
+            return replace(self, name=self.name or name, queue=self.queue or queue)
+        received_first = self.received is not None and not self.runs
+        return replace(
+            self,
+            name=name if follows or not self.name else self.name,
+            queue=queue or self.queue,
+            retries=max(self.retries, event.retries or 0),
+            sent_at=at if self.sent_at is None or not received_first or follows else self.sent_at,
+            eta=_eta(event) if follows or self.received is None else self.eta,
+            delayed_by_broker=_is_delayed(event),
+            new_message=self.new_message or follows,
+            replaced=self.replaced or (follows and self._is_replacement(event)),
+        )
+
+    def _received(self, event: Event, at: float) -> TaskHistory:
+        return replace(
+            self,
+            name=self._named(event),
+            queue=self.queue or _queue(event),
+            retries=max(self.retries, event.retries or 0),
+            eta=_eta(event),
+            received=Reception(intern(event.hostname), event.pid, at, _eta(event)),
+            new_message=bool(self.runs),
+            received_again=bool(self.runs),
+            replaced=self.replaced or (bool(self.runs) and self._is_replacement(event)),
+            discarded=None,
+        )
+
+    def _ended(self, event: Event, at: float) -> TaskHistory:
+        if event.type == "task-revoked" and not event.terminated:
+            ended: Literal["revoked", "expired"] = "expired" if event.expired else "revoked"
+            return replace(self, discarded=Discarded(intern(event.hostname), at, ended), new_message=False)
+        outcome, index = _outcome(event), self._run_of(event)
+        if outcome is None:
+            return self
+        if index is None:
+            run = PastRun(intern(event.hostname), event.pid, seen_at=at)
+            return self._with_run(_end(run, outcome, event, at))._after(outcome)
+        runs = list(self.runs)
+        runs[index] = _end(runs[index], outcome, event, at)
+        return replace(self, runs=tuple(runs))._after(outcome)
+
+    def _after(self, outcome: Outcome) -> TaskHistory:
+        """A retry and a requeued message are new messages, whether or not anybody says that they were sent."""
+        return replace(self, new_message=True) if outcome in ("retried", "requeued") else self
+
+    def _run_of(self, event: Event) -> int | None:
+        """Return the run that an end is of: the oldest open one of this worker, or the one that it ends once more."""
+        open_runs = [n for n, run in enumerate(self.runs) if run.worker == event.hostname and run.open]
+        if open_runs:
+            return open_runs[-1]
+        # A rejected task sends `task-failed` and `task-rejected`; a hard time limit sends `task-failed` twice.
+        again = event.type in ("task-rejected", "task-failed")
+        if again and self.runs and self.runs[-1].worker == event.hostname and self.runs[-1].outcome == "failed":
+            return len(self.runs) - 1
+        return None
+
+    def _with_run(self, run: PastRun) -> TaskHistory:
+        runs = (*self.runs, run)
+        dropped = max(len(runs) - MAX_RUNS, 0)
+        return replace(self, runs=runs[dropped:], earlier_runs=self.earlier_runs + dropped)
+
+    def _follows(self, event: Event) -> bool:
+        return (event.retries or 0) > self.retries or self._is_replacement(event)
+
+    def _is_replacement(self, event: Event) -> bool:
+        """A task that a run sends in its place has the run as its parent, or another name."""
+        if (event.retries or 0) > self.retries:
+            return False
+        return event.parent_id == event.uuid or (None not in (event.name, self.name) and event.name != self.name)
+
+    def _named(self, event: Event) -> str | None:
+        return intern(event.name) if event.name else self.name
+
+
+NO_HISTORY: Final = TaskHistory()
+
+
+def _end(run: PastRun, outcome: Outcome, event: Event, at: float) -> PastRun:
+    if outcome == "terminate_sent":
+        return replace(run, outcome=outcome, seen_at=at)
+    ended, exception = _time(event, at), run.exception
+    if event.exception:
+        exception = intern(exception_class(event.exception))
+    started = run.started_at
+    if started is None and event.runtime is not None:
+        started = ended - event.runtime
+    return replace(run, started_at=started, ended_at=ended, outcome=outcome, exception=exception, seen_at=at)
+
+
+def _outcome(event: Event) -> Outcome | None:
+    if event.type == "task-rejected":
+        return "requeued" if event.requeue else "rejected"
+    if event.type == "task-failed" and (event.exception or "").startswith("Reject("):
+        return "rejected"
+    return "terminate_sent" if event.type == "task-revoked" else _ENDS.get(event.type)
+
+
+def _time(event: Event, at: float) -> float:
+    """Return the sender's time unless its clock is far off; by ours where it is."""
+    return event.timestamp if 0 <= at - event.timestamp < DELAYED else at
+
+
+def _eta(event: Event) -> float | None:
+    return parse_eta(event.eta) if event.eta else None
+
+
+def _is_delayed(event: Event) -> bool:
+    return bool(event.routing_key and _DELAY.match(event.routing_key))
+
+
+def _queue(event: Event) -> str | None:
+    queue = event.queue or (_DELAY.sub("", event.routing_key, count=1) if event.routing_key else None)
+    return intern(queue) if queue else None
