@@ -48,6 +48,8 @@ class Scenario:
     broker_down: bool = False
     exporter_gone: bool = False
     missed: float = 0.0
+    busy: float = 2.0
+    """Slots of each worker, of its four, that always run a task."""
     growth: float = 0.0
     """Messages per second that every queue grows by, from the onset on."""
 
@@ -74,12 +76,15 @@ TROUBLED = Scenario(
         Queue("mail", 400.0, 4, late=2400.0, growth=1.5),
         Queue("reports", 20.0, 4),
         Queue("legacy", 25.0, 0),
+        Queue("asleep", 12.0, 4),
     ),
     _WORKERS,
     lost=frozenset({"mail@app-2"}),
     missed=0.4,
 )
 NO_WORKERS = Scenario("no-workers", _TASKS, _QUEUES, _WORKERS, lost=frozenset(_WORKERS), growth=0.6)
+FULL = replace(GOOD, cluster="full", busy=4.0)
+"""All slots are busy, which is worth knowing, and no trouble."""
 NOTHING_RUN = Scenario("nothing-run", queues=(Queue("celery", 0.0),), workers=("celery@only",))
 BROKER_DOWN = Scenario("broker-down", _TASKS, _QUEUES, _WORKERS, broker_down=True)
 EXPORTER_GONE = Scenario("exporter-gone", _TASKS, _QUEUES, _WORKERS, exporter_gone=True)
@@ -108,4 +113,4 @@ def crowd(tasks: int, workers: int) -> Scenario:
 
 
 BIG_CROWD = crowd(200, 50)
-ALL = (GOOD, TWIN, TROUBLED, NO_WORKERS, NOTHING_RUN, BROKER_DOWN, EXPORTER_GONE, crowd(30, 15))
+ALL = (GOOD, TWIN, TROUBLED, NO_WORKERS, NOTHING_RUN, BROKER_DOWN, EXPORTER_GONE, FULL, crowd(30, 15))

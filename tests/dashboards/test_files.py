@@ -189,13 +189,13 @@ def test_dashboards_link_to_each_other(board: Board) -> None:
     assert menu["keepTime"]
 
 
-def test_every_figure_of_the_overview_leads_to_its_explanation() -> None:
-    """A click on a figure opens the dashboard that explains it."""
+def test_every_number_of_the_overview_leads_to_its_explanation() -> None:
+    """A click on a number opens the dashboard that explains it."""
     overview = next(board for board in BOARDS if board.name == "overview")
-    figures = [panel for panel in overview.drawn if panel.type == "stat"]
+    numbers = [panel for panel in overview.drawn if panel.type == "stat"]
 
-    assert len(figures) == 8
-    assert all(re.match(r"/d/celerymeter-(?!overview)", next(panel.links)) for panel in figures)
+    assert len(numbers) == 8
+    assert all(re.match(r"/d/celerymeter-(?!overview)", next(panel.links)) for panel in numbers)
 
 
 def test_the_overview_begins_with_what_an_operator_asks_first() -> None:
@@ -208,7 +208,7 @@ def test_the_overview_begins_with_what_an_operator_asks_first() -> None:
 
 @every_board
 def test_the_first_row_answers(board: Board) -> None:
-    """A dashboard begins with figures; charts and tables that explain them follow."""
+    """A dashboard begins with numbers; charts and tables that explain them follow."""
     top = [panel for panel in board.drawn if panel.box[1] == 0]
 
     assert {panel.type for panel in top} == {"stat"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.dashboards import scenarios
 from tests.dashboards.asking import NONE_CHOSEN, Answer, ask, ask_all, ask_mark
-from tests.dashboards.grafana import Board, boards
+from tests.dashboards.grafana import Board, Panel, boards
 from tests.dashboards.simulation import RULES, Pace, Simulation
 
 pytestmark = pytest.mark.integration
@@ -26,19 +26,27 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]
         yield running
 
 
-def figure(prometheus: Simulation, board: str, title: str, cluster: str, *, at: float | None = None) -> float:
-    """The value that a figure shows of one cluster, when all is settled or at another time."""
-    panel = next(one for one in BOARDS if one.name == board).panel(title)
-    answer = ask(prometheus.url, panel.queries[0], {**NONE_CHOSEN, "cluster": (cluster,)}, at=at or prometheus.settled)
+def panel(board: str, title: str) -> Panel:
+    """A panel of a dashboard."""
+    return next(one for one in BOARDS if one.name == board).panel(title)
+
+
+def number(prometheus: Simulation, board: str, title: str, cluster: str, *, at: float | None = None) -> float:
+    """The number that a stat panel shows of one cluster, when all is settled or at another time."""
+    answer = ask(
+        prometheus.url,
+        panel(board, title).queries[0],
+        {**NONE_CHOSEN, "cluster": (cluster,)},
+        at=at or prometheus.settled,
+    )
     (value,) = answer.values
     return value
 
 
 def word(prometheus: Simulation, board: str, title: str, cluster: str, *, at: float | None = None) -> str:
-    """The word that a figure shows of one cluster, when all is settled or at another time."""
-    panel = next(one for one in BOARDS if one.name == board).panel(title)
-    options = panel.defaults["mappings"][0]["options"]
-    text: str = options[f"{figure(prometheus, board, title, cluster, at=at):g}"]["text"]
+    """The word that a stat panel shows of one cluster, when all is settled or at another time."""
+    options = panel(board, title).defaults["mappings"][0]["options"]
+    text: str = options[f"{number(prometheus, board, title, cluster, at=at):g}"]["text"]
     return text
 
 
@@ -62,8 +70,8 @@ def _seen(answer: Answer) -> dict[frozenset[tuple[str, str]], float]:
 
 @pytest.mark.parametrize("cluster", [*(one.cluster for one in scenarios.ALL), "never-heard-of"])
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_a_figure_is_never_empty(prometheus: Simulation, board: Board, cluster: str) -> None:
-    """In every scenario each figure shows exactly one number or word."""
+def test_a_stat_panel_is_never_empty(prometheus: Simulation, board: Board, cluster: str) -> None:
+    """In every scenario each stat panel shows exactly one number or word."""
     at = prometheus.settled
     for panel in board.drawn:
         if panel.type == "stat":
@@ -79,6 +87,7 @@ def test_a_figure_is_never_empty(prometheus: Simulation, board: Board, cluster: 
         ("troubled", "unhealthy", "partly: events missed"),
         ("no-workers", "no workers", "yes"),
         ("nothing-run", "healthy", "yes"),
+        ("full", "healthy", "yes"),
         ("broker-down", "broker down", "no: broker down"),
         ("exporter-gone", "no exporter", "no: exporter down"),
         ("never-heard-of", "unknown", "no: nothing scraped"),
@@ -111,8 +120,8 @@ def test_a_page_without_limits_is_not_trusted(tmp_path: Path) -> None:
 )
 def test_what_is_not_known_is_not_zero(prometheus: Simulation, cluster: str, workers: int, pending: int) -> None:
     """No worker is 0, and a broker or exporter that is gone is unknown (-1)."""
-    assert figure(prometheus, "overview", "Active workers", cluster) == workers
-    found = figure(prometheus, "overview", "Pending tasks", cluster)
+    assert number(prometheus, "overview", "Active workers", cluster) == workers
+    found = number(prometheus, "overview", "Pending tasks", cluster)
     assert found == pending if pending < 0 else found >= pending
 
 
@@ -120,7 +129,7 @@ def test_what_is_not_known_is_not_zero(prometheus: Simulation, cluster: str, wor
 def test_a_counter_that_nobody_feeds_has_no_rate(prometheus: Simulation, board: str, title: str) -> None:
     """While the broker is out of reach counters stand still, and their rate is unknown rather than 0."""
     assert word(prometheus, board, title, "broker-down") == "unknown"
-    assert figure(prometheus, board, title, "good") > 0
+    assert number(prometheus, board, title, "good") > 0
 
 
 def test_a_chart_of_throughput_is_blank_while_nobody_sees_it(prometheus: Simulation) -> None:
@@ -150,6 +159,48 @@ def test_a_backlog_that_nobody_works_off_is_never_empty(prometheus: Simulation) 
     """Messages wait and none is started: the time until the queues are empty is not 0, and not unknown."""
     assert word(prometheus, "queues", "Empty in", "no-workers") == "never"
     assert word(prometheus, "queues", "Empty in", "nothing-run") == "no starts"
+    assert word(prometheus, "queues", "Empty in", "troubled") == "never"
+
+    column = next(query for query in panel("queues", "Queues").queries if "celery:queue_drain:seconds" in query.expr)
+    answer = ask(prometheus.url, column, {**NONE_CHOSEN, "cluster": ("troubled",)}, at=prometheus.settled)
+    empty_in = {dict(labels)["queue_name"]: value for labels, value in answer.series.items()}
+    assert empty_in["legacy"] == -3, "nobody consumes it"
+    assert empty_in["orders"] > 0
+
+
+def test_busy_is_the_share_of_the_time_of_slots(prometheus: Simulation) -> None:
+    """Two of four slots of each worker, whatever number of tasks the last heartbeats gave."""
+    for board in ("overview", "workers"):
+        assert number(prometheus, board, "Slots busy", "good") == pytest.approx(0.5, abs=0.06)
+        assert number(prometheus, board, "Slots busy", "full") == pytest.approx(1.0, abs=0.06)
+
+
+def test_info_is_listed_and_colours_nothing(prometheus: Simulation) -> None:
+    """A full pool is in the list of alerts; it is not counted, and the cluster is healthy."""
+    query = panel("overview", "Firing alerts").queries[0]
+    shown = ask(prometheus.url, query, {**NONE_CHOSEN, "cluster": ("full",)}, at=prometheus.settled).series
+
+    assert {(dict(labels)["rank"], dict(labels)["alertname"]) for labels in shown} == {
+        ("3 info", "CeleryPoolSaturated")
+    }
+    assert number(prometheus, "overview", "Alerts firing", "full") == 0
+
+
+def test_a_late_queue_names_the_task_that_used_the_slots(prometheus: Simulation) -> None:
+    """Its own tasks used few of its slots, so the task that used most of all is named too; not where no worker is."""
+    own, of_all = panel("queues", "Who uses the slots").queries[1:]
+    choice = {**NONE_CHOSEN, "cluster": ("troubled",)}
+    shares = {
+        (labels["queue_name"], labels["name"]): value
+        for series, value in ask(prometheus.url, of_all, choice, at=prometheus.settled).series.items()
+        for labels in (dict(series),)
+    }
+    of_mail = {name: share for (queue, name), share in shares.items() if queue == "mail"}
+
+    assert max(of_mail, key=lambda name: of_mail[name]) == "shop.reports.render"
+    assert of_mail["shop.reports.render"] > 0.3
+    assert not [queue for queue, _ in shares if queue == "legacy"]
+    assert ask(prometheus.url, own, choice, at=prometheus.settled).series
 
 
 def test_the_tables_begin_with_the_culprits(prometheus: Simulation) -> None:
@@ -162,7 +213,7 @@ def test_the_tables_begin_with_the_culprits(prometheus: Simulation) -> None:
         lowest = min(states.values())
         worst[title] = {dict(labels)[label] for labels, state in states.items() if state == lowest}
 
-    assert worst["Queues"] == {"mail", "legacy"}
+    assert worst["Queues"] == {"mail", "legacy", "asleep"}
     assert worst["Tasks"] == {"shop.orders.charge_card"}
     assert worst["Workers"] == {"mail@app-2"}
 

@@ -7,11 +7,13 @@ one that saw most tasks end is taken, and they are never added up.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from celerymeter.prometheus import Matrix, PrometheusClient, Scope
@@ -36,11 +38,14 @@ def _no_progress(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ExporterProcess:
-    """One run of an exporter between two starts, and when Prometheus scraped it (ascending; UTC seconds)."""
+    """One run of an exporter between two starts, and when Prometheus scraped it (ascending; UTC seconds).
+
+    ``scrapes`` is an array where it was read: a year has three million of them, and a tuple would need 100 MB.
+    """
 
     target: Target
     started: float
-    scrapes: tuple[float, ...]
+    scrapes: Sequence[float]
 
     def last_scrape(self, at: float) -> float | None:
         """Return the newest scrape not after ``at``."""
@@ -152,7 +157,7 @@ class WindowCounter:
                 based.append(process)
             elif (older := self._find_older_scrape(process, start, warnings)) is not None:
                 late.append(process)
-                based.append(replace(process, scrapes=(older, *process.scrapes)))
+                based.append(replace(process, scrapes=array("d", (older, *process.scrapes))))
             elif start - process.started <= LOOKBACK:
                 based.append(process)
             else:
@@ -203,13 +208,22 @@ class WindowCounter:
 
 def read_processes(answers: Iterable[Matrix]) -> tuple[ExporterProcess, ...]:
     """Return the processes in raw samples of `celerymeter_start_time_seconds`, oldest first; chunks may overlap."""
-    scrapes: dict[tuple[Target, float], set[float]] = defaultdict(set)
+    parts: dict[tuple[Target, float], list[array[float]]] = defaultdict(list)
     for matrix in answers:
         for series in matrix:
-            for point in series.points:
-                scrapes[Target.of(series), point.value].add(point.at)
-    processes = [ExporterProcess(target, started, tuple(sorted(at))) for (target, started), at in scrapes.items()]
+            for started, points in groupby(series.points, key=lambda point: point.value):
+                parts[Target.of(series), started].append(array("d", (point.at for point in points)))
+    processes = [ExporterProcess(target, started, _in_order(found)) for (target, started), found in parts.items()]
     return tuple(sorted(processes, key=lambda process: (process.scrapes[0], process.target)))
+
+
+def _in_order(parts: list[array[float]]) -> array[float]:
+    """Return all times ascending, each once; the parts are ascending, and mostly do not overlap."""
+    times = array("d")
+    for part in sorted(parts, key=lambda part: part[0]):
+        times.extend(part)
+    ascending = all(before < after for before, after in pairwise(times))
+    return times if ascending else array("d", sorted(set(times)))
 
 
 def cut(processes: Iterable[ExporterProcess], *, start: float, end: float) -> tuple[tuple[Span, ...], ...]:

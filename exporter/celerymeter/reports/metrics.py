@@ -6,9 +6,11 @@ What cannot be known is ``None``; `unknown_reasons` says why. Durations are mill
 from __future__ import annotations
 
 import math
+from array import array
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from statistics import fmean, median
 from typing import Literal
 
@@ -40,6 +42,8 @@ LISTED = 5
 """Tasks in the lists of the slowest and the most failing."""
 FEW_SCRAPES = 99.0
 """Percent of scrapes. Below it the report is limited: counts are exact, but the time at which tasks ended is not."""
+ENOUGH_GAPS = 10_000
+"""Scrapes of each process from which the usual interval is taken: a day of them."""
 COMPARABLE = 90.0
 """Percent of its scrapes that the window before needs for a comparison."""
 SETTLED_AFTER = 30.0
@@ -331,7 +335,7 @@ def last(curve: Curve) -> float | None:
 
 def interval(processes: Iterable[ExporterProcess]) -> float | None:
     """Return the usual number of seconds between two scrapes."""
-    gaps = [after - before for process in processes for before, after in pairwise(process.scrapes)]
+    gaps = [after - before for process in processes for before, after in islice(pairwise(process.scrapes), ENOUGH_GAPS)]
     return rounded(median(gaps)) if gaps else None
 
 
@@ -350,7 +354,7 @@ def scrapes_present(counted: WindowCounts, window: Window) -> float | None:
 def judge(counted: WindowCounts, window: Window, notes: Sequence[Note]) -> Quality:
     """Return the verdict, still without its sentences; ``notes`` are limits that were found elsewhere."""
     scrapes = _scrapes_within(counted.processes, window)
-    best = max(scrapes.values(), key=len, default=[])
+    best = max(scrapes.values(), key=len, default=array("d"))
     present = scrapes_present(counted, window)
     restarts = len(counted.processes) - len({process.target for process in counted.processes})
     missed = _total(counted, "celerymeter_events_missed_total")
@@ -391,15 +395,17 @@ def _disagree(counted: WindowCounts, window: Window) -> bool:
     return counted.disagreement > 2 * len(counted.processes) * max(1.0, ended * every / window.seconds)
 
 
-def _scrapes_within(processes: Iterable[ExporterProcess], window: Window) -> dict[Target, list[float]]:
-    scrapes: dict[Target, list[float]] = defaultdict(list)
-    for process in processes:
-        scrapes[process.target] += [at for at in process.scrapes if window.start < at <= window.end]
-    return {target: sorted(found) for target, found in scrapes.items() if found}
+def _scrapes_within(processes: Iterable[ExporterProcess], window: Window) -> dict[Target, array[float]]:
+    """Return the scrapes of each exporter in the window; a process begins after the one before it ended."""
+    scrapes: dict[Target, array[float]] = defaultdict(lambda: array("d"))
+    for process in sorted(processes, key=lambda process: process.scrapes[0]):
+        first, end = (bisect_right(process.scrapes, at) for at in (window.start, window.end))
+        scrapes[process.target].extend(process.scrapes[first:end])
+    return {target: found for target, found in scrapes.items() if found}
 
 
 def _longest_gap(scrapes: Sequence[float], window: Window) -> float:
-    return max(after - before for before, after in pairwise((window.start, *scrapes, window.end)))
+    return max(after - before for before, after in pairwise(chain((window.start,), scrapes, (window.end,))))
 
 
 def _total(counted: WindowCounts, family: str) -> int | None:
