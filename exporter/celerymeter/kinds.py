@@ -93,19 +93,20 @@ class Kind(_ParamType):
         return self._split(rv)
 
 
-def duration(minimum: float = 0.0) -> Kind:
+def duration(minimum: float = 0.0, maximum: float = math.inf) -> Kind:
     """Return the kind of durations in seconds, given with a unit or as a number."""
 
     def parse(value: Any) -> float:
         if isinstance(value, bool):
             raise TypeError(value)
         seconds = parse_duration(str(value))
-        if seconds < minimum:
+        if not minimum <= seconds <= maximum:
             raise ValueError(value)
         return seconds
 
     least = f" of at least {show_duration(minimum)}" if minimum else ""
-    accepts = f"a duration{least}, such as 15s, 1h30m, 30d or a number of seconds"
+    most = f" of at most {show_duration(maximum)}" if maximum < math.inf else ""
+    accepts = f"a duration{least}{most}, such as 15s, 1h30m, 30d or a number of seconds"
     return Kind("duration", accepts, parse, show=show_duration, unit="seconds")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from celerymeter.cli.command import settings_command
-from celerymeter.control.settings import JwtSettings
+from celerymeter.control.settings import MAX_LIFETIME, JwtSettings
 from celerymeter.errors import InvalidToken, SettingsError
-from celerymeter.kinds import DIRECTORY, INTERVAL, SECRET, TEXT
+from celerymeter.kinds import DIRECTORY, SECRET, TEXT, duration
 from celerymeter.options import SECRET_ITSELF, option, secret, setting
 
 
@@ -31,7 +31,7 @@ class TokenSettings:
     )
     subject: str = field(metadata=option(TEXT, "Name of the token's owner, as the audit trail will show it."))
     role: str = setting("viewer", click.Choice(["viewer", "operator", "admin"]), "What the token permits.")
-    ttl: float = setting(3600.0, INTERVAL, "How long the token is valid.")
+    ttl: float = setting(3600.0, duration(1.0, MAX_LIFETIME), "How long the token is valid.")
     jwt_issuer: str | None = setting(None, TEXT, "The iss claim, if the API requires one.")
     jwt_audience: str | None = setting(None, TEXT, "The aud claim, if the API requires one.")
     state_dir: Path | None = setting(

@@ -17,6 +17,7 @@ from celerymeter.kinds import (
     COUNT,
     DIRECTORY,
     DURATION,
+    FILE,
     HEADER,
     HTTP_URL,
     INTERVAL,
@@ -24,6 +25,7 @@ from celerymeter.kinds import (
     ORIGIN,
     SWITCH,
     TEXT,
+    duration,
 )
 from celerymeter.options import group, not_an_option, option, secret, setting
 from celerymeter.settings import BrokerSettings
@@ -32,6 +34,9 @@ Network = IPv4Network | IPv6Network
 
 MIN_SECRET_BYTES = 32
 MIN_WEBHOOK_BYTES = 16
+MAX_LIFETIME = 366 * 86400.0
+"""Seconds that a token may still be valid, unless the operator allows more."""
+LIFETIME = duration(minimum=1.0, maximum=10 * MAX_LIFETIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,18 @@ class JwtSettings:
     )
     issuer: str | None = setting(None, TEXT, "Value that the iss claim of tokens must have.", flag="--jwt-issuer")
     audience: str | None = setting(None, TEXT, "Value that the aud claim of tokens must have.", flag="--jwt-audience")
+    max_lifetime: float = setting(
+        MAX_LIFETIME,
+        LIFETIME,
+        "Longest time for which a token may still be valid; one that expires later is refused.",
+        flag="--jwt-max-lifetime",
+    )
+    denied: Path | None = setting(
+        None,
+        FILE,
+        "File of token ids (jti), one a line, that are refused before they expire; read again when it changes.",
+        flag="--jwt-denied-file",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import logging
+import os
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jwt
@@ -20,8 +26,12 @@ from celerymeter.control.keys import check_strength
 from celerymeter.control.settings import MIN_SECRET_BYTES, JwtSettings
 from celerymeter.errors import InvalidToken, SettingsError
 
+log = logging.getLogger(__name__)
+
 ALGORITHMS = ("HS256", "RS256", "ES256")
 MAX_TOKEN_BYTES = 8192
+MAX_DENIED_BYTES = 4 * 1024 * 1024
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 MAX_SUBJECT = 255
 MIN_RSA_BITS = 2048
 
@@ -37,7 +47,15 @@ _REASONS: tuple[tuple[type[jwt.PyJWTError], str, str], ...] = (
 )
 LEEWAY = 30.0
 """Seconds by which clocks may differ when a token begins and expires."""
-REASONS = ("missing", "claims", "role", "webhook", *(reason for _, reason, _ in _REASONS if reason != "claims"))
+REASONS = (
+    "missing",
+    "claims",
+    "role",
+    "webhook",
+    "lifetime",
+    "denied",
+    *(reason for _, reason, _ in _REASONS if reason != "claims"),
+)
 
 
 class Role(IntEnum):
@@ -50,7 +68,8 @@ class Role(IntEnum):
     @classmethod
     def named(cls, name: str) -> Role | None:
         """Return the role of this name as a token spells it (lower case), or None."""
-        return cls.__members__.get(name.upper()) if name.islower() else None
+        # Not by upper case: the upper case of a dotless i, and of a long s, is that of the usual letter.
+        return next((role for role in cls if role.label == name), None)
 
     @property
     def label(self) -> str:
@@ -60,7 +79,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The subject of a valid token. ``exp`` is UTC seconds; ``jti`` is the token's id, or a digest of the token."""
+    """The subject of a valid token. ``exp`` is UTC seconds; ``jti`` is the token's id, or a digest of its claims."""
 
     sub: str
     role: Role
@@ -76,16 +95,60 @@ class _Key:
     kid: str | None = None
 
 
+class DenyList:
+    """The ids of withdrawn tokens, of a file that is read again within a second of a change.
+
+    While the file cannot be read, the ids of the last time hold.
+    """
+
+    CHECK_INTERVAL = 1.0
+
+    def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Read the file; raises `SettingsError` when that is impossible."""
+        self._path = path
+        self._monotonic = monotonic
+        self._read_version: object = None
+        self._check_at = 0.0
+        self._ids: frozenset[str] = frozenset()
+        try:
+            self._refresh()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"--jwt-denied-file: cannot read {path}: {error}") from error
+
+    def __contains__(self, token_id: str) -> bool:
+        if self._monotonic() >= self._check_at:
+            try:
+                self._refresh()
+            except (OSError, ValueError) as error:
+                log.error("--jwt-denied-file: cannot read %s: %s", self._path, error)
+        return token_id in self._ids
+
+    def _refresh(self) -> None:
+        self._check_at = self._monotonic() + self.CHECK_INTERVAL
+        with self._path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            version = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if version == self._read_version:
+                return
+            if status.st_size > MAX_DENIED_BYTES:
+                raise ValueError(f"has more than {MAX_DENIED_BYTES} bytes")
+            lines = file.read(MAX_DENIED_BYTES).decode().splitlines()
+        self._ids = frozenset(token_id for line in lines if (token_id := line.strip()) and not token_id.startswith("#"))
+        self._read_version = version
+
+
 class Keyring:
     """Verifies tokens against one or more keys of one pinned algorithm."""
 
-    def __init__(self, settings: JwtSettings) -> None:
+    def __init__(self, settings: JwtSettings, *, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
+        self._clock = clock
         self.algorithm, self._keys = _load(settings)
+        self._denied = None if settings.denied is None else DenyList(settings.denied)
 
     def verify(self, token: str) -> Identity:
         """Return the identity that a token proves; raises `InvalidToken` with a reason for the counter and a text."""
-        if len(token) > MAX_TOKEN_BYTES:
+        if len(token) > MAX_TOKEN_BYTES or not _is_canonical(token):
             _reject("malformed")
         try:
             claims = self._claims(token)
@@ -93,7 +156,16 @@ class Keyring:
             _reject(_reason(error))
         except (ValueError, TypeError, OverflowError, RecursionError):
             _reject("malformed")  # PyJWT lets these through: an infinite exp, JSON nested a thousand levels deep
-        return _identity(token, claims)
+        identity = _identity(token, claims)
+        if identity.exp > self._clock() + self._settings.max_lifetime + LEEWAY:
+            raise InvalidToken("lifetime", f"the token is valid for more than {self._settings.max_lifetime:.0f} s")
+        if self.is_denied(identity):
+            raise InvalidToken("denied", "the token was withdrawn")
+        return identity
+
+    def is_denied(self, identity: Identity) -> bool:
+        """Return whether a token was withdrawn."""
+        return self._denied is not None and identity.jti in self._denied
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         for key in self._candidates(token):
@@ -106,6 +178,8 @@ class Keyring:
         header = jwt.get_unverified_header(token)
         if header.get("alg") != self.algorithm:
             _reject("algorithm")
+        if "crit" in header:
+            _reject("malformed")  # it demands an extension, and we know none (RFC 7515, 4.1.11)
         named = [key for key in self._keys if key.kid is not None and key.kid == header.get("kid")]
         return named or [key for key in self._keys if key.kid is None or header.get("kid") is None]
 
@@ -146,9 +220,34 @@ def _identity(token: str, claims: Mapping[str, Any]) -> Identity:
         raise InvalidToken("claims", "the token's sub must have 1 to 255 visible characters")
     role = _role(claims.get("roles"))
     token_id = claims.get("jti")
-    if not isinstance(token_id, str) or not 0 < len(token_id) <= MAX_SUBJECT:
-        token_id = "sha256:" + hashlib.sha256(token.encode()).hexdigest()[:32]
-    return Identity(sub=subject, role=role, jti=token_id, exp=float(claims["exp"]))
+    if not isinstance(token_id, str) or not 0 < len(token_id) <= MAX_SUBJECT or not token_id.isprintable():
+        # Without the signature, of which ECDSA has several for the same claims.
+        token_id = "sha256:" + hashlib.sha256(token.rpartition(".")[0].encode()).hexdigest()[:32]
+    return Identity(sub=subject, role=role, jti=token_id, exp=_seconds(claims["exp"]))
+
+
+def _seconds(claim: object) -> float:
+    """Return a time as a number; PyJWT also takes text, and numbers that no float can hold."""
+    if isinstance(claim, bool) or not isinstance(claim, (int, float)) or not abs(claim) < 2**53:
+        raise InvalidToken("claims", "the token's exp must be a number of seconds since 1970")
+    return float(claim)
+
+
+def _is_canonical(token: str) -> bool:
+    """Return whether a token is written in the one way that RFC 7515 allows: no padding, no unused bits set."""
+    return all(map(_is_base64url, token.split(".")))
+
+
+def _is_base64url(part: str) -> bool:
+    if not _BASE64URL.fullmatch(part):
+        return False
+    try:
+        return (
+            base64.urlsafe_b64encode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).decode().rstrip("=")
+            == part
+        )
+    except ValueError:
+        return False
 
 
 def _role(claim: object) -> Role:
