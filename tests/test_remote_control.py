@@ -161,3 +161,21 @@ def test_messages_that_workers_hold_are_never_delivered_again(shared_redis: Redi
     connection.close()
     assert server.hget("unacked", "tag") == held.encode()
     assert server.llen("celery") == 0
+
+
+def test_replies_that_come_too_late_leave_nothing_behind(
+    shared_redis: Redis, control: RemoteControl, tmp_path: Path
+) -> None:
+    """A monitor that left its reply lists filled a Redis with 20 GB of them (flower 706)."""
+    with start_worker(shared_redis.url, tmp_path, hostname=W1, pool="solo") as worker:
+        app = make_app(shared_redis.url)
+        for _ in range(3):
+            app.send_task("tests.sleep", (0.5,))
+            control.ask([Command("stats")], silence=0.01, timeout=0.01)
+        wait_until(lambda: control.ask([Command("stats")], expected=[W1]).hostnames == {W1}, timeout=30)
+        with redis.Redis(port=shared_redis.port) as client:
+            left = [key for key in client.keys("*reply.celery.pidbox*") if client.type(key) == b"list"]
+            assert left == []
+            assert client.exists("_kombu.binding.reply.celery.pidbox") == 0
+        app.close()
+        worker.kill()

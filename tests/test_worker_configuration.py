@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from celery import Celery
 from celery.worker.control import conf
 from kombu.entity import Queue
+from kombu.utils.json import dumps
 
 from celerymeter.worker_configuration import WorkerConfiguration, parse_configuration
 
@@ -59,6 +63,23 @@ def test_settings_are_found_under_all_their_names(form: str) -> None:
         acks_late=True,
         prefetch_multiplier=1,
     )
+
+
+class ObjectId:
+    """Of a database, say; JSON knows nothing of it."""
+
+
+def test_asking_for_it_makes_no_worker_fail() -> None:
+    """Settings may hold anything (as arguments of tasks do in superdesk-core 3204 and celery 7601)."""
+    app = Celery("shop", set_as_current=False)
+    app.conf.update(
+        beat_schedule={"night": {"task": "report", "schedule": timedelta(days=1), "args": (ObjectId(), {1, 2})}},
+        task_routes=[(re.compile("^shop"), {"queue": "shop"})],
+        task_annotations={"*": {"on_failure": lambda *_: None}},
+        broker_transport_options={"visibility_timeout": 7200, "retry": ObjectId()},
+    )
+    reply = json.loads(dumps(replied(app)))  # type: ignore[no-untyped-call]
+    assert parse_configuration(reply) == WorkerConfiguration(visibility_timeout=7200)
 
 
 def test_arguments_of_queues() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -88,12 +89,12 @@ def await_replication(replica: Redis) -> None:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Redis, Redis, Blackhole]]:
     """Two Redis, the second a replica of the first, and the address at which clients find the master."""
-    with Redis(tmp_path / "a") as first, Redis(tmp_path / "b") as second:
+    quickly = ["--repl-diskless-sync-delay", "0"]
+    with Redis(tmp_path / "a", options=quickly) as first, Redis(tmp_path / "b", options=quickly) as second:
         first.up()
-        following = ["--replicaof", "127.0.0.1", str(first.port)]
         second.up()
         with redis.Redis(port=second.port) as client:
-            client.replicaof(*following[1:])
+            client.replicaof("127.0.0.1", str(first.port))
         await_replication(second)
         with Blackhole(first.port) as address:
             yield first, second, address
@@ -137,6 +138,22 @@ def test_a_failover_behind_an_address_that_keeps_connections_open(
     renewed = [record.getMessage() for record in caplog.records if "new connection" in record.getMessage()]
     assert len(renewed) == 1
     assert "has become a replica" in renewed[0]
+
+
+@pytest.mark.integration
+def test_a_failover_while_workers_are_asked(pair: tuple[Redis, Redis, Blackhole], tmp_path: Path) -> None:
+    """UNBLOCKED: Redis ends what waits for replies there, which killed workers (oss-aspen/8Knot 361)."""
+    old, new, address = pair
+    with holders(f"redis://127.0.0.1:{address.port}/0") as held, ThreadPoolExecutor(1) as pool:
+        with start_worker(old.url, tmp_path, hostname="w0@test", pool="solo") as worker:
+            assert held.control.ask([Command("ping")], expected=["w0@test"]).hostnames
+            worker.kill()
+        asked = pool.submit(held.control.ask, [Command("ping")], silence=5.0)
+        with redis.Redis(port=old.port) as client:
+            wait_until(lambda: client.info("clients")["blocked_clients"] == 1, what="it waits for replies")
+        fail_over(old, new, address)
+        assert asked.result(timeout=30).hostnames == frozenset()
+        held.use()
 
 
 @pytest.mark.integration

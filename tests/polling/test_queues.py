@@ -56,6 +56,21 @@ def test_each_transport_has_its_poller(url: str, poller: type[object]) -> None:
     assert type(open_queue_poller(ExporterSettings(BrokerSettings(url=url)))) is poller
 
 
+def test_result_queues_by_the_thousand_are_no_queues_of_tasks() -> None:
+    """Old backends make one for each task, named by hex digits, of one exchange (celery 2074, celery.node 109)."""
+    results = {f"{number:032x}": ListedQueue(f"{number:032x}", messages=1) for number in range(50_000)}
+    others = ("dms", "dms@p-meepo-3.celery.pidbox", "celeryev.ea0d5c79-aecc-4379-978f-0d4caceb3535")  # celery 2387
+    listed = {**results, **{name: ListedQueue(name, messages=51_292) for name in others}}
+    bindings = [ManagementBinding("celeryresults", name) for name in results]
+    bindings += [
+        ManagementBinding("dms", "dms"),
+        ManagementBinding("celery.pidbox", others[1]),
+        ManagementBinding("celeryev", others[2]),
+    ]
+    found = TaskQueueFinder().find(listed, ["dms"], lambda: bindings, now=0)
+    assert chosen(ExporterSettings(BrokerSettings(url="amqp://")), ["dms"], found) == ["dms"]
+
+
 LISTED = {name: ListedQueue(name) for name in ("celery", "orders", "mail", "replies")}
 BINDINGS = [ManagementBinding("", name) for name in LISTED] + [
     ManagementBinding("celery", "celery"),
