@@ -128,6 +128,12 @@ class ExporterSettings:
         "File with TLS and basic authentication for /metrics, in the format of Prometheus' own exporters.",
         flag="--web.config.file",
     )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Names under which the exporter may be addressed; requests for others are refused, so that no web page can "
+        "read metrics through a name of its own. IP addresses and localhost are always allowed. By default: all names.",
+    )
     compat: Literal["celery-exporter"] | None = setting(
         None,
         click.Choice(["celery-exporter"]),

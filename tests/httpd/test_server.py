@@ -187,16 +187,29 @@ def test_a_client_that_does_not_read_is_cut(site: Site, monkeypatch: pytest.Monk
     assert get(f"{site.url}/-/healthy").status_code == 200
 
 
-def test_too_many_connections_are_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newcomer gets 503 at once, and is welcome when another has left."""
+def test_at_the_cap_the_client_that_waits_for_longest_leaves(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newcomer is served at once."""
     monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
-    held = [socket.create_connection(site.server.address) for _ in range(2)]
+    held = [socket.create_connection(site.server.address, timeout=10) for _ in range(2)]
     wait_until(lambda: len(site.server._connections) == 2)
-    assert get(f"{site.url}/metrics").status_code == 503
-    held[0].close()
-    wait_until(lambda: len(site.server._connections) == 1)
     assert get(f"{site.url}/metrics").status_code == 200
-    held[1].close()
+    assert held[0].recv(1) == b""
+    for raw in held:
+        raw.close()
+
+
+def test_too_many_clients_that_are_served_are_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newcomer gets 503 at once, and is welcome when another has its page."""
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
+    release = threading.Event()
+    site.page = lambda: PAGE if release.wait(20) else b""
+    with ThreadPoolExecutor(2) as pool:
+        scrapes = [pool.submit(get, f"{site.url}/metrics") for _ in range(2)]
+        wait_until(lambda: sum(not one.waits for one in site.server._connections) == 2)
+        assert get(f"{site.url}/-/healthy").status_code == 503
+        release.set()
+        assert {scrape.result().content for scrape in scrapes} == {PAGE}
+    assert get(f"{site.url}/metrics").status_code == 200
 
 
 @pytest.mark.parametrize("listen", ["[::1]:0", "[::]:0", ":0", "0.0.0.0:0", "localhost:0"])

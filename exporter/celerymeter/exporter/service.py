@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,7 @@ from celerymeter.exporter.process import process_lines
 from celerymeter.exporter.state_file import INTERVAL, StateFile
 from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
-from celerymeter.httpd import MetricsServer, load_web_config
+from celerymeter.httpd import MetricsServer, WebConfig, load_web_config
 from celerymeter.polling import open_queue_poller
 from celerymeter.polling.workers import WorkerPoller
 from celerymeter.settings import ExporterSettings
@@ -87,7 +88,10 @@ class Exporter:
             page=self.render,
             healthy=self.why_not_healthy,
             ready=state.why_not_ready,
-            web_config=load_web_config(settings.web_config_file) if settings.web_config_file else None,
+            web_config=replace(
+                load_web_config(settings.web_config_file) if settings.web_config_file else WebConfig(),
+                hosts=settings.allowed_hosts,
+            ),
         )
 
     def start(self) -> None:

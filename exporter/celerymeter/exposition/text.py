@@ -27,13 +27,21 @@ class PageText:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
+        self._encoded: list[bytes] = []
 
     def bytes(self) -> bytes:
         """The page so far."""
-        return "".join(self._parts).encode()
+        self._encode()
+        return b"".join(self._encoded)
+
+    def _encode(self) -> None:
+        """Encode what there is: text of the whole page beside its bytes would be as much memory again, twice."""
+        self._encoded.append("".join(self._parts).encode())
+        self._parts.clear()
 
     def head(self, family: Family) -> None:
         """Add the HELP and TYPE lines."""
+        self._encode()
         text = family.help.replace("\\", r"\\").replace("\n", r"\n")
         self._parts.append(f"# HELP {family.name} {text}\n# TYPE {family.name} {family.kind}\n")
 

@@ -5,23 +5,31 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from http import HTTPStatus
+from ipaddress import ip_address
 
 from celerymeter import __version__
 from celerymeter.escaping import html
 from celerymeter.httpd.protocol import Request, Response, text
-from celerymeter.httpd.web_config import BasicAuth
+from celerymeter.httpd.throttle import Throttle, network
+from celerymeter.httpd.web_config import BasicAuth, credentials
 
 log = logging.getLogger(__name__)
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 GZIP_LEVEL = 1
 """A page of metrics shrinks some twentyfold at the cheapest level already."""
-RENDERERS = 4
-"""Threads that render and compress pages; more scrapers at once wait for one."""
+RENDERERS = 2
+"""Threads that render and compress pages; more scrapers at once wait for the next page, and share it."""
+MAX_VERIFYING = 16
+MAX_VERIFYING_EACH = 2
+"""Passwords of one address that wait to be verified; bcrypt takes a large part of a second, one after the other."""
 
 
 class Pages:
@@ -38,23 +46,29 @@ class Pages:
         ready: Callable[[], str | None],
         auth: BasicAuth | None,
         headers: Mapping[str, str],
+        hosts: Collection[str] = (),
     ) -> None:
+        """``hosts`` are the names under which this server may be addressed; without any all are right."""
         self._page = page
         self._healthy = healthy
         self._ready = ready
         self._auth = auth
         self._headers = headers
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._throttle = Throttle()
+        self._verifying: Counter[str] = Counter()
+        self._renderers = asyncio.Semaphore(RENDERERS)
+        self._next: dict[tuple[str, bool], asyncio.Task[Response]] = {}
+        """Pages that wait for a renderer, by method and compression."""
         self._render: Executor = ThreadPoolExecutor(RENDERERS, "render")
         self._verify: Executor = ThreadPoolExecutor(1, "auth")
 
     async def respond(self, request: Request) -> Response:
         """Return the response, with the configured headers."""
-        if not await self._allowed(request):
-            response = text(HTTPStatus.UNAUTHORIZED, WWW_Authenticate='Basic realm="celerymeter", charset="UTF-8"')
-        elif request.path == "/metrics":
-            response = await asyncio.get_running_loop().run_in_executor(self._render, self._response, request)
-        else:
-            response = self._response(request)
+        response = self._refused_host(request) or await self._refused(request)
+        if response is None and request.path == "/metrics":
+            response = await self._next_page(request)
+        response = response or self._response(request)
         return replace(response, headers={**response.headers, **self._headers})
 
     def close(self) -> None:
@@ -62,13 +76,57 @@ class Pages:
         for pool in (self._render, self._verify):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _allowed(self, request: Request) -> bool:
-        if self._auth is None:
-            return True
+    def _refused_host(self, request: Request) -> Response | None:
+        """Return a refusal if the request names a host that is not ours.
+
+        A page of somebody else's, whose name suddenly leads to us, could read ours otherwise (DNS rebinding). It has a
+        name, so an address is always right.
+        """
+        if not self._hosts or request.host in self._hosts or request.host == "localhost" or _is_address(request.host):
+            return None
+        return text(HTTPStatus.MISDIRECTED_REQUEST, "this host is not in --allowed-hosts")
+
+    async def _refused(self, request: Request) -> Response | None:
+        """Return a refusal if the request lacks the right password."""
         header = request.headers.get("authorization", "")
-        if self._auth.remembers(header):
-            return True
-        return await asyncio.get_running_loop().run_in_executor(self._verify, self._auth.verify, header)
+        if self._auth is None or self._auth.remembers(header):
+            return None
+        user, _ = credentials(header)
+        if not user:
+            return _UNAUTHORIZED
+        key = network(request.address)
+        wait = self._throttle.wait(request.address, user, time.monotonic())
+        if not wait and (self._verifying.total() >= MAX_VERIFYING or self._verifying[key] >= MAX_VERIFYING_EACH):
+            wait = 1.0
+        if wait:
+            return text(HTTPStatus.TOO_MANY_REQUESTS, "too many attempts", Retry_After=str(math.ceil(wait)))
+        self._verifying[key] += 1
+        try:
+            right = await asyncio.get_running_loop().run_in_executor(self._verify, self._auth.verify, header)
+        finally:
+            self._verifying[key] -= 1
+            self._verifying += Counter()  # drops zeros
+        if right:
+            self._throttle.succeeded(request.address, user)
+            return None
+        if self._throttle.failed(request.address, user, time.monotonic()):
+            log.warning("many wrong passwords from %s: it has to wait", request.address)
+        return _UNAUTHORIZED
+
+    async def _next_page(self, request: Request) -> Response:
+        """Return a page that is rendered from now on; with others who wait for a renderer it is the same one."""
+        if not self._renderers.locked():
+            return await self._rendered(request)
+        key = request.method, request.takes_gzip
+        if key not in self._next:
+            self._next[key] = asyncio.create_task(self._rendered(request, key))
+        return await asyncio.shield(self._next[key])
+
+    async def _rendered(self, request: Request, key: tuple[str, bool] | None = None) -> Response:
+        async with self._renderers:
+            if key is not None:
+                del self._next[key]  # who comes later gets a later page
+            return await asyncio.get_running_loop().run_in_executor(self._render, self._response, request)
 
     def _response(self, request: Request) -> Response:
         """Return the response of one path; a page that cannot be rendered is a logged 500."""
@@ -105,6 +163,17 @@ class Pages:
             ready=html(self._ready() or "yes"),
         )
         return Response(HTTPStatus.OK, state.encode(), "text/html; charset=utf-8", {"Cache-Control": "no-store"})
+
+
+_UNAUTHORIZED = text(HTTPStatus.UNAUTHORIZED, WWW_Authenticate='Basic realm="celerymeter", charset="UTF-8"')
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _state(reason: str | None, *, fine: str) -> Response:

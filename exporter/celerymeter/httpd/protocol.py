@@ -6,6 +6,7 @@ machine would replace some 25 lines and cost 0.7 MB of memory and eight times th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -13,6 +14,10 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 TEXT = "text/plain; charset=utf-8"
+MAX_FIELDS = 100
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""What ends no line and begins none, for us; other parsers on the way may think otherwise (RFC 9112, 2.2)."""
 
 
 class Malformed(ValueError):
@@ -31,6 +36,14 @@ class Request:
     path: str
     headers: Mapping[str, str]
     version: str = "HTTP/1.1"
+    address: str = ""
+    """The client's."""
+
+    @property
+    def host(self) -> str:
+        """Return the host of the Host header in lower case, without its port and brackets."""
+        host = self.headers.get("host", "").lower()
+        return host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
 
     @property
     def keep_alive(self) -> bool:
@@ -65,10 +78,12 @@ def text(status: HTTPStatus, line: str = "", **headers: str) -> Response:
 
 def parse_head(head: bytes) -> Request:
     """Return the request in everything up to the empty line; raises `Malformed`."""
-    line, *fields = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    line, *fields = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     words = line.split(" ")
-    if len(words) != 3:
+    if len(words) != 3 or _CONTROL.search(line) or not _TOKEN.fullmatch(words[0]):
         raise Malformed(HTTPStatus.BAD_REQUEST)
+    if len(fields) > MAX_FIELDS:
+        raise Malformed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     method, target, version = words
     if version not in {"HTTP/1.1", "HTTP/1.0"}:
         known = version.startswith("HTTP/")
@@ -87,9 +102,11 @@ def _headers(fields: list[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in fields:
         name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():
+        if not colon or not _TOKEN.fullmatch(name) or _CONTROL.search(value):
             raise Malformed(HTTPStatus.BAD_REQUEST)
-        name, value = name.lower(), value.strip()
+        name, value = name.lower(), value.strip(" \t")
+        if name == "host" in headers:
+            raise Malformed(HTTPStatus.BAD_REQUEST)
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     return headers
 

@@ -1,6 +1,8 @@
 """The HTTP server of ``/metrics``: one thread with an event loop for all clients, and a deadline for each step.
 
-Neither http.server nor wsgiref bounds a slow client or many of them, and a WSGI server is too much for four pages.
+At the cap of connections, of one address or of all, the one that waited for longest without a request is closed: so a
+scraper always gets in, whatever others hold open. Neither http.server nor wsgiref bounds a slow client or many of
+them, and a WSGI server is too much for four pages.
 """
 
 from __future__ import annotations
@@ -9,9 +11,13 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +30,11 @@ from celerymeter.urls import parse_listen
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 256
+MAX_PER_ADDRESS = 192
+MAX_SENDING = 64 * 1024 * 1024
+"""Bytes of pages that are being sent; the client that has read for longest is cut beyond them."""
+PIECE = 256 * 1024
+"""Bytes of a page that are written at once: the event loop copies what waits to be sent."""
 HANDSHAKE_TIMEOUT = 10.0
 CERTIFICATE_CHECK = 30.0
 """Seconds between two checks whether the certificate's files have changed."""
@@ -70,6 +81,7 @@ class MetricsServer:
             ready=ready,
             auth=BasicAuth(config.users) if config.users else None,
             headers=config.headers,
+            hosts=config.hosts,
         )
         self._connections: set[Connection] = set()
         self._address: tuple[str, int] | None = None
@@ -126,18 +138,13 @@ class MetricsServer:
         loop.set_exception_handler(_log_error)
         end = asyncio.Event()
         self._end = lambda: loop.is_closed() or loop.call_soon_threadsafe(end.set)
-        server = await asyncio.start_server(
-            self._accept,
-            sock=sock,
-            limit=MAX_HEAD,
-            ssl=self._certificates.context if self._certificates else None,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._certificates else None,
-        )
+        sock.setblocking(False)
+        accepting = asyncio.create_task(self._accept_all(sock))
         started.set()
         while not await _is_set(end, within=CERTIFICATE_CHECK):
             if self._certificates:
                 self._certificates.refresh()
-        server.close()
+        accepting.cancel()
         await self._drain()
 
     async def _drain(self) -> None:
@@ -149,66 +156,151 @@ class MetricsServer:
         for connection in self._connections:
             connection.abort()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(reader, writer, self._pages.respond)
-        if len(self._connections) >= MAX_CONNECTIONS:
-            await connection.refuse(text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", Retry_After="5"))
-            return
-        self._connections.add(connection)
-        try:
-            await connection.run()
-        finally:
-            self._connections.discard(connection)
+    async def _accept_all(self, sock: socket.socket) -> None:
+        """Take connections, before any handshake: one that never speaks counts as well."""
+        loop = asyncio.get_running_loop()
+        tls = self._certificates.context if self._certificates else None
+        while True:
+            try:
+                client, peer = await loop.sock_accept(sock)
+            except OSError as error:  # no file descriptor is left, or the client has gone again
+                log.warning("cannot accept a connection: %s", error.strerror)
+                _close_longest_waiting(self._connections)
+                await asyncio.sleep(0.1)
+                continue
+            connection = Connection(client, peer[0], respond=self._pages.respond, tls=tls, sending=self._bound_sending)
+            served = self._has_room(connection.address)
+            if served:
+                self._connections.add(connection)
+            connection.task = asyncio.create_task(connection.run(None if served else _TOO_MANY))
+            connection.task.add_done_callback(partial(self._forget, connection))
+
+    def _forget(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        self._connections.discard(connection)
+        connection.close()  # a task that was cancelled before its first step has not done it
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("connection ended", exc_info=error)
+
+    def _has_room(self, address: str) -> bool:
+        """Return whether one more client may come, for whom another that waits may have to leave."""
+        by_address: dict[str, list[Connection]] = defaultdict(list)
+        for connection in self._connections:
+            by_address[connection.address].append(connection)
+        if len(by_address[address]) >= MAX_PER_ADDRESS:
+            return self._close_one(by_address[address])
+        if len(self._connections) < MAX_CONNECTIONS:
+            return True
+        return self._close_one(max(by_address.values(), key=len)) or self._close_one(self._connections)
+
+    def _close_one(self, among: Collection[Connection]) -> bool:
+        victim = _close_longest_waiting(among)
+        if victim is not None:
+            self._connections.discard(victim)
+        return victim is not None
+
+    def _bound_sending(self) -> None:
+        """Cut who reads most slowly when too much is held for slow readers."""
+        reading = sorted((one for one in self._connections if one.body is not None), key=lambda one: one.since)
+        for connection in reading[:-1]:
+            if sum({id(one.body): len(one.body or b"") for one in reading}.values()) <= MAX_SENDING:
+                return
+            reading = reading[1:]
+            connection.abort()
 
 
 class Connection:
     """Serves one client until it leaves, is too slow or `finish` is called; never raises for what a client sends."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, respond: Respond) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        *,
+        respond: Respond,
+        tls: ssl.SSLContext | None,
+        sending: Callable[[], object],
+    ) -> None:
+        """``sending`` is called before a body is sent."""
+        self.address = address
+        self.task: asyncio.Task[None] | None = None
+        self.waits = True
+        """True while the client owes us a request, or the rest of one."""
+        self.since = asyncio.get_running_loop().time()
+        """Time of the last change of ``waits``."""
+        self.body: bytes | None = None
+        """The body that is being sent."""
+        self._sock = sock
+        self._tls = tls
         self._respond = respond
+        self._sending = sending
         self._idle = True
         self._finishing = False
-        # `drain` returns when all is sent. Not 0: asyncio's TLS transport stops for good at an empty buffer then.
-        writer.transport.set_write_buffer_limits(high=1, low=0)
+        self._reader = asyncio.StreamReader(limit=MAX_HEAD)
+        self._writer: asyncio.StreamWriter | None = None
 
-    async def run(self) -> None:
-        """Serve until the end of the connection."""
-        timeout = FIRST_TIMEOUT
+    async def run(self, refusal: Response | None = None) -> None:
+        """Serve until the end of the connection, or send one response, whatever the client asks."""
         with suppress(asyncio.TimeoutError, OSError, asyncio.IncompleteReadError):
-            while not self._finishing and await self._one(timeout):
-                timeout = IDLE_TIMEOUT
-        self._writer.close()
+            try:
+                await self._shake_hands()
+                if refusal is not None:
+                    await self._send(refusal, keep_alive=False)
+                    return
+                timeout = FIRST_TIMEOUT
+                while not self._finishing and await self._one(timeout):
+                    timeout = IDLE_TIMEOUT
+            finally:
+                self.close()
+
+    async def _shake_hands(self) -> None:
+        loop = asyncio.get_running_loop()
+        protocol = asyncio.StreamReaderProtocol(self._reader)
+        timeout = HANDSHAKE_TIMEOUT if self._tls else None
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, self._sock, ssl=self._tls, ssl_handshake_timeout=timeout
+        )
+        self._writer = asyncio.StreamWriter(transport, protocol, self._reader, loop)
+        # `drain` returns when all is sent. Not 0: asyncio's TLS transport stops for good at an empty buffer then.
+        self._writer.transport.set_write_buffer_limits(high=1, low=0)
+
+    def close(self) -> None:
+        """Close the connection once what was written is sent."""
+        if self._writer is not None:
+            self._writer.close()
+        else:
+            self._sock.close()
 
     def finish(self) -> None:
         """End the connection: at once when idle, else after the response that is under way."""
         self._finishing = True
         if self._idle:
-            self._writer.transport.abort()
+            self.abort()
 
     def abort(self) -> None:
         """End the connection now."""
-        self._writer.transport.abort()
+        if self._writer is not None:
+            self._writer.transport.abort()
+        if self.task is not None:
+            self.task.cancel()
 
-    async def refuse(self, response: Response) -> None:
-        """Send one response, whatever the client asks, and end the connection."""
-        with suppress(asyncio.TimeoutError, OSError):
-            await self._send(render(response, keep_alive=False))
-        self._writer.close()
+    def _wait(self, waits: bool) -> None:
+        self.waits, self.since = waits, asyncio.get_running_loop().time()
 
     async def _one(self, timeout: float) -> bool:
         """Serve one request; returns true when another may follow."""
         try:
             request = await self._read(timeout)
         except Malformed as error:
-            await self.refuse(text(error.status))
+            await self._send(text(error.status), keep_alive=False)
             return False
         if request is None:
             return False
+        self._wait(False)
         response = await self._respond(request)
         keep = request.keep_alive and not self._finishing
-        await self._send(render(response, keep_alive=keep, body=request.method != "HEAD"))
+        self._wait(False)
+        await self._send(response, keep_alive=keep, body=request.method != "HEAD")
+        self._wait(True)
         return keep
 
     async def _read(self, timeout: float) -> Request | None:
@@ -223,15 +315,42 @@ class Connection:
             raise Malformed(HTTPStatus.REQUEST_TIMEOUT) from error
         except asyncio.LimitOverrunError as error:
             raise Malformed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE) from error
-        return parse_head(first + rest)
+        return replace(parse_head(first + rest), address=self.address)
 
-    async def _send(self, data: bytes) -> None:
-        self._writer.write(data)
+    async def _send(self, response: Response, *, keep_alive: bool, body: bool = True) -> None:
         try:
-            await asyncio.wait_for(self._writer.drain(), WRITE_TIMEOUT)
+            await asyncio.wait_for(self._write(response, keep_alive=keep_alive, body=body), WRITE_TIMEOUT)
         except asyncio.TimeoutError:
-            self._writer.transport.abort()
+            self.abort()
             raise
+
+    async def _write(self, response: Response, *, keep_alive: bool, body: bool) -> None:
+        """Write piece by piece, so that a page is in memory once, for however many clients."""
+        writer = self._writer
+        if writer is None:
+            return
+        content = response.body if body else b""
+        head = render(response, keep_alive=keep_alive, body=False)
+        writer.write(head + content[:PIECE])
+        self.body = content
+        try:
+            self._sending()
+            await writer.drain()
+            for start in range(PIECE, len(content), PIECE):
+                writer.write(content[start : start + PIECE])
+                await writer.drain()
+        finally:
+            self.body = None
+
+
+_TOO_MANY = text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", Retry_After="5")
+
+
+def _close_longest_waiting(among: Iterable[Connection]) -> Connection | None:
+    victim = min((one for one in among if one.waits), key=lambda one: one.since, default=None)
+    if victim is not None:
+        victim.abort()
+    return victim
 
 
 def bind(listen: str, *, option: str) -> socket.socket:

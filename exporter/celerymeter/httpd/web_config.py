@@ -60,6 +60,8 @@ class WebConfig:
     tls: TlsConfig | None = None
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
+    hosts: tuple[str, ...] = ()
+    """Names under which the server may be addressed; without any all are right. A setting, not in the file."""
 
 
 def load_web_config(path: str | Path) -> WebConfig:
@@ -197,7 +199,8 @@ def _load(path: Path, load: Callable[[], None]) -> None:
 class BasicAuth:
     """Checks basic auth against bcrypt hashes by user name (as ``htpasswd -nB`` makes them).
 
-    Right credentials are remembered; a wrong name takes as long as a wrong password.
+    Right credentials are remembered; a wrong name takes as long as a wrong password. A request without a name takes
+    no time, for it tells nothing of names.
     """
 
     def __init__(self, users: Mapping[str, str]) -> None:
@@ -214,7 +217,9 @@ class BasicAuth:
         """Return whether an ``Authorization`` header holds a user's name and password; takes bcrypt's time."""
         import bcrypt
 
-        name, password = _credentials(header)
+        name, password = credentials(header)
+        if not name:
+            return False
         hashed = self._users.get(name)
         matches = bcrypt.checkpw(password[:BCRYPT_BYTES], hashed or self._decoy)
         if not matches or hashed is None:
@@ -232,7 +237,7 @@ def _cost(hashed: bytes) -> bytes:
     return hashed.split(b"$")[2]
 
 
-def _credentials(header: str) -> tuple[str, bytes]:
+def credentials(header: str) -> tuple[str, bytes]:
     """Return name and password of a header; an unusable one has an empty name, which no user has."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
