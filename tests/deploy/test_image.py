@@ -82,7 +82,7 @@ def test_the_image_runs_as_a_numbered_user_and_says_what_it_is() -> None:
     user, group = map(int, stage["USER"].rest.split(":"))
     assert min(user, group) >= 1000
     assert f'org.opencontainers.image.version="{__version__}"' in stage["LABEL"].rest
-    for label in ("title", "description", "licenses", "source", "documentation"):
+    for label in ("title", "description", "licenses"):
         assert f'org.opencontainers.image.{label}="' in stage["LABEL"].rest
     assert stage["STOPSIGNAL"].rest == "SIGTERM"
     assert "/-/healthy" in stage["HEALTHCHECK"].rest

@@ -24,7 +24,6 @@ from celerymeter.control.settings import ControlSettings
 from celerymeter.options import describe
 
 API_VERSION = "1"
-HOME = "https://github.com/celerymeter/celerymeter"
 
 
 class HealthReply(BaseModel):
@@ -99,7 +98,7 @@ def blueprint(*, system: SnapshotSource, maintenance: AuditMaintenance, settings
                 version=__version__,
                 api_version=API_VERSION,
                 features=_features(settings),
-                documentation={"openapi": "/openapi.json", "human": "/docs", "home": HOME},
+                documentation={"openapi": "/openapi.json", "human": "/docs"},
             )
         )
 
