@@ -1,4 +1,4 @@
-"""Who is told what, asked of amtool."""
+"""Which receivers get which alert, asked of amtool."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_without_the_option_the_page_knows_nothing_of_it() -> None:
 
 
 def test_every_family_that_we_lack_is_served() -> None:
-    """Under the other exporter's names, with the figures of ours."""
+    """Under the other exporter's names, with the values of ours."""
     page = scrapes("celery-exporter")[-1]
     for theirs, ours in {
         "celery_task_runtime": "celery_task_runtime_seconds",

@@ -138,7 +138,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("asked", HISTORY.values(), ids=HISTORY)
 def test_their_query_gives_what_happened(client: PrometheusClient, asked: Asked) -> None:
-    """No more samples, no fewer, and the right figures."""
+    """No more samples, no fewer, and the right values."""
     found = {sample.key(*asked.by): sample.value for sample in client.instant(asked.query, time=END)}
     assert found == pytest.approx(asked.expected, rel=0.06)
 

@@ -35,7 +35,7 @@ class Stack:
 
 @contextmanager
 def running_stack(folder: Path, options: tuple[str, ...] = ()) -> Iterator[Stack]:
-    """Start everything, wait until the control API gives figures, and stop everything."""
+    """Start everything, wait until the control API gives metrics, and stop everything."""
     with ExitStack() as stack:
         redis = stack.enter_context(Redis(folder / "redis")).up()
         stack.enter_context(start_worker(redis.url, folder))
@@ -45,11 +45,11 @@ def running_stack(folder: Path, options: tuple[str, ...] = ()) -> Iterator[Stack
         prometheus = stack.enter_context(Prometheus(folder / "prometheus", config=config)).up()
         urls = ("--broker-url", redis.url, "--prometheus-url", prometheus.url, "--feed-interval", "1s")
         control = stack.enter_context(Control(folder, (*urls, *options))).up()
-        wait_until(lambda: gives_figures(control), timeout=30, interval=0.3, what="figures of a scraped cluster")
+        wait_until(lambda: gives_metrics(control), timeout=30, interval=0.3, what="metrics of a scraped cluster")
         yield Stack(redis=redis, exporter=exporter, prometheus=prometheus, control=control)
 
 
-def gives_figures(control: Control) -> bool:
+def gives_metrics(control: Control) -> bool:
     """Whether the metrics object can be had."""
     try:
         return control.get("/monitoring/metrics/realtime").status_code == 200

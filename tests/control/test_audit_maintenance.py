@@ -98,7 +98,7 @@ def test_a_token_is_noted_at_its_first_use(maintenance: AuditMaintenance, tmp_pa
 
 
 def test_the_head_is_in_the_log_by_the_minute(maintenance: AuditMaintenance, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever keeps the log can prove later that nothing was cut off."""
+    """A person with the log can prove later that nothing was cut off."""
     maintenance.accepted(ANN, "192.0.2.1")
     with caplog.at_level("INFO"):
         maintenance.round()

@@ -53,7 +53,7 @@ def test_a_worker_that_is_heard_is_alive(kind: str) -> None:
 
 
 def test_a_client_is_no_worker() -> None:
-    """`task-sent` comes from whoever sends tasks, other types from whoever likes."""
+    """`task-sent` comes from producers, other types from anybody."""
     cluster = Cluster()
     cluster.send("task-sent")
     cluster.send("shop-opened")

@@ -74,7 +74,7 @@ def test_a_hundred_megabytes_are_refused_before_they_are_sent(shared: Control) -
 
 
 def test_a_body_of_untold_length_is_read_up_to_the_limit(shared: Control) -> None:
-    """Chunked, it is refused like one whose length is told."""
+    """Chunked, it is refused like one whose length is announced."""
     chunks = (b"x" * 65536 for _ in range(80))
     headers = {**bearer(Role.ADMIN), "Content-Type": "application/json"}
     assert requests.post(f"{shared.url}/monitoring/stop", data=chunks, headers=headers, timeout=10).status_code == 413

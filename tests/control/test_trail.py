@@ -67,7 +67,7 @@ def rows(process: Running) -> list[AuditRow]:
     return list(read_rows(process.folder))
 
 
-def told(process: Running) -> list[tuple[str, str]]:
+def outcomes_of(process: Running) -> list[tuple[str, str]]:
     """Kind and outcome of all rows."""
     return [(row.kind, row.outcome) for row in rows(process)]
 
@@ -75,7 +75,7 @@ def told(process: Running) -> list[tuple[str, str]]:
 def test_an_act_is_an_intent_before_and_an_outcome_after(process: Running) -> None:
     """The intent is on disk while the act goes on; both say who and what."""
     with process.trail.act(ANN, "monitoring.start", target=["w1@host"], reason="maintenance") as act:
-        assert told(process) == [("intent", "")]
+        assert outcomes_of(process) == [("intent", "")]
         act.outcome, act.detail = "partial", {"missing": ["w2@host"]}
     intent, outcome = rows(process)
     assert (intent.sub, intent.jti, intent.address, intent.reason) == ("ann", "token-1", "192.0.2.1", "maintenance")
@@ -118,7 +118,7 @@ def test_an_intent_of_a_dead_process_is_marked_at_the_next_start(process: Runnin
     process.die()
     next_start = Running(process.folder, clock)
     assert (next_start.trail.mark_orphans(), next_start.trail.mark_orphans()) == (1, 0)
-    assert told(next_start) == [("intent", ""), ("outcome", "unknown")]
+    assert outcomes_of(next_start) == [("intent", ""), ("outcome", "unknown")]
     next_start.store.close()
 
 
@@ -141,7 +141,7 @@ def test_kill_9_between_intent_and_outcome_is_marked(process: Running) -> None:
         api.start(ready=lambda: "begun 1" in api.tail())
         api.kill()
         assert process.trail.mark_orphans() == 1
-    assert told(process) == [("intent", ""), ("outcome", "unknown")]
+    assert outcomes_of(process) == [("intent", ""), ("outcome", "unknown")]
 
 
 def test_an_intent_of_this_process_is_left_alone(process: Running) -> None:
@@ -181,7 +181,7 @@ def test_old_rows_are_pruned_behind_a_checkpoint(process: Running, clock: Clock)
         clock.now += 10
     head = str(process.trail.head())
     assert process.trail.prune(clock.now - 15) == 2
-    assert told(process) == [("refusal", "refused"), ("checkpoint", "")]
+    assert outcomes_of(process) == [("refusal", "refused"), ("checkpoint", "")]
     assert verify(process.folder, key=KEY, head=head).findings == ()
 
 
@@ -190,7 +190,10 @@ def test_everything_may_be_pruned(process: Running, clock: Clock) -> None:
     assert process.trail.prune(clock.now) == 0
     process.trail.refusal(ANN, "authenticate", reasons={"missing": 1})
     assert process.trail.prune(clock.now + 1) == 1
-    assert (told(process), verify(process.folder, key=KEY, head=None).findings) == ([("checkpoint", "")], ())
+    assert (outcomes_of(process), verify(process.folder, key=KEY, head=None).findings) == (
+        [("checkpoint", "")],
+        (),
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 from tests.control.access import bearer
-from tests.control.stack import Stack, gives_figures, running_stack
+from tests.control.stack import Stack, gives_metrics, running_stack
 
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
@@ -47,7 +47,7 @@ def test_a_stopped_broker_is_said_never_shown_as_zeros_and_over_by_itself(stack:
     wait_until(lambda: health(stack) == ("healthy", "ok"), timeout=60, interval=0.3)
     stack.redis.stop()
 
-    wait_until(lambda: not gives_figures(stack.control), timeout=60, interval=0.3, what="no metrics")
+    wait_until(lambda: not gives_metrics(stack.control), timeout=60, interval=0.3, what="no metrics")
     wait_until(lambda: health(stack) == ("degraded", "failed"), timeout=60, interval=0.3)
     answer = stack.control.get(METRICS)
     assert (answer.status_code, answer.json()["code"]) == (503, "broker_unavailable")

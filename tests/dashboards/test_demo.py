@@ -55,8 +55,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 def _remembers(demo: Demo, seconds: int) -> bool:
     """Whether Prometheus knows what was so long ago. Asks the control API too, so that there are requests to show."""
     headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
-    figures = f"{demo.env['CELERYMETER_CONTROL_URL']}/celery-admin/monitoring/metrics/realtime"
-    requests.get(figures, headers=headers, timeout=10).raise_for_status()
+    metrics = f"{demo.env['CELERYMETER_CONTROL_URL']}/celery-admin/monitoring/metrics/realtime"
+    requests.get(metrics, headers=headers, timeout=10).raise_for_status()
     query = {"query": f"celery_task_succeeded_total offset {seconds}s"}
     reply = requests.get(f"{demo.env['PROMETHEUS_URL']}/api/v1/query", params=query, timeout=10)
     return bool(reply.json()["data"]["result"])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Specification:
-    """``binds`` and ``memory`` are (source, target, options); ``visible`` must be there whoever looks."""
+    """``binds`` and ``memory`` are (source, target, options); ``visible`` must be there for every user."""
 
     scratch: str
     hostname: str

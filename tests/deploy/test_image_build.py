@@ -16,7 +16,7 @@ from celerymeter.demo.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1800)]
 PARTS = ("exporter", "control", "workload", "worker-quick", "worker-slow")
-PATIENCE = 180.0
+TIMEOUT = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ def services(builder: Builder, tmp_path_factory: pytest.TempPathFactory, secrets
         for names in (("redis",), PARTS):
             running.start(*names)
             for name in names:
-                wait_until(partial(running.healthy, name), timeout=PATIENCE, interval=0.5, what=name)
+                wait_until(partial(running.healthy, name), timeout=TIMEOUT, interval=0.5, what=name)
         yield running
 
 
 def test_the_exporter_in_the_image_counts_what_the_shop_does(services: RunningServices) -> None:
     """As user 10001, on a read-only file system; every part is healthy by its own check."""
     page = "http://exporter:9808/metrics"
-    wait_until(lambda: 'celery_task_succeeded_total{name="orders.place"' in services.fetch(page), timeout=PATIENCE)
+    wait_until(lambda: 'celery_task_succeeded_total{name="orders.place"' in services.fetch(page), timeout=TIMEOUT)
     assert "Uid:\t10001\t10001" in services.execute("exporter", "/usr/bin/cat", "/proc/self/status").stdout
     assert services.execute("exporter", "/usr/bin/touch", "/opt/celerymeter/written").returncode != 0
 

@@ -13,7 +13,7 @@ from celerymeter.demo.processes import Process, free_ports, wait_until
 from celerymeter.demo.servers import Redis
 
 pytestmark = pytest.mark.integration
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 class Started:
@@ -46,7 +46,7 @@ class Started:
 
     def up(self) -> Started:
         """Start, and wait until every probe is content."""
-        self.process.start(ready=lambda: set(self.probes().values()) == {200}, timeout=PATIENCE)
+        self.process.start(ready=lambda: set(self.probes().values()) == {200}, timeout=TIMEOUT)
         return self
 
 
@@ -73,9 +73,9 @@ def test_a_dead_broker_fails_no_probe_of_the_exporter(tmp_path: Path, redis_serv
     exporter = started("celerymeter-exporter", tmp_path, redis_server)
     with exporter.process:
         exporter.up()
-        wait_until(lambda: code(f"{exporter.urls[9808]}/-/ready") == 200, timeout=PATIENCE)
+        wait_until(lambda: code(f"{exporter.urls[9808]}/-/ready") == 200, timeout=TIMEOUT)
         redis_server.kill()
-        wait_until(lambda: code(f"{exporter.urls[9808]}/-/ready") == 503, timeout=PATIENCE)
+        wait_until(lambda: code(f"{exporter.urls[9808]}/-/ready") == 503, timeout=TIMEOUT)
         assert exporter.probes() == CONTENT
         assert "celerymeter_broker_up 0" in requests.get(f"{exporter.urls[9808]}/metrics", timeout=10).text
 
@@ -88,5 +88,5 @@ def test_a_dead_broker_and_prometheus_fail_no_probe_of_the_control_api(tmp_path:
         control.up()
         redis_server.kill()
         health = f"{control.urls[8000]}/celery-admin/system/health"
-        wait_until(lambda: requests.get(health, timeout=10).json()["status"] != "healthy", timeout=PATIENCE)
+        wait_until(lambda: requests.get(health, timeout=10).json()["status"] != "healthy", timeout=TIMEOUT)
         assert control.probes() == CONTENT

@@ -13,7 +13,7 @@ from tools.docs.markdown import READMES
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 WEBHOOK = "/services/T0000/B0000/pasted"
 NOWHERE = {"http://localhost:8000": "http://127.0.0.1:9"}
-"""No control API: whoever follows the page need not have one."""
+"""No control API: a reader who follows the page need not have one."""
 
 
 def test_a_greeting_arrives_in_the_chat(tmp_path: Path) -> None:

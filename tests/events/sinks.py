@@ -1,4 +1,4 @@
-"""A sink that remembers what a reader told it, and waits for it."""
+"""A sink that remembers what a reader reports, and waits for it."""
 
 from __future__ import annotations
 

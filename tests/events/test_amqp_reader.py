@@ -150,11 +150,11 @@ def test_a_deaf_server_is_noticed_by_its_heartbeats(
     sink.await_connections()
 
     server.signal(signal.SIGSTOP, group=True)
-    told = sink.await_loss(timeout=within)
+    loss = sink.await_loss(timeout=within)
     server.signal(signal.SIGCONT, group=True)
     sink.await_connections(2)
 
-    assert "heartbeats" in told
+    assert "heartbeats" in loss
     emit_until_received(app_of(server.url), sink)
 
 
@@ -182,9 +182,9 @@ def test_a_refusal_is_told_without_the_password(server: RabbitMQ, readers: Reade
     sink = RecordingSink()
     readers.start(open_reader(BrokerSettings(url=url), sink))
 
-    told = sink.await_loss()
+    loss = sink.await_loss()
 
-    assert "hush" not in told
+    assert "hush" not in loss
     assert not sink.connections
 
 

@@ -157,7 +157,7 @@ class Stalling(RecordingSink):
 
 
 def test_a_subscriber_that_was_dropped_says_so_and_subscribes_at_once(redis_server: Redis, readers: Readers) -> None:
-    """Over its output limit Redis drops us: what was read before counts, in order, and the reason is told."""
+    """Over its output limit Redis drops us: what was read before counts, in order, and the reason is reported."""
     client = redis.Redis(port=redis_server.port)
     client.config_set("client-output-buffer-limit", "pubsub 1mb 0 0")
     sink = Stalling()

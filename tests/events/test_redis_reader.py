@@ -117,11 +117,11 @@ def test_a_refusal_is_told_without_the_password(server: Redis, readers: Readers,
     sink = RecordingSink()
     readers.start(open_reader(BrokerSettings(url=address.format(tcp=server.port)), sink))
 
-    told = sink.await_loss()
+    loss = sink.await_loss()
 
-    assert reason.lower() in told.lower()
-    assert "\n" not in told
-    assert not any(secret in told for secret in ("s3cret", "wr0ng"))
+    assert reason.lower() in loss.lower()
+    assert "\n" not in loss
+    assert not any(secret in loss for secret in ("s3cret", "wr0ng"))
     assert not sink.connections
 
 

@@ -87,8 +87,8 @@ def test_a_stranger_is_not_trusted(server: Redis, readers: Readers) -> None:
     sink = RecordingSink()
     readers.start(open_reader(BrokerSettings(url=tls_url(server, "?ssl_cert_reqs=required")), sink))
 
-    told = sink.await_loss()
+    loss = sink.await_loss()
 
-    assert "certificate verify failed" in told
-    assert "s3cret" not in told
-    assert "\n" not in told
+    assert "certificate verify failed" in loss
+    assert "s3cret" not in loss
+    assert "\n" not in loss

@@ -41,7 +41,7 @@ def test_a_failover_is_followed(cluster: SentinelCluster, readers: Readers) -> N
     sink.await_connections(2)
 
     emit_until_received(app_of(cluster.url, **options), sink)
-    assert not any(secret in told for _, told in sink.losses for secret in (PASSWORD, SENTINEL_PASSWORD))
+    assert not any(secret in loss for _, loss in sink.losses for secret in (PASSWORD, SENTINEL_PASSWORD))
 
 
 def test_workers_with_kombu_before_5_4_are_heard(cluster: SentinelCluster, readers: Readers) -> None:
@@ -97,9 +97,9 @@ def test_a_master_that_cannot_be_found_is_told(
     sink = RecordingSink()
     readers.start(open_reader(BrokerSettings(url=cluster.url, transport_options=options), sink))
 
-    told = sink.await_loss()
+    loss = sink.await_loss()
 
-    assert not any(secret in told for secret in (PASSWORD, SENTINEL_PASSWORD))
+    assert not any(secret in loss for secret in (PASSWORD, SENTINEL_PASSWORD))
 
 
 def test_a_sentinel_url_needs_the_masters_name() -> None:

@@ -61,7 +61,7 @@ def test_pauses_begin_with_none_grow_and_end_at_the_longest() -> None:
 
 
 def test_attempts_go_on_whatever_they_raise() -> None:
-    """Our own errors are told in their words, a library's by its type alone: its text may hold a password."""
+    """Our own errors are logged in their words, a library's by its type alone: its text may hold a password."""
     outcomes: list[Exception] = [BrokerUnavailable("away"), RuntimeError("amqp://u:hush@h"), KeyError("x")]
 
     def subscribe() -> FakeSubscription:

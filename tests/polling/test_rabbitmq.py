@@ -75,8 +75,8 @@ def management(rabbitmq: RabbitMQ, *, user: str = "guest") -> str:
     return f"http://{user}:guest@127.0.0.1:{rabbitmq.management_port}"
 
 
-def told(unacked: int | None) -> tuple[QueueState, ...]:
-    """What is to be told of both queues."""
+def both_queues(unacked: int | None) -> tuple[QueueState, ...]:
+    """The expected state of both queues."""
     return tuple(QueueState(name, 3, unacked=unacked, consumers=1) for name in QUEUES)
 
 
@@ -86,14 +86,14 @@ def test_ready_messages_and_consumers(rabbitmq: RabbitMQ) -> None:
     poller = AmqpQueuePoller(settings(rabbitmq))
     snapshot = poller.poll(["missing", *QUEUES, "a-missing"], now=1.0)
     poller.close()
-    assert snapshot.queues == told(None)
+    assert snapshot.queues == both_queues(None)
 
 
 @pytest.mark.usefixtures("filled")
 def test_unacknowledged_messages_by_the_management_api(rabbitmq: RabbitMQ) -> None:
     """It also tells what queues there are; its statistics come with a delay of 5 s."""
     poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq)))
-    wait_until(lambda: poller.poll([], now=1.0).queues == told(2), timeout=40, interval=0.3)
+    wait_until(lambda: poller.poll([], now=1.0).queues == both_queues(2), timeout=40, interval=0.3)
     poller.close()
 
 
@@ -138,7 +138,7 @@ def test_a_management_api_that_refuses_costs_its_own_metrics_only(rabbitmq: Rabb
     poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq, user="nobody")))
     snapshot = poller.poll(QUEUES, now=1.0)
     poller.close()
-    assert snapshot.queues == told(None)
+    assert snapshot.queues == both_queues(None)
     assert snapshot.incomplete is not None
     assert "401" in snapshot.incomplete
     assert "guest" not in snapshot.incomplete
@@ -162,7 +162,7 @@ def test_a_virtual_host_that_is_not_there_is_no_success(rabbitmq: RabbitMQ, path
     poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq) + path))
     snapshot = poller.poll(QUEUES, now=1.0)
     poller.close()
-    assert snapshot.queues == told(None)
+    assert snapshot.queues == both_queues(None)
     assert snapshot.incomplete is not None
 
 

@@ -81,7 +81,7 @@ def test_an_empty_queue_is_zero(redis_server: Redis) -> None:
 
 
 def test_a_name_that_holds_something_else_is_no_queue(redis_server: Redis) -> None:
-    """It is left out; the others are told."""
+    """It is left out; the others are reported."""
     client(redis_server).set("odd", "a string")
     names = [state.name for state in poller(redis_server.url).poll(["odd", "celery"], now=NOW).queues]
     assert names == ["celery"]

@@ -105,7 +105,7 @@ def test_chance_keeps_nobody_silent() -> None:
 
 
 def test_where_nobody_can_reply_nothing_is_sent() -> None:
-    """A worker logs an error for every command that it cannot decode, whoever it is for."""
+    """A worker logs an error for every command that it cannot decode, also for those to other workers."""
     cluster = Cluster(mute=Worker(mute=METHODS))
     cluster.poll()
     rounds = len(cluster.silences)

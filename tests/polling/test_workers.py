@@ -73,11 +73,11 @@ def test_every_pool(
         )
         app.tasks["tests.add"].apply_async((1, 2), queue="a")
         wait_until(lambda: state(workers).totals == {"tests.add": 1})
-        told = state(workers)
+        known = state(workers)
         worker.kill()
-    assert (told.pool, told.slots, told.queues) == (pool, concurrency, ("a", "b"))
-    assert told.pid == worker.pid
-    assert (told.active, told.reserved, told.scheduled) == ((), 0, 0)
+    assert (known.pool, known.slots, known.queues) == (pool, concurrency, ("a", "b"))
+    assert known.pid == worker.pid
+    assert (known.active, known.reserved, known.scheduled) == ((), 0, 0)
 
 
 def test_what_a_worker_runs_holds_and_schedules(
@@ -93,14 +93,14 @@ def test_what_a_worker_runs_holds_and_schedules(
             app.tasks["tests.sleep_late"].delay(30)
         wait_until(lambda: worker.tail(100).count(" received") == 9)
         wait_until(lambda: len(state(workers).active or ()) == 1)
-        told = state(workers)
+        known = state(workers)
         worker.kill()
-    assert told.active is not None
-    [task] = told.active
+    assert known.active is not None
+    [task] = known.active
     assert (task.uuid, task.name, task.queue_name) == (running, "tests.sleep_late", "celery")
     assert task.started_at is not None
     assert sent <= task.started_at <= time.time()
-    assert (told.reserved, told.scheduled) == (3, 5)
+    assert (known.reserved, known.scheduled) == (3, 5)
 
 
 def test_all_expected_replies_are_awaited_and_no_longer(
@@ -113,11 +113,11 @@ def test_all_expected_replies_are_awaited_and_no_longer(
     ):
         workers.poll(now=1.0, live=[PollTarget("w1@test", 1), PollTarget("w2@test", 2)])
         begun = time.monotonic()
-        told = workers.poll(now=2.0, live=[PollTarget("w1@test", 1), PollTarget("w2@test", 2)]).workers
+        known = workers.poll(now=2.0, live=[PollTarget("w1@test", 1), PollTarget("w2@test", 2)]).workers
         assert time.monotonic() - begun < 0.9  # a second is what waiting in vain takes
         first.kill()
         second.kill()
-    assert {name: answer.queues for name, answer in told.items()} == {"w1@test": ("a",), "w2@test": ("a", "b")}
+    assert {name: answer.queues for name, answer in known.items()} == {"w1@test": ("a",), "w2@test": ("a", "b")}
 
 
 def test_a_busy_solo_worker_is_silent(shared_redis: Redis, app: Celery, workers: WorkerPoller, tmp_path: Path) -> None:
@@ -240,10 +240,10 @@ def test_a_worker_that_answers_nonsense_spoils_nothing(
     """Others are heard, and what is pickled stays so."""
     trap = tmp_path / "sprung"
     with start_worker(shared_redis.url, tmp_path) as worker, Impostor(app, trap):
-        told = workers.poll(now=1.0, live=()).workers
+        known = workers.poll(now=1.0, live=()).workers
         worker.kill()
-    assert set(told) == {"w1@test"}
-    assert told["w1@test"].slots == 1
+    assert set(known) == {"w1@test"}
+    assert known["w1@test"].slots == 1
     assert not trap.exists()
 
 

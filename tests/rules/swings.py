@@ -192,18 +192,18 @@ def _changes(series: str, minutes: int) -> str:
 
 
 def _expectations(case: Case, *, exporters: int) -> Iterator[dict[str, object]]:
-    """It swings; it is told at most once, of one thing; nothing else is told in its cluster."""
+    """It swings and fires at most once, about one thing; nothing else fires in its cluster."""
     end = case.span.end
     there = f'{CAUSE}{{cluster="{case.cluster}",case="{case.cluster}"}}'
-    told = f'cluster="{case.cluster}",alertstate="firing"'
+    firing = f'cluster="{case.cluster}",alertstate="firing"'
     mine = "".join(f',{key}="{value}"' for key, value in {"alertname": case.alert, **case.labels}.items())
     others = "|".join((case.alert, *case.also))
     number = exporters if case.each_exporter else 1
     expected: tuple[tuple[str, Value], ...] = (
         (f"{_changes(there, end)} >= bool 4", 1),
-        (_changes(f"ALERTS{{{told}{mine}}}", end), 2 if case.fires else 0),
-        (f"max_over_time(count(ALERTS{{{told}{mine}}})[{end}m:1m])", number if case.fires else None),
-        (f'count(count_over_time(ALERTS{{{told},alertname!~"{others}"}}[{end}m]))', None),
+        (_changes(f"ALERTS{{{firing}{mine}}}", end), 2 if case.fires else 0),
+        (f"max_over_time(count(ALERTS{{{firing}{mine}}})[{end}m:1m])", number if case.fires else None),
+        (f'count(count_over_time(ALERTS{{{firing},alertname!~"{others}"}}[{end}m]))', None),
     )
     for expr, value in expected:
         samples = [] if value is None else [{"labels": "{}", "value": value}]

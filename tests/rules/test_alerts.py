@@ -58,7 +58,7 @@ def test_labels_used_in_texts_survive_the_aggregation(alert: Alert) -> None:
 
 
 @EACH
-def test_the_description_gives_figures_or_names(alert: Alert) -> None:
+def test_the_description_gives_numbers_or_names(alert: Alert) -> None:
     """A reader of the message alone learns which and how much, unless there is only one of it."""
     about_the_whole = set(_USED.findall("".join(alert.annotations[key] for key in TEXTS))) <= {"cluster"}
     said = alert.annotations["summary"] + alert.annotations["description"]

@@ -1,4 +1,4 @@
-"""No alert flaps: what comes and goes around its limit, or its state, is told once, and its end once."""
+"""No alert flaps: what comes and goes around its limit, or its state, notifies once, and resolves once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.rules.promtool import RELEASES, run, tool
 from tests.rules.swing_cases import CASES
 from tests.rules.swings import write_world
 
-PATIENCE = 300
+LEAST_KEEP = 300
 
 
 @pytest.mark.timeout(600)
@@ -28,4 +28,4 @@ def test_each_alert_is_told_once_in_its_own_cluster_alone(release: str, exporter
 @pytest.mark.parametrize("alert", [one for one in alerts() if ":effective" in one.expr], ids=str)
 def test_an_alert_with_a_limit_outlasts_a_short_calm(alert: Alert) -> None:
     """Five minutes and more below its limit end it, nothing shorter."""
-    assert alert.keeps >= PATIENCE, f"give {alert.name} in alerts/source/{alert.file} `keep_firing_for: 5m` or more"
+    assert alert.keeps >= LEAST_KEEP, f"give {alert.name} in alerts/source/{alert.file} `keep_firing_for: 5m` or more"

@@ -104,7 +104,7 @@ class Edge(Process):
 
 
 def speaks_plain_http(port: int) -> str:
-    """What a request without TLS is told."""
+    """The reply to a request without TLS."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return client.makefile().readline().strip()

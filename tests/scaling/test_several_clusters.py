@@ -32,7 +32,7 @@ class Cluster:
     site: Site
     control: Control
 
-    def figures(self) -> dict[str, Any]:
+    def live_metrics(self) -> dict[str, Any]:
         """The metrics object, or a problem."""
         return dict(self.control.get("/monitoring/metrics/realtime").json())
 
@@ -81,7 +81,7 @@ def options(name: str, site: Site, prometheus: int) -> tuple[str, ...]:
 
 
 def test_nothing_of_one_is_seen_in_the_other(clusters: TwoClusters) -> None:
-    """Recorded series, alerts, live figures, reports; and without a choice nobody is given a mixture."""
+    """Recorded series, alerts, live metrics, reports; and without a choice nobody is given a mixture."""
     clusters.eu.site.send("tests.add", 1, 2, queue="fast", count=30)
     clusters.eu.site.send("tests.fail", queue="fast", count=25)
     clusters.eu.site.send("tests.add", 1, 2, queue="nobody")
@@ -95,8 +95,8 @@ def test_nothing_of_one_is_seen_in_the_other(clusters: TwoClusters) -> None:
     wait_until(lambda: faults(clusters.prometheus, "eu") == {"CeleryHighErrorRate"}, timeout=90)
 
     for cluster, ended, waiting, workers in ((clusters.eu, (55, 25), 1, 1), (clusters.us, (5, 0), 60, 1)):
-        told, report = cluster.figures(), cluster.report()
-        assert (told["queue_lengths"]["nobody"], told["active_workers"]) == (waiting, workers)
+        live, report = cluster.live_metrics(), cluster.report()
+        assert (live["queue_lengths"]["nobody"], live["active_workers"]) == (waiting, workers)
         assert (report["total_tasks"], report["failed_tasks"]) == ended
     with (
         PrometheusClient(PrometheusSettings(clusters.prometheus)) as client,
@@ -117,12 +117,12 @@ def faults(url: str, cluster: str) -> set[str]:
 def shows(url: str, cluster: str, expected: dict[str, object]) -> None:
     """Wait until this is recorded of it."""
     try:
-        wait_until(lambda: figures(url, cluster) == expected, timeout=90, interval=0.5)
+        wait_until(lambda: recorded_metrics(url, cluster) == expected, timeout=90, interval=0.5)
     except TimeoutError:
-        assert figures(url, cluster) == expected
+        assert recorded_metrics(url, cluster) == expected
 
 
-def figures(url: str, cluster: str) -> dict[str, object]:
+def recorded_metrics(url: str, cluster: str) -> dict[str, object]:
     """Runs by task, messages that wait, workers."""
     found = [(dict(labels), number) for labels, number in recorded(url, cluster).items()]
     lengths = {one["queue_name"]: n for one, n in found if one["__name__"] == "celery:queue_length:max"}

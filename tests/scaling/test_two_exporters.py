@@ -89,18 +89,18 @@ def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ExporterPai
             yield ExporterPair(site, (first, second), prometheus)
 
 
-def recorded_of(figures: Series) -> dict[str, float | None]:
+def recorded_of(samples: Series) -> dict[str, float | None]:
     """What is known to be true of what was sent."""
 
-    def figure(what: str, /, **labels: str) -> float | None:
-        return figures.get(frozenset({("__name__", f"celery:{what}"), *labels.items()}))
+    def value_of(what: str, /, **labels: str) -> float | None:
+        return samples.get(frozenset({("__name__", f"celery:{what}"), *labels.items()}))
 
     return {
-        "workers": figure("workers_up:count"),
-        "slots": figure("pool_slots:sum"),
-        "busy": figure("pool_busy:sum"),
-        "waiting": figure("queue_length:max", queue_name="slow"),
-        "failed": figure("task_failed:increase5m", name="tests.fail"),
+        "workers": value_of("workers_up:count"),
+        "slots": value_of("pool_slots:sum"),
+        "busy": value_of("pool_busy:sum"),
+        "waiting": value_of("queue_length:max", queue_name="slow"),
+        "failed": value_of("task_failed:increase5m", name="tests.fail"),
     }
 
 
@@ -136,8 +136,8 @@ def test_a_pair_counts_what_one_counts_while_one_is_killed_and_comes_back(pair: 
     assert pair.most("celery:task_started:increase5m") == pair.sent + 1, "the one that sleeps is a run too"
     assert 0 < (pair.most("celery:queue_wait:increase5m") or 0) <= pair.sent + 1
     assert "CeleryExporterDown" in names(pair.extra_alerts())
-    told = [dict(one) for one in pair.extra_alerts(state="firing")]  # for a moment one scrape is ahead of another
-    assert [alert for alert in told if alert["area"] != "exporter"] == []
+    extra = [dict(one) for one in pair.extra_alerts(state="firing")]  # for a moment one scrape is ahead of another
+    assert [alert for alert in extra if alert["area"] != "exporter"] == []
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class WatchedSite:
     victoria: str
     control: Control
 
-    def figures(self) -> dict[str, Any]:
+    def realtime(self) -> dict[str, Any]:
         """The metrics object, or a problem."""
         return dict(self.control.get("/monitoring/metrics/realtime").json())
 
@@ -53,8 +53,8 @@ class WatchedSite:
         """Counts of the command's report."""
         window = ("--prometheus-url", self.victoria, "--cluster", "main", "--from", "-10m", "--to", "now")
         argv = [sys.executable, "-m", "celerymeter", "report", *window]
-        told = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=60).stdout)
-        return {name: told[name] for name in ("total_tasks", "successful_tasks", "failed_tasks")}
+        made = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=60).stdout)
+        return {name: made[name] for name in ("total_tasks", "successful_tasks", "failed_tasks")}
 
     def work(self) -> None:
         """Fifty runs, ten of them failures, and a queue that nobody consumes."""
@@ -96,10 +96,10 @@ def watched(tmp_path: Path) -> Iterator[WatchedSite]:
 def test_the_api_and_the_reports_read_what_was_written(watched: WatchedSite) -> None:
     """To the task."""
     watched.work()
-    wait_until(lambda: watched.figures().get("pending_tasks") == WAITING, timeout=90, interval=0.5, what="the queue")
+    wait_until(lambda: watched.realtime().get("pending_tasks") == WAITING, timeout=90, interval=0.5, what="the queue")
     wait_until(lambda: watched.page().get("total_tasks") == 50, timeout=90, interval=0.5, what="all runs")
-    assert watched.figures()["queue_lengths"] == {"fast": 0, "nobody": WAITING}
-    assert watched.figures()["active_workers"] == 1
+    assert watched.realtime()["queue_lengths"] == {"fast": 0, "nobody": WAITING}
+    assert watched.realtime()["active_workers"] == 1
     assert watched.report() == {"total_tasks": 50, "successful_tasks": 40, "failed_tasks": 10}
 
 
@@ -150,8 +150,8 @@ def test_vmalert_records_and_alerts_as_prometheus_does(watched: WatchedSite) -> 
     watched.site.send(fail, queue="fast")  # a queue that never started anything would look stalled
     watched.site.send(add, 1, 2, queue="nobody")  # and one that grows must be there before
     with ExitStack() as stack:
-        told = stack.enter_context(alertmanager(folder / "alertmanager")).up()
-        stack.enter_context(vmalert(folder / "vmalert", watched.victoria, told.url))
+        receiver = stack.enter_context(alertmanager(folder / "alertmanager")).up()
+        stack.enter_context(vmalert(folder / "vmalert", watched.victoria, receiver.url))
         prometheus = stack.enter_context(reference(folder / "reference", watched.exporter.port)).up()
         engines = {"vmalert": watched.victoria, "Prometheus": prometheus.url}
         for url in engines.values():
@@ -164,5 +164,5 @@ def test_vmalert_records_and_alerts_as_prometheus_does(watched: WatchedSite) -> 
         watched.exporter.kill()
         wait_until(lambda: "CeleryExporterDown" in names(alerts(watched.victoria, "main")), timeout=60)
         wait_until(lambda: alerts(watched.victoria, "main") == alerts(prometheus.url, "main"), timeout=60)
-        known = f"{told.url}/api/v2/alerts"
+        known = f"{receiver.url}/api/v2/alerts"
         wait_until(lambda: "Watchdog" in requests.get(known, timeout=5).text, timeout=60, what="a notification")

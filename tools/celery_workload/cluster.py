@@ -25,7 +25,7 @@ BROKERS = ("redis", "rabbitmq")
 POOLS = ("prefork", "threads", "solo", "gevent")
 QUIET = 12.0
 """Seconds without a task event, after which all has ended: a retry of Celery's tests waits 5 s."""
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Cluster:
         settings = {**self.release.environment, PATH: str(self._notes), **environment}
         worker = Process("worker", argv, log=self.folder / "worker.log", env=settings, cwd=folder)
         self._stack.callback(worker.kill)
-        worker.start(ready=lambda: "w1@workload ready." in worker.tail(1000), timeout=PATIENCE)
-        wait_until(lambda: self._exporter.value("celery_worker_up", hostname="w1@workload") == 1, timeout=PATIENCE)
+        worker.start(ready=lambda: "w1@workload ready." in worker.tail(1000), timeout=TIMEOUT)
+        wait_until(lambda: self._exporter.value("celery_worker_up", hostname="w1@workload") == 1, timeout=TIMEOUT)
 
     def judge(self) -> Result:
         """Wait until all tasks have ended, and compare the page with what was sent."""

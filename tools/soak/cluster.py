@@ -29,7 +29,7 @@ TASKS = (
 )
 PAUSE = 0.04
 """Seconds between two tasks."""
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """Seconds for what takes some on a quiet machine."""
 REST = 5.0
 """Seconds without any change, after which nothing is under way."""
@@ -74,7 +74,7 @@ class Cluster:
         """Start it, or start it again."""
         pool = WORKERS[hostname]
         self._workers[hostname] = start_worker(
-            self.redis.url, self._folder, hostname=hostname, pool=pool, concurrency=2, patience=PATIENCE
+            self.redis.url, self._folder, hostname=hostname, pool=pool, concurrency=2, timeout=TIMEOUT
         )
 
     def kill_worker(self, hostname: str) -> None:
@@ -83,7 +83,7 @@ class Cluster:
 
     def stop_worker(self, hostname: str) -> None:
         """With SIGTERM: it lets its tasks end."""
-        self._workers[hostname].stop(PATIENCE)
+        self._workers[hostname].stop(TIMEOUT)
 
     def stop_load(self) -> None:
         """Send no more tasks."""
@@ -97,7 +97,7 @@ class Cluster:
         self._held.set()
         self._since = time.monotonic()
         try:
-            wait_until(self._at_rest, timeout=PATIENCE, interval=0.5, what="all tasks have ended")
+            wait_until(self._at_rest, timeout=TIMEOUT, interval=0.5, what="all tasks have ended")
             yield
         finally:
             self._held.clear()
@@ -112,7 +112,7 @@ class Cluster:
             before = self._subscribers()
             yield
             time.sleep(REST)  # until everybody has noticed
-            wait_until(lambda: self._subscribers() >= before, timeout=PATIENCE, interval=0.5, what="all are back")
+            wait_until(lambda: self._subscribers() >= before, timeout=TIMEOUT, interval=0.5, what="all are back")
 
     def _subscribers(self) -> int:
         return len(self.client.client_list(_type="pubsub"))
@@ -122,7 +122,7 @@ class Cluster:
 
         Celery 5.7 may end when Redis goes (an `AttributeError` in `kombu.common`): then it is started again.
         """
-        wait_until(self._healthy, timeout=PATIENCE, interval=0.5, what="broker and workers are up")
+        wait_until(self._healthy, timeout=TIMEOUT, interval=0.5, what="broker and workers are up")
 
     def memory(self) -> float:
         """What the exporter occupies now, MB."""

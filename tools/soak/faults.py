@@ -17,7 +17,7 @@ from celerymeter.demo.processes import wait_until
 
 OUTAGE = 4.0
 """Seconds for which broker or exporter are away."""
-PATIENCE = 180.0
+TIMEOUT = 180.0
 """Seconds; how soon something is noticed is other tests' business, here the machine may be busy."""
 
 
@@ -34,7 +34,7 @@ def kill_worker(cluster: Cluster) -> None:
     """Its `celery_worker_up` goes 1, 0, 1."""
     cluster.kill_worker("w1@soak")
     wait_until(
-        lambda: cluster.exporter.value("celery_worker_up", hostname="w1@soak") == 0, timeout=PATIENCE, interval=0.5
+        lambda: cluster.exporter.value("celery_worker_up", hostname="w1@soak") == 0, timeout=TIMEOUT, interval=0.5
     )
     cluster.start_worker("w1@soak")
 
@@ -46,7 +46,7 @@ def _renewed_subscription(cluster: Cluster) -> Iterator[None]:
     yield
     wait_until(
         lambda: (cluster.exporter.value("celerymeter_broker_reconnects_total") or 0) > before,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         interval=0.2,
     )
 
@@ -54,10 +54,10 @@ def _renewed_subscription(cluster: Cluster) -> Iterator[None]:
 def stop_redis(cluster: Cluster) -> None:
     """`celerymeter_broker_up` goes 1, 0, 1."""
     cluster.redis.stop()
-    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 0, timeout=PATIENCE, interval=0.2)
+    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 0, timeout=TIMEOUT, interval=0.2)
     time.sleep(OUTAGE)
     cluster.redis.up()
-    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 1, timeout=PATIENCE, interval=0.2)
+    wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 1, timeout=TIMEOUT, interval=0.2)
 
 
 def cut_subscriptions(cluster: Cluster) -> None:
@@ -90,7 +90,7 @@ def stop_exporter(cluster: Cluster) -> None:
     cluster.exporter.signal(signal.SIGSTOP)
     time.sleep(OUTAGE)
     cluster.exporter.signal(signal.SIGCONT)
-    wait_until(lambda: cluster.exporter.code("/-/ready") == 200, timeout=PATIENCE)
+    wait_until(lambda: cluster.exporter.code("/-/ready") == 200, timeout=TIMEOUT)
     cluster.away.clear()
 
 
@@ -104,7 +104,7 @@ def overrun_exporter(cluster: Cluster) -> None:
         while len(cluster.client.client_list(_type="pubsub")) >= subscribers > 0:
             cluster.client.publish("/0.celeryev/soak.flood", flood)
         cluster.exporter.signal(signal.SIGCONT)
-        wait_until(lambda: cluster.exporter.code("/-/healthy") == 200, timeout=PATIENCE)
+        wait_until(lambda: cluster.exporter.code("/-/healthy") == 200, timeout=TIMEOUT)
         cluster.away.clear()
 
 
@@ -113,7 +113,7 @@ def hang_redis(cluster: Cluster) -> None:
     with _renewed_subscription(cluster):
         cluster.redis.signal(signal.SIGSTOP)
         try:
-            wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 0, timeout=PATIENCE, interval=0.2)
+            wait_until(lambda: cluster.exporter.value("celerymeter_broker_up") == 0, timeout=TIMEOUT, interval=0.2)
         finally:
             cluster.redis.signal(signal.SIGCONT)
 
@@ -128,7 +128,7 @@ def send_rubbish(cluster: Cluster) -> None:
         pipeline.publish("/0.celeryev/task.multi", damaged(dice, real))
     pipeline.execute()
     wait_until(
-        lambda: cluster.exporter.scrape().sum("celerymeter_events_invalid_total") > before + 500, timeout=PATIENCE
+        lambda: cluster.exporter.scrape().sum("celerymeter_events_invalid_total") > before + 500, timeout=TIMEOUT
     )
 
 

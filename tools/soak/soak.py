@@ -20,7 +20,7 @@ from pathlib import Path
 import redis
 import requests
 from tools.soak.cluster import Cluster
-from tools.soak.faults import FAULTS, GENTLE, PATIENCE, RESTART, Fault
+from tools.soak.faults import FAULTS, GENTLE, RESTART, TIMEOUT, Fault
 from tools.soak.watch import Watch
 
 from celerymeter.demo.processes import wait_until
@@ -76,7 +76,7 @@ class Soak:
         fault.cause(self._cluster)
         self._cluster.await_health()
         self._calm(fault.name)
-        wait_until(lambda: self._sum("celerymeter_events_unexplained") == 0, timeout=PATIENCE, interval=0.5)
+        wait_until(lambda: self._sum("celerymeter_events_unexplained") == 0, timeout=TIMEOUT, interval=0.5)
         caused = self._missed() - (before if life == self._cluster.generation else 0)
         self.missed += caused
         if caused and not fault.lossy:
@@ -90,7 +90,7 @@ class Soak:
 
     def _must_become_zero(self, name: str) -> None:
         try:
-            wait_until(lambda: self._sum(name) == 0, timeout=PATIENCE, interval=0.5)
+            wait_until(lambda: self._sum(name) == 0, timeout=TIMEOUT, interval=0.5)
         except TimeoutError:
             self._watch.problems.append(f"{name} is {self._sum(name):g} at the end")
 

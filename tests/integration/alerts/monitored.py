@@ -38,7 +38,7 @@ class Pace:
     group_wait: str
     group_interval: str
     poll: str
-    patience: float
+    timeout: float
 
     @property
     def five_minutes(self) -> float:
@@ -46,8 +46,8 @@ class Pace:
         return 300 / self.factor
 
 
-QUICK = Pace(30, scrape="1s", evaluate="1s", group_wait="0s", group_interval="1s", poll="1s", patience=100)
-SHIPPED = Pace(1, scrape="10s", evaluate="15s", group_wait="15s", group_interval="2m", poll="15s", patience=3000)
+QUICK = Pace(30, scrape="1s", evaluate="1s", group_wait="0s", group_interval="1s", poll="1s", timeout=100)
+SHIPPED = Pace(1, scrape="10s", evaluate="15s", group_wait="15s", group_interval="2m", poll="15s", timeout=3000)
 
 
 class Cluster:

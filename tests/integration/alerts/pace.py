@@ -2,7 +2,7 @@
 
 Every duration of a rule is divided: ``for``, ``keep_firing_for``, ranges, subquery steps, offsets, group intervals, and
 ``300`` and ``360``, which in our rules always are five and six minutes in seconds. A ``for`` is not divided below
-`PATIENCE`: heartbeats come no oftener than they do. Limits are left alone: a test sets those that it needs by lines of
+`LEAST_FOR`: heartbeats come no oftener than they do. Limits are left alone: a test sets those that it needs by lines of
 its own, as an operator would.
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import yaml
 from tests.rules.bundle import RULES, seconds
 
-PATIENCE = 8.0
+LEAST_FOR = 8.0
 """Seconds: four heartbeats, so that neither a new exporter nor a machine that is late makes an alert."""
-_LEAST = {"for": PATIENCE, "keep_firing_for": 1.0}
+_LEAST = {"for": LEAST_FOR, "keep_firing_for": 1.0}
 _DURATION = re.compile(r"(?<=\[)\d+[smhd](?=[:\]])|(?<=:)\d+[smhd](?=\])|(?<=offset )\d+[smhd]")
 _SECONDS = re.compile(r"(?<=[</] )(300|360)\b")
 

@@ -62,7 +62,7 @@ def a_name_is_taken_twice(timer: AlertTimer) -> None:
 
 
 def a_worker_flaps(timer: AlertTimer) -> None:
-    """It is stopped and started until that is told, then left alone."""
+    """It is stopped and started until that is sent, then left alone."""
     cluster = timer.monitored.clusters["names"]
     since = time.monotonic()
     for _ in range(2):
@@ -147,7 +147,7 @@ def nothing_is_heard(timer: AlertTimer) -> None:
 
 
 def the_control_api_fails(timer: AlertTimer) -> None:
-    """It has no Prometheus from the start, is asked for figures, and by strangers; it is given one; it is killed."""
+    """It has no Prometheus from the start, is asked for metrics, and by strangers; it is given one; it is killed."""
     control = timer.monitored.clusters["names"].control
     assert control
     timer.arrives(CONTROL_CUT_OFF, since=timer.monitored.since)

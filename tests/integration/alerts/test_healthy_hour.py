@@ -48,7 +48,7 @@ def lived(demo: Demo) -> float:
 
 @pytest.mark.parametrize("load", LOADS)
 def test_nothing_but_the_watchdog_fires(demos: dict[str, Demo], load: str) -> None:
-    """Tasks fail, are retried and wait now and then, and nobody is told; what was pending for a while is printed."""
+    """Tasks fail, are retried and wait now and then, and nobody is notified; what was pending is printed."""
     with PrometheusClient(PrometheusSettings(demos[load].env["PROMETHEUS_URL"])) as prometheus:
         seen = prometheus.instant(f"count_over_time(ALERTS[{round(60 * MINUTES + 600)}s])")
         succeeded = prometheus.instant("sum(celery_task_succeeded_total)").value()

@@ -1,4 +1,4 @@
-"""The page of the alerts says how soon each is told."""
+"""The page of the alerts says how soon each is sent."""
 
 from __future__ import annotations
 

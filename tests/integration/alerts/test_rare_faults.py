@@ -20,7 +20,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """The clusters after every script has run to its end, or to its failure."""
     folder: Path = tmp_path_factory.mktemp("rare")
     with MonitoredClusters(
-        folder, starters(), pace=replace(QUICK, patience=200), overrides=QUICK_OVERRIDES
+        folder, starters(), pace=replace(QUICK, timeout=200), overrides=QUICK_OVERRIDES
     ) as monitored:
         yield outcomes(AlertTimer(monitored), SCRIPTS)
 

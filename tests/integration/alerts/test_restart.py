@@ -14,7 +14,7 @@ from celerymeter.demo.processes import wait_until
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 NO_WORKERS = ("empty", "CeleryNoWorkers")
-PATIENCE = 14.0
+UNDISTURBED = 14.0
 """Seconds: longer than any ``for`` at this pace, and than Alertmanager remembers a silent Prometheus."""
 
 
@@ -39,13 +39,13 @@ def wait(seconds: float) -> None:
 
 
 def test_an_alert_fires_on_through_a_restart_of_prometheus(monitored: MonitoredClusters) -> None:
-    """It is neither resolved nor told anew, and the restart itself brings no alert."""
+    """It is neither resolved nor sent anew, and the restart itself brings no alert."""
     monitored.clusters["empty"].send("tests.add", 1, 2)  # without a message nobody waits for a worker
     wait_until(lambda: monitored.heard("firing", *NO_WORKERS), timeout=100)
     monitored.prometheus.stop()
     monitored.prometheus.up()
     wait_until(lambda: NO_WORKERS in monitored.firing(), timeout=100)
-    wait(PATIENCE)
+    wait(UNDISTURBED)
     assert monitored.heard("resolved", *NO_WORKERS) == []
     assert len(monitored.heard("firing", *NO_WORKERS)) == 1
     assert monitored.notified() == {NO_WORKERS}
@@ -63,7 +63,7 @@ def test_a_deploy_that_replaces_every_worker_pages_nobody(monitored: MonitoredCl
         shop.send("tests.add", 1, 2, count=5)
     wait_until(lambda: gone(monitored) == 2, timeout=60, what="both old workers are seen to be gone")
     wait_until(lambda: ended(shop) == 24, timeout=60, what="every task has run")
-    wait(PATIENCE)
+    wait(UNDISTURBED)
     assert monitored.value('count(celery_worker_up{cluster="shop"} == 1)') == 2
     assert {alert for cluster, alert in monitored.notified() | monitored.firing() if cluster == "shop"} == set()
 

@@ -60,7 +60,7 @@ class AlertTimer:
         def times() -> list[float]:
             return [at for at in self.monitored.heard(status, one.cluster, one.alert, **labels) if at > since]
 
-        wait_until(times, timeout=self.monitored.pace.patience, what=f"{one.fault}: {one.alert} {status}", interval=0.2)
+        wait_until(times, timeout=self.monitored.pace.timeout, what=f"{one.fault}: {one.alert} {status}", interval=0.2)
         return min(times()) - since
 
 
