@@ -53,6 +53,34 @@ def open_own(path: Path, *, flag: str, create: bool = False, private: bool = Fal
     return descriptor
 
 
+def check_key_file(path: Path, *, flag: str) -> None:
+    """Raise `SettingsError` for a private key, read by a library, that everybody may read or write."""
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            _check_mode(path, status, flag=flag, private=not _kept_from_others(path))
+    except OSError as error:
+        raise SettingsError(f"{flag}: cannot read {path}: {error.strerror}") from error
+
+
+def everybody_reads(path: Path) -> bool:
+    """Return whether other users of this machine can read a file."""
+    return bool(path.stat().st_mode & stat.S_IROTH) and not _kept_from_others(path)
+
+
+def write_new(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Replace a file at once; a link that somebody has put beside it is never followed. Raises `OSError`."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), "wb") as file:
+        file.write(content)
+    try:
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 def check_own_folder(folder: Path, *, flag: str) -> None:
     """Raise `SettingsError` for a folder in which everybody may put and delete files."""
     # Not for a group: Kubernetes lets the group of `fsGroup` write in every volume.

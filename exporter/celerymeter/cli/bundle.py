@@ -13,6 +13,7 @@ from celerymeter.cli.command import settings_command
 from celerymeter.demo.parts import shipped
 from celerymeter.errors import CelerymeterError
 from celerymeter.escaping import terminal
+from celerymeter.files import write_new
 from celerymeter.kinds import HTTP_URL, SWITCH
 from celerymeter.options import setting
 
@@ -51,7 +52,7 @@ def export(settings: BundleSettings, target: Path) -> int:
     try:
         for path, content in changed:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            write_new(path, content)
     except OSError as error:
         raise CelerymeterError(f"cannot write {error.filename}: {error.strerror}") from error
     click.echo(terminal(f"{len(files)} files in {target}, {len(changed)} of them new or changed"))

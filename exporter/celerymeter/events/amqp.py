@@ -33,6 +33,8 @@ REST = 0.02
 """Pause after a delivery, so that a steady stream comes in batches."""
 BATCH = 500
 """Messages that are handed over together."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes of messages that end a batch: 500 of the largest would be many gigabytes."""
 
 
 class KombuReader:
@@ -80,11 +82,12 @@ class AmqpSubscription:
     def __init__(self, connection: Any, queue: Any) -> None:
         self._connection = connection
         self._messages: list[Any] = []
+        self._bytes = 0
         channel = connection.default_channel
         channel.auto_decode = False
         self._queue = queue(channel)
         self._queue.declare()
-        channel.basic_consume(queue=queue.name, no_ack=True, callback=self._messages.append)
+        channel.basic_consume(queue=queue.name, no_ack=True, callback=self._take)
 
     def deliver(self, sink: EventSink, stop: threading.Event) -> None:
         """Hand events to ``sink`` until ``stop`` is set, then delete the queue."""
@@ -102,12 +105,16 @@ class AmqpSubscription:
         with suppress(Exception):
             self._connection.collect()
 
+    def _take(self, message: Any) -> None:
+        self._messages.append(message)
+        self._bytes += len(message.body)
+
     def _drain(self) -> None:
         """Take what has come, up to a batch, and keep the heartbeats going."""
         wait = TICK
         try:
             with suppress(TimeoutError):
-                while len(self._messages) < BATCH:
+                while len(self._messages) < BATCH and self._bytes < BATCH_BYTES:
                     self._connection.drain_events(timeout=wait)
                     wait = 0
             self._connection.heartbeat_check()
@@ -118,15 +125,16 @@ class AmqpSubscription:
     def _hand_over(self, decoder: Decoder, sink: EventSink) -> None:
         if not self._messages:
             return
-        at = time.time()
+        at, full = time.time(), self._bytes >= BATCH_BYTES
         events: list[Event] = []
-        for message in self._messages:
+        messages, self._messages, self._bytes = self._messages, [], 0
+        for message in messages:
             properties = message.properties
             events += decoder.bare(
                 message.body,
                 content_type=properties.get("content_type"),
                 content_encoding=properties.get("content_encoding"),
             )
-        self._messages.clear()
         sink.events(events, at)
-        time.sleep(REST)
+        if not full:
+            time.sleep(REST)

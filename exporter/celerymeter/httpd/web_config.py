@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from celerymeter.errors import SettingsError
+from celerymeter.files import MAX_SECRET_BYTES, check_key_file, everybody_reads, read_limited
 
 C = TypeVar("C")
+FLAG = "--web.config.file"
 _BCRYPT = re.compile(r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z-]*")
 _TOP = frozenset({"tls_server_config", "http_server_config", "basic_auth_users"})
@@ -70,15 +72,20 @@ def load_web_config(path: str | Path) -> WebConfig:
 
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise _wrong(path, f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+        text = read_limited(path, flag=FLAG, private=False)
+        if len(text) > MAX_SECRET_BYTES:
+            raise _wrong(path, "too long")
+        content = yaml.safe_load(text.decode())
+    except UnicodeDecodeError as error:
+        raise _wrong(path, "cannot be read: not UTF-8 text") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise _wrong(path, f"not YAML{f' (line {mark.line + 1})' if mark else ''}") from error
     top = _section(content, _TOP, path, where="")
     tls = top.get("tls_server_config")
     http = _section(top.get("http_server_config"), _HTTP, path, where="http_server_config")
+    if top.get("basic_auth_users") and everybody_reads(path):
+        log.warning("everybody may read the password hashes in %s; run `chmod o-r %s`", path, path)
     return WebConfig(
         tls=None if tls is None else _tls(_section(tls, _TLS, path, where="tls_server_config"), path),
         users=_users(top.get("basic_auth_users"), path),
@@ -153,7 +160,7 @@ def _headers(content: object, path: Path) -> dict[str, str]:
 
 
 def _wrong(path: Path, what: str) -> SettingsError:
-    return SettingsError(f"--web.config.file: {path}: {what}")
+    return SettingsError(f"{FLAG}: {path}: {what}")
 
 
 class Certificates:
@@ -180,6 +187,7 @@ class Certificates:
 
     def _load(self) -> None:
         config = self._config
+        check_key_file(config.key_file, flag=FLAG)
         _load(config.cert_file, lambda: self.context.load_cert_chain(config.cert_file, config.key_file, password=""))
         self._loaded = self._stamp()
 

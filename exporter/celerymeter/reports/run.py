@@ -12,6 +12,7 @@ import click
 
 from celerymeter.errors import SettingsError
 from celerymeter.escaping import terminal
+from celerymeter.files import write_new
 from celerymeter.kinds import FILE, HEADER, HTTP_URL, SWITCH, TEXT
 from celerymeter.options import option, setting
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope, choose_cluster
@@ -87,9 +88,7 @@ def _write(text: bytes, out: Path | None) -> None:
         sys.stdout.buffer.write(text if text.endswith(b"\n") else text + b"\n")
         sys.stdout.buffer.flush()
         return
-    draft = out.with_name(f".{out.name}.part")
     try:
-        draft.write_bytes(text)
-        draft.replace(out)
+        write_new(out, text)
     except OSError as error:
         raise SettingsError(f"--out {out}: cannot be written ({error.strerror})") from error
