@@ -110,11 +110,13 @@ def duration(minimum: float = 0.0, maximum: float = math.inf) -> Kind:
     return Kind("duration", accepts, parse, show=show_duration, unit="seconds")
 
 
-def url(*schemes: str, example: str) -> Kind:
-    """Return the kind of URLs of these schemes, or of any. Passwords in them are never shown."""
+def url(*schemes: str, example: str, word: str | None = None) -> Kind:
+    """Return the kind of URLs of these schemes, or of any, or a ``word``. Passwords in them are never shown."""
 
     def parse(value: Any) -> str:
         text = str(value).strip()
+        if word is not None and text == word:
+            return text
         scheme, found, rest = text.partition("://")
         if not found or not rest or (schemes and scheme.lower() not in schemes):
             raise ValueError
@@ -209,7 +211,11 @@ DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = Count(min=1)
 DURATION = duration()
 INTERVAL = duration(minimum=1.0)
-BROKER_URL = url(example="redis://:PASSWORD@HOST:6379/0, amqp://USER:PASSWORD@HOST:5672/VHOST or sentinel://HOST:26379")
+NO_BROKER = "none"
+BROKER_URL = url(
+    example="redis://:PASSWORD@HOST:6379/0, amqp://USER:PASSWORD@HOST:5672/VHOST or sentinel://HOST:26379",
+    word=NO_BROKER,
+)
 BACKEND_URL = url(example="redis://:PASSWORD@HOST:6379/1")
 HTTP_URL = url("http", "https", example="http://127.0.0.1:9090")
 NAMES = Kind("a,b,…", "a list of names, separated by commas", _names, show=",".join)

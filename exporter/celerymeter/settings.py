@@ -25,9 +25,10 @@ from celerymeter.kinds import (
     KEY_JSON,
     LISTEN,
     NAMES,
+    SECRET_TEXT,
     SWITCH,
 )
-from celerymeter.options import group, option, setting
+from celerymeter.options import group, option, secret, setting
 from celerymeter.urls import without_password
 
 
@@ -133,6 +134,15 @@ class ExporterSettings:
         NAMES,
         "Names under which the exporter may be addressed; requests for others are refused, so that no web page can "
         "read metrics through a name of its own. IP addresses and localhost are always allowed. By default: all names.",
+    )
+    push_token: str | None = secret(
+        None,
+        "File with the token that workers show when they post their totals to /-/push, where their broker carries no "
+        "events. Opens that path.",
+        kind=SECRET_TEXT,
+    )
+    open_push: bool = setting(
+        False, SWITCH, "Let anybody post to /-/push: for networks in which nobody else reaches the exporter."
     )
     compat: Literal["celery-exporter"] | None = setting(
         None,

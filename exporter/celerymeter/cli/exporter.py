@@ -12,6 +12,9 @@ def check(settings: ExporterSettings) -> None:
         from celerymeter.httpd import load_web_config
 
         load_web_config(settings.web_config_file)
+    from celerymeter.exporter.pushed import check_push
+
+    check_push(settings)
 
 
 @settings_command("exporter", ExporterSettings, service=True, check=check)

@@ -23,6 +23,7 @@ from celerymeter import __version__
 from celerymeter.events import open_reader
 from celerymeter.exporter.polls import Poll, SharedTracker, queue_collector, worker_collector
 from celerymeter.exporter.process import process_lines
+from celerymeter.exporter.pushed import NoReader, check_push, has_broker, open_push
 from celerymeter.exporter.state_file import INTERVAL, StateFile
 from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
@@ -60,24 +61,12 @@ class Exporter:
         self._page = Page(tracker, build=build, process=process_lines)
         self._broker = settings.broker.safe_url
         self._last_tick = time.monotonic()
-        self._reader = open_reader(settings.broker, state)
+        check_push(settings)
+        self._reader = open_reader(settings.broker, state) if has_broker(settings) else NoReader(state)
         self._reader_thread = threading.Thread(target=self._reader.run, name="reader", daemon=True)
-        queues = Poll(
-            "queues",
-            queue_collector(open_queue_poller(settings), state),
-            state=state,
-            interval=settings.poll_interval,
-        )
-        workers = Poll(
-            "workers",
-            worker_collector(WorkerPoller(settings), state, enable_events=settings.enable_events),
-            state=state,
-            interval=settings.poll_interval,
-            first_delay=HEARTBEATS,
-            requested=self._worker_poll_requested,
-        )
+        polls = self._polls(settings) if has_broker(settings) else []
         self._state_file = open_state_file(settings.state_file, state) if settings.state_file else None
-        self._threads = [queues.thread, workers.thread, PeriodicThread("ticks", self._tick, interval=TICK)]
+        self._threads = [*polls, PeriodicThread("ticks", self._tick, interval=TICK)]
         if (file := self._state_file) is not None:
             saving = PeriodicThread(
                 "state file", file.save_or_log, interval=lambda: file.interval, first_delay=INTERVAL
@@ -93,6 +82,27 @@ class Exporter:
                 hosts=settings.allowed_hosts,
             ),
         )
+        if (endpoint := open_push(settings, state)) is not None:
+            self.http.accept_pushes(endpoint)
+
+    def _polls(self, settings: ExporterSettings) -> list[PeriodicThread]:
+        """The threads that ask the broker and, through it, the workers."""
+        state = self.state
+        queues = Poll(
+            "queues",
+            queue_collector(open_queue_poller(settings), state),
+            state=state,
+            interval=settings.poll_interval,
+        )
+        workers = Poll(
+            "workers",
+            worker_collector(WorkerPoller(settings), state, enable_events=settings.enable_events),
+            state=state,
+            interval=settings.poll_interval,
+            first_delay=HEARTBEATS,
+            requested=self._worker_poll_requested,
+        )
+        return [queues.thread, workers.thread]
 
     def start(self) -> None:
         """Listen, then read and poll; raises `PortInUse` or `SettingsError`."""

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from celerymeter import __version__
 from celerymeter.escaping import html
 from celerymeter.httpd.protocol import Request, Response, text
+from celerymeter.httpd.push import PATH, PushEndpoint, ReadBody
 from celerymeter.httpd.throttle import Throttle, network
 from celerymeter.httpd.web_config import BasicAuth, credentials
 
@@ -50,6 +51,8 @@ class Pages:
     ) -> None:
         """``hosts`` are the names under which this server may be addressed; without any all are right."""
         self._page = page
+        self.push: PushEndpoint | None = None
+        """What serves ``/-/push``, if anything does."""
         self._healthy = healthy
         self._ready = ready
         self._auth = auth
@@ -63,9 +66,14 @@ class Pages:
         self._render: Executor = ThreadPoolExecutor(RENDERERS, "render")
         self._verify: Executor = ThreadPoolExecutor(1, "auth")
 
-    async def respond(self, request: Request) -> Response:
-        """Return the response, with the configured headers."""
-        response = self._refused_host(request) or await self._refused(request)
+    async def respond(self, request: Request, read: ReadBody) -> Response:
+        """Return the response, with the configured headers; ``read`` returns so many bytes of the request's body."""
+        push = self.push if request.path == PATH else None
+        response = self._refused_host(request)
+        if response is None and (push is None or not push.has_token):  # which is not the password of those who read
+            response = await self._refused(request)
+        if response is None and push is not None:
+            response = await push.respond(request, read)
         if response is None and request.path == "/metrics":
             response = await self._next_page(request)
         response = response or self._response(request)
@@ -75,6 +83,8 @@ class Pages:
         """Release the threads; no further request is served."""
         for pool in (self._render, self._verify):
             pool.shutdown(wait=False, cancel_futures=True)
+        if self.push is not None:
+            self.push.close()
 
     def _refused_host(self, request: Request) -> Response | None:
         """Return a refusal if the request names a host that is not ours.

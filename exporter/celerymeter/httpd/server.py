@@ -24,6 +24,7 @@ from typing import Any
 from celerymeter.errors import CelerymeterError, PortInUse, SettingsError
 from celerymeter.httpd.pages import Pages
 from celerymeter.httpd.protocol import Malformed, Request, Response, parse_head, render, text
+from celerymeter.httpd.push import PushEndpoint, ReadBody
 from celerymeter.httpd.web_config import BasicAuth, Certificates, WebConfig
 from celerymeter.urls import parse_listen
 
@@ -47,9 +48,10 @@ FIRST_TIMEOUT = 10.0
 IDLE_TIMEOUT = 150.0
 """Seconds between two requests: longer than scrape intervals, so that a scraper keeps its connection."""
 HEAD_TIMEOUT = 10.0
+BODY_TIMEOUT = 10.0
 WRITE_TIMEOUT = 30.0
 
-Respond = Callable[[Request], Awaitable[Response]]
+Respond = Callable[[Request, ReadBody], Awaitable[Response]]
 END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -87,6 +89,10 @@ class MetricsServer:
         self._address: tuple[str, int] | None = None
         self._thread: threading.Thread | None = None
         self._end: Callable[[], object] = lambda: None
+
+    def accept_pushes(self, endpoint: PushEndpoint) -> None:
+        """Serve ``POST /-/push`` too; to be called before `start`."""
+        self._pages.push = endpoint
 
     @property
     def address(self) -> tuple[str, int]:
@@ -295,9 +301,19 @@ class Connection:
             return False
         if request is None:
             return False
+        unread = request.has_body
+
+        async def read(size: int) -> bytes:
+            nonlocal unread
+            self._wait(True)
+            body = await asyncio.wait_for(self._reader.readexactly(size), BODY_TIMEOUT)
+            self._wait(False)
+            unread = False
+            return body
+
         self._wait(False)
-        response = await self._respond(request)
-        keep = request.keep_alive and not self._finishing
+        response = await self._respond(request, read)
+        keep = request.keep_alive and not unread and not self._finishing
         self._wait(False)
         await self._send(response, keep_alive=keep, body=request.method != "HEAD")
         self._wait(True)
