@@ -6,20 +6,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
 import msgspec
-import requests
 
 from celerymeter.cli.command import settings_command
+from celerymeter.cli.control_client import ControlClient
 from celerymeter.errors import ControlError
 from celerymeter.escaping import json_source, terminal, terminal_lines
 from celerymeter.kinds import DURATION, HTTP_URL, SECRET_TEXT, SWITCH, TEXT
 from celerymeter.options import SECRET_ITSELF, option, setting
 
-BASE_PATH: Final = "/celery-admin"
-TIMEOUT: Final = 10.0
+PATH: Final = "/tasks/batch"
 POLL_INTERVAL: Final = 0.5
 OPEN_STATUSES: Final = frozenset({"terminate_sent", "pending", "flagged", "flagged_unknown", "partial", "error"})
 
@@ -73,13 +71,6 @@ class BatchReply(msgspec.Struct):
     """The reply as it was received."""
 
 
-class Problem(msgspec.Struct):
-    """The API's reply to a request that it refused."""
-
-    detail: str = "no reason given"
-    batch_id: str | None = None
-
-
 @settings_command("revoke", RevokeSettings)
 def command(settings: RevokeSettings) -> int:
     """Revoke tasks through the control API, and show the proven result of each.
@@ -118,15 +109,11 @@ def follow(client: BatchClient, batch: BatchReply, *, wait: float) -> Iterator[B
 
 
 class BatchClient:
-    """A client of the batches of the control API; every method raises `ControlError`.
-
-    A control URL without a path gets the default base path.
-    """
+    """A client of the batches of the control API; every method raises `ControlError`."""
 
     def __init__(self, control_url: str, token: str) -> None:
-        url = control_url.rstrip("/")
-        self.url = f"{url}{'' if urlsplit(url).path else BASE_PATH}/tasks/batch"
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._client = ControlClient(control_url, token)
+        self.url = f"{self._client.url}{PATH}"
 
     def revoke(self, settings: RevokeSettings) -> BatchReply:
         """Send the revoke and return the new batch."""
@@ -137,35 +124,15 @@ class BatchClient:
             "dry_run": settings.dry_run,
         }
         body = {"task_ids": list(settings.id), "operation": "revoke", "parameters": parameters}
-        return self._call("POST", self.url, json=body)
+        return self._call("POST", PATH, json=body)
 
     def get(self, batch_id: str) -> BatchReply:
         """Return a batch as it is now."""
-        return self._call("GET", f"{self.url}/{batch_id}")
+        return self._call("GET", f"{PATH}/{batch_id}")
 
-    def _call(self, method: str, url: str, *, json: object = None) -> BatchReply:
-        try:
-            response = requests.request(method, url, json=json, headers=self._headers, timeout=TIMEOUT)
-        except requests.RequestException as error:
-            raise ControlError(f"the control API cannot be reached ({type(error).__name__})") from error
-        if not response.ok:
-            raise ControlError(f"the control API refused (HTTP {response.status_code}): {_reason(response.content)}")
-        try:
-            batch = msgspec.json.decode(response.content, type=BatchReply)
-        except msgspec.DecodeError as error:
-            raise ControlError(
-                "the reply cannot be read: check that --control-url is the URL of a control API"
-            ) from error
-        batch.raw = response.content
+    def _call(self, method: str, path: str, *, json: object = None) -> BatchReply:
+        batch, batch.raw = self._client.call(method, path, BatchReply, json=json)
         return batch
-
-
-def _reason(content: bytes) -> str:
-    try:
-        problem = msgspec.json.decode(content, type=Problem)
-    except msgspec.DecodeError:
-        problem = Problem()
-    return problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")
 
 
 def table(batch: BatchReply) -> str:

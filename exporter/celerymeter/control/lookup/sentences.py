@@ -300,9 +300,13 @@ def _consumers(decision: Decision, say: Callable[[str, str], str]) -> str:
     if not decision.consumers:
         return say("no live worker consumes it", "沒有存活的 worker 消費它")
     count, free = len(decision.consumers), decision.free_slots
-    if free is None:
-        return say(f"{count} workers consume it", f"{count} 個 worker 消費它")
-    return say(f"{count} workers consume it and have {free} free slots", f"{count} 個 worker 消費它，有 {free} 個空位")
+    consumers = say(f"consumed by {_many(count, 'worker')}", f"{count} 個 worker 消費它")
+    slots = "" if free is None else say(f" with {_many(free, 'free slot')}", f"，有 {free} 個空位")
+    return consumers + slots
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _drain(decision: Decision, say: Callable[[str, str], str]) -> str:
@@ -317,7 +321,7 @@ def _behind(decision: Decision, say: Callable[[str, str], str]) -> str:
         return ""
     slots = decision.slots
     return say(
-        f", behind at most {decision.behind} tasks" + (f" in {slots} slots" if slots else ""),
+        f", behind at most {_many(decision.behind, 'task')}" + (f" in {_many(slots, 'slot')}" if slots else ""),
         f"，前面最多有 {decision.behind} 個任務" + (f"（{slots} 個空位）" if slots else ""),
     )
 

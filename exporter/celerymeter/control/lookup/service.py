@@ -106,7 +106,7 @@ class LookupService:
         return TaskReply(
             task_id=evidence.task_id,
             verdict=decision.verdict,
-            final=decision.verdict in FINAL,
+            final=decision.verdict in FINAL or decision.reason == "never",
             since=decision.since,
             name=decision.name,
             queue=decision.queue,

@@ -1,0 +1,55 @@
+"""A client of the control API for commands, so that roles, audit and limits apply to a shell too."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import requests
+
+from celerymeter.errors import ControlError
+
+BASE_PATH: Final = "/celery-admin"
+TIMEOUT: Final = 10.0
+
+T = TypeVar("T")
+
+
+class Problem(msgspec.Struct):
+    """The API's reply to a request that it refused."""
+
+    detail: str = "no reason given"
+    batch_id: str | None = None
+
+
+class ControlClient:
+    """Sends requests with a token. A control URL without a path gets the default base path."""
+
+    def __init__(self, control_url: str, token: str) -> None:
+        url = control_url.rstrip("/")
+        self.url = f"{url}{'' if urlsplit(url).path else BASE_PATH}"
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def call(self, method: str, path: str, kind: type[T], *, json: object = None) -> tuple[T, bytes]:
+        """Return the reply, decoded and as it was received; raises `ControlError`."""
+        try:
+            response = requests.request(method, self.url + path, json=json, headers=self._headers, timeout=TIMEOUT)
+        except requests.RequestException as error:
+            raise ControlError(f"the control API cannot be reached ({type(error).__name__})") from error
+        if not response.ok:
+            raise ControlError(f"the control API refused (HTTP {response.status_code}): {_reason(response.content)}")
+        try:
+            return msgspec.json.decode(response.content, type=kind), response.content
+        except msgspec.DecodeError as error:
+            raise ControlError(
+                "the reply cannot be read: check that --control-url is the URL of a control API"
+            ) from error
+
+
+def _reason(content: bytes) -> str:
+    try:
+        problem = msgspec.json.decode(content, type=Problem)
+    except msgspec.DecodeError:
+        problem = Problem()
+    return problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")
