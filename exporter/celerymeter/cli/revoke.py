@@ -131,7 +131,8 @@ class BatchClient:
         return self._call("GET", f"{PATH}/{batch_id}")
 
     def _call(self, method: str, path: str, *, json: object = None) -> BatchReply:
-        batch, batch.raw = self._client.call(method, path, BatchReply, json=json)
+        batch, raw = self._client.call(method, path, BatchReply, json=json)
+        batch.raw = raw
         return batch
 
 
