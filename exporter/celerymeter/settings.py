@@ -167,8 +167,8 @@ class ExporterSettings:
     state_file: Path | None = setting(
         None,
         FILE,
-        "File in which counters are kept, so that they continue after a restart of the exporter: every 10 s and at the "
-        "end. Its folder must exist.",
+        "File in which counters and names of queues are kept, so that they continue after a restart of the exporter: "
+        "every 10 s and at the end. Its folder must exist.",
     )
     worker_retention: float = setting(
         3600.0, DURATION, "How long the series of a stopped worker stay; must be longer than the `for` of any alert."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from celerymeter.polling import open_queue_poller
 from celerymeter.polling.amqp_queues import AmqpQueuePoller, ListedQueue, ManagementBinding, TaskQueueFinder
-from celerymeter.polling.queues import chosen, is_task_queue
+from celerymeter.polling.queues import KnownQueues, chosen, is_task_queue
 from celerymeter.polling.redis_queues import RedisQueuePoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
@@ -69,6 +70,19 @@ def test_result_queues_by_the_thousand_are_no_queues_of_tasks() -> None:
     ]
     found = TaskQueueFinder().find(listed, ["dms"], lambda: bindings, now=0)
     assert chosen(ExporterSettings(BrokerSettings(url="amqp://")), ["dms"], found) == ["dms"]
+
+
+def test_known_queues_continue_after_a_restart() -> None:
+    """What is no queue of tasks is left out, and there is a limit to them."""
+    before, after = KnownQueues(), KnownQueues()
+    before.add(["orders", "mail", "w1@host.celery.pidbox"])
+    before.keep(["orders", "mail", "other"])
+    after.load(msgspec.Raw(msgspec.json.encode(before.dump())))
+    assert after.names == {"orders", "mail"}
+    after.load(msgspec.Raw(msgspec.json.encode(["x" * 256, "celeryev.1", *(f"q{n}" for n in range(20_000))])))
+    assert len(after.names) == 10_000
+    with pytest.raises(msgspec.DecodeError):
+        after.load(msgspec.Raw(b'{"names": 7}'))
 
 
 LISTED = {name: ListedQueue(name) for name in ("celery", "orders", "mail", "replies")}

@@ -15,6 +15,7 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 from tests.apps.worker_app import SETTINGS, make_app
+from tests.scrape import ExporterProcess
 from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
@@ -212,3 +213,30 @@ def test_a_command_to_some_workers_reaches_no_other(rabbitmq: RabbitMQ, tmp_path
         control.close()
         well.kill()
         other.kill()
+
+
+def test_queues_without_workers_are_known_after_a_restart(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    """Scaled to zero, and the exporter moved to another node (danihodovic/celery-exporter pull request 260)."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    options = ("--state-file", str(tmp_path / "state" / "state.json"))
+    app, length = make_app(rabbitmq.url), {"queue_name": "orders"}
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        channel.queue_declare("orders", durable=True, auto_delete=False)
+        with ExporterProcess(tmp_path, rabbitmq.url, options=options, name="first") as exporter:
+            exporter.up()
+            for _ in range(3):
+                app.send_task("tests.add", (1, 2), queue="orders")
+            wait_until(lambda: exporter.value("celery_queue_length", **length) == 3)
+            exporter.stop()
+        with ExporterProcess(tmp_path, rabbitmq.url, name="without") as exporter:
+            exporter.up()
+            wait_until(lambda: exporter.value("celerymeter_poll_success", collector="queues") == 1)
+            assert exporter.value("celery_queue_length", **length) is None
+        with ExporterProcess(tmp_path, rabbitmq.url, options=options, name="second") as exporter:
+            exporter.up()
+            wait_until(lambda: exporter.value("celery_queue_length", **length) == 3)
+            channel.queue_delete("orders")
+            wait_until(lambda: exporter.value("celery_queue_length", **length) is None)
+            exporter.stop()
+    assert json.loads((tmp_path / "state" / "state.json").read_text())["sections"]["queues"] == []
+    app.close()

@@ -313,6 +313,40 @@ def test_a_worker_may_receive_a_replacement_before_it_reports_the_start(cluster:
     assert len(cluster.tracker.tasks.runs) == 0
 
 
+def test_a_task_that_replaces_itself_may_be_received_before_it_is_sent(cluster: Cluster) -> None:
+    """Again and again under its own name: only the `task-sent` tells it from the same message once more."""
+    cluster.publish("a", "outer", "q1")
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    replace(cluster, "outer", "q1")
+    receive(cluster, "outer")
+    cluster.start("a")
+    receive(cluster, "outer")
+    replace(cluster, "outer", "q1")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "outer", "q1") == (3, 3, 3, 1, 0)
+    assert cluster.series("outer", "q1").redelivered == 0
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+@pytest.mark.parametrize("sent_first", [True, False])
+def test_tasks_of_one_id_that_are_revoked_while_they_wait(cluster: Cluster, sent_first: bool) -> None:
+    """Celery's own tests of revoking by headers send and revoke several at once, some in a chain."""
+    for parent in (None, None, "b", "c"):
+        if sent_first:
+            cluster.publish("a", "nap", "q1", parent_id=parent)
+        cluster.receive("a", "nap", parent_id=parent)
+        if not sent_first:
+            cluster.publish("a", "nap", "q1", parent_id=parent)
+    for _ in range(4):
+        cluster.end("a", "revoked")
+    series = cluster.series("nap", "q1")
+    assert (series.sent, series.received, series.revoked) == (4, 4, 4)
+    assert not cluster.tracker.tasks.duplicates
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
 @pytest.mark.parametrize("sent_late", [False, True])
 def test_the_task_sent_of_a_replacement_may_be_the_first_event_of_a_task(cluster: Cluster, sent_late: bool) -> None:
     """A worker of the solo pool sends it before its own events of the run, which it keeps for later."""

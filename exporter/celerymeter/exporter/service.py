@@ -29,6 +29,7 @@ from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
 from celerymeter.httpd import MetricsServer, WebConfig, load_web_config
 from celerymeter.polling import open_queue_poller
+from celerymeter.polling.queues import KnownQueues
 from celerymeter.polling.workers import WorkerPoller
 from celerymeter.settings import ExporterSettings
 from celerymeter.threads import PeriodicThread
@@ -64,8 +65,10 @@ class Exporter:
         check_push(settings)
         self._reader = open_reader(settings.broker, state) if has_broker(settings) else NoReader(state)
         self._reader_thread = threading.Thread(target=self._reader.run, name="reader", daemon=True)
+        self._known_queues = KnownQueues()
         polls = self._polls(settings) if has_broker(settings) else []
-        self._state_file = open_state_file(settings.state_file, state) if settings.state_file else None
+        path = settings.state_file
+        self._state_file = open_state_file(path, state, self._known_queues) if path else None
         self._threads = [*polls, PeriodicThread("ticks", self._tick, interval=TICK)]
         if (file := self._state_file) is not None:
             saving = PeriodicThread(
@@ -90,7 +93,7 @@ class Exporter:
         state = self.state
         queues = Poll(
             "queues",
-            queue_collector(open_queue_poller(settings), state),
+            queue_collector(open_queue_poller(settings, self._known_queues), state),
             state=state,
             interval=settings.poll_interval,
         )
@@ -159,8 +162,8 @@ def log_outlived(runs: Counter[tuple[str, str, str]]) -> None:
         log.warning("other workers shut down before %d runs had ended", more)
 
 
-def open_state_file(path: Path, state: SharedTracker) -> StateFile:
-    """Return the state file, and let the tracker continue from it; raises `SettingsError`."""
+def open_state_file(path: Path, state: SharedTracker, queues: KnownQueues) -> StateFile:
+    """Return the state file, and let tracker and queues continue from it; raises `SettingsError`."""
     file = StateFile(path)
 
     def dump() -> object:
@@ -173,6 +176,7 @@ def open_state_file(path: Path, state: SharedTracker) -> StateFile:
             saved.restore(tracker, before, now=time.time())
 
     file.add("counters", dump=dump, load=load)
+    file.add("queues", dump=queues.dump, load=queues.load)
     file.restore()
     return file
 

@@ -18,7 +18,7 @@ from celerymeter.broker import HeldConnection
 from celerymeter.connection_errors import UNREACHABLE
 from celerymeter.errors import PollError, SettingsError
 from celerymeter.model import QueuesSnapshot, QueueState
-from celerymeter.polling.queues import chosen, is_delay_level, is_task_queue
+from celerymeter.polling.queues import KnownQueues, chosen, is_delay_level, is_task_queue
 from celerymeter.settings import ExporterSettings
 from celerymeter.urls import without_password
 
@@ -27,7 +27,6 @@ T = TypeVar("T")
 MANAGEMENT_TIMEOUT = 5.0
 BINDINGS_INTERVAL = 60.0
 """Seconds between two requests for bindings: reply queues come and go all the time."""
-MAX_NAMED = 10_000
 MAX_PAGE = 32 * 2**20
 """Bytes of a reply of the management API; more than 100,000 queues fit."""
 
@@ -35,32 +34,32 @@ MAX_PAGE = 32 * 2**20
 class AmqpQueuePoller:
     """A `QueuePoller` over a kombu connection."""
 
-    def __init__(self, settings: ExporterSettings) -> None:
+    def __init__(self, settings: ExporterSettings, known: KnownQueues | None = None) -> None:
         self._settings = settings
         self._held = HeldConnection(settings.broker)
         url = settings.rabbitmq_management_url
         self._management = Management(url, broker_url=settings.broker.url) if url else None
         self._finder = TaskQueueFinder()
-        self._named: frozenset[str] = frozenset()
+        self._known = known or KnownQueues()
 
     def poll(self, names: Collection[str], *, now: float) -> QueuesSnapshot:
         """See `QueuePoller.poll`; a queue that does not exist, or is exclusive to its connection, is left out.
 
         Queues that workers or events have named are polled as long as they exist.
         """
-        self._named = frozenset(sorted(filter(is_task_queue, self._named.union(names)))[:MAX_NAMED])
+        self._known.add(names)
         listed: Mapping[str, ListedQueue] = {}
         found: Collection[str] = ()
         incomplete = None
         if self._management is not None:
             try:
                 listed = self._management.queues()
-                found = self._finder.find(listed, self._named, self._management.bindings, now=now)
+                found = self._finder.find(listed, self._known.names, self._management.bindings, now=now)
             except PollError as error:
                 incomplete = str(error)
-        queues = chosen(self._settings, self._named, found)
+        queues = chosen(self._settings, self._known.names, found)
         states = self._held.use(lambda connection: _states(connection, queues, listed))
-        self._named = self._named.intersection(state.name for state in states)
+        self._known.keep(state.name for state in states)
         if self._management is not None and states and incomplete is None and not listed:
             incomplete = f"{self._management} lists no queue: is it the right virtual host?"
         levels = [queue.messages for queue in listed.values() if is_delay_level(queue.name)]

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
+
+import msgspec
 
 from celerymeter.model import OTHER, UNKNOWN, QueuesSnapshot
 from celerymeter.settings import ExporterSettings
 
+MAX_KNOWN = 10_000
+MAX_LENGTH = 255
+"""Bytes of a queue's name in AMQP."""
 _DELAYED = re.compile(r"(?:.*_)?celery_delayed_\d{1,2}")
+
+
+class KnownQueues:
+    """Names of queues that workers or events have named, for brokers that list none; `--state-file` keeps them."""
+
+    def __init__(self) -> None:
+        self.names: frozenset[str] = frozenset()
+
+    def add(self, names: Iterable[str]) -> None:
+        """Remember these too, as long as there is room."""
+        self.names = frozenset(sorted(filter(is_task_queue, self.names.union(names)))[:MAX_KNOWN])
+
+    def keep(self, existing: Iterable[str]) -> None:
+        """Forget all others."""
+        self.names = self.names.intersection(existing)
+
+    def dump(self) -> list[str]:
+        """Return what `load` takes after a restart."""
+        return sorted(self.names)
+
+    def load(self, saved: msgspec.Raw) -> None:
+        """Take the names of before; raises `msgspec.DecodeError`."""
+        self.add(name for name in msgspec.json.decode(saved, type=list[str]) if len(name) <= MAX_LENGTH)
 
 
 class QueuePoller(Protocol):

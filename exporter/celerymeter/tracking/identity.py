@@ -51,8 +51,7 @@ def is_of_next(run: Run, event: Event) -> bool:
         return True
     if not run.addressed and is_own(run, event):
         return False
-    under_way = run.started is not None and run.addressed
-    return under_way or run.sent_ahead is not None or is_replacement(run, event)
+    return run.addressed or run.sent_ahead is not None or is_replacement(run, event)
 
 
 def is_late_for(run: Run, event: Event) -> bool:

@@ -100,6 +100,8 @@ class TaskTracker:
         elif is_of_next(run, event):
             self._keep_for_next(run, event, at)
             return sent_at
+        elif run.redelivered and event.parent_id == uuid:
+            self._take_as_replacement(run, at)
         self._address(run, event, sent_at)
         if run.queue is None or run.name is None:
             self._wait_for_queue(run, event, at)
@@ -122,6 +124,7 @@ class TaskTracker:
             run is None
             or run.started is not None
             or run.replaced
+            or run.sent_ahead is not None
             or run.name != event.name
             or run.parent_id != event.parent_id
             or run.retries != (event.retries or 0)
@@ -257,7 +260,11 @@ class TaskTracker:
             run = self._open_replacement(run, event, at)
         elif retries < run.retries and run.worker != hostname:
             run = self.runs.open_earlier(run, hostname, at)
-        elif retries > run.retries or (run.started is not None and (run.received or run.worker != hostname)):
+        elif (
+            retries > run.retries
+            or (run.started is not None and (run.received or run.worker != hostname))
+            or (run.received and run.sent_ahead)
+        ):
             ahead, run.sent_ahead, is_retry = run.sent_ahead, None, retries > run.retries
             following = self.runs.open_next(run, at)
             following.before, run.before = None if run.addressed else run, None
@@ -333,6 +340,13 @@ class TaskTracker:
         following.before, run.before = None if run.addressed else run, None
         run.replaced = True
         return self._take_next(following, ahead)
+
+    def _take_as_replacement(self, run: Run, at: float) -> None:
+        """Take a run for a replacement which looked like the same message once more until its own `task-sent` came."""
+        run.redelivered = False
+        for before in self.runs.beside.get(run.uuid, [])[-1:]:
+            if before.started is not None and not before.end_pending:
+                self._close(before, at, remember=False)
 
     def _unheard(self, event: Event, at: float) -> Run:
         """The run of an end whose beginning did not come, or not from this worker."""
@@ -511,7 +525,7 @@ class TaskTracker:
             series.revoked_terminated += 1
         else:
             series.revoked += 1
-        self._close(run, at, terminated=bool(event.terminated))
+        self._close(run, at, terminated=bool(event.terminated), ran=run.started is not None)
 
     def _rejected(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         """A rejection is the end only if no `task-failed` of the same run comes with it, and never when it requeues."""
@@ -533,7 +547,7 @@ class TaskTracker:
     def _count_exception(self, counts: dict[str, int], event: Event) -> None:
         self.table.count_exception(counts, _exception_name(event))
 
-    def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False) -> None:
+    def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False, ran: bool = True) -> None:
         newest = self.runs.forget(run, at)
         run.ended = True
         if run.rejected:  # it was not the end after all
@@ -545,7 +559,7 @@ class TaskTracker:
             self._take_next(following, ahead)
         elif newest and remember:
             self.runs.recently_ended.add(run, terminated=terminated)
-        if self.runs.beside:
+        if self.runs.beside and ran:
             self._drop_replaced(run, at)
 
     def _drop_replaced(self, run: Run, at: float) -> None:

@@ -87,9 +87,9 @@ def without_management(evidence: Evidence) -> Iterator[Finding]:
         yield hint(
             "no-management-url",
             f"the exporter {page.url} has no metrics from RabbitMQ's management API: unacknowledged messages, "
-            "and queues that no worker has named, are unknown",
+            "and queues that no worker or event has named since its start, are unknown",
             "give it --rabbitmq-management-url http://USER:PASSWORD@HOST:15672 (not the port "
-            "of the broker); its log says why a given URL fails",
+            "of the broker; its log says why a given URL fails); else --queues, or --state-file to keep their names",
         )
 
 
