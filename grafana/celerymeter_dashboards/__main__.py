@@ -5,10 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from celerymeter_dashboards import exporter, overview, queues, tasks, workers
+from celerymeter_dashboards import exporter, overview, queues, schedules, tasks, workers
 from celerymeter_dashboards.document import text
 
-DASHBOARDS = (overview.dashboard, tasks.dashboard, queues.dashboard, workers.dashboard, exporter.dashboard)
+DASHBOARDS = (
+    overview.dashboard,
+    tasks.dashboard,
+    queues.dashboard,
+    workers.dashboard,
+    schedules.dashboard,
+    exporter.dashboard,
+)
 FOLDER = Path(__file__).parents[1] / "dashboards"
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import DashboardLinkType
 
-OVERVIEW, TASKS, QUEUES, WORKERS, EXPORTER = (
-    f"celerymeter-{name}" for name in ("overview", "tasks", "queues", "workers", "exporter")
+OVERVIEW, TASKS, QUEUES, WORKERS, SCHEDULES, EXPORTER = (
+    f"celerymeter-{name}" for name in ("overview", "tasks", "queues", "workers", "schedules", "exporter")
 )
 TITLES = {
     OVERVIEW: "Celery / Overview",
     TASKS: "Celery / Tasks",
     QUEUES: "Celery / Queues",
     WORKERS: "Celery / Workers",
+    SCHEDULES: "Celery / Schedules",
     EXPORTER: "Celery / Exporter",
 }
 TAG = "celerymeter"
@@ -24,10 +25,11 @@ VARIABLES = {
     TASKS: (*COMMON, "queue", "task", "control"),
     QUEUES: (*COMMON, "queue"),
     WORKERS: (*COMMON, "worker"),
+    SCHEDULES: (*COMMON, "schedule"),
     EXPORTER: (*COMMON, "worker"),
 }
 """The variables of each dashboard, in the order in which they are shown."""
-_LABELS = {"queue": "queue_name", "task": "name", "worker": "hostname"}
+_LABELS = {"queue": "queue_name", "task": "name", "worker": "hostname", "schedule": "schedule"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,13 @@ def alerts() -> Panel:
         "No alert fires; or the rules do not run, and then the value above is unknown.",
     )
     since = f"1000 * ({conditions.LISTED_SINCE} and ignoring (alertstate) {conditions.LISTED})"
-    named = f'label_join({since}, "subject", " ", "queue_name", "name", "hostname")'
+    named = f'label_join({since}, "subject", " ", "queue_name", "schedule", "name", "hostname")'
     led = f'label_replace({named}, "leads_to", "$1", "area", "(.+)")'
     for dashboard_name, label, value in (
         ("exporter", "area", "control"),
         ("tasks", "name", ".+"),
         ("queues", "queue_name", ".+"),
+        ("schedules", "schedule", ".+"),
     ):
         led = f'label_replace({led}, "leads_to", "{dashboard_name}", "{label}", "{value}")'
     for severity, rank in _RANKS.items():

@@ -9,7 +9,7 @@ from celerymeter.metrics import Family
 WINDOW = "$__rate_interval"
 """Follows the zoom level, and contains at least four scrapes."""
 
-VARIABLES = {"queue_name": "queue", "name": "task", "hostname": "worker"}
+VARIABLES = {"queue_name": "queue", "name": "task", "hostname": "worker", "schedule": "schedule"}
 """The label that each variable beside ``job`` and ``cluster`` narrows."""
 
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}

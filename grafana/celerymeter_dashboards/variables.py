@@ -25,6 +25,7 @@ def variables(names: tuple[str, ...]) -> list[Builder[model.VariableModel]]:
         "queue": _values("queue", "Queue", f"label_values({_QUEUES}, queue_name)"),
         "task": _values("task", "Task", f"label_values({by_queue.of(families.TASK_SUCCEEDED)}, name)"),
         "worker": _values("worker", "Worker", f"label_values({by_queue.of(families.WORKER_UP)}, hostname)"),
+        "schedule": _values("schedule", "Schedule", f"label_values({by_queue.of(families.SCHEDULE_DUE)}, schedule)"),
         "control": dashboard.TextBoxVariable("control")
         .label("Control API")
         .description("Where your browser reaches the control API; links to reports start with it and need a token.")

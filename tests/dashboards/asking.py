@@ -15,7 +15,7 @@ SHOWN, STEP = 900.0, 60
 """Seconds of history that a chart shows, and between its points."""
 Choice = Mapping[str, tuple[str, ...]]
 WINDOWS = {"__rate_interval": ("4m",), "__range": (f"{SHOWN:.0f}s",), "__interval": ("15s",)}
-NONE_CHOSEN = {**dict.fromkeys(("job", "cluster", "queue", "task", "worker"), (ALL,)), **WINDOWS}
+NONE_CHOSEN = {**dict.fromkeys(("job", "cluster", "queue", "task", "worker", "schedule"), (ALL,)), **WINDOWS}
 QUIET = {
     ("overview", "Firing alerts", "A"),
     ("workers", "Changes between up and down", "A"),
@@ -26,6 +26,8 @@ QUIET = {
     ("exporter", "Unusable and unmeasured", "B"),
     ("exporter", "Series, and names over a limit", "B"),
     ("exporter", "Tasks in memory", "B"),
+    ("schedules", "Could not be sent", "A"),
+    ("schedules", "Failed", "A"),
     # thresholds that are off by default: infinite ones draw no line
     ("overview", "Waits over time (p95)", "B"),
     ("overview", "Waiting messages over time", "C"),

@@ -37,6 +37,16 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of beat's schedule, due every so many seconds; not sent from the onset on if it is ``stuck``."""
+
+    schedule: str
+    name: str
+    every: float
+    stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """A cluster and what goes wrong in it from the onset on. ``lost`` workers fall silent then."""
 
@@ -44,6 +54,7 @@ class Scenario:
     tasks: tuple[Task, ...] = ()
     queues: tuple[Queue, ...] = ()
     workers: tuple[str, ...] = ()
+    entries: tuple[Entry, ...] = ()
     lost: frozenset[str] = frozenset()
     broker_down: bool = False
     exporter_gone: bool = False
@@ -65,7 +76,14 @@ _TASKS = (
 _QUEUES = (Queue("orders"), Queue("mail", 11.0, 4), Queue("reports", 3.0, 4), Queue("default", 6.0))
 _WORKERS = ("orders@app-1", "orders@app-2", "mail@app-2", "reports@batch-1")
 
-GOOD = Scenario("good", _TASKS, _QUEUES, _WORKERS)
+_ENTRIES = (
+    Entry("clear-carts", "shop.carts.clear", 60.0),
+    Entry("sync-stock", "shop.stock.sync", 120.0),
+    Entry("hourly-figures", "shop.reports.render", 600.0),
+    Entry("nightly-report", "shop.reports.render", 900.0),
+)
+
+GOOD = Scenario("good", _TASKS, _QUEUES, _WORKERS, _ENTRIES)
 TWIN = replace(GOOD, cluster="twin")
 """The same as `GOOD`, watched by two exporters."""
 TROUBLED = Scenario(
@@ -79,15 +97,16 @@ TROUBLED = Scenario(
         Queue("asleep", 12.0, 4),
     ),
     _WORKERS,
+    (_ENTRIES[0], replace(_ENTRIES[1], stuck=True), *_ENTRIES[2:]),
     lost=frozenset({"mail@app-2"}),
     missed=0.4,
 )
-NO_WORKERS = Scenario("no-workers", _TASKS, _QUEUES, _WORKERS, lost=frozenset(_WORKERS), growth=0.6)
+NO_WORKERS = Scenario("no-workers", _TASKS, _QUEUES, _WORKERS, _ENTRIES, lost=frozenset(_WORKERS), growth=0.6)
 FULL = replace(GOOD, cluster="full", busy=4.0)
 """All slots are busy, which is worth knowing, and no trouble."""
 NOTHING_RUN = Scenario("nothing-run", queues=(Queue("celery", 0.0),), workers=("celery@only",))
-BROKER_DOWN = Scenario("broker-down", _TASKS, _QUEUES, _WORKERS, broker_down=True)
-EXPORTER_GONE = Scenario("exporter-gone", _TASKS, _QUEUES, _WORKERS, exporter_gone=True)
+BROKER_DOWN = Scenario("broker-down", _TASKS, _QUEUES, _WORKERS, _ENTRIES, broker_down=True)
+EXPORTER_GONE = Scenario("exporter-gone", _TASKS, _QUEUES, _WORKERS, _ENTRIES, exporter_gone=True)
 
 
 def crowd(tasks: int, workers: int) -> Scenario:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from zlib import crc32
 
 from tests.dashboards.scenario_state import ScenarioState
-from tests.dashboards.scenarios import Queue, Task
+from tests.dashboards.scenarios import Entry, Queue, Task
 
 from celerymeter import metrics as m
 from celerymeter.metrics import Family
@@ -104,6 +104,29 @@ def requests(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
     yield ("/tasks/batch", "POST", "403"), math.floor(0.003 * (at.now - at.started))
 
 
+def by_beat(value: float) -> Samples:
+    """A series of the beat of a cluster with a schedule, unknown while the broker is out of reach."""
+    return lambda at: [(("celerybeat@app-1",), value)] if at.scenario.entries and not at.broker_down else []
+
+
+def by_entry(value: Callable[[ScenarioState, Entry], float] | float) -> Samples:
+    """A series of each entry of the schedule."""
+    return lambda at: [
+        ((entry.schedule, entry.name), value(at, entry) if callable(value) else value) for entry in at.scenario.entries
+    ]
+
+
+def _last_due(at: ScenarioState, entry: Entry) -> float:
+    """When an entry was last sent."""
+    now = at.now - at.fault_seconds if entry.stuck or at.broker_down else at.now
+    return now - now % entry.every
+
+
+def _times(at: ScenarioState, entry: Entry) -> float:
+    """How often it was sent."""
+    return math.floor((_last_due(at, entry) - at.started) / entry.every) + 1
+
+
 def _ago(seconds: float) -> Callable[[ScenarioState], float]:
     return lambda at: at.now - (at.fault_seconds if at.broker_down else seconds)
 
@@ -161,6 +184,21 @@ SAMPLES: dict[Family, Samples] = {
     m.QUEUE_SLOTS: by_queue(lambda at, queue: float(at.has_live_worker * queue.slots)),
     m.QUEUE_FREE_SLOTS: by_queue(lambda at, queue: float(at.has_live_worker * (queue.slots // 2))),
     m.QUEUE_VISIBILITY: plain(3600.0),
+    m.BEAT_UP: by_beat(1.0),
+    m.BEAT_LAG: by_beat(0.01),
+    m.BEAT_DUPLICATE: by_beat(0.0),
+    m.SCHEDULE_ENTRIES: lambda at: [(beat, len(at.scenario.entries)) for beat, _ in by_beat(1.0)(at)],
+    m.SCHEDULE_DUE: by_entry(
+        lambda at, entry: _times(at, entry) + (at.fault_seconds // entry.every if entry.stuck else 0.0)
+    ),
+    m.SCHEDULE_SENT: by_entry(_times),
+    m.SCHEDULE_FAILED: by_entry(0.0),
+    m.SCHEDULE_RUNS_SUCCEEDED: by_entry(_times),
+    m.SCHEDULE_RUNS_FAILED: by_entry(0.0),
+    m.SCHEDULE_FAILURES: by_entry(0.0),
+    m.SCHEDULE_LAST_SENT: by_entry(_last_due),
+    m.SCHEDULE_NEXT_DUE: by_entry(lambda at, entry: _last_due(at, entry) + entry.every),
+    m.SCHEDULE_LAST_SUCCESS: by_entry(_last_due),
     m.BUILD_INFO: lambda _: [(("0.1.0", "3.12.1", "5.4.0"), 1.0)],
     m.START_TIME: plain(lambda at: at.started),
     m.BROKER_UP: plain(lambda at: float(not at.broker_down)),
@@ -196,6 +234,9 @@ DISTRIBUTIONS: dict[Family, Distributions] = {
     m.TASK_RUNTIME: timed(lambda task: task.runtime),
     m.TASK_FAILED_RUNTIME: timed(lambda task: task.runtime / 3),
     m.TASK_WAIT: timed(lambda task: task.wait),
+    m.SCHEDULE_LATENESS: lambda at: [
+        ((entry.schedule, entry.name), _times(at, entry), 0.2) for entry in at.scenario.entries
+    ],
     m.EVENT_LAG: lambda at: [((), at.runs(4), 0.02)],
     m.CONTROL_LATENCY: lambda at: [(("/tasks/batch", "POST"), math.floor(at.now - at.started), 0.15)],
     m.CONTROL_PROMQL_LATENCY: lambda at: [((), math.floor(2 * (at.now - at.started)), 0.02)],

@@ -23,6 +23,7 @@ CHOICES = {
         "queue": ("orders",),
         "task": ("shop.orders.charge_card",),
         "worker": ("orders@app-1",),
+        "schedule": ("sync-stock",),
     },
     "several of each": {
         **GOOD,
@@ -30,6 +31,7 @@ CHOICES = {
         "queue": ("orders", "mail"),
         "task": ("shop.orders.charge_card", "shop.mail.send"),
         "worker": ("orders@app-1", "mail@app-2"),
+        "schedule": ("sync-stock", "nightly-report"),
     },
 }
 BOARDS = boards()

@@ -18,7 +18,7 @@ from tests.rules.promql import labels_of
 from tests.rules.schema import series
 
 BOARDS = boards()
-UIDS = {f"celerymeter-{name}" for name in ("overview", "tasks", "queues", "workers", "exporter")}
+UIDS = {f"celerymeter-{name}" for name in ("overview", "tasks", "queues", "workers", "schedules", "exporter")}
 PACKAGE = FOLDER.parent / "celerymeter_dashboards"
 PROVISIONING = FOLDER.parent / "provisioning"
 with_sdk = pytest.mark.filterwarnings("ignore:Prefer using dashboardv2")
@@ -74,7 +74,7 @@ def test_every_function_is_called(path: Path) -> None:
     )
 
 
-def test_there_are_five_with_the_uids_that_alerts_link_to() -> None:
+def test_there_are_six_with_the_uids_that_alerts_link_to() -> None:
     """Uids are promises: alerts, bookmarks and the control API link to them."""
     assert {board.uid for board in BOARDS} == UIDS
     assert len({board.raw["title"] for board in BOARDS}) == len(UIDS)
@@ -239,7 +239,7 @@ def test_an_alert_leads_to_a_dashboard_that_exists(alert: Alert) -> None:
     """Its row leads by the task or queue that it is about, or else by its area."""
     overview = next(board for board in BOARDS if board.name == "overview")
     (url,) = overview.panel("Firing alerts").links
-    subjects = {"name", "queue_name"} & labels_of(promql_parser.parse(alert.expr), series)
+    subjects = {"name", "queue_name", "schedule"} & labels_of(promql_parser.parse(alert.expr), series)
     area = alert.labels["area"].replace("control", "exporter")
 
     assert url.startswith("/d/celerymeter-${__data.fields.leads_to}?")

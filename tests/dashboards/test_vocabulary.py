@@ -12,14 +12,14 @@ from tests.rules.promql import Labels, aggregations, joins, labels_of, selectors
 from tests.rules.schema import TARGET, known, series
 
 FOREIGN = {
-    "ALERTS": TARGET | {"alertname", "alertstate", "severity", "area", "queue_name", "name", "hostname"},
+    "ALERTS": TARGET | {"alertname", "alertstate", "severity", "area", "queue_name", "name", "schedule", "hostname"},
     "process_cpu_seconds_total": TARGET,
     "process_resident_memory_bytes": TARGET,
 }
 """Series that Prometheus and its client library make, beside those that rules read."""
 FOREIGN["ALERTS_FOR_STATE"] = FOREIGN["ALERTS"] - {"alertstate"}
 CHOICES = {
-    **dict.fromkeys(("job", "cluster", "queue", "task", "worker"), (ALL,)),
+    **dict.fromkeys(("job", "cluster", "queue", "task", "worker", "schedule"), (ALL,)),
     **dict.fromkeys(("__rate_interval", "__range", "__interval"), ("1m",)),
 }
 

@@ -12,7 +12,7 @@ from celerymeter.metrics import CATALOGUE
 
 TARGET: Labels = frozenset({"cluster", "job", "instance"})
 """What the scrape configuration adds."""
-OVERRIDES: Labels = frozenset({"cluster", "queue_name", "name"})
+OVERRIDES: Labels = frozenset({"cluster", "queue_name", "name", "schedule"})
 """What a line of somebody's own thresholds may add to a limit."""
 FOREIGN = {"up": TARGET, "process_start_time_seconds": TARGET}
 """Series that Prometheus and its client library make."""

@@ -255,6 +255,7 @@ TASKS = (
 )
 
 REPORT = {"name": "shop.report"}
+ENTRY = {"schedule": "nightly", **REPORT}
 
 
 def last_success(ages: list[Value]) -> Series:
@@ -270,6 +271,27 @@ SCHEDULES = (
             severity,
         )
         for severity in (WARNING, CRITICAL)
+    ),
+    Case("CeleryBeatDown", (gauge("celery_beat_up", Wave(4, 1).values(0, 1), hostname="celerybeat@a"),)),
+    Case("CeleryBeatDuplicate", (gauge("celery_beat_duplicate", Wave(3, 1).values(1, 0), hostname="celerybeat@a"),)),
+    *(
+        Case(
+            "CeleryScheduleMissed",
+            (
+                counter("celery_schedule_due_total", always(1), **ENTRY),
+                moment("celery_schedule_next_due_timestamp_seconds", Wave(4, 3).values(320, 280, -60), **ENTRY),
+                chosen("schedule_missed", 300, **severity, schedule="nightly"),
+            ),
+            severity,
+        )
+        for severity in (WARNING, CRITICAL)
+    ),
+    Case(
+        "CeleryScheduleFailing",
+        (
+            counter("celery_schedule_due_total", always(1), **ENTRY),
+            gauge("celery_schedule_consecutive_failures", Wave(4, 3).values(2, 1, 0), **ENTRY),
+        ),
     ),
 )
 

@@ -16,7 +16,7 @@ from tests.rules.swing_cases import CASES, LASTING
 TEXTS = ("summary", "description", "summary_zh", "description_zh")
 ANNOTATIONS = {*TEXTS, "runbook_url", "dashboard_url"}
 PARTS = ["## Is it going away by itself?", "## Meaning", "## Impact", "## Diagnosis", "## Mitigation"]
-DASHBOARDS = {"overview", "tasks", "queues", "workers", "exporter"}
+DASHBOARDS = {"overview", "tasks", "queues", "workers", "schedules", "exporter"}
 EACH = pytest.mark.parametrize("alert", alerts(), ids=str)
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _USED = re.compile(r"\$labels\.(\w+)")

@@ -74,10 +74,10 @@ def test_every_limit_has_its_effective_series_with_all_four_ways_to_override() -
 
 
 def _resolution(limit: Recording, expr: str) -> str:
-    found = re.search(r"celery:(queue|task|awaited|cluster):known", expr)
+    found = re.search(r"celery:(queue|task|awaited|schedule|cluster):known", expr)
     assert found is not None
     base = found.group()
-    own = {"queue": "queue_name", "task": "name", "awaited": "name"}.get(found.group(1))
+    own = {"queue": "queue_name", "task": "name", "awaited": "name", "schedule": "schedule"}.get(found.group(1))
     fixed = "".join(f'{name}="{value}", ' for name, value in limit.labels.items())
     branches = []
     for labels in (("cluster", own), (own,), ("cluster",), ()) if own else (("cluster",), ()):
