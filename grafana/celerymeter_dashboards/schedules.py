@@ -60,7 +60,7 @@ def dashboard() -> model.Dashboard:
             "",
             line(3, _late_now(), _failing_now(), _next(), _missed_total()),
             line(3, _beats(), _duplicates(), _beat_lag(), _entries()),
-            line(11, _table()),
+            line(9, _table()),
         ),
         section(
             "Is everything sent on time?",
@@ -178,9 +178,9 @@ def _table() -> Panel:
                 width=65,
                 words=STATES,
             ),
-            Column("Due", due, "dateTimeFromNow", width=120),
-            Column("Last sent", sent, "dateTimeFromNow", width=120),
-            Column("Last success", success, "dateTimeFromNow", width=120),
+            Column("Due", due, "dateTimeFromNow", width=150),
+            Column("Last sent", sent, "dateTimeFromNow", width=150),
+            Column("Last success", success, "dateTimeFromNow", width=150),
             Column("Sent", f"round({grown(families.SCHEDULE_SENT)})", "locale", width=60, decimals=0),
             Column("Missed", missed, "locale", width=70, decimals=0),
             Column("In a row", gauge(families.SCHEDULE_FAILURES), "locale", width=75, decimals=0),
@@ -244,8 +244,8 @@ def _lag() -> Panel:
     return chart(about, ChartQuery(lag, "{{hostname}} {{cluster}}"), limit(allowed, beside=lag, severity="critical"))
 
 
-def _runs(title: str, description: str, family: Family) -> Panel:
-    about = About(title, description, "short", "No run of an entry has ended in the shown time.")
+def _runs(title: str, description: str, family: Family, *, empty: str) -> Panel:
+    about = About(title, description, "short", empty)
     runs = once(f"increase({SCOPE.of(family)}[5m])", *BY)
     link = between(SCHEDULES, TASKS, picked="task", labels="series")
     return chart(about, ChartQuery(_five(runs, family), "{{schedule}} {{name}} {{cluster}}"), links=[link])
@@ -253,7 +253,8 @@ def _runs(title: str, description: str, family: Family) -> Panel:
 
 def _succeeded() -> Panel:
     text = "Runs within 5 minutes that entries sent and that succeeded, for the five entries with the most."
-    return _runs("Succeeded", text, families.SCHEDULE_RUNS_SUCCEEDED)
+    empty = "No run of an entry has succeeded in the shown time."
+    return _runs("Succeeded", text, families.SCHEDULE_RUNS_SUCCEEDED, empty=empty)
 
 
 def _failed() -> Panel:
@@ -261,7 +262,8 @@ def _failed() -> Panel:
         "Runs within 5 minutes that entries sent and that failed, expired, or were revoked or rejected, for the five "
         "entries with the most."
     )
-    return _runs("Failed", text, families.SCHEDULE_RUNS_FAILED)
+    empty = "No run of an entry has failed in the shown time."
+    return _runs("Failed", text, families.SCHEDULE_RUNS_FAILED, empty=empty)
 
 
 def _unsent() -> Panel:
