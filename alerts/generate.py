@@ -41,7 +41,13 @@ MANIFEST_HEAD = """\
 LABELS = ("severity", "window")
 """Keys of a variant that are labels of the alert."""
 TEXTS = ("summary", "description", "summary_zh", "description_zh")
-SUBJECT_LABELS = {"queues": ("queue_name",), "tasks": ("name",), "awaited": ("name",), "schedules": ("schedule",), "clusters": ()}
+SUBJECT_LABELS = {
+    "queues": ("queue_name",),
+    "tasks": ("name",),
+    "awaited": ("name",),
+    "schedules": ("schedule",),
+    "clusters": (),
+}
 """The labels beside ``cluster`` that a group of thresholds.yml can be overridden by."""
 VARIABLES = {"queue_name": "queue", "name": "task", "schedule": "schedule", "hostname": "worker"}
 """The dashboard variable of each label."""
