@@ -16,11 +16,14 @@ from flask import Response
 from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from celerymeter import escaping
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.routing import ControlBlueprint, Instant, Permission, Query, answer, utc
 from celerymeter.control.store import Store
 
 MAX_ALERTS: Final = 10_000
+MAX_TEXT: Final = 16 * 1024
+"""Bytes of an alert's labels and annotations, each; ten times what ours have. 500 alerts are in one reply."""
 RETENTION: Final = 30 * 86400.0
 """Seconds for which an alert is listed."""
 
@@ -186,8 +189,17 @@ _LATEST: Final = """
 class AlertStore:
     """Alerts on disk, each change of status once. Every method raises `StateError` when the disk fails."""
 
-    def __init__(self, store: Store, *, language: str = "en", clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        language: str = "en",
+        shortened: Callable[[int], object] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Call ``shortened`` with the number of texts that are cut or left out because an alert has too many."""
         store.declare(*_TABLES)
+        self._shortened = shortened
         self._store = store
         self._language = language
         self._clock = clock
@@ -224,12 +236,29 @@ class AlertStore:
             self._clock(),
             alert.labels.get("alertname", ""),
             alert.labels.get("severity", "none"),
-            json.dumps(alert.labels, ensure_ascii=False),
-            json.dumps(alert.annotations, ensure_ascii=False),
+            self._text(alert.labels),
+            self._text(alert.annotations),
         )
         cursor = connection.execute(_INSERT, row)
         # An ignored INSERT leaves `lastrowid` at the row before.
         return int(cursor.lastrowid or 0) if cursor.rowcount else 0
+
+    def _text(self, texts: Mapping[str, str]) -> str:
+        """Return labels or annotations as JSON: whole, or with long texts cut and the last ones left out."""
+        whole = json.dumps(texts, ensure_ascii=False)
+        if len(whole.encode()) <= MAX_TEXT:
+            return whole
+        kept: dict[str, str] = {}
+        room = MAX_TEXT
+        # The shortest first: names and severities are short, and whoever fills an alert does not choose them.
+        for name, text in sorted(texts.items(), key=lambda item: len(item[1])):
+            room -= _stored_size(name) + 4
+            cut = text if _stored_size(text) <= room else _cut(text, room)
+            self._shortened(cut != text)
+            room -= _stored_size(cut)
+            if cut:
+                kept[name] = cut
+        return json.dumps(kept, ensure_ascii=False)
 
     def _select(self, query: str, parameters: Sequence[object]) -> list[Alert]:
         return [self._alert(row) for row in self._store.read(query, parameters)]
@@ -249,6 +278,15 @@ class AlertStore:
             labels=json.loads(row["labels"]),
             annotations=annotations,
         )
+
+
+def _stored_size(text: str) -> int:
+    return len(json.dumps(text, ensure_ascii=False).encode())
+
+
+def _cut(text: str, room: int) -> str:
+    """Return as much of a text as surely fits (a character takes at most six bytes in JSON), with a mark."""
+    return text[: (room - 8) // 6] + escaping.CUT if room >= 64 else ""
 
 
 def _message(name: str, annotations: Mapping[str, str], *, language: str) -> str:

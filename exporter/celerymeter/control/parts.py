@@ -151,7 +151,9 @@ def build(
     looker = TaskLooker(sources)
     usual = UsualTimes(client if prometheus else _prometheus(settings, metrics, timeout=USUAL_TIMEOUT), scope)
     report_client = _prometheus(settings, metrics, timeout=REPORT_TIMEOUT)
-    reports = ReportRunner(ReportService(report_client, scope).report, ReportStore(store))
+    reports = ReportRunner(
+        ReportService(report_client, scope).report, ReportStore(store, evicted=metrics.evicted.labels("reports").inc)
+    )
     # The order matters: the switch and the follow-up ask the registry of workers.
     events = EventListener(settings.broker, live_workers, switch, followup)
     probe = WorkerProbe(RemoteControl(settings.broker), live_workers)
@@ -166,7 +168,7 @@ def build(
         sampler=sampler,
         monitoring=Monitoring(reader, switch, hub, settings.feed_interval),
         feed=Feed(hub, auth, reader, feed_on, settings),
-        alerts=AlertStore(store, language=settings.lang),
+        alerts=AlertStore(store, language=settings.lang, shortened=metrics.evicted.labels("alert_texts").inc),
         revocations=revocations,
         idempotency=IdempotencyKeys(store),
         followup=followup,
@@ -185,7 +187,7 @@ def _sources(settings: ControlSettings, recorder: Recorder, live_workers: LiveWo
         broker = AmqpQueues(settings.broker)
     return Sources(
         workers,
-        EventCache(),
+        EventCache(evicted=recorder.metrics.evicted.labels("task_events").inc),
         live_workers,
         result_backend=open_result_backend(settings.result_backend_url, settings.broker),
         broker=broker,

@@ -19,6 +19,7 @@ from typing import Annotated, Final, Literal, Protocol
 from flask import Response, request, url_for
 from pydantic import BaseModel, Field, RootModel
 
+from celerymeter.control.auth import current_identity
 from celerymeter.control.routing import PAGE_POLICY, Body, ControlBlueprint, Permission, Query, answer, utc
 from celerymeter.control.store import Store
 from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused, StateError
@@ -37,12 +38,18 @@ WAITING: Final = 8
 BUSY_RETRY_AFTER: Final = 10.0
 RETRY_AFTER: Final = 2.0
 KEPT: Final = 200
+KEPT_OF_ONE: Final = 50
+"""Reports of one subject that are kept: nobody makes those of others go."""
 KEPT_FOR: Final = 90 * 86400.0
 TIME: Final = r"^(now|-[0-9]{1,6}[smhdw]|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{5,15}([Zz]|[+-][0-9]{2}:[0-9]{2})?)$"
 REPORT: Final = "/monitoring/reports/<string(length=32):report_id>"
 SCHEMA: Final = """CREATE TABLE IF NOT EXISTS reports (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, asked_at REAL NOT NULL,
     begins REAL NOT NULL, ends REAL NOT NULL, task TEXT, queue TEXT, problem TEXT, body BLOB)"""
+_DELETE_SURPLUS: Final = """
+    WITH ranked AS (SELECT number, ROW_NUMBER() OVER (PARTITION BY sub ORDER BY number DESC) AS nth FROM reports)
+    DELETE FROM reports WHERE number IN (SELECT number FROM ranked WHERE nth > :of_one)
+    OR number IN (SELECT number FROM ranked ORDER BY nth, number DESC LIMIT -1 OFFSET :kept)"""
 _COLUMNS: Final = "id, asked_at, begins, ends, task, queue, problem, body IS NOT NULL AS ready"
 
 
@@ -107,27 +114,42 @@ class ReportsReply(BaseModel):
 class ReportStore:
     """The reports of a state directory. Every method raises `StateError` when the disk fails."""
 
-    def __init__(self, store: Store, *, keep: int = KEPT, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keep: int = KEPT,
+        evicted: Callable[[int], object] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Call ``evicted`` with the number of reports that are deleted before their time."""
         store.declare(SCHEMA)
+        with store.write() as connection:
+            if "sub" not in [column["name"] for column in connection.execute("PRAGMA table_info(reports)")]:
+                connection.execute("ALTER TABLE reports ADD COLUMN sub TEXT NOT NULL DEFAULT ''")
         self._store = store
         self._keep = keep
+        self._evicted = evicted
         self._clock = clock
         self._making: set[str] = set()
         """The ids that this process makes: any other that is not ready was lost with an earlier process."""
 
-    def begin(self, report_id: str, request: ReportRequest) -> None:
-        """Note that a report is being made, and delete those that are too old or too many."""
+    def begin(self, report_id: str, request: ReportRequest, *, subject: str = "") -> None:
+        """Note that a report is being made, and delete those that are too old or too many.
+
+        Of too many of one subject its oldest go, and of too many in all the oldest of the subject that has the most.
+        """
         window, filters = request.window, request.filters
         self._making.add(report_id)
         with self._store.write() as connection:
             connection.execute(
-                "INSERT INTO reports (id, asked_at, begins, ends, task, queue) VALUES (?, ?, ?, ?, ?, ?)",
-                (report_id, self._clock(), window.start, window.end, filters.task, filters.queue),
+                "INSERT INTO reports (id, asked_at, begins, ends, task, queue, sub) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (report_id, self._clock(), window.start, window.end, filters.task, filters.queue, subject),
             )
-            connection.execute(
-                "DELETE FROM reports WHERE asked_at < ? OR number <= (SELECT MAX(number) FROM reports) - ?",
-                (self._clock() - KEPT_FOR, self._keep),
-            )
+            connection.execute("DELETE FROM reports WHERE asked_at < ?", (self._clock() - KEPT_FOR,))
+            before = connection.total_changes
+            connection.execute(_DELETE_SURPLUS, {"kept": self._keep, "of_one": KEPT_OF_ONE})
+            self._evicted(connection.total_changes - before)
 
     def finish(self, report: Report) -> None:
         """Store a report that is ready."""
@@ -202,7 +224,7 @@ class ReportRunner:
         """Take no more; a report that is still being made is lost, and counts as failed from the next start on."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def ask(self, request: ReportRequest) -> Report | str:
+    def ask(self, request: ReportRequest, *, subject: str = "") -> Report | str:
         """Return the report, or its id when it takes longer; raises what making it raised, and `RequestRefused`."""
         if not self._places.acquire(blocking=False):
             raise RequestRefused(
@@ -210,7 +232,7 @@ class ReportRunner:
             )
         report_id = uuid.uuid4().hex
         try:
-            self.store.begin(report_id, request)
+            self.store.begin(report_id, request, subject=subject)
             future = self._pool.submit(self._work, request, report_id)
         except BaseException:
             self._places.release()
@@ -252,10 +274,12 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
     def make_report(body: ReportBody) -> Response:
         """Create a performance report from the scrapes in the window (start, end].
 
-        If it is not ready within 4 s, the reply is 202 with its URL. The newest 200 reports are stored for 90 days.
+        If it is not ready within 4 s, the reply is 202 with its URL. The newest 200 reports are stored for 90 days,
+        of one subject at most 50.
         """
         window = read_window(body.start, body.end, now=time.time())
-        made = runner.ask(ReportRequest(window, Filters(body.task, body.queue), _language(language)))
+        request = ReportRequest(window, Filters(body.task, body.queue), _language(language))
+        made = runner.ask(request, subject=current_identity().sub)
         return _pending(made) if isinstance(made, str) else _file(made, "json")
 
     @bp.get("/monitoring/reports", permission=Permission.VIEWER, responses={200: ReportsReply}, errors=(503,))

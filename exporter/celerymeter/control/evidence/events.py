@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Final
@@ -14,17 +14,29 @@ from celerymeter.model import Event
 
 MAX_EVENTS: Final = 200_000
 MAX_EVENT_AGE: Final = 86400.0
+MAX_BYTES: Final = 96 * 1024 * 1024
+ENTRY: Final = 600
+"""Bytes that an id takes beside its text, and `RUN` those of each run, as measured."""
+RUN: Final = 150
+MAX_ID: Final = 255
+"""Characters of an id: longer ones can be asked about nowhere."""
 TASK_EVENTS: Final = frozenset(
     f"task-{kind}" for kind in ("sent", "received", "started", "succeeded", "failed", "rejected", "revoked", "retried")
 )
 
 
 class EventCache:
-    """Remembers the last event and the history of each task; bounded in number and in age, thread-safe."""
+    """Remembers the last event and the history of each task; bounded in number, bytes and age, thread-safe."""
 
-    def __init__(self, *, most: int = MAX_EVENTS) -> None:
+    def __init__(
+        self, *, most: int = MAX_EVENTS, most_bytes: int = MAX_BYTES, evicted: Callable[[int], object] = lambda _: None
+    ) -> None:
+        """Call ``evicted`` with the number of ids that are forgotten before their time."""
         self._most = most
-        self._events: OrderedDict[str, tuple[LastEvent, TaskHistory]] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._evicted = evicted
+        self._bytes = 0
+        self._events: OrderedDict[str, tuple[LastEvent, TaskHistory, int]] = OrderedDict()
         self._lock = Lock()
 
     def add(self, events: Sequence[Event], at: float) -> None:
@@ -32,6 +44,9 @@ class EventCache:
         with self._lock:
             for event in events:
                 if event.uuid is not None and event.type in TASK_EVENTS:
+                    if len(event.uuid) > MAX_ID:
+                        self._evicted(1)
+                        continue
                     self._remember(event, event.uuid, at)
             self._forget(at)
 
@@ -46,7 +61,8 @@ class EventCache:
             return {task_id: self._events[task_id][1] for task_id in task_ids if task_id in self._events}
 
     def _remember(self, event: Event, task_id: str, at: float) -> None:
-        before, history = self._events.pop(task_id, (None, NO_HISTORY))  # put back at the end: this id is young again
+        # Put back at the end: this id is young again.
+        before, history, size = self._events.pop(task_id, (None, NO_HISTORY, 0))
         last = LastEvent(
             type=event.type,
             at=at,
@@ -60,11 +76,28 @@ class EventCache:
             # A producer's task-sent often arrives after the worker's events; only a retry is really sent again.
             if event.type == "task-sent" and before.type != "task-retried":
                 last = replace(before, name=last.name, queue=last.queue)
-        self._events[task_id] = last, history.add(event, at)
+        history = history.add(event, at)
+        self._bytes -= size
+        size = _size(task_id, last, history)
+        self._events[task_id] = last, history, size
+        self._bytes += size
 
     def _forget(self, now: float) -> None:
         while self._events:
-            oldest = next(iter(self._events.values()))[0]
-            if len(self._events) <= self._most and oldest.at >= now - MAX_EVENT_AGE:
+            oldest, _, size = next(iter(self._events.values()))
+            too_many = len(self._events) > self._most or self._bytes > self._most_bytes
+            if not too_many and oldest.at >= now - MAX_EVENT_AGE:
                 return
             self._events.popitem(last=False)
+            self._bytes -= size
+            if too_many:
+                self._evicted(1)
+
+
+def _size(task_id: str, last: LastEvent, history: TaskHistory) -> int:
+    """Return the bytes that an id takes at most; text is usually shared with others, and it may not be."""
+    workers = "".join(run.worker for run in history.runs)
+    texts = (task_id, last.name, last.queue, last.worker, history.name, history.queue, workers)
+    return (
+        ENTRY + RUN * len(history.runs) + sum(len(text) if text.isascii() else 4 * len(text) for text in texts if text)
+    )
