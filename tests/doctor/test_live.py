@@ -271,14 +271,14 @@ def test_workers_on_another_exchange_and_with_other_options(
     """Read from what they say of their configuration."""
     settings = {"event_exchange": "shop", "timezone": "Asia/Taipei", "enable_utc": False}
     env = {worker_app.SETTINGS: json.dumps(settings)}
-    worker(env=env, transport_options={"visibility_timeout": 7200, "sep": "~"})
+    worker(env=env, transport_options={"visibility_timeout": 7200, "priority_steps": [0, 5]})
     found = examine(redis_server.url)[1]
     assert found["event-exchange-differs"] == "w1@test sends events to the exchange shop, not celeryev"
-    assert found["transport-options-differ"].endswith(": sep")
+    assert found["transport-options-differ"].endswith(": priority_steps")
     assert found["time-zones-differ"].endswith("w1@test local time Asia/Taipei")
     matching = examine(
         redis_server.url,
-        options={"sep": "~"},
+        options={"priority_steps": [0, 5]},
         celery_settings={"event_exchange": "shop"},
     )[1]
     assert not matching.keys() & {"event-exchange-differs", "transport-options-differ"}

@@ -17,7 +17,7 @@ from tests.workers import start_worker
 from celerymeter import stamp
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
-from celerymeter.errors import BrokerUnavailable, PollError
+from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import QueuesSnapshot, QueueState
 from celerymeter.polling.redis_queues import RedisQueuePoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
@@ -261,7 +261,7 @@ def test_an_account_without_scripts_still_tells_lengths(
 def test_an_account_without_any_right_is_an_error(redis_server: Redis) -> None:
     """Nothing is known then, and nothing is made up."""
     client(redis_server).execute_command(*["ACL", "SETUSER", "meter", "on", ">pw", "~*", "&*", "+ping", "+info"])
-    with pytest.raises(PollError, match="permission"):
+    with pytest.raises(BrokerUnavailable, match="permission"):
         poller(redis_server.url.replace("127.0.0.1", "meter:pw@127.0.0.1")).poll(["celery"], now=NOW)
 
 
