@@ -16,6 +16,7 @@ TOTALS = "celerymeter-totals"
 MAX_SERIES = 20_000
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+_Key = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 _Bounds = Annotated[tuple[float, ...], msgspec.Meta(min_length=1, max_length=64)]
@@ -27,7 +28,7 @@ class WorkerTotals(msgspec.Struct, gc=False, kw_only=True):
     """Totals of one worker process since ``age`` seconds ago; ``sequence`` numbers its messages from 1."""
 
     version: int
-    instance: _Text
+    instance: _Key
     sequence: _Count
     age: _Seconds
     begun: _Count
@@ -35,7 +36,7 @@ class WorkerTotals(msgspec.Struct, gc=False, kw_only=True):
     processed: _Count
     """Those that send events, since ``age``; ``started`` is how many of them are in the series."""
     started: _Count
-    series: Annotated[dict[str, msgspec.Raw], msgspec.Meta(max_length=MAX_SERIES)]
+    series: Annotated[dict[_Key, msgspec.Raw], msgspec.Meta(max_length=MAX_SERIES)]
     """By a short key of the worker's own: all of them, or only those that changed lately."""
     full: bool = False
     failed: bool = False

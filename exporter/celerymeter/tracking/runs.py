@@ -338,9 +338,9 @@ class RunTable:
         for run in [run for run in self._running if run.touched < at.get(run.worker or "", 0.0)]:
             self.requeue(run, at[run.worker or ""])
 
-    def forget_worker(self, hostname: str, at: float) -> None:
-        """This worker's runs are counted elsewhere."""
-        for run in [run for run in self._running if run.worker == hostname]:
+    def forget_workers(self, hostnames: Collection[str], at: float) -> None:
+        """The runs of these workers are counted elsewhere."""
+        for run in [run for run in self._running if run.worker in hostnames]:
             self.forget(run, at)
 
     def workers_idle(self, since: Mapping[str, float]) -> None:

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import islice
 
 import msgspec
@@ -29,6 +30,18 @@ RETENTION = 6 * 3600.0
 MAX_FORGOTTEN = 50_000
 BYTES_PER_WORKER = 16 * 1024
 """Memory for the totals of each of `Limits.workers` on average: 50 series take some 6 KiB."""
+WAITING_PER_WORKER = 4 * 1024
+"""Memory for what waits to be added up, likewise."""
+OVERHEAD = 150
+"""Bytes of memory that a series takes beside its text."""
+FULL = 0.5
+"""Seconds until the table looks again for processes to forget, if it has found few."""
+COUNTERS: Mapping[str, frozenset[str]] = {
+    "unmeasured": frozenset({"not_sent", "clock_offset", "eta", "negative"}),
+    "duplicates": frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"}),
+    "folded": frozenset({"name", "queue_name", "exception", "pair", "shadow"}),
+}
+"""The names that are counted of each of these fields; a message may have any."""
 _NOTHING = SeriesTotals("-", "-")
 _NO_RARE = Rare()
 
@@ -76,7 +89,8 @@ class Instance:
     offset: float = 0.0
     added: dict[str, bytes] = field(default_factory=dict)
     """The JSON of each series that is added up: decoded again for a difference, it takes a fifth of the memory."""
-    waiting: dict[str, msgspec.Raw] = field(default_factory=dict)
+    waiting: dict[str, bytes] = field(default_factory=dict)
+    waiting_bytes: int = 0
     baselines: set[str] = field(default_factory=set)
     """Series whose waiting totals are a baseline."""
     running: dict[str, Running] = field(default_factory=dict)
@@ -109,6 +123,8 @@ class TotalsTable:
         }
         """What the fields of a message with the same names are added to."""
         self._bytes_left = BYTES_PER_WORKER * max(1000, settings.limits.workers)
+        self._waiting_left = WAITING_PER_WORKER * max(1000, settings.limits.workers)
+        self._full_until = 0.0
         self._reject = reject
         self._count_retry_exceptions = settings.count_retry_exceptions
         self._dirty: dict[Instance, None] = {}
@@ -122,11 +138,15 @@ class TotalsTable:
         instance = self.instances.get(totals.instance) or self._admit(event, totals, at)
         if instance is None or totals.sequence <= instance.sequence:
             return
+        size = sum(map(len, totals.series.values())) + OVERHEAD * len(totals.series)
+        if size > self._waiting_left:
+            self._reject("too_large")
+            return
         instance.sequence, instance.heard_at, instance.begun = totals.sequence, at, totals.begun
         if instance.mid_life:
             instance.baselines.update(key for key in totals.series if key not in instance.added)
             instance.mid_life = not totals.full
-        instance.waiting.update(totals.series)
+        self._let_wait(instance, totals.series)
         if instance.waiting:
             self._dirty[instance] = None
         self._count(instance, totals)
@@ -138,14 +158,24 @@ class TotalsTable:
             instance.offset = worker.offset or 0.0
             self._measure_loss(instance, totals, worker)
 
+    def _let_wait(self, instance: Instance, series: Mapping[str, msgspec.Raw]) -> None:
+        """Keep a copy of each series: as it came it would keep its whole message."""
+        before = instance.waiting_bytes
+        for key, raw in series.items():
+            replaced = instance.waiting.get(key)
+            instance.waiting_bytes += len(raw) + OVERHEAD if replaced is None else len(raw) - len(replaced)
+            instance.waiting[key] = bytes(raw)
+        self._waiting_left -= instance.waiting_bytes - before
+
     def _admit(self, event: Event, totals: WorkerTotals, at: float) -> Instance | None:
-        if len(self.instances) >= self._limit and not self._forget_oldest():
+        if len(self.instances) >= self._limit and not self._forget_some(at):
+            self._table.folded["hostname"] += 1
             return None
         instance = Instance(totals.instance, event.hostname, at)
         began_before = totals.sequence > 1 and at - totals.age < self.since
         instance.mid_life = began_before or totals.instance in self._forgotten
         if instance.mid_life:
-            instance.counters = {name: dict(getattr(totals, name)) for name in self._counters}
+            instance.counters = {name: _known(name, totals) for name in self._counters}
         bounds = self._table.bounds
         instance.runtime_map = _bucket_map(totals.runtime_bounds, bounds[0])
         instance.wait_map = _bucket_map(totals.wait_bounds, bounds[1])
@@ -154,7 +184,7 @@ class TotalsTable:
 
     def _count(self, instance: Instance, totals: WorkerTotals) -> None:
         for name, counter in self._counters.items():
-            counts: dict[str, int] = getattr(totals, name)
+            counts = _known(name, totals)
             if counts:
                 _grow(counter, counts, instance.counters.get(name, {}))
                 instance.counters[name] = counts
@@ -186,13 +216,15 @@ class TotalsTable:
         """Take an instance that another process of the exporter had added up."""
         if len(self.instances) < self._limit:
             self.instances[instance.id] = instance
-            self._bytes_left -= sum(map(len, instance.added.values()))
+            self._bytes_left -= _size(instance.added)
 
     def _add_instance(self, instance: Instance) -> int:
         self._dirty.pop(instance, None)
         waiting, instance.waiting = instance.waiting, {}
-        for key, raw in waiting.items():
-            self._add(instance, key, bytes(raw))
+        self._waiting_left += instance.waiting_bytes
+        instance.waiting_bytes = 0
+        for key, text in waiting.items():
+            self._add(instance, key, text)
         instance.baselines.clear()
         return len(waiting)
 
@@ -209,7 +241,7 @@ class TotalsTable:
         if not _fit(series.runtime, runtime) or not _fit(series.wait, wait):
             self._reject("fields")
             return
-        growth = len(text) - len(before or b"")
+        growth = len(text) - len(before) if before is not None else len(text) + OVERHEAD
         if growth > self._bytes_left:
             self._reject("too_large")
             return
@@ -219,7 +251,7 @@ class TotalsTable:
         instance.added[key] = text
         self._set_running(instance, key, series, new)
         name = series.labels[0]
-        self._tasks.learn_name(new.name)
+        self._tasks.learn_name(self._table.name.clean(new.name))
         if new.last_success:
             last = new.last_success + instance.offset
             self._tasks.last_success[name] = max(last, self._tasks.last_success.get(name, 0.0))
@@ -291,19 +323,28 @@ class TotalsTable:
         for instance in [one for one in self.instances.values() if now - one.heard_at > RETENTION]:
             self._forget(instance)
 
-    def _forget_oldest(self) -> bool:
-        """Make room for a process by forgetting that which is silent for longest, if none of it is in progress."""
-        oldest = min(self.instances.values(), key=lambda instance: instance.heard_at)
-        if self._by_host.get(oldest.hostname) is oldest:
+    def _forget_some(self, at: float) -> bool:
+        """Make room for processes by forgetting those that are silent for longest, a twentieth at once.
+
+        Those that are the last of their worker stay.
+        """
+        if self._full_until - FULL <= at < self._full_until:
             return False
-        self._forget(oldest)
-        return True
+        gone = (one for one in self.instances.values() if self._by_host.get(one.hostname) is not one)
+        wanted = max(1, self._limit // 20)
+        found = nsmallest(wanted, gone, key=lambda instance: instance.heard_at)
+        if len(found) < wanted:
+            self._full_until = at + FULL
+        for instance in found:
+            self._forget(instance)
+        return bool(found)
 
     def _forget(self, instance: Instance) -> None:
         self._drop_running(instance, offline=False)
         self._dirty.pop(instance, None)
         del self.instances[instance.id]
-        self._bytes_left += sum(map(len, instance.added.values()))
+        self._bytes_left += _size(instance.added)
+        self._waiting_left += instance.waiting_bytes
         if self._by_host.get(instance.hostname) is instance:
             del self._by_host[instance.hostname]
         self._forgotten[instance.id] = None
@@ -323,6 +364,15 @@ class TotalsTable:
     def hostnames(self) -> Collection[str]:
         """The node names under which totals come."""
         return self._by_host.keys()
+
+
+def _known(name: str, totals: WorkerTotals) -> dict[str, int]:
+    counts: dict[str, int] = getattr(totals, name)
+    return {key: count for key, count in counts.items() if key in COUNTERS[name]} if counts else {}
+
+
+def _size(added: Mapping[str, bytes]) -> int:
+    return sum(map(len, added.values())) + OVERHEAD * len(added)
 
 
 def _bucket_map(theirs: tuple[float, ...], ours: tuple[float, ...]) -> list[int] | None:

@@ -72,6 +72,7 @@ class Tracker:
         self.rates = RateWindow(settings.rate_window, now)
         self._was_connected = False
         self._restarts = 0
+        self._aggregating: set[str] = set()
         self._restarted: dict[str, float] = {}
         """Workers that started again since the last tick, beyond `MAX_RESTARTS`, and when."""
         self._outlived: Counter[tuple[str, str, str]] = Counter()
@@ -187,9 +188,17 @@ class Tracker:
                 worker.loss.restart()
             else:
                 worker.loss.aggregate()
-                self.tasks.runs.forget_worker(worker.hostname, at)
+                self._aggregating.add(worker.hostname)
+                if self._restarts < MAX_RESTARTS:
+                    self._restarts += 1
+                    self._forget_aggregated(at)
             self._of_others["task-sent"] = self._sent_to_any
         self.totals.take(event, totals, at, worker)
+
+    def _forget_aggregated(self, at: float) -> None:
+        """The runs of workers that send totals from now on are counted there."""
+        self.tasks.runs.forget_workers(self._aggregating, at)
+        self._aggregating.clear()
 
     def _worker(self, event: Event, at: float) -> None:
         worker = self.workers.seen(event.hostname, at)
@@ -277,10 +286,14 @@ class Tracker:
             for hostname in lost.intersection(self.totals.hostnames()):
                 if (worker := self.workers.get(hostname)) is not None:
                     self._process_lost(worker, worker.begun, offline=worker.offline_at is not None)
+                else:  # it made room for others
+                    self.totals.worker_lost(hostname, offline=False)
         self._restarts = 0
         if self._restarted:
             self.tasks.runs.workers_restarted(self._restarted)
             self._restarted = {}
+        if self._aggregating:
+            self._forget_aggregated(now)
         self.totals.add_up()
         self.totals.forget_silent(now)
         self.tasks.runs.workers_idle(self.workers.idle())

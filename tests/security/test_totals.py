@@ -1,0 +1,159 @@
+"""Totals of workers that nobody knows: their memory, their number and the work for each are bounded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from tests.security.test_memory import MEGABYTE, WIDE, kept_by, page
+from tests.security.test_work import seconds
+from tests.tracking.cluster import START, Cluster, make_settings
+
+from celerymeter.model import Event
+from celerymeter.settings import Limits
+
+decode = msgspec.json.Decoder(Event).decode
+
+
+def totals(hostname: str, instance: str, **fields: Any) -> Event:
+    """A message as an invented worker would send it."""
+    content = {
+        "version": 1,
+        "instance": instance,
+        "sequence": 1,
+        "age": 1.0,
+        "begun": 0,
+        "processed": 0,
+        "started": 0,
+        "series": {},
+        "runtime_bounds": [1.0],
+        "wait_bounds": [1.0],
+        **fields,
+    }
+    event = {"type": "celerymeter-totals", "hostname": hostname, "pid": 1, "timestamp": START, "totals": content}
+    return decode(json.dumps(event).encode())
+
+
+def small(**limits: int) -> Cluster:
+    """A cluster with small limits."""
+    return Cluster(make_settings(Limits(**limits)))
+
+
+def test_processes_are_bounded_in_number_and_work() -> None:
+    """Each one that came beyond the limit looked through all of them."""
+    cluster = small(workers=2000)
+    events = [totals(f"celery@h{number % 3}", f"i{number}") for number in range(20_000)]
+    assert seconds(lambda: cluster.tracker.apply(events, cluster.now)) < 2.0
+    assert len(cluster.tracker.totals.instances) <= 4000
+
+
+def test_processes_of_as_many_workers_are_bounded_in_work() -> None:
+    """None of them can be forgotten; those that find no room are counted."""
+    cluster = small(workers=2000)
+    events = [totals(f"celery@h{number}", f"i{number}") for number in range(20_000)]
+    assert seconds(lambda: cluster.tracker.apply(events, cluster.now)) < 4.0
+    assert len(cluster.tracker.totals.instances) <= 4000
+    assert cluster.tracker.task_series.folded["hostname"] > 10_000
+
+
+@pytest.mark.parametrize("field", ["unmeasured", "duplicates", "folded"])
+def test_counts_of_unknown_names_are_dropped(field: str) -> None:
+    """A message has 200; the next one has others."""
+    cluster = small(workers=100)
+
+    def feed() -> None:
+        for number in range(100):
+            names = {f"{number}-{name}": 1 for name in range(200)}
+            cluster.tracker.apply([totals("celery@h", f"i{number}", **{field: names})], cluster.now)
+
+    assert kept_by(feed) < 2 * MEGABYTE
+    tasks = cluster.tracker.tasks
+    assert len(tasks.waits_unmeasured) + len(tasks.duplicates) + len(tasks.table.folded) < 20
+
+
+def test_what_waits_is_bounded_in_bytes() -> None:
+    """Whatever is beyond the budget is refused and counted; the worker sends it again."""
+    cluster = small(workers=1000)
+    series = {f"k{key}": ["n" * 400, "q" * 400] for key in range(2000)}
+
+    def feed() -> None:
+        for number in range(20):
+            cluster.tracker.apply([totals(f"celery@h{number}", f"i{number}", series=series)], cluster.now)
+
+    assert kept_by(feed) < 10 * MEGABYTE
+    assert cluster.tracker.rejections["too_large"] > 10
+    cluster.tracker.totals.add_up(None)
+    assert cluster.tracker.totals._waiting_left == 4 * 1024 * 1000
+
+
+def test_a_small_series_does_not_keep_a_large_message() -> None:
+    """What it was decoded from may be of many megabytes."""
+    cluster = small(workers=1000)
+
+    def feed() -> None:
+        for number in range(20):
+            event = totals(f"celery@h{number}", f"i{number}", series={"k": ["n", "q"]}, rest="x" * 2 * MEGABYTE)
+            cluster.tracker.apply([event], cluster.now)
+
+    assert kept_by(feed) < 2 * MEGABYTE
+
+
+def test_what_is_added_up_is_bounded_in_bytes() -> None:
+    """With what each series takes beside its text."""
+    cluster = small(workers=1000)
+
+    def feed() -> None:
+        for number in range(30):
+            series = {f"k{key}": ["n" * 400, "q" * 400] for key in range(1000)}
+            cluster.tracker.apply([totals(f"celery@h{number}", f"i{number}", series=series)], cluster.now)
+            cluster.tracker.totals.add_up(None)
+
+    assert kept_by(feed) < 32 * MEGABYTE
+    assert cluster.tracker.rejections["too_large"] > 1000
+
+
+@pytest.mark.parametrize("changes", [{"instance": "i" * 65}, {"series": {"k" * 65: ["n", "q"]}}, {"instance": ""}])
+def test_keys_are_short(changes: dict[str, Any]) -> None:
+    """They are kept for as long as the process is known."""
+    with pytest.raises(msgspec.ValidationError):
+        totals("celery@h", **{"instance": "i", **changes})
+
+
+def test_names_in_totals_are_cut_as_others() -> None:
+    """With what acts in them."""
+    cluster = Cluster()
+    series = {"a": [f"shop\x1b{WIDE * 300}", "q\n"]}
+    cluster.tracker.apply([totals("celery@h", "i", series=series)], cluster.now)
+    cluster.tracker.totals.add_up(None)
+    text = page(cluster)
+    assert "\x1b" not in text
+    assert "\\n" not in text
+    assert max(len(part) for line in text.splitlines() for part in line.split('"')[1::2]) <= 200
+
+
+def test_a_worker_that_changes_its_mind_costs_little() -> None:
+    """Events, totals, events …: each time its runs were looked for among all."""
+    cluster = small(tracked_tasks=30_000)
+    for number in range(20_000):
+        cluster.publish(f"u{number}")
+        cluster.start(f"u{number}")
+    events = [
+        totals(f"celery@h{number % 50}", f"i{number % 50}", failed=number // 50 % 2 == 1, sequence=number + 1)
+        for number in range(2000)
+    ]
+    assert seconds(lambda: cluster.tracker.apply(events, cluster.now)) < 1.0
+
+
+def test_many_workers_that_begin_to_send_totals_at_once_are_all_taken() -> None:
+    """As in a rollout; their runs are forgotten at the next tick."""
+    cluster = Cluster()
+    names = [f"celery@h{number}" for number in range(100)]
+    for hostname in names:
+        cluster.publish(hostname)
+        cluster.start(hostname, hostname)
+    cluster.tracker.apply([totals(hostname, hostname) for hostname in names], cluster.now)
+    cluster.tracker.tick(cluster.now)
+    assert cluster.series().in_progress == 0
+    assert not cluster.tracker.rejections
