@@ -80,6 +80,14 @@ def test_an_empty_queue_is_zero(redis_server: Redis) -> None:
     assert queue(snapshot, "nightly") == QueueState("nightly", 0, unacked=0)
 
 
+def test_a_drained_queue_is_known_to_an_exporter_that_starts_later(redis_server: Redis, tmp_path: Path) -> None:
+    """Redis has deleted its list and all workers are gone, but it is 0, not missing (celery-exporter 143 and 190)."""
+    with start_worker(redis_server.url, tmp_path, pool="solo", queues=["drained"]) as worker:
+        worker.stop()
+    assert not client(redis_server).exists("drained")
+    assert queue(poller(redis_server.url).poll([], now=NOW), "drained").length == 0
+
+
 def test_a_name_that_holds_something_else_is_no_queue(redis_server: Redis) -> None:
     """It is left out; the others are reported."""
     client(redis_server).set("odd", "a string")

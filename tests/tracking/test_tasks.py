@@ -199,6 +199,21 @@ def test_reject_with_requeue_is_no_end(cluster: Cluster) -> None:
     assert not series.in_progress
 
 
+def test_a_requeued_message_that_comes_back_before_its_rejection_is_no_redelivery(cluster: Cluster) -> None:
+    """RabbitMQ gives it to the worker again at once; seen with its pool of threads."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.receive("a")
+    cluster.end("a", "rejected", requeue=True)
+    cluster.start("a")
+    cluster.end("a")
+    series = cluster.series()
+    assert (series.received, series.started, series.rejected_requeued, series.succeeded) == (2, 2, 1, 1)
+    assert (series.redelivered, series.in_progress) == (0, 0)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
 @pytest.mark.parametrize(("exception", "polled"), [("None", 1), (None, 1), ("ValueError('x')", 0)])
 def test_retries_without_an_exception_are_counted_of_their_own(
     cluster: Cluster, exception: str | None, polled: int

@@ -533,7 +533,12 @@ class TaskTracker:
             series.rejected_requeued += 1
             # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
             series.process_lost += run.started is not None
-            self.runs.requeue(run, at, on_purpose=True)
+            newest = self.runs.get(run.uuid)
+            if newest is not None and newest is not run and newest.redelivered and newest.started is None:
+                newest.redelivered = False  # the broker was faster than the event of the rejection
+                self._close(run, at, remember=False)
+            else:
+                self.runs.requeue(run, at, on_purpose=True)
         elif run.rejected:
             self.duplicates["task-rejected"] += 1
         else:
