@@ -213,6 +213,9 @@ SCHEDULE_FAILURES = _schedules.gauge(
 SCHEDULE_LATENESS = _schedules.histogram(
     "celery_schedule_lateness_seconds", SCHEDULE, "From due to sent, by beat's clock."
 )
+SCHEDULE_INTERVAL = _schedules.gauge(
+    "celery_schedule_interval_seconds", SCHEDULE, "Time between two runs of an entry whose schedule is an interval."
+)
 SCHEDULE_LAST_SENT = _schedules.gauge(
     "celery_schedule_last_sent_timestamp_seconds", SCHEDULE, "When beat last sent the entry's task."
 )

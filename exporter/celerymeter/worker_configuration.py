@@ -18,9 +18,11 @@ DEFAULT_VISIBILITY_TIMEOUT: Final = 3600.0
 SHARED_OPTIONS: Final = ("priority_steps", "sep")
 """Transport options that change how queues are read, so the exporter must be given the same ones as the workers."""
 MAX_QUEUES: Final = 1000
+MAX_ENTRIES: Final = 2000
 
 _SETTINGS: Final = (
     "accept_content",
+    "beat_schedule",
     "broker_transport_options",
     "enable_utc",
     "event_exchange",
@@ -33,6 +35,7 @@ _SETTINGS: Final = (
     "worker_send_task_events",
 )
 _BEFORE_CELERY_4: Final = {
+    "CELERYBEAT_SCHEDULE": "beat_schedule",
     "CELERY_ACCEPT_CONTENT": "accept_content",
     "CELERY_ACKS_LATE": "task_acks_late",
     "CELERY_ENABLE_UTC": "enable_utc",
@@ -43,6 +46,17 @@ _BEFORE_CELERY_4: Final = {
     "CELERY_TIMEZONE": "timezone",
     "CELERYD_PREFETCH_MULTIPLIER": "worker_prefetch_multiplier",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledTask:
+    """One entry of ``beat_schedule``; seconds, ``None`` where they are no numbers."""
+
+    schedule: str
+    name: str
+    every: float | None = None
+    expires: float | None = None
+    queue_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,8 @@ class WorkerConfiguration:
     sends_task_events: bool | None = None
     """``-E`` on the command line does not show here."""
     event_exchange: str = "celeryev"
+    scheduled: tuple[ScheduledTask, ...] = ()
+    """What beat should send; a schedule in a database does not show here."""
     time_zone: str = "UTC"
     """With ``enable_utc`` off after the words ``local time``."""
 
@@ -81,6 +97,7 @@ def parse_configuration(answer: Mapping[str, object]) -> WorkerConfiguration:
         acks_late=found.get("task_acks_late") is True,
         prefetch_multiplier=prefetch if isinstance(prefetch, int) else 4,
         queue_arguments=_queue_arguments(found.get("task_queues")),
+        scheduled=_scheduled(found.get("beat_schedule")),
         sends_task_events=sends if isinstance(sends, bool) else None,
         event_exchange=text(found.get("event_exchange")) or "celeryev",
         time_zone=zone if found.get("enable_utc", True) else f"local time {zone}",
@@ -96,6 +113,29 @@ def _setting(key: str) -> str | None:
     name = key.lower()
     ends = [setting for setting in _SETTINGS if name == setting or name.endswith(f"_{setting}")]
     return max(ends, key=len, default=None)
+
+
+def _scheduled(schedule: object) -> tuple[ScheduledTask, ...]:
+    """Return the entries of ``beat_schedule``; Celery writes a crontab as text."""
+    found = []
+    for name, entry in list(mapping(schedule).items())[:MAX_ENTRIES]:
+        said = mapping(entry)
+        options = mapping(said.get("options"))
+        if (task := text(said.get("task"))) is not None:
+            found.append(
+                ScheduledTask(
+                    schedule=name,
+                    name=task,
+                    every=_seconds(said.get("schedule")),
+                    expires=_seconds(options.get("expires")),
+                    queue_name=text(options.get("queue")),
+                )
+            )
+    return tuple(found)
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _queue_arguments(queues: object) -> dict[str, Mapping[str, object]]:

@@ -196,6 +196,7 @@ SAMPLES: dict[Family, Samples] = {
     m.SCHEDULE_RUNS_SUCCEEDED: by_entry(_times),
     m.SCHEDULE_RUNS_FAILED: by_entry(0.0),
     m.SCHEDULE_FAILURES: by_entry(0.0),
+    m.SCHEDULE_INTERVAL: by_entry(lambda _, entry: entry.every),
     m.SCHEDULE_LAST_SENT: by_entry(_last_due),
     m.SCHEDULE_NEXT_DUE: by_entry(lambda at, entry: _last_due(at, entry) + entry.every),
     m.SCHEDULE_LAST_SUCCESS: by_entry(_last_due),

@@ -20,7 +20,7 @@ from celerymeter.doctor.evidence import (
     WorkerReplies,
 )
 from celerymeter.model import QueueState
-from celerymeter.worker_configuration import WorkerConfiguration
+from celerymeter.worker_configuration import ScheduledTask, WorkerConfiguration
 
 from .cases import BUSY, HEALTHY, IDLE, NOW, SCRAPED, W1, W2, WELL, broker, hosts, paged, watched
 
@@ -54,6 +54,38 @@ def configured(*, queues: frozenset[str] = frozenset({"q"}), **settings: object)
     replies = {W1: replace(REPLIES[W1], configuration=other, queues=queues)}
     replies[W2] = replace(REPLIES[W2], configuration=plain, pool=replies[W1].pool)
     return broker(replies=replies)
+
+
+BEATS = frozenset({"celerybeat@a"})
+
+
+def beat(value: float) -> tuple[PageSample, ...]:
+    """A sample of the only beat."""
+    return (PageSample({"hostname": "celerybeat@a"}, value),)
+
+
+def entries(value: float) -> tuple[PageSample, ...]:
+    """A sample of the only entry of a schedule."""
+    return (PageSample({"schedule": "nightly", "name": "add"}, value),)
+
+
+def scheduled(
+    *, beats: frozenset[str] = frozenset(), registered: frozenset[str] | None = None, **changes: float
+) -> Evidence:
+    """Return a healthy cluster whose workers have a schedule of one entry, which sends ``add`` to the queue q."""
+    entry = ScheduledTask("nightly", "add", queue_name="q", **changes)
+    configuration = WorkerConfiguration(scheduled=(entry,))
+    replies = {
+        name: replace(reply, configuration=configuration, registered=registered) for name, reply in REPLIES.items()
+    }
+    return replace(WELL, broker=replace(WELL.broker, replies=replies, beats=beats))
+
+
+def with_page(evidence: Evidence, name: str, *samples: PageSample) -> Evidence:
+    """Return evidence with one more family on the exporter's page, and without Prometheus."""
+    assert evidence.exporter
+    page = {**evidence.exporter.page, name: samples}
+    return replace(evidence, exporter=replace(evidence.exporter, page=page), prometheus=None)
 
 
 def rabbitmq(*families: str) -> Evidence:
@@ -245,6 +277,53 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
         pytest.param(visibility(3600, 3600, exporter=1800), ("fault", "visibility-timeout-differs"), id="visibility"),
         pytest.param(visibility(3600, 86400), ("hint", "visibility-timeout-differs"), id="two visibility timeouts"),
         pytest.param(rabbitmq(), ("hint", "no-management-url"), id="no management URL"),
+        pytest.param(paged("celery_beat_up", *beat(0)), ("fault", "beat-down"), id="beat is dead"),
+        pytest.param(scheduled(), ("hint", "beat-unknown"), id="a schedule, and no beat"),
+        pytest.param(paged("celery_beat_duplicate", *beat(1)), ("fault", "beat-duplicate"), id="two beats"),
+        pytest.param(
+            paged("celery_schedule_next_due_timestamp_seconds", *entries(NOW - 90)),
+            ("fault", "schedule-late"),
+            id="an entry is late",
+        ),
+        pytest.param(
+            paged("celery_schedule_consecutive_failures", *entries(2)),
+            ("hint", "schedule-failing"),
+            id="an entry fails",
+        ),
+        pytest.param(
+            scheduled(registered=frozenset({"mul"}), beats=BEATS), ("fault", "schedule-unregistered"), id="no such task"
+        ),
+        pytest.param(
+            with_page(
+                scheduled(expires=30.0, beats=BEATS),
+                "celery_queue_oldest_task_timestamp_seconds",
+                PageSample({"queue_name": "q"}, NOW - 40),
+            ),
+            ("hint", "schedule-expires"),
+            id="expires before its queue is empty",
+        ),
+        pytest.param(
+            with_page(
+                scheduled(beats=BEATS),
+                "celery_task_revoked_total",
+                PageSample({"name": "add", "queue_name": "q", "reason": "expired"}, 4),
+            ),
+            ("hint", "schedule-expires"),
+            id="expired",
+        ),
+        pytest.param(
+            with_page(
+                with_page(
+                    scheduled(every=60.0, beats=BEATS),
+                    "celery_task_runtime_seconds_count",
+                    PageSample({"name": "add", "queue_name": "q"}, 2),
+                ),
+                "celery_task_runtime_seconds_sum",
+                PageSample({"name": "add", "queue_name": "q"}, 140),
+            ),
+            ("hint", "schedule-overlaps"),
+            id="takes longer than its interval",
+        ),
     ],
 )
 def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]) -> None:
@@ -309,6 +388,12 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
         pytest.param(configured(queues=frozenset({"other"}), acks_late=True), id="acks late in a queue of its own"),
         pytest.param(visibility(86400, 86400), id="a visibility timeout, and an exporter that has none"),
         pytest.param(rabbitmq("celery_queue_unacked"), id="a management URL"),
+        pytest.param(paged("celery_beat_up", *beat(1)), id="beat lives"),
+        pytest.param(scheduled(beats=BEATS, registered=frozenset({"add"}), expires=30.0), id="a schedule and its beat"),
+        pytest.param(
+            paged("celery_schedule_next_due_timestamp_seconds", *entries(NOW - 50)), id="an entry that is just due"
+        ),
+        pytest.param(paged("celery_schedule_consecutive_failures", *entries(1)), id="one failure"),
         pytest.param(
             replace(WELL, prometheus=PrometheusEvidence("http://p", exporters=(SCRAPED,))),
             id="an engine without information about targets, rules and Alertmanagers",

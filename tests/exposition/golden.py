@@ -45,7 +45,13 @@ def busy() -> Cluster:
         active=(ActiveTask("d", "add", cluster.now - 6, "celery"),),
     )
     nightly = ScheduleRow(
-        schedule="nightly", name="report", last_run_at=cluster.now - 1, next_due_at=cluster.now + 60, due=3, sent=2
+        schedule="nightly",
+        name="report",
+        every=60.0,
+        last_run_at=cluster.now - 1,
+        next_due_at=cluster.now + 60,
+        due=3,
+        sent=2,
     )
     cluster.beat("heartbeat", lag=0.25, count=1)
     cluster.beat("sent", nightly, due_at=cluster.now - 3, uuid="e")

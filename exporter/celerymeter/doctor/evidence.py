@@ -45,6 +45,11 @@ class SenderEvents:
         return any(event.startswith("worker-") for event in self.events)
 
     @property
+    def is_beat(self) -> bool:
+        """True for beats with the hook."""
+        return "beat-heartbeat" in self.events and "beat-offline" not in self.events
+
+    @property
     def changed_tasks(self) -> bool:
         """True when a task started or ended between two heartbeats, which must have caused a task event.
 
@@ -89,6 +94,8 @@ class WorkerReplies:
     """In seconds, on Redis alone."""
     configuration: WorkerConfiguration | None = None
     """``None`` when it did not say."""
+    registered: frozenset[str] | None = None
+    """The names of its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,8 @@ class BrokerEvidence:
     only_results: bool = False
     """True when this database holds task results and no queues."""
     orphans: tuple[OrphanedList, ...] = ()
+    beats: frozenset[str] = frozenset()
+    """Beats that answered a ping or sent an event."""
 
     @property
     def workers(self) -> frozenset[str]:

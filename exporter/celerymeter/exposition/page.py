@@ -396,6 +396,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.SCHEDULE_RUNS_FAILED: _schedules(lambda schedule: schedule.runs_failed),
     m.SCHEDULE_FAILURES: _schedules(lambda schedule: schedule.failures),
     m.SCHEDULE_LATENESS: _lateness,
+    m.SCHEDULE_INTERVAL: _schedules(lambda schedule: schedule.every),
     m.SCHEDULE_LAST_SENT: _schedules(lambda schedule: schedule.last_sent_at),
     m.SCHEDULE_NEXT_DUE: _schedules(lambda schedule: schedule.next_due_at),
     m.SCHEDULE_LAST_SUCCESS: _schedules(lambda schedule: schedule.last_success_at),

@@ -36,6 +36,7 @@ class Schedule:
 
     __slots__ = (
         "due",
+        "every",
         "failed",
         "failures",
         "labels",
@@ -52,6 +53,7 @@ class Schedule:
         self.labels = labels
         self.due = self.sent = self.failed = 0
         self.runs_succeeded = self.runs_failed = self.failures = 0
+        self.every: float | None = None
         self.last_sent_at: float | None = None
         self.last_success_at: float | None = None
         self.next_due_at: float | None = None
@@ -189,6 +191,7 @@ class ScheduleTable:
         if labels not in beat.counts and not row.due:
             schedule.due += _passed(schedule.next_due_at, row, beat.last_seen)
         beat.counts[labels] = counts
+        schedule.every = row.every
         schedule.next_due_at = row.next_due_at + offset if row.enabled and row.next_due_at is not None else None
         return schedule
 

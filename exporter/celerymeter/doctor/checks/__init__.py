@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from celerymeter.doctor.checks import alerting, broker, configuration, exporter, prometheus, workers
+from celerymeter.doctor.checks import alerting, broker, configuration, exporter, prometheus, schedules, workers
 from celerymeter.doctor.evidence import Evidence
 from celerymeter.doctor.report import Finding
 
@@ -43,6 +43,13 @@ CHECKS: tuple[Check, ...] = (
     exporter.events_invalid,
     exporter.duplicate_names,
     exporter.caps_reached,
+    schedules.no_beat,
+    schedules.two_beats,
+    schedules.late,
+    schedules.failing,
+    schedules.unregistered,
+    schedules.expires_too_soon,
+    schedules.overlapping,
     prometheus.unreachable,
     prometheus.not_scraped,
     prometheus.wrong_target,

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 REPLY_TIMEOUT = 2.0
 """Seconds in which a worker must reply; a solo worker does not while it runs a task."""
+BEAT = "celerybeat@"
+"""Begins the node name of a beat, which answers ``ping`` and nothing else (Celery 5.7)."""
 Progress = Callable[[str], None]
 
 
@@ -48,7 +50,7 @@ def _collect(broker: BrokerSettings, control: RemoteControl, watcher: Watcher, p
         orphans = redis_keys.orphaned_lists(broker)
         first = _read_queues(broker)
         progress("asking the workers")
-        replies, other_bodies = _ask(control, redis=broker.transport in REDIS_TRANSPORTS)
+        replies, other_bodies, beats = _ask(control, redis=broker.transport in REDIS_TRANSPORTS)
         consumed = {name for reply in replies.values() for name in reply.queues or ()}
         known = first is not None and consumed <= {queue.name for queue in first.queues}
         queues = first if known else _read_queues(broker, consumed)
@@ -63,23 +65,28 @@ def _collect(broker: BrokerSettings, control: RemoteControl, watcher: Watcher, p
         event_exchange=str(broker.celery_settings.get("event_exchange", "celeryev")),
         transport_options=broker.transport_options,
         orphans=redis_keys.still_orphaned(broker, orphans),
+        beats=beats.union(name for name, sender in events.senders.items() if sender.is_beat),
     )
     return found if found.workers else redis_keys.with_other_places(found, broker)
 
 
-def _ask(control: RemoteControl, *, redis: bool) -> tuple[dict[str, WorkerReplies], list[tuple[str, bytes]]]:
-    """Return the replies by worker, and the content types and bodies of replies that are not JSON.
+def _ask(
+    control: RemoteControl, *, redis: bool
+) -> tuple[dict[str, WorkerReplies], list[tuple[str, bytes]], frozenset[str]]:
+    """Return the replies by worker, the content types and bodies of replies that are not JSON, and the beats.
 
     Every worker gets only ``ping``, to which all can reply: a worker whose ``task_serializer`` is yaml logs an error
     when it has to encode its stats, and one that accepts no JSON logs an error for each command.
     """
     pings = control.ask([Command("ping")], silence=REPLY_TIMEOUT)
-    workers = pings.hostnames
+    beats = frozenset(name for name in pings.hostnames if name.startswith(BEAT))
+    workers = pings.hostnames - beats
     if not workers:
-        return {}, pings.unread
+        return {}, pings.unread, beats
     commands = [Command(method, destination=workers) for method in ("stats", "active_queues", "conf")]
+    commands.append(Command("registered", {"taskinfoitems": ["_"]}, destination=workers))
     replies = control.ask(commands, expected=workers, silence=REPLY_TIMEOUT)
-    return {name: _worker(name, replies, redis=redis) for name in workers}, pings.unread
+    return {name: _worker(name, replies, redis=redis) for name in workers}, pings.unread, beats
 
 
 def _worker(name: str, replies: Replies, *, redis: bool) -> WorkerReplies:
@@ -91,6 +98,7 @@ def _worker(name: str, replies: Replies, *, redis: bool) -> WorkerReplies:
         pool=about.pool if about else None,
         queues=None if queues is None else frozenset(queue.name for queue in queues),
         configuration=configuration if known else None,
+        registered=replies.registered(name),
         sends_task_events=configuration.sends_task_events,
         event_exchange=configuration.event_exchange,
         time_zone=configuration.time_zone,
