@@ -16,6 +16,7 @@ from celerymeter.model import Event
 from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings
 from celerymeter.threads import PeriodicThread
+from celerymeter.totals import TOTALS
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class LiveWorker:
     """Runs begun before it was first heard, by its heartbeat."""
     mute: bool = False
     """True when it has begun runs since then without any task event: it sends none."""
+    aggregates: bool = False
+    """True when it publishes totals, and remembers single tasks itself (`celerymeter.aggregate`)."""
     previous_pid: int = 0
     duplicate: bool = False
     """True when two processes use this name by turns."""
@@ -134,6 +137,8 @@ class LiveWorkers:
             # A `task-sent` event comes from a client, not from a worker.
             if event.type.startswith(("worker-", "task-")) and event.type != "task-sent":
                 self._take(event, at)
+            elif event.type == TOTALS and (worker := self.get(event.hostname)) is not None:
+                worker.aggregates = True
 
     def connected(self, at: float) -> None:
         """The subscription is confirmed."""

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from celerymeter.control.evidence.history import TaskHistory
+from celerymeter.control.evidence import memory
+from celerymeter.control.evidence.history import NO_HISTORY, TaskHistory
 from celerymeter.control.evidence.models import Termination
 from celerymeter.control.evidence.notes import notes
 from celerymeter.control.evidence.redis_queues import RedisLook, RedisQueues
@@ -52,12 +53,13 @@ class _Look:
     connected: Mapping[str, bool] = field(default_factory=dict)
     facts: Mapping[str, TaskFacts] = field(default_factory=dict)
     terminated: Mapping[str, Termination] = field(default_factory=dict)
+    memories: dict[str, list[memory.Remembered]] = field(default_factory=dict)
     reachable: bool = True
     not_asked: list[Note] = field(default_factory=list)
     unreachable: list[Note] = field(default_factory=list)
 
     def history(self, task_id: str) -> TaskHistory:
-        return self.histories.get(task_id, TaskHistory())
+        return self.histories.get(task_id, NO_HISTORY)
 
     def open(self) -> list[str]:
         """Return the tasks that no worker lists and that are not known to have ended."""
@@ -91,7 +93,7 @@ class TaskLooker:
             look.unreachable.append(Note("workers", str(error)))
         look.terminated = self._terminations(look)
         # Last, so that events that came meanwhile count: a task that moved on was perhaps seen at neither place.
-        look.histories = self._event_cache.histories(task_ids)
+        look.histories = self._histories(look)
         return [self._evidence(look, task_id) for task_id in task_ids]
 
     # The sources, one after the other
@@ -108,7 +110,12 @@ class TaskLooker:
     def _ask_workers(self, look: _Look) -> None:
         alive = self._live_workers.alive()
         expected = alive if self._live_workers.informed else frozenset[str]()
-        look.replies = self._workers.look(look.task_ids, expected=expected, until=look.until)
+        aggregating = frozenset(name for name in alive if (live := self._live_workers.get(name)) and live.aggregates)
+        look.replies = self._workers.look(look.task_ids, expected=expected, aggregating=aggregating, until=look.until)
+        for worker in look.replies.answered(memory.COMMAND):
+            for task_id, remembered in memory.parse(look.replies.answer(memory.COMMAND, worker), worker).items():
+                look.memories.setdefault(task_id, []).append(remembered)
+        look.histories = self._histories(look)
         self._live_workers.answered(look.replies.hostnames)
         for worker in look.replies.answered("query_task"):
             for state, task in look.replies.queried(worker):
@@ -215,6 +222,13 @@ class TaskLooker:
                 found[task_id] = replace(termination, died=not alive, alive=alive)
         return found
 
+    def _histories(self, look: _Look) -> dict[str, TaskHistory]:
+        """Return what events and the memories of aggregating workers tell."""
+        found = dict(self._event_cache.histories(look.task_ids))
+        for task_id, memories in look.memories.items():
+            found[task_id] = memory.with_memories(found.get(task_id, NO_HISTORY), memories)
+        return found
+
     # The evidence
 
     @property
@@ -229,6 +243,7 @@ class TaskLooker:
             look.asked_at,
             history=history,
             listening_since=self._live_workers.connected_at,
+            remembered=tuple(look.memories.get(task_id, ())),
             stored=look.stored.get(task_id),
             held=tuple(sorted(held, key=lambda each: _STATES.index(each.state) if each.state in _STATES else 3)),
             workers={host: self._worker_facts(look, host, held) for host in sorted(hosts)},
@@ -244,7 +259,8 @@ class TaskLooker:
         replies, live = look.replies, self._live_workers.get(host)
         stats, queues, active = replies.stats(host), replies.queues(host), replies.tasks("active", host)
         uptime = stats.uptime if stats is not None else None
-        sends = None if live is None else True if live.task_event_seen else False if live.mute else None
+        shows = live is not None and (live.task_event_seen or live.aggregates)
+        sends = True if shows else False if live is not None and live.mute else None
         return WorkerFacts(
             host,
             alive=host in replies.hostnames or host in self._live_workers.alive(),

@@ -20,6 +20,8 @@ def _notes(evidence: Evidence) -> Iterator[Note]:
     held = ", ".join(f"{each.worker} lists it as {each.state}" for each in evidence.held)
     if answered or evidence.held:
         yield Note("workers", held or f"{answered} answered; none lists it", at)
+    if evidence.remembered:
+        yield Note("worker memory", ", ".join(f"{each.worker}: {each.state}" for each in evidence.remembered), at)
     if evidence.stored is not None:
         yield Note("result backend", f"stored as {evidence.stored.state}", at)
     elif not any(note.source == "result backend" for note in (*evidence.not_asked, *evidence.unreachable)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from celerymeter.control.evidence.history import NO_HISTORY, TaskHistory
+from celerymeter.control.evidence.memory import Remembered
 from celerymeter.control.evidence.models import Termination
 
 Source = Literal[
@@ -139,6 +140,7 @@ class Evidence:
     history: TaskHistory = NO_HISTORY
     listening_since: float | None = None
     """Since when events have been received without a break; ``None`` while they are not."""
+    remembered: tuple[Remembered, ...] = ()
     stored: StoredResult | None = None
     held: tuple[HeldTask, ...] = ()
     workers: Mapping[str, WorkerFacts] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from queue import Empty, LifoQueue
 from typing import Final
 
+from celerymeter.control.evidence import memory
 from celerymeter.control.evidence.models import Location, TaskLocation
 from celerymeter.errors import RequestRefused
 from celerymeter.inspect_replies import Replies, WorkerTask
@@ -69,12 +70,17 @@ class WorkerInspector:
         """Ask again which of the ids the workers hold, and their processes."""
         return _read(self.ask((Command("stats"), _query(task_ids)), expected=expected, until=until))
 
-    def look(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
+    def look(
+        self, task_ids: Sequence[str], *, expected: frozenset[str], aggregating: frozenset[str], until: float
+    ) -> Replies:
         """Ask which of the ids the workers hold, what they run and consume; unlike `inspect` for none of their lists.
 
-        A list costs a worker 23 µs for each task that it holds, and it does nothing else meanwhile.
+        A list costs a worker 23 µs for each task that it holds, and it does nothing else meanwhile. Only those that
+        aggregate know the command for their memory.
         """
-        commands = (Command("stats"), Command("active_queues"), Command("active", {"safe": True}), _query(task_ids))
+        commands = [Command("stats"), Command("active_queues"), Command("active", {"safe": True}), _query(task_ids)]
+        if aggregating:
+            commands.append(Command(memory.COMMAND, {"ids": list(task_ids)}, destination=aggregating))
         return self.ask(commands, expected=expected, until=until)
 
     def ask(

@@ -1,0 +1,76 @@
+"""Many workers in one process that speak the real protocol: heartbeats, and replies to remote control.
+
+``python -m tests.lookup.crowd BROKER-URL COUNT`` prints ``ready`` once all of them listen.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from functools import partial
+from typing import Any
+
+from celery import Celery
+from kombu.pidbox import Node
+
+from celerymeter.settings import BrokerSettings
+
+HEARTBEAT = 2.0
+STATS: dict[str, Any] = {
+    "total": {f"shop.task{number}": 1000 + number for number in range(20)},
+    "pid": 1,
+    "clock": "1000",
+    "uptime": 3600,
+    "prefetch_count": 32,
+    "pool": {
+        "implementation": "celery.concurrency.prefork:TaskPool",
+        "max-concurrency": 8,
+        "processes": list(range(8)),
+    },
+    "broker": {"hostname": "127.0.0.1", "transport": "redis"},
+    "rusage": {f"field{number}": number for number in range(16)},
+}
+QUEUE = {"name": "busy", "exchange": {"name": "busy", "type": "direct"}, "routing_key": "busy"}
+
+
+def handlers() -> dict[str, Any]:
+    """Return what each command is answered with."""
+    answers: dict[str, Any] = {"stats": STATS, "active_queues": [QUEUE], "query_task": {}, "registered": []}
+    answers |= {"active": [], "reserved": [], "scheduled": []}
+    return {name: partial(lambda answer, _state, **_: answer, answer) for name, answer in answers.items()}
+
+
+def work(app: Celery, hostname: str, listening: threading.Semaphore) -> None:
+    """Be one worker for ever."""
+    with app.connection_for_read() as connection:
+        node: Node = app.control.mailbox(connection).Node(
+            hostname, channel=connection.default_channel, handlers=handlers(), state=None
+        )
+        with node.Consumer(callbacks=[node.handle_message]):
+            events = app.events.Dispatcher(connection, hostname=hostname)
+            listening.release()
+            while True:
+                beat = {"freq": HEARTBEAT, "active": 0, "processed": 0, "loadavg": [0, 0, 0], "sw_ver": "5.7.0"}
+                events.send("worker-heartbeat", **beat)
+                try:
+                    while True:
+                        connection.drain_events(timeout=HEARTBEAT)
+                except TimeoutError:
+                    pass
+
+
+def main(url: str, count: int) -> None:
+    """Run so many."""
+    app = Celery("crowd", broker=BrokerSettings(url).url, set_as_current=False)
+    listening = threading.Semaphore(0)
+    for number in range(count):
+        name = f"fake{number}@crowd"
+        threading.Thread(target=work, args=(app, name, listening), daemon=True).start()
+    for _ in range(count):
+        listening.acquire()
+    print("ready", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
