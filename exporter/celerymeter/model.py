@@ -94,6 +94,8 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     routing_key: _Text | None = None
     retries: _Count | None = None
     eta: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    expires: object = None
+    """Read only where it is an ISO 8601 text, so that no other value spoils the event."""
     runtime: _Seconds | None = None
     exception: str | None = None
     traceback: str | None = None

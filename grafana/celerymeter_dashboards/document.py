@@ -11,7 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 
 from celerymeter_dashboards.annotations import marks
-from celerymeter_dashboards.links import TAG, TITLES, VARIABLES, menu
+from celerymeter_dashboards.links import TAG, TITLES, VARIABLES, menu, where_is_it
 from celerymeter_dashboards.panels import Panel
 from celerymeter_dashboards.variables import variables
 
@@ -59,6 +59,8 @@ def assemble(uid: str, description: str, *sections: Section) -> model.Dashboard:
         .readonly()
         .link(menu())
     )
+    if "task_id" in VARIABLES[uid]:
+        builder = builder.link(where_is_it())
     for variable in variables(VARIABLES[uid]):
         builder = builder.with_variable(variable)
     for annotation in marks():

@@ -22,7 +22,7 @@ TAG = "celerymeter"
 COMMON = ("datasource", "job", "cluster")
 VARIABLES = {
     OVERVIEW: (*COMMON, "queue", "task", "worker"),
-    TASKS: (*COMMON, "queue", "task", "control"),
+    TASKS: (*COMMON, "queue", "task", "task_id", "control"),
     QUEUES: (*COMMON, "queue"),
     WORKERS: (*COMMON, "worker"),
     SCHEDULES: (*COMMON, "schedule"),
@@ -69,6 +69,18 @@ def report() -> Link:
     """Return a link from the row of a task to its reports in the control API, which asks for a token."""
     url = "${control}/monitoring/reports?task=${__data.fields.name:percentencode}"
     return Link("Reports of this task (the control API asks for a token)", url, new_tab=True)
+
+
+def where_is_it() -> dashboard.DashboardLink:
+    """Return the link from the id in the text box to where that task is, by the control API."""
+    return (
+        dashboard.DashboardLink("Where is this task?")
+        .type(DashboardLinkType.LINK)
+        .url("${control}/tasks/${task_id:percentencode}")
+        .tooltip("Type an id into Task id. The control API answers, and asks for a token; so does celerymeter task ID.")
+        .icon("question")
+        .target_blank(True)
+    )
 
 
 def menu() -> dashboard.DashboardLink:

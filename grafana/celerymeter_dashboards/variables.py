@@ -26,6 +26,9 @@ def variables(names: tuple[str, ...]) -> list[Builder[model.VariableModel]]:
         "task": _values("task", "Task", f"label_values({by_queue.of(families.TASK_SUCCEEDED)}, name)"),
         "worker": _values("worker", "Worker", f"label_values({by_queue.of(families.WORKER_UP)}, hostname)"),
         "schedule": _values("schedule", "Schedule", f"label_values({by_queue.of(families.SCHEDULE_DUE)}, schedule)"),
+        "task_id": dashboard.TextBoxVariable("task_id")
+        .label("Task id")
+        .description("Id of one task, for the link “Where is this task?”; no panel uses it."),
         "control": dashboard.TextBoxVariable("control")
         .label("Control API")
         .description("Where your browser reaches the control API; links to reports start with it and need a token.")

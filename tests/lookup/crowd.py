@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from celery import Celery
-from kombu.pidbox import Node
 
 from celerymeter.settings import BrokerSettings
 
@@ -43,7 +42,7 @@ def handlers() -> dict[str, Any]:
 def work(app: Celery, hostname: str, listening: threading.Semaphore) -> None:
     """Be one worker for ever."""
     with app.connection_for_read() as connection:
-        node: Node = app.control.mailbox(connection).Node(
+        node: Any = app.control.mailbox(connection).Node(
             hostname, channel=connection.default_channel, handlers=handlers(), state=None
         )
         with node.Consumer(callbacks=[node.handle_message]):

@@ -61,9 +61,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_a_look_up_among_many_workers_and_messages_is_quick(
-    cluster: Cluster, record_property: pytest.RecordProperty
-) -> None:
+def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) -> None:
     """50 workers answer and 10,000 messages wait: 95 % of the answers come within 0.3 s."""
     crowd(cluster, CROWD)
     ids = [uuid4().hex for _ in range(WAITING)]
@@ -83,7 +81,6 @@ def test_a_look_up_among_many_workers_and_messages_is_quick(
         )
         time.sleep(0.05)
     p50, p95 = statistics.median(took), statistics.quantiles(took, n=20)[-1]
-    record_property("look-up seconds", f"p50 {p50:.3f}, p95 {p95:.3f}, max {max(took):.3f}")
     print(f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s")
     assert p95 < 0.3
 
@@ -106,12 +103,10 @@ def test_a_hundred_look_ups_at_once_leave_a_worker_its_time(cluster: Cluster) ->
         while time.monotonic() - began < seconds:
             replies = list(pool.map(look_once, [lookups] * 100))
             count += len(replies)
-            assert {reply for reply in replies} <= {"unknown", "busy"}
+            assert set(replies) <= {"unknown", "busy"}
     took = time.monotonic() - began
     share = (cpu_seconds(pid) - used - idle * took / seconds) / took
-    print(
-        f"{count} look-ups in {took:.1f} s cost a worker {100 * share:.1f} % of a processor (idle: {idle / seconds:.3f})"
-    )
+    print(f"{count} look-ups in {took:.1f} s cost a worker {share:.1%} of a processor (idle: {idle / seconds:.1%})")
     (cluster.folder / "go").touch()
     assert share < 0.05
 

@@ -50,6 +50,9 @@ AGAIN_DONE = event("succeeded", 1, worker="b@t")
 RETRY_SENT = event("sent", 6, worker="gen2@t", name="tests.add", queue="q", retries=1, eta=LATER, parent_id=None)
 RETRY_RECEIVED = event("received", 4, name="tests.add", retries=1, eta=LATER)
 TERMINATED = event("revoked", 2, terminated=True)
+EXPIRED = "1970-01-12T13:46:30+00:00"
+"""Ten seconds before `NOW`."""
+EXPIRING_SENT = event("sent", 30, worker="gen1@t", name="tests.add", queue="q", expires=EXPIRED)
 DELAYED_SENT = event(
     "sent", 30, worker="gen1@t", name="tests.add", routing_key=".".join("0" * 28) + ".q", eta=LATER, retries=0
 )
@@ -145,6 +148,10 @@ CASES: list[tuple[str, str, Evidence]] = [
     ("scheduled", "delayed", evidence(DELAYED_SENT, broker=BrokerFacts("rabbitmq"))),
     ("queued", "depth", evidence(SENT, broker=RABBIT)),
     ("unknown", "gone", evidence(SENT, broker=EMPTY_RABBIT)),
+    ("expired", "in_queue", evidence(EXPIRING_SENT, broker=EMPTY_RABBIT)),
+    ("expired", "in_queue", evidence(EXPIRING_SENT, broker=RABBIT)),
+    ("unknown", "mute", evidence(EXPIRING_SENT, broker=EMPTY_RABBIT, workers=(worker(sends_task_events=False),))),
+    ("queued", "list", evidence(EXPIRING_SENT, broker=WAITS)),
     ("unknown", "mute", evidence(SENT, broker=RABBIT, workers=(worker(sends_task_events=False),))),
     ("unknown", "silent", evidence(SENT, broker=RABBIT, workers=(worker(), silent("b@t")))),
     ("unknown", "silent", evidence(SENT, broker=READ, workers=(worker(), silent("b@t")))),

@@ -187,6 +187,7 @@ class _Batches:
             dry_run=dry_run,
             settled=settled,
             follow_up=None if settled else f"{self.base_path}{PATH}/{batch.id}",
+            look_up=f"{self.base_path}/tasks/{{task_id}}",
             timestamp=utc(batch.at),
         )
         return answer(reply, status)

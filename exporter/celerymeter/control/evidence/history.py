@@ -80,6 +80,7 @@ class TaskHistory:
     retries: int = 0
     sent_at: float | None = None
     eta: float | None = None
+    expires: float | None = None
     delayed_by_broker: bool = False
     """True when it was sent through RabbitMQ's native delayed delivery."""
     received: Reception | None = None
@@ -117,6 +118,7 @@ class TaskHistory:
             retries=max(self.retries, event.retries or 0),
             sent_at=at if self.sent_at is None or not received_first or follows else self.sent_at,
             eta=_eta(event) if follows or self.received is None else self.eta,
+            expires=_expires(event),
             delayed_by_broker=_is_delayed(event),
             new_message=self.new_message or follows,
             replaced=self.replaced or (follows and self._is_replacement(event)),
@@ -213,6 +215,10 @@ def _time(event: Event, at: float) -> float:
 
 def _eta(event: Event) -> float | None:
     return parse_eta(event.eta) if event.eta else None
+
+
+def _expires(event: Event) -> float | None:
+    return parse_eta(event.expires[:64]) if isinstance(event.expires, str) else None
 
 
 def _is_delayed(event: Event) -> bool:

@@ -282,14 +282,18 @@ class _Case:
 
     def _in_closed_queue(self, silent: list[str]) -> Decision:
         """Return what is known where the broker shows only how many messages a queue has."""
-        depth, queue = self.evidence.broker.depth, self.history.queue
+        broker, queue = self.evidence.broker, self.history.queue
+        depth = broker.depth
         if silent:
             return self._unknown("silent")
-        if not depth:
-            return self._unknown("gone" if depth == 0 else "not_read")
         consumers = [w for w in self.evidence.workers.values() if queue in (w.queues or ())]
         if any(w.sends_task_events is False for w in consumers):
             return self._unknown("mute")
+        expires = self.history.expires
+        if broker.kind == "rabbitmq" and expires is not None and expires < self.evidence.asked_at - CLOCKS:
+            return Decision("expired", "in_queue", since=expires)
+        if not depth:
+            return self._unknown("gone" if depth == 0 else "not_read")
         decision = self._queued(queue, Position(None, depth))
         return replace(decision, verdict="retrying", reason="queued") if self._is_retry() else decision
 

@@ -99,6 +99,10 @@ _SENTENCES: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
         "It expired: {worker} discarded it at {since} without running it.",
         "它已過期：{worker} 於 {since} 將它丟棄，未執行。",
     ),
+    ("expired", "in_queue"): (
+        "It expired at {since} in {queue} before any worker received it; RabbitMQ drops such messages.",
+        "它於 {since} 在佇列 {queue} 過期，沒有 worker 收到它；RabbitMQ 會丟棄這種訊息。",
+    ),
     ("lost", "redelivered"): (
         _LOST[0] + "the broker delivers it again at {redelivered} at the earliest.",
         _LOST[1] + "broker 最早於 {redelivered} 重新投遞。",

@@ -151,6 +151,7 @@ class BatchReply(BaseModel):
     dry_run: bool
     settled: bool = Field(description="True when every status is final")
     follow_up: str | None = Field(description="Path of the batch, as long as it is not settled")
+    look_up: str = Field(description="Path that says where one of the tasks is, with its id in place of {task_id}")
     timestamp: datetime
 
 
