@@ -53,6 +53,11 @@ class RabbitMQ(Process):
         self.start(ready=lambda: listens(self.port), timeout=60)
         return self
 
+    def control(self, *arguments: str) -> None:
+        """Run `rabbitmqctl` on this node."""
+        tool = Path(find_binary("rabbitmq")).with_name("rabbitmqctl")
+        subprocess.run([tool, *arguments], env=self.environment, capture_output=True, check=True, timeout=60)
+
     def stop(self, timeout: float = 20.0) -> int:
         """Stop the node, then the epmd that it started."""
         status = super().stop(timeout)

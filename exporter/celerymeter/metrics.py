@@ -227,6 +227,21 @@ SCHEDULE_NEXT_DUE = _schedules.gauge(
 SCHEDULE_LAST_SUCCESS = _schedules.gauge(
     "celery_schedule_last_success_timestamp_seconds", SCHEDULE, "When a task that the entry sent last succeeded."
 )
+BROKER_MEMORY_USED = _queues.gauge(
+    "celery_broker_memory_used_bytes", (), "Memory that the broker uses (RabbitMQ: the node nearest to its limit)."
+)
+BROKER_MEMORY_MAX = _queues.gauge(
+    "celery_broker_memory_max_bytes",
+    (),
+    "Limit of that memory: maxmemory, or RabbitMQ's high watermark; absent without one.",
+)
+BROKER_EVICTED = _queues.counter("celery_broker_evicted_keys_total", (), "Keys that Redis deleted for lack of memory.")
+BROKER_BLOCKED = _queues.gauge(
+    "celery_broker_blocked", (), "1 while the broker takes no new messages, for lack of memory or disk."
+)
+BROKER_ORPHANED = _queues.gauge(
+    "celery_broker_orphaned_bytes", (), "Size of messages for event receivers and remote control that nobody reads."
+)
 
 # --- the exporter itself -------------------------------------------------------------------------------------
 _exporter = _Section("exporter")

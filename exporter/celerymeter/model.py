@@ -193,6 +193,20 @@ class QueueState:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerMemory:
+    """The memory of the broker in bytes, of the node that is nearest to its limit; ``None`` is not known."""
+
+    used: int | None = None
+    limit: int | None = None
+    blocked: bool | None = None
+    """True while the broker takes no new messages, for lack of memory or disk."""
+    evicted: int | None = None
+    """Keys that Redis deleted for lack of memory since this process first asked."""
+    orphaned: int | None = None
+    """Size of messages for event receivers and remote control that nobody reads."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueuesSnapshot:
     """One poll of the broker's queues."""
 
@@ -205,6 +219,7 @@ class QueuesSnapshot:
     visibility_timeout: float | None = None
     delayed: int | None = None
     """Messages that the broker holds until their ETA; ``None`` where it does not, or does not say."""
+    memory: BrokerMemory = BrokerMemory()
     incomplete: str | None = None
     """The reason why the poll has not returned everything that it asked for."""
 

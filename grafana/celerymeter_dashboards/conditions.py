@@ -100,20 +100,12 @@ def queues_unread(scope: VariableScope) -> str:
 
 def queues_abandoned(scope: VariableScope) -> str:
     """Select unread queues that were used within 6 hours; nobody waits for the messages of a disused queue."""
-    used = scope.recorded("celery:queue_used:info", "queue_name")
-    return f"{queues_unread(scope)} and on (cluster, queue_name) {used}"
+    return scope.recorded("celery:queue_abandoned:length", "queue_name")
 
 
 def queues_not_draining(scope: VariableScope) -> str:
     """Select queues whose oldest message is late and that grow, or need too long to get empty."""
-    on = "cluster, queue_name"
-    age, late, empty, drain = (
-        scope.recorded(f"celery:{name}", "queue_name")
-        for name in ("queue_age:seconds", "queue_late:effective", "queue_empty:seconds", "queue_drain:effective")
-    )
-    growing = f"deriv({scope.stored('celery:queue_length:max', 'queue_name')}[15m]) > 0"
-    slow = beyond(empty, drain, on=on)
-    return f"{beyond(age, late, on=on)} and on ({on}) ({growing} or {slow})"
+    return scope.recorded("celery:queue_not_draining:length", "queue_name")
 
 
 def queues_stalled(scope: VariableScope) -> str:

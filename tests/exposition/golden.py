@@ -9,7 +9,7 @@ from tests.tracking.cluster import WORKER, Cluster, make_settings
 
 from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
-from celerymeter.model import ActiveTask, PollOutcome, QueueHead, QueuesSnapshot, QueueState, ScheduleRow
+from celerymeter.model import ActiveTask, BrokerMemory, PollOutcome, QueueHead, QueuesSnapshot, QueueState, ScheduleRow
 from celerymeter.settings import Limits
 
 GOLDEN = Path(__file__).with_name("golden.prom")
@@ -62,7 +62,15 @@ def busy() -> Cluster:
         QueueState("celery", 0, unacked=0),
     )
     cluster.tracker.queues_seen(
-        QueuesSnapshot(cluster.now, queues, unacked_other=5, unacked_unknown=2, visibility_timeout=3600.0, delayed=4)
+        QueuesSnapshot(
+            cluster.now,
+            queues,
+            unacked_other=5,
+            unacked_unknown=2,
+            visibility_timeout=3600.0,
+            delayed=4,
+            memory=BrokerMemory(used=7 * 2**20, limit=2**23, blocked=False, evicted=6, orphaned=4096),
+        )
     )
     for collector in ("queues", "workers"):
         cluster.tracker.polled(PollOutcome(collector, True, cluster.now, 0.25))

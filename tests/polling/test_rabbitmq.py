@@ -21,8 +21,8 @@ from tests.workers import start_worker
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable, SettingsError
-from celerymeter.model import QueueState
-from celerymeter.polling.amqp_queues import AmqpQueuePoller
+from celerymeter.model import BrokerMemory, QueueState
+from celerymeter.polling.amqp_queues import AmqpQueuePoller, ListedQueue, Node, broker_memory
 from celerymeter.polling.reply_habits import PollTarget
 from celerymeter.polling.workers import WorkerPoller
 from celerymeter.remote_control import Command, RemoteControl
@@ -165,6 +165,42 @@ def test_a_virtual_host_that_is_not_there_is_no_success(rabbitmq: RabbitMQ, path
     poller.close()
     assert snapshot.queues == both_queues(None)
     assert snapshot.incomplete is not None
+
+
+@pytest.mark.usefixtures("filled")
+def test_memory_and_its_alarm(rabbitmq: RabbitMQ) -> None:
+    """By the management API, and only with it; a memory alarm blocks whatever publishes."""
+    with_api, without = (AmqpQueuePoller(settings(rabbitmq, url)) for url in (management(rabbitmq), None))
+    calm = with_api.poll([], now=1.0).memory
+    assert without.poll(QUEUES, now=1.0).memory == BrokerMemory()
+    rabbitmq.control("set_vm_memory_high_watermark", "0.00001")
+    wait_until(lambda: with_api.poll([], now=1.0).memory.blocked is True, timeout=20, interval=0.5)
+    full = with_api.poll([], now=1.0).memory
+    rabbitmq.control("set_vm_memory_high_watermark", "0.4")
+    wait_until(lambda: with_api.poll([], now=1.0).memory.blocked is False, timeout=20, interval=0.5)
+    with_api.close()
+    without.close()
+    assert calm.used is not None
+    assert calm.limit is not None
+    assert calm.used < calm.limit
+    assert (calm.blocked, calm.evicted) == (False, None)
+    assert full.used is not None
+    assert full.limit is not None
+    assert full.used > full.limit
+
+
+def test_of_several_nodes_the_one_nearest_to_its_limit_counts() -> None:
+    """One that is down has no figures; an alarm of any blocks all."""
+    nodes = [Node(500, 1000, False, False), Node(300, 400, False, True), Node()]
+    assert broker_memory(nodes, []) == BrokerMemory(used=300, limit=400, blocked=True, orphaned=0)
+    assert broker_memory([], []) == BrokerMemory(orphaned=0)
+
+
+def test_queues_of_events_and_replies_are_no_tasks() -> None:
+    """Their bytes count, as far as the broker tells."""
+    sizes = {"celeryev.a": 11, "b.reply.celery.pidbox": 5, "celery": 1000, "celeryev.c": None}
+    listed = [ListedQueue(name, message_bytes=size) for name, size in sizes.items()]
+    assert broker_memory([], listed).orphaned == 16
 
 
 @pytest.mark.parametrize("url", ["http://u:hush@host:15672/a/b/c", "http:///api", "http://u:hush@host/?vhost=a"])

@@ -382,6 +382,35 @@ INCIDENTS = (
         {"CeleryEventsInvalid": "warning"},
     ),
     Situation(
+        "the broker fills up until it takes no more messages",
+        (
+            *queue(),
+            *runs(),
+            gauge("celery_broker_memory_used_bytes", timeline(lambda m: min(1e9, 4e8 + 6e6 * m))),
+            gauge("celery_broker_memory_max_bytes", always(1e9)),
+            gauge("celery_broker_blocked", timeline(between(100, 240, 1))),
+            counter("celery_broker_evicted_keys_total", always(0)),
+        ),
+        {"CeleryBrokerMemoryHigh": "warning", "CeleryBrokerBlocked": "critical"},
+    ),
+    Situation(
+        "Redis deletes keys because it is full",
+        (
+            *queue(),
+            *runs(),
+            gauge("celery_broker_memory_used_bytes", always(1e9)),
+            gauge("celery_broker_memory_max_bytes", always(1e9)),
+            gauge("celery_broker_blocked", always(0)),
+            counter("celery_broker_evicted_keys_total", timeline(between(30, 60, 5))),
+        ),
+        {"CeleryBrokerMemoryHigh": "warning", "CeleryBrokerEvictsKeys": "warning"},
+    ),
+    Situation(
+        "lists of 22 MB that no client reads",
+        (*queue(), *runs(), gauge("celery_broker_orphaned_bytes", timeline(between(30, 241, 22e6)))),
+        {"CeleryOrphanedMessages": "warning"},
+    ),
+    Situation(
         "more messages arrive than are processed",
         (
             *worker("celery@a", busy=4),

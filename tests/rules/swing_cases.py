@@ -418,6 +418,16 @@ EXPORTERS = (
         CRITICAL,
     ),
     Case("CeleryBrokerDown", (gauge("celerymeter_broker_up", Wave(3, 1).values(0, 1)),)),
+    Case("CeleryBrokerBlocked", (gauge("celery_broker_blocked", Wave(2, 1).values(1, 0)),)),
+    Case(
+        "CeleryBrokerMemoryHigh",
+        (
+            gauge("celery_broker_memory_used_bytes", Wave(6, 3).values(87, 83)),
+            gauge("celery_broker_memory_max_bytes", always(100)),
+        ),
+    ),
+    Case("CeleryBrokerEvictsKeys", (counter("celery_broker_evicted_keys_total", Wave(1, 11).values(1, 0)),)),
+    Case("CeleryOrphanedMessages", (gauge("celery_broker_orphaned_bytes", Wave(16, 3).values(22e6, 20e6)),)),
     Case(
         "CeleryEventStreamStale",
         (

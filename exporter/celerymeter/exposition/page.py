@@ -12,7 +12,7 @@ from celerymeter import metrics as m
 from celerymeter.exposition.scrape import Build, FailuresByClass, Kept, Scrape
 from celerymeter.exposition.text import fill, histogram_template, labels
 from celerymeter.metrics import Family
-from celerymeter.model import OTHER, UNKNOWN, QueueState, WorkerState
+from celerymeter.model import OTHER, UNKNOWN, BrokerMemory, QueueState, WorkerState
 from celerymeter.tracking.schedules import Schedule
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.tracker import Tracker
@@ -312,6 +312,15 @@ def _visibility(scrape: Scrape) -> float | None:
     return scrape.tracker.visibility_timeout() if scrape.queues is not None else None
 
 
+def _memory(value: Callable[[BrokerMemory], int | None]) -> Writer:
+    return _single(lambda scrape: value(scrape.queues.memory) if scrape.queues is not None else None)
+
+
+def _evicted(scrape: Scrape) -> float | None:
+    """A counter stays, however old the last poll is."""
+    return scrape.tracker.queues.memory.evicted if scrape.tracker.queues is not None else None
+
+
 def _build_info(scrape: Scrape, family: Family) -> None:
     build = scrape.kept.build
     scrape.text.rows(family, [((build.version, build.python, build.celery), 1)])
@@ -400,6 +409,11 @@ WRITERS: Mapping[Family, Writer] = {
     m.SCHEDULE_LAST_SENT: _schedules(lambda schedule: schedule.last_sent_at),
     m.SCHEDULE_NEXT_DUE: _schedules(lambda schedule: schedule.next_due_at),
     m.SCHEDULE_LAST_SUCCESS: _schedules(lambda schedule: schedule.last_success_at),
+    m.BROKER_MEMORY_USED: _memory(lambda memory: memory.used),
+    m.BROKER_MEMORY_MAX: _memory(lambda memory: memory.limit),
+    m.BROKER_EVICTED: _single(_evicted),
+    m.BROKER_BLOCKED: _memory(lambda memory: None if memory.blocked is None else int(memory.blocked)),
+    m.BROKER_ORPHANED: _memory(lambda memory: memory.orphaned),
     m.BUILD_INFO: _build_info,
     m.START_TIME: _single(lambda scrape: scrape.tracker.started_at),
     m.BROKER_UP: _single(lambda scrape: int(scrape.tracker.connected_at is not None)),

@@ -6,6 +6,7 @@ messages, and nobody knows the head of a queue without taking it out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -17,12 +18,13 @@ import requests
 from celerymeter.broker import HeldConnection
 from celerymeter.connection_errors import UNREACHABLE
 from celerymeter.errors import PollError, SettingsError
-from celerymeter.model import QueuesSnapshot, QueueState
-from celerymeter.polling.queues import KnownQueues, chosen, is_delay_level, is_task_queue
+from celerymeter.model import BrokerMemory, QueuesSnapshot, QueueState
+from celerymeter.polling.queues import KnownQueues, chosen, is_delay_level, is_remote_queue, is_task_queue
 from celerymeter.settings import ExporterSettings
 from celerymeter.urls import without_password
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 MANAGEMENT_TIMEOUT = 5.0
 BINDINGS_INTERVAL = 60.0
@@ -41,6 +43,7 @@ class AmqpQueuePoller:
         self._management = Management(url, broker_url=settings.broker.url) if url else None
         self._finder = TaskQueueFinder()
         self._known = known or KnownQueues()
+        self._nodes_refused = False
 
     def poll(self, names: Collection[str], *, now: float) -> QueuesSnapshot:
         """See `QueuePoller.poll`; a queue that does not exist, or is exclusive to its connection, is left out.
@@ -64,7 +67,22 @@ class AmqpQueuePoller:
             incomplete = f"{self._management} lists no queue: is it the right virtual host?"
         levels = [queue.messages for queue in listed.values() if is_delay_level(queue.name)]
         delayed = sum(filter(None, levels)) if levels and None not in levels else None
-        return QueuesSnapshot(at=now, queues=tuple(states), delayed=delayed, incomplete=incomplete)
+        return QueuesSnapshot(
+            at=now, queues=tuple(states), delayed=delayed, memory=self._memory(listed), incomplete=incomplete
+        )
+
+    def _memory(self, listed: Mapping[str, ListedQueue]) -> BrokerMemory:
+        """Return the memory of the broker; asks only an API that has just replied."""
+        if self._management is None or not listed:
+            return BrokerMemory()
+        nodes: list[Node] = []
+        try:
+            nodes = self._management.nodes()
+        except PollError as error:
+            if not self._nodes_refused:
+                log.warning("the broker's memory is unknown; its user needs the tag monitoring: %s", error)
+            self._nodes_refused = True
+        return broker_memory(nodes, listed.values())
 
     def close(self) -> None:
         """See `QueuePoller.close`."""
@@ -103,6 +121,7 @@ class ListedQueue(msgspec.Struct):
     name: str
     messages: int | None = None
     messages_unacknowledged: int | None = None
+    message_bytes: int | None = None
     arguments: _Arguments = msgspec.field(default_factory=_Arguments)
 
 
@@ -112,6 +131,28 @@ class ManagementBinding(msgspec.Struct):
     source: str
     destination: str
     destination_type: str = "queue"
+
+
+class Node(msgspec.Struct):
+    """A node as the management API lists it; a node that is down has no figures."""
+
+    mem_used: int | None = None
+    mem_limit: int | None = None
+    mem_alarm: bool | None = None
+    disk_free_alarm: bool | None = None
+
+
+def broker_memory(nodes: Sequence[Node], queues: Iterable[ListedQueue]) -> BrokerMemory:
+    """Return the memory of the node nearest to its limit: one alarm blocks the publishers of the whole cluster."""
+    full = [
+        (node.mem_used / node.mem_limit, node.mem_used, node.mem_limit)
+        for node in nodes
+        if node.mem_used and node.mem_limit
+    ]
+    _, used, limit = max(full, default=(0, None, None))
+    alarms = {alarm for node in nodes for alarm in (node.mem_alarm, node.disk_free_alarm) if alarm is not None}
+    orphaned = sum(queue.message_bytes or 0 for queue in queues if is_remote_queue(queue.name))
+    return BrokerMemory(used=used, limit=limit, blocked=any(alarms) if alarms else None, orphaned=orphaned)
 
 
 class TaskQueueFinder:
@@ -199,9 +240,14 @@ class Management:
         """Return all queues by name; raises `PollError`."""
         # Not `enable_queue_totals`: with it RabbitMQ 3.10 says 0 for every quorum queue.
         queues = self._get(
-            f"queues/{self._vhost}?columns=name,messages,messages_unacknowledged,arguments", list[ListedQueue]
+            f"queues/{self._vhost}?columns=name,messages,messages_unacknowledged,message_bytes,arguments",
+            list[ListedQueue],
         )
         return {queue.name: queue for queue in queues}
+
+    def nodes(self) -> list[Node]:
+        """Return all nodes of the cluster; raises `PollError`."""
+        return self._get("nodes?columns=mem_used,mem_limit,mem_alarm,disk_free_alarm", list[Node])
 
     def bindings(self) -> list[ManagementBinding]:
         """Return all bindings; raises `PollError`."""

@@ -58,12 +58,17 @@ def is_delay_level(name: str) -> bool:
     return _DELAYED.fullmatch(name) is not None
 
 
+def is_remote_queue(name: str) -> bool:
+    """Return whether events, or commands and replies of remote control, wait here for a client that reads them."""
+    return name.endswith(".pidbox") or name.startswith("celeryev.")
+
+
 def is_task_queue(name: str) -> bool:
     """Return whether tasks wait here: remote control, replies, events and broadcasts have queues of their own.
 
     ``bcast.…`` is a copy of a broadcast for one worker (`kombu.common.Broadcast`).
     """
-    internal = name.endswith(".pidbox") or name.startswith(("celeryev.", "bcast.")) or is_delay_level(name)
+    internal = is_remote_queue(name) or name.startswith("bcast.") or is_delay_level(name)
     return bool(name) and not internal and name not in (UNKNOWN, OTHER)
 
 

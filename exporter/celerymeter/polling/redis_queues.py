@@ -21,6 +21,7 @@ from celerymeter.connection_errors import why_useless
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import QueueHead, QueuesSnapshot, QueueState
 from celerymeter.polling.queues import chosen
+from celerymeter.polling.redis_memory import RedisMemory
 from celerymeter.polling.redis_messages import (
     HEAD_TAIL,
     UNACKED_TAIL,
@@ -85,6 +86,7 @@ class RedisQueuePoller:
         self._scripts = Scripts()
         self._unacked = UnackedReader(self._scripts, limit=unacked_limit)
         self._head_ages = HeadAges()
+        self._memory = RedisMemory()
 
     def poll(self, names: Collection[str], *, now: float) -> QueuesSnapshot:
         """See `QueuePoller.poll`."""
@@ -94,12 +96,14 @@ class RedisQueuePoller:
             lengths = _read_lengths(broker, chosen(self._settings, names, routes.queues, unacked.counts))
             filled = [name for lists in lengths.values() for name, length in lists.items() if length]
             heads = self._head_ages.observe(_read_heads(broker.client, self._scripts, filled), now=now)
+            memory = self._memory.read(broker.client, broker.keys)
         return QueuesSnapshot(
             at=now,
             queues=tuple(_state(queue, lists, heads, unacked) for queue, lists in lengths.items()),
             unacked_other=unacked.unread,
             unacked_unknown=unacked.unknown,
             visibility_timeout=broker.keys.visibility_timeout,
+            memory=memory,
         )
 
     def close(self) -> None:
