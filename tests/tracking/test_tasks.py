@@ -246,6 +246,17 @@ def test_a_killed_pool_process_is_counted_in_every_setting(
     assert cluster.series().process_lost == lost
 
 
+@pytest.mark.parametrize(("pool", "lost"), [("prefork", 1), ("threads", 0), ("gevent", 0), ("solo", 0)])
+def test_without_pool_processes_none_is_lost(cluster: Cluster, pool: str, lost: int) -> None:
+    """Then the task returned its message itself, by `Reject(requeue=True)`."""
+    cluster.heartbeat()
+    cluster.answer(pool=pool, slots=4)
+    cluster.publish("a")
+    cluster.start("a")
+    cluster.end("a", "rejected", requeue=True)
+    assert cluster.series().process_lost == lost
+
+
 def test_a_task_that_is_returned_before_it_starts_lost_no_process(cluster: Cluster) -> None:
     """As a worker does that shuts down."""
     cluster.publish("a")
