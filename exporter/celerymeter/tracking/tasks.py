@@ -531,8 +531,8 @@ class TaskTracker:
         """A rejection is the end only if no `task-failed` of the same run comes with it, and never when it requeues."""
         if event.requeue:
             series.rejected_requeued += 1
-            # With task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`); a task that
-            # raises `Reject(requeue=True)` sends the same.
+            # With task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`). A task
+            # that raises `Reject(requeue=True)` sends the same.
             worker = self._workers.get(run.worker or "")
             series.process_lost += run.started is not None and (worker is None or worker.pool in ("", "prefork"))
             newest = self.runs.get(run.uuid)
