@@ -41,7 +41,8 @@ def fill(client: Any, *, expire: int | None = None) -> int:
     pipe = client.pipeline(transaction=False)
     for number in range(160):
         pipe.set(f"key{number}", b"x" * 100_000, ex=expire)
-    return pipe.execute(raise_on_error=False).count(True)
+    replies: list[object] = pipe.execute(raise_on_error=False)
+    return replies.count(True)
 
 
 @pytest.mark.integration

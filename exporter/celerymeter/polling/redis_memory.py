@@ -119,7 +119,7 @@ class OrphanedLists:
         found: list[bytes] = []
         for _ in range(SCAN_STEPS):
             self._cursors[pattern], page = client.scan(self._cursors.get(pattern, 0), match=pattern, count=SCAN_COUNT)
-            found += page
+            found += [key for key in page if isinstance(key, bytes)]
             if self._cursors[pattern] == 0:
                 break
         return found
