@@ -41,11 +41,14 @@ class Cluster:
     control: Control
     env: Mapping[str, str]
     held: list[Held] = field(default_factory=list)
+    aggregate: bool = False
 
     def worker(self, hostname: str, *, queues: Sequence[str] | None = None, **options: Any) -> Process:
         """Start a worker on a queue of its own name."""
         env = {worker_app.BACKEND: self.backend_url, **self.env, **options.pop("env", {})}
         queues = [hostname.partition("@")[0]] if queues is None else queues
+        if self.aggregate:
+            options = {"aggregate": {}, **options}
         started = start_worker(self.broker.url, self.folder, hostname=hostname, queues=queues, env=env, **options)
         return self.stack.enter_context(started)
 
@@ -163,6 +166,6 @@ def running_cluster(folder: Path, setting: Setting = REDIS, options: Sequence[st
         stack.callback(app.close)
         argv = ("--broker-url", broker.url, "--result-backend-url", backend_url, *options)
         control = stack.enter_context(Control(folder, argv, env=env)).up()
-        cluster = Cluster(folder, broker, backend_url, stack, app, control, env)
+        cluster = Cluster(folder, broker, backend_url, stack, app, control, env, aggregate=setting.aggregate)
         stack.callback(cluster.let_go)
         yield cluster

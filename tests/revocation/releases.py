@@ -16,10 +16,11 @@ INSTALLED: Final = "installed"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A kind of broker, and the Celery of the API and of its workers."""
+    """A kind of broker, the Celery of the API and of its workers, and whether these aggregate."""
 
     broker: str = "redis"
     release: str = INSTALLED
+    aggregate: bool = False
 
     def environment(self) -> Mapping[str, str]:
         """Variables under which Python finds that Celery first; skips the test where there is none."""
@@ -36,10 +37,12 @@ REDIS: Final = Setting()
 
 def _param(setting: Setting) -> object:
     marks = () if setting == REDIS else (pytest.mark.slow,)
-    return pytest.param(setting, marks=marks, id=f"{setting.broker}-{setting.release}")
+    mode = "-aggregate" if setting.aggregate else ""
+    return pytest.param(setting, marks=marks, id=f"{setting.broker}-{setting.release}{mode}")
 
 
 EVERYWHERE: Final = [
-    _param(Setting(broker, release)) for broker in ("redis", "rabbitmq") for release in (INSTALLED, *OTHERS)
+    *(_param(Setting(broker, release)) for broker in ("redis", "rabbitmq") for release in (INSTALLED, *OTHERS)),
+    *(_param(Setting(broker, aggregate=True)) for broker in ("redis", "rabbitmq")),
 ]
 """Redis with the installed Celery always, the others with ``-m slow``."""

@@ -8,7 +8,8 @@ ends or the time is over. The reply is ``{"ok": {"followed": N, "refused": M}}``
 ``celerymeter_task {"ids": [ID, …]}``: the reply is ``{"ok": {ID: TASK, …}}`` with the tasks that this worker knows, at
 most 1,000. A TASK has
 
-    state     received, started, succeeded, failed, retried, rejected, requeued, revoked, cancelled or vanished
+    state     received, started, succeeded, failed, retried, rejected, requeued, revoked, terminated (which was only
+              announced: the process may still live), cancelled or vanished (it ended without an event)
     name, queue
     received, started, ended, eta    UTC seconds by the worker's clock, null for what has not happened
     retries   number of the run: 0 is the first

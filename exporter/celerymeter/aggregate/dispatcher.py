@@ -8,7 +8,7 @@ from typing import Any
 from celery.events.event import Event
 from celery.utils.time import utcoffset
 
-from celerymeter.aggregate.member import Member
+from celerymeter.aggregate.member import PUBLISHED, Member
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class AggregatingDispatcher:
 
     def _counted(self, member: Member, event: str, fields: dict[str, Any]) -> None:
         """Publish what is wanted besides the totals; while the worker drains, tell of every end at once."""
-        if (member.followed or event in ("task-revoked", "task-rejected")) and member.wants(event, fields["uuid"]):
+        if (member.followed or event in PUBLISHED) and member.wants(event, fields):
             self._publish_event(event, fields)
         if member.draining and event != "task-started":
             self.send_totals(final=True)

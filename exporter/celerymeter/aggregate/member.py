@@ -24,8 +24,8 @@ VERSION = 1
 FULL_INTERVAL = 30.0
 """Seconds after which a message has all series again, changed or not."""
 MAX_FOLLOWED = 10_000
-ENDS = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
-"""Events after which a followed task is not followed any more (a retry is published by its new run's producer)."""
+ENDS = frozenset({"task-succeeded", "task-failed", "task-revoked"})
+"""Events after which a followed task is not followed any more; a retry is not its end, and neither is a terminate."""
 PUBLISHED = frozenset({"task-revoked", "task-rejected"})
 """Task events that are always published: they are rare, and whoever revoked a task waits for the first."""
 
@@ -87,10 +87,11 @@ class Member:
         counter(fields["uuid"], fields, self._clock())
         return True
 
-    def wants(self, event: str, task_id: str) -> bool:
+    def wants(self, event: str, fields: Fields) -> bool:
         """Return True if an event that is counted is to be published as well."""
+        task_id = fields["uuid"]
         if task_id in self.followed:
-            if event in ENDS:
+            if event in ENDS and not fields.get("terminated"):
                 self.followed.pop(task_id, None)
             return True
         return event in PUBLISHED

@@ -31,6 +31,9 @@ VANISHED = 5.0
 TOLERANCE = 0.05
 """Seconds below 0 that a wait may come out from measurement error alone."""
 
+_STATES = {"terminated": "terminated"}
+"""The state of a revoked run by the reason, if it is another than ``revoked``: its process may still live."""
+
 Fields = Mapping[str, Any]
 """The fields of an event as Celery gives them, hence Any."""
 
@@ -228,7 +231,7 @@ class Totals:
         with self._lock:
             if self._is_unheard(uuid):
                 self._unnamed[uuid] = (now, reason)
-            elif (run := self._end(uuid, "task-revoked", "revoked", now)) is not None:
+            elif (run := self._end(uuid, "task-revoked", _STATES.get(reason, "revoked"), now)) is not None:
                 run.series.add(f"revoked_{reason}")
 
     def name_revoked(self, uuid: str, name: str, queue: str) -> None:
@@ -315,7 +318,7 @@ class Totals:
 
     def _count_unnamed(self, uuid: str, at: float, reason: str, *, series: Series) -> None:
         run = Run(uuid, series, received=0.0)
-        run.ended, run.state = at, "revoked"
+        run.ended, run.state = at, _STATES.get(reason, "revoked")
         self._remember(run)
         series.add(f"revoked_{reason}")
         series.changed = self.messages

@@ -16,7 +16,6 @@ from celerymeter.model import Event
 from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.settings import BrokerSettings
 from celerymeter.threads import PeriodicThread
-from celerymeter.totals import TOTALS
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +61,8 @@ class LiveWorker:
     left: bool = False
     announced: bool = False
     heartbeat_interval: float = 0.0
+    aggregates: bool = False
+    """It sends totals instead of task events (`celerymeter.aggregate`)."""
     left_at: float | None = None
     """Time of its last `worker-offline`, also after it has come back."""
     task_event_seen: bool = False
@@ -69,8 +70,6 @@ class LiveWorker:
     """Runs begun before it was first heard, by its heartbeat."""
     mute: bool = False
     """True when it has begun runs since then without any task event: it sends none."""
-    aggregates: bool = False
-    """True when it publishes totals, and remembers single tasks itself (`celerymeter.aggregate`)."""
     previous_pid: int = 0
     duplicate: bool = False
     """True when two processes use this name by turns."""
@@ -137,8 +136,8 @@ class LiveWorkers:
             # A `task-sent` event comes from a client, not from a worker.
             if event.type.startswith(("worker-", "task-")) and event.type != "task-sent":
                 self._take(event, at)
-            elif event.type == TOTALS and (worker := self.get(event.hostname)) is not None:
-                worker.aggregates = True
+            elif event.totals is not None and (worker := self.get(event.hostname)) is not None:
+                worker.aggregates, worker.mute = not event.totals.failed, False
 
     def connected(self, at: float) -> None:
         """The subscription is confirmed."""
@@ -166,6 +165,13 @@ class LiveWorkers:
         with self._lock:
             counted = [*self._known.values(), *(() if self.crowded else self._new.values())]
             return frozenset(worker.hostname for worker in counted if worker.alive(now))
+
+    def aggregating(self) -> frozenset[str]:
+        """Return the live workers that send totals and know our commands (`celerymeter.aggregate.commands`)."""
+        now = self._clock()
+        with self._lock:
+            workers = [*self._known.values(), *self._new.values()]
+            return frozenset(worker.hostname for worker in workers if worker.aggregates and worker.alive(now))
 
     def get(self, hostname: str) -> LiveWorker | None:
         """Return what is known of a worker, also of one that has been silent for up to an hour."""
@@ -251,7 +257,7 @@ class LiveWorkers:
         worker.task_event_seen = worker.task_event_seen or event.type.startswith("task-")
         if event.processed is not None:
             worker.processed = event.processed if worker.processed is None else worker.processed
-            worker.mute = event.processed > worker.processed and not worker.task_event_seen
+            worker.mute = event.processed > worker.processed and not (worker.task_event_seen or worker.aggregates)
         self._keep(worker)
         return worker
 

@@ -145,6 +145,7 @@ def build(
     sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
     recorder = Recorder(BatchStore(store), audit, hub=hub, metrics=metrics)
     workers = workers or Workers([RemoteControl(settings.broker) for _ in range(CONNECTIONS)])
+    workers.aggregating = live_workers.aggregating
     sources = _sources(settings, recorder, live_workers, workers=workers)
     followup = Followup(workers, sources, recorder=recorder, hold=settings.revoke_hold)
     revocations = RevocationService(EvidenceCollector(sources), workers, followup, recorder)

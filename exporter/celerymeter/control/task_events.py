@@ -25,6 +25,7 @@ from celerymeter.inspect_replies import Replies, mapping
 from celerymeter.model import Event
 from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.threads import PeriodicThread
+from celerymeter.totals import TOTALS
 
 DesiredEvents = Literal["untouched", "on", "withdrawn"]
 Reply = Literal["changed", "already", "failed"]
@@ -209,8 +210,8 @@ class TaskEventSwitch:
                 evidence = self._evidence.setdefault(event.hostname, TaskEventEvidence())
                 if event.type == "worker-heartbeat":
                     evidence.note_heartbeat(event.processed)
-                elif event.type.startswith("task-") and event.type != "task-sent":
-                    evidence.note_task_event(at)
+                elif event.type == TOTALS or (event.type.startswith("task-") and event.type != "task-sent"):
+                    evidence.note_task_event(at)  # totals tell of tasks as well, and nothing turns them off
 
     def connected(self, at: float) -> None:  # noqa: ARG002 - `LiveWorkers` keeps it
         """Send the setting to all workers again: one that reconnected meanwhile has forgotten it."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 from celerymeter import connection_errors
 from celerymeter.model import QueueState
+from celerymeter.totals import TOTALS
 from celerymeter.worker_configuration import WorkerConfiguration
 
 FailureKind = Literal["refused", "unresolved", "timeout", "tls", "missing", "http", "other"] | connection_errors.Kind
@@ -23,6 +24,16 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class TotalsSeen:
+    """What the last totals of an aggregating worker say about themselves; bounds are of histograms, in seconds."""
+
+    runtime_bounds: tuple[float, ...] = ()
+    wait_bounds: tuple[float, ...] = ()
+    failed: bool = False
+    """True if it has given up counting."""
+
+
+@dataclass(frozen=True, slots=True)
 class SenderEvents:
     """The events of one sender during the watch; counts by event type."""
 
@@ -33,11 +44,13 @@ class SenderEvents:
     """The ``active`` of its heartbeats, in order: the tasks that it runs."""
     clock_offset: float | None = None
     """Our clock minus the sender's in seconds, for the event that arrived fastest."""
+    totals: TotalsSeen | None = None
+    """Of a worker that aggregates."""
 
     @property
     def task_events(self) -> int:
-        """Number of events about tasks."""
-        return sum(count for event, count in self.events.items() if event.startswith("task-"))
+        """Number of events about tasks, totals included."""
+        return sum(count for event, count in self.events.items() if event.startswith("task-") or event == TOTALS)
 
     @property
     def is_worker(self) -> bool:
@@ -112,6 +125,8 @@ class BrokerEvidence:
     """The broker, its workers and its queues."""
 
     url: str
+    absent: bool = False
+    """True for ``--broker-url none``: workers push their totals."""
     failure: Failure | None = None
     watch: EventWatch = field(default_factory=EventWatch)
     replies: Mapping[str, WorkerReplies] = field(default_factory=dict)
@@ -135,6 +150,11 @@ class BrokerEvidence:
     def workers(self) -> frozenset[str]:
         """Every worker that sent a heartbeat or a reply."""
         return frozenset(self.replies) | frozenset(self.watch.workers)
+
+    @property
+    def aggregating(self) -> Mapping[str, TotalsSeen]:
+        """The workers that send totals."""
+        return {name: sender.totals for name, sender in self.watch.workers.items() if sender.totals is not None}
 
 
 @dataclass(frozen=True, slots=True)

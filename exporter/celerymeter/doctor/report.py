@@ -59,7 +59,7 @@ def as_text(findings: Sequence[Finding], evidence: Evidence, *, color: bool = Fa
     options = _options(evidence)
     checked = ", ".join(place for place, option in options.items() if not option)
     skipped = ", ".join(f"{place} ({option})" for place, option in options.items() if option)
-    workers = _count(len(evidence.broker.workers), "worker")
+    workers = _count(len(evidence.broker.workers), "worker") + _modes(evidence)
     lines.append(f"{verdict}; {workers}; checked {checked}" + (f"; not checked: {skipped}" if skipped else ""))
     return "\n".join(lines)
 
@@ -75,11 +75,22 @@ def as_json(findings: Sequence[Finding], evidence: Evidence, *, color: bool = Fa
                 for finding in findings
             ],
             "workers": sorted(evidence.broker.workers),
+            "aggregating": sorted(evidence.broker.aggregating),
             "looked_at": [place for place, option in options.items() if not option],
             "not_asked": [place for place, option in options.items() if option],
         },
         indent=2,
     )
+
+
+def _modes(evidence: Evidence) -> str:
+    """Return which workers count their tasks themselves, if any do."""
+    aggregating = evidence.broker.aggregating.keys()
+    others = evidence.broker.workers - aggregating
+    if not aggregating:
+        return ""
+    rest = f", events from {terminal(listed(others))}" if others else ""
+    return f" (totals from {terminal(listed(aggregating)) if others else 'all'}{rest})"
 
 
 def _count(number: int, what: str) -> str:

@@ -104,7 +104,7 @@ def test_an_exporter_that_is_away_costs_nothing(tmp_path: Path, options: dict[st
     ("flags", "problem"),
     [
         ((), "nothing would arrive"),
-        (("--open-push", "true", "--push-token-file", "TOKEN"), "goes without --push-token-file"),
+        (("--open-push", "--push-token-file", "TOKEN"), "goes without --push-token-file"),
     ],
 )
 def test_it_does_not_start_with_a_door_that_is_open_by_mistake(

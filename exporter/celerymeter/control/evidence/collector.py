@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from celerymeter.control.evidence.events import with_remembered
 from celerymeter.control.evidence.models import TaskEvidence
 from celerymeter.control.evidence.redis_queues import RedisQueues
 from celerymeter.control.evidence.sources import Sources
@@ -42,7 +43,7 @@ class EvidenceCollector:
         workers = inspection.replied | self._live_workers.alive()
         if not workers:
             raise RequestRefused("no_workers", "no worker is alive: a revoke would be lost", retry_after=5.0)
-        events = self.event_cache.last_events(task_ids)
+        events = with_remembered(self.event_cache.last_events(task_ids), inspection.remembered)
         # Reading lists is the dearest look-up, so only for ids that nothing else knows.
         unseen = [task_id for task_id in task_ids if task_id not in inspection.held and task_id not in states]
         queues = inspection.queues | {event.queue for event in events.values() if event.queue}

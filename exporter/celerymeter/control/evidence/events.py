@@ -24,6 +24,8 @@ TASK_EVENTS: Final = frozenset(
     f"task-{kind}" for kind in ("sent", "received", "started", "succeeded", "failed", "rejected", "revoked", "retried")
 )
 
+_ENDS: Final = frozenset({"task-succeeded", "task-failed", "task-revoked", "task-rejected"})
+
 
 class EventCache:
     """Remembers the last event and the history of each task; bounded in number, bytes and age, thread-safe."""
@@ -101,3 +103,13 @@ def _size(task_id: str, last: LastEvent, history: TaskHistory) -> int:
     return (
         ENTRY + RUN * len(history.runs) + sum(len(text) if text.isascii() else 4 * len(text) for text in texts if text)
     )
+
+
+def with_remembered(events: Mapping[str, LastEvent], remembered: Mapping[str, LastEvent]) -> dict[str, LastEvent]:
+    """Add to the last events what aggregating workers remember; an end that was published is the last there is."""
+    newer = {
+        task_id: last
+        for task_id, last in remembered.items()
+        if (event := events.get(task_id)) is None or event.type not in _ENDS or last.at > event.at
+    }
+    return {**events, **newer}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from celerymeter.control.evidence.history import Discarded, Outcome, PastRun, Reception, TaskHistory
+from celerymeter.control.evidence.models import LastEvent
 from celerymeter.inspect_replies import mapping, text
 
 COMMAND: Final = "celerymeter_task"
@@ -20,7 +21,19 @@ _OUTCOMES: Final[Mapping[str, Outcome]] = {
     "rejected": "rejected",
     "requeued": "requeued",
     "cancelled": "requeued",
+    "terminated": "terminate_sent",
 }
+_EVENTS: Final[Mapping[str, str]] = {
+    "received": "task-received",
+    "started": "task-started",
+    "succeeded": "task-succeeded",
+    "failed": "task-failed",
+    "retried": "task-retried",
+    "rejected": "task-rejected",
+    "revoked": "task-revoked",
+    "terminated": "task-revoked",
+}
+"""The event that a worker would have sent last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,15 @@ def parse(answer: object, worker: str) -> dict[str, Remembered]:
                 retries=retries if isinstance(retries, int) else 0,
             )
     return found
+
+
+def last_event(known: Remembered) -> LastEvent | None:
+    """Return the event that the worker would have sent last; ``None`` for what no event tells."""
+    kind = _EVENTS.get(known.state)
+    at = known.ended or known.started or known.received
+    if kind is None or at is None:
+        return None
+    return LastEvent(kind, at, known.worker, known.name, known.queue, terminated=known.state == "terminated")
 
 
 def with_memories(history: TaskHistory, memories: list[Remembered]) -> TaskHistory:

@@ -10,7 +10,7 @@ from queue import Empty, LifoQueue
 from typing import Final
 
 from celerymeter.control.evidence import memory
-from celerymeter.control.evidence.models import Location, TaskLocation
+from celerymeter.control.evidence.models import LastEvent, Location, TaskLocation
 from celerymeter.errors import RequestRefused
 from celerymeter.inspect_replies import Replies, WorkerTask
 from celerymeter.remote_control import Command, RemoteControl
@@ -25,6 +25,8 @@ _CHECK_NO_FLAGS: Final = frozenset({"threads", "gevent", "eventlet"})
 """Pools that take all reserved tasks at once, and a worker checks its flags for the last time before that
 (`celery.concurrency`: only prefork has ``uses_semaphore``).
 """
+MAX_ASKED: Final = 1000
+"""Ids that an aggregating worker is asked about at once (`celerymeter.aggregate.commands`)."""
 _STATES: Final = {"active": "STARTED", "reserved": "RECEIVED", "scheduled": "RECEIVED"}
 
 
@@ -39,6 +41,8 @@ class Inspection:
     queues: frozenset[str] = frozenset()
     processes: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Pids of each prefork pool."""
+    remembered: Mapping[str, LastEvent] = field(default_factory=dict)
+    """What aggregating workers remember of the ids, as the event that they have not published."""
 
     def is_gone(self, pid: int | None, worker: str | None) -> bool:
         """Return True when a worker says that this process is no longer in its pool: the only proof of its death."""
@@ -54,6 +58,8 @@ class WorkerInspector:
 
     def __init__(self, connections: Sequence[RemoteControl], *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
+        self.aggregating: Callable[[], frozenset[str]] = frozenset
+        """Returns the live workers that know the commands of `celerymeter.aggregate`; others log an error for them."""
         self._connections: LifoQueue[RemoteControl] = LifoQueue()
         for connection in connections:
             self._connections.put(connection)
@@ -63,7 +69,7 @@ class WorkerInspector:
         # `query_task` alone does not know tasks that wait for their ETA (Celery before 5.7), and says nothing about
         # pools; ``safe`` has arguments cut to their short form.
         lists = (Command("active", {"safe": True}), Command("reserved"), Command("scheduled"))
-        commands = (Command("stats"), Command("active_queues"), *lists, _query(task_ids))
+        commands = (Command("stats"), Command("active_queues"), *lists, _query(task_ids), *self._remembered(task_ids))
         return _read(self.ask(commands, expected=expected, until=until))
 
     def recheck(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Inspection:
@@ -82,6 +88,13 @@ class WorkerInspector:
         if aggregating:
             commands.append(Command(memory.COMMAND, {"ids": list(task_ids)}, destination=aggregating))
         return self.ask(commands, expected=expected, until=until)
+
+    def _remembered(self, task_ids: Sequence[str]) -> list[Command]:
+        """Return the questions to aggregating workers about these ids."""
+        if not (workers := self.aggregating()):
+            return []
+        parts = [list(task_ids[start : start + MAX_ASKED]) for start in range(0, len(task_ids), MAX_ASKED)]
+        return [Command(memory.COMMAND, {"ids": part}, destination=workers) for part in parts]
 
     def ask(
         self,
@@ -131,7 +144,19 @@ def _read(replies: Replies) -> Inspection:
         held=held,
         queues=frozenset(queues),
         processes={worker: each.processes for worker, each in stats.items() if each.processes is not None},
+        remembered=_remembered(replies),
     )
+
+
+def _remembered(replies: Replies) -> dict[str, LastEvent]:
+    """Return what aggregating workers remember, by id; of a task that several know the newest."""
+    found: dict[str, LastEvent] = {}
+    for worker in replies.answered(memory.COMMAND):
+        for task_id, known in memory.parse(replies.answer(memory.COMMAND, worker), worker).items():
+            event = memory.last_event(known)
+            if event is not None and event.at >= found.get(task_id, event).at:
+                found[task_id] = event
+    return found
 
 
 def _tasks(replies: Replies) -> Iterator[tuple[str, str, WorkerTask]]:

@@ -22,7 +22,7 @@ from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.batches import ActiveBatch, ActiveBatches, Recorder
 from celerymeter.control.revocation.models import Acknowledgements, Batch, Outcome, TaskResult
 from celerymeter.control.revocation.workers import Workers
-from celerymeter.errors import StateError
+from celerymeter.errors import BrokerUnavailable, RequestRefused, StateError
 from celerymeter.model import Event
 from celerymeter.threads import PeriodicThread
 
@@ -128,6 +128,14 @@ class Followup:
         """Follow a batch from before the act on, so that no event is missed."""
         with self._lock:
             self._batches.add(ActiveBatch(batch))
+        self._publish_ends([result.task_id for result in batch.results], self._live_workers.alive())
+
+    def _publish_ends(self, task_ids: Sequence[str], workers: Collection[str]) -> None:
+        """Make aggregating workers publish the events of these tasks."""
+        try:
+            self._workers.follow(task_ids, seconds=self._hold, only=workers)
+        except (BrokerUnavailable, RequestRefused) as error:
+            log.warning("aggregating workers do not publish the events of revoked tasks: %s", error)
 
     def acted(self, batch_id: str, outcome: Outcome) -> Batch:
         """Take the results of the act, except where events have already settled an id."""
@@ -216,6 +224,7 @@ class Followup:
         for start in range(0, len(task_ids), PAGE):
             page = task_ids[start : start + PAGE]
             if workers:
+                self._publish_ends(page, workers)  # one that restarted has forgotten that too
                 until = monotonic() + TIMEOUT + TIMEOUT_PER_ID * len(page)
                 workers &= self._workers.flag(page, expected=workers, until=until, only=workers).combined.acknowledged
             # A worker that had lost its flags may have started some of these by now.

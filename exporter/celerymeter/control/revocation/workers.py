@@ -15,6 +15,9 @@ from celerymeter.remote_control import Command, RemoteControl
 LAST_SILENCE: Final = 2.0
 """Seconds without a reply after which silent workers are given up where nothing else is to be sent."""
 
+FOLLOW_TIMEOUT: Final = 0.4
+MAX_FOLLOWED_FOR: Final = 86400.0
+
 
 class BatchSize:
     """The number of ids in one command, adjusted to the time that the workers took.
@@ -96,6 +99,14 @@ class Workers(WorkerInspector):
         confirmed = frozenset() if rest else confirmed - errors.keys()
         combined = Acknowledgements(confirmed, expected - confirmed - errors.keys(), errors)
         return FlagResult(by_id, combined, listening, no_reply=bool(task_ids) and not listening and not errors)
+
+    def follow(self, task_ids: Sequence[str], *, seconds: float, only: Collection[str] | None = None) -> None:
+        """Make aggregating workers publish the events of these too; whoever does not reply is asked by its state."""
+        workers = self.aggregating() if only is None else self.aggregating().intersection(only)
+        if workers and task_ids:
+            arguments = {"ids": list(task_ids), "seconds": min(seconds, MAX_FOLLOWED_FOR)}
+            command = Command("celerymeter_follow", arguments, destination=workers)
+            self.ask([command], expected=workers, until=self.clock() + FOLLOW_TIMEOUT)
 
     def terminate(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> TerminateResult:
         """Have a worker signal the processes that run these. Sent only once: a process may run another task by then."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from celerymeter.doctor.checks import alerting, broker, configuration, exporter, prometheus, schedules, workers
+from celerymeter.doctor.checks import (
+    aggregation,
+    alerting,
+    broker,
+    configuration,
+    exporter,
+    prometheus,
+    schedules,
+    workers,
+)
 from celerymeter.doctor.evidence import Evidence
 from celerymeter.doctor.report import Finding
 
@@ -31,6 +40,9 @@ CHECKS: tuple[Check, ...] = (
     workers.clock_skew,
     workers.time_zones_differ,
     workers.no_sent_events,
+    aggregation.failed,
+    aggregation.bounds_differ,
+    aggregation.without_broker,
     broker.queues_without_consumers,
     broker.orphaned_lists,
     exporter.unreachable,

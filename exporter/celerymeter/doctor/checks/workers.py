@@ -24,7 +24,7 @@ _ENABLE = "start it with -E, or set worker_send_task_events = True; `celery cont
 def none_found(evidence: Evidence) -> Iterator[Finding]:
     """No worker sends heartbeats or replies."""
     broker = evidence.broker
-    if broker.failure is None and not broker.workers and not broker.other_replies:
+    if broker.failure is None and not broker.absent and not broker.workers and not broker.other_replies:
         yield fault(
             "no-workers",
             f"no worker on {broker.url} replies or sends heartbeats",
@@ -221,7 +221,7 @@ def no_sent_events(evidence: Evidence) -> Iterator[Finding]:
         sent = evidence.exporter.by("name", "celery_task_sent_total")
         received = evidence.exporter.by("name", "celery_task_received_total")
         unsent |= {name for name, count in received.items() if count and not sent.get(name)}
-    if unsent:
+    if unsent and not evidence.broker.workers <= evidence.broker.aggregating.keys():  # whose waits come from stamps
         yield hint(
             "no-sent-events",
             f"no task-sent events for {listed(unsent)}",

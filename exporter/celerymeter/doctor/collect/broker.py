@@ -15,6 +15,7 @@ from celerymeter.doctor.collect.http import failure_of
 from celerymeter.doctor.evidence import BrokerEvidence, EventWatch, WorkerReplies
 from celerymeter.errors import BrokerError, PollError
 from celerymeter.inspect_replies import Replies, mapping
+from celerymeter.kinds import NO_BROKER
 from celerymeter.model import QueuesSnapshot
 from celerymeter.polling import open_queue_poller
 from celerymeter.remote_control import Command, RemoteControl
@@ -32,6 +33,8 @@ Progress = Callable[[str], None]
 
 def collect(broker: BrokerSettings, *, watch: float, progress: Progress) -> BrokerEvidence:
     """Connect, ask the workers and read the queues while listening to events; raises only for wrong settings."""
+    if broker.url == NO_BROKER:
+        return BrokerEvidence(broker.url, absent=True)
     progress(f"connecting to {broker.safe_url}")
     watcher = Watcher(broker, seconds=watch)
     control = RemoteControl(broker)

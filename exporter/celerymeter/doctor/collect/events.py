@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from celerymeter.doctor.evidence import EventWatch, SenderEvents
+from celerymeter.doctor.evidence import EventWatch, SenderEvents, TotalsSeen
 from celerymeter.events import open_reader
 from celerymeter.model import Event
 from celerymeter.settings import BrokerSettings
@@ -28,6 +28,7 @@ class _Sender:
     processed: list[int] = field(default_factory=list)
     active: list[int] = field(default_factory=list)
     offset: float | None = None
+    totals: TotalsSeen | None = None
 
     def add(self, event: Event, at: float) -> None:
         self.events[event.type] += 1
@@ -35,6 +36,8 @@ class _Sender:
             self.processed.append(event.processed)
         if event.active is not None:
             self.active.append(event.active)
+        if (totals := event.totals) is not None:
+            self.totals = TotalsSeen(totals.runtime_bounds, totals.wait_bounds, totals.failed)
         offset = at - event.timestamp
         self.offset = offset if self.offset is None else min(self.offset, offset)
 
@@ -117,7 +120,7 @@ class Watcher:
         return EventWatch(
             seconds=self._seconds,
             senders={
-                name: SenderEvents(dict(one.events), tuple(one.processed), tuple(one.active), one.offset)
+                name: SenderEvents(dict(one.events), tuple(one.processed), tuple(one.active), one.offset, one.totals)
                 for name, one in list(sink.senders.items())
             },
             unsent={} if empty_at is None else sink.unsent(empty_at + REORDERING),
