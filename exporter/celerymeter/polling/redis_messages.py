@@ -52,7 +52,7 @@ class _Message(msgspec.Struct):
 _MESSAGE = msgspec.json.Decoder(_Message)
 _DESTINATION = msgspec.json.Decoder(tuple[str, str | None])
 # Inside a JSON string a quote is escaped, so these match keys only, wherever the cut went through.
-_UUID = re.compile(rb'"correlation_id": ?"([^"\\]{1,255})"')
+_UUID = re.compile(rb'"correlation_id": ?"((?:[^"\\]|\\.){1,1530})"')
 _TAG = re.compile(rb'"delivery_tag": ?"([^"\\]{1,255})"')
 _STAMP = re.compile(rb'"%s": ?([0-9.eE+]{1,32})[,}]' % HEADER.encode())
 
@@ -63,7 +63,7 @@ def parse_head(tail: bytes) -> HeadMessage:
         message = _MESSAGE.decode(tail)
     except (msgspec.DecodeError, UnicodeDecodeError):
         plain = untag_uuids(tail) if b'"__type__"' in tail else tail
-        return HeadMessage(_found(_UUID, plain), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
+        return HeadMessage(_unescaped(_found(_UUID, plain)), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
     headers, properties = message.headers, message.properties
     uuid = text(headers.id) or text(properties.correlation_id)
     return HeadMessage(uuid, text(properties.delivery_tag), _seconds(headers.stamp))
@@ -84,6 +84,16 @@ def parse_destination(tail: bytes) -> tuple[str, str] | None:
 def _found(pattern: re.Pattern[bytes], tail: bytes) -> str | None:
     match = pattern.search(tail)
     return match.group(1).decode(errors="replace") if match else None
+
+
+def _unescaped(word: str | None) -> str | None:
+    """Return what JSON means by the inside of a string; an id may be any text."""
+    if word is None or "\\" not in word:
+        return word
+    try:
+        return text(msgspec.json.decode(f'"{word}"'))
+    except msgspec.DecodeError:
+        return None
 
 
 def _seconds(value: object) -> float | None:

@@ -179,6 +179,8 @@ class BindingDiscovery:
         self._event_exchange = event_exchange
         self._cursor = 0
         self._found: set[str] = set()
+        self.complete = False
+        """True once the whole keyspace has been scanned."""
 
     def routes(self, client: redis.Redis, keys: RedisKeys) -> Routes:
         """Return the bindings of all exchanges found so far."""
@@ -203,6 +205,7 @@ class BindingDiscovery:
             names = (as_text(key)[len(prefix) :] for key in page if len(key) <= len(prefix) + MAX_KEY)
             self._found.update(name for name in names if not name.endswith(".pidbox") and name != self._event_exchange)
             if self._cursor == 0:
+                self.complete = True
                 return
 
 

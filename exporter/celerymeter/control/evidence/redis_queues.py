@@ -23,11 +23,13 @@ from celerymeter.connection_errors import describe
 from celerymeter.control.evidence.task import UnackedMessage, WaitingMessage
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.polling.redis_messages import parse_head
-from celerymeter.polling.redis_queues import run
+from celerymeter.polling.redis_queues import BindingDiscovery, run
 from celerymeter.settings import BrokerSettings
 
 LOOKUP_TIMEOUT: Final = 1.0
 MAX_MESSAGES: Final = 10_000
+MAX_QUEUES: Final = 1000
+DISCOVERY_INTERVAL: Final = 10.0
 PAGE: Final = 500
 UNACKED_PAGE: Final = 200
 TAIL: Final = 1024
@@ -87,6 +89,9 @@ class RedisQueues:
     def __init__(self, broker: BrokerSettings) -> None:
         self._settings = broker
         self._broker: RedisBroker | None = None
+        self._discovery = BindingDiscovery(str(broker.celery_settings.get("event_exchange", "celeryev")))
+        self._discovered: set[str] = set()
+        self._discover_at = 0.0
 
     def find(self, task_ids: Collection[str], queues: Collection[str]) -> Mapping[str, str]:
         """Return the queue of each id that waits; none while the broker is away."""
@@ -99,11 +104,23 @@ class RedisQueues:
         return {task_id: waiting.queue for task_id, waiting in found.items()}
 
     def look(self, task_ids: Collection[str], queues: Sequence[str]) -> RedisLook:
-        """Look for tasks in the lists of these queues, in this order, and among the unacknowledged messages."""
+        """Look for tasks in the lists of these queues, in this order, then of all that are declared on the broker, and
+        among the unacknowledged messages.
+        """
         with self._reading() as broker:
             search = _Search(broker, task_ids)
-            search.lists(queues)
+            first = search.lists(queues)
+            if len(first.waiting) < len(set(task_ids)):
+                others = sorted(self._discover(broker).difference(queues))
+                search.lists(others[:MAX_QUEUES], all_known=self._discovery.complete and len(others) <= MAX_QUEUES)
             return search.unacked()
+
+    def _discover(self, broker: RedisBroker) -> set[str]:
+        """Return the queues that are declared: what no worker consumes is named by nobody else."""
+        if not self._discovery.complete or time.monotonic() >= self._discover_at:
+            self._discover_at = time.monotonic() + DISCOVERY_INTERVAL
+            self._discovered = self._discovery.routes(broker.client, broker.keys).queues
+        return self._discovered
 
     def listeners(self, control_exchange: str) -> int:
         """Return how many connections listen to remote control: a command for a worker that does not exist."""
@@ -157,14 +174,15 @@ class _Search:
         self._until = time.monotonic() + LOOKUP_TIMEOUT
         self._budget = MAX_MESSAGES
         self._read = 0
+        self._complete = True
         self._look = RedisLook()
 
-    def lists(self, queues: Sequence[str]) -> RedisLook:
-        """Look in the lists of these queues."""
-        waiting: dict[str, WaitingMessage] = {}
+    def lists(self, queues: Sequence[str], *, all_known: bool = False) -> RedisLook:
+        """Look in the lists of these queues, and add to what was found; ``all_known``: there are no others."""
+        waiting: dict[str, WaitingMessage] = dict(self._look.waiting)
         found = self._lengths(queues)
         lengths = {queue: sum(lists.values()) for queue, lists in found.items()}
-        complete = True
+        complete = self._complete
         for queue, lists in found.items():
             before = 0
             for priority, (key, length) in enumerate(lists.items()):
@@ -177,7 +195,9 @@ class _Search:
                 complete = complete and self._read >= length
                 self._read = 0
                 before += length
-        self._look = replace(self._look, waiting=waiting, lengths=lengths, lists_read=complete)
+        self._complete = complete
+        lengths = {**self._look.lengths, **lengths}
+        self._look = replace(self._look, waiting=waiting, lengths=lengths, lists_read=complete and all_known)
         return self._look
 
     def unacked(self) -> RedisLook:
