@@ -13,6 +13,7 @@ NOON = 1_700_000_000.0 - 1_700_000_000.0 % 86_400 + 43_200
 EVERY = 15.0
 BEGIN, END = NOON - 3600, NOON + 3600
 BOUNDS = (0.1, 0.5, 1.0, 5.0, math.inf)
+ENTRY = {"schedule": "five-minutes", "name": "mail.digest"}
 REDELIVERED = {"name": "order.pay", "queue_name": "orders"}
 TARGET = {"cluster": "shop", "job": "celerymeter", "instance": "a"}
 
@@ -109,7 +110,17 @@ class Shop:
             self._alert("CeleryQueueHeadOld", "critical", queue_name="orders"),
             self._alert("CeleryTaskSlow", "warning", name="mail.send"),
             self._steady("celery_worker_pool_size", {"hostname": "w1"}, 4),
+            *self._schedule(),
         ]
+
+    def _schedule(self) -> Iterator[Canned]:
+        """An entry that is due every five minutes from the window's start on; beat is away for the last three times."""
+        due = [NOON + 300.0 * number + 1 for number in range(10)]
+        sent = [at for at in due if at < NOON + 2100]
+        counts = {"due": due, "sent": sent, "failed": due[7:8], "runs_succeeded": sent[:-2], "runs_failed": sent[-2:]}
+        for what, times in counts.items():
+            yield self._counted(f"celery_schedule_{what}_total", ENTRY, times, 1.0)
+        yield from self._histogram("celery_schedule_lateness_seconds", ENTRY, [(at, 0.2) for at in sent])
 
     def _every(self, value: float) -> list[tuple[float, float]]:
         return [(at, value) for at in self.scrapes()]

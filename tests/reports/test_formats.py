@@ -13,7 +13,7 @@ from tests.reports import samples
 
 from celerymeter.reports.formatting import LANGUAGES, in_language
 from celerymeter.reports.render import CONTENT_TYPES, from_json, render, to_json
-from celerymeter.reports.report import AlertRow, AlertSpan, History, Note, Report, SlotUser
+from celerymeter.reports.report import AlertRow, AlertSpan, History, Note, Report, ScheduleRow, SlotUser
 
 EVIL = '=<script>alert("|")</script>'
 
@@ -59,6 +59,16 @@ def test_html_says_at_its_top_what_limits_it() -> None:
     unusable = samples.unknowable(data_quality=replace(usual, verdict="unusable"))
     for report, words in ((limited, "restarted"), (limited, "an hour older"), (unusable, "no scrape")):
         assert words in render(report, "html").decode().partition("<dl")[0]
+
+
+@pytest.mark.parametrize("form", CONTENT_TYPES)
+def test_schedules_are_in_every_form(form: str) -> None:
+    """Where beat has the hook; without any the section is left out."""
+    entry = ScheduleRow("nightly-report", "reports.build", 12, 9, 3, 1, 7, 2, 250.0)
+    text = render(samples.report(schedules=(entry,)), form).decode()
+    assert "nightly-report" in text
+    assert "reports.build" in text
+    assert form == "json" or "Schedules" not in render(samples.report(), form).decode()
 
 
 def test_csv_is_one_table_without_formulas() -> None:

@@ -73,6 +73,16 @@ def test_expired_and_redelivered_runs_are_counted_apart(report: Report) -> None:
     }
 
 
+def test_entries_of_a_schedule_have_their_row(report: Report) -> None:
+    """Due ten times and sent seven times; once beat tried and could not."""
+    [row] = report.schedules
+    assert (row.schedule, row.name) == ("five-minutes", "mail.digest")
+    assert (row.due, row.sent, row.missed, row.unsent, row.succeeded, row.failed) == (10, 7, 3, 1, 5, 2)
+    assert row.lateness_p95_ms is not None
+    assert 0 < row.lateness_p95_ms <= 1000
+    assert "mail.digest" not in [task.name for task in report.tasks]
+
+
 def test_alerts_of_the_window_have_their_times(report: Report) -> None:
     """Critical first, each time to a step of the charts; one that still fires has no end."""
     step = report.history.step_seconds

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.apps import beat_app
 from tests.apps.worker_app import SETTINGS
+from tests.doctor.examining import examine
 from tests.schedule.beats import TASK, environment, start_beat
 from tests.scrape import ExporterProcess, Scrape
 from tests.workers import start_worker
@@ -84,7 +85,7 @@ def of(page: Scrape, family: str, name: str = "sync") -> float:
 
 
 def test_a_beat_that_is_frozen_and_one_that_is_killed(
-    exporter: ExporterProcess, new_beat: Callable[..., Process]
+    exporter: ExporterProcess, new_beat: Callable[..., Process], redis_server: Redis
 ) -> None:
     """Down within 17 s, its entry overdue; when it goes on, what it slept through counts as due. It is no worker."""
     beat = new_beat({"sync": 2, "nightly": 80000})
@@ -97,6 +98,8 @@ def test_a_beat_that_is_frozen_and_one_that_is_killed(
     assert time.time() - frozen_at < 22
     assert of(page, "next_due_timestamp_seconds") < time.time() - 10
     before = sent(page)
+    _, found, _ = examine(redis_server.url, exporter_url=exporter.url)
+    assert {"beat-down", "beat-unknown"} & found.keys() == {"beat-down"}
     os.kill(beat.pid, signal.SIGCONT)
     page = until(exporter, lambda page: is_up(page) == 1 and sent(page) > before, "it goes on")
     assert of(page, "due_total") >= sent(page) + 5

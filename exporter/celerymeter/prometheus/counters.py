@@ -53,6 +53,7 @@ class Key(NamedTuple):
     le: str = ""
     hostname: str = ""
     reason: str = ""
+    schedule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,9 @@ class Counts:
         values: dict[Key, float] = defaultdict(float)
         for sample in samples:
             if sample.label("__name__"):
-                values[Key(*sample.key("__name__", "name", "queue_name", "le", "hostname", "reason"))] += sample.value
+                values[Key(*sample.key("__name__", "name", "queue_name", "le", "hostname", "reason", "schedule"))] += (
+                    sample.value
+                )
         return Counts(dict(values))
 
     def since(self, base: Counts) -> Counts:
@@ -91,7 +94,7 @@ class Counts:
         """Number of tasks that ended, with whatever result."""
         return sum(value for key, value in self.values.items() if key.family in ENDS)
 
-    def split(self, label: Literal["name", "queue_name", "hostname"]) -> dict[str, Counts]:
+    def split(self, label: Literal["name", "queue_name", "hostname", "schedule"]) -> dict[str, Counts]:
         """Return the counters by the values of a label; those without it are left out."""
         parts: dict[str, dict[Key, float]] = defaultdict(dict)
         for key, value in self.values.items():

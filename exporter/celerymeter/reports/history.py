@@ -197,7 +197,9 @@ def alert_row(series: Series, window: Window, *, step: float) -> AlertRow | None
     return AlertRow(
         alert=series.label("alertname"),
         severity=series.label("severity"),
-        subject=" ".join(filter(None, (series.label(label) for label in ("queue_name", "name", "hostname")))),
+        subject=" ".join(
+            filter(None, (series.label(label) for label in ("queue_name", "schedule", "name", "hostname")))
+        ),
         firing_seconds=rounded(sum(end - start for start, end in spans)),
         times=len(spans),
         spans=tuple(times[-LISTED_SPANS:]),

@@ -26,6 +26,7 @@ from celerymeter.reports.report import (
     Quality,
     Quantiles,
     QueueRow,
+    ScheduleRow,
     SlotUser,
     TaskRow,
     WorkerRow,
@@ -149,6 +150,23 @@ def task_rows(counts: Counts) -> tuple[TaskRow, ...]:
     ]
     rows = [row for row in rows if row.ends.total or row.ends.retried or row.ends.redelivered or row.execution_seconds]
     return tuple(sorted(rows, key=lambda row: (-row.ends.total, row.name)))
+
+
+def schedule_rows(counts: Counts) -> tuple[ScheduleRow, ...]:
+    """Return the entries of schedules that were due, those that missed most first."""
+    rows = []
+    for schedule, entry in counts.split("schedule").items():
+        for name, own in entry.split("name").items():
+            due, sent, unsent, succeeded, failed = (
+                round(own.total(f"celery_schedule_{what}_total"))
+                for what in ("due", "sent", "failed", "runs_succeeded", "runs_failed")
+            )
+            buckets = {float(key.le): value for key, value in own.values.items() if key.le}
+            late = quantile(0.95, buckets)
+            p95 = None if late is None else rounded(1000 * late)
+            row = ScheduleRow(schedule, name, due, sent, max(0, due - sent), unsent, succeeded, failed, p95)
+            rows.append(row)
+    return tuple(sorted(rows, key=lambda row: (-row.missed, -row.failed, row.schedule)))
 
 
 def queue_rows(

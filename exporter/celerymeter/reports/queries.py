@@ -18,6 +18,9 @@ COUNTERS = (
     f" or sum by (__name__, hostname) (last_over_time({{{_TARGET},"
     ' __name__=~"celery_worker_(tasks_processed|busy_seconds)_total|celerymeter_(events_missed|series_folded)_total"'
     "}[100ms]))"
+    f" or sum by (__name__, schedule, name, le) (last_over_time({{{_TARGET}, name=~$name,"
+    ' __name__=~"celery_schedule_(due|sent|failed|runs_succeeded|runs_failed)_total'
+    '|celery_schedule_lateness_seconds_bucket"}[100ms]))'
 )
 """The counters of one scrape, at its timestamp. A window of 100 ms leaves out the scrape of the process before, which
 Prometheus' lookback of 5 minutes would add."""
@@ -51,7 +54,7 @@ GAUGES = {
 """By the key under which the report lists the query."""
 VISIBILITY_TIMEOUT = "max(last_over_time(celery_queue_visibility_timeout_seconds{SEL}[$window]))"
 ALERTS = (
-    "max by (alertname, severity, queue_name, name, hostname) (last_over_time("
+    "max by (alertname, severity, queue_name, schedule, name, hostname) (last_over_time("
     'ALERTS{alertname=~"Celery.+", alertstate="firing", cluster=~$clusters}[$window]))'
 )
 """Alerts that fired at some time within each step. Rules keep few labels of a target, so only the cluster chooses."""

@@ -36,6 +36,7 @@ CSV_COLUMNS = (
     *("error_rate_percent", "avg_execution_ms", "execution_p50_ms", "execution_p95_ms", "execution_p99_ms"),
     *("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "avg_length", "max_length", "runs_begun", "avg_busy_percent"),
     *("expired", "redelivered", "slot_seconds", "severity", "subject", "firing_seconds"),
+    *("due", "sent", "missed", "unsent", "lateness_p95_ms"),
 )
 
 
@@ -155,6 +156,19 @@ def _csv_rows(report: Report) -> Iterator[dict[str, object]]:
             "runs_begun": worker.runs_begun,
             "avg_busy_percent": worker.avg_busy_percent,
         }
+    for entry in report.schedules:
+        yield {
+            "kind": "schedule",
+            "name": entry.schedule,
+            "subject": entry.name,
+            "successful": entry.succeeded,
+            "failed": entry.failed,
+            "due": entry.due,
+            "sent": entry.sent,
+            "missed": entry.missed,
+            "unsent": entry.unsent,
+            "lateness_p95_ms": entry.lateness_p95_ms,
+        }
     for alert in report.alerts:
         for span in alert.spans:
             yield {
@@ -260,6 +274,15 @@ def _markdown_tables(report: Report, say: Say) -> Iterator[str]:
     ]  # fmt: skip
     queue_head = (say("queue"), say("total"), f"{say('wait')} p95", say("mean_length"), say("max_length"))
     yield from _markdown_table((*queue_head, say("slot_user")), queues)
+    if report.schedules:
+        yield from (f"## {say('schedules')}", "")
+        entries = [
+            (row.schedule, row.name, count(row.due), count(row.sent), count(row.missed), count(row.succeeded),
+             count(row.failed), ms(row.lateness_p95_ms))
+            for row in report.schedules[:MARKDOWN_ROWS]
+        ]  # fmt: skip
+        keys = ("schedule", "task", "due", "sent", "schedule_missed", "successful", "failed")
+        yield from _markdown_table((*map(say, keys), f"{say('lateness')} p95"), entries)
 
 
 def _markdown_quality(report: Report, say: Say) -> Iterator[str]:

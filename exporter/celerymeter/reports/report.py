@@ -105,6 +105,25 @@ class WorkerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleRow:
+    """One entry of beat's schedule that was due in the window, if beat has the hook.
+
+    ``missed`` are the times at which it was due and nothing was sent; ``unsent`` the part of them in which beat tried
+    and raised an error. ``succeeded`` and ``failed`` are runs that ended in the window.
+    """
+
+    schedule: str
+    name: str
+    due: int
+    sent: int
+    missed: int
+    unsent: int
+    succeeded: int
+    failed: int
+    lateness_p95_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Peak:
     """The highest mean over one step, which begins ``at``."""
 
@@ -262,6 +281,7 @@ class Report:
     workers: tuple[WorkerRow, ...]
     slowest_tasks: tuple[str, ...]
     most_failing_tasks: tuple[str, ...]
+    schedules: tuple[ScheduleRow, ...] = ()
     alerts: tuple[AlertRow, ...] = ()
     optimization_recommendations: tuple[str, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()

@@ -165,6 +165,7 @@ def _compose(data: _QueryResults, request: ReportRequest, *, report_id: str, now
         if counts is None
         else metrics.queue_rows(counts, data.gauges["queue_lengths"], wait_targets=data.wait_targets, users=users),
         workers=metrics.worker_rows(counts, data.gauges, data.capacity),
+        schedules=() if request.filters.queue else metrics.schedule_rows(known),
         slowest_tasks=metrics.top_tasks(tasks, lambda task: task.execution_time_ms.p95),
         alerts=data.alerts,
         most_failing_tasks=metrics.top_tasks(tasks, lambda task: task.ends.failed),
@@ -184,6 +185,7 @@ def _bounded(report: Report) -> Report:
         tasks=report.tasks[:MOST_ROWS],
         queues=report.queues[:MOST_ROWS],
         workers=report.workers[:MOST_ROWS],
+        schedules=report.schedules[:MOST_ROWS],
         alerts=report.alerts[:MOST_ALERTS],
         history=replace(report.history, queue_lengths={name: lengths[name] for name in sorted(longest)}),
     )
@@ -191,6 +193,7 @@ def _bounded(report: Report) -> Report:
         (report.tasks, MOST_ROWS),
         (report.queues, MOST_ROWS),
         (report.workers, MOST_ROWS),
+        (report.schedules, MOST_ROWS),
         (report.alerts, MOST_ALERTS),
     ]
     if all(len(rows) <= most for rows, most in lists):
