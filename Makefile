@@ -78,10 +78,13 @@ audit: ## known vulnerabilities of what the image installs; asks the Python Pack
 newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare releases
 	@.ci/newer-servers .cache/newer
 
+newer-rabbitmq: ## RabbitMQ 4.3 in .cache/newer-rabbitmq, run by CELERYMETER_RABBITMQ=$PWD/.cache/newer-rabbitmq/rabbitmq-server (root)
+	@.ci/newer-rabbitmq .cache/newer-rabbitmq
+
 celeries: .venv/.installed-dev ## Celery 5.4 and 5.6 in .cache, for the tests that run other versions of it
 	@.ci/celery-versions 5.4 5.6
 
 .venv/.installed-%: pyproject.toml .ci/locks/%.lock .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check bench soak celery-workload dashboards generate pictures secrets lock newest audit newer celeries
+.PHONY: help demo test test-slow lint types check bench soak celery-workload dashboards generate pictures secrets lock newest audit newer newer-rabbitmq celeries
