@@ -35,11 +35,13 @@ EXPIRY = {
     f"exp {text[:24]} of {len(text)}": signed(claims(exp=text))
     for text in (
         *("1e400", "1" + "0" * 400, "1e300", "-1e400", "99999999999", "9007199254740993", "4102444800"),
-        *('"1e300"', f'"{"9" * 300}"', f'"{"9" * 5000}"', '"4102444800"', f'"{int(time.time()) + 600}"', '"inf"'),
+        *('"1e300"', f'"{"9" * 300}"', f'"{"9" * 5000}"', '"4102444800"', '"inf"'),
         *("true", "null", "[]", "{}", '""', "NaN", "Infinity", "-1", "0", "[4102444800]", '"0x7fffffff"'),
         "",
     )
 }
+# Its name must not change from one second to the next: every process of a run collects the same tests.
+EXPIRY["exp text of a time that is right"] = signed(claims(exp=f'"{int(time.time()) + 600}"'))
 SPELLINGS = {
     "padded": GOOD + "=",
     "padded twice": GOOD + "==",
