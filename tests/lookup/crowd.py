@@ -39,8 +39,9 @@ def handlers() -> dict[str, Any]:
     return {name: partial(lambda answer, _state, **_: answer, answer) for name, answer in answers.items()}
 
 
-def work(app: Celery, hostname: str, listening: threading.Semaphore) -> None:
-    """Be one worker for ever."""
+def work(url: str, hostname: str, listening: threading.Semaphore) -> None:
+    """Be one worker for ever, with connections of its own."""
+    app = Celery("crowd", broker=BrokerSettings(url).url, set_as_current=False)
     with app.connection_for_read() as connection:
         node: Any = app.control.mailbox(connection).Node(
             hostname, channel=connection.default_channel, handlers=handlers(), state=None
@@ -60,11 +61,10 @@ def work(app: Celery, hostname: str, listening: threading.Semaphore) -> None:
 
 def main(url: str, count: int) -> None:
     """Run so many."""
-    app = Celery("crowd", broker=BrokerSettings(url).url, set_as_current=False)
     listening = threading.Semaphore(0)
     for number in range(count):
         name = f"fake{number}@crowd"
-        threading.Thread(target=work, args=(app, name, listening), daemon=True).start()
+        threading.Thread(target=work, args=(url, name, listening), daemon=True).start()
     for _ in range(count):
         listening.acquire()
     print("ready", flush=True)

@@ -188,3 +188,11 @@ def test_the_event_cache_is_bounded_and_keeps_what_is_young() -> None:
         received = Event(type="task-received", hostname="a@t", timestamp=NOW, uuid=uuid, name=f"n{number}")
         cache.add([received], NOW)
     assert set(cache.last_events(["a", "b", "c"])) == {"a", "c"}
+
+
+def test_a_task_whose_id_is_a_uuid_object_cannot_be_revoked_by_its_text() -> None:
+    """Workers acknowledge the flag all the same, and then run it."""
+    held = replace(WAITS, uuid_object=True)
+    queued = TaskEvidence(NOW, queued={"x": "q", "y": "q"}, uuid_objects=frozenset({"x"}))
+    assert decide("x", held, ALL).status == decide("x", locate("x", queued), ALL).status == "error"
+    assert decide("y", locate("y", queued), ALL).status == "flagged"

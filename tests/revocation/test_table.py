@@ -137,6 +137,22 @@ def test_a_task_that_waits_for_its_rate_limit(cluster: Cluster) -> None:
     cluster.becomes(cluster.revoke(limited), "flagged")
 
 
+def test_an_id_that_is_a_uuid_object(cluster: Cluster) -> None:
+    """Celery cannot revoke it by its text, and the worker would say that it did; a look-up finds it."""
+    busy = cluster.hold("one")
+    task_id = uuid4()
+    cluster.app.send_task("tests.add", (1, 2), queue="one", task_id=task_id)
+    cluster.becomes(cluster.revoke(str(task_id)), "error")
+    reply = cluster.control.get(f"/tasks/{task_id}", Role.VIEWER).json()
+    assert (reply["verdict"], reply["worker"]) == ("reserved", "one@t")
+    busy.let_go()
+    wait_until(
+        lambda: cluster.control.get(f"/tasks/{task_id}", Role.VIEWER).json()["verdict"] == "succeeded",
+        timeout=TIMEOUT,
+        interval=0.5,
+    )
+
+
 def test_a_signal_that_is_none_is_refused_before_anything_is_sent(cluster: Cluster) -> None:
     """No worker hears of it."""
     task_id = cluster.send("tests.add", 1, 2, queue="one", countdown=2)

@@ -48,6 +48,7 @@ class EvidenceCollector:
         unseen = [task_id for task_id in task_ids if task_id not in inspection.held and task_id not in states]
         queues = inspection.queues | {event.queue for event in events.values() if event.queue}
         announced = [task_id for task_id, event in events.items() if event.only_announces]
+        queued = self._queues.find(unseen, queues) if self._queues is not None and unseen else {}
         return TaskEvidence(
             asked_at,
             workers=workers,
@@ -56,7 +57,8 @@ class EvidenceCollector:
             events=events,
             states=states,
             held=inspection.held,
-            queued=self._queues.find(unseen, queues) if self._queues is not None and unseen else {},
+            queued={task_id: waiting.queue for task_id, waiting in queued.items()},
+            uuid_objects=frozenset(task_id for task_id, waiting in queued.items() if waiting.uuid_object),
             previously_terminated=self._previously_terminated(announced) if announced else {},
         )
 

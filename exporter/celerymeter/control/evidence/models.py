@@ -39,6 +39,8 @@ class TaskLocation:
     name: str | None = None
     state: str | None = None
     pid: int | None = None
+    uuid_object: bool = False
+    """True when its id is a UUID object: workers compare ids as they were sent, so a flag for its text hits nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +71,7 @@ class TaskEvidence:
     """Tasks that workers hold."""
     queued: Mapping[str, str] = field(default_factory=dict)
     """Queues of the ids that the broker's lists contain."""
+    uuid_objects: frozenset[str] = frozenset()
+    """Those among them whose id is a UUID object."""
     previously_terminated: Mapping[str, Termination] = field(default_factory=dict)
     """Terminate commands of earlier batches for these."""

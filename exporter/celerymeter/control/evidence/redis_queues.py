@@ -66,6 +66,7 @@ end
 return found
 """
 )
+_UUID_OBJECT: Final = b'"correlation_id": {'
 T = TypeVar("T")
 _NOBODY: Final = "nobody@celerymeter"
 
@@ -93,15 +94,14 @@ class RedisQueues:
         self._discovered: set[str] = set()
         self._discover_at = 0.0
 
-    def find(self, task_ids: Collection[str], queues: Collection[str]) -> Mapping[str, str]:
-        """Return the queue of each id that waits; none while the broker is away."""
+    def find(self, task_ids: Collection[str], queues: Collection[str]) -> Mapping[str, WaitingMessage]:
+        """Return the message of each id that waits in these queues; none while the broker is away."""
         try:
             with self._reading() as broker:
-                found = _Search(broker, task_ids).lists(sorted(queues)).waiting
+                return _Search(broker, task_ids).lists(sorted(queues)).waiting
         except BrokerUnavailable as error:
             log.warning("the queues' lists cannot be read: %s", error)
             return {}
-        return {task_id: waiting.queue for task_id, waiting in found.items()}
 
     def look(self, task_ids: Collection[str], queues: Sequence[str]) -> RedisLook:
         """Look for tasks in the lists of these queues, in this order, then of all that are declared on the broker, and
@@ -188,9 +188,9 @@ class _Search:
             for priority, (key, length) in enumerate(lists.items()):
                 for start, stop in _ends(length, self._budget) if len(waiting) < len(self._wanted) else ():
                     for index, tail in self._list(key, start, stop):
-                        message = WaitingMessage(
-                            queue, before + index + 1, lengths[queue], self._keys.priority_steps[priority]
-                        )
+                        step = self._keys.priority_steps[priority]
+                        is_object = _UUID_OBJECT in tail
+                        message = WaitingMessage(queue, before + index + 1, lengths[queue], step, is_object)
                         self._note(tail, message, waiting)
                 complete = complete and self._read >= length
                 self._read = 0

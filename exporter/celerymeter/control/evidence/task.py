@@ -88,6 +88,7 @@ class WaitingMessage:
     position: int
     total: int
     priority: int = 0
+    uuid_object: bool = False
 
 
 @dataclass(frozen=True, slots=True)

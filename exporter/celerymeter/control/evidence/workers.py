@@ -184,4 +184,5 @@ def _location(worker: str, state: str, task: WorkerTask, *, pool: str | None) ->
         name=task.name,
         state=_STATES.get(state, "RECEIVED"),
         pid=task.worker_pid if state == "active" else None,
+        uuid_object=task.uuid_object,
     )

@@ -21,7 +21,7 @@ from celerymeter.errors import RequestRefused
 
 TIMEOUT: Final = 3.0
 """Seconds for one question to the cluster."""
-PAUSE: Final = 0.1
+PAUSE: Final = 0.15
 """Seconds between the starts of two questions: a worker spends a few milliseconds on each."""
 KEPT: Final = 1.0
 MOST: Final = 100

@@ -4,6 +4,7 @@
 location              condition                                           status
 ====================  ==================================================  =================================
 finished              --                                                  already_finished
+any, its id a UUID    --                                                  error
 revoked               --                                                  already_revoked
 running               ``terminate`` was false                             running_not_terminated
 running               its process is gone from the worker's pool          terminated
@@ -52,6 +53,9 @@ _WAITING_AFTER: Final = {
     "task-received": "received by a worker",
     "task-retried": "waiting for a retry",
 }
+_UUID_OBJECT: Final = (
+    "its id is a UUID object, not text: workers compare ids as they were sent, and cannot be told to revoke it"
+)
 _PROGRESS: Final[tuple[Location, ...]] = ("unknown", "waiting", "in_pool", "running")
 
 
@@ -70,7 +74,9 @@ def locate(task_id: str, evidence: TaskEvidence) -> TaskLocation:
     if (state := evidence.states.get(task_id)) in FINISHED:
         return TaskLocation("finished", "its result is stored", name=name, state=state)
     if task_id in evidence.queued:
-        return TaskLocation("waiting", f"queued in {evidence.queued[task_id]}", name=name, state="PENDING")
+        is_object = task_id in evidence.uuid_objects
+        detail = f"queued in {evidence.queued[task_id]}"
+        return TaskLocation("waiting", detail, name=name, state="PENDING", uuid_object=is_object)
     return _known_by_event(task_id, event, evidence) if event is not None else TaskLocation()
 
 
@@ -113,7 +119,7 @@ def is_later(now: TaskLocation, before: TaskLocation) -> bool:
 
 
 def leave_alone(task_id: str, where: TaskLocation) -> TaskResult | None:
-    """Return the result of an id that must not be sent, else None.
+    """Return the result of an id that must not be sent, or to no effect, else None.
 
     Celery 5.6.2 to 5.6.x overwrites a stored FAILURE with REVOKED when it flags a finished task.
     """
@@ -121,6 +127,8 @@ def leave_alone(task_id: str, where: TaskLocation) -> TaskResult | None:
         return _result(task_id, "already_finished", f"already finished ({where.state}): {where.detail}", where)
     if where.location == "revoked":
         return _result(task_id, "already_revoked", where.detail, where)
+    if where.uuid_object:
+        return _result(task_id, "error", f"{_UUID_OBJECT} ({where.detail})", where)
     return None
 
 
