@@ -62,6 +62,8 @@ def create_app(settings: ControlSettings, parts: Parts) -> OpenAPI:
         static_folder=None,
     )
     app.url_map.converters["task"] = lookup.TaskConverter
+    # A redirect to the path without doubled slashes would lead to whatever host the client names.
+    app.url_map.merge_slashes = False
     operations: dict[str, Operation] = {}
     for bp in blueprints(settings, parts):
         app.register_api(bp, url_prefix=settings.base_path)

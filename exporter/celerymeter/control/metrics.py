@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from threading import Lock
 
 from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -16,6 +17,8 @@ from celerymeter.metrics import Family
 log = logging.getLogger(__name__)
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MAX_PATH = 200
+"""Characters of a path that are logged."""
 UNMATCHED = "unmatched"
 """The route of every path that no operation answers: paths that strangers invent must not become label values."""
 
@@ -68,6 +71,8 @@ class QueryMetrics:
 def observe(app: Flask, operations: Mapping[str, Operation], metrics: ControlMetrics) -> None:
     """Count, time and log every request. A WebSocket is open for as long as it likes, so it has no latency."""
 
+    strangers = StrangersLog()
+
     @app.before_request
     def begin() -> None:
         g.begun = time.monotonic()
@@ -81,19 +86,49 @@ def observe(app: Flask, operations: Mapping[str, Operation], metrics: ControlMet
         metrics.requests.labels(route, method, str(response.status_code)).inc()
         if operation is None or operation.permission is not Permission.FEED:
             metrics.latency.labels(route, method).observe(seconds)
-        _log(response.status_code, seconds)
+        _log(response.status_code, seconds, strangers)
         return response
 
 
-def _log(status: int, seconds: float) -> None:
+class StrangersLog:
+    """Lets through so many lines a minute about requests without a valid token, and counts the others."""
+
+    PER_MINUTE = 60
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._minute = 0.0
+        self._lines = self._left_out = 0
+
+    def admit(self, now: float) -> int | None:
+        """Return the number of lines that were left out before this one; None to leave out this one."""
+        with self._lock:
+            if now - self._minute >= 60.0:
+                self._minute, self._lines = now, 0
+            self._lines += 1
+            if self._lines > self.PER_MINUTE:
+                self._left_out += 1
+                return None
+            left_out, self._left_out = self._left_out, 0
+            return left_out
+
+
+def _log(status: int, seconds: float, strangers: StrangersLog) -> None:
     """Log at level info what changes something or fails. The path is without its query, which may hold a token."""
     routine = request.method in ("GET", "HEAD") and status < 500
+    left_out = 0
+    if not routine and "identity" not in g and "webhook" not in g and status < 500:
+        admitted = strangers.admit(time.monotonic())
+        if admitted is None:
+            return
+        left_out = admitted
     log.log(
         logging.DEBUG if routine else logging.INFO,
         "%s %s",
-        request.method,
-        request.path,
+        request.method[:20],
+        request.path[:MAX_PATH],
         extra={
+            **({"left_out": left_out} if left_out else {}),
             "status": status,
             "milliseconds": round(seconds * 1000),
             "address": g.get("address", ""),

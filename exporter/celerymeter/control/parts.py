@@ -47,7 +47,7 @@ from celerymeter.control.system import SnapshotSource
 from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
 from celerymeter.control.tasks import IdempotencyKeys
 from celerymeter.control.tokens import Keyring
-from celerymeter.httpd import MetricsServer
+from celerymeter.httpd import MetricsServer, WebConfig
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 from celerymeter.remote_control import RemoteControl
 from celerymeter.reports.service import ReportService
@@ -158,7 +158,7 @@ def build(
     # The order matters: the switch and the follow-up ask the registry of workers.
     events = EventListener(settings.broker, live_workers, switch, followup)
     probe = WorkerProbe(RemoteControl(settings.broker), live_workers)
-    served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket),)
+    served = () if metrics_socket is None else (_metrics_server(metrics, metrics_socket, settings),)
     return Parts(
         metrics=metrics,
         store=store,
@@ -197,11 +197,12 @@ def _sources(settings: ControlSettings, recorder: Recorder, live_workers: LiveWo
     )
 
 
-def _metrics_server(metrics: ControlMetrics, sock: socket.socket) -> MetricsServer:
+def _metrics_server(metrics: ControlMetrics, sock: socket.socket, settings: ControlSettings) -> MetricsServer:
     def page() -> bytes:
         return generate_latest(metrics.registry)
 
-    return MetricsServer(sock, page=page, healthy=lambda: None, ready=lambda: None)
+    hosts = WebConfig(hosts=settings.allowed_hosts)
+    return MetricsServer(sock, page=page, healthy=lambda: None, ready=lambda: None, web_config=hosts)
 
 
 def _prometheus(settings: ControlSettings, metrics: ControlMetrics, *, timeout: float) -> PrometheusClient:

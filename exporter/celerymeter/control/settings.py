@@ -22,6 +22,7 @@ from celerymeter.kinds import (
     HTTP_URL,
     INTERVAL,
     LISTEN,
+    NAMES,
     ORIGIN,
     SWITCH,
     TEXT,
@@ -113,6 +114,13 @@ class ControlSettings:
         "127.0.0.1:9809",
         LISTEN,
         "Address of the API's own /metrics, separate from the API so that no client delays a scrape.",
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Names under which the API and its metrics may be addressed; requests for others are refused. IP addresses and "
+        "localhost are always allowed. By default all names, but with --anonymous-feed none for web pages without a "
+        "token, as a page could read the feed through a name of its own.",
     )
     base_path: str = setting("/celery-admin", BASE_PATH, "Path under which the API is served.")
     trusted_proxies: tuple[Network, ...] = setting(

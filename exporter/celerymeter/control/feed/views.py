@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from flask import Request, Response, request
 from pydantic import Field
 
-from celerymeter.control.auth import Authenticator, bearer_token, current_address
+from celerymeter.control.auth import Authenticator, bearer_token, current_address, is_allowed_host
 from celerymeter.control.cluster.snapshot import ClusterReader
 from celerymeter.control.feed.hub import FeedFull, FeedMessage, Greeting, Hub, Mailbox, feed_error
 from celerymeter.control.feed.websocket import BadHandshake, PeerGone, WebSocket
@@ -90,6 +91,7 @@ class Session:
     mailbox: Mailbox
     waker: Waker
     expires_at: float | None
+    withdrawn: Callable[[], bool] = lambda: False
     ping_interval: float = PING_INTERVAL
     peer_timeout: float = PEER_TIMEOUT
     clock: Callable[[], float] = time.time
@@ -120,6 +122,8 @@ class Session:
     def _ended(self) -> bool:
         if self.expires_at is not None and self.clock() >= self.expires_at:
             self.peer.close(UNAUTHENTICATED, "the token has expired")
+        elif self.withdrawn():
+            self.peer.close(UNAUTHENTICATED, "the token was withdrawn")
         elif self.mailbox.closing:
             self.peer.close(GOING_AWAY, "the server stops")
         elif time.monotonic() - self.peer.last_received > self.peer_timeout:
@@ -148,6 +152,7 @@ class Feed:
     def serve(self, query: FeedQuery) -> Response:
         """Check the request, answer the handshake, and serve the client until it is gone."""
         check_origin(request, self.settings.allowed_origins)
+        named = is_allowed_host(request.host, self.settings.allowed_hosts)
         sock = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
         if not isinstance(sock, socket.socket):
             raise RequestRefused("malformed", "this server cannot serve WebSockets")
@@ -157,7 +162,8 @@ class Feed:
         except BadHandshake as error:
             raise RequestRefused("malformed", "this is a WebSocket: connect with ws:// or wss://") from error
         try:
-            identity = self._identity(token_of(request, offered, query))
+            token = token_of(request, offered, query)
+            identity = self._identity(token, anonymous=named or not by_page(request, self.settings.allowed_origins))
         except InvalidToken as error:
             peer.close(UNAUTHENTICATED, str(error))
         except RequestRefused as error:
@@ -166,8 +172,8 @@ class Feed:
             self._serve_client(peer, identity, query.since)
         return Finished()
 
-    def _identity(self, token: str | None) -> Identity | None:
-        if token is None and self.settings.anonymous_feed:
+    def _identity(self, token: str | None, *, anonymous: bool) -> Identity | None:
+        if token is None and self.settings.anonymous_feed and anonymous:
             return None
         return self.auth.authenticate(token, address=current_address())
 
@@ -188,7 +194,9 @@ class Feed:
         client = {"sub": "" if identity is None else identity.sub, "address": current_address()}
         log.info("feed: client connected", extra=client)
         try:
-            session = Session(peer, mailbox, waker, expires_at=None if identity is None else identity.exp)
+            expires_at = None if identity is None else identity.exp
+            withdrawn = (lambda: False) if identity is None else partial(self.auth.is_withdrawn, identity)
+            session = Session(peer, mailbox, waker, expires_at=expires_at, withdrawn=withdrawn)
             session.run(self._greeting(complete=missed.complete), missed.messages)
         finally:
             self.hub.leave(mailbox)
@@ -230,6 +238,12 @@ def token_of(sent: Request, offered: Iterable[str], query: FeedQuery) -> str | N
     """Return the client's token: from the header, else from a subprotocol, else from the query."""
     protocols = (part.removeprefix(_BEARER) for part in offered if part.startswith(_BEARER))
     return bearer_token(sent.headers.get("Authorization")) or next(protocols, None) or query.access_token
+
+
+def by_page(sent: Request, allowed: Iterable[str]) -> bool:
+    """Return whether a web page sent this that is not among the allowed ones, so that only its host makes it ours."""
+    origin = sent.headers.get("Origin")
+    return origin is not None and origin not in allowed and "*" not in allowed
 
 
 def check_origin(sent: Request, allowed: Iterable[str]) -> None:

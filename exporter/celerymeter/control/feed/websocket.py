@@ -28,6 +28,9 @@ SEND_BUFFER: Final = 128 * 1024
 """Bytes that the kernel may hold for a peer that does not read them; its own default grows to megabytes a client."""
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ: Final = 16 * 1024
+READS: Final = 4
+MAX_FRAMES: Final = 100
+"""Frames of a peer in a second; it has no reason to send more than an answer to a ping now and then."""
 
 
 class BadHandshake(Exception):
@@ -55,7 +58,8 @@ class WebSocket:
         self._protocol = WSConnection(ConnectionType.SERVER)
         self._closed = False
         self._message_bytes = 0
-        self.last_received = time.monotonic()
+        self._frames = 0
+        self.last_received = self._counted_since = time.monotonic()
         try:
             self._protocol.initiate_upgrade_connection([(n.encode(), v.encode()) for n, v in headers], "/")
             (request,) = self._protocol.events()
@@ -82,8 +86,11 @@ class WebSocket:
         self._write(self._frame(Ping()))
 
     def read(self) -> None:
-        """Read what has arrived and answer pings; raises `PeerGone` when the peer has closed."""
-        while True:
+        """Read some of what has arrived and answer pings; raises `PeerGone` when the peer has closed.
+
+        Not all of it: a peer that sends without pause must not keep its thread from looking at the clock.
+        """
+        for _ in range(READS):
             try:
                 data = self._sock.recv(_READ)
             except _WOULD_BLOCK:
@@ -124,7 +131,17 @@ class WebSocket:
             self.close(1002)
             raise PeerGone from error
 
+    def _count(self) -> None:
+        """Close the connection of a peer that sends too much."""
+        if self.last_received - self._counted_since > 1.0:
+            self._frames, self._counted_since = 0, self.last_received
+        self._frames += 1
+        if self._frames > MAX_FRAMES:
+            self.close(1008, "too many messages")
+            raise PeerGone
+
     def _handle(self, event: Event) -> None:
+        self._count()
         if isinstance(event, Ping):
             self._write(self._frame(event.response()))
         elif isinstance(event, CloseConnection):
