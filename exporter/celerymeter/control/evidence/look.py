@@ -110,8 +110,7 @@ class TaskLooker:
     def _ask_workers(self, look: _Look) -> None:
         alive = self._live_workers.alive()
         expected = alive if self._live_workers.informed else frozenset[str]()
-        aggregating = frozenset(name for name in alive if (live := self._live_workers.get(name)) and live.aggregates)
-        look.replies = self._workers.look(look.task_ids, expected=expected, aggregating=aggregating, until=look.until)
+        look.replies = self._workers.look(look.task_ids, expected=expected, until=look.until)
         for worker in look.replies.answered(memory.COMMAND):
             for task_id, remembered in memory.parse(look.replies.answer(memory.COMMAND, worker), worker).items():
                 look.memories.setdefault(task_id, []).append(remembered)

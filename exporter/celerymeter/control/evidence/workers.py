@@ -76,18 +76,13 @@ class WorkerInspector:
         """Ask again which of the ids the workers hold, and their processes."""
         return _read(self.ask((Command("stats"), _query(task_ids)), expected=expected, until=until))
 
-    def look(
-        self, task_ids: Sequence[str], *, expected: frozenset[str], aggregating: frozenset[str], until: float
-    ) -> Replies:
+    def look(self, task_ids: Sequence[str], *, expected: frozenset[str], until: float) -> Replies:
         """Ask which of the ids the workers hold, what they run and consume; unlike `inspect` for none of their lists.
 
-        A list costs a worker 23 µs for each task that it holds, and it does nothing else meanwhile. Only those that
-        aggregate know the command for their memory.
+        A list costs a worker 23 µs for each task that it holds, and it does nothing else meanwhile.
         """
-        commands = [Command("stats"), Command("active_queues"), Command("active", {"safe": True}), _query(task_ids)]
-        if aggregating:
-            commands.append(Command(memory.COMMAND, {"ids": list(task_ids)}, destination=aggregating))
-        return self.ask(commands, expected=expected, until=until)
+        commands = (Command("stats"), Command("active_queues"), Command("active", {"safe": True}), _query(task_ids))
+        return self.ask((*commands, *self._remembered(task_ids)), expected=expected, until=until)
 
     def _remembered(self, task_ids: Sequence[str]) -> list[Command]:
         """Return the questions to aggregating workers about these ids."""
