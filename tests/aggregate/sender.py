@@ -70,4 +70,4 @@ class Sender:
     def deliver(self, message: Event) -> None:
         """A message arrives and is added up."""
         self.cluster.tracker.apply([message], self.cluster.now)
-        self.cluster.tracker.totals.add_up(None)
+        self.cluster.tracker.totals.add_up(everything=True)

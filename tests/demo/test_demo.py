@@ -123,3 +123,15 @@ def test_the_demo_ends_when_a_part_ends(tmp_path: Path) -> None:
     assert demo.process.wait(30) == 1
     assert "exporter ended (by SIGKILL); the end of " in demo.process.log.read_text()
     assert demo.alive() == []
+
+
+@pytest.mark.slow
+def test_the_shop_may_aggregate(tmp_path: Path) -> None:
+    """Its workers send totals, and the exporter counts as before."""
+    demo = started(tmp_path, "--load", "busy", "--aggregate")
+    try:
+        page = demo.env["CELERYMETER_EXPORTER_URL"] + "/metrics"
+        wait_until(lambda: requests.get(page, timeout=5).text.count('mode="aggregate"') == 2, timeout=60)
+        wait_until(lambda: 'celery_task_succeeded_total{name="orders.place"' in requests.get(page, timeout=5).text)
+    finally:
+        assert demo.process.stop(timeout=15) == 0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from tools.bench import burst, crowds, ingest, memory, report, scrape, steady
+from tools.bench import aggregate, burst, crowds, ingest, memory, report, scrape, steady
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 MARK = "<!-- measured -->"
@@ -30,6 +30,8 @@ def sections(rounds: int) -> dict[str, Callable[[], str]]:
         "Other crowds": crowds.measure,
         "The page": scrape.measure_pages,
         "Scrapes of 10,000 series at 20,000 events a second": scrape.measure_under_load,
+        "A worker's price": lambda: aggregate.measure_worker(rounds=rounds),
+        "10,000 workers": aggregate.measure_crowd,
         "A report of 30 days": report.measure,
     }
 

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from celery import Celery, Task
 
+import celerymeter.aggregate
 import celerymeter.stamp
+from celerymeter.demo.settings import AGGREGATE
 
 
 class PaymentDeclined(Exception):
@@ -51,6 +53,9 @@ for setting, variable in (("broker_url", "CELERY_BROKER_URL_FILE"), ("result_bac
     if variable in os.environ:
         app.conf[setting] = Path(os.environ[variable]).read_text().strip()
 celerymeter.stamp.install()
+if AGGREGATE in os.environ:
+    app.conf.worker_send_task_events = False
+    celerymeter.aggregate.install(app)
 
 
 def work(mean: float) -> None:

@@ -17,7 +17,7 @@ import yaml
 import celerymeter
 from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import Alertmanager, Prometheus, Redis
-from celerymeter.demo.settings import Ports
+from celerymeter.demo.settings import AGGREGATE, Ports
 from celerymeter.errors import ServerMissing, StartFailed
 
 Yaml: TypeAlias = "Mapping[str, Yaml] | list[Yaml] | str | int | float | bool | None"
@@ -38,6 +38,8 @@ class Site:
 
     folder: Path
     ports: Ports
+    aggregate: bool = False
+    """True if the workers count their tasks themselves."""
 
     def url(self, part: Web) -> str:
         """Return the base URL of a part."""
@@ -159,6 +161,7 @@ def workload(site: Site, load: str) -> Process:
 
 def _celery(site: Site) -> Mapping[str, str]:
     return {
+        **({AGGREGATE: "true"} if site.aggregate else {}),
         "CELERY_BROKER_URL": site.redis_url(0),
         "CELERY_RESULT_BACKEND": site.redis_url(1),
         "REMAP_SIGTERM": "SIGQUIT",  # the demo does not wait for running tasks when it stops

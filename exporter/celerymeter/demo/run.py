@@ -61,7 +61,7 @@ def _run(settings: DemoSettings, screen: Screen) -> None:
         cleanup.enter_context(_only_one_in(folder))
         shutil.rmtree(folder / "run", ignore_errors=True)
         (folder / "run").mkdir(parents=True)
-        site = Site(folder / "run", settings.ports.settled())
+        site = Site(folder / "run", settings.ports.settled(), aggregate=settings.aggregate)
         sink = cleanup.enter_context(NotificationSink(site.ports.sink).serving())
         watch = cleanup.enter_context(closing(Watch(site)))
         groups = _groups(site, watch, sink=sink, settings=settings)

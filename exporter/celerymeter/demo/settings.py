@@ -13,10 +13,12 @@ import click
 from celerymeter.demo.processes import free_ports
 from celerymeter.demo.workload import LOADS
 from celerymeter.errors import PortInUse, SettingsError
-from celerymeter.kinds import INTERVAL, Kind
+from celerymeter.kinds import INTERVAL, SWITCH, Kind
 from celerymeter.options import read_secret, setting
 
 AUTO = 0
+AGGREGATE = "CELERYMETER_DEMO_AGGREGATE"
+"""The variable that makes the shop's workers count their tasks instead of sending events."""
 WEBHOOKS = "https://api.slack.com/messaging/webhooks"
 
 
@@ -140,6 +142,11 @@ class DemoSettings:
         "light",
         click.Choice(list(LOADS)),
         "How many tasks to send: light and busy are healthy, faulty makes alerts fire.",
+    )
+    aggregate: bool = setting(
+        False,
+        SWITCH,
+        "Let the workers count their tasks and publish totals, instead of events (celerymeter.aggregate).",
     )
     slack_url_file: Path | None = setting(
         None,

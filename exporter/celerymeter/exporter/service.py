@@ -125,7 +125,7 @@ class Exporter:
             self._reader_thread.join(STOP_TIMEOUT)
         if self._state_file is not None:
             with self.state.locked() as tracker:
-                tracker.totals.add_up(None)
+                tracker.totals.add_up(everything=True)
             self._state_file.save_or_log()
             self._state_file.close()
 

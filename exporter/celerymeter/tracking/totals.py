@@ -23,8 +23,10 @@ from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.workers import Worker, WorkerTable
 
-BUDGET = 15_000
-"""Series that are added up at once: some 60 ms, which no scrape notices."""
+AT_ONCE = 1000
+"""Series that are added up at each tick, some 5 ms."""
+CYCLE = 30
+"""Ticks in which all instances have their turn, if there are more: 15 s, as long as between two scrapes."""
 RETENTION = 6 * 3600.0
 """Seconds that the totals of a silent process are kept: it may come back after an outage of its network."""
 MAX_FORGOTTEN = 50_000
@@ -127,6 +129,8 @@ class TotalsTable:
         self._full_until = 0.0
         self._reject = reject
         self._count_retry_exceptions = settings.count_retry_exceptions
+        self._series: dict[tuple[str, str], TaskSeries] = {}
+        """The series of each name and queue, where neither is folded and workers have no label."""
         self._dirty: dict[Instance, None] = {}
         self._forgotten: dict[str, None] = {}
         self._by_host: dict[str, Instance] = {}
@@ -200,12 +204,16 @@ class TotalsTable:
 
     # Adding up
 
-    def add_up(self, budget: int | None = BUDGET) -> None:
-        """Add what waits, the longest waiting first; at most so many series, or all."""
-        left = budget
-        while self._dirty and (left is None or left > 0):
-            added = self._add_instance(next(iter(self._dirty)))
-            left = None if left is None else left - added
+    def add_up(self, *, everything: bool = False) -> None:
+        """Add what waits, the longest waiting first: at least `AT_ONCE` series and a `CYCLE`-th of the instances.
+
+        So a small cluster is never behind, and of a large one most messages are replaced before they cost anything.
+        """
+        instances = len(self._dirty) if everything else -(-len(self._dirty) // CYCLE)
+        series = 0
+        while self._dirty and (instances > 0 or series < AT_ONCE):
+            series += self._add_instance(next(iter(self._dirty)))
+            instances -= 1
 
     def add_baselines(self) -> None:
         """Add what waits as a baseline: what is not added up here is lost with this process, and sent again."""
@@ -229,46 +237,52 @@ class TotalsTable:
         return len(waiting)
 
     def _add(self, instance: Instance, key: str, text: bytes) -> None:
+        before = instance.added.get(key)
         try:
             new = decode_series(text)
-            before = instance.added.get(key)
             old = decode_series(before) if before is not None else _NOTHING
-            series = self._table.get(self._table.name(new.name), self._table.queue(new.queue), instance.hostname)
         except msgspec.DecodeError:
             self._reject("fields")
             return
-        runtime, wait = _buckets(new.runtime, instance.runtime_map), _buckets(new.wait, instance.wait_map)
-        if not _fit(series.runtime, runtime) or not _fit(series.wait, wait):
+        series = self._series.get((new.name, new.queue)) or self._find(new, instance.hostname)
+        if not _fits(new.runtime, instance.runtime_map, series.runtime) or not _fits(
+            new.wait, instance.wait_map, series.wait
+        ):
             self._reject("fields")
             return
-        growth = len(text) - len(before) if before is not None else len(text) + OVERHEAD
+        growth = len(text) - (len(before) if before is not None else 0)
         if growth > self._bytes_left:
             self._reject("too_large")
             return
         self._bytes_left -= growth
+        instance.added[key] = text
         if key not in instance.baselines:
             self._grow(instance, series, new, old)
-        instance.added[key] = text
-        self._set_running(instance, key, series, new)
-        name = series.labels[0]
-        self._tasks.learn_name(self._table.name.clean(new.name))
-        if new.last_success:
-            last = new.last_success + instance.offset
-            self._tasks.last_success[name] = max(last, self._tasks.last_success.get(name, 0.0))
+        if new.running or key in instance.running:
+            self._set_running(instance, key, series, new)
+        if new.succeeded != old.succeeded:
+            last, names = new.last_success + instance.offset, self._tasks.last_success
+            if last > names.get(series.labels[0], 0.0):
+                names[series.labels[0]] = last
+
+    def _find(self, new: SeriesTotals, hostname: str) -> TaskSeries:
+        """Return the series that a row counts for, and remember it where nothing is folded."""
+        table = self._table
+        name, queue = table.name(new.name), table.queue(new.queue)
+        series = table.get(name, queue, hostname)
+        self._tasks.learn_name(new.name)
+        if series.labels == (new.name, new.queue):
+            self._series[new.name, new.queue] = series
+        return series
 
     def _grow(self, instance: Instance, series: TaskSeries, new: SeriesTotals, old: SeriesTotals) -> None:
-        """Add the difference of two totals."""
-        for histogram, theirs, before, buckets in (
-            (series.runtime, new.runtime, old.runtime, instance.runtime_map),
-            (series.wait, new.wait, old.wait, instance.wait_map),
-        ):
-            counts = histogram.counts
-            for index, count in _buckets(theirs, buckets):
-                counts[index] += count
-            for index, count in _buckets(before, buckets):
-                counts[index] -= count
-        series.runtime.sum += new.runtime_sum - old.runtime_sum
-        series.wait.sum += new.wait_sum - old.wait_sum
+        """Add the difference of two totals; what has not changed is the most of a row, so it is looked at first."""
+        if new.runtime != old.runtime:
+            _add_buckets(series.runtime, new.runtime, old.runtime, instance.runtime_map)
+            series.runtime.sum += new.runtime_sum - old.runtime_sum
+        if new.wait != old.wait:
+            _add_buckets(series.wait, new.wait, old.wait, instance.wait_map)
+            series.wait.sum += new.wait_sum - old.wait_sum
         series.received += new.received - old.received
         series.started += new.started - old.started
         series.succeeded += new.succeeded - old.succeeded
@@ -382,17 +396,18 @@ def _bucket_map(theirs: tuple[float, ...], ours: tuple[float, ...]) -> list[int]
     return [*(bisect_left(ours, bound) for bound in theirs), len(ours)]
 
 
-def _buckets(sparse: list[int], bucket_map: list[int] | None) -> list[tuple[int, int]]:
-    """Our buckets and the counts in them; one that does not exist is -1."""
-    pairs = zip(sparse[::2], sparse[1::2], strict=False)
-    if bucket_map is None:
-        return list(pairs)
-    return [(bucket_map[index] if index < len(bucket_map) else -1, count) for index, count in pairs]
+def _fits(sparse: list[int], bucket_map: list[int] | None, histogram: Histogram) -> bool:
+    """Return True if every bucket exists."""
+    size = len(histogram.counts if bucket_map is None else bucket_map)
+    return not sparse or max(sparse[::2]) < size
 
 
-def _fit(histogram: Histogram, pairs: list[tuple[int, int]]) -> bool:
-    size = len(histogram.counts)
-    return all(0 <= index < size for index, _ in pairs)
+def _add_buckets(histogram: Histogram, new: list[int], old: list[int], bucket_map: list[int] | None) -> None:
+    counts = histogram.counts
+    for index, count in zip(new[::2], new[1::2], strict=False):
+        counts[index if bucket_map is None else bucket_map[index]] += count
+    for index, count in zip(old[::2], old[1::2], strict=False):
+        counts[index if bucket_map is None else bucket_map[index]] -= count
 
 
 def _grow(counter: Counter[str], new: Mapping[str, int], old: Mapping[str, int]) -> None:
