@@ -84,7 +84,7 @@ def test_what_waits_is_bounded_in_bytes() -> None:
 
     assert kept_by(feed) < 10 * MEGABYTE
     assert cluster.tracker.rejections["too_large"] > 10
-    cluster.tracker.totals.add_up(None)
+    cluster.tracker.totals.add_up(everything=True)
     assert cluster.tracker.totals._waiting_left == 4 * 1024 * 1000
 
 
@@ -108,7 +108,7 @@ def test_what_is_added_up_is_bounded_in_bytes() -> None:
         for number in range(30):
             series = {f"k{key}": ["n" * 400, "q" * 400] for key in range(1000)}
             cluster.tracker.apply([totals(f"celery@h{number}", f"i{number}", series=series)], cluster.now)
-            cluster.tracker.totals.add_up(None)
+            cluster.tracker.totals.add_up(everything=True)
 
     assert kept_by(feed) < 32 * MEGABYTE
     assert cluster.tracker.rejections["too_large"] > 1000
@@ -126,7 +126,7 @@ def test_names_in_totals_are_cut_as_others() -> None:
     cluster = Cluster()
     series = {"a": [f"shop\x1b{WIDE * 300}", "q\n"]}
     cluster.tracker.apply([totals("celery@h", "i", series=series)], cluster.now)
-    cluster.tracker.totals.add_up(None)
+    cluster.tracker.totals.add_up(everything=True)
     text = page(cluster)
     assert "\x1b" not in text
     assert "\\n" not in text

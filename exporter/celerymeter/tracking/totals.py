@@ -250,7 +250,7 @@ class TotalsTable:
         ):
             self._reject("fields")
             return
-        growth = len(text) - (len(before) if before is not None else 0)
+        growth = len(text) - len(before) if before is not None else len(text) + OVERHEAD
         if growth > self._bytes_left:
             self._reject("too_large")
             return
@@ -270,7 +270,7 @@ class TotalsTable:
         table = self._table
         name, queue = table.name(new.name), table.queue(new.queue)
         series = table.get(name, queue, hostname)
-        self._tasks.learn_name(new.name)
+        self._tasks.learn_name(table.name.clean(new.name))
         if series.labels == (new.name, new.queue):
             self._series[new.name, new.queue] = series
         return series
