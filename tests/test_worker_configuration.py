@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import timedelta
 from types import SimpleNamespace
@@ -14,7 +13,8 @@ from celery.worker.control import conf
 from kombu.entity import Queue
 from kombu.utils.json import dumps
 
-from celerymeter.worker_configuration import WorkerConfiguration, parse_configuration
+from celerymeter.inspect_replies import Replies
+from celerymeter.worker_configuration import WorkerConfiguration, parse_configuration, parse_visibility_timeout
 
 OPTIONS = {"visibility_timeout": 86400, "sep": "~", "password": "hush", "sentinel_kwargs": {"password": "hush"}}
 WRITTEN = {
@@ -45,8 +45,11 @@ WRITTEN = {
 
 def replied(app: Celery) -> dict[str, Any]:
     """The reply of a worker of this application, by Celery's own function."""
-    reply: dict[str, Any] = conf(SimpleNamespace(app=app))
-    return reply
+    replies = Replies()
+    replies.receive("conf", dumps({"w1@test": conf(SimpleNamespace(app=app))}))  # type: ignore[no-untyped-call]
+    answer = replies.answer("conf", "w1@test")
+    assert isinstance(answer, dict)
+    return answer
 
 
 @pytest.mark.parametrize("form", WRITTEN)
@@ -78,8 +81,8 @@ def test_asking_for_it_makes_no_worker_fail() -> None:
         task_annotations={"*": {"on_failure": lambda *_: None}},
         broker_transport_options={"visibility_timeout": 7200, "retry": ObjectId()},
     )
-    reply = json.loads(dumps(replied(app)))  # type: ignore[no-untyped-call]
-    assert parse_configuration(reply) == WorkerConfiguration(visibility_timeout=7200)
+    reply = replied(app)
+    assert parse_visibility_timeout(reply) == parse_configuration(reply).visibility_timeout == 7200
 
 
 def test_arguments_of_queues() -> None:

@@ -117,6 +117,7 @@ _TYPES: Final[Mapping[str, type]] = {
     "active": _TASKS,
     "reserved": _TASKS,
     "scheduled": dict[str, list[_Scheduled]],
+    "conf": dict[str, dict[str, msgspec.Raw]],  # a schedule or routes may be large, and are not read
 }
 """The replies of which only a part is decoded; to any other command a reply is decoded whole."""
 _DECODERS: Final[Mapping[str, msgspec.json.Decoder[dict[str, object]]]] = {

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from celerymeter.inspect_replies import mapping, text
 
 DEFAULT_VISIBILITY_TIMEOUT: Final = 3600.0
@@ -84,14 +86,13 @@ class WorkerConfiguration:
 
 def parse_configuration(answer: Mapping[str, object]) -> WorkerConfiguration:
     """Return what a reply to ``conf`` says; a value of an unexpected type counts as not set."""
-    found = {name: value for key, value in answer.items() if (name := _setting(key)) is not None}
+    found = {name: _plain(value) for key, value in answer.items() if (name := _setting(key)) in _SETTINGS}
     options = mapping(found.get("broker_transport_options"))
-    timeout = options.get("visibility_timeout", DEFAULT_VISIBILITY_TIMEOUT)
     accepted, prefetch = found.get("accept_content"), found.get("worker_prefetch_multiplier")
     sends, zone = found.get("worker_send_task_events"), text(found.get("timezone")) or "UTC"
     return WorkerConfiguration(
         transport_options={option: options[option] for option in SHARED_OPTIONS if option in options},
-        visibility_timeout=float(timeout) if isinstance(timeout, int | float) and timeout > 0 else None,
+        visibility_timeout=_timeout(options),
         accept_content=frozenset(filter(None, map(text, accepted if isinstance(accepted, list) else ["json"]))),
         task_serializer=text(found.get("task_serializer")) or "json",
         acks_late=found.get("task_acks_late") is True,
@@ -102,6 +103,17 @@ def parse_configuration(answer: Mapping[str, object]) -> WorkerConfiguration:
         event_exchange=text(found.get("event_exchange")) or "celeryev",
         time_zone=zone if found.get("enable_utc", True) else f"local time {zone}",
     )
+
+
+def parse_visibility_timeout(answer: Mapping[str, object]) -> float | None:
+    """Return the visibility timeout alone, and decode nothing else: a schedule may be large."""
+    options = (value for key, value in answer.items() if _setting(key) == "broker_transport_options")
+    return _timeout(mapping(_plain(next(options, None))))
+
+
+def _timeout(options: Mapping[str, object]) -> float | None:
+    timeout = options.get("visibility_timeout", DEFAULT_VISIBILITY_TIMEOUT)
+    return float(timeout) if isinstance(timeout, int | float) and timeout > 0 else None
 
 
 def _setting(key: str) -> str | None:
@@ -136,6 +148,11 @@ def _scheduled(schedule: object) -> tuple[ScheduledTask, ...]:
 
 def _seconds(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _plain(value: object) -> object:
+    """Return a value that may still be encoded."""
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
 
 
 def _queue_arguments(queues: object) -> dict[str, Mapping[str, object]]:

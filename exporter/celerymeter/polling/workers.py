@@ -16,7 +16,7 @@ from celerymeter.polling.reply_habits import PROOF, PollTarget, ReplyHabits
 from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
 from celerymeter.routing import QueueRoutes
 from celerymeter.settings import ExporterSettings
-from celerymeter.worker_configuration import parse_configuration
+from celerymeter.worker_configuration import parse_visibility_timeout
 
 STATS = Command(PROOF)
 DETAILS = (Command("active_queues"), Command("active", {"safe": True}))
@@ -204,7 +204,7 @@ class _Process:
         )
         answer, known = answers.answer(CONFIGURATION.method, name), answers.registered(name)
         if isinstance(answer, dict):
-            self.visibility_timeout = parse_configuration(answer).visibility_timeout
+            self.visibility_timeout = parse_visibility_timeout(answer)
         if known is not None and len(known) <= MAX_REGISTERED:
             known = frozenset(map(escaping.name, known))
             self.registered = shared.setdefault(known, known)
