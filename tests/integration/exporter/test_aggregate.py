@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from tests.apps.worker_app import make_app
 from tests.integration.exporter.conftest import StartExporter, StartWorker
 from tests.integration.exporter.expected import Expected, settle
 from tests.integration.exporter.test_counts import QUEUES, mixed_workload, revoke_two
 from tests.revocation.releases import INSTALLED, OTHERS, Setting
-from tests.scrape import Scrape
+from tests.scrape import ExporterProcess, Scrape
+from tests.servers import RabbitMQ
+from tests.workers import start_worker as start
 
 from celerymeter import stamp
 from celerymeter.demo.processes import wait_until
@@ -94,11 +97,12 @@ def test_a_mixed_workload_is_counted_the_same_in_both_modes(
     assert busy == pytest.approx(sum(DURATIONS), abs=1.0)
 
 
+POOLS = ("prefork", "solo", "gevent", "eventlet")
 RELEASES = [INSTALLED, *(pytest.param(release, marks=pytest.mark.slow) for release in OTHERS)]
 
 
 @pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("pool", ["threads", *(pytest.param(p, marks=pytest.mark.slow) for p in ("solo", "gevent"))])
+@pytest.mark.parametrize("pool", ["threads", *(pytest.param(pool, marks=pytest.mark.slow) for pool in POOLS)])
 def test_every_pool_and_release_counts_to_the_task(
     pool: str, release: str, producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
 ) -> None:
@@ -230,3 +234,21 @@ def test_an_outage_of_the_broker_loses_nothing(
     send(40)
     del expected.counts["sent"]  # of which an event may be lost: the exporter has to connect again too
     nothing_is_missed(settle(exporter, expected))
+
+
+@pytest.mark.slow
+def test_rabbitmq_counts_to_the_task(tmp_path: Path) -> None:
+    """With the queue by the message, though the exporter polls no worker of its own broker at first."""
+    with RabbitMQ(tmp_path / "rabbitmq") as server, ExporterProcess(tmp_path, server.up().url) as exporter:
+        exporter.up()
+        producer = make_app(server.url)
+        with start(server.url, tmp_path, queues=QUEUES, concurrency=2, aggregate={}):
+            expected = Expected()
+            for number in range(200):
+                queue = QUEUES[number % 4]
+                producer.send_task("tests.add", (1, 2), queue=queue)
+                producer.send_task("tests.retry", (1,), queue=queue)
+                expected.add("tests.add", queue, succeeded=1)
+                expected.add("tests.retry", queue, runs=2, retried=1, succeeded=1)
+            nothing_is_missed(settle(exporter, expected))
+        producer.close()
