@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.lookup.evidence import (
     FAILED,
+    ID,
     NOW,
     RECEIVED,
     RETRIED,
@@ -33,6 +34,7 @@ from celerymeter.control.evidence.task import (
 )
 from celerymeter.control.lookup.decide import decide
 from celerymeter.control.lookup.sentences import sentence
+from celerymeter.model import Event
 
 READ = BrokerFacts("redis", lists_read=True, unacked_read=True, depth=0)
 PARTLY = BrokerFacts("redis", lists_read=False, unacked_read=True, depth=1_000_000)
@@ -50,6 +52,8 @@ AGAIN_DONE = event("succeeded", 1, worker="b@t")
 RETRY_SENT = event("sent", 6, worker="gen2@t", name="tests.add", queue="q", retries=1, eta=LATER, parent_id=None)
 RETRY_RECEIVED = event("received", 4, name="tests.add", retries=1, eta=LATER)
 TERMINATED = event("revoked", 2, terminated=True)
+BEHIND = (Event(type="task-started", hostname="a@t", timestamp=NOW - 100, pid=7, uuid=ID), NOW - 10)
+"""Of a worker whose clock is a minute and a half behind ours."""
 EXPIRED = "1970-01-12T13:46:30+00:00"
 """Ten seconds before `NOW`."""
 EXPIRING_SENT = event("sent", 30, worker="gen1@t", name="tests.add", queue="q", expires=EXPIRED)
@@ -115,6 +119,7 @@ CASES: list[tuple[str, str, Evidence]] = [
                                    held=(held("active", "b@t"),))),
     ("queued", "list", evidence(RECEIVED, STARTED, workers=(dead(),), broker=WAITS)),
     # nothing proves that it is gone
+    ("unknown", "ended_unseen", evidence(RECEIVED, BEHIND, workers=(worker(started_at=NOW - 15),), broker=UNACKED)),
     ("unknown", "worker_silent", evidence(RECEIVED, STARTED, workers=(dead(connected=None),), broker=UNACKED)),
     ("unknown", "worker_silent", evidence(RECEIVED, STARTED, workers=(dead(connected=True),), broker=UNACKED)),
     ("unknown", "worker_silent", evidence(RECEIVED, STARTED, workers=(worker("b@t"),), broker=READ)),

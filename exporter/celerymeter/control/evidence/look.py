@@ -7,7 +7,7 @@ for only where nothing else has shown the task, and only of workers that hold fe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,6 +22,7 @@ from celerymeter.control.evidence.task import (
     Evidence,
     HeldTask,
     Note,
+    Source,
     StoredResult,
     TaskFacts,
     WorkerFacts,
@@ -82,15 +83,13 @@ class TaskLooker:
         """Return the evidence about each task; ``until`` is of `time.monotonic`. Raises `RequestRefused` when busy."""
         look = _Look(task_ids, until, time.time(), histories=self._event_cache.histories(task_ids))
         self._ask_backend(look)
-        try:
-            self._ask_workers(look)
-            self._ask_broker(look)
-            self._ask_lists(look)
-            self._ask_about_silent(look)
-            self._ask_facts(look)
-        except BrokerUnavailable as error:
-            look.reachable = False
-            look.unreachable.append(Note("workers", str(error)))
+        queues = self._queue_source
+        asked = [_attempt(look, "workers", self._ask_workers), _attempt(look, queues, self._ask_broker)]
+        look.reachable = any(asked)
+        if look.reachable:
+            _attempt(look, "workers", self._ask_lists)
+            _attempt(look, queues, self._ask_about_silent)
+            _attempt(look, "workers", self._ask_facts)
         look.terminated = self._terminations(look)
         # Last, so that events that came meanwhile count: a task that moved on was perhaps seen at neither place.
         look.histories = self._histories(look)
@@ -154,7 +153,7 @@ class TaskLooker:
     def _ask_broker(self, look: _Look) -> None:
         wanted = [task_id for task_id in look.open() if not _is_stored(look, task_id)]
         if not wanted:
-            look.not_asked.append(Note("redis queues" if self._is_redis else "rabbitmq queues", "not needed"))
+            look.not_asked.append(Note(self._queue_source, "not needed"))
             return
         hinted = [queue for task_id in wanted if (queue := look.history(task_id).queue)]
         consumed = (queue.name for worker in look.replies.hostnames for queue in look.replies.queues(worker) or ())
@@ -234,6 +233,10 @@ class TaskLooker:
     def _is_redis(self) -> bool:
         return isinstance(self._broker, RedisQueues)
 
+    @property
+    def _queue_source(self) -> Source:
+        return "redis queues" if self._is_redis else "rabbitmq queues"
+
     def _evidence(self, look: _Look, task_id: str) -> Evidence:
         history, held = look.history(task_id), tuple(look.held.get(task_id, ()))
         hosts = look.replies.hostnames | self._live_workers.alive() | _last_workers(look, task_id)
@@ -291,6 +294,16 @@ class TaskLooker:
             depth=look.depths.get(history.queue or ""),
             delay_level=max(levels, default=None),
         )
+
+
+def _attempt(look: _Look, source: Source, ask: Callable[[_Look], None]) -> bool:
+    """Ask a source; one that cannot be reached is noted, and the others must do."""
+    try:
+        ask(look)
+    except BrokerUnavailable as error:
+        look.unreachable.append(Note(source, str(error)))
+        return False
+    return True
 
 
 def has_ended(history: TaskHistory) -> bool:

@@ -49,7 +49,8 @@ def _notes(evidence: Evidence) -> Iterator[Note]:
 
 
 def _skipped(evidence: Evidence) -> bool:
-    return any(note.source == "redis queues" for note in evidence.not_asked) or not evidence.broker.reachable
+    silent = (*evidence.not_asked, *evidence.unreachable)
+    return any(note.source == "redis queues" for note in silent) or not evidence.broker.reachable
 
 
 def _history(history: TaskHistory, listening_since: float | None) -> str:

@@ -161,23 +161,24 @@ class _Case:
         """Return what became of it at the worker that had it last, none of which lists it now."""
         received, run = self.history.received, self.run
         if run is not None and run.open and not self.history.new_message:
-            return self._after_start(run.worker, run.pid, run.started_at or run.seen_at)
+            return self._after_start(run)
         if received is None or (run is not None and not self.history.received_again):
             return None
         return self._after_reception(received.worker, received.pid, received.at)
 
-    def _after_start(self, worker: str, pid: int, since: float) -> Decision | None:
-        facts = self.evidence.workers.get(worker)
+    def _after_start(self, run: PastRun) -> Decision | None:
+        # Times of receipt are compared with each other: workers' clocks may differ from ours.
+        worker, facts, since = run.worker, self.evidence.workers.get(run.worker), run.started_at or run.seen_at
         if (stored := self._stored()) is not None and stored.verdict != "unknown":
             return stored
-        if self._gone(worker, pid, since):
+        if self._gone(worker, run.pid, run.seen_at):
             return self._lost(worker, started=True)
-        if facts is None or facts.ambiguous or (facts.left_at or 0.0) > since:
+        if facts is None or facts.ambiguous or (facts.left_at or 0.0) > run.seen_at:
             return self._unknown("left" if facts and facts.left_at else "worker_silent", worker=worker, since=since)
-        fresh = self.run is not None and self.run.seen_at >= self.evidence.asked_at
-        if facts.answered and not fresh:
+        if facts.answered and run.seen_at < self.evidence.asked_at:
             return self._unknown("ended_unseen", worker=worker, since=since)
-        if facts.alive and (self.evidence.listening_since or since + 1) <= since:
+        listening_since = self.evidence.listening_since
+        if facts.alive and listening_since is not None and listening_since <= run.seen_at:
             usual = self.evidence.usual.runtime_p95
             return Decision("running", "by_event", since=since, worker=worker, usual_seconds=usual)
         return self._unknown("worker_silent", worker=worker, since=since)
@@ -211,9 +212,10 @@ class _Case:
         return (("rate", limit),) if (limit := self._rate_limit()) else ()
 
     def _gone(self, worker: str, pid: int, since: float) -> bool:
-        """Return True when the process that had the task is proven gone."""
+        """Return True when the process that had the task when that was received is proven gone."""
         facts = self.evidence.workers.get(worker)
-        if facts is None or facts.ambiguous or (facts.left_at or 0.0) > since:
+        remembers = any(each.worker == worker for each in self.evidence.remembered)
+        if facts is None or facts.ambiguous or remembers or (facts.left_at or 0.0) > since:
             return False
         other = bool(facts.pid and pid and facts.pid != pid)
         restarted = facts.started_at is not None and facts.started_at > since + CLOCKS
@@ -342,5 +344,5 @@ class _Case:
             return replace(shown, outcome=decision.verdict if decision.verdict != "revoked" else "terminated")
         if self.history.replaced and last:
             return replace(shown, outcome="replaced")
-        gone = self._gone(run.worker, run.pid, run.started_at or run.seen_at)
+        gone = self._gone(run.worker, run.pid, run.seen_at)
         return replace(shown, outcome="lost" if gone else "unknown")

@@ -228,7 +228,9 @@ def _words(decision: Decision, evidence: Evidence, say: Callable[[str, str], str
         "redelivery": _redelivery(decision, say),
         "usual": _usual(decision, evidence, say),
         "number": "?" if position is None or position.number is None else str(position.number),
-        "total": str(position.total if position is not None else say("how many", "多少") if depth is None else depth),
+        "total": str(
+            position.total if position is not None else say("an unknown number", "未知數量") if depth is None else depth
+        ),
         "priority": _priority(decision, say),
         "place": _place(decision, say),
         "consumers": _consumers(decision, say),

@@ -58,6 +58,12 @@ class LookupService:
         self._asked_at = float("-inf")
         self._recent: OrderedDict[str, tuple[float, TaskReply]] = OrderedDict()
 
+    @property
+    def waiting(self) -> int:
+        """Return how many tasks the next question is about."""
+        with self._lock:
+            return len(self._next.task_ids) if self._next is not None else 0
+
     def look_up(self, task_id: str) -> TaskReply:
         """Return where a task is; raises `RequestRefused` when too many are looked up."""
         with self._lock:
