@@ -184,7 +184,8 @@ def _users() -> Panel:
     own = f"topk by (cluster, queue_name) (3, {OWN_SHARE})"
     others = f"topk by (cluster) (1, {TOTAL_SHARE})"
     state = conditions.queue_states(SCOPE)
-    in_trouble = f"({state}) < {states.GOOD_LEVEL} and {on} {SLOTS} > 0"
+    stalled = conditions.queues_stalled(SCOPE)  # no task is to blame: its workers have free slots
+    in_trouble = f"({state}) < {states.GOOD_LEVEL} and {on} {SLOTS} > 0 unless {on} ({stalled})"
     starved = f"0 * ({in_trouble} unless {on} {OWN_SHARE} > 0.3) + on (cluster) group_left (name) {others}"
     rows = f"({own} or {starved})"
     return table_of(
@@ -198,7 +199,7 @@ def _users() -> Panel:
                 "Queue is",
                 f"0 * {rows} + {on} group_left () ({state})",
                 "none",
-                width=80,
+                width=90,
                 words=states.LEVELS,
             ),
             Column("Of the queue's slots", own, width=150, decimals=0, unit="percentunit"),

@@ -199,7 +199,7 @@ def test_a_late_queue_names_the_task_that_used_the_slots(prometheus: Simulation)
 
     assert max(of_mail, key=lambda name: of_mail[name]) == "shop.reports.render"
     assert of_mail["shop.reports.render"] > 0.3
-    assert not [queue for queue, _ in shares if queue == "legacy"]
+    assert not [queue for queue, _ in shares if queue in ("legacy", "asleep")], "no task is to blame for these"
     assert ask(prometheus.url, own, choice, at=prometheus.settled).series
 
 
