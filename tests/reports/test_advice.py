@@ -154,14 +154,22 @@ def test_a_busy_pool_alone_is_no_trouble() -> None:
 
 @pytest.mark.parametrize("found", [idle(5.0), hoarding(20.0), eating(90.0)], ids=["idle", "hoarding", "eating"])
 def test_nobody_is_called_idle_when_runs_are_missing(found: Report) -> None:
-    """A lost event, or a worker whose busy time is not known, makes workers look idle that are not."""
+    """A lost event makes workers look idle that are not."""
     (advice,) = recommend(found)
     without = {"events_missing", "pool_saturated"}
     lost = replace(found, data_quality=replace(found.data_quality, events_missed=1))
-    unknown = replace(found, workers=(*found.workers, replace(samples.worker("w3", busy=0.0), avg_busy_percent=None)))
     assert advice.code not in without
     assert {one.code for one in recommend(lost)} <= without
-    assert recommend(unknown) == ()
+
+
+def test_workers_are_too_many_only_if_all_of_them_are_known() -> None:
+    """One that is gone counts by its busiest minute; one of which nothing is known may have been full."""
+    gone = replace(samples.worker("w3", busy=0.0, highest=40.0), avg_busy_percent=None)
+    without = replace(gone, max_busy_percent=None)
+    found = idle(5.0)
+
+    assert [one.code for one in recommend(replace(found, workers=(*found.workers, gone)))] == ["idle_workers"]
+    assert recommend(replace(found, workers=(*found.workers, without))) == ()
 
 
 def test_the_most_severe_comes_first() -> None:

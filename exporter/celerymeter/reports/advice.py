@@ -48,10 +48,9 @@ def recommend(report: Report) -> tuple[Recommendation, ...]:
     return tuple(sorted(found, key=lambda advice: advice.severity != "warning"))
 
 
-def _busy_is_exact(report: Report) -> bool:
-    """Return True when no run is missing in the busy time of any worker: a lost event makes a worker look idle."""
-    known = all(row.avg_busy_percent is not None for row in report.workers if row.pool_size)
-    return known and not report.data_quality.events_missed and report.data_quality.verdict != "unusable"
+def _no_run_is_missing(report: Report) -> bool:
+    """Return True when busy time is exact: a run whose events were lost makes its worker look idle."""
+    return not report.data_quality.events_missed and report.data_quality.verdict != "unusable"
 
 
 def events_missing(report: Report) -> Iterable[Recommendation]:
@@ -188,7 +187,7 @@ def redelivery_risk(report: Report) -> Iterable[Recommendation]:
 def prefetch_hoarding(report: Report) -> Iterable[Recommendation]:
     """A worker reserved messages that an idle worker could have run."""
     idle = [row for row in report.workers if row.avg_busy_percent is not None and row.avg_busy_percent <= HOARDED_IDLE]
-    for row in report.workers if _busy_is_exact(report) else ():
+    for row in report.workers if _no_run_is_missing(report) else ():
         threshold = HOARDED * (row.pool_size or 1.0)
         others = [other for other in idle if other is not row]
         if others and (row.avg_reserved or 0.0) >= threshold:
@@ -204,7 +203,7 @@ def task_eats_pool(report: Report) -> Iterable[Recommendation]:
     """One of several tasks took most of the time of a pool that is at least half busy."""
     total = sum(row.execution_seconds for row in report.tasks)
     if (
-        not _busy_is_exact(report)
+        not _no_run_is_missing(report)
         or len(report.tasks) < 2
         or total <= 0
         or (report.avg_busy_percent or 0.0) < HALF_BUSY
@@ -236,14 +235,16 @@ def long_tail(report: Report) -> Iterable[Recommendation]:
 
 def idle_workers(report: Report) -> Iterable[Recommendation]:
     """There were several workers, and half of the slots were free even at the busiest time."""
-    seen = [row for row in report.workers if row.avg_busy_percent is not None]
-    highest = max((row.max_busy_percent or 0.0 for row in seen), default=0.0)
+    highest = [row.max_busy_percent for row in report.workers if row.pool_size]
+    known = [percent for percent in highest if percent is not None]
     busy = report.avg_busy_percent
-    if _busy_is_exact(report) and len(seen) >= 2 and busy is not None and busy <= IDLE and highest <= IDLE_PEAK:
+    if not _no_run_is_missing(report) or busy is None or len(known) < 2 or len(known) < len(highest):
+        return
+    if busy <= IDLE and max(known) <= IDLE_PEAK:
         yield _advice(
             "idle_workers",
             Evidence("avg_busy_percent", "", busy, IDLE, "%", "busy"),
-            Evidence("max_busy_percent", "", highest, IDLE_PEAK, "%", "busy"),
+            Evidence("max_busy_percent", "", max(known), IDLE_PEAK, "%", "busy"),
             severity="info",
         )
 
