@@ -31,7 +31,7 @@ LEVELS = {
     WARNING_LEVEL: State("warning", WARNING),
     CRITICAL_LEVEL: State("critical", BAD),
 }
-EVENTS = {0: State("none", WARNING), 1: State("sent", GOOD)}
+EVENTS = {0: State("none", WARNING), 1: State("sent", GOOD), 2: State("totals", GOOD)}
 WORKERS = {0: State("down", BAD), 1: State("left", GREY), 2: State("up", GOOD)}
 
 

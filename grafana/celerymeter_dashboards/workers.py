@@ -149,12 +149,14 @@ def _table() -> Panel:
         "Workers",
         "Workers without heartbeats first. Click a name to choose the worker. Busy: share of the slots' time in which "
         "they ran a task, over 5 minutes. Running: tasks at this moment. ETA: tasks that wait for it. Heartbeat: time "
-        "since the last one.",
+        "since the last one. Events: totals means that the worker counts its tasks itself.",
         "short",
         NONE_SEEN,
     )
     heartbeat = f"time() - {gauge(families.WORKER_LAST_HEARTBEAT)}"
     runs = rate(SCOPE.of(families.WORKER_PROCESSED), "hostname", window="5m")
+    sent, counting = gauge(families.WORKER_TASK_EVENTS), SCOPE.of(families.WORKER_INFO, mode="aggregate")
+    events = f"({sent}\n+ on ({ROW}) {latest(counting, 'hostname')})\nor {sent}"
     return table_of(
         about,
         [Key("hostname", "Worker", (between(WORKERS, WORKERS, picked="worker"),), at_least=210)],
@@ -169,7 +171,7 @@ def _table() -> Panel:
             Column("Load", gauge(families.WORKER_LOAD1), width=55, decimals=1),
             Column("Heartbeat", heartbeat, "s", width=85, decimals=0),
             Column("Clock off", gauge(families.WORKER_CLOCK_OFFSET), "s", width=80),
-            Column("Events", gauge(families.WORKER_TASK_EVENTS), "none", width=70, words=states.EVENTS),
+            Column("Events", events, "none", width=70, words=states.EVENTS),
         ],
         sort="State",
     )
