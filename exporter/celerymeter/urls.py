@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from celerymeter.errors import SettingsError
 
-_PASSWORD = re.compile(r"(?<=://)([^:/@;\s]*):[^;\s]*@")
+_NEXT_URL = re.compile(r";(?=[a-zA-Z][\w+.-]{0,30}://)")
+_USER = re.compile(r"[^:/@;?#]*")
+_PARAMETER = re.compile(r"(?<=[?&;])([^=&#;\s/@]{1,100})=([^&#;\s\"']+)")
+_SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|api_?-?key|signature|^sig$|^auth", re.IGNORECASE)
 
 
 def without_password(url: str) -> str:
-    """Return the URL with its password masked, and those of every part of a ``;``-separated list."""
-    return _PASSWORD.sub(r"\1:***@", url)
+    """Return the URL, or a text with URLs, with passwords masked, and values of the query whose name sounds secret."""
+    if "://" in url:
+        url = re.sub(r"\S+", lambda word: ";".join(map(_without_userinfo, _NEXT_URL.split(word[0]))), url)
+    return _PARAMETER.sub(_without_value, url)
+
+
+def _without_userinfo(url: str) -> str:
+    """Mask a password, which may hold any sign: it ends at the last ``@``."""
+    scheme, found, rest = url.partition("://")
+    userinfo, at, host = rest.rpartition("@")
+    user = _USER.match(userinfo)
+    if not found or not at or user is None or userinfo[user.end() : user.end() + 1] != ":":
+        return url
+    return f"{scheme}://{user[0]}:***@{host}"
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return f"{found[1]}=***" if _SECRET_NAME.search(unquote(found[1])) else found[0]
 
 
 def parse_listen(address: str, *, option: str = "--listen") -> tuple[str, int]:

@@ -64,7 +64,7 @@ def test_the_variable_names_the_file(run: Run, config: Path, monkeypatch: pytest
         ("wait_buckets: [2, 1]", "wait_buckets in "),
         ("nonsense: 1", "unknown key nonsense"),
         ("broker_url_file: /nonexistent", "--broker-url-file: cannot read /nonexistent"),
-        ("{broker_url: 'redis://h', web_config_file: /nonexistent}", "--web.config.file: /nonexistent: cannot be read"),
+        ("{broker_url: 'redis://h', web_config_file: /nonexistent}", "--web.config.file: cannot read /nonexistent"),
     ],
 )
 def test_what_is_wrong_is_one_line(run: Run, config: Path, content: str, says: str) -> None:

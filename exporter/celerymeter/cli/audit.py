@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from celerymeter.cli.command import settings_command
+from celerymeter.escaping import json_text, terminal
 from celerymeter.kinds import COUNT, DIRECTORY, SWITCH, TEXT
 from celerymeter.options import option, secret, setting
 
@@ -44,12 +45,15 @@ def command() -> None:
 @settings_command("show", ShowSettings, section="audit")
 def show(settings: ShowSettings) -> int:
     """Print the last rows of the audit trail, oldest first."""
-    from celerymeter.control.audit.offline import as_json, as_line, read_rows
+    from celerymeter.control.audit.offline import as_fields, as_line, read_rows
     from celerymeter.control.audit.trail import AuditQuery
 
     query = AuditQuery(sub=settings.sub, action=settings.action)
     for row in read_rows(settings.state_dir, query, last=settings.last):
-        click.echo(as_json(row) if settings.json else as_line(row))
+        if settings.json:
+            click.echo(json_text(as_fields(row)))
+        else:
+            click.echo(terminal(as_line(row)))
     return 0
 
 
@@ -60,10 +64,10 @@ def verify(settings: VerifySettings) -> int:
 
     result = offline.verify(settings.state_dir, key=settings.audit_key, head=settings.head)
     for finding in result.findings:
-        click.echo(f"row {finding.row}: {finding.message}")
+        click.echo(terminal(f"row {finding.row}: {finding.message}"))
     if result.unproven is not None:
-        click.echo(result.unproven)
-    click.echo(f"{result.rows} row(s), {len(result.findings)} finding(s), head {result.head}")
+        click.echo(terminal(result.unproven))
+    click.echo(terminal(f"{result.rows} row(s), {len(result.findings)} finding(s), head {result.head}"))
     return 1 if result.findings else 0
 
 

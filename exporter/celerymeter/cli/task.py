@@ -12,7 +12,7 @@ import msgspec
 
 from celerymeter.cli.command import settings_command
 from celerymeter.cli.control_client import ControlClient
-from celerymeter.escaping import json_source, terminal
+from celerymeter.escaping import json_source, terminal, terminal_lines
 from celerymeter.kinds import HTTP_URL, SECRET_TEXT, SWITCH
 from celerymeter.options import SECRET_ITSELF, option, setting
 
@@ -92,7 +92,10 @@ def _run(settings: TaskSettings, task_id: str) -> int:
         reply, raw = client.call("GET", f"/tasks/{quote(task_id, safe='')}", TaskReply)
         said = _said(reply, settings.lang)
         if said != shown:
-            click.echo(json_source(raw.decode()) if settings.format == "json" else text(reply, settings.lang))
+            if settings.format == "json":
+                click.echo(json_source(raw.decode()))
+            else:
+                click.echo(terminal_lines(text(reply, settings.lang)))
             shown = said
         if not settings.follow:
             return 1 if reply.verdict == "unknown" else 0

@@ -245,7 +245,7 @@ class AlertStore:
 
     def _text(self, texts: Mapping[str, str]) -> str:
         """Return labels or annotations as JSON: whole, or with long texts cut and the last ones left out."""
-        whole = json.dumps(texts, ensure_ascii=False)
+        whole = escaping.json_text(texts)
         if len(whole.encode()) <= MAX_TEXT:
             return whole
         kept: dict[str, str] = {}
@@ -258,7 +258,7 @@ class AlertStore:
             room -= _stored_size(cut)
             if cut:
                 kept[name] = cut
-        return json.dumps(kept, ensure_ascii=False)
+        return escaping.json_text(kept)
 
     def _select(self, query: str, parameters: Sequence[object]) -> list[Alert]:
         return [self._alert(row) for row in self._store.read(query, parameters)]
@@ -281,7 +281,7 @@ class AlertStore:
 
 
 def _stored_size(text: str) -> int:
-    return len(json.dumps(text, ensure_ascii=False).encode())
+    return len(escaping.json_text(text).encode())
 
 
 def _cut(text: str, room: int) -> str:

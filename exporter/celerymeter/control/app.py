@@ -19,6 +19,7 @@ from celerymeter.control.lookup import views as lookup
 from celerymeter.control.parts import Parts
 from celerymeter.control.routing import PAGE_POLICY, ControlBlueprint, Operation, Permission
 from celerymeter.control.settings import ControlSettings
+from celerymeter.escaping import json_text
 
 Document = dict[str, Any]
 """JSON as flask-openapi3 makes it."""
@@ -86,7 +87,7 @@ def document(app: OpenAPI) -> Document:
 
 def text(made: Document) -> str:
     """Format the document as it is served and committed."""
-    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    return json_text(made, indent=2) + "\n"
 
 
 def _serve_document(app: OpenAPI, base_path: str) -> dict[str, Operation]:

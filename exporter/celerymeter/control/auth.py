@@ -355,12 +355,25 @@ def _parsed_body(data: bytes, operation: Operation) -> Mapping[str, Any]:
     try:
         body = json.loads(data.decode(), parse_constant=_no_constant)
         if b"\\u" in data:
-            json.dumps(body, ensure_ascii=False).encode()  # SQLite refuses text with half a surrogate pair
+            _refuse_halves(body)
     except (ValueError, RecursionError) as error:
         raise RequestRefused("malformed", "the body is not JSON") from error
     if not isinstance(body, dict):
         raise RequestRefused("invalid", "the body must be a JSON object")
     return body
+
+
+def _refuse_halves(value: object) -> None:
+    """Raise `ValueError` for half a surrogate pair, which JSON can write and SQLite refuses."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            name.encode()
+            _refuse_halves(item)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_halves(item)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -28,6 +28,10 @@ class Window:
         return self.end - self.start
 
 
+ANY = "(?s:.*)"
+"""Matches every label value; in Prometheus before 3 a dot alone matches no line break."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """The only task and the only queue of the report; ``None`` is all of them."""
@@ -38,8 +42,8 @@ class Filters:
     def slots(self) -> dict[str, Value]:
         """Return the values of the slots ``$name`` and ``$queue`` of queries: exactly this task or queue, or any."""
         return {
-            "name": ".*" if self.task is None else (self.task,),
-            "queue": ".*" if self.queue is None else (self.queue,),
+            "name": ANY if self.task is None else (self.task,),
+            "queue": ANY if self.queue is None else (self.queue,),
         }
 
 

@@ -94,25 +94,19 @@ def _kept_key(folder: Path) -> bytes:
 
 
 def as_line(row: AuditRow) -> str:
-    """Format a row as one line; of many targets the first few."""
+    """Format a row as one line, not escaped yet; of many targets the first few."""
     when = datetime.fromtimestamp(row.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     who = f"{row.sub or '-'}@{row.address or '-'}"
     parts = [f"{row.row:>6}", when, f"{row.kind:<10}", who, row.action, row.outcome, _targets(row.target)]
     parts += [f"reason={row.reason!r}"] if row.reason else []
     parts += [f"of={row.intent}"] if row.intent else []
     parts += [row.detail] if row.detail != "{}" else []
-    return _printable(" ".join(part for part in parts if part))
+    return " ".join(part for part in parts if part)
 
 
-def as_json(row: AuditRow) -> str:
-    """Format a row as one JSON object."""
-    fields = asdict(row) | {"target": json.loads(row.target), "detail": json.loads(row.detail), "mac": row.mac.hex()}
-    return json.dumps(fields, ensure_ascii=False)
-
-
-def _printable(text: str) -> str:
-    """Escape what others wrote, which must not move the reader's cursor."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+def as_fields(row: AuditRow) -> dict[str, object]:
+    """Return the members of the JSON object of a row."""
+    return asdict(row) | {"target": json.loads(row.target), "detail": json.loads(row.detail), "mac": row.mac.hex()}
 
 
 def _targets(target: str) -> str:
