@@ -21,7 +21,7 @@ def state() -> SharedTracker:
 
 
 class Collector:
-    """Fails as often as told, then succeeds."""
+    """Fails so many times, then succeeds."""
 
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)

@@ -190,7 +190,7 @@ def test_memory_and_its_alarm(rabbitmq: RabbitMQ) -> None:
 
 
 def test_of_several_nodes_the_one_nearest_to_its_limit_counts() -> None:
-    """One that is down has no figures; an alarm of any blocks all."""
+    """One that is down has no numbers; an alarm of any blocks all."""
     nodes = [Node(500, 1000, False, False), Node(300, 400, False, True), Node()]
     assert broker_memory(nodes, []) == BrokerMemory(used=300, limit=400, blocked=True, orphaned=0)
     assert broker_memory([], []) == BrokerMemory(orphaned=0)

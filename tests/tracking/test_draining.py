@@ -52,11 +52,11 @@ def test_what_outlives_the_grace_period_is_counted(cluster: Cluster) -> None:
 
 def test_what_outlives_the_grace_period_is_told_once(cluster: Cluster) -> None:
     """By the next tick, whose caller logs it."""
-    told = []
+    lost = []
     for _ in range(12 * 60):
         cluster.now += 1.0
-        told.append(cluster.tracker.tick(cluster.now))
-    assert [found for found in told if found] == [{(WORKER, "add", "celery"): 2}]
+        lost.append(cluster.tracker.tick(cluster.now))
+    assert [found for found in lost if found] == [{(WORKER, "add", "celery"): 2}]
 
 
 def test_a_worker_that_comes_back_as_a_new_process_has_lost_its_runs(cluster: Cluster) -> None:

@@ -428,7 +428,7 @@ def test_a_task_replaced_by_a_chain_has_not_vanished(cluster: Cluster) -> None:
 
 
 def test_the_last_task_of_that_chain_may_have_the_same_name(cluster: Cluster) -> None:
-    """It is told from another delivery of the first by its parent (Celery's `second_order_replace` tests)."""
+    """It is distinguished from another delivery of the first by its parent (Celery's `second_order_replace` tests)."""
     cluster.publish("a", "outer", "q1", parent_id="root")
     cluster.receive("a", "outer", parent_id="root")
     cluster.start("a")

@@ -1,6 +1,6 @@
 """Imported by a worker under test: writes down each event of a run where Celery sends it, with the name that it knows.
 
-An event of a run other than `task-received` names no task, so whoever reads the stream has to find the name. Here no
+An event of a run other than `task-received` names no task, so a reader of the stream has to find the name. Here no
 finding is needed: the request that sends the event is of one task. Each line of ``$CELERYMETER_NOTES`` is one event.
 """
 

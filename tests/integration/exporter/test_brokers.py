@@ -72,7 +72,7 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def exporter(broker: Broker, tmp_path: Path) -> Iterator[ExporterProcess]:
-    """Told of the broker what the workers are told."""
+    """Configured as the workers are."""
     options = [f"--transport-option={key}={json.dumps(value)}" for key, value in _items(broker)]
     with ExporterProcess(tmp_path, broker.url, options=options) as started:
         yield started.up()
