@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from celerymeter.control.evidence.history import NO_HISTORY, TaskHistory
 from celerymeter.control.evidence.memory import Remembered
@@ -14,6 +14,15 @@ Source = Literal[
     "events", "workers", "worker memory", "redis queues", "redis unacked", "rabbitmq queues", "rabbitmq delay levels",
     "result backend", "revocations", "prometheus",
 ]  # fmt: skip
+
+
+MAX_NAMED: Final = 10
+
+
+def named(workers: Collection[str]) -> str:
+    """Return the names of some workers for a text; whoever may publish events can invent many."""
+    shown = ", ".join(sorted(workers)[:MAX_NAMED])
+    return shown if len(workers) <= MAX_NAMED else f"{shown} (+{len(workers) - MAX_NAMED})"
 
 
 @dataclass(frozen=True, slots=True)

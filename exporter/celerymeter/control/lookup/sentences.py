@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import timezone
 from typing import Final
 
-from celerymeter.control.evidence.task import Evidence
+from celerymeter.control.evidence.task import Evidence, named
 from celerymeter.control.lookup.models import Decision, Sentence
 from celerymeter.control.routing import utc
 
@@ -216,7 +216,7 @@ def _words(decision: Decision, evidence: Evidence, say: Callable[[str, str], str
     exception = decision.runs[-1].exception if decision.runs else None
     exception = exception or (evidence.stored.exception if evidence.stored else None)
     position, words = decision.position, dict(decision.words)
-    silent = sorted(worker.hostname for worker in evidence.workers.values() if worker.alive and not worker.answered)
+    silent = [worker.hostname for worker in evidence.workers.values() if worker.alive and not worker.answered]
     depth = evidence.broker.depth
     return {
         "since": since,
@@ -241,7 +241,7 @@ def _words(decision: Decision, evidence: Evidence, say: Callable[[str, str], str
         "exception": say(f" with {exception}", f"({exception})") if exception else "",
         "level": words.get("level", "?"),
         "rate": words.get("rate", "?"),
-        "silent": ", ".join(silent) or say("a worker", "某個 worker"),
+        "silent": named(silent) or say("a worker", "某個 worker"),
         "sent": _at(evidence.history.sent_at, say),
         "stored": evidence.stored.state if evidence.stored is not None else "",
         "listening": _listening(evidence, say),
