@@ -51,9 +51,8 @@ TABLE = (
     _row("full", exceptions.OutOfMemoryError, "OOM", "this Redis has reached maxmemory and takes no writes"),
     _row("full", (), "MISCONF", "this Redis cannot save its data and takes no writes"),
     _row("full", (), "NOREPLICAS", "this Redis has fewer replicas than min-replicas-to-write and takes no writes"),
-    _row(
-        "cluster", (exceptions.ClusterDownError, exceptions.AskError), "", "this Redis Cluster does not serve our keys"
-    ),
+    _row("cluster", exceptions.ClusterDownError, "CLUSTERDOWN", "this Redis Cluster does not serve our keys"),
+    _row("cluster", exceptions.AskError, "MOVED", "another node of this Redis Cluster serves our keys"),
     _row("clients", (), "max number of clients", "this Redis has reached maxclients"),
     _row("forbidden", exceptions.NoPermissionError, "NOPERM", "Redis refuses a command to this user"),
     _row("password", exceptions.AuthenticationError, "NOAUTH", "the broker refuses user or password"),

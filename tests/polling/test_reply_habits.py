@@ -68,6 +68,10 @@ class Cluster(FakeRemoteControl):
         """One poll, two minutes after the last; returns the workers that could have replied and did not."""
         return self.snapshot().silent
 
+    def beats(self) -> None:
+        """Search for beats."""
+        self._poller.beats(now=self.now)
+
     def snapshot(self) -> WorkersSnapshot:
         """The same; returns all of it."""
         for worker in self.workers.values():
@@ -239,3 +243,13 @@ def test_where_the_configuration_is_of_no_use_it_is_not_asked_for(options: dict[
     cluster.workers = {"worker": worker}
     assert poller.poll(now=1.0, live=[PollTarget("worker", 1)]).workers["worker"].visibility_timeout is None
     assert worker.asked == [*METHODS, *LISTS, *ONCE]
+
+
+@pytest.mark.parametrize(("mute", "pings"), [((), 1), (METHODS, 0)])
+def test_no_beat_is_searched_for_while_a_worker_may_log_an_error_for_it(mute: Collection[str], pings: int) -> None:
+    """A ping to unknown beats goes to every worker, and one that accepts only pickle logs an error for each."""
+    worker = Worker(mute=[*mute, "ping"])
+    cluster = Cluster(REDIS, worker=worker, well=Worker(mute=["ping"]))
+    cluster.poll()
+    cluster.beats()
+    assert worker.asked.count("ping") == pings

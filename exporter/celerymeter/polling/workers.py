@@ -61,6 +61,8 @@ class WorkerPoller:
         self._schedule = ListSchedule(interval=settings.inspect_interval)
         self._habits = ReplyHabits()
         self._answered: frozenset[str] = frozenset()
+        self._mute: frozenset[str] = frozenset()
+        """Workers that have never replied, perhaps because they can read no command and log an error for each."""
         broker = settings.broker
         redelivers = broker.transport in REDIS_TRANSPORTS and "visibility_timeout" not in broker.transport_options
         self._once = (REGISTERED, CONFIGURATION) if redelivers else (REGISTERED,)
@@ -97,6 +99,7 @@ class WorkerPoller:
                 details = [replace(command, destination=new) for command in DETAILS]
                 silent |= self._ask(details, new, replies, heard_since)
         self._answered = replies.hostnames
+        self._mute = candidates - self._habits.proven(candidates)
         self._ask_lists(replies, now, heard_since)
         self._ask_once(replies, heard_since)
         states = {name: self._state(replies, name) for name in replies.hostnames}
@@ -131,10 +134,13 @@ class WorkerPoller:
         return self._habits.learn(commands, replies, candidates, heard=heard)
 
     def beats(self, *, now: float) -> frozenset[str]:
-        """Return the beats that answer a ping; waits a second for those that are not known."""
+        """Return the beats that answer a ping; waits a second for those that are not known.
+
+        The ping goes to everybody, so none is searched for while a worker may log an error for it.
+        """
         self._beats = {name: at for name, at in self._beats.items() if now - at < BEAT_KEPT}
         asked_at, self._beats_asked_at = self._beats_asked_at, now
-        if not self._beats and asked_at is not None and 0 <= now - asked_at < BEAT_SEARCH:
+        if not self._beats and (self._mute or (asked_at is not None and 0 <= now - asked_at < BEAT_SEARCH)):
             self._beats_asked_at = asked_at
             return frozenset()
         replies = self._control.ask([PING_BEATS], expected=self._beats)
