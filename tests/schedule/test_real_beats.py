@@ -149,6 +149,7 @@ def test_what_became_of_the_runs_of_a_beat_inside_a_worker(
     until(exporter, lambda page: is_up(page) == 0, "it died with its worker")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
 @pytest.mark.parametrize("step", ["+3600", "-3600"])
 def test_a_clock_that_is_set_by_an_hour(

@@ -44,6 +44,16 @@ def entries_of(scheduler: Any) -> tuple[list[Any], int]:
     return list(itertools.islice(found.values(), MAX_ENTRIES)), max(0, len(found) - MAX_ENTRIES)
 
 
+def version_of(scheduler: Any) -> object:
+    """Return something that is another object when the schedule has changed."""
+    if hasattr(scheduler.Entry, "from_key"):
+        from redbeat.schedulers import get_redis
+
+        return int(get_redis(scheduler.app).zcard(scheduler.app.redbeat_conf.schedule_key))
+    # Celery keeps a copy of the schedule that it put into its heap, and makes another when the schedule changed.
+    return getattr(scheduler, "old_schedulers", None)
+
+
 def _redbeat_entries(scheduler: Any) -> tuple[list[Any], int]:
     """Return all entries of RedBeat, whose ``schedule`` holds only those that are due next."""
     from redbeat.schedulers import get_redis

@@ -12,7 +12,7 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
-from celerymeter.schedule.entries import MAX_ENTRIES, Plan, entries_of, following, missed_since, plan_of
+from celerymeter.schedule.entries import MAX_ENTRIES, Plan, entries_of, following, missed_since, plan_of, version_of
 from celerymeter.schedule.publisher import Publisher
 
 SNAPSHOT = 60.0
@@ -125,12 +125,13 @@ class Observer:
     def _end_tick(self, pause: float) -> None:
         now = self._monotonic()
         self._tick_expected, self._tick_began = now + pause, None
-        # Celery keeps a copy of the schedule that it put into its heap, and makes another when the schedule changed.
-        copy = getattr(self._scheduler, "old_schedulers", None)
         # While entries are due each tick sends one: the schedule is reported when all are sent.
-        wanted = now >= self._next_snapshot or copy is not self._seen
-        if (wanted and pause) or now >= self._next_snapshot + SNAPSHOT:
-            self._seen, self._next_snapshot = copy, now + SNAPSHOT
+        if not pause and now < self._next_snapshot + SNAPSHOT:
+            return
+        version = version_of(self._scheduler)
+        changed = version is not self._seen and not (isinstance(version, int) and version == self._seen)
+        if changed or now >= self._next_snapshot:
+            self._seen, self._next_snapshot = version, now + SNAPSHOT
             self._report_schedule()
 
     def _lag(self) -> float:
