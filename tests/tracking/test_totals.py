@@ -123,7 +123,8 @@ def test_runs_in_progress_are_those_of_living_workers(cluster: Cluster, sender: 
     cluster.pass_time(3)
     sender.send()
     sums = cluster.tracker.in_progress(cluster.now)
-    assert cluster.series().in_progress == 1
+    cluster.tracker.tick(cluster.now)
+    assert cluster.series().in_progress == 2
     assert sums.by_worker == {WORKER: 1}
     assert sums.oldest == {cluster.series(): pytest.approx(began)}
     assert cluster.series().busy.seconds(0.0) == pytest.approx(3.0)
@@ -251,3 +252,18 @@ def test_labels_beyond_a_limit_are_folded(cluster: Cluster) -> None:
     sender.send()
     assert cluster.series("__other__").succeeded == 2
     assert sum(series.succeeded for series in cluster.tracker.task_series) == 4
+
+
+def test_workers_beyond_the_limit_count_without_a_name() -> None:
+    """Their runs in progress are not shown: nobody would notice when they die."""
+    cluster = Cluster(make_settings(limits=type(make_settings().limits)(workers=2)))
+    senders = [Sender(cluster, hostname=f"celery@{number}") for number in range(3)]
+    for number, sender in enumerate(senders):
+        cluster.heartbeat(sender.hostname)
+        sender.run(f"a{number}")
+        sender.receive(f"b{number}")
+        sender.start(f"b{number}")
+        sender.deliver(sender.message())
+    assert cluster.series().succeeded == 3
+    cluster.tracker.tick(cluster.now)
+    assert cluster.series().in_progress == 2

@@ -112,7 +112,7 @@ class _Aggregation:
             return
         dispatcher.member = member
         if self.options.push_url is not None:
-            dispatcher.pushed = True
+            dispatcher.pushed = dispatcher.enabled = True  # also over SQL, where Celery sends no events
             dispatcher.to_broker = "fanout" in dispatcher.connection.transport.implements.exchange_type
         elif member.worker.options.get("without_heartbeat"):
             member.worker.consumer.timer.call_repeatedly(INTERVAL, dispatcher.send_totals)

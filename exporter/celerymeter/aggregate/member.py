@@ -65,7 +65,7 @@ class Member:
         self._processed_before = worker_state.all_total_count[0]
         self._full_at = 0.0
         self._sequence = 0
-        self._message_lock = threading.Lock()
+        self._message_lock = threading.RLock()
         self._counters: Mapping[str, Callable[[str, Fields, float], object]] = {
             "task-started": lambda uuid, _, now: self.totals.started(uuid, now),
             "task-succeeded": self.totals.succeeded,

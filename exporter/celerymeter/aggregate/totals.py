@@ -128,7 +128,8 @@ class Totals:
     def __init__(self, *, runtime_buckets: tuple[float, ...], wait_buckets: tuple[float, ...]) -> None:
         self._runtime_buckets = runtime_buckets
         self._wait_buckets = wait_buckets
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """Reentrant: Celery cancels runs in its signal handlers (`celery.apps.worker.on_cold_shutdown`)."""
         self._series: dict[tuple[str, str], Series] = {}
         self._names: set[str] = set()
         self._queues: set[str] = set()

@@ -15,7 +15,7 @@ from itertools import islice
 
 import msgspec
 
-from celerymeter.model import Event
+from celerymeter.model import OTHER, Event
 from celerymeter.settings import ExporterSettings
 from celerymeter.totals import Rare, SeriesTotals, WorkerTotals, decode_series
 from celerymeter.tracking.runs import InProgress
@@ -154,11 +154,11 @@ class TotalsTable:
         if instance.waiting:
             self._dirty[instance] = None
         self._count(instance, totals)
-        before = self._by_host.get(event.hostname)
-        if before is not None and before is not instance:
-            self.worker_lost(event.hostname, offline=False)
-        self._by_host[event.hostname] = instance
         if worker is not None:
+            before = self._by_host.get(worker.hostname)
+            if before is not None and before is not instance:
+                self.worker_lost(worker.hostname, offline=False)
+            self._by_host[worker.hostname] = instance
             instance.offset = worker.offset or 0.0
             self._measure_loss(instance, totals, worker)
 
@@ -258,7 +258,7 @@ class TotalsTable:
         instance.added[key] = text
         if key not in instance.baselines:
             self._grow(instance, series, new, old)
-        if new.running or key in instance.running:
+        if (new.running or key in instance.running) and instance.hostname != OTHER:  # whose death nobody would notice
             self._set_running(instance, key, series, new)
         if new.succeeded != old.succeeded:
             last, names = new.last_success + instance.offset, self._tasks.last_success
