@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -20,6 +20,8 @@ from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis
 
 WORKERS = {"w1@soak": "prefork", "w2@soak": "prefork", "w3@soak": "threads"}
+AGGREGATING = ("w1@soak", "w3@soak")
+"""Those that count their tasks themselves, in a run of both kinds."""
 TASKS = (
     ("tests.add", (1, 2)),
     ("tests.sleep", (0.05,)),
@@ -38,7 +40,9 @@ REST = 5.0
 class Cluster:
     """Redis, three workers, an exporter, and a producer in a thread; left, all of it is stopped."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, aggregating: Collection[str] = ()) -> None:
+        """``aggregating`` are the workers that count their tasks themselves."""
+        self._aggregating = aggregating
         self.redis = Redis(folder / "redis")
         self.client = redis.Redis(port=self.redis.port)
         self.exporter = ExporterProcess(folder, self.redis.url)
@@ -72,9 +76,15 @@ class Cluster:
 
     def start_worker(self, hostname: str) -> None:
         """Start it, or start it again."""
-        pool = WORKERS[hostname]
+        pool, aggregate = WORKERS[hostname], {} if hostname in self._aggregating else None
         self._workers[hostname] = start_worker(
-            self.redis.url, self._folder, hostname=hostname, pool=pool, concurrency=2, timeout=TIMEOUT
+            self.redis.url,
+            self._folder,
+            hostname=hostname,
+            pool=pool,
+            concurrency=2,
+            timeout=TIMEOUT,
+            aggregate=aggregate,
         )
 
     def kill_worker(self, hostname: str) -> None:
