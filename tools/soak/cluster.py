@@ -76,15 +76,14 @@ class Cluster:
 
     def start_worker(self, hostname: str) -> None:
         """Start it, or start it again."""
-        pool, aggregate = WORKERS[hostname], {} if hostname in self._aggregating else None
         self._workers[hostname] = start_worker(
             self.redis.url,
             self._folder,
             hostname=hostname,
-            pool=pool,
+            pool=WORKERS[hostname],
             concurrency=2,
             timeout=TIMEOUT,
-            aggregate=aggregate,
+            aggregate={} if hostname in self._aggregating else None,
         )
 
     def kill_worker(self, hostname: str) -> None:
