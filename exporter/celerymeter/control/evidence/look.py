@@ -44,8 +44,8 @@ class TaskLooker:
         look = Look(task_ids, until, time.time(), histories=self._event_cache.histories(task_ids))
         self._ask_backend(look)
         queues = self._queue_source
-        asked = [_attempt(look, "workers", self._ask_workers), _attempt(look, queues, self._ask_broker)]
-        look.reachable = any(asked)
+        look.reachable = _attempt(look, "workers", self._ask_workers)
+        _attempt(look, queues, self._ask_broker)
         if look.reachable:
             _attempt(look, "workers", self._ask_lists)
             _attempt(look, queues, self._ask_about_silent)

@@ -115,6 +115,7 @@ class BrokerFacts:
 
     kind: Literal["redis", "rabbitmq", "other"] = "redis"
     reachable: bool = True
+    """True when workers could be asked at all."""
     waiting: WaitingMessage | None = None
     unacked: UnackedMessage | None = None
     lists_read: bool = False
