@@ -146,6 +146,18 @@ def test_the_end_of_a_run_is_known_by_the_entry_that_sent_it(early: bool) -> Non
     assert found.runs_failed == 3
 
 
+def test_failures_with_successes_in_between_are_not_in_a_row() -> None:
+    """Workers that aggregate send an event for a revoked task, and none for one that succeeded."""
+    cluster = Cluster()
+    for number in (1, 2, 3):
+        cluster.beat("sent", row(due=number, sent=number), due_at=cluster.now, uuid=f"u{number}")
+        cluster.run(f"u{number}", outcome="revoked")
+        cluster.pass_time(1)
+        cluster.tracker.tasks.last_success["tasks.nightly"] = cluster.now
+        cluster.pass_time(1)
+    assert (schedule(cluster).runs_failed, schedule(cluster).failures) == (3, 1)
+
+
 def test_two_beats_with_the_same_entries_are_duplicates_and_others_are_not() -> None:
     """Celery's own entry is in every schedule."""
     cluster = Cluster()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TypeVar
 
 from celerymeter import escaping
@@ -38,6 +38,7 @@ class Schedule:
         "due",
         "every",
         "failed",
+        "failed_at",
         "failures",
         "labels",
         "last_sent_at",
@@ -54,6 +55,7 @@ class Schedule:
         self.due = self.sent = self.failed = 0
         self.runs_succeeded = self.runs_failed = self.failures = 0
         self.every: float | None = None
+        self.failed_at = 0.0
         self.last_sent_at: float | None = None
         self.last_success_at: float | None = None
         self.next_due_at: float | None = None
@@ -88,12 +90,16 @@ class Beat:
 class ScheduleTable:
     """Every schedule and beat; both are bounded, what is beyond is counted as folded."""
 
-    def __init__(self, *, retention: float, poll_interval: float, folded: Counter[str]) -> None:
+    def __init__(
+        self, *, retention: float, poll_interval: float, folded: Counter[str], last_success: Mapping[str, float]
+    ) -> None:
+        """``last_success`` is kept by task name, also of workers that send no event for a success."""
         self.answered: dict[str, float] = {}
         """When a beat last answered a ping (Celery 5.7, `beat_enable_remote_control`), by its node name."""
         self._retention = retention
         self._ping_timeout = PING_TIMEOUT * poll_interval
         self._folded = folded
+        self._last_success = last_success
         self._beats: dict[str, Beat] = {}
         self._schedules: dict[tuple[str, str], Schedule] = {}
         self._awaited: OrderedDict[str, Schedule] = OrderedDict()
@@ -166,7 +172,7 @@ class ScheduleTable:
         if report.uuid is None:
             return
         if (ended := self._ended.pop(report.uuid, None)) is not None:
-            _take_end(schedule, *ended)
+            self._take_end(schedule, *ended)
         else:
             _remember(self._awaited, report.uuid, schedule)
 
@@ -204,7 +210,19 @@ class ScheduleTable:
         if schedule is None:
             _remember(self._ended, uuid, (event.type, at))
         else:
-            _take_end(schedule, event.type, at)
+            self._take_end(schedule, event.type, at)
+
+    def _take_end(self, schedule: Schedule, kind: str, at: float) -> None:
+        if kind == "task-succeeded":
+            schedule.runs_succeeded += 1
+            schedule.failures = 0
+            schedule.last_success_at = at
+            return
+        if self._last_success.get(schedule.labels[1], 0.0) > schedule.failed_at:
+            schedule.failures = 0
+        schedule.runs_failed += 1
+        schedule.failures += 1
+        schedule.failed_at = at
 
     # From the poller
 
@@ -285,16 +303,6 @@ def _passed(due_at: float | None, row: ScheduleRow, now: float) -> int:
     if due_at is None or due_at > now or row.next_due_at is None:
         return 0
     return 1 + int((now - due_at) / row.every) if row.every else 1
-
-
-def _take_end(schedule: Schedule, kind: str, at: float) -> None:
-    if kind == "task-succeeded":
-        schedule.runs_succeeded += 1
-        schedule.failures = 0
-        schedule.last_success_at = at
-    else:
-        schedule.runs_failed += 1
-        schedule.failures += 1
 
 
 def _remember(table: OrderedDict[str, T], uuid: str, value: T) -> None:

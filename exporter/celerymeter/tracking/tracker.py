@@ -68,6 +68,7 @@ class Tracker:
             retention=settings.worker_retention,
             poll_interval=settings.poll_interval,
             folded=self.task_series.folded,
+            last_success=self.tasks.last_success,
         )
         self.rates = RateWindow(settings.rate_window, now)
         self._was_connected = False
