@@ -15,7 +15,7 @@ COUNTERS = tuple(
     f"{family.name}{suffix}"
     for family in CATALOGUE
     for suffix in ("{", " ", "_bucket{", "_sum{", "_count{")
-    if family.kind != "gauge" and family.area in ("tasks", "exporter")
+    if family.kind != "gauge" and family.area in ("tasks", "schedules", "exporter")
 )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.tracking.cluster import BEAT, START, Cluster
 
 from celerymeter.model import ScheduleRow
 from celerymeter.tracking import schedules
+from celerymeter.tracking.saved import Saved, restore, save
 from celerymeter.tracking.schedules import Schedule
 
 
@@ -190,6 +192,20 @@ def test_a_beat_without_the_hook_is_up_while_it_answers_pings() -> None:
     cluster.pass_time(60)
     assert up(cluster) == {"celerybeat@a": False, "celerybeat@b": False}
     assert not list(cluster.tracker.workers)
+
+
+def test_an_exporter_with_a_state_file_goes_on_where_it_was() -> None:
+    """What beat did meanwhile is counted; one that died meanwhile is down half a minute later."""
+    cluster = Cluster()
+    cluster.beat("schedule", row(due=4, sent=4))
+    cluster.beat("heartbeat", instance="other", hostname="celerybeat@two")
+    saved = msgspec.json.decode(msgspec.json.encode(save(cluster.tracker)), type=Saved)
+    following = Cluster(now=cluster.now + 20)
+    restore(following.tracker, saved, now=following.now)
+    following.beat("sent", row(due=9, sent=7), due_at=following.now, uuid="x")
+    assert (schedule(following).due, schedule(following).sent) == (9, 7)
+    beat_on(following, 40)
+    assert up(following) == {BEAT: True, "celerybeat@two": False}
 
 
 def test_schedules_and_beats_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

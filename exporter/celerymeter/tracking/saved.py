@@ -11,6 +11,7 @@ from collections.abc import Mapping, MutableMapping
 
 import msgspec
 
+from celerymeter.tracking.saved_schedules import SavedSchedules, restore_schedules, save_schedules
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.totals import Instance
 from celerymeter.tracking.tracker import Tracker
@@ -74,6 +75,7 @@ class Saved(msgspec.Struct):
     last_success: dict[str, float]
     lag: SavedHistogram
     reconnects: int
+    schedules: SavedSchedules = msgspec.field(default_factory=SavedSchedules)
 
 
 def save(tracker: Tracker) -> Saved:
@@ -92,6 +94,7 @@ def save(tracker: Tracker) -> Saved:
         dict(tracker.tasks.last_success),
         _saved_histogram(tracker.lag),
         tracker.reconnects,
+        save_schedules(tracker.schedules),
     )
 
 
@@ -113,6 +116,7 @@ def restore(tracker: Tracker, saved: Saved, *, now: float) -> None:
     tracker.tasks.last_success.update(saved.last_success)
     _restore_histogram(tracker.lag, saved.lag)
     tracker.reconnects += saved.reconnects
+    restore_schedules(tracker.schedules, saved.schedules)
     tracker.rates.begin(tracker.task_series, now)
 
 

@@ -100,7 +100,8 @@ class ScheduleTable:
         self._ping_timeout = PING_TIMEOUT * poll_interval
         self._folded = folded
         self._last_success = last_success
-        self._beats: dict[str, Beat] = {}
+        self.by_instance: dict[str, Beat] = {}
+        """The beats with the hook, by the id of their process."""
         self._schedules: dict[tuple[str, str], Schedule] = {}
         self._awaited: OrderedDict[str, Schedule] = OrderedDict()
         self._ended: OrderedDict[str, tuple[str, float]] = OrderedDict()
@@ -111,7 +112,7 @@ class ScheduleTable:
     @property
     def beats(self) -> Collection[Beat]:
         """Return the beats with the hook, dead ones too until they are forgotten."""
-        return self._beats.values()
+        return self.by_instance.values()
 
     # From the stream
 
@@ -134,14 +135,14 @@ class ScheduleTable:
                 self._applied(beat, row, report, at, offset, failed=event.type == "beat-failed")
 
     def _beat(self, event: Event, report: BeatReport, at: float, connected_at: float | None) -> Beat | None:
-        beat = self._beats.get(report.instance)
+        beat = self.by_instance.get(report.instance)
         if beat is None:
-            if len(self._beats) >= MAX_BEATS and not self._forget_oldest():
+            if len(self.by_instance) >= MAX_BEATS and not self._forget_oldest():
                 self._folded["hostname"] += 1
                 return None
             began = report.started_at + at - event.timestamp
             fresh = connected_at is not None and began > connected_at
-            beat = self._beats[report.instance] = Beat(escaping.name(event.hostname), fresh=fresh, at=at)
+            beat = self.by_instance[report.instance] = Beat(escaping.name(event.hostname), fresh=fresh, at=at)
         return beat
 
     def _replace(self, beat: Beat, rows: list[ScheduleRow], offset: float) -> None:
@@ -152,10 +153,10 @@ class ScheduleTable:
         listed = {_labels(row) for row in rows}
         for labels in beat.counts.keys() - listed:
             del beat.counts[labels]
-        for instance, other in list(self._beats.items()):
+        for instance, other in list(self.by_instance.items()):
             replaced = other.hostname == beat.hostname or other.own & beat.own
             if other is not beat and replaced and (other.offline or not other.up):
-                del self._beats[instance]
+                del self.by_instance[instance]
         self._drop_unowned()
 
     def _applied(
@@ -181,12 +182,9 @@ class ScheduleTable:
     ) -> Schedule | None:
         """Add what a beat counted since it last said; of one that we meet in its midst only what is ``new``."""
         labels = _labels(row)
-        schedule = self._schedules.get(labels)
+        schedule = self.add(labels)
         if schedule is None:
-            if len(self._schedules) >= MAX_SCHEDULES:
-                self._folded["schedule"] += 1
-                return None
-            schedule = self._schedules[labels] = Schedule(labels)
+            return None
         counts = row.due, row.sent, row.failed
         known = beat.counts.get(labels)
         if known is None:
@@ -199,6 +197,15 @@ class ScheduleTable:
         beat.counts[labels] = counts
         schedule.every = row.every
         schedule.next_due_at = row.next_due_at + offset if row.enabled and row.next_due_at is not None else None
+        return schedule
+
+    def add(self, labels: tuple[str, str]) -> Schedule | None:
+        """Return the entry of these labels, made at 0 when it is new; ``None`` beyond the limit."""
+        schedule = self._schedules.get(labels)
+        if schedule is None and len(self._schedules) >= MAX_SCHEDULES:
+            self._folded["schedule"] += 1
+        elif schedule is None:
+            schedule = self._schedules[labels] = Schedule(labels)
         return schedule
 
     def ended(self, event: Event, at: float) -> None:
@@ -238,16 +245,16 @@ class ScheduleTable:
         """Decide which beats are up, and forget those long gone."""
         if connected_at is None:
             return
-        for beat in self._beats.values():
+        for beat in self.by_instance.values():
             silent = now - beat.last_seen > MISSED_HEARTBEATS * HEARTBEAT
             unheard = beat.last_seen < connected_at and now - connected_at < RECONNECT_GRACE
             beat.up = not beat.offline and (beat.up if unheard else not silent)
             beat.down_since = None if beat.up else beat.down_since or now
-        any_up = any(beat.up for beat in self._beats.values())
+        any_up = any(beat.up for beat in self.by_instance.values())
         kept = self._retention if any_up else FORGOTTEN
-        gone = [key for key, beat in self._beats.items() if beat.down_since and now - beat.down_since > kept]
+        gone = [key for key, beat in self.by_instance.items() if beat.down_since and now - beat.down_since > kept]
         for instance in gone:
-            del self._beats[instance]
+            del self.by_instance[instance]
         for hostname in [name for name, at in self.answered.items() if now - at > self._retention]:
             del self.answered[hostname]
         if gone:
@@ -255,13 +262,13 @@ class ScheduleTable:
 
     def _forget_oldest(self) -> bool:
         """Make room for a beat, if one is down."""
-        down = {beat.last_seen: instance for instance, beat in self._beats.items() if not beat.up}
+        down = {beat.last_seen: instance for instance, beat in self.by_instance.items() if not beat.up}
         if down:
-            del self._beats[down[min(down)]]
+            del self.by_instance[down[min(down)]]
         return bool(down)
 
     def _drop_unowned(self) -> None:
-        owned = {labels for beat in self._beats.values() for labels in beat.counts}
+        owned = {labels for beat in self.by_instance.values() for labels in beat.counts}
         for labels in self._schedules.keys() - owned:
             del self._schedules[labels]
 
@@ -271,18 +278,18 @@ class ScheduleTable:
         """Return whether each beat is up, by its node name; the hook knows better than a ping."""
         up = {hostname: now - at <= self._ping_timeout for hostname, at in self.answered.items()}
         hooked: dict[str, bool] = {}
-        for beat in self._beats.values():
+        for beat in self.by_instance.values():
             if beat.up or now - beat.last_seen <= self._retention:
                 hooked[beat.hostname] = hooked.get(beat.hostname, False) or beat.up
         return up | hooked
 
     def newest(self) -> dict[str, Beat]:
         """Return the live beat of each node name that began last."""
-        return {beat.hostname: beat for beat in self._beats.values() if beat.up}
+        return {beat.hostname: beat for beat in self.by_instance.values() if beat.up}
 
     def duplicates(self, now: float) -> dict[str, bool]:
         """Return whether another live beat sends the same as each one, by node name; two unknown schedules may be."""
-        live = [beat for beat in self._beats.values() if beat.up]
+        live = [beat for beat in self.by_instance.values() if beat.up]
         doubled = {beat.hostname for beat in live for other in live if other is not beat and other.own & beat.own}
         up = self.up(now)
         unknown = {name for name in self.answered if up.get(name)} - {beat.hostname for beat in live}
