@@ -9,6 +9,8 @@ from celery import Celery
 from tests.integration.exporter.conftest import StartExporter, StartWorker
 from tests.integration.exporter.expected import Expected, settle
 
+from celerymeter.demo.processes import wait_until
+
 pytestmark = pytest.mark.integration
 
 INNER = {
@@ -90,3 +92,27 @@ def test_task_protocol_1_and_shadow_names(
     assert page.sum("celerymeter_tracked_tasks_evicted_total") == 0
     assert page.sum("celery_task_redelivered_total") == 0
     assert set(page.by("celery_task_started_total", "name")) == {("tests.add",), ("tests.retry",)}
+
+
+def test_shadow_names_without_sent_events_take_no_names(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Each run may have another; one that `inspect active` has shown counts under the task's own name."""
+    exporter = new_exporter("--max-task-names", "5")
+    new_worker("w1@test", pool="threads", concurrency=4)
+    wait_until(lambda: exporter.value("celerymeter_poll_success", collector="workers") == 1)
+    wait_until(lambda: exporter.value("celery_worker_pool_size", hostname="w1@test") == 4)
+    producer.conf.task_send_sent_event = False
+    producer.send_task("tests.sleep", (4,), shadow="a nap")
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 1, what="it runs")
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0, what="it was seen by polls, and is over")
+    producer.send_task("tests.sleep", (0,), shadow="a nap")
+    for number in range(30):
+        producer.send_task("tests.add", (1, 2), shadow=f"adding to {number}")
+    producer.send_task("tests.add", (1, 2))
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 33)
+    page = exporter.scrape()
+    succeeded = {name: count for (name,), count in page.by("celery_task_succeeded_total", "name").items() if count}
+    assert succeeded == {"tests.sleep": 1, "tests.add": 1, "__other__": 31}
+    assert page.get("celerymeter_series_folded_total", label="shadow") == 31
+    assert page.get("celerymeter_series_folded_total", label="name") == 0
