@@ -6,8 +6,10 @@ These workers publish no events of single tasks, but for revoked and rejected on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from celerymeter.control.evidence.history import Discarded, Outcome, PastRun, Reception, TaskHistory
 from celerymeter.control.evidence.models import LastEvent
