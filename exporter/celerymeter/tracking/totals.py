@@ -164,11 +164,9 @@ class TotalsTable:
 
     def _let_wait(self, instance: Instance, series: Mapping[str, msgspec.Raw]) -> None:
         """Keep a copy of each series: as it came it would keep its whole message."""
-        before = instance.waiting_bytes
-        for key, raw in series.items():
-            replaced = instance.waiting.get(key)
-            instance.waiting_bytes += len(raw) + OVERHEAD if replaced is None else len(raw) - len(replaced)
-            instance.waiting[key] = bytes(raw)
+        waiting, before = instance.waiting, instance.waiting_bytes
+        waiting.update(zip(series, map(bytes, series.values()), strict=True))
+        instance.waiting_bytes = sum(map(len, waiting.values())) + OVERHEAD * len(waiting)
         self._waiting_left -= instance.waiting_bytes - before
 
     def _admit(self, event: Event, totals: WorkerTotals, at: float) -> Instance | None:
