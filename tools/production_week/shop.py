@@ -14,9 +14,9 @@ BATCH, BURSTS, PERIODIC = "batch", "bursts", "shop.every_ten_minutes"
 class Shop:
     """Its size, and the hours that are looked at, from an hour of a day of the week (0 is Monday)."""
 
-    queues: int = 50
-    tasks: int = 500
-    workers: int = 200
+    queues: int = 8
+    tasks: int = 30
+    workers: int = 20
     day: int = 0
     from_hour: int = 0
     hours: int = 24
