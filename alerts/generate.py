@@ -10,7 +10,8 @@ An entry of ``source/recording.yml`` with ``increase`` (or ``increase1h``) recor
   with the alert's own label. FORMAT is a Go template function, as in ``{{ $value | humanize }}``.
 - ``[[limit NAME | FORMAT]]``: the threshold that applies to the alert (``celery:NAME:effective``).
 - ``[[with EXPR]] … {{ else }} … {{ end }}``: a text that depends on whether the expression has a value.
-- ``[[number]]``: the alert's value, rounded for people.
+- ``[[EXPR | percent]]``: the same as a percentage with one decimal.
+- ``[[number]]``, ``[[percent]]``, ``[[runs]]``: the alert's value, rounded for people; ``1 run`` or ``7 runs``.
 - ``[[culprit]]``: a sentence on the task that keeps the workers busy.
 - ``<key>``: the value of that key of the entry's variant. An entry with ``variants`` becomes one rule per variant.
   ``<thresholds>`` is the number of thresholds that ``rules/thresholds.yml`` has.
@@ -70,16 +71,18 @@ _PHRASES = {
     '{{ else }}{{ $value | printf "%.0f" }}{{ end }}',
     "number_zh": '{{ if ge $value 1000000.0 }}[[vector(%f / 1e4) | printf "%.0f"]] 萬'
     '{{ else }}{{ $value | printf "%.0f" }} {{ end }}',
-    "culprit": "[[with topk(1, celery:queue_task_busy:ratio{cluster, queue_name} > 0.3)]]"
-    ' {{ . | first | label "name" }} used {{ . | first | value | humanizePercentage }} of the queue’s slots '
-    "in the last 10 minutes.{{ else }}[[with topk(1, celery:task_busy:ratio{cluster})]]"
-    ' {{ . | first | label "name" }} used {{ . | first | value | humanizePercentage }} of all busy worker time '
+    "percent": "[[vector(%f) | percent]]",
+    "runs": '{{ if eq $value 1.0 }}1 run{{ else }}{{ $value | printf "%.0f" }} runs{{ end }}',
+    "culprit": "[[with topk(1, 100 * celery:queue_task_busy:ratio{cluster, queue_name} > 30)]]"
+    ' {{ . | first | label "name" }} used {{ . | first | value | printf "%.0f" }}% of the queue’s slots '
+    "in the last 10 minutes.{{ else }}[[with topk(1, 100 * celery:task_busy:ratio{cluster})]]"
+    ' {{ . | first | label "name" }} used {{ . | first | value | printf "%.0f" }}% of all busy worker time '
     "in the last 10 minutes.{{ end }}{{ end }}",
-    "culprit_zh": "[[with topk(1, celery:queue_task_busy:ratio{cluster, queue_name} > 0.3)]]"
-    '最近 10 分鐘 {{ . | first | label "name" }} 用掉這個佇列 {{ . | first | value | humanizePercentage }} 的執行槽。'
-    "{{ else }}[[with topk(1, celery:task_busy:ratio{cluster})]]"
+    "culprit_zh": "[[with topk(1, 100 * celery:queue_task_busy:ratio{cluster, queue_name} > 30)]]"
+    '最近 10 分鐘 {{ . | first | label "name" }} 用掉這個佇列 {{ . | first | value | printf "%.0f" }}% 的執行槽。'
+    "{{ else }}[[with topk(1, 100 * celery:task_busy:ratio{cluster})]]"
     '最近 10 分鐘 {{ . | first | label "name" }} 用掉所有 worker 忙碌時間的 '
-    "{{ . | first | value | humanizePercentage }}。"
+    '{{ . | first | value | printf "%.0f" }}%。'
     "{{ end }}{{ end }}",
 }
 
@@ -204,7 +207,9 @@ def _expanded(text: str, labels: Mapping[str, str]) -> str:
     """Return a text with its macros written as Go templates."""
 
     def write(match: re.Match[str]) -> str:
-        expression, shown = _with_limits(match[2], labels), f" | {match[3]}" if match[3] else ""
+        expression, shown, unit = _with_limits(match[2], labels), f" | {match[3]}" if match[3] else "", ""
+        if match[3] == "percent":
+            expression, shown, unit = f"round(100 * {expression}, 0.1)", "", "%"
         matched = ["$value"] if "%f" in expression else []
 
         def braces(found: re.Match[str]) -> str:
@@ -215,7 +220,7 @@ def _expanded(text: str, labels: Mapping[str, str]) -> str:
         expression = _BRACES.sub(braces, expression)
         arguments = "".join(f" {value}" for value in matched)
         begin = f'{{{{ with printf "{expression}"{arguments} | query }}}}'
-        return begin if match[1] else f"{begin}{{{{ . | first | value{shown} }}}}{{{{ end }}}}"
+        return begin if match[1] else f"{begin}{{{{ . | first | value{shown} }}}}{unit}{{{{ end }}}}"
 
     for name, phrase in _PHRASES.items():
         text = text.replace(f"[[{name}]]", phrase)
@@ -278,7 +283,9 @@ def table(rule_groups: Sequence[Group]) -> str:
     rows = ["| alert | severity | after | says | threshold (`thresholds.yml`) |", "|---|---|---|---|---|"]
     for rule in (rule for group in rule_groups for rule in group["rules"] if "alert" in rule):
         name, labels = rule["alert"], rule["labels"]
-        says = rule["annotations"]["summary"].removeprefix(_CLUSTER).replace(_expanded("[[number]]", {}), "*n*")
+        says = rule["annotations"]["summary"].removeprefix(_CLUSTER)
+        for phrase, shown in (("number", "*n*"), ("percent", "*n*"), ("runs", "*n* runs")):
+            says = says.replace(_expanded(f"[[{phrase}]]", {}), shown)
         says = re.sub(r"\{\{.*?}}", "*n*", re.sub(r"\{\{ \$labels\.(\w+) }}", r"*\1*", says))
         severity = labels["severity"] + (f" ({labels['window']})" if "window" in labels else "")
         limits = ", ".join(f"`{name}`" for name in dict.fromkeys(re.findall(r"celery:\w+(?=:effective)", rule["expr"])))
