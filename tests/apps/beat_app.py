@@ -10,6 +10,7 @@ import json
 import os
 import select
 import time
+from pathlib import Path
 
 from tests.apps.worker_app import BROKER, SETTINGS, make_app
 
@@ -32,6 +33,16 @@ def set_up_django(database: str) -> None:
     )
     django.setup()
     call_command("migrate", verbosity=0)
+
+
+def faked_clock(file: Path) -> dict[str, str]:
+    """Return the environment of a process whose clock is ahead by what stands in a file, such as ``-3600``."""
+    return {
+        "LD_PRELOAD": "/usr/$LIB/faketime/libfaketime.so.1",
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 def _sleep(seconds: float) -> None:

@@ -158,13 +158,7 @@ def test_a_clock_that_is_set_by_an_hour(
     """Ahead: nothing is missed. Back: Celery stops sending for an hour, and the entry is overdue by our clock."""
     clock = tmp_path / "clock"
     clock.write_text("+0\n")
-    env = {
-        "LD_PRELOAD": "/usr/$LIB/faketime/libfaketime.so.1",
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    new_beat({"sync": 3.0}, env=env)
+    new_beat({"sync": 3.0}, env=beat_app.faked_clock(clock))
     until(exporter, lambda page: sent(page) >= 2, "two runs")
     clock.write_text(f"{step}\n")
     before = sent(exporter.scrape())
