@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tools.bench.aggregate import EACH, PAIRS, run_crowd
 from tools.bench.consumer import EXPORTER, UNLIMITED, Consumer, flat_out
 from tools.bench.history import Month
 from tools.bench.months import Victoria, Writable
@@ -74,3 +75,10 @@ def test_the_exporter_counts_a_stream_exactly(tmp_path: Path) -> None:
     assert counted == stream.ends
     assert page.sum("celerymeter_events_total") == stream.total
     assert page.sum("celerymeter_events_missed_total") == 0
+
+
+@pytest.mark.integration
+def test_a_crowd_of_aggregating_workers_is_counted_exactly(tmp_path: Path) -> None:
+    """Also where nine of ten messages are lost until the last."""
+    found = run_crowd(30, 3, tmp_path, lost=0.9)
+    assert found.counted == 30 * 4 * PAIRS * EACH
