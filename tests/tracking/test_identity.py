@@ -330,6 +330,17 @@ def test_a_task_that_replaces_itself_may_be_received_before_it_is_sent(cluster: 
     assert len(cluster.tracker.tasks.runs) == 0
 
 
+def test_an_id_that_is_sent_again_is_no_redelivery_although_it_is_received_first(cluster: Cluster) -> None:
+    """Applying a signature twice repeats its id (`Signature.freeze`); seen in Celery's canvas tests."""
+    cluster.run("a", "add", "q1")
+    cluster.receive("a", "add")
+    cluster.publish("a", "add", "q1")
+    cluster.start("a")
+    cluster.end("a")
+    assert counts(cluster, "add", "q1") == (2, 2, 2, 2, 0)
+    assert cluster.series("add", "q1").redelivered == 0
+
+
 @pytest.mark.parametrize("sent_first", [True, False])
 def test_tasks_of_one_id_that_are_revoked_while_they_wait(cluster: Cluster, sent_first: bool) -> None:
     """Celery's own tests of revoking by headers send and revoke several at once, some in a chain."""

@@ -100,8 +100,8 @@ class TaskTracker:
         elif is_of_next(run, event):
             self._keep_for_next(run, event, at)
             return sent_at
-        elif run.redelivered and event.parent_id == uuid:
-            self._take_as_replacement(run, at)
+        elif run.redelivered:
+            self._take_as_sent(run, event, at)
         self._address(run, event, sent_at)
         if run.queue is None or run.name is None:
             self._wait_for_queue(run, event, at)
@@ -341,12 +341,13 @@ class TaskTracker:
         run.replaced = True
         return self._take_next(following, ahead)
 
-    def _take_as_replacement(self, run: Run, at: float) -> None:
-        """Take a run for a replacement which looked like the same message once more until its own `task-sent` came."""
+    def _take_as_sent(self, run: Run, event: Event, at: float) -> None:
+        """Take a run for one of its own, which looked like the same message once more until its `task-sent` came."""
         run.redelivered = False
-        for before in self.runs.beside.get(run.uuid, [])[-1:]:
-            if before.started is not None and not before.end_pending:
-                self._close(before, at, remember=False)
+        if event.parent_id == run.uuid:  # it replaces the one before
+            for before in self.runs.beside.get(run.uuid, [])[-1:]:
+                if before.started is not None and not before.end_pending:
+                    self._close(before, at, remember=False)
 
     def _unheard(self, event: Event, at: float) -> Run:
         """The run of an end whose beginning did not come, or not from this worker."""
