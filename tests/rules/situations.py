@@ -150,7 +150,30 @@ def _burst(minute: int) -> float:
     return max(0.0, 300 - 30 * (minute % 60))
 
 
+ENTRY = {"schedule": "sync", "name": "shop.sync"}
+
+
+def schedule(sent: Callable[[int], bool], *, up: Callable[[int], Value] = lambda _: 1) -> tuple[Series, ...]:
+    """Return the series of a beat and of one entry that is due every five minutes, ``sent`` unless that says no."""
+    due: list[Value] = []
+    for minute in range(END + 1):
+        before = due[-1] if due else 0.0
+        late = (before or 0.0) <= 60 * minute
+        due.append(60.0 * (minute + 5) if late and sent(minute) else before)
+    return (
+        gauge("celery_beat_up", timeline(up), hostname="celerybeat@a"),
+        gauge("celery_beat_duplicate", always(0), hostname="celerybeat@a"),
+        counter("celery_schedule_due_total", always(0.2), **ENTRY),
+        gauge("celery_schedule_next_due_timestamp_seconds", due, **ENTRY),
+        gauge("celery_schedule_consecutive_failures", always(0), **ENTRY),
+    )
+
+
 HEALTHY = (
+    Situation(
+        "beat is replaced within a minute, ten times",
+        (*queue(), *runs(), *schedule(lambda m: m % 20 > 0, up=lambda m: 0 if m % 20 == 0 else 1)),
+    ),
     Situation("scaled to zero", (*BASE_GONE, *queue(consumers=between(0, 30, 1), free=between(0, 30, 4)))),
     Situation(
         "long tasks of one queue fill the only workers of another",
@@ -285,6 +308,30 @@ HEALTHY = (
 )
 
 INCIDENTS = (
+    Situation(
+        "beat is frozen",
+        (*queue(), *runs(), *schedule(lambda m: m < 60, up=lambda m: 1 if m < 60 else 0)),
+        {"CeleryBeatDown": "critical", "CeleryScheduleMissed": "warning"},
+    ),
+    Situation(
+        "beat lives and sends an entry no more",
+        (*queue(), *runs(), *schedule(lambda m: m < 60)),
+        {"CeleryScheduleMissed": "warning"},
+    ),
+    Situation(
+        "a task that should succeed every hour is not sent any more",
+        (
+            *queue(),
+            *runs(),
+            gauge("celery:task_max_age:limit", always(3600), name="reports.hourly", severity="critical"),
+            gauge(
+                "celery_task_last_success_timestamp_seconds",
+                timeline(lambda m: 1800.0 * (min(m, 60) // 30)),
+                name="reports.hourly",
+            ),
+        ),
+        {"CeleryTaskOverdue": "critical"},
+    ),
     Situation(
         "no worker is left and messages wait",
         (
