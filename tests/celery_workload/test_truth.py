@@ -73,3 +73,18 @@ def test_all_that_is_wrong_on_a_page_is_named() -> None:
     assert not compare(page(*right, 'celery_task_started_total{name="add",queue_name="q"} 1'), truth)
     wrong = page(*right[:1], 'celery_task_started_total{name="mul",queue_name="q"} 1', "celery_task_in_progress 2")
     assert [one.what for one in compare(wrong, truth)] == ["started add q", "started mul q", "celery_task_in_progress"]
+
+
+def test_what_was_received_again_without_being_sent_may_count_as_redelivered() -> None:
+    """kombu publishes again after an error, and Celery tells of one message; a requeue is said by the worker."""
+    sent, received = event("task-sent", name="add", queue="q"), event("task-received")
+    for events, right in (
+        ([sent, received], 0),
+        ([sent, received, received], 1),
+        ([sent, sent, received, received], 0),
+        ([sent, received, event("task-rejected", requeue=True), received], 0),
+    ):
+        truth = find_truth(events, [])
+        assert truth.repeated == right
+        found = [one.what for one in compare(page('celery_task_redelivered_total{name="add",queue_name="q"} 1'), truth)]
+        assert ("celery_task_redelivered_total" in found) == (right == 0)

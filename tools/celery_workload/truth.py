@@ -16,7 +16,6 @@ _ENDS = ("task-succeeded", "task-failed", "task-retried", "task-rejected", "task
 MUST_BE_ZERO = (
     "celery_task_in_progress",
     "celery_task_ended_without_result_total",
-    "celery_task_redelivered_total",
     "celerymeter_tracked_tasks_evicted_total",
     "celerymeter_events_missed_total",
     "celerymeter_events_invalid_total",
@@ -33,11 +32,13 @@ class Truth:
     types: Counter[str] = field(default_factory=Counter)
     steps: dict[str, Counter[Key]] = field(default_factory=lambda: {step: Counter() for step in STEPS})
     lost: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+    """Messages that came to a worker without having been sent for that: a producer may publish one twice, unsaid."""
 
 
 def find_truth(events: Sequence[dict[str, Any]], notes: Iterable[dict[str, Any]]) -> Truth:
     """Count recorded events; ``notes`` are the lines of `tools.celery_workload.notes`."""
-    truth = Truth(Counter(event["type"] for event in events))
+    truth = Truth(Counter(event["type"] for event in events), repeated=_repeated(events))
     arrived = Counter((event["type"], event.get("uuid")) for event in events)
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for note in notes:
@@ -53,6 +54,17 @@ def find_truth(events: Sequence[dict[str, Any]], notes: Iterable[dict[str, Any]]
         for note in _counted(run):
             truth.steps[note["type"].removeprefix("task-")][note["name"], note["queue"]] += 1
     return truth
+
+
+def _repeated(events: Iterable[dict[str, Any]]) -> int:
+    """Count what was received more often than it was sent or requeued."""
+    balance: Counter[str] = Counter()
+    for event in events:
+        if event["type"] == "task-received":
+            balance[event["uuid"]] += 1
+        elif event["type"] == "task-sent" or event.get("requeue"):
+            balance[event["uuid"]] -= 1
+    return sum(more for more in balance.values() if more > 0)
 
 
 def _queue(sent: dict[str, Any]) -> str:
@@ -94,6 +106,9 @@ def compare(page: Scrape, truth: Truth) -> list[Difference]:
         for key in sorted(found[what].keys() | right[what].keys())
         if found[what].get(key, 0) != right[what].get(key, 0)
     ]
+    again = Difference("celery_task_redelivered_total", page.sum("celery_task_redelivered_total"), truth.repeated)
+    if again.found > again.right:
+        differences.append(again)
     if not truth.lost:
         return differences + [Difference(name, page.sum(name), 0) for name in MUST_BE_ZERO if page.sum(name)]
     # Without its end a run is said to have vanished, which is right; without its start it is missed.
