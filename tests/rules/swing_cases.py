@@ -188,7 +188,7 @@ QUEUES = (
 )
 
 TASKS = (
-    Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.09, 0)), WARNING),
+    Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.11, 0, 0.06)), WARNING),
     Case("CeleryHighErrorRate", runs(Wave(3, 3, lead=5).values(0.9, 0)), CRITICAL),
     Case(
         "CeleryTaskAlwaysFails",
