@@ -50,8 +50,8 @@ class ScheduleRow(msgspec.Struct, kw_only=True):
     name: _Word
     words: _Text = ""
     every: _Seconds | None = None
-    last_run_at: float | None = None
-    next_due_at: float | None = None
+    last_run_at: _Seconds | None = None
+    next_due_at: _Seconds | None = None
     enabled: bool = True
     due: _Count = 0
     sent: _Count = 0
@@ -62,13 +62,13 @@ class BeatReport(msgspec.Struct, kw_only=True):
     """One event of `celerymeter.schedule`: a heartbeat, the whole ``schedule``, or the one entry that was due."""
 
     instance: _Word
-    started_at: float
+    started_at: _Seconds
     lag: _Seconds = 0.0
     count: _Count = 0
     left_out: _Count = 0
     dropped: _Count = 0
     schedule: Annotated[list[ScheduleRow], msgspec.Meta(max_length=2000)] = []
-    due_at: float | None = None
+    due_at: _Seconds | None = None
     uuid: _Word | None = None
 
 

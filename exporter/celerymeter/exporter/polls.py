@@ -20,6 +20,8 @@ from celerymeter.tracking.tracker import Tracker
 log = logging.getLogger(__name__)
 
 FIRST_DELAY = 0.5
+ERROR_PAUSE = 60.0
+"""Seconds between two log entries about events that cannot be applied."""
 MIN_PAUSE = 1.0
 """Seconds between two polls of the workers that are requested before their turn."""
 
@@ -31,6 +33,7 @@ class SharedTracker:
         self._tracker = tracker
         self._lock = threading.Lock()
         self._not_ready: str | None = "the event stream is not yet subscribed"
+        self._error_logged = 0.0
 
     @contextmanager
     def locked(self) -> Iterator[Tracker]:
@@ -39,9 +42,15 @@ class SharedTracker:
             yield self._tracker
 
     def events(self, batch: Sequence[Event], at: float) -> None:
-        """Apply decoded events, in the order of receipt."""
+        """Apply decoded events, in the order of receipt; a bug that one of them meets must not end all later ones."""
         with self._lock:
-            self._tracker.apply(batch, at)
+            try:
+                self._tracker.apply(batch, at)
+            except Exception:
+                self._tracker.reject("fields", len(batch))
+                if at >= self._error_logged + ERROR_PAUSE:
+                    self._error_logged = at
+                    log.exception("%d events cannot be applied", len(batch))
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Count messages that could not be used."""

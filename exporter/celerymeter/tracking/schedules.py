@@ -20,6 +20,11 @@ PING_TIMEOUT = 3
 """Polls without a reply after which a beat that only answers pings is down."""
 MAX_SCHEDULES = 2000
 MAX_BEATS = 100
+MAX_ENTRIES = 3 * MAX_SCHEDULES
+"""Entries of all beats together: those of several beats may be the same."""
+MAX_TIDIED = 10
+"""Schedules that are compared with those of other beats at once; further ones at the next `ScheduleTable.judge`."""
+MAX_PASSED = 1_000_000
 MAX_AWAITED = 10_000
 """Tasks whose end is awaited, and ends that came before the entry was reported as sent."""
 FORGOTTEN = 7 * 86400.0
@@ -103,6 +108,10 @@ class ScheduleTable:
         self.by_instance: dict[str, Beat] = {}
         """The beats with the hook, by the id of their process."""
         self._schedules: dict[tuple[str, str], Schedule] = {}
+        self._entries = 0
+        """At least as many as all beats have together; `judge` counts them anew."""
+        self._tidied = 0
+        self._untidy: dict[Beat, None] = {}
         self._awaited: OrderedDict[str, Schedule] = OrderedDict()
         self._ended: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
@@ -153,10 +162,18 @@ class ScheduleTable:
         listed = {_labels(row) for row in rows}
         for labels in beat.counts.keys() - listed:
             del beat.counts[labels]
-        for instance, other in list(self.by_instance.items()):
-            replaced = other.hostname == beat.hostname or other.own & beat.own
-            if other is not beat and replaced and (other.offline or not other.up):
-                del self.by_instance[instance]
+        self._untidy[beat] = None
+        if self._tidied < MAX_TIDIED:
+            self._tidied += 1
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Forget the beats that were replaced, and the entries that no beat has any more."""
+        for beat in self._untidy:
+            for instance, other in list(self.by_instance.items()):
+                if other is not beat and (other.offline or not other.up) and _replaced(other, beat):
+                    del self.by_instance[instance]
+        self._untidy.clear()
         self._drop_unowned()
 
     def _applied(
@@ -182,6 +199,11 @@ class ScheduleTable:
     ) -> Schedule | None:
         """Add what a beat counted since it last said; of one that we meet in its midst only what is ``new``."""
         labels = _labels(row)
+        if labels not in beat.counts:
+            if self._entries >= MAX_ENTRIES:
+                self._folded["schedule"] += 1
+                return None
+            self._entries += 1
         schedule = self.add(labels)
         if schedule is None:
             return None
@@ -257,8 +279,10 @@ class ScheduleTable:
             del self.by_instance[instance]
         for hostname in [name for name, at in self.answered.items() if now - at > self._retention]:
             del self.answered[hostname]
-        if gone:
-            self._drop_unowned()
+        self._tidied = 0
+        if gone or self._untidy:
+            self._tidy()
+        self._entries = sum(len(beat.counts) for beat in self.by_instance.values())
 
     def _forget_oldest(self) -> bool:
         """Make room for a beat, if one is down."""
@@ -290,12 +314,19 @@ class ScheduleTable:
     def duplicates(self, now: float) -> dict[str, bool]:
         """Return whether another live beat sends the same as each one, by node name; two unknown schedules may be."""
         live = [beat for beat in self.by_instance.values() if beat.up]
-        doubled = {beat.hostname for beat in live for other in live if other is not beat and other.own & beat.own}
+        owners = Counter(labels for beat in live for labels in beat.own)
+        doubled = {beat.hostname for beat in live if any(owners[labels] > 1 for labels in beat.own)}
         up = self.up(now)
         unknown = {name for name in self.answered if up.get(name)} - {beat.hostname for beat in live}
         if len(unknown) > 1:
             doubled |= unknown
         return {name: name in doubled for name, alive in up.items() if alive}
+
+
+def _replaced(one: Beat, other: Beat) -> bool:
+    """Return whether two beats are of one place, or have an entry in common that Celery does not give to every beat."""
+    shared = one.counts.keys() & other.counts.keys()
+    return one.hostname == other.hostname or any(labels[0] not in _SHARED for labels in shared)
 
 
 def _labels(row: ScheduleRow) -> tuple[str, str]:
@@ -309,7 +340,7 @@ def _passed(due_at: float | None, row: ScheduleRow, now: float) -> int:
     """
     if due_at is None or due_at > now or row.next_due_at is None:
         return 0
-    return 1 + int((now - due_at) / row.every) if row.every else 1
+    return 1 + int(min((now - due_at) / row.every, MAX_PASSED)) if row.every else 1
 
 
 def _remember(table: OrderedDict[str, T], uuid: str, value: T) -> None:

@@ -13,7 +13,7 @@ from celerymeter.settings import Limits
 RATE_STEPS = 12
 MAX_SHADOWS = 10_000
 """Shadow names that are remembered; they often contain arguments."""
-LABEL_BYTES = 100
+LABEL_BYTES = 64
 """Bytes of name and queue that each pair may have on average: a page repeats them some 60 times."""
 MIN_LABEL_BYTES = 64 * 1024
 
