@@ -386,6 +386,10 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
             id="the same content, by its types",
         ),
         pytest.param(configured(queues=frozenset({"other"}), acks_late=True), id="acks late in a queue of its own"),
+        pytest.param(
+            configured(queues=frozenset({"other"}), task_serializer="pickle", accept_content=frozenset({"pickle"})),
+            id="another application on the same broker",
+        ),
         pytest.param(visibility(86400, 86400), id="a visibility timeout, and an exporter that has none"),
         pytest.param(rabbitmq("celery_queue_unacked"), id="a management URL"),
         pytest.param(paged("celery_beat_up", *beat(1)), id="beat lives"),

@@ -19,17 +19,19 @@ _CONTENT_TYPES = {
 
 
 def serializers_differ(evidence: Evidence) -> Iterator[Finding]:
-    """Some workers send tasks that others refuse to read."""
+    """Of workers of one queue some send tasks that others refuse to read."""
     known = _known(evidence)
-    refusing = {
-        (sender.task_serializer, name)
-        for sender in known.values()
-        for name, reader in known.items()
-        if sender.task_serializer not in {_CONTENT_TYPES.get(kind, kind) for kind in reader.accept_content}
-    }
-    for serializer in sorted({serializer for serializer, _ in refusing}):
-        senders = sorted(name for name, sender in known.items() if sender.task_serializer == serializer)
-        readers = sorted(name for found, name in refusing if found == serializer)
+    queues = {name: evidence.broker.replies[name].queues or frozenset() for name in known}
+    refusing = [
+        (serializer, sender, reader)
+        for sender, serializer in ((name, configuration.task_serializer) for name, configuration in known.items())
+        for reader, configuration in known.items()
+        if queues[sender] & queues[reader]
+        and serializer not in {_CONTENT_TYPES.get(kind, kind) for kind in configuration.accept_content}
+    ]
+    for serializer in sorted({serializer for serializer, _, _ in refusing}):
+        senders = sorted({sender for found, sender, _ in refusing if found == serializer})
+        readers = sorted({reader for found, _, reader in refusing if found == serializer})
         yield hint(
             "serializers-differ",
             f"{listed(senders)} sends tasks in {serializer}, which {listed(readers)} does not accept",
