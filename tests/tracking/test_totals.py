@@ -266,3 +266,19 @@ def test_workers_beyond_the_limit_count_without_a_name() -> None:
     assert cluster.series().succeeded == 3
     cluster.tracker.tick(cluster.now)
     assert cluster.series().in_progress == 2
+
+
+def test_what_waited_for_workers_that_aggregate_from_now_on_is_not_tracked_for_ever(cluster: Cluster) -> None:
+    """No event of theirs will end it."""
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.publish("b")
+    cluster.publish("c", queue="other")
+    sender = Sender(cluster)
+    sender.send()
+    cluster.answer(pool="prefork", queues=("celery",))
+    sender.run("a")
+    sender.run("b")
+    sender.send()
+    assert cluster.series().succeeded == 2
+    assert len(cluster.tracker.tasks.runs) == 1

@@ -90,13 +90,13 @@ class _Aggregation:
 
         member = Member(worker, self.options)
         pusher = None
-        if self.options.push_url is not None or worker.options.get("without_heartbeat"):
-            worker.task_events = True  # else Celery may make no dispatcher, having no other use for one
         if self.options.push_url is not None:
             from celerymeter.aggregate.push import Pusher
 
             pusher = Pusher(member, worker, self.options)
             pusher.start()
+        if pusher is not None or worker.options.get("without_heartbeat"):
+            worker.task_events = True  # else Celery may make no dispatcher, having no other use for one
         self._members[worker.hostname] = (os.getpid(), member, pusher)
 
     def end(self, worker: Any) -> None:

@@ -338,6 +338,11 @@ class RunTable:
         for run in [run for run in self._running if run.touched < at.get(run.worker or "", 0.0)]:
             self.requeue(run, at[run.worker or ""])
 
+    def forget_queues(self, queues: Collection[str], at: float) -> None:
+        """What waits in these queues is counted elsewhere when it runs."""
+        for run in [run for run in self._runs.values() if run.queue in queues and run.started is None]:
+            self.forget(run, at)
+
     def forget_workers(self, hostnames: Collection[str], at: float) -> None:
         """The runs of these workers are counted elsewhere."""
         for run in [run for run in self._running if run.worker in hostnames]:

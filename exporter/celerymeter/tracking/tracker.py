@@ -254,7 +254,9 @@ class Tracker:
             for host, state in snapshot.workers.items()
             if state.active is not None and (worker := self.workers.get(host)) and not worker.loss.aggregated
         }
-        self._queues_of_totals = self.workers.aggregated_queues()
+        before, self._queues_of_totals = self._queues_of_totals, self.workers.aggregated_queues()
+        if self._queues_of_totals - before:
+            self.tasks.runs.forget_queues(self._queues_of_totals - before, snapshot.at)
         self.tasks.reconcile(active, at=snapshot.at)
 
     def beats_answered(self, hostnames: Collection[str], at: float) -> None:
