@@ -53,9 +53,9 @@ def test_without_secrets_it_says_how_to_make_them() -> None:
     assert "run `make secrets` first" in ran.stderr
 
 
-@pytest.mark.parametrize("extra", ["cluster", "slack"])
+@pytest.mark.parametrize("extra", ["cluster", "links", "slack"])
 def test_its_variants_are_valid_too(extra: str, secrets: Path) -> None:
-    """deploy/compose/cluster.yml and slack.yml on top of it."""
+    """deploy/compose/cluster.yml, links.yml and slack.yml on top of it."""
     made = compose.resolved(compose.MAIN, f"deploy/compose/{extra}.yml", secrets=secrets)
     assert set(made.services) >= {"exporter", *OPENED}
 
@@ -65,6 +65,13 @@ def test_for_another_cluster_the_shop_stays_out_and_the_exporter_gets_out(secret
     made = compose.resolved(compose.MAIN, "deploy/compose/cluster.yml", secrets=secrets)
     assert set(made.services) == {"exporter", *OPENED}
     assert not made.services["exporter"].networks <= made.internal
+
+
+def test_with_links_prometheus_has_the_exported_rules(secrets: Path) -> None:
+    """Instead of those of the checkout, which name no host."""
+    prometheus = compose.resolved(compose.MAIN, "deploy/compose/links.yml", secrets=secrets).services["prometheus"]
+    [rules] = [mount.source for mount in prometheus.mounts if mount.target == "/etc/prometheus/rules"]
+    assert Path(rules).relative_to(compose.ROOT) == Path("deploy/compose/bundle/alerts/rules")
 
 
 def test_with_slack_alertmanager_has_another_configuration_and_its_secret(secrets: Path) -> None:
