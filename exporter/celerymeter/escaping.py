@@ -44,6 +44,11 @@ def name(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _UNSAFE.sub(REPLACED, text)
 
 
+def memory(text: str) -> int:
+    """Return about how many bytes a text takes in memory, where one wide character widens all others."""
+    return len(text) if text.isascii() else 4 * len(text)
+
+
 # For people
 
 

@@ -229,7 +229,7 @@ class TaskSeriesTable:
         counts[label] = counts.get(label, 0) + count
 
     def _make(self, key: tuple[str, ...]) -> TaskSeries:
-        size = sum(len(label.encode()) for label in key)
+        size = sum(map(escaping.memory, key))
         if len(self._series) >= self._limit or size > self._bytes_left:
             self.folded["pair"] += 1
             key = (OTHER,) * len(key)

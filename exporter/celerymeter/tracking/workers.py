@@ -311,7 +311,7 @@ class WorkerTable:
             self._cut["hostname"] += 1
             if clean in self._workers:
                 return self._workers[clean]
-        size = len(clean.encode())
+        size = escaping.memory(clean)
         if not self._has_room(size):
             self._drop_unproven(at)
             if not self._has_room(size):
@@ -366,7 +366,7 @@ class WorkerTable:
 
     def _forget(self, worker: Worker) -> None:
         del self._workers[worker.hostname]
-        self._bytes_left += len(worker.hostname.encode())
+        self._bytes_left += escaping.memory(worker.hostname)
 
     def to_wait_for(self) -> list[Worker]:
         """The workers that are up and whose replies are worth a wait: of unproven ones those seen last."""
