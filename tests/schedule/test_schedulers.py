@@ -33,6 +33,7 @@ pytestmark = [
 BEAT = f"celerybeat@{socket.gethostname()}"
 CHANGE = """
 import sys
+from datetime import datetime, timedelta, timezone
 from tests.apps.beat_app import set_up_django
 set_up_django(sys.argv[1])
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
@@ -41,6 +42,8 @@ nightly, _ = CrontabSchedule.objects.get_or_create(minute="0", hour=sys.argv[2])
 if sys.argv[3] == "add":
     PeriodicTask.objects.create(name="added", task="tests.add", args="[1, 2]", interval=every)
     PeriodicTask.objects.create(name="nightly", task="tests.add", args="[1, 2]", crontab=nightly)
+    past = datetime.now(timezone.utc) - timedelta(days=1)
+    PeriodicTask.objects.create(name="expired", task="tests.add", crontab=nightly, expires=past)
     PeriodicTask.objects.create(name="off", task="tests.add", interval=every, enabled=False)
 else:
     PeriodicTask.objects.get(name="added").delete()
@@ -180,5 +183,6 @@ def test_entries_of_a_database_come_and_go(
     )
     assert (of(page, "next_due_timestamp_seconds", "nightly") or 0) > time.time() + 10 * 3600
     assert of(page, "due_total", "off") is None
+    assert of(page, "next_due_timestamp_seconds", "expired") is None
     change("remove")
     until(exporter, lambda page: of(page, "sent_total", "added") is None, "it is gone")

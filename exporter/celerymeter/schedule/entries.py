@@ -80,7 +80,7 @@ def plan_of(entry: Any, *, now: float) -> Plan:
     model = getattr(entry, "model", None)
     enabled = bool(getattr(model if model is not None else entry, "enabled", True))
     last_run_at = entry.last_run_at
-    next_due_at = _next_due(entry, now=now) if enabled and not _has_ended(model) else None
+    next_due_at = _next_due(entry, now=now) if enabled and not _has_ended(model, now=now) else None
     if next_due_at is not None and model is not None and model.start_time is not None:
         next_due_at = max(next_due_at, maybe_make_aware(model.start_time).timestamp())
     return Plan(
@@ -94,9 +94,12 @@ def plan_of(entry: Any, *, now: float) -> Plan:
     )
 
 
-def _has_ended(model: Any) -> bool:
-    """Return True for an entry of django-celery-beat that runs once and did."""
-    return model is not None and bool(model.one_off) and model.total_run_count > 0
+def _has_ended(model: Any, *, now: float) -> bool:
+    """Return True for an entry of django-celery-beat that expired, or runs once and did."""
+    if model is None:
+        return False
+    expired = model.expires is not None and maybe_make_aware(model.expires).timestamp() <= now
+    return expired or (bool(model.one_off) and model.total_run_count > 0)
 
 
 def _next_due(entry: Any, *, now: float) -> float | None:
@@ -116,7 +119,9 @@ def _next_due(entry: Any, *, now: float) -> float | None:
 
 def following(entry: Any, *, now: float) -> float | None:
     """Return when an entry that runs now is due again."""
-    remaining = None if _has_ended(getattr(entry, "model", None)) else _remaining(entry.schedule, entry.schedule.now())
+    remaining = (
+        None if _has_ended(getattr(entry, "model", None), now=now) else _remaining(entry.schedule, entry.schedule.now())
+    )
     return now + remaining if remaining is not None and remaining > 0 else None
 
 

@@ -101,6 +101,8 @@ class ScheduleTable:
         """``last_success`` is kept by task name, also of workers that send no event for a success."""
         self.answered: dict[str, float] = {}
         """When a beat last answered a ping (Celery 5.7, `beat_enable_remote_control`), by its node name."""
+        self._pinged_at = 0.0
+        """When beats were last pinged: while polls fail nothing is known anew."""
         self._retention = retention
         self._ping_timeout = PING_TIMEOUT * poll_interval
         self._folded = folded
@@ -257,6 +259,7 @@ class ScheduleTable:
 
     def pinged(self, hostnames: Collection[str], at: float) -> None:
         """Take the node names of the beats that answered a ping."""
+        self._pinged_at = at
         for hostname in map(escaping.name, hostnames):
             if hostname in self.answered or len(self.answered) < MAX_BEATS:
                 self.answered[hostname] = at
@@ -277,7 +280,7 @@ class ScheduleTable:
         gone = [key for key, beat in self.by_instance.items() if beat.down_since and now - beat.down_since > kept]
         for instance in gone:
             del self.by_instance[instance]
-        for hostname in [name for name, at in self.answered.items() if now - at > self._retention]:
+        for hostname in [name for name, at in self.answered.items() if self._pinged_at - at > self._retention]:
             del self.answered[hostname]
         self._tidied = 0
         if gone or self._untidy:
@@ -300,7 +303,7 @@ class ScheduleTable:
 
     def up(self, now: float) -> dict[str, bool]:
         """Return whether each beat is up, by its node name; the hook knows better than a ping."""
-        up = {hostname: now - at <= self._ping_timeout for hostname, at in self.answered.items()}
+        up = {hostname: self._pinged_at - at <= self._ping_timeout for hostname, at in self.answered.items()}
         hooked: dict[str, bool] = {}
         for beat in self.by_instance.values():
             if beat.up or now - beat.last_seen <= self._retention:
