@@ -96,8 +96,11 @@ def holds_webhook(path: Path) -> bool:
         "firing CeleryRetryStorm (warning) to chat",
         "firing CeleryQueueBacklog (warning) to chat",
         "firing CeleryQueueNoConsumers (critical) to pager",
+        "firing CeleryBeatDown (critical) to pager",
     ],
 )
 def test_every_fault_of_the_shop_fires_its_alert(demo: Demo, expected: str) -> None:
-    """Declined cards, broken e-mails, gateway timeouts, too many videos, a queue without consumers."""
+    """Declined cards, broken e-mails, gateway timeouts, too many videos, a queue without consumers, a beat that stands
+    still.
+    """
     wait_until(lambda: delivered(demo, expected), timeout=1200, what=expected, interval=1)

@@ -18,6 +18,7 @@ from pathlib import Path
 from celery import Celery, Task
 
 import celerymeter.aggregate
+import celerymeter.schedule
 import celerymeter.stamp
 from celerymeter.demo.settings import AGGREGATE
 
@@ -56,6 +57,7 @@ celerymeter.stamp.install()
 if AGGREGATE in os.environ:
     app.conf.worker_send_task_events = False
     celerymeter.aggregate.install(app)
+celerymeter.schedule.install(app)
 
 
 def work(mean: float) -> None:

@@ -139,10 +139,9 @@ def admin_token(site: Site) -> str:
 
 
 def workers(site: Site) -> tuple[Process, Process]:
-    """Return one worker for slow and scheduled tasks, and one for quick tasks."""
-    schedule = str(site.folder / "schedule")
+    """Return one worker for slow tasks, and one for quick tasks."""
     return (
-        _worker(site, "slow", "media,reports", "-c", "2", "--prefetch-multiplier", "1", "-B", "-s", schedule),
+        _worker(site, "slow", "media,reports", "-c", "2", "--prefetch-multiplier", "1"),
         _worker(site, "quick", "orders,emails", "-c", "4"),
     )
 
@@ -151,6 +150,12 @@ def _worker(site: Site, name: str, queues: str, *options: str) -> Process:
     argv = [sys.executable, "-m", "celery", "-A", APP, "worker", "-n", f"{name}@%h", "-Q", queues, "-l", "WARNING"]
     log = site.log(f"worker-{name}")
     return Process(f"worker {name}", [*argv, *options], log=log, cwd=site.folder, env=_celery(site))
+
+
+def beat(site: Site) -> Process:
+    """Return the scheduler."""
+    argv = [sys.executable, "-m", "celery", "-A", APP, "beat", "-s", str(site.folder / "schedule"), "-l", "INFO"]
+    return Process("beat", argv, log=site.log("beat"), cwd=site.folder, env=_celery(site))
 
 
 def workload(site: Site, load: str) -> Process:

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from celerymeter.demo import parts
+from celerymeter.demo.faults import FrozenBeat
 from celerymeter.demo.parts import Site
 from celerymeter.demo.processes import Process
 from celerymeter.demo.screen import GREEN, RED, Screen, live_line, paint
@@ -74,8 +75,13 @@ def _run(settings: DemoSettings, screen: Screen) -> None:
         parts.write_secret(folder / "env", "".join(f"{name}={value}\n" for name, value in addresses.items()))
         cleanup.callback((folder / "env").unlink, missing_ok=True)
         worker = groups[1][-1].process
+        frozen = None
+        if settings.load == "faulty":
+            [beat] = [part.process for part in groups[1] if part.process.name == "beat"]
+            frozen = FrozenBeat(beat, screen.say)
+            cleanup.callback(frozen.thaw)
         screen.say(guide(addresses, env=_relative(folder / "env"), worker=worker, slack=settings.slack_url_file))
-        _show(screen, stack, watch, sink, duration=settings.duration)
+        _show(screen, stack, watch, sink, frozen, duration=settings.duration)
 
 
 def _groups(site: Site, watch: Watch, *, sink: NotificationSink, settings: DemoSettings) -> list[list[Part]]:
@@ -85,6 +91,7 @@ def _groups(site: Site, watch: Watch, *, sink: NotificationSink, settings: DemoS
     alertmanager = parts.alertmanager(site, sink_url=sink.url, slack_url_file=settings.slack_url_file)
     control = parts.control(site)
     slow, quick = parts.workers(site)
+    beat = parts.beat(site)
     workload = parts.workload(site, settings.load)
     exporter_url, control_url = site.url("exporter"), site.url("control")
     return [
@@ -94,7 +101,8 @@ def _groups(site: Site, watch: Watch, *, sink: NotificationSink, settings: DemoS
             Part(alertmanager, alertmanager.ready, site.url("alertmanager")),
             Part(prometheus, prometheus.ready, site.url("prometheus")),
             Part(control, lambda: answers(f"{control_url}/celery-admin/system/health"), control_url),
-            Part(slow, lambda: watch.workers_up() >= 1, "queues media, reports; scheduler", restarted=True),
+            Part(beat, lambda: "beat: Starting" in beat.tail(), "scheduler", restarted=True),
+            Part(slow, lambda: watch.workers_up() >= 1, "queues media, reports", restarted=True),
             Part(quick, lambda: watch.workers_up() >= 2, "queues orders, emails", restarted=True),
         ],
         [Part(workload, lambda: watch.scraped() and watch.alerting(), f"{settings.load} load")],
@@ -157,7 +165,15 @@ def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _show(screen: Screen, stack: Stack, watch: Watch, sink: NotificationSink, *, duration: float | None) -> None:
+def _show(
+    screen: Screen,
+    stack: Stack,
+    watch: Watch,
+    sink: NotificationSink,
+    frozen: FrozenBeat | None = None,
+    *,
+    duration: float | None,
+) -> None:
     """Show notifications and the live line until ``duration`` (s) is over; raises `ProcessEnded`."""
     history = Readings()
     alerts, line = Every(ALERTS_EVERY), Every(TICK if screen.live else LINE_EVERY)
@@ -166,6 +182,8 @@ def _show(screen: Screen, stack: Stack, watch: Watch, sink: NotificationSink, *,
     start = time.monotonic()
     while (now := time.monotonic()) - start < (duration or float("inf")):
         stack.check()
+        if frozen is not None:
+            frozen.tick(now - start)
         if (reading := watch.reading()) is not None:
             history.add(reading)
         if alerts.due(now):
