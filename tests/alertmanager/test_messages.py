@@ -103,6 +103,21 @@ def test_a_chat_message_says_it_all_and_later_that_it_is_over(office: Office) ->
     assert card["color"] == "#2e7d32"
 
 
+def test_names_mention_nobody_and_make_no_link_in_chat(office: Office) -> None:
+    """In Slack angle brackets do: those of a queue's name and of a text are escaped, in the title too."""
+    backlog = rendered("CeleryQueueBacklog", "warning")
+    evil = "<!channel> <https://evil.example|here> & <@U1>"
+    notes = {name: f"eu: {evil}" for name in ("summary", "summary_zh", "description", "description_zh")}
+    office.tell({"labels": {**backlog["labels"], "queue_name": evil}, "annotations": {**backlog["annotations"], **notes}})
+    escaped = "&lt;!channel&gt; &lt;https://evil.example|here&gt; &amp; &lt;@U1&gt;"
+    [card, *_] = cards(office, f"WARNING: queue {escaped} in eu: {escaped}")
+    for text in (card["title"], card["fallback"], card["text"]):
+        assert "<!" not in text
+        assert "<@" not in text
+        assert "<https://evil" not in text
+    assert card["text"].count(escaped) == 5
+
+
 def test_webhooks_carry_every_label_and_annotation_and_their_own_token(office: Office) -> None:
     """The pager's and the log's, each with the bearer token from its file; both hear of the end."""
     backlog = rendered("CeleryQueueBacklog", "critical")
