@@ -107,8 +107,10 @@ def test_names_mention_nobody_and_make_no_link_in_chat(office: Office) -> None:
     """In Slack angle brackets do: those of a queue's name and of a text are escaped, in the title too."""
     backlog = rendered("CeleryQueueBacklog", "warning")
     evil = "<!channel> <https://evil.example|here> & <@U1>"
-    notes = {name: f"eu: {evil}" for name in ("summary", "summary_zh", "description", "description_zh")}
-    office.tell({"labels": {**backlog["labels"], "queue_name": evil}, "annotations": {**backlog["annotations"], **notes}})
+    notes = dict.fromkeys(("summary", "summary_zh", "description", "description_zh"), f"eu: {evil}")
+    office.tell(
+        {"labels": {**backlog["labels"], "queue_name": evil}, "annotations": {**backlog["annotations"], **notes}}
+    )
     escaped = "&lt;!channel&gt; &lt;https://evil.example|here&gt; &amp; &lt;@U1&gt;"
     [card, *_] = cards(office, f"WARNING: queue {escaped} in eu: {escaped}")
     for text in (card["title"], card["fallback"], card["text"]):

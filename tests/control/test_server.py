@@ -94,6 +94,7 @@ def test_what_is_no_http_is_answered_with_its_status_alone(shared: Control, requ
     """Nothing of it comes back, nothing of it is logged, and the next request is served."""
     answer = raw(shared, request_ + b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 4")
+    assert b"application/problem+json" in answer
     assert b"sesame" not in answer
     assert "sesame" not in shared.log.read_text()
     assert requests.get(shared.info, timeout=5).status_code == 200

@@ -47,6 +47,7 @@ STATUS = {
     "misdirected": 421,
     "invalid": 422,
     "too_many_requests": 429,
+    "headers_too_large": 431,
     "internal": 500,
     "broker_unavailable": 503,
     "exporter_unavailable": 503,
@@ -78,6 +79,16 @@ class Problem(BaseModel):
     code: str = Field(description="Stable name of what went wrong", json_schema_extra={"enum": [*sorted(STATUS)]})
     detail: str
     errors: list[FieldError] | None = Field(default=None, description="For 422: every field that is wrong")
+
+
+def raw_problem(status: int) -> bytes:
+    """Return a whole response, after which the connection closes, for a request that never gets to the application."""
+    code = _CODE_OF_STATUS.get(status, "malformed" if status < 500 else "internal")
+    phrase = HTTPStatus(status).phrase
+    problem = Problem(title=phrase, status=status, code=code, detail=_WORDS[code])
+    body = problem.model_dump_json(exclude_none=True)
+    head = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nContent-Type: {CONTENT_TYPE}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
 def problem_response(error: RequestRefused, errors: list[FieldError] | None = None) -> Response:
@@ -146,6 +157,7 @@ _WORDS = {
     "malformed": "the request cannot be read",
     "not_found": "this path does not exist",
     "method_not_allowed": "this path does not accept this method",
+    "headers_too_large": "the headers are too large",
     "uri_too_long": "the path and its query are too long",
     "misdirected": "this host is not in --allowed-hosts",
     "too_large": "the request body is too large",

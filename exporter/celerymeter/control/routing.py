@@ -50,6 +50,7 @@ _WORDS = {
     404: "Not found",
     409: "Conflict with another request",
     413: "The body is too large",
+    414: "The path and its query are too long",
     415: "The body is not application/json",
     422: "The request is well-formed but invalid; `errors` says where",
     429: "Too many requests; `Retry-After` says when to try again",
@@ -241,6 +242,8 @@ def _implied(permission: Permission, hints: Mapping[str, Any]) -> set[int]:
         statuses |= {400, 415, 422}
     if {"query", "path", "header"} & hints.keys():
         statuses.add(422)
+    if {"query", "path"} & hints.keys():
+        statuses.add(414)
     return statuses
 
 

@@ -19,8 +19,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from celerymeter.control.errors import raw_problem
 
 MAX_HEAD = 32 * 1024
 """Bytes of a request's line and headers."""
@@ -33,7 +34,7 @@ LAST_HEADS = 1.0
 WAITING_CONNECTIONS = 1000
 """Connections beside those that threads serve; of more the one that has waited longest is closed."""
 _READ = 16 * 1024
-_CLIENT_ERRORS = {"LimitRequestLine": (414, "URI Too Long"), "LimitRequestHeaders": (431, "Header Fields Too Large")}
+_CLIENT_ERRORS = {"LimitRequestLine": 414, "LimitRequestHeaders": 431}
 
 
 class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
@@ -132,9 +133,8 @@ class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             self.enqueue_req(conn)
         elif len(conn.head) > MAX_HEAD:
             self._forget(conn)
-            status = 431 if b"\r\n" in conn.head else 414
             with suppress(OSError):
-                util.write_error(conn.sock, status, "Too Long", "")
+                conn.sock.sendall(raw_problem(431 if b"\r\n" in conn.head else 414))
             self._linger(conn)
 
     def _linger(self, conn: Connection) -> None:
@@ -206,13 +206,13 @@ class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002 - gunicorn's signature
         """Answer bytes that are not HTTP with a status: gunicorn would repeat them, and they may hold a token."""
         if type(exc).__module__.startswith("gunicorn."):
-            status, reason = _CLIENT_ERRORS.get(type(exc).__name__, (400, "Bad Request"))
+            status = _CLIENT_ERRORS.get(type(exc).__name__, 400)
             self.log.debug("refused: %s", type(exc).__name__)
         else:
-            status, reason = 500, "Internal Server Error"
+            status = 500
             self.log.error("unexpected error while serving", exc_info=exc)
         try:
-            util.write_error(client, status, reason, "")
+            client.sendall(raw_problem(status))
         except OSError:
             self.log.debug("the client is gone")
 
