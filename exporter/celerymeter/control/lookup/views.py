@@ -24,7 +24,7 @@ PATH: Final = "/tasks/<task:task_id>"
 class TaskConverter(BaseConverter):
     """The id of a task in a path, slashes included; ``/tasks/batch`` and what is below it are other operations."""
 
-    regex = r"(?!batch(?:/|$)).+"
+    regex = r"(?!batch(?:/|$))(?s:.+)"
     part_isolating = False
 
 
