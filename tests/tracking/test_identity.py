@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 
 import pytest
@@ -313,7 +314,8 @@ def test_a_worker_may_receive_a_replacement_before_it_reports_the_start(cluster:
     assert len(cluster.tracker.tasks.runs) == 0
 
 
-def test_a_task_that_replaces_itself_may_be_received_before_it_is_sent(cluster: Cluster) -> None:
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_a_task_that_replaces_itself_may_be_received_before_it_is_sent(cluster: Cluster, late: int) -> None:
     """Again and again under its own name: only the `task-sent` tells it from the same message once more."""
     cluster.publish("a", "outer", "q1")
     cluster.receive("a", "outer")
@@ -322,21 +324,26 @@ def test_a_task_that_replaces_itself_may_be_received_before_it_is_sent(cluster: 
     receive(cluster, "outer")
     cluster.start("a")
     receive(cluster, "outer")
-    replace(cluster, "outer", "q1")
-    cluster.start("a")
-    cluster.end("a")
+    steps: list[Callable[[], None]] = [lambda: cluster.start("a"), lambda: cluster.end("a")]
+    steps.insert(late, lambda: replace(cluster, "outer", "q1"))
+    for step in steps:
+        step()
+    cluster.pass_time(3)
     assert counts(cluster, "outer", "q1") == (3, 3, 3, 1, 0)
     assert cluster.series("outer", "q1").redelivered == 0
     assert len(cluster.tracker.tasks.runs) == 0
 
 
-def test_an_id_that_is_sent_again_is_no_redelivery_although_it_is_received_first(cluster: Cluster) -> None:
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_an_id_that_is_sent_again_is_no_redelivery_although_it_is_received_first(cluster: Cluster, late: int) -> None:
     """Applying a signature twice repeats its id (`Signature.freeze`); seen in Celery's canvas tests."""
     cluster.run("a", "add", "q1")
     cluster.receive("a", "add")
-    cluster.publish("a", "add", "q1")
-    cluster.start("a")
-    cluster.end("a")
+    steps: list[Callable[[], None]] = [lambda: cluster.start("a"), lambda: cluster.end("a")]
+    steps.insert(late, lambda: cluster.publish("a", "add", "q1"))
+    for step in steps:
+        step()
+    cluster.pass_time(3)
     assert counts(cluster, "add", "q1") == (2, 2, 2, 2, 0)
     assert cluster.series("add", "q1").redelivered == 0
 

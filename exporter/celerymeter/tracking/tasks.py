@@ -13,6 +13,7 @@ from celerymeter.exception_names import WORKER_LOST, exception_name, last_line
 from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.clocks import ProducerClocks, parse_eta
 from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, replaces
+from celerymeter.tracking.repeated import RepeatedRuns
 from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, is_shadow
 from celerymeter.tracking.workers import Worker, WorkerTable
@@ -53,6 +54,7 @@ class TaskTracker:
         self._waiting: deque[tuple[float, Run]] = deque()
         self._events_waiting = 0
         self._sent_ahead = 0
+        self.repeated = RepeatedRuns()
         """At least the number of `task-sent` that runs keep; `tick` counts them anew."""
         self._ends: Mapping[str, Callable[[Run, TaskSeries, Event, float], None]] = {
             "task-succeeded": self._succeeded,
@@ -79,6 +81,10 @@ class TaskTracker:
         sent_at = self.producers.observe(event, at)
         if event.parent_id is not None:
             self._note_parent(event)
+        if self.repeated and (noted := self.repeated.pop(event)) is not None:
+            self._take_as_sent(noted.run, noted.before, event, at)
+            self._count_sent(*noted.series.labels[:2])
+            return sent_at
         run = self.runs.get(uuid)
         follows = retries > 0 or event.parent_id == uuid
         if run is None and not follows and (series := self._sent_series.get((name, queue))) is not None:
@@ -101,18 +107,9 @@ class TaskTracker:
             self._keep_for_next(run, event, at)
             return sent_at
         elif run.redelivered:
-            self._take_as_sent(run, event, at)
+            self._take_as_sent(run, self._before(run), event, at)
         self._address(run, event, sent_at)
-        if run.queue is None or run.name is None:
-            self._wait_for_queue(run, event, at)
-            return sent_at
-        self._count_sent(run.name, run.queue)
-        if (name, queue) == (run.name, run.queue):
-            series = self.table.get(run.name, run.queue)
-            if series.labels[:2] == (name, queue):
-                self._sent_series[name, queue] = series
-        if run.pending is not None:
-            self._count_pending(run, at)
+        self._count_addressed(run, (name, queue), event, at)
         return sent_at
 
     def received(self, event: Event, at: float, worker: Worker | None) -> None:
@@ -200,6 +197,8 @@ class TaskTracker:
         self._waiting.extendleft(reversed(still))
         if self._sent_ahead > self._limit // 8:
             self._sent_ahead = self.runs.count_sent_ahead()
+        if self.repeated:
+            self.repeated.count(now)
         self.runs.evict_old(now, MAX_AGE)
 
     # What others read
@@ -341,13 +340,33 @@ class TaskTracker:
         run.replaced = True
         return self._take_next(following, ahead)
 
-    def _take_as_sent(self, run: Run, event: Event, at: float) -> None:
-        """Take a run for one of its own, which looked like the same message once more until its `task-sent` came."""
-        run.redelivered = False
-        if event.parent_id == run.uuid:  # it replaces the one before
-            for before in self.runs.beside.get(run.uuid, [])[-1:]:
-                if before.started is not None and not before.end_pending:
-                    self._close(before, at, remember=False)
+    def _count_addressed(self, run: Run, sent: tuple[str | None, str | None], event: Event, at: float) -> None:
+        """Count a run's own `task-sent`, and what has waited for it."""
+        if run.queue is None or run.name is None:
+            self._wait_for_queue(run, event, at)
+            return
+        self._count_sent(run.name, run.queue)
+        if sent == (run.name, run.queue):
+            series = self.table.get(run.name, run.queue)
+            if series.labels[:2] == sent:
+                self._sent_series[sent] = series
+        if run.pending is not None:
+            self._count_pending(run, at)
+
+    def _take_as_sent(self, run: Run, before: Run | None, event: Event, at: float) -> None:
+        """Take a run for one of its own, which looked like the same message once more until its `task-sent` came.
+
+        If it replaces the unfinished one before it, that is over. An end that came meanwhile went to the older.
+        """
+        run.redelivered, run.addressed = False, True
+        if event.parent_id != run.uuid or before is None or before.end_pending:
+            return
+        self._close(run if before.ended and not run.ended else before, at, remember=False)
+
+    def _before(self, run: Run) -> Run | None:
+        """The last unfinished run of the same task that started before this one."""
+        started = [one for one in self.runs.beside.get(run.uuid, ()) if one is not run and one.started is not None]
+        return started[-1] if started else None
 
     def _unheard(self, event: Event, at: float) -> Run:
         """The run of an end whose beginning did not come, or not from this worker."""
@@ -461,8 +480,8 @@ class TaskTracker:
     def _start(self, run: Run, series: TaskSeries, event: Event, offset: float | None) -> None:
         series.started += 1
         if run.redelivered:
-            series.redelivered += 1
             run.redelivered = False
+            self.repeated.note(run, series, self._before(run))
         if run.replaced and not run.ended:
             self._close(run, run.touched, remember=False)
         elif not run.ended and not run.end_pending:
