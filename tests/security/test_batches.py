@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.events.messages import message
 from tests.events.sinks import RecordingSink
 
+from celerymeter.events import decode
 from celerymeter.events.amqp import BATCH, BATCH_BYTES, AmqpSubscription
+
+TINY = b'{"type":"x","hostname":"h","timestamp":1}'
 
 
 class Broker:
@@ -63,3 +68,24 @@ def test_a_batch_is_bounded_in_bytes(size: int) -> None:
     assert broker.most <= BATCH_BYTES + len(body)
     assert sum(handed) == (40 if size < 16_000_000 else 0)
     assert max(handed, default=0) <= BATCH
+
+
+@pytest.mark.parametrize("count", [24, 1000, 50_000, 300_000])
+@pytest.mark.parametrize("joint", [b",", b" ,\n "])
+def test_a_message_of_many_events_is_refused_before_it_is_objects(count: int, joint: bytes) -> None:
+    """16 MB of the smallest events were 120 MB."""
+    rejected: Counter[str] = Counter()
+    decoder = decode.Decoder(lambda reason, number: rejected.update({reason: number}))
+    events = decoder.messages([message(b"[" + joint.join([TINY] * count) + b"]")])
+    assert len(events) == (count if count <= 1000 else 0)
+    assert rejected == ({} if count <= 1000 else {"too_large": 1})
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_large_traceback_is_no_reason_to_refuse_its_event(batch: bool) -> None:
+    """Whatever it looks like."""
+    rejected: Counter[str] = Counter()
+    decoder = decode.Decoder(lambda reason, number: rejected.update({reason: number}))
+    event = {"type": "task-failed", "hostname": "h", "timestamp": 1, "uuid": "u", "traceback": '[{"a": 1}, ' * 100_000}
+    assert len(decoder.messages([message([event] * 3 if batch else event)])) == (3 if batch else 1)
+    assert not rejected

@@ -23,6 +23,9 @@ Reason = Literal["envelope", "content_type", "encoding", "body", "fields", "too_
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes. Celery cuts arguments and results to 1 KiB and a batch to 24 events; only tracebacks may be longer."""
+LARGE = 256 * 1024
+MAX_EVENTS = 1000
+"""Events of a large message: as objects they take many times the memory of their text."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 HEAD = b'{"body": "'
@@ -57,6 +60,7 @@ class _Envelope(msgspec.Struct):
 
 
 _typed = msgspec.json.Decoder(Event | list[Event]).decode
+_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _envelope = msgspec.json.Decoder(_Envelope).decode
 
 
@@ -72,7 +76,7 @@ class Decoder:
         for message in messages:
             try:
                 end = message.find(b'"', START)
-                if message.startswith(HEAD) and message.startswith(TAIL, end) and len(message) <= MAX_MESSAGE:
+                if message.startswith(HEAD) and message.startswith(TAIL, end) and len(message) <= LARGE:
                     decoded = _typed(b64decode(message[START:end]))
                 else:
                     decoded = self._carefully(message)
@@ -103,6 +107,9 @@ class Decoder:
         return self._body(body)
 
     def _body(self, body: bytes) -> list[Event]:
+        if len(body) > LARGE and _count(body) > MAX_EVENTS:
+            self._rejected("too_large", 1)
+            return []
         try:
             decoded = _typed(body)
         except (ValueError, RecursionError):
@@ -139,6 +146,13 @@ class Decoder:
             self._rejected("fields", 1)
             return False
         return True
+
+
+def _count(body: bytes) -> int:
+    try:
+        return len(_raw(body))
+    except (ValueError, RecursionError):
+        return 1
 
 
 def _event(item: object) -> Event | None:
