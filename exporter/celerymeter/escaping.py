@@ -44,6 +44,11 @@ def name(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _UNSAFE.sub(REPLACED, text)
 
 
+def was_changed(text: str) -> bool:
+    """Return True for a name that `name` has made of another, of which nobody else knows."""
+    return text.endswith(CUT) or REPLACED in text
+
+
 def memory(text: str) -> int:
     """Return about how many bytes a text takes in memory, where one wide character widens all others."""
     return len(text) if text.isascii() else 4 * len(text)

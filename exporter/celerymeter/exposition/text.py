@@ -6,6 +6,7 @@ Written here because prometheus-client takes some 6 µs a series, and a lock and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from itertools import accumulate
 
 from celerymeter.escaping import label_value
@@ -27,16 +28,16 @@ class PageText:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
-        self._encoded: list[bytes] = []
+        self._page = BytesIO()
 
     def bytes(self) -> bytes:
         """The page so far."""
         self._encode()
-        return b"".join(self._encoded)
+        return self._page.getvalue()
 
     def _encode(self) -> None:
         """Encode what there is: text of the whole page beside its bytes would be as much memory again, twice."""
-        self._encoded.append("".join(self._parts).encode())
+        self._page.write("".join(self._parts).encode())
         self._parts.clear()
 
     def head(self, family: Family) -> None:

@@ -322,7 +322,7 @@ class Tracker:
         """Queues that workers consume or tasks were sent to."""
         consumed = {queue for worker in self.workers if worker.state for queue in worker.state.queues or ()}
         sent_to = {series.labels[1] for series in self.task_series if series.sent}
-        return frozenset(consumed | {queue for queue in sent_to if not queue.endswith(escaping.CUT)})
+        return frozenset(consumed | {queue for queue in sent_to if not escaping.was_changed(queue)})
 
     def visibility_timeout(self) -> float | None:
         """Return the time after which Redis redelivers: as given in our settings, else the shortest of the workers'."""
