@@ -86,7 +86,7 @@ class Series:
         """The series as it goes into a message (`celerymeter.totals.SeriesTotals`); ``busy`` is of runs in progress."""
         row = [self.name, self.queue, self.received, self.started, self.succeeded, self.failed, self.retried]
         row += [round(self.busy + busy, 6), self.running, round(self.oldest, 3), round(self.last_success, 3)]
-        row += [self.runtime_sum, _sparse(self.runtime), self.wait_sum, _sparse(self.wait)]
+        row += [round(self.runtime_sum, 6), _sparse(self.runtime), round(self.wait_sum, 6), _sparse(self.wait)]
         return [*row, self.rare] if self.rare else row
 
 
