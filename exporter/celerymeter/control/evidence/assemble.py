@@ -67,7 +67,8 @@ def has_ended(history: TaskHistory) -> bool:
 
 def last_workers(look: Look, task_id: str) -> set[str]:
     history, stored = look.history(task_id), look.stored.get(task_id)
-    workers = {history.received.worker} if history.received is not None else set()
+    received = history.received
+    workers = {received.worker} if received is not None and not has_ended(history) else set()
     workers |= {run.worker for run in history.runs if run.open}
     return workers | ({stored.worker} if stored is not None and stored.worker and stored.state == "STARTED" else set())
 

@@ -132,7 +132,7 @@ class TaskLooker:
         """Ask the broker whether it still has a connection of workers that had a task and are not heard any more."""
         silent = {
             worker
-            for task_id in look.open()
+            for task_id in look.task_ids
             for worker in last_workers(look, task_id)
             if worker not in look.replies.hostnames and worker not in self._live_workers.alive()
         }
