@@ -76,6 +76,8 @@ CASES: list[tuple[str, str, Evidence]] = [
     ("retrying", "held", evidence(RECEIVED, STARTED, RETRY_SENT, RETRY_RECEIVED, RETRIED, held=(held("scheduled"),))),
     ("retrying", "held", evidence(held=(held("scheduled", eta=ETA),), stored=StoredResult("RETRY"))),
     ("retrying", "queued", evidence(RECEIVED, STARTED, RETRIED, broker=WAITS)),
+    ("retrying", "held", evidence(RETRY_RECEIVED, held=(held("scheduled"),))),
+    ("running", "active", evidence(RETRY_RECEIVED, held=(held(),))),
     ("retrying", "queued", evidence(RECEIVED, STARTED, RETRY_SENT, RETRIED, broker=RABBIT)),
     ("running", "active", evidence(RECEIVED, STARTED, RETRIED, RETRY_RECEIVED, event("started", 2), held=(held(),))),
     # ends

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.lookup.evidence import NOW, RECEIVED, STARTED, evidence, history, worker
+from tests.lookup.evidence import ID, NOW, RECEIVED, SENT, STARTED, event, evidence, history, worker
 
 from celerymeter.control.evidence.history import NO_HISTORY
 from celerymeter.control.evidence.memory import Remembered, parse, with_memories
-from celerymeter.control.evidence.task import BrokerFacts
+from celerymeter.control.evidence.task import BrokerFacts, WaitingMessage
 from celerymeter.control.lookup.decide import decide
 
 
@@ -40,6 +40,16 @@ def test_a_memory_is_as_good_as_events(memories: list[Remembered], verdict: str)
     given = evidence(history=with_memories(NO_HISTORY, memories), broker=BrokerFacts("rabbitmq", depth=3))
     decision = decide(given)
     assert (decision.verdict, decision.name, decision.queue) == (verdict, "tests.add", "q")
+
+
+def test_a_task_in_the_place_of_one_that_ran_has_its_own_name() -> None:
+    """Its message was sent after the run of the other began, which no event told."""
+    other = event("sent", 5, worker="gen2@t", name="tests.other", queue="r", parent_id=ID, retries=0)
+    made = with_memories(history(SENT, other), [remembered("started")])
+    given = evidence(history=made, broker=BrokerFacts("redis", waiting=WaitingMessage("r", 1, 1)))
+    decision = decide(given)
+    assert (decision.verdict, decision.name, decision.queue) == ("queued", "tests.other", "r")
+    assert [(run.worker, run.outcome) for run in decision.runs] == [("a@t", "replaced")]
 
 
 def test_events_go_before_a_memory_of_the_same_worker() -> None:

@@ -129,7 +129,8 @@ def test_waiting_for_its_retry(shop: Shop) -> None:
     """When again."""
     task_id = shop.cluster.send("tests.retry", 1, 3600, queue="two")
     reply = shop.lookups.becomes(task_id, "retrying", before=ON_THE_WAY, worker="two@t")
-    assert outcomes(reply) == [("two@t", "retried")]
+    # A worker that aggregates remembers the newest run of a task.
+    assert outcomes(reply) == ([("two@t", "retried")] if shop.pool != "aggregate" else [])
     assert seconds(reply["eta"]) == pytest.approx(time.time() + 3600, abs=60)
 
 
@@ -204,10 +205,13 @@ def test_told_to_die_by_somebody_else_and_living_on(shop: Shop) -> None:
 
 
 def test_ran_twice(shop: Shop) -> None:
-    """The same id was sent twice."""
+    """The same id was sent twice; a worker that aggregates remembers only the newest run of a task."""
     task_id = uuid4().hex
     for _ in range(2):
         shop.cluster.app.send_task("tests.add", (1, 2), queue="two", task_id=task_id)
+    if shop.pool == "aggregate":
+        shop.lookups.becomes(task_id, "succeeded", before=ON_THE_WAY)
+        return
     reply = shop.lookups.becomes(task_id, "ran_twice", before=(*ON_THE_WAY, "succeeded"))
     assert outcomes(reply) == [("two@t", "succeeded")] * 2
 

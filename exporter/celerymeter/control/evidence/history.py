@@ -106,7 +106,8 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         return self._ended(event, at)
 
     def _sent(self, event: Event, at: float) -> TaskHistory:
-        follows = bool(self.runs) and self._follows(event)
+        # Workers that aggregate show no runs: there it is the second message that differs from the first.
+        follows = (bool(self.runs) or self.sent_at is not None) and self._follows(event)
         name, queue = self._named(event), _queue(event)
         if self.sent_at is not None and not follows and self.runs:
             return replace(self, name=self.name or name, queue=self.queue or queue)

@@ -90,16 +90,18 @@ def with_memories(history: TaskHistory, memories: list[Remembered]) -> TaskHisto
 def _with(history: TaskHistory, memory: Remembered) -> TaskHistory:
     if any(run.worker == memory.worker for run in history.runs):
         return history
+    # A task that was sent after that run began, and in its place or to run again, is not the one that ran.
+    later = history.new_message and (history.sent_at or 0.0) > (memory.started or memory.received or 0.0)
     history = replace(
         history,
-        name=memory.name or history.name,
+        name=history.name if later else memory.name or history.name,
         queue=history.queue or memory.queue,
         retries=max(history.retries, memory.retries),
         eta=memory.eta,
         received=Reception(memory.worker, 0, memory.received or memory.started or 0.0, memory.eta),
     )
     if memory.started is None:
-        again = bool(history.runs)
+        again = bool(history.runs) or later
         if memory.state == "revoked" and memory.ended is not None and history.discarded is None:
             return replace(history, discarded=Discarded(memory.worker, memory.ended, "revoked"))
         return replace(history, new_message=again or history.new_message, received_again=again)
@@ -111,7 +113,8 @@ def _with(history: TaskHistory, memory: Remembered) -> TaskHistory:
         outcome=outcome,
         seen_at=memory.ended or memory.started,
     )
-    return replace(history, runs=(*history.runs, run), new_message=outcome in ("retried", "requeued"))
+    new_message = later or outcome in ("retried", "requeued")
+    return replace(history, runs=(*history.runs, run), new_message=new_message)
 
 
 def _time(value: object) -> float | None:

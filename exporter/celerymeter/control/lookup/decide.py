@@ -124,7 +124,8 @@ class _Case:
     def _is_retry(self) -> bool:
         if self.run is not None:
             return self.run.outcome == "retried"
-        return self.evidence.stored is not None and self.evidence.stored.state == "RETRY"
+        stored = self.evidence.stored is not None and self.evidence.stored.state == "RETRY"
+        return stored or self.history.retries > 0
 
     def _completed(self) -> list[PastRun]:
         return [run for run in self.history.runs if run.outcome in ("succeeded", "failed")]
