@@ -85,7 +85,8 @@ def no_replies(evidence: Evidence) -> Iterator[Finding]:
             "no-remote-control",
             f"no reply to `inspect` from {listed(silent)}",
             "a solo worker does not reply while it runs a task; else check worker_enable_remote_control, "
-            "control_exchange, and that accept_content includes json",
+            "control_exchange, and that accept_content includes json: without it, on Redis, a worker logs an error for "
+            "each command to anybody",
         )
 
 
