@@ -101,3 +101,19 @@ def test_no_worker_at_all_is_one_message(office: Office) -> None:
         *(alert(name, "critical", "queues", "eu", queue_name="orders") for name in CHAIN),
     )
     wait_until(lambda: office.active("alertname", "severity") == {("CeleryNoWorkers", "critical")})
+
+
+def test_a_dead_beat_is_one_message(office: Office) -> None:
+    """What it has not sent is none; other trouble of schedules is."""
+    entry = {"schedule": "nightly", "name": "reports.build"}
+    office.tell(
+        alert("CeleryBeatDown", "critical", "schedules", "eu"),
+        alert("CeleryScheduleMissed", "warning", "schedules", "eu", **entry),
+        alert("CeleryScheduleMissed", "critical", "schedules", "eu", **entry),
+        alert("CeleryScheduleFailing", "warning", "schedules", "eu", **entry),
+        alert("CeleryScheduleMissed", "critical", "schedules", "us", **entry),
+        alert("CeleryScheduleMissed", "warning", "schedules", "us", schedule="hourly", name="reports.build"),
+    )
+    expected = {("CeleryBeatDown", "eu"), ("CeleryScheduleFailing", "eu"), ("CeleryScheduleMissed", "us")}
+    wait_until(lambda: office.active("alertname", "cluster") == expected)
+    assert ("CeleryScheduleMissed", "warning", "hourly") in office.active("alertname", "severity", "schedule")

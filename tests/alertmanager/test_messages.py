@@ -167,6 +167,11 @@ def test_a_link_without_a_host_is_no_link(office: Office) -> None:
 @pytest.mark.parametrize(
     ("labels", "summary", "title"),
     [
+        (
+            {"cluster": "eu", "schedule": "nightly", "name": "reports.build"},
+            "eu: nightly fails",
+            "schedule nightly in eu: nightly fails",
+        ),
         ({"cluster": "eu", "name": "shop.pay"}, "eu: shop.pay failed", "task shop.pay in eu: shop.pay failed"),
         ({"cluster": "", "hostname": "celery@a"}, "celery@a is gone", "worker celery@a: celery@a is gone"),
         ({"cluster": "eu"}, "eu: no worker: none", "eu: no worker: none"),
