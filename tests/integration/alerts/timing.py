@@ -37,22 +37,23 @@ class NotificationTimes:
 
 
 class AlertTimer:
-    """Waits for the alerts of faults and records how long they took."""
+    """Waits for the alerts of faults and records how long they took; without ``to_the_end`` only until they fire."""
 
-    def __init__(self, monitored: MonitoredClusters) -> None:
+    def __init__(self, monitored: MonitoredClusters, *, to_the_end: bool = True) -> None:
         self.monitored = monitored
+        self._to_the_end = to_the_end
         self.times: dict[Expected, NotificationTimes] = {}
-        self._firing: dict[Expected, float] = {}
+        self.firing: dict[Expected, float] = {}
 
     def arrives(self, *expected: Expected, since: float) -> None:
         """Wait until these fire."""
         for one in expected:
-            self._firing[one] = self._await("firing", one, since)
+            self.firing[one] = self._await("firing", one, since)
 
     def resolves(self, *expected: Expected, since: float) -> None:
         """Wait until these are resolved."""
-        for one in expected:
-            self.times[one] = NotificationTimes(self._firing[one], self._await("resolved", one, since))
+        for one in expected if self._to_the_end else ():
+            self.times[one] = NotificationTimes(self.firing[one], self._await("resolved", one, since))
 
     def _await(self, status: str, one: Expected, since: float) -> float:
         labels = {"severity": one.severity, **dict(one.labels)}

@@ -1,0 +1,158 @@
+"""Incidents that processes can cause within seconds: a broker that is full, messages that expire or come twice, …"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from tests.apps.worker_app import OPTIONS
+from tests.integration.alerts.monitored import Cluster, Starters
+from tests.integration.alerts.timing import AlertTimer, Expected, host, sending, task
+
+QUICK_OVERRIDES: list[dict[str, object]] = [
+    {"record": "celery:worker_scheduled:limit", "expr": 50, "labels": {"severity": "warning", "cluster": "eta"}},
+]
+"""What takes thousands of tasks here takes fifty."""
+
+EXPIRED = Expected("tasks expire", "tasks", "CeleryTasksExpired", "warning", task("tests.add"))
+TWICE = Expected("tasks run twice", "tasks", "CeleryTaskRanTwice", "warning", task("tests.sleep_late"))
+UNREADABLE = Expected("events that cannot be read", "tasks", "CeleryEventsInvalid", "warning")
+SCHEDULED = Expected("many scheduled tasks", "eta", "CeleryWorkerManyScheduled", "warning", host("e@eta"))
+MEMORY = Expected("broker near its memory limit", "full", "CeleryBrokerMemoryHigh", "warning")
+BLOCKED = Expected("broker full", "full", "CeleryBrokerBlocked", "critical")
+EVICTED = Expected("Redis deletes keys", "eta", "CeleryBrokerEvictsKeys", "warning")
+ORPHANS = Expected("replies that nobody reads", "eta", "CeleryOrphanedMessages", "warning")
+
+
+_SWEEP = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+IMPATIENT = {OPTIONS: json.dumps(_SWEEP)}
+"""Workers that give a message to another one after two seconds, and look for such messages all the time."""
+
+
+def starters() -> Starters:
+    """The clusters and their workers."""
+    return {
+        "tasks": (
+            lambda cluster: cluster.worker("t@tasks", "celery"),
+            lambda cluster: cluster.worker("late1@tasks", "late", env=IMPATIENT),
+            lambda cluster: cluster.worker("late2@tasks", "late", env=IMPATIENT),
+        ),
+        "eta": (lambda cluster: cluster.worker("e@eta", "celery"),),
+        "full": (lambda cluster: cluster.worker("f@full", "celery"),),
+    }
+
+
+def broker(cluster: Cluster) -> Any:
+    """A client of the cluster's Redis."""
+    return redis.Redis(port=cluster.redis.port)
+
+
+def tasks_expire(timer: AlertTimer) -> None:
+    """They may wait for no time at all; then others may."""
+    cluster = timer.monitored.clusters["tasks"]
+
+    def send() -> None:
+        cluster.send("tests.add", 1, 2)
+        for _ in range(4):
+            cluster.app.send_task("tests.add", (1, 2), expires=-1)
+
+    since = time.monotonic()
+    with sending(send, every=1):
+        timer.arrives(EXPIRED, since=since)
+    since = time.monotonic()
+    with sending(lambda: cluster.send("tests.add", 1, 2), every=1):
+        timer.resolves(EXPIRED, since=since)
+
+
+def tasks_run_twice(timer: AlertTimer) -> None:
+    """A run outlasts the visibility timeout of two seconds, so another worker gets its message too; then all stop."""
+    cluster = timer.monitored.clusters["tasks"]
+    since = time.monotonic()
+    cluster.send("tests.sleep_late", 20, queue="late")
+    timer.arrives(TWICE, since=since)
+    since = time.monotonic()
+    for number in (1, 2):
+        cluster.workers[f"late{number}@tasks"].kill()
+    with broker(cluster) as client:
+        client.delete("unacked", "unacked_index", "late")
+    timer.resolves(TWICE, since=since)
+
+
+def events_are_garbage(timer: AlertTimer) -> None:
+    """Something else publishes on the channel of events, until it is stopped."""
+    cluster = timer.monitored.clusters["tasks"]
+    since = time.monotonic()
+    with broker(cluster) as client:
+        with sending(lambda: client.publish("/0.celeryev/worker.heartbeat", "no event"), every=1):
+            timer.arrives(UNREADABLE, since=since)
+        timer.resolves(UNREADABLE, since=time.monotonic())
+
+
+def tasks_wait_in_a_worker(timer: AlertTimer) -> None:
+    """Eighty tasks for tomorrow, until the worker is replaced and they are purged."""
+    cluster = timer.monitored.clusters["eta"]
+    since = time.monotonic()
+    for _ in range(80):
+        cluster.app.send_task("tests.add", (1, 2), countdown=86400)
+    timer.arrives(SCHEDULED, since=since)
+    since = time.monotonic()
+    cluster.workers["e@eta"].kill()
+    with broker(cluster) as client:
+        client.delete("unacked", "unacked_index", "celery")
+    cluster.worker("e@eta", "celery")
+    timer.resolves(SCHEDULED, since=since)
+    keys_are_deleted(timer)
+    replies_are_left(timer)
+
+
+def keys_are_deleted(timer: AlertTimer) -> None:
+    """Results fill Redis, which deletes those with an expiry; then it has room again."""
+    cluster = timer.monitored.clusters["eta"]
+    since = time.monotonic()
+    with broker(cluster) as client:
+        client.config_set("maxmemory-policy", "volatile-ttl")
+        client.config_set("maxmemory", client.info()["used_memory"] + 4 * 2**20)
+        for number in range(100):
+            client.set(f"result{number}", b"x" * 100_000, ex=3600)
+        timer.arrives(EVICTED, since=since)
+        client.config_set("maxmemory", 0)
+    timer.resolves(EVICTED, since=time.monotonic())
+
+
+def replies_are_left(timer: AlertTimer) -> None:
+    """22 MB of replies to a client that has ended, until somebody deletes them."""
+    cluster = timer.monitored.clusters["eta"]
+    since = time.monotonic()
+    with broker(cluster) as client:
+        for _ in range(22):
+            client.lpush("0e1f.reply.celery.pidbox", b"x" * 1_000_000)
+        timer.arrives(ORPHANS, since=since)
+        client.delete("0e1f.reply.celery.pidbox")
+    timer.resolves(ORPHANS, since=time.monotonic())
+
+
+def the_broker_is_full(timer: AlertTimer) -> None:
+    """Nothing may be deleted, and nothing more fits; then the limit is raised."""
+    cluster = timer.monitored.clusters["full"]
+    since = time.monotonic()
+    with broker(cluster) as client:
+        client.setrange("ballast", 8_000_000, b"x")
+        client.config_set("maxmemory", client.info()["used_memory"] * 10 // 9)
+        timer.arrives(MEMORY, since=since)
+        since = time.monotonic()
+        client.config_set("maxmemory", client.info()["used_memory"] * 9 // 10)
+        timer.arrives(BLOCKED, since=since)
+        client.config_set("maxmemory", 0)
+    timer.resolves(BLOCKED, MEMORY, since=time.monotonic())
+
+
+SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
+    tasks_expire: (EXPIRED,),
+    tasks_run_twice: (TWICE,),
+    events_are_garbage: (UNREADABLE,),
+    tasks_wait_in_a_worker: (SCHEDULED, EVICTED, ORPHANS),
+    the_broker_is_full: (MEMORY, BLOCKED),
+}
