@@ -143,7 +143,7 @@ class Replies:
                 {hostname: _first_line(failed.error) for hostname, failed in _ERRORS.decode(body).items()}
             )
             return
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # the usual case: the reply is not an error
         try:
             answers = _decode(method, body)

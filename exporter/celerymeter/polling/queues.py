@@ -13,10 +13,8 @@ from celerymeter.settings import ExporterSettings
 
 MAX_KNOWN = 10_000
 MAX_LENGTH = 255
-"""Bytes of a queue's name in AMQP."""
+"""Bytes of a queue's name in AMQP: events may invent longer ones, which no client can even ask for."""
 _DELAYED = re.compile(r"(?:.*_)?celery_delayed_\d{1,2}")
-MAX_BYTES = 255
-"""Of a queue's name (AMQP 0-9-1): events may invent longer ones, which no client can even ask for."""
 
 
 class KnownQueues:
@@ -27,7 +25,7 @@ class KnownQueues:
 
     def add(self, names: Iterable[str]) -> None:
         """Remember these too, as long as there is room."""
-        queues = {name for name in self.names.union(names) if is_task_queue(name) and len(name.encode()) <= MAX_BYTES}
+        queues = {name for name in self.names.union(names) if is_task_queue(name) and len(name.encode()) <= MAX_LENGTH}
         self.names = frozenset(sorted(queues)[:MAX_KNOWN])
 
     def keep(self, existing: Iterable[str]) -> None:
