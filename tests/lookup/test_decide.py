@@ -106,6 +106,8 @@ CASES: list[tuple[str, str, Evidence]] = [
     ("unknown", "terminate_sent", evidence(RECEIVED, STARTED, TERMINATED, terminated=Termination(9))),
     ("revoked", "terminated", evidence(RECEIVED, STARTED, TERMINATED, workers=(worker(pid=8),))),
     ("succeeded", "event", evidence(RECEIVED, STARTED, TERMINATED, event("succeeded", 1))),
+    ("succeeded", "stored", evidence(RECEIVED, STARTED, TERMINATED, stored=StoredResult("SUCCESS", NOW - 1))),
+    ("unknown", "terminate_sent", evidence(RECEIVED, STARTED, TERMINATED, stored=StoredResult("REVOKED", NOW - 1))),
     # lost
     ("lost", "redelivered", evidence(RECEIVED, STARTED, workers=(dead(),), broker=UNACKED)),
     ("lost", "redelivered", evidence(RECEIVED, workers=(dead(),), broker=UNACKED)),

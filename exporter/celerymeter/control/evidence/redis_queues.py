@@ -37,14 +37,18 @@ TAIL: Final = 1024
 # Inside a JSON string a quote is escaped, so that this matches the key only. A message whose id is not plain text (a
 # UUID object, or with escapes) is returned too, for Python to read.
 _MATCH: Final = """
-local wanted, found = {}, {}
+local wanted, found, NEAR, KEY = {}, {}, 400, '"correlation_id": ?"([^"\\\\]*)"'
 for i = FIRST, #ARGV do wanted[ARGV[i]] = true end
 local function look(index, message)
-  local tail = string.sub(message, -tonumber(ARGV[1]))
-  local id = string.match(tail, '"correlation_id": ?"([^"\\\\]*)"')
+  local id = string.match(string.sub(message, -NEAR), KEY)
+  local tail = nil
+  if id == nil then
+    tail = string.sub(message, -tonumber(ARGV[1]))
+    id = string.match(tail, KEY)
+  end
   if id == nil or wanted[id] then
     found[#found + 1] = index
-    found[#found + 1] = tail
+    found[#found + 1] = tail or string.sub(message, -tonumber(ARGV[1]))
   end
 end
 """
@@ -175,29 +179,32 @@ class _Search:
         self._budget = MAX_MESSAGES
         self._read = 0
         self._complete = True
+        self._waiting: dict[str, WaitingMessage] = {}
         self._look = RedisLook()
 
     def lists(self, queues: Sequence[str], *, all_known: bool = False) -> RedisLook:
         """Look in the lists of these queues, and add to what was found; ``all_known``: there are no others."""
-        waiting: dict[str, WaitingMessage] = dict(self._look.waiting)
+        waiting = self._waiting
         found = self._lengths(queues)
         lengths = {queue: sum(lists.values()) for queue, lists in found.items()}
         complete = self._complete
         for queue, lists in found.items():
             before = 0
             for priority, (key, length) in enumerate(lists.items()):
-                for start, stop in _ends(length, self._budget) if len(waiting) < len(self._wanted) else ():
+                for start, stop in _ends(length, self._budget):
                     for index, tail in self._list(key, start, stop):
                         step = self._keys.priority_steps[priority]
                         is_object = _UUID_OBJECT in tail
                         message = WaitingMessage(queue, before + index + 1, lengths[queue], step, is_object)
                         self._note(tail, message, waiting)
+                    if self._all_found():
+                        break
                 complete = complete and self._read >= length
                 self._read = 0
                 before += length
         self._complete = complete
         lengths = {**self._look.lengths, **lengths}
-        self._look = replace(self._look, waiting=waiting, lengths=lengths, lists_read=complete and all_known)
+        self._look = replace(self._look, waiting=dict(waiting), lengths=lengths, lists_read=complete and all_known)
         return self._look
 
     def unacked(self) -> RedisLook:
@@ -239,6 +246,11 @@ class _Search:
             self._budget -= last - at
             self._read += last - at
             yield from ((at + index, tail) for index, tail in zip(found[1][::2], found[1][1::2], strict=True))
+            if self._all_found():
+                return
+
+    def _all_found(self) -> bool:
+        return len(self._waiting) == len(self._wanted)
 
     def _note(self, tail: bytes, message: T, into: dict[str, T]) -> None:
         task_id = parse_head(tail).uuid

@@ -150,6 +150,8 @@ class _Case:
 
     def _terminated(self, run: PastRun) -> Decision:
         """Celery announces a termination when it sends the signal; only a process that is gone is an end."""
+        if (stored := self._stored()) is not None:
+            return stored  # it ended before the signal, or in spite of it
         decision = Decision("revoked", "terminated", since=run.seen_at, worker=run.worker)
         termination = self.evidence.terminated
         if (termination is not None and termination.died) or self._gone(run.worker, run.pid, run.seen_at):
