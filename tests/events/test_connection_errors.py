@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,36 @@ def test_a_master_that_was_left_alone_is_noticed_by_its_silence(
         sink.await_connections(2)
         emit_until_received(app_of(new.url), sink)
     assert len(sink.losses) == 1
+
+
+class Alternating(Blackhole):
+    """An address whose connections lead to one server and another in turn, as a balancer's."""
+
+    def __init__(self, *ports: int) -> None:
+        self._ports = cycle(ports)
+        super().__init__(ports[0])
+
+    @property
+    def _target(self) -> int:
+        return next(self._ports)
+
+    @_target.setter
+    def _target(self, port: int) -> None:
+        """The first one comes first anyway."""
+
+
+@pytest.mark.integration
+def test_an_address_of_several_servers_is_looked_at_less_and_less(
+    redis_server: Redis, readers: Readers, tmp_path: Path
+) -> None:
+    """Every look finds another server than that of the subscription, and nothing is better afterwards."""
+    sink = RecordingSink()
+    with Redis(tmp_path / "other") as other, Alternating(redis_server.port, other.up().port) as address:
+        broker = BrokerSettings(url=f"redis://127.0.0.1:{address.port}/0")
+        readers.start(RedisReader(broker, sink, timeouts=Timeouts(silence=0.1, reply=10, silences=2)))
+        wait_until(lambda: len(sink.losses) >= 3, what="three looks")
+        first, second, third = (at for at, _ in sink.losses[:3])
+        assert third - second > 1.5 * (second - first)
 
 
 def _cut(client: redis.Redis) -> None:

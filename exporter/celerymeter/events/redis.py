@@ -30,6 +30,8 @@ CONNECT_TIMEOUT = 3.0
 HANDSHAKE_TIMEOUT = 5.0
 LARGEST_FRAME = 64 * 1024 * 1024
 """Bytes that may come without completing a frame."""
+MAX_DOUBLED = 4
+"""So often the time between two looks for another server is doubled."""
 REMEMBERED = 10_000
 """Messages among which one that came on two channels is recognized."""
 TICK = 0.25
@@ -66,6 +68,8 @@ class RedisReader:
         self._timeouts = timeouts
         self._stop = threading.Event()
         self._broker: RedisBroker | None = None
+        self._moves = 0
+        """How often another server was found at the broker's address."""
 
     def run(self) -> None:
         """Read until `stop`."""
@@ -99,12 +103,19 @@ class RedisReader:
                 raise
             return self._subscribed(broker, patterns)  # the account may have the right to the usual channels only
 
+    def _has_moved(self, broker: RedisBroker, server: bytes | None) -> bool:
+        moved = _is_elsewhere(broker, server)
+        self._moves += moved
+        return moved
+
     def _subscribed(self, broker: RedisBroker, patterns: Sequence[str]) -> PubSub:
         connection: Any = broker.client.connection_pool.make_connection()
         try:
             connection.connect()
             server = _run_id(connection)
-            return PubSub(connection, patterns, self._timeouts, moved=lambda: _is_elsewhere(broker, server))
+            # Where every connection leads to another server, asking again and again would never end.
+            timeouts = replace(self._timeouts, silences=self._timeouts.silences * 2 ** min(self._moves, MAX_DOUBLED))
+            return PubSub(connection, patterns, timeouts, moved=lambda: self._has_moved(broker, server))
         except BaseException:
             connection.disconnect()
             raise
