@@ -399,6 +399,14 @@ def test_each_fault_is_found_alone(evidence: Evidence, expected: tuple[str, str]
         ),
         pytest.param(paged("celery_schedule_consecutive_failures", *entries(1)), id="one failure"),
         pytest.param(
+            with_page(
+                scheduled(beats=BEATS, registered=frozenset({"add"})),
+                "celery_schedule_due_total",
+                PageSample({"schedule": "celery.backend_cleanup", "name": "celery.backend_cleanup"}, 1),
+            ),
+            id="Celery's own entry",
+        ),
+        pytest.param(
             replace(WELL, prometheus=PrometheusEvidence("http://p", exporters=(SCRAPED,))),
             id="an engine without information about targets, rules and Alertmanagers",
         ),

@@ -12,6 +12,8 @@ LATE = 60.0
 """Seconds; the limit of the alert as well."""
 EXPIRED, EXPIRED_RUNS = 0.05, 3
 """Share of a scheduled task's runs that may expire, and the number from which it is meaningful."""
+BUILT_IN = "celery."
+"""Begins the names of tasks that every worker has and `inspect registered` leaves out."""
 _HOOK = (
     "call celerymeter.schedule.install(app) where the app is defined, or set beat_enable_remote_control (Celery 5.7)"
 )
@@ -81,7 +83,8 @@ def unregistered(evidence: Evidence) -> Iterator[Finding]:
     if not registered or any(names is None for names in registered):
         return
     known = frozenset[str]().union(*filter(None, registered))
-    if missing := {name: entry.name for name, entry in _entries(evidence).items() if entry.name not in known}:
+    own = {name: entry.name for name, entry in _entries(evidence).items() if not entry.name.startswith(BUILT_IN)}
+    if missing := {name: task for name, task in own.items() if task not in known}:
         yield fault(
             "schedule-unregistered",
             f"no worker has registered the task of {listed(f'{name} ({task})' for name, task in missing.items())}",
