@@ -70,7 +70,7 @@ def test_a_batch_is_bounded_in_bytes(size: int) -> None:
     assert max(handed, default=0) <= BATCH
 
 
-@pytest.mark.parametrize("count", [24, 1000, 50_000, 300_000])
+@pytest.mark.parametrize("count", [24, 1000, 20_000, 100_000])
 @pytest.mark.parametrize("joint", [b",", b" ,\n "])
 def test_a_message_of_many_events_is_refused_before_it_is_objects(count: int, joint: bytes) -> None:
     """16 MB of the smallest events were 120 MB."""

@@ -26,7 +26,7 @@ from celerymeter.polling import redis_messages
 from celerymeter.polling.workers import worker_state
 from celerymeter.routing import RoutingTable
 
-thorough = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")))
+thorough = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
