@@ -243,6 +243,22 @@ HEALTHY = (
         ),
     ),
     Situation(
+        "a killed pod whose replacement is scaled away",
+        (
+            *worker("celery@old", killed(60)),
+            *worker(
+                "celery@new",
+                Life(
+                    up=lambda m: 1 if 61 <= m < 70 else 0 if 70 <= m < 130 else None,
+                    shutdown=lambda m: 1 if m >= 70 else 0,
+                    since=61,
+                ),
+            ),
+            *queue(),
+            *runs(),
+        ),
+    ),
+    Situation(
         "a deploy that takes longer than its grace period",
         (
             *(series for number in range(3) for series in worker(f"celery@old{number}", goodbye(60))),
