@@ -69,7 +69,7 @@ def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) ->
     client.lpush("busy", *(message(task_id) for task_id in ids))
     lookups = Lookups(cluster.control)
     wait_until(lambda: len(lookups.look(ids[0])["consumers"] or ()) == CROWD, timeout=TIMEOUT, interval=1.0)
-    took = []
+    took, slowed = [], []
     for number in range(0, WAITING, WAITING // 100):
         began = time.perf_counter()
         reply = lookups.look(ids[number])
@@ -79,10 +79,22 @@ def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) ->
             number + 1,
             WAITING,
         )
+        slowed.append(contention())
         time.sleep(0.05)
     p50, p95 = statistics.median(took), statistics.quantiles(took, n=20)[-1]
-    print(f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s")
-    assert p95 < 0.3
+    slowdown = statistics.mean(slowed)
+    print(
+        f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s, on a machine {slowdown:.1f} times too busy"
+    )
+    assert p95 < 0.3 * slowdown
+
+
+def contention() -> float:
+    """Return how many times longer a computation takes because other programs compute too; 1 when none does."""
+    began, cpu = time.perf_counter(), time.process_time()
+    while time.process_time() - cpu < 0.02:
+        pass
+    return max(1.0, (time.perf_counter() - began) / (time.process_time() - cpu))
 
 
 def test_a_hundred_look_ups_at_once_leave_a_worker_its_time(cluster: Cluster) -> None:
