@@ -53,6 +53,21 @@ def test_a_cause_silences_its_consequences_in_its_own_cluster(office: Office) ->
     }
 
 
+def test_a_full_broker_is_one_page(office: Office) -> None:
+    """Workers and queues fail with it; tasks that fail for reasons of their own are still reported."""
+    office.tell(
+        alert("CeleryBrokerBlocked", "critical", "exporter", "eu"),
+        alert("CeleryBrokerMemoryHigh", "warning", "exporter", "eu"),
+        alert("CeleryNoWorkers", "critical", "workers", "eu"),
+        alert("CeleryRunsWithoutResult", "critical", "tasks", "eu"),
+        alert("CeleryQueueStalled", "critical", "queues", "eu", queue_name="orders"),
+        alert("CeleryHighErrorRate", "warning", "tasks", "eu", name="shop.pay"),
+    )
+    active = {("CeleryBrokerBlocked", "eu", "critical"), ("CeleryHighErrorRate", "eu", "warning")}
+    wait_until(lambda: {key for key, state in office.states().items() if state == "active"} == active)
+    assert len(office.states()) == 6
+
+
 def test_one_queue_does_not_silence_another(office: Office) -> None:
     """A critical queue leaves the warnings of other queues, workers and tasks alone."""
     office.tell(
