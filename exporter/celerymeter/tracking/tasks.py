@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from celerymeter.exception_names import WORKER_LOST, exception_name, last_line
 from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
-from celerymeter.tracking.clocks import ProducerClocks, parse_eta
+from celerymeter.tracking.clocks import LONGEST_HOST, ProducerClocks, parse_eta
 from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, replaces
 from celerymeter.tracking.repeated import RepeatedRuns
 from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
@@ -308,7 +308,7 @@ class TaskTracker:
             self.runs.evicted["limit"] += 1
             return
         self._sent_ahead += 1
-        _strip(event)
+        _strip(event, run)
         if routed is not None:
             event.queue, event.exchange, event.routing_key = self.table.queue.clean(routed), None, None
         if run.sent_ahead is None:
@@ -414,7 +414,7 @@ class TaskTracker:
         return run.series
 
     def _wait_for_queue(self, run: Run, event: Event, at: float) -> None:
-        _strip(event)
+        _strip(event, run)
         self._events_waiting += 1
         if run.pending is None:
             run.pending = [event]
@@ -601,8 +601,11 @@ def _exception_name(event: Event) -> str:
     return exception_name(event.exception, event.traceback)
 
 
-def _strip(event: Event) -> None:
+def _strip(event: Event, run: Run) -> None:
     """Drop from an event that is kept what nothing will read: it may be of many megabytes."""
+    event.uuid = run.uuid  # one text for all events of a run
+    if event.type == "task-sent":
+        event.hostname = event.hostname.rpartition("@")[2][:LONGEST_HOST]  # for its clock
     if event.traceback is not None:
         event.traceback = last_line(event.traceback)
     if event.exception is not None:
