@@ -36,6 +36,8 @@ MAX_SILENT: Final = 1000
 """Workers that have a history and never answered: a whole cluster answers, unless its remote control is off."""
 MAX_NEW: Final = 1000
 MAX_DESTINATIONS: Final = 100
+READ_AHEAD: Final = 32 * 1024 * 1024
+"""Bytes of events that may wait: here it matters more that they are of now than that none is lost."""
 PROBE_INTERVAL: Final = 5.0
 PROBE_PAUSE: Final = 30.0
 """Seconds between two requests for an answer of workers that only send events."""
@@ -394,7 +396,7 @@ class EventListener:
     def __init__(self, broker: BrokerSettings, *consumers: EventConsumer) -> None:
         """Connect to nothing yet; raises `UnsupportedTransport` or `SettingsError`."""
         self._consumers = consumers
-        self._reader = open_reader(broker, self)
+        self._reader = open_reader(broker, self, read_ahead=READ_AHEAD)
         self._thread: Thread | None = None
 
     def start(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from celerymeter.broker import AMQP_TRANSPORTS, REDIS_TRANSPORTS, celery_app
 from celerymeter.errors import SettingsError, UnsupportedTransport
 from celerymeter.events.amqp import KombuReader
+from celerymeter.events.readahead import LIMIT
 from celerymeter.events.reader import EventSink, Reader
 from celerymeter.events.redis import RedisReader
 from celerymeter.settings import BrokerSettings
@@ -19,12 +20,15 @@ _NAMING_OPTIONS: dict[str, tuple[type, ...]] = {
 }
 
 
-def open_reader(broker: BrokerSettings, sink: EventSink) -> Reader:
-    """Return the reader for this broker, not yet connected; raises `SettingsError` or `UnsupportedTransport`."""
+def open_reader(broker: BrokerSettings, sink: EventSink, *, read_ahead: int = LIMIT) -> Reader:
+    """Return the reader for this broker, not yet connected; raises `SettingsError` or `UnsupportedTransport`.
+
+    On Redis ``read_ahead`` bytes may wait in memory in a burst; beyond them Redis may drop the subscription.
+    """
     if broker.transport in REDIS_TRANSPORTS:
         _check_options(broker)
         _check_url(broker)
-        return RedisReader(broker, sink)
+        return RedisReader(broker, sink, read_ahead=read_ahead)
     if broker.transport in AMQP_TRANSPORTS:
         _check_url(broker)
         return KombuReader(broker, sink)

@@ -22,7 +22,7 @@ from celerymeter.broker import RedisBroker, RedisKeys, connect_redis
 from celerymeter.connection_errors import describe
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.events.decode import Decoder
-from celerymeter.events.readahead import ReadAhead
+from celerymeter.events.readahead import LIMIT, ReadAhead
 from celerymeter.events.reader import EventSink, stay_subscribed
 from celerymeter.settings import BrokerSettings
 
@@ -60,12 +60,16 @@ TIMEOUTS = Timeouts()
 class RedisReader:
     """Reads events from Redis: over TCP, TLS or a unix socket, alone or under Sentinel."""
 
-    def __init__(self, broker: BrokerSettings, sink: EventSink, *, timeouts: Timeouts = TIMEOUTS) -> None:
+    def __init__(
+        self, broker: BrokerSettings, sink: EventSink, *, timeouts: Timeouts = TIMEOUTS, read_ahead: int = LIMIT
+    ) -> None:
+        """``read_ahead`` is the number of bytes that may wait in memory to be decoded."""
         options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": HANDSHAKE_TIMEOUT}
         self._settings = replace(broker, transport_options={**options, **broker.transport_options})
         self._exchange = str(broker.celery_settings.get("event_exchange", "celeryev"))
         self._sink = sink
         self._timeouts = timeouts
+        self._read_ahead = read_ahead
         self._stop = threading.Event()
         self._broker: RedisBroker | None = None
         self._moves = 0
@@ -115,7 +119,13 @@ class RedisReader:
             server = _run_id(connection)
             # Where every connection leads to another server, asking again and again would never end.
             timeouts = replace(self._timeouts, silences=self._timeouts.silences * 2 ** min(self._moves, MAX_DOUBLED))
-            return PubSub(connection, patterns, timeouts, moved=lambda: self._has_moved(broker, server))
+            return PubSub(
+                connection,
+                patterns,
+                timeouts,
+                moved=lambda: self._has_moved(broker, server),
+                read_ahead=self._read_ahead,
+            )
         except BaseException:
             connection.disconnect()
             raise
@@ -167,6 +177,7 @@ class PubSub:
         *,
         largest_frame: int = LARGEST_FRAME,
         moved: Callable[[], bool] = lambda: False,
+        read_ahead: int = LIMIT,
     ) -> None:
         """``connection`` is a connected `redis.connection.Connection` (whose methods are untyped).
 
@@ -176,7 +187,7 @@ class PubSub:
         self._largest_frame = largest_frame
         self._connection = connection
         self._socket: socket.socket = connection._sock  # kombu takes it the same way: there is no public one
-        self._bytes = ReadAhead(self._socket)
+        self._bytes = ReadAhead(self._socket, limit=read_ahead)
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._unparsed = 0
         self._pinged: float | None = None

@@ -14,7 +14,7 @@ from celerymeter.model import Event
 
 MAX_EVENTS: Final = 200_000
 MAX_EVENT_AGE: Final = 86400.0
-MAX_BYTES: Final = 96 * 1024 * 1024
+MAX_BYTES: Final = 80 * 1024 * 1024
 ENTRY: Final = 600
 """Bytes that an id takes beside its text, and `RUN` those of each run, as measured."""
 RUN: Final = 150
