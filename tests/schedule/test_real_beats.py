@@ -87,7 +87,7 @@ def of(page: Scrape, family: str, name: str = "sync") -> float:
 def test_a_beat_that_is_frozen_and_one_that_is_killed(
     exporter: ExporterProcess, new_beat: Callable[..., Process], redis_server: Redis
 ) -> None:
-    """Down within 17 s, its entry overdue; when it goes on, what it slept through counts as due. It is no worker."""
+    """Down after three heartbeats, its entry overdue; when it goes on, what it slept through counts as due. It is no worker."""
     beat = new_beat({"sync": 2, "nightly": 80000})
     page = until(exporter, lambda page: sent(page) >= 2, "two runs")
     assert (is_up(page), page.get("celery_schedule_entries", hostname=BEAT)) == (1, 2)
@@ -95,7 +95,7 @@ def test_a_beat_that_is_frozen_and_one_that_is_killed(
     os.kill(beat.pid, signal.SIGSTOP)
     frozen_at = time.time()
     page = until(exporter, lambda page: is_up(page) == 0, "it is down")
-    assert time.time() - frozen_at < 22
+    assert time.time() - frozen_at < 30
     assert of(page, "next_due_timestamp_seconds") < time.time() - 10
     before = sent(page)
     _, found, _ = examine(redis_server.url, exporter_url=exporter.url)
@@ -120,7 +120,7 @@ def test_two_beats_send_everything_twice_until_one_says_goodbye(
     began = time.monotonic()
     second.stop()
     until(exporter, lambda page: page.get("celery_beat_duplicate", hostname=BEAT) == 0, "one is left")
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 12
 
 
 def test_what_became_of_the_runs_of_a_beat_inside_a_worker(
