@@ -161,6 +161,17 @@ def test_an_error_of_the_hook_never_reaches_beat() -> None:
     assert sent == ["tasks.sync"] * 3
 
 
+@pytest.mark.parametrize(("interval", "slept"), [(300.0, 60.0), (5.0, 5.0), (0, 0), (None, None), ("odd", "odd")])
+def test_beat_looks_at_its_schedule_each_minute(interval: object, slept: object) -> None:
+    """So that the schedule can be reported; whatever else a scheduler returns is left to beat."""
+    beat = Beat({})
+    service = Service(Celery("tests", set_as_current=False), scheduler_cls=Scheduler)
+    service.scheduler.tick = lambda: interval
+    observer = Observer(service, clock=lambda: beat.now, monotonic=lambda: beat.monotonic)
+    observer._publisher = beat  # type: ignore[assignment] # takes what would be published
+    assert service.scheduler.tick() == slept
+
+
 def test_installing_twice_observes_once_and_only_that_app() -> None:
     """Another app's beat in the same process is not touched."""
     mine, other = (Celery(name, set_as_current=False) for name in ("mine", "other"))

@@ -87,7 +87,7 @@ def of(page: Scrape, family: str, name: str = "sync") -> float:
 def test_a_beat_that_is_frozen_and_one_that_is_killed(
     exporter: ExporterProcess, new_beat: Callable[..., Process], redis_server: Redis
 ) -> None:
-    """Down after three heartbeats, its entry overdue; when it goes on, what it slept through counts as due. It is no worker."""
+    """Down after three heartbeats, its entry overdue; what it slept through counts as due. It is no worker."""
     beat = new_beat({"sync": 2, "nightly": 80000})
     page = until(exporter, lambda page: sent(page) >= 2, "two runs")
     assert (is_up(page), page.get("celery_schedule_entries", hostname=BEAT)) == (1, 2)

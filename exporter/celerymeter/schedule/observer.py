@@ -81,9 +81,10 @@ class Observer:
         def observed_tick(*args: Any, **kwargs: Any) -> Any:
             self._guarded(self._begin_tick)
             interval = tick(*args, **kwargs)
-            pause = min(interval or 0.0, SNAPSHOT)  # beat would sleep for up to 5 minutes
-            self._guarded(self._end_tick, max(0.0, pause))
-            return pause
+            if isinstance(interval, int | float):
+                interval = min(interval, SNAPSHOT)  # beat would sleep for up to 5 minutes
+            self._guarded(self._end_tick, interval)
+            return interval
 
         def observed_apply(entry: Any, *args: Any, **kwargs: Any) -> Any:
             plan = self._guarded(self._plan, entry)
@@ -122,8 +123,8 @@ class Observer:
         self._late = max(0.0, now - self._tick_expected) if self._tick_expected is not None else 0.0
         self._tick_began = now
 
-    def _end_tick(self, pause: float) -> None:
-        now = self._monotonic()
+    def _end_tick(self, interval: Any) -> None:
+        now, pause = self._monotonic(), max(0.0, float(interval or 0.0))
         self._tick_expected, self._tick_began = now + pause, None
         # While entries are due each tick sends one: the schedule is reported when all are sent.
         if not pause and now < self._next_snapshot + SNAPSHOT:
