@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import random
 import sys
 import tempfile
@@ -43,6 +44,10 @@ class Outcome:
 
     published: int = 0
     bytes: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the exporter, during the flood: what it would take on a machine of its own."""
+    load_average: float = 0.0
     peak_mb: float = 0.0
     slowest_scrape: float = 0.0
     scrapes: int = 0
@@ -266,14 +271,22 @@ def measure(*, broker: str = "redis", seconds: float = 60.0, rate: float = 10 * 
         publish = redis_publisher(server.url) if broker == "redis" else amqp_publisher(server.url)
         flood = Flood(publish, rate=rate, outcome=outcome)
         flood.start()
+        began, cpu = time.monotonic(), _cpu_seconds(exporter.pid)
         _send_real(app, outcome, until=time.monotonic() + seconds, scrape=lambda: _scrape(port, outcome))
         flood.ended.set()
         flood.join(30)
+        outcome.seconds, outcome.cpu_seconds = time.monotonic() - began, _cpu_seconds(exporter.pid) - cpu
+        outcome.load_average = os.getloadavg()[0]
         _await_real(port, outcome)
         status = Path(f"/proc/{exporter.pid}/status").read_text()
         outcome.peak_mb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
         outcome.errors = [line for line in (folder / "exporter.log").read_text().splitlines() if '"error"' in line][:5]
     return outcome
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ready(port: int) -> bool:
