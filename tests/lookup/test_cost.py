@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 CROWD = 50
 WAITING = 10_000
+LOOKS = 100
 MILLION = 1_000_000
 PUSH = """
 for i = 1, tonumber(ARGV[1]) do
@@ -55,10 +56,12 @@ def crowd(cluster: Cluster, count: int) -> Process:
     return cluster.stack.enter_context(started.start(ready=lambda: "ready" in started.tail(10), timeout=TIMEOUT))
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used."""
+def cpu_seconds(pid: int, *, children: bool = False) -> float:
+    """Return the processor time that a process has used, or it and its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split() if children else []
+    return own + sum(cpu_seconds(int(child)) for child in pids)
 
 
 def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) -> None:
@@ -70,23 +73,22 @@ def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) ->
     lookups = Lookups(cluster.control)
     wait_until(lambda: len(lookups.look(ids[0])["consumers"] or ()) == CROWD, timeout=TIMEOUT, interval=1.0)
     took, slowed = [], []
-    for number in range(0, WAITING, WAITING // 100):
+    processes = {"API": cluster.control.pid, "Redis": cluster.broker.pid}
+    before = {name: cpu_seconds(pid, children=True) for name, pid in processes.items()}
+    for number in range(0, WAITING, WAITING // LOOKS):
         began = time.perf_counter()
         reply = lookups.look(ids[number])
         took.append(time.perf_counter() - began)
-        assert (reply["verdict"], reply["position"]["number"], reply["position"]["total"]) == (
-            "queued",
-            number + 1,
-            WAITING,
-        )
+        assert reply["position"] == {"number": number + 1, "total": WAITING, "priority": 0}
         slowed.append(contention())
         time.sleep(0.05)
-    p50, p95 = statistics.median(took), statistics.quantiles(took, n=20)[-1]
-    slowdown = statistics.mean(slowed)
-    print(
-        f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s, on a machine {slowdown:.1f} times too busy"
-    )
-    assert p95 < 0.3 * slowdown
+    used = {name: (cpu_seconds(pid, children=True) - before[name]) / LOOKS for name, pid in processes.items()}
+    p50, p95, busy = statistics.median(took), statistics.quantiles(took, n=20)[-1], statistics.mean(slowed)
+    print(f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s; the machine is {busy:.1f} times busy")
+    print(f"processor time of a look-up: {', '.join(f'{name} {spent:.3f} s' for name, spent in used.items())}")
+    assert max(used.values()) < 0.1
+    if busy < 1.1:  # else it is the other programs' time that is measured
+        assert p95 < 0.3
 
 
 def contention() -> float:
