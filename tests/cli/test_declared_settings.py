@@ -24,6 +24,7 @@ from celerymeter.kinds import BROKER_URL, CIDR, DURATION, HEADER, TEXT, Kind
 from celerymeter.options import Option, describe, described_as, option, options_of, secret, setting
 
 SAMPLES = {
+    "percent": "99.5",
     "boolean": "true",
     "text": "words",
     "count": "7",

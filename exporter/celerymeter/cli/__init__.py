@@ -43,6 +43,7 @@ COMMANDS = {
     "check-config": Entry("Check a configuration file and print the settings in effect."),
     "token": Entry("Create a token for the control API.", extra="control"),
     "report": Entry("Write a performance report from Prometheus.", extra="report"),
+    "capacity": Entry("Say how many slots a queue needed to keep its wait target."),
     "task": Entry("Say where a task is, and why it has not run."),
     "revoke": Entry("Revoke tasks through the control API."),
     "audit": Entry("Show or verify the audit trail of the control API.", extra="control"),

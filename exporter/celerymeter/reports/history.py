@@ -81,7 +81,9 @@ class HistoryReader:
         if self._affordable(series, step):
             rates = {"ended": queries.ENDED, "failed": queries.FAILED}
             found = self._client.together({key: partial(self._range, query, step) for key, query in rates.items()})
-            ended, failed = (_highest(_increases(found[key], processes, step=step).values()) for key in rates)
+            ended, failed = (
+                _highest(increases_by_exporter(found[key], processes, step=step).values()) for key in rates
+            )
             return Rates(step, ended, failed, "raw" if ended else "")
         step = max(RECORDED_STEP, step)
         query = queries.RECORDED_MEAN if step > RECORDED_STEP else queries.RECORDED_RATE
@@ -94,7 +96,7 @@ class HistoryReader:
         step = self._step(FINEST, QUANTILE_POINTS)
         if not self._affordable(series, step):
             return None
-        found = _increases(self._range(queries.RUNTIME_BUCKETS, step), processes, step=step)
+        found = increases_by_exporter(self._range(queries.RUNTIME_BUCKETS, step), processes, step=step)
         by_bound: dict[str, list[Steps]] = defaultdict(list)
         for (_, bound), steps in found.items():
             by_bound[bound].append(steps)
@@ -143,7 +145,7 @@ class HistoryReader:
         """Return the percentage of its slots that each worker used over each step of at least a minute."""
         step = self.chart_step * math.ceil(FINEST / self.chart_step)
         by_worker: dict[str, list[Steps]] = defaultdict(list)
-        for (_, hostname), steps in _increases(
+        for (_, hostname), steps in increases_by_exporter(
             self._range(queries.BUSY, step), processes, step=step, label="hostname"
         ).items():
             by_worker[hostname].append(steps)
@@ -234,7 +236,7 @@ def _curve(points: Iterable[Point]) -> Curve:
     return tuple((point.at, rounded(point.value) if math.isfinite(point.value) else None) for point in points)
 
 
-def _increases(
+def increases_by_exporter(
     matrix: Matrix, processes: Iterable[ExporterProcess], *, step: float, label: str = "le"
 ) -> dict[tuple[Target, str], Steps]:
     """Return the increase of each series in each step, by its exporter and a label (``""`` where it has none)."""

@@ -62,3 +62,22 @@ WAIT_TARGETS = "max by (queue_name) (celery:wait_target:effective{SEL})"
 """Seconds within which tasks should start, as the bundled rules record them; infinite where nobody chose a target."""
 OBJECTIVE = 'max(celery:success_objective:limit{cluster="", name=""})'
 """The share of tasks that should succeed, from the bundled thresholds, which carry no target labels; 0 is none."""
+WAIT_OBJECTIVES = "max by (queue_name) (celery:wait_objective:effective{SEL})"
+"""The share of tasks that should start within the target."""
+
+_BY_EXPORTER = "sum by (cluster, job, instance)"
+DEMAND = {
+    "sent": f"{_BY_EXPORTER} (celery_task_sent_total{{SEL, queue_name=$queue}})",
+    "taken": f"{_BY_EXPORTER} (celery_task_received_total{{SEL, queue_name=$queue}})",
+    "started": f"{_BY_EXPORTER} (celery_task_started_total{{SEL, queue_name=$queue}})",
+    "busy": f"{_BY_EXPORTER} (celery_task_busy_seconds_total{{SEL, queue_name=$queue}})",
+}
+"""What one queue was asked to do, as counters."""
+QUEUE_STATE = {
+    "length": "max(celery_queue_length{SEL, queue_name=$queue})",
+    "slots": "max(celery_queue_pool_slots{SEL, queue_name=$queue})",
+    "all_queue_slots": "sum(max by (queue_name) (celery_queue_pool_slots{SEL}))",
+    "all_slots": "sum(max by (hostname) (celery_worker_pool_size{SEL}) and on (hostname) celery_worker_up{SEL} == 1)",
+    "scheduled": "sum(max by (hostname) (celery_worker_tasks_scheduled{SEL}))",
+}
+"""Its length and slots; and the slots of all queues and of all workers, which differ where queues share workers."""

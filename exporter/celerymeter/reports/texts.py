@@ -214,6 +214,62 @@ NOTES: dict[str, Text] = {
     ),
 }
 
+NOTES |= {
+    "nothing_arrived": Text("No task arrived in the queue in this window.", "這段時間內沒有任務進入這個佇列。"),
+    "no_run_times": Text(
+        "No run of the queue's tasks was seen, so it is unknown how long they take.",
+        "沒有看到這個佇列的任務執行，因此不知道需要多久。",
+    ),
+    "too_many_tasks": Text(
+        "There are too many tasks to replay; choose a shorter window.", "任務過多，無法重播；請選擇較短的時間範圍。"
+    ),
+    "slots_unknown": Text(
+        "No reply of a worker said how many slots this queue had.", "沒有 Worker 回報這個佇列有多少執行槽。"
+    ),
+    "slots_missing": Text(
+        "For more than a tenth of the window the number of slots is unknown; it is taken to be as in the rest.",
+        "這段時間有一成以上不知道執行槽數；視為與其餘時間相同。",
+    ),
+    "slots_shared": Text(
+        "Workers consume several queues, so the present slots are not this queue's alone.",
+        "Worker 同時消費多個佇列，現有的執行槽並非這個佇列專用。",
+    ),
+    "slots_changed": Text(
+        "The number of slots changed in this window, so the replay cannot be compared with what was measured.",
+        "這段時間內執行槽數有變動，因此無法將重播與實測比較。",
+    ),
+    "resolution_coarse": Text(
+        "The scrape interval is longer than the wait target: a scrape does not say when in between tasks arrived.",
+        "抓取間隔比等待目標更長：無法得知任務在兩次抓取之間何時到達。",
+    ),
+    "length_unknown": Text(
+        "The length of the queue is unknown, so tasks arrive in the replay only when a worker took them; "
+        "the answer may be too low.",
+        "不知道佇列長度，重播時任務在 Worker 取走時才算到達；答案可能偏低。",
+    ),
+    "messages_removed": Text(
+        "Messages left the queue without being run (purged, expired or moved); the replay runs them.",
+        "有訊息未經執行就離開佇列（清除、過期或移走）；重播時仍會執行。",
+    ),
+    "tasks_scheduled": Text(
+        "Workers held tasks with an ETA or countdown; in the replay these arrive when they were sent, not when due.",
+        "有 Worker 保留帶 ETA 或 countdown 的任務；重播時以送出時間為準，而不是到期時間。",
+    ),
+    "backlog_at_start": Text(
+        "Tasks were already waiting when the window began; in the replay they arrive at its start.",
+        "這段時間開始時已有任務在等待；重播時視為在開始時到達。",
+    ),
+    "long_runs": Text(
+        "Some runs took longer than the last bucket of the histogram; how much longer is known only on average.",
+        "部分執行超過直方圖的最後一個 bucket；只知道平均超出多少。",
+    ),
+    "window_short": Text(
+        "The window is shorter than fifty mean run times: runs at its edges change the answer.",
+        "這段時間不到平均執行時間的五十倍：邊緣的執行會影響答案。",
+    ),
+}
+"""Notes of the replay (`celerymeter.reports.capacity`)."""
+
 VERDICTS: dict[str, Text] = {
     "complete": Text("The data is complete.", "資料完整。"),
     "limited": Text("The numbers are right within the limits listed here.", "在所列的限制內，數字是正確的。"),
@@ -304,3 +360,51 @@ LABELS: dict[str, Text] = {
     "zone": Text("A time without a zone was read as", "未註明時區的時間視為"),
     "unknown": Text("unknown", "未知"),
 }
+
+CAPACITY: dict[str, Text] = {
+    "queue": Text("Queue {queue}, {window}", "佇列 {queue}，{window}"),
+    "slots": Text(
+        "{slots} slots would have started {share} of its tasks within {target} (between {low} and {high}).",
+        "{slots} 個執行槽可讓 {share} 的任務在 {target} 內開始（介於 {low} 與 {high} 之間）。",
+    ),
+    "unknown": Text(
+        "How many slots would have started {share} of its tasks within {target} cannot be known, because: {reason}",
+        "無法得知需要多少執行槽才能讓 {share} 的任務在 {target} 內開始，因為：{reason}",
+    ),
+    "demand": Text(
+        "{tasks} tasks arrived; a run took {mean} on average; together they kept {load} slots busy.",
+        "共有 {tasks} 個任務到達，平均執行 {mean}，合計平均佔用 {load} 個執行槽。",
+    ),
+    "present": Text(
+        "Present slots: {slots}, which are {hours} slot hours.", "現有執行槽：{slots}，即 {hours} 執行槽小時。"
+    ),
+    "saved": Text(
+        "The target would have cost {hours} slot hours: {difference} fewer.",
+        "達到目標需要 {hours} 執行槽小時：節省 {difference}。",
+    ),
+    "cost": Text(
+        "The target would have cost {hours} slot hours: {difference} more.",
+        "達到目標需要 {hours} 執行槽小時：多出 {difference}。",
+    ),
+    "resolution": Text(
+        "Resolution: {step}, the time between two scrapes; when a task arrived in between is not known (the bounds "
+        "above). Arrivals are {source}.",
+        "解析度：{step}（兩次抓取的間隔）；期間內何時到達無從得知（即上述範圍）。到達數取自{source}。",
+    ),
+    "from_sent": Text("counted tasks that were sent", "已送出的任務計數"),
+    "from_queue": Text(
+        "what workers took plus the growth of the queue, whose length is read every 15 s",
+        "Worker 取走的任務加上佇列的增長（每 15 秒讀取長度）",
+    ),
+    "checked": Text(
+        "Check: with the present slots {measured} started in time as measured, {replayed} in the replay.",
+        "驗證：以現有執行槽，實測有 {measured} 準時開始，重播為 {replayed}。",
+    ),
+    "measured": Text("Measured: {measured} started in time.", "實測：{measured} 準時開始。"),
+    "assumptions": Text(
+        "The replay is first come, first served, with slots of this queue alone. Priorities, rate limits and "
+        "prefetching (tasks that wait in one worker while another is idle) are not in it.",
+        "重播採先到先執行，且執行槽專屬這個佇列；不含優先權、速率限制與預取（任務在某個 Worker 等待，而另一個閒置）。",
+    ),
+}
+"""Lines of ``celerymeter capacity``."""

@@ -1,0 +1,18 @@
+"""``celerymeter capacity``."""
+
+from __future__ import annotations
+
+from celerymeter.cli.command import settings_command
+from celerymeter.reports.capacity_command import CapacitySettings
+
+
+@settings_command("capacity", CapacitySettings)
+def command(settings: CapacitySettings) -> int:
+    """Say how many slots a queue needed to keep its wait target.
+
+    The arrivals and run times of the window are replayed, first come first served, with other numbers of slots. Exit
+    status 1 if the number cannot be known; the reason is printed.
+    """
+    from celerymeter.reports.capacity_command import run
+
+    return run(settings)
