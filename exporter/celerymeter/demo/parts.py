@@ -21,7 +21,7 @@ from celerymeter.demo.settings import AGGREGATE, Ports
 from celerymeter.errors import ServerMissing, StartFailed
 
 Yaml: TypeAlias = "Mapping[str, Yaml] | list[Yaml] | str | int | float | bool | None"
-Web: TypeAlias = Literal["exporter", "prometheus", "alertmanager", "control"]
+Web: TypeAlias = Literal["exporter", "prometheus", "alertmanager", "control", "grafana"]
 
 APP = "celerymeter.demo.app"
 CONTROL_WEBHOOK = "/alerts/webhook"

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from celerymeter.demo import parts
 from celerymeter.demo.faults import FrozenBeat
+from celerymeter.demo.grafana import MISSING, OVERVIEW, grafana, grafana_command
 from celerymeter.demo.parts import Site
 from celerymeter.demo.processes import Process
 from celerymeter.demo.screen import GREEN, RED, Screen, live_line, paint
@@ -90,6 +91,7 @@ def _groups(site: Site, watch: Watch, *, sink: NotificationSink, settings: DemoS
     prometheus = parts.prometheus(site)
     alertmanager = parts.alertmanager(site, sink_url=sink.url, slack_url_file=settings.slack_url_file)
     control = parts.control(site)
+    dashboards = grafana(site)
     slow, quick = parts.workers(site)
     beat = parts.beat(site)
     workload = parts.workload(site, settings.load)
@@ -100,6 +102,7 @@ def _groups(site: Site, watch: Watch, *, sink: NotificationSink, settings: DemoS
             Part(exporter, lambda: answers(f"{exporter_url}/-/ready"), f"{exporter_url}/metrics"),
             Part(alertmanager, alertmanager.ready, site.url("alertmanager")),
             Part(prometheus, prometheus.ready, site.url("prometheus")),
+            *([Part(dashboards, dashboards.ready, dashboards.url)] if dashboards else ()),
             Part(control, lambda: answers(f"{control_url}/celery-admin/system/health"), control_url),
             Part(beat, lambda: "beat: Starting" in beat.tail(), "scheduler", restarted=True),
             Part(slow, lambda: watch.workers_up() >= 1, "queues media, reports", restarted=True),
@@ -116,6 +119,7 @@ def _addresses(site: Site) -> Mapping[str, str]:
         "CELERYMETER_EXPORTER_URL": site.url("exporter"),
         "PROMETHEUS_URL": site.url("prometheus"),
         "ALERTMANAGER_URL": site.url("alertmanager"),
+        **({"GRAFANA_URL": site.url("grafana")} if grafana_command() else {}),
         "BROKER_URL": site.redis_url(0),
         "CELERYMETER_TOKEN": parts.admin_token(site),
     }
@@ -124,6 +128,7 @@ def _addresses(site: Site) -> Mapping[str, str]:
 def guide(addresses: Mapping[str, str], *, env: Path, worker: Process, slack: Path | None = None) -> str:
     """Return the addresses and what to do with them; ``slack`` is the file that holds a webhook's URL."""
     prometheus, control = addresses["PROMETHEUS_URL"], addresses["CELERYMETER_CONTROL_URL"]
+    grafana_url = addresses.get("GRAFANA_URL")
     graph = f"{prometheus}/graph?g0.tab=0&g0.range_input=15m&g0.expr="
     lines = [
         "",
@@ -131,6 +136,7 @@ def guide(addresses: Mapping[str, str], *, env: Path, worker: Process, slack: Pa
         *(f"  {name}={value}" for name, value in addresses.items()),
         "",
         "Open in a browser:",
+        f"  dashboards            {f'{grafana_url}{OVERVIEW}' if grafana_url else MISSING}",
         f"  alerts                {prometheus}/alerts",
         f"  notifications         {addresses['ALERTMANAGER_URL']}",
         *(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,10 +86,12 @@ def answers(url: str) -> bool:
 class Server(Process):
     """A server on a loopback port, a free one unless ``port`` is given, with its log in ``folder``."""
 
-    def __init__(self, name: str, argv: Sequence[str], *, folder: Path, port: int) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], *, folder: Path, port: int, env: Mapping[str, str] | None = None
+    ) -> None:
         self.port = port
         folder.mkdir(parents=True, exist_ok=True)
-        super().__init__(name, argv, log=folder / f"{name}.log")
+        super().__init__(name, argv, log=folder / f"{name}.log", env=env)
 
     @property
     def url(self) -> str:

@@ -31,6 +31,7 @@ class Ports:
     alertmanager: int = 9093
     control: int = 8000
     control_metrics: int = 9809
+    grafana: int = AUTO
     redis: int = AUTO
     sink: int = AUTO
 
