@@ -1,4 +1,4 @@
-"""Marks on every chart: alerts that began to fire, and workers that stopped or started."""
+"""Marks on every chart: alerts that began to fire, workers that stopped or started, and deployments."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def marks() -> list[dashboard.AnnotationQuery]:
             value_is_time=True,
         ),
         _mark("Worker starts", started, color="blue", title="{{hostname}}: up for less than 5 minutes"),
+        _mark(
+            "Deployment",
+            _EVERY.recorded("celery:workers_restarted:count"),
+            color="purple",
+            title="several workers restarted within 5 minutes",
+        ),
     ]
 
 

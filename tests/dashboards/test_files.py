@@ -248,8 +248,9 @@ def test_an_alert_leads_to_a_dashboard_that_exists(alert: Alert) -> None:
 
 @every_board
 def test_charts_are_marked_with_alerts_and_restarts(board: Board) -> None:
-    """Alerts that begin to fire and workers that come and go are annotations on every dashboard."""
-    assert [one["name"] for one in board.annotations] == ["Alert fires", "Worker stops", "Worker starts"]
+    """Alerts that begin to fire, workers that come and go, and deployments are annotations on every dashboard."""
+    names = [one["name"] for one in board.annotations]
+    assert names == ["Alert fires", "Worker stops", "Worker starts", "Deployment"]
 
 
 @every_board
