@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from celerymeter.errors import ReportRefused
-from celerymeter.escaping import json_source, terminal
+from celerymeter.escaping import json_source, terminal, terminal_lines
 from celerymeter.kinds import HEADER, HTTP_URL, TEXT, Kind, duration
 from celerymeter.options import option, setting
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
@@ -88,7 +88,7 @@ def run(settings: CapacitySettings) -> int:
     text = (
         json_source(msgspec.json.encode(found).decode()) if settings.format == "json" else as_text(found, settings.lang)
     )
-    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.write(terminal_lines(text.rstrip("\n") + "\n"))
     return 1 if found.slots is None else 0
 
 
