@@ -173,3 +173,12 @@ def test_what_it_remembers_of_a_task(counted: Counted) -> None:
     counted.do("d", "received", "started", "revoked", terminated=True)
     found = {uuid: run.state for uuid in "abcde" if (run := counted.totals.lookup(uuid)) is not None}
     assert found == {"a": "received", "b": "started", "c": "failed", "d": "terminated"}
+
+
+def test_runs_that_celery_has_counted_and_not_yet_reported_are_known(counted: Counted) -> None:
+    """They are not lost: a heartbeat came in between."""
+    counted.do("a", "received", "started")
+    counted.do("b", "received")
+    counted.do("c", "received", "started", "retried")
+    counted.do("c", "received", retries=1)
+    assert counted.totals.unstarted({"a", "b", "c"}) == 2

@@ -152,8 +152,9 @@ class Member:
                 self._queues.refresh(self._consumed())
                 self._forget_followed(now)
             processed = worker_state.all_total_count[0] - self._processed_before - self._silently_begun()
-            totals = self.totals
-            rows = totals.rows(self._clock(), active=_active(), full=full, final=final)
+            totals, active = self.totals, _active()
+            rows = totals.rows(self._clock(), active=active, full=full, final=final)
+            processed -= totals.unstarted(active or ())
             self._sequence += 1
             return {
                 "version": VERSION,

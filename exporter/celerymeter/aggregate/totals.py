@@ -429,6 +429,14 @@ class Totals:
             run.series.add("without_result")
             self._remember(run)
 
+    def unstarted(self, active: Collection[str]) -> int:
+        """Return how many of these runs Celery has counted, and not yet reported: in pools of greenlets it waits there.
+
+        Between the two it acknowledges the message (`celery.worker.request.Request.on_accepted`).
+        """
+        with self._lock:
+            return sum(uuid not in self._running for uuid in active)
+
     def lookup(self, uuid: str) -> Run | None:
         """Return what is known of a task: its unfinished run, or else the one that ended last."""
         with self._lock:
