@@ -30,6 +30,8 @@ class RabbitMQ(Process):
             "RABBITMQ_DIST_PORT": str(dist),
             "ERL_EPMD_PORT": str(self._epmd),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            # Else it cannot be stopped before it has noticed that the node is gone.
+            "ERL_EPMD_RELAXED_COMMAND_CHECK": "1",
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
