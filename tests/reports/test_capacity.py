@@ -132,3 +132,18 @@ def test_a_queue_without_a_target_needs_one(prometheus: str, capsys: pytest.Capt
 def test_the_hour_is_the_one_of_the_series() -> None:
     """The constants fit together."""
     assert datetime.fromtimestamp(NOON, timezone.utc).isoformat() == "2023-11-14T12:00:00+00:00"
+
+
+def test_the_report_has_a_section(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the queue that has a target, with the same answer."""
+    report = ["report", "--prometheus-url", prometheus, *HOUR]
+    assert main([*report, "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["capacity"]
+    assert (row["queue_name"], row["wait_target_ms"], row["present_slots"]) == ("orders", 30_000.0, 10.0)
+    assert 4 <= row["slots_at_least"] <= row["slots"] <= row["slots_at_most"] <= 5
+    assert row["saved_slot_hours"] == 10.0 - row["slots"]
+    for form, heading in (("md", "## 達到等待目標所需的執行槽"), ("html", "<h2>達到等待目標所需的執行槽</h2>")):
+        assert main([*report, "--format", form, "--lang", "zh-TW"]) == 0
+        assert heading in capsys.readouterr().out
+    assert main([*report, "--format", "csv"]) == 0
+    assert ",capacity,orders," in capsys.readouterr().out

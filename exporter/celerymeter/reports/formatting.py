@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from celerymeter.reports.report import AlertSpan, Note, QueueRow, Recommendation, Report
+from celerymeter.reports.report import AlertSpan, CapacityRow, Note, QueueRow, Recommendation, Report
 from celerymeter.reports.texts import ADVICE, LABELS, NOTES, VERDICTS, Text
 
 LANGUAGES = ("en", "zh-TW")
@@ -24,6 +24,7 @@ def in_language(report: Report, language: str) -> Report:
         recommendations=recommendations,
         optimization_recommendations=tuple(f"{advice.text} {advice.action}" for advice in recommendations),
         unknown={name: _with_text(note, language) for name, note in report.unknown.items()},
+        capacity=tuple(replace(row, reason=row.reason and _with_text(row.reason, language)) for row in report.capacity),
         data_quality=replace(
             quality,
             words=translate(VERDICTS[quality.verdict], language),
@@ -134,6 +135,14 @@ def slot_user(report: Report, row: QueueRow) -> str:
     if user is None:
         return ABSENT
     return f"{user.name} ({percent(user.share_percent)} {label(report, f'of_{user.share_of}')})"
+
+
+def slots_needed(row: CapacityRow) -> str:
+    """Return the slots that would have kept the target with their bounds, or why they are unknown."""
+    if row.slots is None:
+        return row.reason.text if row.reason else ABSENT
+    same = row.slots_at_least == row.slots_at_most
+    return count(row.slots) if same else f"{count(row.slots)} ({count(row.slots_at_least)}-{count(row.slots_at_most)})"
 
 
 def timestamp(at: datetime) -> str:

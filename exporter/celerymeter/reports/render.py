@@ -14,7 +14,7 @@ from celerymeter.escaping import csv_cell, json_source, markdown, terminal
 from celerymeter.reports import formatting
 from celerymeter.reports.formatting import amount, count, decimal, label, ms, percent, rate, signed, timestamp
 from celerymeter.reports.metrics import largest
-from celerymeter.reports.report import Ends, History, Quantiles, Report
+from celerymeter.reports.report import CapacityRow, Ends, History, Quantiles, Report
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -37,6 +37,7 @@ CSV_COLUMNS = (
     *("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "avg_length", "max_length", "runs_begun", "avg_busy_percent"),
     *("expired", "redelivered", "slot_seconds", "severity", "subject", "firing_seconds"),
     *("due", "sent", "missed", "unsent", "lateness_p95_ms"),
+    *("wait_target_ms", "slots", "slots_at_least", "slots_at_most", "present_slots", "saved_slot_hours"),
 )
 
 
@@ -156,6 +157,9 @@ def _csv_rows(report: Report) -> Iterator[dict[str, object]]:
             "runs_begun": worker.runs_begun,
             "avg_busy_percent": worker.avg_busy_percent,
         }
+    for need in report.capacity:
+        cells = {name: getattr(need, name) for name in CapacityRow.__dataclass_fields__ if name in CSV_COLUMNS}
+        yield {"kind": "capacity", "name": need.queue_name, **cells}
     for entry in report.schedules:
         yield {
             "kind": "schedule",
@@ -274,6 +278,15 @@ def _markdown_tables(report: Report, say: Say) -> Iterator[str]:
     ]  # fmt: skip
     queue_head = (say("queue"), say("total"), f"{say('wait')} p95", say("mean_length"), say("max_length"))
     yield from _markdown_table((*queue_head, say("slot_user")), queues)
+    if report.capacity:
+        yield from (f"## {say('capacity')}", "")
+        needs = [
+            (row.queue_name, ms(row.wait_target_ms), formatting.slots_needed(row), decimal(row.present_slots),
+             decimal(row.saved_slot_hours))
+            for row in report.capacity
+        ]  # fmt: skip
+        need_keys = ("queue", "wait_target", "slots_needed", "present_slots", "saved_slot_hours")
+        yield from _markdown_table([say(key) for key in need_keys], needs)
     if report.schedules:
         yield from (f"## {say('schedules')}", "")
         entries = [

@@ -93,6 +93,24 @@ class QueueRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacityRow:
+    """The slots that would have kept a queue's wait target, by replaying its tasks (`celerymeter capacity`).
+
+    ``slots`` is null where it cannot be known, and ``reason`` says why; ``saved_slot_hours`` is negative if the target
+    would have cost more than the slots that were there, and null if these are shared or unknown.
+    """
+
+    queue_name: str
+    wait_target_ms: float
+    slots: int | None
+    slots_at_least: int | None
+    slots_at_most: int | None
+    present_slots: float | None
+    saved_slot_hours: float | None
+    reason: Note | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRow:
     """One worker; ``runs_begun`` is its own counter, unknown when it was gone at the end of the window."""
 
@@ -282,6 +300,8 @@ class Report:
     slowest_tasks: tuple[str, ...]
     most_failing_tasks: tuple[str, ...]
     schedules: tuple[ScheduleRow, ...] = ()
+    capacity: tuple[CapacityRow, ...] = ()
+    """Queues with a wait target, where the window is at most a day and there are not too many tasks to replay."""
     alerts: tuple[AlertRow, ...] = ()
     optimization_recommendations: tuple[str, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from celerymeter.prometheus import PrometheusClient, Scope, choose_cluster
 from celerymeter.prometheus.counters import ENDS, Counts
 from celerymeter.reports import advice, metrics, queries
+from celerymeter.reports.capacity import CapacityPlanner
 from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
 from celerymeter.reports.formatting import in_language
 from celerymeter.reports.history import ExecutionCurves, HistoryReader, Rates, alert_clusters, peak, per_second
@@ -25,7 +26,17 @@ from celerymeter.reports.metrics import (
     scrapes_present,
     settled,
 )
-from celerymeter.reports.report import AlertRow, History, Note, Peak, Redelivery, Report, TimeRange
+from celerymeter.reports.report import (
+    AlertRow,
+    CapacityRow,
+    History,
+    Note,
+    Peak,
+    QueueRow,
+    Redelivery,
+    Report,
+    TimeRange,
+)
 from celerymeter.reports.request import Filters, ReportRequest, Window
 
 MEANING = "what Prometheus scraped after start, up to and including end"
@@ -33,6 +44,10 @@ DEFAULT_INTERVAL = 15.0
 MOST_ROWS = 1000
 MOST_ALERTS = 200
 MOST_CURVES = 50
+MOST_REPLAYED = 3
+MOST_REPLAYED_TASKS = 20_000
+LONGEST_REPLAYED = 25 * 3600.0
+"""Queues, tasks of each, and seconds of a window that a report replays, so that it takes a second or two at most."""
 """Tasks, queues and workers that are listed, alerts, and queues whose length is listed over time: those with the most.
 A report is held in memory, stored and sent, so it must not grow with the names that a cluster ever had."""
 
@@ -81,7 +96,16 @@ class ReportService:
         scope = choose_cluster(self._client, self._scope, time=window.end, window=length)
         data = self._read(request, scope)
         report = _bounded(_compose(data, request, report_id=report_id or uuid.uuid4().hex, now=self._clock()))
+        report = replace(report, capacity=self._capacity(report, scope, window))
         return in_language(replace(report, recommendations=advice.recommend(report)), request.language)
+
+    def _capacity(self, report: Report, scope: Scope, window: Window) -> tuple[CapacityRow, ...]:
+        """Return the slots that the busiest queues with a wait target needed."""
+        rows = [row for row in report.queues if row.wait_target_ms is not None and row.ends.total]
+        if window.seconds > LONGEST_REPLAYED or report.filters.task is not None:
+            return ()
+        planner = CapacityPlanner(self._client, scope, window)
+        return tuple(_capacity_row(planner, row) for row in rows[:MOST_REPLAYED])
 
     def wait_until_settled(self, window: Window, *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Wait until no sample of the window can still arrive: two scrapes after its end, at least half a minute."""
@@ -114,6 +138,25 @@ class ReportService:
             wait_targets=self._client.instant(scope.render(queries.WAIT_TARGETS), time=window.end).by("queue_name"),
             alerts=history.alerts(),
         )
+
+
+def _capacity_row(planner: CapacityPlanner, row: QueueRow) -> CapacityRow:
+    found = planner.capacity(
+        row.queue_name,
+        target=(row.wait_target_ms or 0.0) / 1000,
+        objective=planner.objective(row.queue_name),
+        most_tasks=MOST_REPLAYED_TASKS,
+    )
+    return CapacityRow(
+        row.queue_name,
+        row.wait_target_ms or 0.0,
+        found.slots,
+        found.slots_at_least,
+        found.slots_at_most,
+        found.present_slots,
+        found.saved_slot_hours,
+        found.unknown.get("slots"),
+    )
 
 
 def _sizes(counts: Counts) -> tuple[int, int]:
