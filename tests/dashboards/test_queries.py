@@ -169,10 +169,10 @@ def test_a_backlog_that_nobody_works_off_is_never_empty(prometheus: Simulation) 
 
 
 def test_busy_is_the_share_of_the_time_of_slots(prometheus: Simulation) -> None:
-    """Two of four slots of each worker, whatever number of tasks the last heartbeats gave."""
+    """Two of four slots of each worker, whatever number of tasks the last heartbeats gave; rates know little yet."""
     for board in ("overview", "workers"):
-        assert number(prometheus, board, "Slots busy", "good") == pytest.approx(0.5, abs=0.06)
-        assert number(prometheus, board, "Slots busy", "full") == pytest.approx(1.0, abs=0.06)
+        assert number(prometheus, board, "Slots busy", "good") == pytest.approx(0.5, rel=0.12)
+        assert number(prometheus, board, "Slots busy", "full") == pytest.approx(1.0, rel=0.12)
 
 
 def test_info_is_listed_and_colours_nothing(prometheus: Simulation) -> None:

