@@ -28,6 +28,8 @@ QUIET = {
     ("exporter", "Tasks in memory", "B"),
     ("schedules", "Could not be sent", "A"),
     ("schedules", "Failed", "A"),
+    # of one task perhaps nothing runs at the moment
+    ("tasks", "Running, and for how long", "B"),
     # thresholds that are off by default: infinite ones draw no line
     ("overview", "Waits over time (p95)", "B"),
     ("overview", "Waiting messages over time", "C"),

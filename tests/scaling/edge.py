@@ -95,6 +95,7 @@ class Edge(Process):
             origin=None if origin is None else Origin(origin),
             compression=None,
             proxy=None,
+            open_timeout=30,  # as every other request
         )
         return connected
 
