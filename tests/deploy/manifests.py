@@ -87,10 +87,13 @@ def build(folder: Path) -> list[Resource]:
     """What ``kubectl kustomize`` makes of a folder; fails with its words."""
     ran = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    return [
-        Resource(each["kind"], each["metadata"]["name"], each)
-        for each in yaml.load_all(ran.stdout, Loader=yaml.CSafeLoader)
-    ]
+    return parsed(ran.stdout)
+
+
+def parsed(text: str) -> list[Resource]:
+    """The manifests of a text."""
+    raw = [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
+    return [Resource(each["kind"], each["metadata"]["name"], each) for each in raw]
 
 
 @cache
@@ -99,14 +102,14 @@ def example() -> Sequence[Resource]:
     return build(KUBERNETES / "example")
 
 
-def of_kind(kind: str) -> list[Resource]:
-    """The resources of one kind in the example."""
-    return [each for each in example() if each.kind == kind]
+def of_kind(kind: str, resources: Sequence[Resource] | None = None) -> list[Resource]:
+    """The resources of one kind, in the example or among others."""
+    return [each for each in (example() if resources is None else resources) if each.kind == kind]
 
 
-def pods() -> list[Pod]:
-    """Those of exporter and control API."""
-    templates = [(each.name, each.raw["spec"]["template"]) for each in of_kind("StatefulSet")]
+def pods(resources: Sequence[Resource] | None = None) -> list[Pod]:
+    """Those of exporter and control API, in the example or in other resources."""
+    templates = [(each.name, each.raw["spec"]["template"]) for each in of_kind("StatefulSet", resources)]
     return [Pod(name, template["metadata"]["labels"], template["spec"]) for name, template in templates]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import yaml
 from helm_python import chart as helm
 from helm_python.errors import HelmError
-from tests.deploy.manifests import KUBERNETES, ROOT, Pod, Raw, Resource, example, matches
+from tests.deploy.manifests import KUBERNETES, ROOT, Raw, Resource, example, matches, of_kind, parsed, pods
 from tools.docs.markdown import CHART
 
 from celerymeter import __version__
@@ -72,20 +72,7 @@ def notes(values: Mapping[str, Any], *, name: str = "celerymeter") -> str:
 def render(values: Mapping[str, Any], *, name: str = "celerymeter") -> list[Resource]:
     """The manifests that Helm makes of these values."""
     files = chart().render(dict(values), name=name, namespace="celerymeter")
-    texts = [text for path, text in files.items() if not path.endswith(".txt")]
-    raw = [each for text in texts for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
-    return [Resource(each["kind"], each["metadata"]["name"], each) for each in raw]
-
-
-def of(kind: str, resources: Sequence[Resource]) -> list[Resource]:
-    """Those of one kind."""
-    return [each for each in resources if each.kind == kind]
-
-
-def pods(resources: Sequence[Resource]) -> list[Pod]:
-    """The pods of the workloads."""
-    templates = [(each.name, each.raw["spec"]["template"]) for each in of("StatefulSet", resources)]
-    return [Pod(name, template["metadata"]["labels"], template["spec"]) for name, template in templates]
+    return [each for path, text in files.items() if not path.endswith(".txt") for each in parsed(text)]
 
 
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES)
@@ -144,7 +131,7 @@ def test_selectors_find_the_pods_of_their_own_release_alone(name: str) -> None:
     """Also beside a second release in the same namespace."""
     made = {each: render({**EVERYTHING, **TWO_CLUSTERS}, name=each) for each in ("celerymeter", "other")}
     all_pods = [pod for resources in made.values() for pod in pods(resources)]
-    for service in of("Service", made[name]):
+    for service in of_kind("Service", made[name]):
         found = [pod.owner for pod in all_pods if matches(service.raw["spec"]["selector"], pod.labels)]
         assert found == [service.name]
 
@@ -152,14 +139,14 @@ def test_selectors_find_the_pods_of_their_own_release_alone(name: str) -> None:
 def test_each_cluster_has_an_exporter_and_its_label() -> None:
     """And a control API unless it says no."""
     made = render(TWO_CLUSTERS)
-    assert sorted(each.name for each in of("StatefulSet", made)) == [
+    assert sorted(each.name for each in of_kind("StatefulSet", made)) == [
         "celerymeter-control-shop",
         "celerymeter-exporter-mail",
         "celerymeter-exporter-shop",
     ]
     labels = {
         each.name: relabeling["replacement"]
-        for each in of("ServiceMonitor", made)
+        for each in of_kind("ServiceMonitor", made)
         for relabeling in each.raw["spec"]["endpoints"][0]["relabelings"]
         if relabeling["targetLabel"] == "cluster"
     }
@@ -178,8 +165,8 @@ def test_each_cluster_has_an_exporter_and_its_label() -> None:
 
 def test_only_two_exporters_have_a_disruption_budget() -> None:
     """For one it would keep a node from being drained."""
-    assert of("PodDisruptionBudget", render(EVERYTHING)) == []
-    assert len(of("PodDisruptionBudget", render(TWO_CLUSTERS))) == 2
+    assert of_kind("PodDisruptionBudget", render(EVERYTHING)) == []
+    assert len(of_kind("PodDisruptionBudget", render(TWO_CLUSTERS))) == 2
 
 
 def test_thresholds_replace_defaults_or_add_to_them() -> None:
@@ -188,7 +175,7 @@ def test_thresholds_replace_defaults_or_add_to_them() -> None:
         {"record": "celery:queue_backlog:limit", "expr": 75, "labels": {"severity": "warning"}},
         {"record": "celery:queue_backlog:limit", "expr": 500, "labels": {"severity": "warning", "queue_name": "a"}},
     ]
-    (rule,) = of("PrometheusRule", render({"rules": {"enabled": True, "thresholds": lines}}))
+    (rule,) = of_kind("PrometheusRule", render({"rules": {"enabled": True, "thresholds": lines}}))
     rules = [each for group in rule.raw["spec"]["groups"] for each in group["rules"]]
     backlog = [each for each in rules if each.get("record") == "celery:queue_backlog:limit"]
     assert [(each["expr"], each["labels"]) for each in backlog] == [
@@ -196,7 +183,7 @@ def test_thresholds_replace_defaults_or_add_to_them() -> None:
         (500, {"severity": "warning", "queue_name": "a"}),
         ("+Inf", {"severity": "critical"}),
     ]
-    (untouched,) = of("PrometheusRule", render({"rules": {"enabled": True}}))
+    (untouched,) = of_kind("PrometheusRule", render({"rules": {"enabled": True}}))
     shipped = yaml.safe_load((ROOT / "alerts/kubernetes/prometheusrule.yaml").read_text())
     assert untouched.raw["spec"] == shipped["spec"]
 

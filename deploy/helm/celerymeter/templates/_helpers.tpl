@@ -25,6 +25,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* Not empty if a component runs for one cluster; takes what celerymeter.fullname takes. */}}
+{{- define "celerymeter.runs" -}}
+{{- if and (index .root.Values .component).enabled (or (eq .component "exporter") (ne (toString .cluster.control) "false")) }}yes{{ end }}
+{{- end }}
+
 {{- define "celerymeter.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
