@@ -37,7 +37,7 @@ class WorkerTotals(msgspec.Struct, gc=False, kw_only=True):
     """Those that send events, since ``age``; ``started`` is how many of them are in the series."""
     started: _Count
     series: Annotated[dict[_Key, msgspec.Raw], msgspec.Meta(max_length=MAX_SERIES)]
-    """By a short key of the worker's own: all of them, or only those that changed lately."""
+    """By a short key of the worker's own: all of them, or only those that changed since the message before the last."""
     full: bool = False
     failed: bool = False
     """The worker has given up counting, and sends events from now on."""

@@ -1,4 +1,4 @@
-"""Reads a worker's reply to ``conf``: the few settings that matter to whoever watches it. Pure.
+"""Reads a worker's reply to ``conf``: the few settings that matter for monitoring. Pure.
 
 Celery lists what differs from its defaults, under the names that the application used: today's (``task_acks_late``),
 those before Celery 4 (``CELERY_ACKS_LATE``), or today's with a prefix of the application's own, as Django projects have

@@ -123,9 +123,9 @@ class Simulation:
     def _scraped(self, seconds: float) -> bool:
         """Whether in the last ``seconds`` all pages answered that should, and the others were tried."""
         rightly_up = sum(target.control or not target.scenario.exporter_gone for target in self._targets)
-        lately = f"[{math.ceil(seconds)}s]"
-        answers = f"count(min_over_time(up{lately}) == 1) == {rightly_up}"
-        query = f"count(max_over_time(up{lately})) == {len(self._targets)} and {answers}"
+        recent = f"[{math.ceil(seconds)}s]"
+        answers = f"count(min_over_time(up{recent}) == 1) == {rightly_up}"
+        query = f"count(max_over_time(up{recent})) == {len(self._targets)} and {answers}"
         reply = requests.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=10)
         return bool(reply.json()["data"]["result"])
 

@@ -27,7 +27,7 @@ MAX_FOLLOWED = 10_000
 ENDS = frozenset({"task-succeeded", "task-failed", "task-revoked"})
 """Events after which a followed task is not followed any more; a retry is not its end, and neither is a terminate."""
 PUBLISHED = frozenset({"task-revoked", "task-rejected"})
-"""Task events that are always published: they are rare, and whoever revoked a task waits for the first."""
+"""Task events that are always published: they are rare, and the client that revoked a task waits for the first."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Member:
         return True
 
     def give_up(self, error: Exception) -> None:
-        """Stop counting: events take over, and the exporter is told with the last message."""
+        """Stop counting: events take over, and the last message tells the exporter."""
         if not self.failed:
             self.failed = True
             log.error("celerymeter: counting failed, this worker sends task events from now on", exc_info=error)

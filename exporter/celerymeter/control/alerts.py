@@ -250,7 +250,7 @@ class AlertStore:
             return whole
         kept: dict[str, str] = {}
         room = MAX_TEXT
-        # The shortest first: names and severities are short, and whoever fills an alert does not choose them.
+        # The shortest first: names and severities are short, and who fills an alert does not choose them.
         for name, text in sorted(texts.items(), key=lambda item: len(item[1])):
             room -= _stored_size(name) + 4
             cut = text if _stored_size(text) <= room else _cut(text, room)

@@ -188,7 +188,7 @@ class MetricsServer:
             log.error("connection ended", exc_info=error)
 
     def _has_room(self, address: str) -> bool:
-        """Return whether one more client may come, for whom another that waits may have to leave."""
+        """Return whether one more client may come; another that waits may have to leave for it."""
         by_address: dict[str, list[Connection]] = defaultdict(list)
         for connection in self._connections:
             by_address[connection.address].append(connection)

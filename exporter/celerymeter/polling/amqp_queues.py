@@ -134,7 +134,7 @@ class ManagementBinding(msgspec.Struct):
 
 
 class Node(msgspec.Struct):
-    """A node as the management API lists it; a node that is down has no figures."""
+    """A node as the management API lists it; a node that is down reports no numbers."""
 
     mem_used: int | None = None
     mem_limit: int | None = None

@@ -72,7 +72,7 @@ class Evictions:
         self._total: int | None = None
 
     def count(self, process: str, evicted: int | None) -> int | None:
-        """Take the number of one poll; return the total, or ``None`` if Redis has never told."""
+        """Take the number of one poll; return the total, or ``None`` if Redis has never reported it."""
         if evicted is None:
             return self._total
         known = self._total is not None and process == self._process

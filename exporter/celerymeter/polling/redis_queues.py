@@ -186,7 +186,7 @@ class BindingDiscovery:
         """Return the bindings of all exchanges found so far."""
         self._scan(client, keys)
         exchanges = sorted(self._found)[:MAX_EXCHANGES]
-        # Not SMEMBERS: whoever may write to Redis decides how many there are.
+        # Not SMEMBERS: any client that may write to Redis decides how many there are.
         replies = run(client, [("SRANDMEMBER", keys.bindings(exchange), MAX_BINDINGS) for exchange in exchanges])
         bindings: dict[str, tuple[Binding, ...]] = {
             exchange: parse_bindings(members, keys.separator)

@@ -195,7 +195,7 @@ class WorkerPoller:
 
 @dataclass(slots=True)
 class _Process:
-    """What one worker process told once."""
+    """What one worker process was asked once and replied."""
 
     pid: int | None
     visibility_timeout: float | None = None

@@ -359,7 +359,7 @@ class AuditTrail:
         return number, previous
 
     def _log_head(self, what: str) -> None:
-        """Log the end of the chain: whoever keeps the log elsewhere can prove later that nothing was cut off."""
+        """Log the end of the chain: those who keep the log elsewhere can prove later that nothing was cut off."""
         log.info("audit: %s", what, extra={"audit_head": str(self._last)})
 
     def _check_foreign(self) -> None:

@@ -101,7 +101,7 @@ class Workers(WorkerInspector):
         return FlagResult(by_id, combined, listening, no_reply=bool(task_ids) and not listening and not errors)
 
     def follow(self, task_ids: Sequence[str], *, seconds: float, only: Collection[str] | None = None) -> None:
-        """Make aggregating workers publish the events of these too; whoever does not reply is asked by its state."""
+        """Make aggregating workers publish the events of these too; the state of those that do not reply is asked."""
         workers = self.aggregating() if only is None else self.aggregating().intersection(only)
         if workers and task_ids:
             arguments = {"ids": list(task_ids), "seconds": min(seconds, MAX_FOLLOWED_FOR)}
