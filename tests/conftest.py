@@ -19,6 +19,8 @@ import redis
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import ServerMissing
 
+# Helpers too say which values differ.
+pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.glob("[a-z]*")))
 hypothesis.settings.register_profile(
     "any machine",
     deadline=None,  # a machine that is busy with other tests is no finding

@@ -12,11 +12,11 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 
 import requests
 import yaml
@@ -72,15 +72,14 @@ class Simulation:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._write_history()
         self._write_configuration()
-        self._pages.__enter__()
-        self._prometheus.up()
+        with ExitStack() as stack:  # stops the pages, should Prometheus fail to start
+            stack.enter_context(self._pages)
+            stack.enter_context(self._prometheus).up()
+            self._running = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._prometheus.stop()
-        self._pages.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
 
     def _write_history(self) -> None:
         source = self._folder / "history.txt"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.processes import Process, free_port, free_ports, wait_until
 from celerymeter.errors import StartFailed
 
 PARENT = """
@@ -70,3 +72,37 @@ def test_a_child_that_ends_while_starting_is_quoted(tmp_path: Path) -> None:
     """The error ends with the child's last output."""
     with pytest.raises(StartFailed, match="script ended while starting:\ncannot go on"):
         script(tmp_path, "raise SystemExit('cannot go on')").start(ready=lambda: False)
+
+
+def test_no_two_processes_are_given_the_same_port(tmp_path: Path) -> None:
+    """Each keeps its own before something listens on them; none may go to an outgoing connection."""
+    code = "from celerymeter.demo.processes import free_ports; print(*free_ports(99), flush=True); input()"
+    given = free_ports(99)
+    children = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        given += [int(port) for port in child.stdout.readline().split()]
+    for child in children:  # until now each kept its ports
+        child.communicate("\n")
+    assert len(set(given)) == len(given) == 4 * 99
+    assert max(given) < 32_768
+
+
+def test_a_port_in_use_is_not_given() -> None:
+    """Whoever listens on it; when all are taken the error says so."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free_port()))
+        listener.listen()
+        assert listener.getsockname()[1] not in free_ports(98)
+        with pytest.raises(StartFailed, match="no 99 free ports"):
+            free_ports(99)
+
+
+def test_a_child_that_ended_is_not_ready(tmp_path: Path) -> None:
+    """Although somebody else answers in its place."""
+    process = script(tmp_path, "print('address already in use')")
+    with pytest.raises(StartFailed, match="ended while starting:\naddress already in use"):
+        process.start(ready=lambda: not process.running)

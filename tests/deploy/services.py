@@ -82,9 +82,10 @@ class RunningServices:
         self._net = Process("network", ["unshare", "--net", sys.executable, "-c", LOOPBACK], log=folder / "network.log")
 
     def __enter__(self) -> RunningServices:
-        self._running.enter_context(self._net)
-        self._net.start(ready=lambda: "up" in self._net.tail())
-        self._tools = self._link_tools()
+        with self._running as running:  # stops the network, should the rest fail
+            running.enter_context(self._net).start(ready=lambda: "up" in self._net.tail())
+            self._tools = self._link_tools()
+            self._running = running.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

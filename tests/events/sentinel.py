@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import redis
@@ -41,13 +42,14 @@ class SentinelCluster:
         return f"sentinel://:{PASSWORD}@127.0.0.1:1/0;{self.url}"
 
     def __enter__(self) -> SentinelCluster:
-        self.master.up()
-        self.replica.up()
-        self.sentinel.start(ready=lambda: listens(self.port))
-        with redis.Redis(port=self.port, password=SENTINEL_PASSWORD) as client:
-            wait_until(lambda: client.sentinel_slaves("shop"), what="Sentinel knows the replica")
+        with ExitStack() as stack:  # stops what was started, should the rest fail to
+            stack.enter_context(self.master).up()
+            stack.enter_context(self.replica).up()
+            stack.enter_context(self.sentinel).start(ready=lambda: listens(self.port))
+            with redis.Redis(port=self.port, password=SENTINEL_PASSWORD) as client:
+                wait_until(lambda: client.sentinel_slaves("shop"), what="Sentinel knows the replica")
+            self._running = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in (self.sentinel, self.replica, self.master):
-            process.stop()
+        self._running.close()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
+from random import sample
 from types import TracebackType
 from typing import TypeVar
 
@@ -17,6 +21,8 @@ from celerymeter.errors import StartFailed
 
 P = TypeVar("P", bound="Process")
 STOP_TIMEOUT = 10.0
+BLOCK = 100
+"""Ports that a process keeps for itself."""
 
 
 def free_port() -> int:
@@ -25,14 +31,38 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different free ports."""
-    with ExitStack() as probes:
-        found = []
-        for _ in range(count):
-            probe = probes.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            found.append(int(probe.getsockname()[1]))
-        return found
+    """Return different free ports, which no other process is given too before something listens on them."""
+    found = list(islice(filter(_is_free, islice(_own_ports(), BLOCK - 1)), count))
+    if len(found) < count:
+        raise StartFailed(f"no {count} free ports on loopback among the {BLOCK - 1} that this process took")
+    return found
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Return the ports of a block in turn; a socket bound to its first port keeps other processes out.
+
+    All are below those that Linux gives to outgoing connections (``ip_local_port_range``, ip(7)).
+    """
+    for first in sample(range(10_000, 32_700, BLOCK), 227):
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+        except OSError:
+            guard.close()
+            continue
+        atexit.register(guard.close)
+        return cycle(range(first + 1, first + BLOCK))
+    raise StartFailed("no free ports on loopback: every block of them from 10000 to 32699 is taken")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not keep a port
+        with suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+        return False
 
 
 def wait_until(
@@ -97,9 +127,12 @@ class Process:
         return self
 
     def wait_ready(self, ready: Callable[[], object], *, timeout: float = 30.0) -> None:
-        """Wait until ``ready()``; raises `StartFailed` if the child ends first or is not ready in time."""
+        """Wait until ``ready()``; raises `StartFailed` if the child ends first or is not ready in time.
+
+        A child that ended is not ready, whoever answers on its port.
+        """
         deadline = time.monotonic() + timeout
-        while not ready():
+        while not (ready() and self.running):
             if not self.running:
                 raise StartFailed(f"{self.name} ended while starting:\n{self.tail()}")
             if time.monotonic() > deadline:

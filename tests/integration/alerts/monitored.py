@@ -179,19 +179,21 @@ class MonitoredClusters:
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
 
     def __enter__(self) -> MonitoredClusters:
-        self._stack.enter_context(self.sink)
-        for cluster in self.clusters.values():
-            self._stack.callback(cluster.down)
-        with ThreadPoolExecutor(3) as pool:
-            for started in [pool.submit(self.clusters[name].up, starters) for name, starters in self._cast.items()]:
-                started.result()
-        self._scraping(self.folder)
-        for server in (self.alertmanager, self.prometheus):  # last: workers that are late to start are no fault
-            self._stack.callback(server.stop)
-            server.up()
-        self.since = time.monotonic()
-        wait_until(self._notifies, timeout=60, what="Prometheus finds its Alertmanager")
-        wait_until(self._watches, timeout=self.pace.five_minutes + 60, what="Prometheus has watched for five minutes")
+        with self._stack as stack:  # stops what was started, should the rest fail to
+            stack.enter_context(self.sink)
+            for cluster in self.clusters.values():
+                stack.callback(cluster.down)
+            with ThreadPoolExecutor(3) as pool:
+                for started in [pool.submit(self.clusters[name].up, starters) for name, starters in self._cast.items()]:
+                    started.result()
+            self._scraping(self.folder)
+            for server in (self.alertmanager, self.prometheus):  # last: workers that are late to start are no fault
+                stack.callback(server.stop)
+                server.up()
+            self.since = time.monotonic()
+            wait_until(self._notifies, timeout=60, what="Prometheus finds its Alertmanager")
+            wait_until(self._watches, timeout=self.pace.five_minutes + 60, what="Prometheus has watched five minutes")
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -200,6 +202,7 @@ class MonitoredClusters:
         self._stack.close()
 
     def _notifies(self) -> bool:
+        assert self.prometheus.running, self.prometheus.tail()
         answer = requests.get(f"{self.prometheus.url}/api/v1/alertmanagers", timeout=5).json()
         return bool(answer["data"]["activeAlertmanagers"])
 
