@@ -47,6 +47,8 @@ class Service:
     networks: frozenset[str]
     published: Sequence[tuple[str, str]]
     memory: int
+    processes: int
+    grace: int
     restart: str
     read_only: bool
     options: frozenset[str]
@@ -111,6 +113,8 @@ def _service(name: str, raw: Raw, secrets: Mapping[str, str]) -> Service:
         networks=frozenset(raw["networks"]),
         published=[(port.get("host_ip", ""), port["published"]) for port in raw.get("ports", ())],
         memory=int(raw["mem_limit"]),
+        processes=raw["pids_limit"],
+        grace=int(raw.get("stop_grace_period", "10s").removesuffix("s")),
         restart=raw["restart"],
         read_only=raw.get("read_only", False),
         options=frozenset([*raw.get("security_opt", ()), *(f"drop {each}" for each in raw.get("cap_drop", ()))]),
