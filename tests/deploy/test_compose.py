@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from celerymeter import __version__
 OURS = f"celerymeter:{__version__}"
 NAMES = sorted(yaml.safe_load((ROOT / compose.MAIN).read_text())["services"])
 DIGEST = re.compile(r"\S+:v?\d+\.\d+\.\d+[a-z-]*@sha256:[0-9a-f]{64}")
+REDIS_USERS = ("default", "celerymeter", "celerymeter-results")
 OPENED = {"grafana": "3000", "control": "8000", "prometheus": "9090", "alertmanager": "9093"}
 
 
@@ -120,7 +122,7 @@ def test_only_what_people_open_is_published_and_to_this_machine_alone(service: S
 def test_no_variable_and_no_command_line_holds_a_secret(service: Service, secrets: Path) -> None:
     """Neither whole nor a URL's password."""
     words = {word for file in secrets.iterdir() for word in re.findall(r"[0-9a-f]{32,}", file.read_text())}
-    assert len(words) == len(("redis", "jwt_secret", "webhook_token", "grafana_admin_password"))
+    assert len(words) == len((*REDIS_USERS, "jwt_secret", "webhook_token", "grafana_admin_password"))
     shown = " ".join([*service.entrypoint, *service.command, *service.healthcheck, *service.environment.values()])
     assert [word for word in words if word in shown] == []
 
@@ -131,12 +133,12 @@ def test_passwords_come_as_files_and_only_to_who_needs_them(stack: Compose) -> N
         name: {Path(mount.target).name for mount in service.mounts if mount.target.startswith("/run/secrets/")}
         for name, service in stack.services.items()
     }
-    cluster = {"broker_url", "result_backend_url"}
+    cluster, shop = {"broker_url", "result_backend_url"}, {"shop_broker_url", "shop_result_backend_url"}
     assert got == {
         "redis": {"redis_users"},
-        "worker-quick": cluster,
-        "worker-slow": cluster,
-        "workload": cluster,
+        "worker-quick": shop,
+        "worker-slow": shop,
+        "workload": shop,
         "exporter": {"broker_url"},
         "control": cluster | {"jwt_secret", "webhook_token"},
         "prometheus": set(),
@@ -170,18 +172,71 @@ def test_the_mounted_configurations_are_up_to_date() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_secrets_that_are_there_stay(make_secrets: Path) -> None:
-    """Made again, only what is missing is made; a new password of Redis goes into all that hold it."""
-    folder = make_secrets.parent / "secrets"
-    before = {path.name: path.read_text() for path in folder.iterdir()}
-    (folder / "redis_users").unlink()
+def contents(make_secrets: Path) -> dict[str, str]:
+    """Every secret by its name, after the script has run once more."""
     subprocess.run([make_secrets], check=True, capture_output=True)
-    after = {path.name: path.read_text() for path in folder.iterdir()}
-    assert {name for name in before if before[name] != after[name]} == {
-        "redis_users",
-        "broker_url",
-        "result_backend_url",
-    }
-    password = after["broker_url"].split(":")[2].partition("@")[0]
-    assert f">{password} " in after["redis_users"]
+    return {path.name: path.read_text() for path in (make_secrets.parent / "secrets").iterdir()}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """The secrets that are not what they were."""
+    return {name for name in after if before.get(name) != after[name]}
+
+
+def users(secrets: dict[str, str]) -> dict[str, str]:
+    """The rules of each user of Redis, with its password."""
+    return dict(line.removeprefix("user ").split(" on ", 1) for line in secrets["redis_users"].splitlines())
+
+
+URLS = {
+    "shop_broker_url": "redis://:{default}@redis:6379/0\n",
+    "shop_result_backend_url": "redis://:{default}@redis:6379/1\n",
+    "broker_url": "redis://celerymeter:{celerymeter}@redis:6379/0\n",
+    "result_backend_url": "redis://celerymeter-results:{celerymeter-results}@redis:6379/1\n",
+}
+
+
+def test_secrets_that_are_there_stay(make_secrets: Path) -> None:
+    """Made again, only what is missing is made; new passwords of Redis go into all that hold them."""
+    folder = make_secrets.parent / "secrets"
+    before = contents(make_secrets)
+    assert changed(before, contents(make_secrets)) == set()
+    (folder / "redis_users").unlink()
+    after = contents(make_secrets)
+    assert changed(before, after) == {"redis_users", *URLS}
+    passwords = {name: rules[1:].split()[0] for name, rules in users(after).items() if rules.startswith(">")}
+    assert passwords.keys() == set(REDIS_USERS)
+    assert {name: after[name] for name in URLS} == {name: url.format(**passwords) for name, url in URLS.items()}
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_secrets_of_before_get_the_users_that_they_lack(make_secrets: Path) -> None:
+    """The shop's password stays; the exporter no longer has it."""
+    folder = make_secrets.parent / "secrets"
+    old = contents(make_secrets)
+    (folder / "redis_users").write_text("".join(old["redis_users"].splitlines(keepends=True)[:2]))
+    for name in ("broker_url", "result_backend_url"):
+        shutil.move(folder / f"shop_{name}", folder / name)
+    after = contents(make_secrets)
+    assert users(after)["default"] == users(old)["default"]
+    assert changed(old, after) == {"redis_users", "broker_url", "result_backend_url"}
+    assert "redis://celerymeter:" in after["broker_url"]
+
+
+def test_the_url_of_another_cluster_stays(make_secrets: Path) -> None:
+    """Whatever becomes of the shop's users."""
+    folder = make_secrets.parent / "secrets"
+    (folder / "broker_url").write_text("amqps://celerymeter:word@rabbit.example/\n")
+    (folder / "redis_users").unlink()
+    assert contents(make_secrets)["broker_url"] == "amqps://celerymeter:word@rabbit.example/\n"
+
+
+def test_the_users_of_exporter_and_control_api_may_do_what_the_page_says(make_secrets: Path) -> None:
+    """Rule by rule: those in deploy/README.md are the ones that are tried on servers."""
+    page = (ROOT / "deploy" / "README.md").read_text()
+    found = {name: rules for name, rules in users(contents(make_secrets)).items() if name.startswith("celerymeter")}
+    assert len(found) == 2
+    for name, rules in found.items():
+        explained = re.search(rf"^ACL SETUSER {name} on >PASSWORD (.*?)```", page, re.DOTALL | re.MULTILINE)
+        assert explained
+        assert rules.split()[1:] == explained[1].split()

@@ -23,7 +23,8 @@ VERSIONS = ("1.28", kubernetes_validate.latest_version())
 EVERYTHING: Mapping[str, Any] = {
     "image": {"repository": "registry.example.org/celerymeter"},
     "control": {"enabled": True},
-    **{part: {"enabled": True} for part in ("serviceMonitor", "rules", "dashboards", "networkPolicy")},
+    **{part: {"enabled": True} for part in ("serviceMonitor", "rules", "dashboards")},
+    "networkPolicy": {"enabled": True, "brokerPeers": [{"ipBlock": {"cidr": "192.0.2.10/32"}}]},
 }
 TWO_CLUSTERS: Mapping[str, Any] = {
     "clusters": [

@@ -123,6 +123,15 @@ def test_each_network_policy_closes_its_pods_but_for_their_ports() -> None:
         assert 53 in {port["port"] for rule in spec["egress"] for port in rule["ports"]}, policy.name
 
 
+def test_each_network_policy_leads_to_the_address_of_the_broker_alone() -> None:
+    """No port is open to everywhere but that of DNS; the example's address is one that nobody has."""
+    for policy in of_kind("NetworkPolicy"):
+        everywhere = [rule for rule in policy.raw["spec"]["egress"] if "to" not in rule]
+        assert [port["port"] for rule in everywhere for port in rule["ports"]] == [53, 53], policy.name
+        (broker,) = [rule for rule in policy.raw["spec"]["egress"] if {"port": 6379} in rule["ports"]]
+        assert broker["to"] == [{"ipBlock": {"cidr": "192.0.2.10/32"}}], policy.name
+
+
 def test_every_pod_has_a_network_policy() -> None:
     """None is left open."""
     assert {pod.owner for pod in pods()} == set(OWNERS)

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from tests.deploy import compose
@@ -86,6 +87,21 @@ def test_redis_lets_nobody_in_without_the_password(services: RunningServices) ->
     assert "NOAUTH" in services.execute("redis", "redis-cli", "get", "key").stdout
     health = ["redis-cli", "--no-auth-warning", "--user", "health", "--pass", "any"]
     assert "NOPERM" in services.execute("redis", *health, "get", "key").stdout
+
+
+def test_redis_refuses_nothing_that_exporter_and_control_api_need(services: RunningServices, secrets: Path) -> None:
+    """Each has a user of its own, who has done a look-up too; what another user tried in vain is on record."""
+    token = services.execute("control", *documented("docker compose exec control")).stdout.splitlines()[-1]
+    assert '"verdict"' in services.fetch(f"{CONTROL}/tasks/{uuid4()}", token=token)
+    password = (secrets / "shop_broker_url").read_text().split(":")[2].partition("@")[0]
+    cli = ["redis-cli", "--no-auth-warning", "--pass", password]
+    services.execute("redis", "redis-cli", "--no-auth-warning", "--user", "health", "--pass", "any", "get", "key")
+    connected = services.execute("redis", *cli, "client", "list").stdout
+    assert set(re.findall(r" user=(\S+)", connected)) >= {"default", "celerymeter", "celerymeter-results"}
+    refused = json.loads(services.execute("redis", *cli, "--json", "acl", "log", "100").stdout)
+    assert "health" in {entry["username"] for entry in refused}
+    ours = {entry["object"] for entry in refused if entry["username"].startswith("celerymeter")}
+    assert ours <= {"client|setinfo"}  # which clients try, and do without
 
 
 @pytest.mark.parametrize("name", ["redis", *PARTS])
