@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
-from celerymeter.model import ActiveTask
+from celerymeter.model import UNKNOWN, ActiveTask
 from celerymeter.settings import Limits
 
 OTHER_WORKER = "celery@two"
@@ -131,6 +131,41 @@ def test_a_retry_may_be_received_before_the_run_before_it_has_ended(cluster: Clu
     assert (series.sent, series.received, series.started, series.retried, series.failed) == (3, 3, 3, 2, 1)
     assert not series.in_progress
     assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_the_clients_task_sent_may_come_after_two_retries(cluster: Cluster) -> None:
+    """A quick task is received and retried by two workers before a busy client announces it."""
+    first, second = "celery@one", "celery@two"
+    cluster.receive("a", hostname=first)
+    cluster.start("a", first)
+    cluster.receive("a", hostname=second, retries=1)
+    cluster.publish("a", retries=1)
+    cluster.end("a", "retried", first)
+    cluster.start("a", second)
+    cluster.receive("a", hostname=first, retries=2)
+    cluster.publish("a", retries=2)
+    cluster.end("a", "retried", second)
+    cluster.start("a", first)
+    cluster.end("a", hostname=first)
+    cluster.publish("a")
+    series = cluster.series()
+    assert (series.sent, series.received, series.started, series.retried, series.succeeded) == (3, 3, 3, 2, 1)
+    assert len(cluster.tracker.tasks.runs) == 0
+
+
+def test_without_a_task_sent_of_its_own_a_run_has_the_queue_of_its_retry(cluster: Cluster) -> None:
+    """A retry goes where the run before it came from."""
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.publish("a", queue="mail", retries=1)
+    cluster.end("a", "retried")
+    cluster.receive("a", retries=1)
+    cluster.start("a")
+    cluster.end("a")
+    cluster.pass_time(20)
+    assert cluster.series(queue="mail").received == 2
+    assert cluster.series(queue="mail").retried == 1
+    assert cluster.series(queue=UNKNOWN).received == 0
 
 
 def test_a_retry_may_change_its_queue(cluster: Cluster) -> None:

@@ -54,6 +54,34 @@ def is_of_next(run: Run, event: Event) -> bool:
     return run.addressed or run.sent_ahead is not None or is_replacement(run, event)
 
 
+MAX_BEFORE = 8
+"""Runs of a task that are remembered until their `task-sent` come."""
+
+
+def link(following: Run, run: Run) -> None:
+    """Remember, newest first, the runs before ``following`` whose `task-sent` have not come; ``run`` is the last."""
+    following.before, last = run.before if run.addressed else run, following
+    for _ in range(MAX_BEFORE):
+        if last.before is None:
+            return
+        last = last.before
+    last.before = None
+
+
+def late_run(run: Run, event: Event) -> Run | None:
+    """Return the run before ``run`` whose `task-sent` this is, and forget it; a later one was sent or received before.
+
+    Retries of a quick task may all be over when the client's own `task-sent` comes.
+    """
+    following = run
+    while (before := following.before) is not None:
+        if is_late_for(before, event):
+            following.before = before.before
+            return before
+        following = before
+    return None
+
+
 def is_late_for(run: Run, event: Event) -> bool:
     """Return True if a `task-sent` is of ``run``, although the run that follows was sent or received before."""
     unknown = not run.addressed and (event.retries or 0) == run.retries

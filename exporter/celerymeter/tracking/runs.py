@@ -15,7 +15,7 @@ from itertools import islice
 
 import msgspec
 
-from celerymeter.model import ActiveTask, Event
+from celerymeter.model import UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.series import TaskSeries
 from celerymeter.tracking.workers import WorkerTable
 
@@ -191,6 +191,12 @@ class RunTable:
         newest = self._runs.get(uuid)
         runs = [*self.beside.get(uuid, ()), newest] if newest is not None else self.beside.get(uuid, [])
         return [run for run in runs if run.worker == hostname] + [run for run in runs if run.worker is None]
+
+    def queue_of_others(self, run: Run) -> str | None:
+        """Return the queue of another run of this task under the same name: a retry goes where it came from."""
+        others = (self._runs.get(run.uuid), *self.beside.get(run.uuid, ()), self.recently_ended.get(run.uuid))
+        queues = (one.queue for one in others if one is not None and one is not run and one.name == run.name)
+        return next((queue for queue in queues if queue not in (None, UNKNOWN)), None)
 
     def overtaken(self, event: Event) -> Run | None:
         """The run that a `task-received` belongs to, although a later run of the task was received before."""

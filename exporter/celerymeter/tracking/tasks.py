@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from celerymeter.exception_names import WORKER_LOST, exception_name, last_line
 from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.clocks import LONGEST_HOST, ProducerClocks, parse_eta
-from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, replaces
+from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, late_run, link, replaces
 from celerymeter.tracking.repeated import RepeatedRuns
 from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, is_shadow
@@ -86,6 +86,8 @@ class TaskTracker:
             self._count_sent(*noted.series.labels[:2])
             return sent_at
         run = self.runs.get(uuid)
+        if run is None and uuid in self.runs.beside:  # the runs that followed are over
+            run = next((one for one in self.runs.beside[uuid] if is_late_for(one, event)), None)
         follows = retries > 0 or event.parent_id == uuid
         if run is None and not follows and (series := self._sent_series.get((name, queue))) is not None:
             series.sent += 1
@@ -101,8 +103,8 @@ class TaskTracker:
             return sent_at
         if run is None:
             run = self.runs.open(Run(uuid, at, at))
-        elif (before := run.before) is not None and is_late_for(before, event):
-            run.before, run = None, before
+        elif run.before is not None and (before := late_run(run, event)) is not None:
+            run = before
         elif is_of_next(run, event):
             self._keep_for_next(run, event, at)
             return sent_at
@@ -266,7 +268,7 @@ class TaskTracker:
         ):
             ahead, run.sent_ahead, is_retry = run.sent_ahead, None, retries > run.retries
             following = self.runs.open_next(run, at)
-            following.before, run.before = None if run.addressed else run, None
+            link(following, run)
             run = self._take_next(following, ahead)
             run.redelivered = not is_retry and not ahead
         run.retries, run.parent_id = retries, event.parent_id
@@ -336,7 +338,7 @@ class TaskTracker:
         if run.started is not None:
             self._close(run, at, remember=False)
         following = self.runs.open_over(run, Run(run.uuid, at, at))
-        following.before, run.before = None if run.addressed else run, None
+        link(following, run)
         run.replaced = True
         return self._take_next(following, ahead)
 
@@ -427,7 +429,7 @@ class TaskTracker:
     def _settle(self, run: Run, at: float) -> TaskSeries:
         """Decide the labels of a run whose `task-sent` did not come, and count what waits for them."""
         run.name = run.name or UNKNOWN
-        run.queue = run.queue or self._only_queue(run) or UNKNOWN
+        run.queue = run.queue or self.runs.queue_of_others(run) or self._only_queue(run) or UNKNOWN
         if run.name == OTHER and run.shadow is not None:
             self.table.folded["shadow"] += 1
         series = run.series or self.table.get(run.name, run.queue, run.worker or "")
@@ -582,7 +584,7 @@ class TaskTracker:
         if newest and run.sent_ahead:
             ahead, run.sent_ahead = run.sent_ahead, None
             following = self.runs.open(Run(run.uuid, at, at))
-            following.before, run.before = None if run.addressed else run, None
+            link(following, run)
             self._take_next(following, ahead)
         elif newest and remember:
             self.runs.recently_ended.add(run, terminated=terminated)
