@@ -15,6 +15,7 @@ class RecordingSink:
     def __init__(self) -> None:
         self.received: list[Event] = []
         self.receipts: list[float] = []
+        self.read_until = 0.0
         self.rejections: Counter[str] = Counter()
         self.connections: list[float] = []
         self.losses: list[tuple[float, str]] = []
@@ -23,6 +24,7 @@ class RecordingSink:
         """Part of the seam."""
         self.received += batch
         self.receipts += [at] * len(batch)
+        self.read_until = at
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Part of the seam."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -201,3 +202,14 @@ def test_a_restart_of_the_broker_is_survived(server: RabbitMQ, readers: Readers)
     sink.await_connections(2)
 
     emit_until_received(app_of(server.url), sink)
+
+
+def test_a_silent_stream_says_until_when_it_was_read(server: RabbitMQ, readers: Readers) -> None:
+    """So that nobody takes what is still unread for missing."""
+    sink = RecordingSink()
+    readers.start(open_reader(BrokerSettings(url=server.url), sink))
+    sink.await_connections()
+    begun = time.time()
+    wait_until(lambda: sink.read_until >= begun)
+    assert sink.read_until <= time.time()
+    assert sink.received == []

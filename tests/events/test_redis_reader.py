@@ -225,3 +225,14 @@ def test_stop_ends_the_reader_at_once(server: Redis, readers: Readers, tmp_path:
             time.sleep(0.3)  # into the state that the URL stands for
             began = time.monotonic()
         assert time.monotonic() - began < CONNECT_TIMEOUT, url
+
+
+def test_a_silent_stream_says_until_when_it_was_read(server: Redis, readers: Readers) -> None:
+    """So that nobody takes what is still unread for missing."""
+    sink = RecordingSink()
+    readers.start(RedisReader(BrokerSettings(url=server.url), sink))
+    sink.await_connections()
+    begun = time.time()
+    wait_until(lambda: sink.read_until >= begun)
+    assert sink.read_until <= time.time()
+    assert sink.received == []

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection
 
 import pytest
-from tests.tracking.cluster import Cluster
+from tests.tracking.cluster import WORKER, Cluster
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import PollError
@@ -18,6 +18,26 @@ from celerymeter.model import QueuesSnapshot, QueueState
 def state() -> SharedTracker:
     """A tracker that nobody feeds."""
     return SharedTracker(Cluster().tracker)
+
+
+def test_no_time_passes_while_events_are_unread() -> None:
+    """A burst, or a process without a processor: heartbeats that nobody has read yet are not missing."""
+    cluster = Cluster()
+    state, begun = SharedTracker(cluster.tracker), cluster.now
+
+    def up() -> bool:
+        with state.locked() as tracker:
+            worker = tracker.workers.get(WORKER)
+            assert worker is not None
+            return worker.up
+
+    state.connected(begun)
+    state.events([cluster.event("worker-heartbeat", WORKER, freq=2.0)], begun)
+    state.tick(begun + 300)
+    assert up()
+    state.events([], begun + 300)
+    state.tick(begun + 300)
+    assert not up()
 
 
 class Collector:

@@ -133,7 +133,7 @@ class LiveWorkers:
 
     def events(self, batch: Sequence[Event], at: float) -> None:
         """Note which workers sent these events."""
-        self.last_event_at = at
+        self.last_event_at = at if batch else self.last_event_at
         for event in batch:
             # A `task-sent` event comes from a client, not from a worker.
             if event.type.startswith(("worker-", "task-")) and event.type != "task-sent":

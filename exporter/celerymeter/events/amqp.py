@@ -83,6 +83,8 @@ class AmqpSubscription:
         self._connection = connection
         self._messages: list[Any] = []
         self._bytes = 0
+        self._looked = 0.0
+        """Before the last look at the socket."""
         channel = connection.default_channel
         channel.auto_decode = False
         self._queue = queue(channel)
@@ -115,6 +117,7 @@ class AmqpSubscription:
         try:
             with suppress(TimeoutError):
                 while len(self._messages) < BATCH and self._bytes < BATCH_BYTES:
+                    self._looked = time.time()
                     self._connection.drain_events(timeout=wait)
                     wait = 0
             self._connection.heartbeat_check()
@@ -124,6 +127,7 @@ class AmqpSubscription:
 
     def _hand_over(self, decoder: Decoder, sink: EventSink) -> None:
         if not self._messages:
+            sink.events([], self._looked)
             return
         at, full = time.time(), self._bytes >= BATCH_BYTES
         events: list[Event] = []

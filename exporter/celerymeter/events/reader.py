@@ -24,7 +24,7 @@ class EventSink(Protocol):
     """Receives what a reader delivers, on the reader's thread; ``at`` is the time of receipt in UTC seconds."""
 
     def events(self, batch: Sequence[Event], at: float) -> None:
-        """Decoded events, in the order of receipt."""
+        """Decoded events, in the order of receipt; an empty batch says that nothing else had come by ``at``."""
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Messages or events that could not be used; ``reason`` is one of `celerymeter.events.decode.REASONS`."""

@@ -204,10 +204,10 @@ class PubSub:
             sink.events(decode(self._published(self._early)), time.time())
         rested = False
         while not stop.is_set():
+            looked = time.time()
             if (taken := self._bytes.take()) is not None:
                 at, chunk = taken
-                if events := decode(self._published(_messages(self._frames(chunk)))):
-                    sink.events(events, at)
+                sink.events(decode(self._published(_messages(self._frames(chunk)))), at)
                 rested = False
             elif self._bytes.ended is not None:
                 raise BrokerUnavailable(self._bytes.ended)
@@ -215,6 +215,7 @@ class PubSub:
                 self._bytes.rest()
                 rested = True
             else:
+                sink.events([], looked)
                 self._check_liveness()
                 self._bytes.wait(TICK)
 

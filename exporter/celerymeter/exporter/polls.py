@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -34,6 +35,8 @@ class SharedTracker:
         self._lock = threading.Lock()
         self._not_ready: str | None = "the event stream is not yet subscribed"
         self._error_logged = 0.0
+        self._read_until: float | None = None
+        """Everything that had come by then has been applied; ``None`` without a subscription. UTC seconds."""
 
     @contextmanager
     def locked(self) -> Iterator[Tracker]:
@@ -51,6 +54,15 @@ class SharedTracker:
                 if at >= self._error_logged + ERROR_PAUSE:
                     self._error_logged = at
                     log.exception("%d events cannot be applied", len(batch))
+            self._read_until = at
+
+    def tick(self, now: float) -> Counter[tuple[str, str, str]]:
+        """Let time pass, as far as the stream has been read: see `Tracker.tick`.
+
+        After a burst, or when this process was stopped or got no processor, what seems late or silent is still unread.
+        """
+        with self._lock:
+            return self._tracker.tick(now if self._read_until is None else min(now, self._read_until))
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Count messages that could not be used."""
@@ -62,6 +74,7 @@ class SharedTracker:
         with self._lock:
             self._tracker.connected(at)
             self._not_ready = None
+            self._read_until = at
         log.info("subscribed to events")
 
     def disconnected(self, at: float, reason: str) -> None:
@@ -71,6 +84,7 @@ class SharedTracker:
             self._tracker.disconnected()
             changed = self._not_ready != reason
             self._not_ready = reason
+            self._read_until = None
         if since is not None:
             log.warning("event stream lost after %.0f s: %s", max(0.0, at - since), reason)
         elif changed:

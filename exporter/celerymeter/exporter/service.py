@@ -144,8 +144,7 @@ class Exporter:
         return "stalled" if time.monotonic() - self._last_tick > STALLED else None
 
     def _tick(self) -> None:
-        with self.state.locked() as tracker:
-            outlived = tracker.tick(time.time())
+        outlived = self.state.tick(time.time())
         self._last_tick = time.monotonic()
         log_outlived(outlived)
 

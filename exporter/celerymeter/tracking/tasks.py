@@ -189,9 +189,9 @@ class TaskTracker:
         """Give up waiting for what did not come, or when too many wait; drop what is too old."""
         still: list[tuple[float, Run]] = []
         excess = len(self._waiting) - self._limit
-        while self._waiting and (excess > 0 or not 0 <= now - self._waiting[0][0] < GRACE):
+        while self._waiting and (excess > 0 or abs(now - self._waiting[0][0]) >= GRACE):
             since, run = self._waiting.popleft()
-            if excess <= 0 and 0 <= now - since < GRACE_NEW_WORKER and self._queues_may_be_learned(run):
+            if excess <= 0 and abs(now - since) < GRACE_NEW_WORKER and self._queues_may_be_learned(run):
                 still.append((since, run))
             else:
                 self._stop_waiting(run, now)
