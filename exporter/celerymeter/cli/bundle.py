@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from celerymeter.cli import owners
 from celerymeter.cli.command import settings_command
 from celerymeter.demo.parts import shipped
 from celerymeter.errors import CelerymeterError
@@ -33,7 +34,7 @@ class BundleSettings:
 
 @click.group("bundle")
 def command() -> None:
-    """Export the alert rules and dashboards that come with celerymeter."""
+    """Export the alert rules and dashboards that come with celerymeter, and say which team gets which alert."""
 
 
 @settings_command("export", BundleSettings, section="bundle")
@@ -60,6 +61,7 @@ def export(settings: BundleSettings, target: Path) -> int:
 
 
 command.add_command(export)
+command.add_command(owners.command)
 
 
 def _files(target: Path) -> Iterator[tuple[Path, Path]]:

@@ -1,0 +1,136 @@
+"""From owners.yml to a team's receiver: real Prometheus and Alertmanager, and the routes of alerts/README.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from click.testing import CliRunner
+from tests.alertmanager.conftest import LOG, adapted, binary
+from tests.alertmanager.sinks import HttpSink, awaited
+from tests.rules.bundle import ALERTS
+
+from celerymeter.cli.bundle import command
+from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Alertmanager, Prometheus
+
+pytestmark = pytest.mark.integration
+OWNERS = """
+default: platform
+owners:
+  - {owner: archive, queues: [orders], clusters: [asia]}
+  - {owner: payments, queues: [orders, "pay*"], tasks: ["orders.*"]}
+  - {owner: media, queues: ["pay-per-view", "media*", "a.b|c $1"], tasks: ["*.encode"]}
+"""
+FIRING: Mapping[str, tuple[Mapping[str, str], str]] = {
+    "a queue": ({"alertname": "CeleryQueueBacklog", "queue_name": "orders", "cluster": "eu"}, "payments"),
+    "a queue of a cluster with an owner": (
+        {"alertname": "CeleryQueueBacklog", "queue_name": "orders", "cluster": "asia"},
+        "archive",
+    ),
+    "a queue without cluster": ({"alertname": "CeleryQueueBacklog", "queue_name": "orders"}, "payments"),
+    "the first entry counts": ({"alertname": "CeleryQueueStalled", "queue_name": "pay-per-view"}, "payments"),
+    "a pattern": ({"alertname": "CeleryQueueStalled", "queue_name": "media_high"}, "media"),
+    "a name that is not a pattern": ({"alertname": "CeleryQueueStalled", "queue_name": "orders2"}, "platform"),
+    "a dot that is a dot": ({"alertname": "CeleryQueueHeadOld", "queue_name": "a.b|c $1"}, "media"),
+    "a dot that is another character": ({"alertname": "CeleryQueueHeadOld", "queue_name": "axb|c $1"}, "platform"),
+    "a separator in a name": ({"alertname": "CeleryQueueHeadOld", "queue_name": "eu;orders"}, "platform"),
+    "a task": ({"alertname": "CeleryHighErrorRate", "name": "orders.place"}, "payments"),
+    "a task with a line break": ({"alertname": "CeleryHighErrorRate", "name": "video\n.encode"}, "media"),
+    "a worker": ({"alertname": "CeleryWorkerDown", "hostname": "w1@orders"}, "platform"),
+    "an alert of somebody else": ({"alertname": "DiskFull", "queue_name": "orders"}, ""),
+    "the watchdog": ({"alertname": "Watchdog"}, ""),
+}
+
+
+def rules() -> str:
+    """Alerts that fire at once, with the labels above and the name of the case."""
+    listed = []
+    for case, (labels, _) in FIRING.items():
+        severity = {"Watchdog": "info"}.get(labels["alertname"], "warning")
+        more = {key: value for key, value in labels.items() if key != "alertname"}
+        listed.append(
+            {"alert": labels["alertname"], "expr": "vector(1)", "labels": {**more, "case": case, "severity": severity}}
+        )
+    return yaml.safe_dump({"groups": [{"name": "firing", "interval": "1s", "rules": listed}]})
+
+
+def relabelings(folder: Path) -> list[dict[str, Any]]:
+    """What the command prints for the file."""
+    (folder / "owners.yml").write_text(OWNERS)
+    ran = CliRunner().invoke(command, ["owners", str(folder / "owners.yml")], catch_exceptions=False)
+    found: list[dict[str, Any]] = yaml.safe_load(ran.stdout)
+    return found
+
+
+def routing(shipped: str, url: str) -> str:
+    """The shipped configuration with the routes of alerts/README.md, and a webhook for each team."""
+    config = yaml.safe_load(shipped)
+    block = re.search(r"<!-- tried: routes -->\n```yaml\n(.*?)```", (ALERTS / "README.md").read_text(), re.DOTALL)
+    assert block
+    routes = yaml.safe_load(block[1])
+    config["route"]["routes"] = [*routes, *config["route"]["routes"]]
+    config["receivers"] += [
+        {"name": each["receiver"], "webhook_configs": [{"url": f"{url}/team/{each['receiver']}"}]} for each in routes
+    ]
+    return yaml.safe_dump(config)
+
+
+@pytest.fixture(params=["installed", "newer"])
+def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HttpSink]:
+    """Where messages go of an Alertmanager that a Prometheus sends its alerts to; both of one generation."""
+    programs = {name: binary(str(request.param), name) for name in ("prometheus", "alertmanager")}
+    (tmp_path / "secrets").mkdir()
+    with ExitStack() as stack:
+        http = stack.enter_context(HttpSink())
+        for name in ("smtp_password", "webhook_token", "control_token"):
+            (tmp_path / "secrets" / name).write_text("secret")
+        (tmp_path / "secrets" / "slack_url").write_text(f"{http.url}/slack")
+        config = tmp_path / "alertmanager.yml"
+        config.write_text(routing(adapted(tmp_path, http=http.url, smtp="127.0.0.1:9"), http.url))
+        alertmanager = Alertmanager(tmp_path / "alertmanager", config=config)
+        (tmp_path / "rules.yml").write_text(rules())
+        alerting = {
+            "alert_relabel_configs": relabelings(tmp_path),
+            "alertmanagers": [{"static_configs": [{"targets": [alertmanager.url.removeprefix("http://")]}]}],
+        }
+        wanted = {"global": {"evaluation_interval": "1s"}, "rule_files": ["rules.yml"], "alerting": alerting}
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(wanted))
+        often = ("--rules.alert.resend-delay=1s",)  # what it sends before it has found the Alertmanager is lost
+        prometheus = Prometheus(tmp_path / "prometheus", config=tmp_path / "prometheus.yml", options=often)
+        for server, program in ((alertmanager, "alertmanager"), (prometheus, "prometheus")):
+            server.argv = (programs[program], *server.argv[1:])
+            stack.enter_context(server)
+            server.up()
+        owners = {case: owner for case, (_, owner) in FIRING.items()}
+        wait_until(lambda: received(alertmanager.url).keys() == owners.keys(), timeout=60, what="all alerts")
+        assert received(alertmanager.url) == owners
+        yield http
+
+
+def received(url: str) -> dict[str, str]:
+    """The owner of each case that Alertmanager knows."""
+    alerts = requests.get(f"{url}/api/v2/alerts", timeout=10).json()
+    return {alert["labels"]["case"]: alert["labels"].get("owner", "") for alert in alerts}
+
+
+def cases(sink: HttpSink, path: str) -> set[str]:
+    """The cases that came to a receiver."""
+    return {alert["labels"]["case"] for each in sink.to(path) for alert in each.body["alerts"]}
+
+
+def test_each_team_gets_its_alerts_and_everybody_else_what_they_got(sink: HttpSink) -> None:
+    """With the label in the message."""
+    warnings = {case for case, (labels, _) in FIRING.items() if labels["alertname"] != "Watchdog"}
+    for team in ("payments", "media"):
+        own = {case for case, (_, owner) in FIRING.items() if owner == team}
+        awaited(lambda own=own, team=team: list(own & cases(sink, f"/team/{team}")), what=team, count=len(own))  # type: ignore[misc]
+        assert cases(sink, f"/team/{team}") == own
+    awaited(lambda: list(cases(sink, LOG)), what="the log", count=len(warnings))
+    assert cases(sink, LOG) == warnings
