@@ -63,6 +63,8 @@ class BeatReport(msgspec.Struct, kw_only=True):
 
     instance: _Word
     started_at: _Seconds
+    skew: Annotated[float, msgspec.Meta(ge=-1e10, le=1e10)] | None = None
+    """Beat's clock minus one that nobody sets."""
     lag: _Seconds = 0.0
     count: _Count = 0
     left_out: _Count = 0

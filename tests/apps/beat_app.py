@@ -1,7 +1,8 @@
 """The Celery application that real beats run in tests, with the hook unless ``CELERYMETER_TEST_HOOK`` is 0.
 
-Its schedule comes as JSON from ``CELERYMETER_TEST_SCHEDULE``: seconds by the name of the entry. All send `tests.add`,
-those named ``fail…`` send `tests.fail`. With ``CELERYMETER_TEST_DJANGO``, a file, Django has its database there.
+Its schedule comes as JSON from ``CELERYMETER_TEST_SCHEDULE``: seconds or a line of a crontab by the name of the
+entry. All send `tests.add`, those named ``fail…`` send `tests.fail`. With ``CELERYMETER_TEST_DJANGO``, a file or
+``postgresql://…``, Django has its database there.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import os
 import select
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from tests.apps.worker_app import BROKER, SETTINGS, make_app
+from tests.apps.cron_line import crontab_of
+from tests.apps.worker_app import BROKER, HOOK, SETTINGS, make_app
 
 import celerymeter.schedule
 
-SCHEDULE, HOOK, DJANGO = "CELERYMETER_TEST_SCHEDULE", "CELERYMETER_TEST_HOOK", "CELERYMETER_TEST_DJANGO"
+SCHEDULE, DJANGO = "CELERYMETER_TEST_SCHEDULE", "CELERYMETER_TEST_DJANGO"
 
 
 def set_up_django(database: str) -> None:
@@ -26,13 +29,21 @@ def set_up_django(database: str) -> None:
     from django.core.management import call_command
 
     settings.configure(
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database}},
+        DATABASES={"default": _database(database)},
         INSTALLED_APPS=["django_celery_beat"],
         USE_TZ=True,
         DEFAULT_AUTO_FIELD="django.db.models.AutoField",
     )
     django.setup()
     call_command("migrate", verbosity=0)
+
+
+def _database(where: str) -> dict[str, object]:
+    if "://" not in where:
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": where}
+    url = urlsplit(where)
+    engine, name = "django.db.backends.postgresql", url.path.lstrip("/")
+    return {"ENGINE": engine, "NAME": name, "USER": url.username, "HOST": url.hostname, "PORT": url.port}
 
 
 def faked_clock(file: Path) -> dict[str, str]:
@@ -55,15 +66,16 @@ if BROKER in os.environ:
     if DJANGO in os.environ:
         set_up_django(os.environ[DJANGO])
     app = make_app(os.environ[BROKER])
+    app.set_current()  # entries that a scheduler has stored know no other
+    app.conf.update(json.loads(os.environ.get(SETTINGS, "{}")))  # crontabs read the time zone when they are made
     app.conf.beat_schedule = {
         name: {
             "task": "tests.fail" if name.startswith("fail") else "tests.add",
             "args": [] if name.startswith("fail") else [1, 2],
-            "schedule": float(seconds),
+            "schedule": crontab_of(plan, app) if isinstance(plan, str) else float(plan),
         }
-        for name, seconds in json.loads(os.environ[SCHEDULE]).items()
+        for name, plan in json.loads(os.environ[SCHEDULE]).items()
     }
     app.conf.result_expires = None  # else Celery adds an entry of its own
-    app.conf.update(json.loads(os.environ.get(SETTINGS, "{}")))
     if os.environ.get(HOOK) != "0":
         celerymeter.schedule.install(app)

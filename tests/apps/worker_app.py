@@ -21,6 +21,8 @@ from celery.exceptions import Ignore, Reject
 
 BROKER, OPTIONS, BACKEND = "CELERYMETER_TEST_BROKER", "CELERYMETER_TEST_OPTIONS", "CELERYMETER_TEST_BACKEND"
 SETTINGS, AGGREGATE = "CELERYMETER_TEST_SETTINGS", "CELERYMETER_TEST_AGGREGATE"
+HOOK = "CELERYMETER_TEST_HOOK"
+"""Of the applications for beat: 0 leaves out the hook."""
 
 
 def make_app(

@@ -147,6 +147,17 @@ def test_a_clock_that_is_set_makes_nothing_due_or_late(step: float) -> None:
         assert last["next_due_at"] < beat.now + 1
 
 
+def test_a_clock_that_is_set_is_reported_with_the_schedule_at_once() -> None:
+    """What was said of due times before is by another clock."""
+    beat = Beat({"sync": 600})
+    beat.pass_time(10)
+    before = beat.of("beat-schedule")
+    beat.pass_time(1, step=-3600)
+    reports = beat.of("beat-schedule")
+    assert len(reports) == len(before) + 1
+    assert reports[-1]["skew"] - before[-1]["skew"] == -3600
+
+
 def test_an_error_of_the_hook_never_reaches_beat() -> None:
     """Beat sends what is due, whatever an entry says of itself."""
     beat = Beat({"sync": 10})

@@ -6,42 +6,25 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.apps import beat_app
-from tests.apps.worker_app import SETTINGS
+from tests.apps.worker_app import HOOK, SETTINGS
 from tests.doctor.examining import examine
-from tests.schedule.beats import TASK, environment, start_beat
+from tests.schedule.beats import BEAT, TASK, environment, start_beat, until
 from tests.scrape import ExporterProcess, Scrape
 from tests.workers import start_worker
 
-from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import Redis
 
 pytestmark = pytest.mark.integration
 
-BEAT = f"celerybeat@{socket.gethostname()}"
 SYNC = {"schedule": "sync", "name": TASK}
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Stops what a test started, newest first."""
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def exporter(redis_server: Redis, tmp_path: Path, stack: ExitStack) -> ExporterProcess:
-    """An exporter on the broker."""
-    exporter = ExporterProcess(tmp_path, redis_server.url)
-    stack.callback(exporter.stop)
-    return exporter.up()
 
 
 @pytest.fixture
@@ -54,18 +37,6 @@ def new_beat(redis_server: Redis, tmp_path: Path, stack: ExitStack) -> Callable[
         return beat
 
     return start
-
-
-def until(exporter: ExporterProcess, holds: Callable[[Scrape], bool], what: str, timeout: float = 40) -> Scrape:
-    """Wait until a page is as it should be, and return it."""
-    pages: list[Scrape] = []
-
-    def scraped() -> bool:
-        pages[:] = [exporter.scrape()]
-        return holds(pages[0])
-
-    wait_until(scraped, timeout=timeout, interval=0.2, what=what)
-    return pages[0]
 
 
 def sent(page: Scrape) -> float:
@@ -177,7 +148,7 @@ def test_a_beat_without_the_hook_that_answers_pings(
 ) -> None:
     """Celery 5.7's `beat_enable_remote_control`; frozen, it falls silent."""
     settings = {"beat_enable_remote_control": True}
-    beat = new_beat({"sync": 60}, env={beat_app.HOOK: "0", SETTINGS: json.dumps(settings)})
+    beat = new_beat({"sync": 60}, env={HOOK: "0", SETTINGS: json.dumps(settings)})
     page = until(exporter, lambda page: is_up(page) == 1, "it answers", timeout=80)
     assert page.by("celery_worker_up", "hostname") == {}
     os.kill(beat.pid, signal.SIGSTOP)

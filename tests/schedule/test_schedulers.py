@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ from typing import Any
 import pytest
 from tests.apps import beat_app
 from tests.apps.worker_app import SETTINGS
-from tests.schedule.beats import TASK, start_beat
+from tests.schedule.beats import BEAT, DATABASE_SCHEDULER, TASK, start_beat, until
 from tests.scrape import ExporterProcess, Scrape
 from tests.workers import ROOT
 
-from celerymeter.demo.processes import Process, wait_until
+from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import Redis
 
 pytestmark = [
@@ -30,7 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of these two packages
 ]
 
-BEAT = f"celerybeat@{socket.gethostname()}"
 CHANGE = """
 import sys
 from datetime import datetime, timedelta, timezone
@@ -50,36 +47,9 @@ else:
 """
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Stops what a test started, newest first."""
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def exporter(redis_server: Redis, tmp_path: Path, stack: ExitStack) -> ExporterProcess:
-    """An exporter on the broker."""
-    exporter = ExporterProcess(tmp_path, redis_server.url)
-    stack.callback(exporter.stop)
-    return exporter.up()
-
-
 def of(page: Scrape, family: str, name: str) -> float | None:
     """A number of an entry."""
     return page.get(f"celery_schedule_{family}", schedule=name, name=TASK)
-
-
-def until(exporter: ExporterProcess, holds: Callable[[Scrape], object], what: str) -> Scrape:
-    """Wait until a page is as it should be, and return it."""
-    pages: list[Scrape] = []
-
-    def scraped() -> object:
-        pages[:] = [exporter.scrape()]
-        return holds(pages[0])
-
-    wait_until(scraped, timeout=90, interval=0.2, what=what)
-    return pages[0]
 
 
 class RedBeat:
@@ -166,7 +136,7 @@ def test_entries_of_a_database_come_and_go(
     pytest.importorskip("django_celery_beat")
     database = str(tmp_path / "django.sqlite3")
     env = {beat_app.DJANGO: database, SETTINGS: json.dumps({"beat_max_loop_interval": 1})}
-    options = ["--scheduler", "django_celery_beat.schedulers:DatabaseScheduler"]
+    options = ["--scheduler", DATABASE_SCHEDULER]
     beat = start_beat(redis_server.url, tmp_path, {"static": 1.0}, options=options, env=env)
     stack.callback(beat.kill)
     until(exporter, lambda page: (of(page, "sent_total", "static") or 0) >= 2, "two runs")

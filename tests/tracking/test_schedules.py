@@ -120,6 +120,17 @@ def test_times_are_by_our_clock() -> None:
     assert (found.last_sent_at, found.next_due_at, found.lateness.sum) == (START, START + 30, 2.0)
 
 
+@pytest.mark.parametrize("step", [3600.0, -3600.0], ids=["ahead", "back"])
+def test_a_clock_that_was_set_is_believed_at_once(step: float) -> None:
+    """Else an entry would be late by an hour until beat reports its schedule again."""
+    cluster = Cluster()
+    cluster.beat("schedule", row(), skew=1000.0)
+    cluster.pass_time(5)
+    cluster.skew["one"] = step
+    cluster.beat("schedule", row(due_in=step + 60), skew=1000.0 + step)
+    assert schedule(cluster).next_due_at == START + 60
+
+
 def test_an_entry_that_is_disabled_or_done_has_no_due_time() -> None:
     """It can be late no more."""
     cluster = Cluster()

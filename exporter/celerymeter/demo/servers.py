@@ -29,6 +29,7 @@ _NAMES = {
     "victoria-metrics": ("victoria-metrics", "victoria-metrics-prod"),
     "vmalert": ("vmalert", "vmalert-prod"),
     "nginx": ("nginx", "/usr/sbin/nginx"),
+    "postgres": ("postgres", *(f"/usr/lib/postgresql/{release}/bin/postgres" for release in range(13, 21))),
 }
 _PACKAGES = {
     "redis": "redis-server",
@@ -36,6 +37,7 @@ _PACKAGES = {
     "alertmanager": "prometheus-alertmanager",
     "amtool": "prometheus-alertmanager",
     "rabbitmq": "rabbitmq-server",
+    "postgres": "postgresql",
     "vmalert": "victoria-metrics",
 }
 _HOW = "install Debian's package {package}, or set {variable} to the binary's path"

@@ -131,7 +131,7 @@ class Observer:
             return
         version = version_of(self._scheduler)
         changed = version is not self._seen and not (isinstance(version, int) and version == self._seen)
-        if changed or now >= self._next_snapshot:
+        if changed or self._stepped or now >= self._next_snapshot:
             self._seen, self._next_snapshot = version, now + SNAPSHOT
             self._report_schedule()
 
@@ -141,9 +141,13 @@ class Observer:
         since = began if began is not None else expected
         return max(self._late, now - since, 0.0) if since is not None else self._late
 
+    def _who(self) -> dict[str, Any]:
+        """Return what every report says: ``skew`` changes when somebody sets this host's clock."""
+        return {**self._identity, "skew": round(self._clock() - self._monotonic(), 3)}
+
     def _heartbeat(self) -> dict[str, Any]:
         return {
-            **self._identity,
+            **self._who(),
             "lag": round(self._lag(), 3),
             "count": self._entries,
             "left_out": self._left_out,
@@ -185,7 +189,7 @@ class Observer:
         # What this says of its next time holds until the schedule is reported again.
         ahead = {"last_run_at": now, "next_due_at": following(entry, now=now)}
         report = {
-            **self._identity,
+            **self._who(),
             "schedule": [{**asdict(plan), **ahead, **asdict(counts)}],
             "due_at": due_at,
             "uuid": str(outcome.id) if hasattr(outcome, "id") else None,

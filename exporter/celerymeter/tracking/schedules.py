@@ -16,6 +16,8 @@ T = TypeVar("T")
 HEARTBEAT = 5.0
 MISSED_HEARTBEATS = 3
 RECONNECT_GRACE = 30.0
+SET = 1.0
+"""Seconds by which a beat's clock must change at once to be believed at once."""
 PING_TIMEOUT = 3
 """Polls without a reply after which a beat that only answers pings is down."""
 MAX_SCHEDULES = 2000
@@ -70,7 +72,19 @@ class Schedule:
 class Beat:
     """One beat process with the hook, from its start to its end."""
 
-    __slots__ = ("count", "counts", "down_since", "fresh", "hostname", "lag", "last_seen", "offline", "offset", "up")
+    __slots__ = (
+        "count",
+        "counts",
+        "down_since",
+        "fresh",
+        "hostname",
+        "lag",
+        "last_seen",
+        "offline",
+        "offset",
+        "skew",
+        "up",
+    )
 
     def __init__(self, hostname: str, *, fresh: bool, at: float) -> None:
         self.hostname = hostname
@@ -83,6 +97,8 @@ class Beat:
         self.lag = 0.0
         self.count = 0
         self.offset: ClockOffset | None = None
+        self.skew: float | None = None
+        """Its clock minus one that nobody sets."""
         self.counts: dict[tuple[str, str], tuple[int, int, int]] = {}
         """Of each of its entries: due, sent and failed, as it last said."""
 
@@ -134,8 +150,9 @@ class ScheduleTable:
             return
         beat.last_seen = at
         beat.offline = event.type == "beat-offline"
-        if beat.offset is None:
+        if beat.offset is None or _was_set(beat.skew, report.skew):
             beat.offset = ClockOffset(timestamp=event.timestamp, at=at)
+        beat.skew = report.skew
         offset = beat.offset.observe(timestamp=event.timestamp, at=at)
         if event.type in ("beat-heartbeat", "beat-schedule"):
             beat.lag, beat.count = report.lag, report.count
@@ -330,6 +347,11 @@ def _replaced(one: Beat, other: Beat) -> bool:
     """Return whether two beats are of one place, or have an entry in common that Celery does not give to every beat."""
     shared = one.counts.keys() & other.counts.keys()
     return one.hostname == other.hostname or any(labels[0] not in _SHARED for labels in shared)
+
+
+def _was_set(before: float | None, skew: float | None) -> bool:
+    """Return whether a beat's clock was set: slewing changes it by less between two reports."""
+    return before is not None and skew is not None and abs(skew - before) > SET
 
 
 def _labels(row: ScheduleRow) -> tuple[str, str]:

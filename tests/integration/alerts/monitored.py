@@ -39,6 +39,7 @@ class Pace:
     group_interval: str
     poll: str
     timeout: float
+    inspect: str = "1s"
 
     @property
     def five_minutes(self) -> float:
@@ -53,13 +54,12 @@ SHIPPED = Pace(1, scrape="10s", evaluate="15s", group_wait="15s", group_interval
 class Cluster:
     """A broker, its exporter and its workers; ``app`` sends tasks to it."""
 
-    def __init__(self, name: str, folder: Path, *, poll: str) -> None:
+    def __init__(self, name: str, folder: Path, *, pace: Pace) -> None:
         self.name = name
         self.folder = folder / name
         self.redis = Redis(self.folder)
-        self.exporter = ExporterProcess(
-            self.folder, self.redis.url, options=("--poll-interval", poll, "--rate-window", "10s")
-        )
+        options = ("--poll-interval", pace.poll, "--inspect-interval", pace.inspect, "--rate-window", "10s")
+        self.exporter = ExporterProcess(self.folder, self.redis.url, options=options)
         self.targets = [f"127.0.0.1:{self.exporter.port}"]
         self.workers: dict[str, Process] = {}
         self.control: Control | None = None
@@ -89,17 +89,19 @@ class Cluster:
         concurrency: int = 1,
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        app: str = "tests.apps.worker_app",
     ) -> None:
         """Start a worker, or start it again."""
         self.workers[name] = start_worker(
             self.redis.url,
             self.folder,
             hostname=name,
-            queues=queues,
+            queues=queues or ("celery",),
             events=events,
             concurrency=concurrency,
             options=("--prefetch-multiplier", "1", "--without-gossip", *options),
             env=env,
+            app=app,
         )
 
     def serve(self) -> None:
@@ -144,7 +146,7 @@ class MonitoredClusters:
         """When Prometheus began to watch (monotonic seconds)."""
         self.sink = HttpSink()
         self._cast = clusters
-        self.clusters = {name: Cluster(name, folder, poll=pace.poll) for name in clusters}
+        self.clusters = {name: Cluster(name, folder, pace=pace) for name in clusters}
         write_rules(folder / "rules", factor=pace.factor, overrides=overrides)
         self.alertmanager = Alertmanager(folder / "alertmanager", config=self._routing(folder))
         self.prometheus = Prometheus(
@@ -234,6 +236,16 @@ class MonitoredClusters:
             for alert in posted.body["alerts"]
             if alert["status"] == status and wanted <= alert["labels"].items()
         ]
+
+    def firings(self, cluster: str, *, area: str) -> list[str]:
+        """The alert of each time that one of an area began to fire and was notified."""
+        began = {
+            (alert["labels"]["alertname"], alert["fingerprint"], alert["startsAt"])
+            for posted in self.sink.to(LOG)
+            for alert in posted.body["alerts"]
+            if alert["labels"]["cluster"] == cluster and alert["labels"]["area"] == area
+        }
+        return sorted(name for name, _, _ in began)
 
     def notified(self) -> set[tuple[str, str]]:
         """``(cluster, alertname)`` of every alert that reached the webhook."""
