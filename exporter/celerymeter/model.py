@@ -104,6 +104,8 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     requeue: bool | None = None
     terminated: bool | None = None
     expired: bool | None = None
+    celerymeter_counted: object = None
+    """True if the worker counts this step in its totals too (`celerymeter.aggregate`)."""
     # worker events
     freq: _Seconds | None = None
     active: _Count | None = None

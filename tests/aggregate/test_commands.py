@@ -10,7 +10,7 @@ import pytest
 from celery.worker.control import Panel
 
 from celerymeter.aggregate import commands
-from celerymeter.aggregate.dispatcher import AggregatingDispatcher
+from celerymeter.aggregate.dispatcher import COUNTED, TOTALS, AggregatingDispatcher
 from celerymeter.aggregate.member import MAX_FOLLOWED, Member, Options
 
 
@@ -29,6 +29,7 @@ class Dispatcher(AggregatingDispatcher, Base):
     """One of a worker; what it publishes itself is kept too."""
 
     def _publish_now(self, event: str, fields: dict[str, Any]) -> None:
+        assert event == TOTALS or fields[COUNTED] is True
         self.published.append((event, fields.get("uuid")))
 
 

@@ -150,6 +150,18 @@ def test_a_worker_never_counts_twice(cluster: Cluster, sender: Sender) -> None:
     assert [one.labels for one in cluster.tracker.task_series] == [("add", "celery")]
 
 
+def test_events_beside_totals_are_not_counted_before_the_first_totals_either(cluster: Cluster) -> None:
+    """The exporter was restarted, or the totals of a new process were lost."""
+    sender = Sender(cluster)
+    sender.receive("a")
+    sender.end("a", "revoked")
+    cluster.send("task-revoked", WORKER, uuid="a", celerymeter_counted=True)
+    sender.message()
+    sender.send()
+    assert cluster.series().revoked == 1
+    assert [one.labels for one in cluster.tracker.task_series] == [("add", "celery")]
+
+
 def test_tasks_sent_to_aggregating_workers_are_counted_and_not_tracked(cluster: Cluster, sender: Sender) -> None:
     cluster.answer(pool="prefork", queues=("celery",))
     for number in range(3):

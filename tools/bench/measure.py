@@ -17,10 +17,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_mb(pid: int, what: str = "VmHWM") -> float:
-    """Peak (``VmHWM``) or present (``VmRSS``) memory in MB."""
+    """Peak (``VmHWM``) or present (``VmRSS``) memory in MB; raises `ValueError` for a process that has ended."""
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(rf"{what}:\s+(\d+) kB", status)
-    assert found is not None, what
+    if found is None:
+        raise ValueError(f"no {what} of process {pid}")
     return int(found[1]) / 1024
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from tests.events.messages import RECORDED, event, message, recorded
 from tests.events.test_rubbish import damaged
@@ -17,6 +18,8 @@ from celerymeter.demo.processes import wait_until
 
 OUTAGE = 4.0
 """Seconds for which broker or exporter are away."""
+DROPPING = 40.0
+"""Seconds: a worker sends all of its totals every 30 s."""
 TIMEOUT = 180.0
 """Seconds; how soon something is noticed is other tests' business, here the machine may be busy."""
 
@@ -30,13 +33,13 @@ class Fault:
     lossy: bool = False
 
 
-def kill_worker(cluster: Cluster) -> None:
+def kill_worker(cluster: Cluster, hostname: str = "w1@soak") -> None:
     """Its `celery_worker_up` goes 1, 0, 1."""
-    cluster.kill_worker("w1@soak")
+    cluster.kill_worker(hostname)
     wait_until(
-        lambda: cluster.exporter.value("celery_worker_up", hostname="w1@soak") == 0, timeout=TIMEOUT, interval=0.5
+        lambda: cluster.exporter.value("celery_worker_up", hostname=hostname) == 0, timeout=TIMEOUT, interval=0.5
     )
-    cluster.start_worker("w1@soak")
+    cluster.start_worker(hostname)
 
 
 @contextmanager
@@ -78,10 +81,10 @@ def cut_workers(cluster: Cluster) -> None:
         cluster.client.client_kill_filter(_type="normal", skipme=True)
 
 
-def restart_worker(cluster: Cluster) -> None:
+def restart_worker(cluster: Cluster, hostname: str = "w2@soak") -> None:
     """It finishes what it runs, goes, and comes as a new process under its name."""
-    cluster.stop_worker("w2@soak")
-    cluster.start_worker("w2@soak")
+    cluster.stop_worker(hostname)
+    cluster.start_worker(hostname)
 
 
 def stop_exporter(cluster: Cluster) -> None:
@@ -143,6 +146,31 @@ def restart_exporter(cluster: Cluster) -> None:
         raise TimeoutError(f"the exporter ended with status {status}")
 
 
+def kill_exporter(cluster: Cluster) -> None:
+    """It dies with SIGKILL, and begins anew from what it had saved up to 10 s before."""
+    cluster.away.set()
+    cluster.exporter.kill()
+    cluster.generation += 1
+    cluster.exporter.up()
+    cluster.away.clear()
+
+
+def cut_workers_under_load(cluster: Cluster) -> None:
+    """All connections but subscriptions are lost, in the midst of the load."""
+    cluster.client.client_kill_filter(_type="normal", skipme=True)
+    time.sleep(OUTAGE)
+
+
+def drop_messages(cluster: Cluster) -> None:
+    """The proxy drops nine of ten events of aggregating workers, heartbeats and totals alike."""
+    before = cluster.proxy.dropped
+    cluster.proxy.share = 0.9
+    time.sleep(DROPPING)
+    cluster.proxy.share = 0.0
+    if cluster.proxy.dropped == before:
+        raise TimeoutError("the proxy has dropped nothing")
+
+
 FAULTS = (
     Fault("a worker is killed", kill_worker),
     Fault("the exporter is stopped", stop_exporter),
@@ -163,3 +191,22 @@ GENTLE = (
 """Nothing of this loses an event of a task: none may be counted as missed, however long it goes on."""
 RESTART = Fault("the exporter is restarted", restart_exporter)
 """Once, at half time: memory can only be judged over a long life."""
+MIXED = (
+    Fault("w1 is killed", partial(kill_worker, hostname="w1@soak"), lossy=True),
+    Fault("messages are dropped", drop_messages, lossy=True),
+    Fault("the exporter is restarted", restart_exporter, lossy=True),
+    Fault("workers are cut off", cut_workers_under_load, lossy=True),
+    Fault("w1 is restarted", partial(restart_worker, hostname="w1@soak"), lossy=True),
+    Fault("Redis is away", stop_redis, lossy=True),
+    Fault("w3 is killed", partial(kill_worker, hostname="w3@soak"), lossy=True),
+    Fault("the exporter is stopped", stop_exporter),
+    Fault("the exporter is killed", kill_exporter, lossy=True),
+    Fault("w3 is restarted", partial(restart_worker, hostname="w3@soak"), lossy=True),
+    Fault("subscriptions are cut", cut_subscriptions, lossy=True),
+    Fault("w4 is killed", partial(kill_worker, hostname="w4@soak"), lossy=True),
+    Fault("rubbish is sent", send_rubbish),
+    Fault("Redis hangs", hang_redis, lossy=True),
+    Fault("w4 is restarted", partial(restart_worker, hostname="w4@soak"), lossy=True),
+    Fault("the exporter is too slow", overrun_exporter, lossy=True),
+)
+"""With workers of both kinds: after each, the counters of those that aggregate are compared with the truth."""

@@ -13,6 +13,8 @@ from celerymeter.aggregate.member import PUBLISHED, Member
 log = logging.getLogger(__name__)
 
 TOTALS = "celerymeter-totals"
+COUNTED = "celerymeter_counted"
+"""A field of task events that the totals have too: an exporter may not know yet that this worker aggregates."""
 _WITH_TOTALS = frozenset({"worker-online", "worker-heartbeat"})
 
 
@@ -88,7 +90,7 @@ class AggregatingDispatcher:
         if not self.to_broker or self._closed_for_good:
             return
         try:
-            self._publish_now(event, fields)
+            self._publish_now(event, {**fields, COUNTED: True})
         except Exception as error:  # noqa: BLE001 - as above
             log.debug("celerymeter: %s was not sent: %r", event, error)
 

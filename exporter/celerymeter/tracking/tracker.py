@@ -119,7 +119,7 @@ class Tracker:
                 else:
                     event.hostname = worker.hostname  # one string for all its runs, and quickly compared
                     worker.last_seen = at
-                    if not worker.loss.hearing and not worker.loss.heard():
+                    if not worker.loss.hearing and (event.celerymeter_counted or not worker.loss.heard()):
                         handler = _in_totals
                     if worker.offset is not None:
                         lag = at - event.timestamp - worker.offset

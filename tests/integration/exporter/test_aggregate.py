@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
-from tests.apps.worker_app import make_app
 from tests.integration.exporter.conftest import StartExporter, StartWorker
 from tests.integration.exporter.expected import Expected, settle
 from tests.integration.exporter.test_counts import QUEUES, mixed_workload, revoke_two
 from tests.revocation.releases import INSTALLED, OTHERS, Setting
-from tests.scrape import ExporterProcess, Scrape
-from tests.servers import RabbitMQ
+from tests.scrape import Scrape
 from tests.workers import start_worker as start
+from tools.soak.proxy import DroppingProxy
 
 from celerymeter import stamp
 from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Redis
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -133,7 +133,7 @@ def test_every_pool_and_release_counts_to_the_task(
 def test_counters_are_exact_over_restarts_of_worker_and_exporter(
     producer: Celery, new_worker: StartWorker, new_exporter: StartExporter, tmp_path: Path
 ) -> None:
-    """The exporter is away while tasks run, while one worker stops and while another one starts."""
+    """The exporter is away while tasks run and while another worker starts; later a worker is stopped and started."""
     state = ("--state-file", str(tmp_path / "state.json"))
     exporter = new_exporter(*state)
     start = aggregating(new_worker)
@@ -196,6 +196,29 @@ def test_a_killed_worker_loses_at_most_one_interval(
     assert page.sum("celery_task_in_progress") == 0
 
 
+def test_what_a_killed_worker_had_not_told_is_missed_exactly(
+    redis_server: Redis, producer: Celery, tmp_path: Path, new_exporter: StartExporter
+) -> None:
+    """Its last totals are dropped on the way; replies to `inspect stats` say how many runs it had begun."""
+    exporter = new_exporter()
+    with DroppingProxy(redis_server.port) as proxy:
+        worker = start(proxy.url, tmp_path, pool="threads", concurrency=2, aggregate={})
+        expected = Expected()
+        send = counted(producer, expected)
+        send(30)
+        settle(exporter, expected)
+        proxy.share = 1.0
+        for _ in range(20):
+            producer.send_task("tests.add", (1, 2))
+        wait_until(lambda: exporter.scrape().sum("celery_task_accepted_total") == 50)
+        worker.kill()
+        wait_until(lambda: exporter.scrape().sum("celery_worker_up") == 0, timeout=60)
+    page = exporter.scrape()
+    assert page.sum("celery_task_started_total") == page.sum("celery_task_succeeded_total") == 30
+    assert page.get("celerymeter_events_missed_total", hostname="w1@test") == 20
+    assert page.sum("celerymeter_events_unexplained") == 0
+
+
 def counted(producer: Celery, expected: Expected) -> Callable[[int], None]:
     """Sends tasks that succeed, and expects them."""
 
@@ -233,21 +256,3 @@ def test_an_outage_of_the_broker_loses_nothing(
     send(40)
     del expected.counts["sent"]  # of which an event may be lost: the exporter has to connect again too
     nothing_is_missed(settle(exporter, expected))
-
-
-@pytest.mark.slow
-def test_rabbitmq_counts_to_the_task(tmp_path: Path) -> None:
-    """With the queue by the message, though the exporter polls no worker of its own broker at first."""
-    with RabbitMQ(tmp_path / "rabbitmq") as server, ExporterProcess(tmp_path, server.up().url) as exporter:
-        exporter.up()
-        producer = make_app(server.url)
-        with start(server.url, tmp_path, queues=QUEUES, concurrency=2, aggregate={}):
-            expected = Expected()
-            for number in range(200):
-                queue = QUEUES[number % 4]
-                producer.send_task("tests.add", (1, 2), queue=queue)
-                producer.send_task("tests.retry", (1,), queue=queue)
-                expected.add("tests.add", queue, succeeded=1)
-                expected.add("tests.retry", queue, runs=2, retried=1, succeeded=1)
-            nothing_is_missed(settle(exporter, expected))
-        producer.close()
