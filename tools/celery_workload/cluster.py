@@ -10,11 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from kombu.connection import Connection
+from tests.apps.worker_app import OPTIONS
+from tests.events.sentinel import SENTINEL_PASSWORD, SentinelCluster
 from tests.scrape import ExporterProcess, Scrape
 from tests.servers import RabbitMQ
 from tools.celery_workload.notes import PATH
-from tools.celery_workload.recorder import Recorder
+from tools.celery_workload.recorder import Recorder, SentinelRecorder
 from tools.celery_workload.releases import Release
 from tools.celery_workload.truth import Difference, Truth, compare, find_truth
 
@@ -22,10 +26,13 @@ from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis
 
 BROKERS = ("redis", "rabbitmq")
+SENTINEL = "sentinel"
+"""Redis under Sentinel, for the small workload alone: in the middle of it the master dies."""
 POOLS = ("prefork", "threads", "solo", "gevent")
 QUIET = 12.0
 """Seconds without a task event, after which all has ended: a retry of Celery's tests waits 5 s."""
 TIMEOUT = 120.0
+_SENTINEL_OPTIONS = {"master_name": "shop", "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,14 @@ class Cluster:
         self.folder, self.pool, self.release = folder, pool, release
         self.title = f"Celery {release.version}, {pool}, {broker}"
         self.redis = Redis(folder / "redis")
+        self.sentinel = SentinelCluster(folder / "sentinel") if broker == SENTINEL else None
         self._rabbitmq = RabbitMQ(folder / "rabbitmq") if broker == "rabbitmq" else None
-        self.broker_url = self._rabbitmq.url if self._rabbitmq else self.redis.url
+        self.broker_url = (self._rabbitmq or self.sentinel or self.redis).url
+        self.broker_options = _SENTINEL_OPTIONS if self.sentinel else {}
         self.backend_url = f"redis://127.0.0.1:{self.redis.port}/1"
-        self._recorder = Recorder(self.broker_url)
-        self._exporter = ExporterProcess(folder, self.broker_url)
+        self.recorder = SentinelRecorder(self.sentinel) if self.sentinel else Recorder(self.broker_url)
+        words = [f"--transport-option={key}={json.dumps(value)}" for key, value in self.broker_options.items()]
+        self.exporter = ExporterProcess(folder, self.broker_url, options=words)
         self._notes = folder / "notes.jsonl"
         self._stack = ExitStack()
 
@@ -73,13 +83,21 @@ class Cluster:
             self._stack.enter_context(self.redis).up()
             if self._rabbitmq is not None:
                 self._stack.enter_context(self._rabbitmq).up()
-            self._stack.enter_context(self._recorder)
-            self._stack.enter_context(self._exporter).up()
+                self.title += f" {_version_of(self.broker_url)}"
+            if self.sentinel is not None:
+                self._stack.enter_context(self.sentinel)
+            self._stack.enter_context(self.recorder)
+            self._stack.enter_context(self.exporter).up()
             self._stack = self._stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._stack.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a process use this release of Celery on this broker."""
+        return {**self.release.environment, OPTIONS: json.dumps(self.broker_options)}
 
     def start_worker(
         self, app: str, *, options: Sequence[str] = (), environment: Mapping[str, str], folder: Path
@@ -87,24 +105,38 @@ class Cluster:
         """Start a worker with events in ``folder``, and wait until it consumes and the exporter knows it."""
         argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--hostname", "w1@workload", "--task-events"]
         argv += ["--pool", self.pool, "--concurrency", "2", "--loglevel", "info", *options]
-        settings = {**self.release.environment, PATH: str(self._notes), **environment}
+        settings = {**self.environment, PATH: str(self._notes), **environment}
         worker = Process("worker", argv, log=self.folder / "worker.log", env=settings, cwd=folder)
         self._stack.callback(worker.kill)
         worker.start(ready=lambda: "w1@workload ready." in worker.tail(1000), timeout=TIMEOUT)
-        wait_until(lambda: self._exporter.value("celery_worker_up", hostname="w1@workload") == 1, timeout=TIMEOUT)
+        wait_until(lambda: self.exporter.value("celery_worker_up", hostname="w1@workload") == 1, timeout=TIMEOUT)
+
+    def wait_until_quiet(self) -> None:
+        """Wait until all tasks have ended."""
+        wait_until(
+            lambda: time.monotonic() - self.recorder.last_task_event > QUIET, timeout=600, what="no more task events"
+        )
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What the workers noted of each event of theirs."""
+        return [json.loads(line) for line in self._notes.read_text().splitlines()]
 
     def judge(self) -> Result:
         """Wait until all tasks have ended, and compare the page with what was sent."""
-        wait_until(
-            lambda: time.monotonic() - self._recorder.last_task_event > QUIET, timeout=600, what="no more task events"
-        )
-        self._recorder.save(self.folder / "events.jsonl")
-        notes = [json.loads(line) for line in self._notes.read_text().splitlines()]
-        truth = find_truth(self._recorder.events, notes)
-        page = self._exporter.scrape()
+        self.wait_until_quiet()
+        self.recorder.save(self.folder / "events.jsonl")
+        truth = find_truth(self.recorder.events, self.notes())
+        page = self.exporter.scrape()
         (self.folder / "page.txt").write_text(page.text)
         return Result(self.title, truth, compare(page, truth))
 
     def page(self) -> Scrape:
         """The exporter's page, now."""
-        return self._exporter.scrape()
+        return self.exporter.scrape()
+
+
+def _version_of(rabbitmq_url: str) -> str:
+    with Connection(rabbitmq_url) as connection:  # type: ignore[no-untyped-call] # kombu is untyped
+        connection.ensure_connection(max_retries=3)
+        properties: Any = connection.connection.server_properties
+        return str(properties["version"])

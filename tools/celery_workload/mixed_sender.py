@@ -1,15 +1,21 @@
-"""Sends rounds of every kind of task and every kind of canvas: a process of its own, on the release under test."""
+"""Sends rounds of every kind of task and every kind of canvas, then long tasks.
+
+A process of its own, on the release under test.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
 from celery import Celery, chain, chord, group
-from tests.apps.worker_app import BACKEND, BROKER, make_app
+from tests.apps.worker_app import BACKEND, BROKER, OPTIONS, make_app
 
 QUEUE = "mixed"
 """Celery sends a task of its own (`celery.accumulate`) to its default queue."""
+SLEEP = 15.0
+"""Seconds: all that run when a broker dies are connected again before they end."""
 _REPLACEMENTS = ("task", "fail", "chain", "group", "chord", "itself")
 
 
@@ -31,7 +37,10 @@ def send_round(app: Celery) -> None:
 
 
 if __name__ == "__main__":
-    producer = make_app(os.environ[BROKER], backend=os.environ[BACKEND])
+    options = json.loads(os.environ[OPTIONS])
+    producer = make_app(os.environ[BROKER], transport_options=options, backend=os.environ[BACKEND])
     for _ in range(int(sys.argv[1])):
         send_round(producer)
+    for _ in range(int(sys.argv[2])):
+        producer.send_task("tests.sleep", (SLEEP,), queue=QUEUE)
     os._exit(0)  # a result calls its backend when it goes, which fails while the interpreter ends
