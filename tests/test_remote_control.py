@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_nobody_is_waited_for_longer_than_the_silence(control: RemoteControl) ->
     assert not control.ask([Command("stats")], expected=[W1], silence=0.2).hostnames
     assert not control.ask([Command("stats")], silence=0.2).hostnames
     assert time.monotonic() - began < 5, "two time-outs are 20 s"
+
+
+def test_a_call_after_one_that_ended_by_silence_hears_its_replies(
+    shared_redis: Redis, control: RemoteControl, tmp_path: Path
+) -> None:
+    """Also from another thread; on Redis the wait for a message of the call before is still under way."""
+    with start_worker(shared_redis.url, tmp_path, hostname=W1) as worker, ThreadPoolExecutor(1) as other:
+        control.ask([Command("stats")], expected=[W1])
+        for _ in range(3):
+            assert control.ask([Command("stats")], expected=[W1, W2], silence=0.3).hostnames == {W1}
+            asked = other.submit(lambda: control.ask([Command("stats")], expected=[W1], silence=0.4))
+            assert asked.result().hostnames == {W1}
+        worker.kill()
 
 
 def test_a_question_survives_the_loss_of_its_connection(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import redis
 from amqp.exceptions import Blocked
@@ -105,6 +106,8 @@ class HeldConnection:
         self.app = celery_app(broker)
         self._broker = broker
         self._connection: Any = None
+        self.connection_id = ""
+        """Another one for each connection."""
 
     def use(self, action: Callable[[Any], T], *, once: bool = False) -> T:
         """Return ``action(connection)``; raises `BrokerUnavailable` or `SettingsError`.
@@ -133,6 +136,7 @@ class HeldConnection:
         with _checking_settings(self._broker):
             self._connection = self.app.connection_for_read()
             _connect(self._connection)
+        self.connection_id = str(uuid4())
         if self._connection.transport.driver_type == "amqp":
             self._connection.connection.on_blocked = _raise_blocked
         return self._connection

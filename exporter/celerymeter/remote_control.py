@@ -100,11 +100,14 @@ class RemoteControl:
         mailbox = self._held.app.control.mailbox(connection)
         inbox.tickets = {str(uuid4()): command for command in commands}
         channel, queue = connection.default_channel, mailbox.reply_queue
+        # kombu names it after the calling thread. On Redis the BRPOP of a call that ended by silence is under way for
+        # up to a second more, and hears no replies in another queue. A new connection needs another one: RabbitMQ may
+        # not have given up the connection before, to which the queue belongs.
+        queue.routing_key = self._held.connection_id
+        queue.name = f"{queue.routing_key}.{mailbox.reply_exchange.name}"
         if connection.transport.driver_type == "amqp":
-            # A queue of the same name may still belong to the connection before, which RabbitMQ has not given up yet.
             # Celery before 5.7 makes none exclusive, and RabbitMQ 4.3 accepts no others that are not durable.
-            queue.routing_key, queue.exclusive = str(uuid4()), True
-            queue.name = f"{queue.routing_key}.{mailbox.reply_exchange.name}"
+            queue.exclusive = True
         try:
             with connection.Consumer([queue], channel, on_message=inbox.take, no_ack=True):
                 for ticket, command in inbox.tickets.items():

@@ -93,6 +93,32 @@ def test_everybody_is_known_a_while_after_the_subscription() -> None:
     assert informed == [False, True, False]
 
 
+def test_a_worker_that_is_heard_again_after_a_silence_comes_again() -> None:
+    """It was not among those that were sent commands meanwhile."""
+    cluster = Cluster()
+    for _ in range(2):
+        cluster.send("worker-heartbeat", "a")
+        cluster.now += 31
+    cluster.send("worker-heartbeat", "a")
+    cluster.send("worker-heartbeat", "a")
+    assert cluster.came == [("a", False)] * 3
+
+
+def test_a_worker_without_heartbeats_is_waited_for_once_it_has_answered() -> None:
+    """For a minute, or until it says that it goes; of others the heartbeats tell."""
+    cluster = Cluster()
+    cluster.workers.answered(["mute", "gone", "dead"])
+    assert cluster.workers.expected() == frozenset(), "not every worker is known yet"
+    cluster.now += 11
+    cluster.send("worker-heartbeat", "dead", freq=2)
+    cluster.send("worker-offline", "gone")
+    assert cluster.workers.expected() == {"mute", "dead"}
+    cluster.now += 40
+    assert cluster.workers.expected() == {"mute"}
+    cluster.now += 10
+    assert cluster.workers.expected() == frozenset()
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """In number and in age; the longest silent go first."""
     cluster = Cluster()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ from celery import Celery
 from celerymeter.settings import BrokerSettings
 
 HEARTBEAT = 2.0
+BEAT = {"freq": HEARTBEAT, "active": 0, "processed": 0, "loadavg": [0, 0, 0], "sw_ver": "5.7.0"}
 STATS: dict[str, Any] = {
     "total": {f"shop.task{number}": 1000 + number for number in range(20)},
     "pid": 1,
@@ -49,14 +52,13 @@ def work(url: str, hostname: str, listening: threading.Semaphore) -> None:
         with node.Consumer(callbacks=[node.handle_message]):
             events = app.events.Dispatcher(connection, hostname=hostname)
             listening.release()
+            beat_at = time.monotonic()
             while True:
-                beat = {"freq": HEARTBEAT, "active": 0, "processed": 0, "loadavg": [0, 0, 0], "sw_ver": "5.7.0"}
-                events.send("worker-heartbeat", **beat)
-                try:
-                    while True:
-                        connection.drain_events(timeout=HEARTBEAT)
-                except TimeoutError:
-                    pass
+                if (now := time.monotonic()) >= beat_at:  # also while commands keep coming, as a real worker does
+                    events.send("worker-heartbeat", **BEAT)
+                    beat_at = now + HEARTBEAT
+                with suppress(TimeoutError):
+                    connection.drain_events(timeout=beat_at - now)
 
 
 def main(url: str, count: int) -> None:

@@ -200,3 +200,17 @@ def test_workers_that_cannot_be_reached_are_named_and_events_must_do() -> None:
     for kind in ("received", "started", "failed"):
         cluster.task_event(kind)
     assert decide(cluster.look()).verdict == "failed"
+
+
+def test_silent_workers_are_named_once_they_can_be_known() -> None:
+    """Soon after the subscription began, none of them may have been heard yet."""
+    cluster = Cluster(a={})
+    now = time.time()
+    cluster.live.connected(now - 1)
+    assert [note.text for note in cluster.look().unreachable] == [
+        "those that do not answer are not known: events have been heard for less than 10 s"
+    ]
+    cluster.live.connected(now - 11)
+    assert cluster.look().unreachable == ()
+    cluster.event("worker-heartbeat", "silent@t")
+    assert [note.text for note in cluster.look().unreachable] == ["no answer from silent@t"]

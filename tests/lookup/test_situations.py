@@ -13,9 +13,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import requests
+from tests.control.access import bearer
 from tests.lookup.watching import ON_THE_WAY, Lookups, outcomes
 from tests.revocation.cluster import TIMEOUT, Cluster, Held, only, running_cluster
-from tests.revocation.releases import Setting
+from tests.revocation.releases import INSTALLED, OTHERS, Setting
 
 from celerymeter.control.live_workers import ALIVE
 from celerymeter.demo.processes import wait_until
@@ -59,17 +61,21 @@ def param(broker: str, pool: str) -> Any:
     return pytest.param((broker, pool), marks=marks, id=f"{broker}-{pool}")
 
 
-SETTINGS = [param(broker, pool) for broker in ("redis", "rabbitmq") for pool in ("prefork", "threads", "aggregate")]
-"""``aggregate``: prefork, with workers that publish totals and remember single tasks themselves."""
+POOLS = ("prefork", "threads", "aggregate", *OTHERS)
+"""``aggregate``: prefork, with workers that publish totals and remember single tasks themselves; and older releases of
+Celery, prefork too.
+"""
+SETTINGS = [param(broker, pool) for broker in ("redis", "rabbitmq") for pool in POOLS]
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def shop(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Shop]:
     """Two workers that live and one that has been killed with all that it had."""
     broker, pool = request.param
-    kind: dict[str, Any] = {"pool": "prefork" if pool == "aggregate" else pool}
+    kind: dict[str, Any] = {"pool": "threads" if pool == "threads" else "prefork"}
+    release = pool if pool in OTHERS else INSTALLED
     kind |= {"aggregate": {}, "events": False} if pool == "aggregate" else {}
-    with running_cluster(tmp_path_factory.mktemp("where"), Setting(broker)) as cluster:
+    with running_cluster(tmp_path_factory.mktemp("where"), Setting(broker, release)) as cluster:
         lookups = Lookups(cluster.control)
         doomed = cluster.worker("doomed@t", **{**kind, "pool": "prefork"}, concurrency=2)
         held = cluster.hold("doomed")
@@ -286,4 +292,9 @@ def test_a_revoke_says_where_the_answer_is(shop: Shop) -> None:
     """Batch results and look-ups agree on a task that waits."""
     task_id = shop.cluster.send("tests.add", 1, 2, queue="nobody.revoked")
     shop.lookups.becomes(task_id, "queued")
-    assert only(shop.cluster.revoke(task_id, dry_run=True))["status"] == "pending"
+    reply = shop.cluster.revoke(task_id, dry_run=True)
+    assert only(reply)["status"] == "pending"
+    answer = requests.get(
+        shop.cluster.control.root + reply["look_up"].format(task_id=task_id), headers=bearer(), timeout=TIMEOUT
+    )
+    assert (answer.status_code, answer.json()["verdict"]) == (200, "queued")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import requests
 from tests.control.access import bearer
@@ -27,7 +28,9 @@ class Lookups:
 
     def look(self, task_id: str) -> dict[str, Any]:
         """Return one answer."""
-        response = requests.get(f"{self.control.url}/tasks/{task_id}", headers=bearer(Role.VIEWER), timeout=TIMEOUT)
+        response = requests.get(
+            f"{self.control.url}/tasks/{quote(task_id, safe='')}", headers=bearer(Role.VIEWER), timeout=TIMEOUT
+        )
         assert response.status_code == 200, response.text
         reply: dict[str, Any] = response.json()
         assert reply["task_id"] == task_id

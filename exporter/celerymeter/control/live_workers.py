@@ -29,6 +29,8 @@ HISTORY: Final = 8.0
 """Seconds over which a worker must have sent events to be believed without an answer; less than `INFORMED`."""
 FEW: Final = 100
 """Workers without answer and history that count as alive. Where there are more, somebody invents them."""
+ANSWERED: Final = 60.0
+"""Seconds for which a worker that sends no heartbeats is waited for after an answer."""
 FORGET_AFTER: Final = 3600.0
 FORGET_INTERVAL: Final = 60.0
 MAX_WORKERS: Final = 10_000
@@ -85,7 +87,7 @@ class WorkerListener(Protocol):
     """Is called on the event thread when a worker comes or goes."""
 
     def joined(self, worker: LiveWorker) -> None:
-        """A worker is heard for the first time, or has started again, or has reconnected to its broker."""
+        """A worker is heard for the first time or again after a silence, has started again, or has reconnected."""
 
     def left(self, hostname: str) -> None:
         """A worker has sent `worker-offline`."""
@@ -114,6 +116,7 @@ class LiveWorkers:
         self._max_new = max_new
         self._known: dict[str, LiveWorker] = {}
         self._new: OrderedDict[str, LiveWorker] = OrderedDict()
+        self._answered_at: dict[str, float] = {}
         self._silent = 0
         """Known workers that never answered."""
         self._listeners: list[WorkerListener] = []
@@ -168,6 +171,19 @@ class LiveWorkers:
             counted = [*self._known.values(), *(() if self.crowded else self._new.values())]
             return frozenset(worker.hostname for worker in counted if worker.alive(now))
 
+    def expected(self) -> frozenset[str]:
+        """Return the workers whose answers to wait for; none in particular while not all have sent a heartbeat."""
+        if not self.informed:
+            return frozenset()
+        now, alive = self._clock(), self.alive()
+        with self._lock:
+            answered = (name for name, at in self._answered_at.items() if now - at < ANSWERED)
+            return alive.union(name for name in answered if not self._has_heartbeats(name))
+
+    def _has_heartbeats(self, hostname: str) -> bool:
+        worker = self._known.get(hostname) or self._new.get(hostname)
+        return worker is not None and worker.heartbeat_interval > 0
+
     def aggregating(self) -> frozenset[str]:
         """Return the live workers that send totals and know our commands (`celerymeter.aggregate.commands`)."""
         now = self._clock()
@@ -189,7 +205,13 @@ class LiveWorkers:
 
     def answered(self, hostnames: Collection[str]) -> None:
         """Note that these workers answered a command, which is the best proof that they exist."""
+        now = self._clock()
         with self._lock:
+            for name in hostnames:
+                self._answered_at.pop(name, None)
+                self._answered_at[name] = now
+            while len(self._answered_at) > MAX_WORKERS:
+                del self._answered_at[next(iter(self._answered_at))]
             found = [worker for name in hostnames if (worker := self._answered(name)) is not None]
         self._announce(found)
 
@@ -215,6 +237,7 @@ class LiveWorkers:
                     worker.left_at = at
                     worker.left = True  # anybody may say so: what it has proven counts again when it is heard
                 self._new.pop(event.hostname, None)
+                self._answered_at.pop(event.hostname, None)
             for listener in self._listeners:
                 listener.left(event.hostname)
             return
@@ -240,6 +263,8 @@ class LiveWorkers:
         new_pid = before is not None and 0 not in (event.pid, before.pid) and event.pid != before.pid
         restarted = event.type == "worker-online" or new_pid
         worker = before
+        if before is not None and not before.alive(at):
+            before.announced = False  # commands that it could not take meanwhile have expired
         if worker is None or restarted or worker.left:
             worker = LiveWorker(
                 event.hostname,

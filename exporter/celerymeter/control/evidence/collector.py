@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
 
 from celerymeter.control.evidence.events import with_remembered
 from celerymeter.control.evidence.models import TaskEvidence
 from celerymeter.control.evidence.redis_queues import RedisQueues
 from celerymeter.control.evidence.sources import Sources
 from celerymeter.errors import RequestRefused
-
-REPLIED: Final = 60.0
-"""Seconds for which a worker that replied once is waited for."""
 
 
 class EvidenceCollector:
@@ -29,15 +25,13 @@ class EvidenceCollector:
         self._result_backend = sources.result_backend
         self._queues = sources.broker if isinstance(sources.broker, RedisQueues) else None
         self._previously_terminated = sources.previously_terminated
-        self._replied_at: dict[str, float] = {}
 
     def collect(self, task_ids: Sequence[str], *, until: float) -> TaskEvidence:
         """Find the live workers and the ids; raises `BrokerUnavailable`, or `RequestRefused` when no worker lives."""
         # The result backend first: what a worker holds goes before a stored state, so it must be the newer answer.
         states = self._result_backend.states(task_ids) if self._result_backend is not None else {}
         asked_at = time.time()
-        inspection = self._workers.inspect(task_ids, expected=self._expected(asked_at), until=until)
-        self._replied_at = {**self._replied_at, **dict.fromkeys(inspection.replied, asked_at)}
+        inspection = self._workers.inspect(task_ids, expected=self._live_workers.expected(), until=until)
         # Heartbeats as well: a worker that is busy, or has not reconnected yet, does not reply and still counts.
         self._live_workers.answered(inspection.replied)
         workers = inspection.replied | self._live_workers.alive()
@@ -61,10 +55,3 @@ class EvidenceCollector:
             uuid_objects=frozenset(task_id for task_id, waiting in queued.items() if waiting.uuid_object),
             previously_terminated=self._previously_terminated(announced) if announced else {},
         )
-
-    def _expected(self, now: float) -> frozenset[str]:
-        """Return the workers to wait for; none in particular until every one has had the time to send a heartbeat."""
-        self._replied_at = {worker: at for worker, at in self._replied_at.items() if now - at < REPLIED}
-        if not self._live_workers.informed:
-            return frozenset()
-        return self._live_workers.alive().union(self._replied_at)

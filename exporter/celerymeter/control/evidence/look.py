@@ -18,6 +18,7 @@ from celerymeter.control.evidence.models import Termination
 from celerymeter.control.evidence.redis_queues import RedisQueues
 from celerymeter.control.evidence.sources import Sources
 from celerymeter.control.evidence.task import Evidence, Note, Source, TaskFacts, named
+from celerymeter.control.live_workers import INFORMED
 from celerymeter.errors import BackendUnavailable, BrokerUnavailable
 from celerymeter.inspect_replies import Replies
 from celerymeter.remote_control import Command
@@ -67,9 +68,12 @@ class TaskLooker:
             look.unreachable.append(Note("result backend", str(error)))
 
     def _ask_workers(self, look: Look) -> None:
-        alive = self._live_workers.alive()
-        expected = alive if self._live_workers.informed else frozenset[str]()
+        alive, expected = self._live_workers.alive(), self._live_workers.expected()
+        informed = self._live_workers.informed
         look.replies = self._workers.look(look.task_ids, expected=expected, until=look.until)
+        if not informed:
+            text = f"those that do not answer are not known: events have been heard for less than {INFORMED:g} s"
+            look.unreachable.append(Note("workers", text))
         for worker in look.replies.answered(memory.COMMAND):
             for task_id, remembered in memory.parse(look.replies.answer(memory.COMMAND, worker), worker).items():
                 look.memories.setdefault(task_id, []).append(remembered)
@@ -81,7 +85,7 @@ class TaskLooker:
         for worker in look.replies.answered("active"):
             for task in look.replies.tasks("active", worker) or ():
                 hold(look, worker, "active", task)
-        if silent := sorted(alive - look.replies.answered("query_task")):
+        if silent := sorted(alive.union(expected) - look.replies.answered("query_task")):
             look.unreachable.append(Note("workers", f"no answer from {named(silent)}"))
 
     def _ask_lists(self, look: Look) -> None:
