@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +49,19 @@ class Run:
 class Consumer:
     """A consumer that is subscribed and idle once entered."""
 
-    def __init__(self, kind: str, server: Redis, folder: Path, *, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        server: Redis,
+        folder: Path,
+        *,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._kind, self._server, self._options = kind, server, options
         self._count = folder / f"{kind}-{time.monotonic_ns()}"
         self._port = free_port()
-        self._process = Process(kind, self._argv(), log=self._count.with_suffix(".log"), cwd=ROOT)
+        self._process = Process(kind, self._argv(), log=self._count.with_suffix(".log"), cwd=ROOT, env=environment)
 
     def _argv(self) -> list[str]:
         if self._kind != EXPORTER:
@@ -102,11 +110,18 @@ class Consumer:
         self._process.kill()
 
 
-def flat_out(kind: str, stream: Stream, folder: Path, *, options: Sequence[str] = UNLIMITED) -> Run:
+def flat_out(
+    kind: str,
+    stream: Stream,
+    folder: Path,
+    *,
+    options: Sequence[str] = UNLIMITED,
+    environment: Mapping[str, str] | None = None,
+) -> Run:
     """Publish a stream as fast as Redis takes it, to one consumer on a Redis of its own."""
     with Redis(folder / "redis", options=options) as server:
         server.up()
-        with Consumer(kind, server, folder) as consumer:
+        with Consumer(kind, server, folder, environment=environment) as consumer:
             publisher = Publisher(server.port)
             before = cpu_seconds(consumer.pid)
             publisher.flat_out(stream.messages)

@@ -79,24 +79,24 @@ class Cluster:
         stream = Stream()
         if self._next == 0:
             for worker in self._workers:
-                _publish(stream, "worker.online", worker.event("worker-online", load.began, **_health(worker)))
+                publish(stream, "worker.online", worker.event("worker-online", load.began, **_health(worker)))
         at = load.began
         for number in range(self._next, self._next + tasks):
             at = load.began + number * load.spacing
             worker = self._workers[number % load.workers]
             sent, *run = _task(worker, number, load, at, self._dice)
-            _publish(stream, "task.sent", sent)
+            publish(stream, "task.sent", sent)
             stream.ends[run[-1]["type"], sent["name"], sent["queue"]] += 1
             worker.pending += run
             _flush(stream, worker, dice)
             if worker.processed % HEARTBEAT_EVERY == 0:
                 _flush(stream, worker, dice, keep=0)
-                _publish(stream, "worker.heartbeat", worker.event("worker-heartbeat", at, **_health(worker)))
+                publish(stream, "worker.heartbeat", worker.event("worker-heartbeat", at, **_health(worker)))
         self._next += tasks
         for worker in self._workers:
             _flush(stream, worker, dice, keep=0)
             for _ in range(2):  # a count of what was missed takes two heartbeats
-                _publish(stream, "worker.heartbeat", worker.event("worker-heartbeat", at, **_health(worker)))
+                publish(stream, "worker.heartbeat", worker.event("worker-heartbeat", at, **_health(worker)))
         return stream
 
 
@@ -145,14 +145,15 @@ def _flush(stream: Stream, worker: _Worker, dice: random.Random | None, keep: in
     while len(pending) > keep or (pending and dice is None):
         if dice is None:
             event = pending.pop(0)
-            _publish(stream, str(event["type"]).replace("-", ".", 1), event)
+            publish(stream, str(event["type"]).replace("-", ".", 1), event)
             continue
         size = dice.choices(BATCH_SIZES, BATCH_WEIGHTS)[0]
         batch, pending[:size] = pending[:size], []
-        _publish(stream, "task.multi", batch)
+        publish(stream, "task.multi", batch)
 
 
-def _publish(stream: Stream, routing_key: str, body: dict[str, Any] | list[dict[str, Any]]) -> None:
+def publish(stream: Stream, routing_key: str, body: dict[str, Any] | list[dict[str, Any]]) -> None:
+    """Add a message with one event or several."""
     events = body if isinstance(body, list) else [body]
     stream.events.update(event["type"] for event in events)
     headers = {"hostname": events[0]["hostname"]}
