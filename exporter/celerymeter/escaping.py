@@ -139,7 +139,8 @@ def json_source(text: str) -> str:
 
 def label_value(text: str) -> str:
     """Return the value of a label between the quotes of Prometheus' text format."""
-    return text.translate(_LABEL)
+    # Of what is not ASCII, translate() takes twenty times as long.
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def promql(text: str) -> str:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from celerymeter.broker import HeldConnection
 from celerymeter.inspect_replies import MAX_TEXT, Replies
+from celerymeter.json_values import count_values
 from celerymeter.settings import BrokerSettings
 
 SILENCE = 1.0
@@ -24,6 +25,8 @@ SILENCE = 1.0
 TIMEOUT = 10.0
 MAX_REPLY = 64 * 1024 * 1024
 """Bytes. 20,000 reserved tasks are 8 MB."""
+MAX_VALUES = 1_500_000
+"""Values in a reply of more than a megabyte: as objects they may take twenty times the memory of their text."""
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +176,8 @@ class _Inbox:
             self.replies.unread.append((str(message.content_type), _begin(message.body)))
         elif len(message.body) > MAX_REPLY:
             log.warning("a worker's reply to %s has %d bytes; it is not read", method, len(message.body))
+        elif len(message.body) > 2**20 and _values(message.body) > MAX_VALUES:
+            log.warning("a worker's reply to %s has more than %d values; it is not read", method, MAX_VALUES)
         else:
             self.replies.receive(method, message.body)
             return
@@ -190,6 +195,11 @@ class _Inbox:
                 connection.drain_events(timeout=remaining)
             except TimeoutError:
                 return
+
+
+def _values(body: bytes | str | memoryview) -> int:
+    encoded = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
+    return count_values(encoded, most=MAX_VALUES)
 
 
 def _begin(body: bytes | str | memoryview) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import ssl
 import threading
@@ -15,7 +16,19 @@ import pytest
 from tests.events.certificates import Certificates
 
 from celerymeter.demo.processes import wait_until
-from celerymeter.events.readahead import BLOCK, BUSY, CHUNK, ENOUGH, REST, SHORT_REST, ReadAhead
+from celerymeter.events.readahead import (
+    BLOCK,
+    BUSY,
+    CHUNK,
+    ENOUGH,
+    LEAST,
+    LIMIT,
+    MAX_MEMORY,
+    REST,
+    SHORT_REST,
+    ReadAhead,
+    process_memory,
+)
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -111,13 +124,16 @@ def test_one_look_takes_all_that_is_there(kind: str, request: pytest.FixtureRequ
     assert begun + rest == sent
 
 
-def test_memory_is_bounded(tcp: Pair) -> None:
+@pytest.mark.parametrize(
+    ("limit", "memory"), [(2 * BLOCK, 0), (LIMIT, MAX_MEMORY + 1)], ids=["of its own", "of the whole process"]
+)
+def test_memory_is_bounded(tcp: Pair, limit: int, memory: int) -> None:
     """At the limit nothing more is read, and the peer has to wait; afterwards nothing is missing."""
     ours, peer = tcp
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-    sent = numbered(12 * BLOCK)
+    sent = numbered(LEAST + 12 * BLOCK)
     sending = send(peer, sent)
-    ahead = ReadAhead(ours, limit=2 * BLOCK)
+    ahead = ReadAhead(ours, limit=limit, memory=lambda: memory)
 
     first = ahead.take()
     while first is None:
@@ -130,6 +146,15 @@ def test_memory_is_bounded(tcp: Pair) -> None:
     sending.join()
 
     assert begun + rest == sent
+
+
+def test_the_memory_of_the_process_is_known() -> None:
+    """It grows with what is kept."""
+    before = process_memory()
+    with mmap.mmap(-1, 20_000_000) as kept:
+        for _ in range(20):
+            kept.write(b"x" * 1_000_000)
+        assert process_memory() - before > 15_000_000
 
 
 def empty(ahead: ReadAhead, *, of: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import tracemalloc
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,8 @@ from tests.events.sinks import RecordingSink
 
 from celerymeter.events import decode
 from celerymeter.events.amqp import BATCH, BATCH_BYTES, AmqpSubscription
+from celerymeter.inspect_replies import Replies
+from celerymeter.remote_control import Command, _Inbox
 
 TINY = b'{"type":"x","hostname":"h","timestamp":1}'
 
@@ -66,7 +70,7 @@ def test_a_batch_is_bounded_in_bytes(size: int) -> None:
     sink.events = events  # type: ignore[method-assign]
     AmqpSubscription(broker, broker).deliver(sink, stop)
     assert broker.most <= BATCH_BYTES + len(body)
-    assert sum(handed) == (40 if size < 16_000_000 else 0)
+    assert sum(handed) == (40 if size < decode.MAX_MESSAGE else 0)
     assert max(handed, default=0) <= BATCH
 
 
@@ -81,11 +85,67 @@ def test_a_message_of_many_events_is_refused_before_it_is_objects(count: int, jo
     assert rejected == ({} if count <= 1000 else {"too_large": 1})
 
 
+BOMBS = {
+    "lists": b'{"type":5,"x":[' + b"[]," * 1_300_000 + b"[]]}",
+    "in a batch": b'[{"type":5,"x":[' + b"[]," * 1_300_000 + b"[]]}]",
+    "objects": b'{"type":5,"x":[' + b"{}," * 1_300_000 + b"{}]}",
+    "keys": b'{"type":5' + b"".join(b',"%d":1' % number for number in range(380_000)) + b"}",
+    "numbers": b'{"type":5,"x":[' + b"1," * 2_000_000 + b"1]}",
+    "no events": b"[" + b"1," * 2_000_000 + b"1]",
+    "texts": b"[" + b'"",' * 1_300_000 + b"1]",
+    "an event's expiry": TINY[:-1] + b',"expires":[' + b"[]," * 1_300_000 + b"[]]}",
+    "totals": TINY[:-1] + b',"totals":{' + b",".join(b'"%d":1' % number for number in range(380_000)) + b"}}",
+    "quotes escaped": TINY[:-1] + rb',"x":"\\\"","expires":[' + b"[]," * 1_300_000 + b"[]]}",
+}
+
+
+@pytest.mark.parametrize("body", BOMBS.values(), ids=BOMBS)
+def test_a_message_of_many_values_is_refused_before_it_is_objects(body: bytes) -> None:
+    """16 MB of empty lists were 540 MB, and kept the interpreter for 1.3 s."""
+    rejected: Counter[str] = Counter()
+    decoder = decode.Decoder(lambda reason, number: rejected.update({reason: number}))
+    tracemalloc.start()
+    try:
+        events = decoder.bare(body, content_type="application/json", content_encoding="utf-8")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (events, rejected) == ([], {"too_large": 1})
+    assert peak < 4 * decode.MAX_MESSAGE
+
+
+@pytest.mark.parametrize("encode", [bytes, bytes.decode, memoryview], ids=["bytes", "text", "view"])
+@pytest.mark.parametrize("bomb", [b"[]", b"{}", b"1", b'""'])
+def test_a_reply_of_many_values_is_not_read(bomb: bytes, encode: Any) -> None:
+    """Whoever saw the question can answer; what real workers say, of however many tasks, is read."""
+    body = b'{"h@a":{"total":[' + (bomb + b",") * 2_000_000 + b"1]}}"
+    inbox = _Inbox((), Replies())
+    inbox.tickets = {"t": Command("stats")}
+    tracemalloc.start()
+    try:
+        for text in (body, b'{"h@b":{"pid":5}}'):
+            inbox.take(SimpleNamespace(headers={"ticket": "t"}, content_type="application/json", body=encode(text)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (inbox.replies.malformed, set(inbox.replies.hostnames)) == (1, {"h@b"})
+    assert peak < 6 * len(body)
+
+
+def test_the_largest_totals_of_a_worker_are_few_enough_values() -> None:
+    """5,000 series, each with all that a series can have."""
+    series = [f"shop.tasks.a_task_with_a_name_{'x' * 20}", "celery", 5, 5, 4, 1, 0, 1.5, 0, [1.5, 0, 3, 1, 2, 2, 1]]
+    totals = {f"k{number}": [*series, [0.5, 0, 5, 3, 1]] for number in range(5000)}
+    body = json.dumps({"type": "x", "hostname": "h", "timestamp": 1, "args": totals}).encode()
+    assert len(body) > decode.LARGE
+    assert len(decode.Decoder(lambda *_: None).messages([message(json.loads(body))])) == 1
+
+
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_large_traceback_is_no_reason_to_refuse_its_event(batch: bool) -> None:
     """Whatever it looks like."""
     rejected: Counter[str] = Counter()
     decoder = decode.Decoder(lambda reason, number: rejected.update({reason: number}))
-    event = {"type": "task-failed", "hostname": "h", "timestamp": 1, "uuid": "u", "traceback": '[{"a": 1}, ' * 100_000}
+    event = {"type": "task-failed", "hostname": "h", "timestamp": 1, "uuid": "u", "traceback": '[{"a": 1}, ' * 60_000}
     assert len(decoder.messages([message([event] * 3 if batch else event)])) == (3 if batch else 1)
     assert not rejected

@@ -16,16 +16,20 @@ from typing import Literal, get_args
 import msgspec
 from pybase64 import b64decode
 
+from celerymeter.json_values import count_values
 from celerymeter.model import CELERY_EVENTS, MAX_TEXT, MAX_TYPE, UNKNOWN, Event
 from celerymeter.tagged import untag, untag_uuids
 
 Reason = Literal["envelope", "content_type", "encoding", "body", "fields", "too_large"]
 
-MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes. Celery cuts arguments and results to 1 KiB and a batch to 24 events; only tracebacks may be longer."""
+MAX_MESSAGE = 4 * 1024 * 1024
+"""Bytes. Celery cuts arguments and results to 1 KiB and a batch to 24 events; only tracebacks may be longer. One wide
+character makes a text four times as large in memory."""
 LARGE = 256 * 1024
 MAX_EVENTS = 1000
-"""Events of a large message: as objects they take many times the memory of their text."""
+"""Events of a large message."""
+MAX_VALUES = 250_000
+"""Values in a large message: as objects they take some fifty times the memory of their text."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 HEAD = b'{"body": "'
@@ -107,7 +111,7 @@ class Decoder:
         return self._body(body)
 
     def _body(self, body: bytes) -> list[Event]:
-        if len(body) > LARGE and _count(body) > MAX_EVENTS:
+        if len(body) > LARGE and (count_values(body, most=MAX_VALUES) > MAX_VALUES or _count(body) > MAX_EVENTS):
             self._rejected("too_large", 1)
             return []
         try:

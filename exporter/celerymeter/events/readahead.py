@@ -8,17 +8,23 @@ Page faults are the most expensive part of that: memory comes in blocks that are
 from __future__ import annotations
 
 import mmap
+import os
 import select
 import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 
 CHUNK = 32 * 1024
 """Bytes that are taken at once; hiredis parses larger buffers more slowly."""
 BLOCK = 1024 * 1024
 LIMIT = 256 * 1024 * 1024
 """Bytes that may wait here; beyond them the server has to wait, and may drop us."""
+MAX_MEMORY = 208 * 1024 * 1024
+"""Bytes of this whole process at which no more may wait than `LEAST`: a page needs some memory beside."""
+LEAST = 16 * 1024 * 1024
+"""Bytes that may wait whatever else takes memory."""
 LARGEST_READ = 256 * 1024
 REST = 0.1
 """Seconds between two looks at a busy stream; longer ones save less and blur the times of receipt."""
@@ -28,13 +34,27 @@ BUSY = 16 * 1024
 ENOUGH = 128 * 1024
 """Bytes that end a rest at once: a burst must not wait."""
 _BURST = 128 * 1024
+_PAGE = mmap.PAGESIZE
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)  # which is Linux' own
+
+
+def process_memory() -> int:
+    """Return the bytes that this process has in memory; 0 where there is no ``/proc`` (only Linux has it)."""
+    try:
+        statm = os.open("/proc/self/statm", os.O_RDONLY)
+    except OSError:
+        return 0
+    try:
+        return int(os.read(statm, 100).split()[1]) * _PAGE
+    finally:
+        os.close(statm)
 
 
 class ReadAhead:
     """Buffers what was read from a socket and not yet taken, with the times of reading (UTC seconds)."""
 
-    def __init__(self, sock: socket.socket, *, limit: int = LIMIT) -> None:
+    def __init__(self, sock: socket.socket, *, limit: int = LIMIT, memory: Callable[[], int] = process_memory) -> None:
+        """``memory`` returns what the process takes in all, which is asked once for each block."""
         sock.settimeout(0)
         self.ended: str | None = None
         """Why nothing more will come."""
@@ -48,6 +68,7 @@ class ReadAhead:
         self._blocks = deque([_Block()])
         self._spare: _Block | None = None
         self._most_blocks = max(1, limit // BLOCK)
+        self._memory = memory
         self._since_empty = 0
         self._last_look = 0
 
@@ -95,11 +116,15 @@ class ReadAhead:
 
     def _with_room(self) -> _Block | None:
         if self._blocks[-1].filled == BLOCK:
-            if len(self._blocks) == self._most_blocks:
+            if self._is_full():
                 return None
             block, self._spare = self._spare or _Block(), None
             self._blocks.append(block)
         return self._blocks[-1]
+
+    def _is_full(self) -> bool:
+        blocks = len(self._blocks)
+        return blocks >= self._most_blocks or (blocks * BLOCK >= LEAST and self._memory() > MAX_MEMORY)
 
     def _read(self, into: memoryview) -> int:
         """Return how many bytes came; none when the socket is empty or has ended."""
