@@ -24,6 +24,10 @@ test-slow: .venv/.installed-dev ## the tests that take minutes
 	@.ci/servers test
 	@$(PYTEST) -m slow --timeout 1800 $(ARGS)
 
+compose-test: .venv/.installed-dev ## docker-compose.yml in containers of a local Podman (root; 15 minutes)
+	@.ci/newer-servers .cache/newer
+	@$(BIN)/pytest -q -n 0 -m slow --timeout 1800 tests/deploy/test_compose_up.py $(ARGS)
+
 lint: .venv/.installed-dev ## format, lint and the direction of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -87,4 +91,4 @@ celeries: .venv/.installed-dev ## Celery 5.4 and 5.6 in .cache, for the tests th
 .venv/.installed-%: pyproject.toml .ci/locks/%.lock .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow lint types check bench soak celery-workload dashboards generate pictures secrets lock newest audit newer newer-rabbitmq celeries
+.PHONY: help demo test test-slow compose-test lint types check bench soak celery-workload dashboards generate pictures secrets lock newest audit newer newer-rabbitmq celeries

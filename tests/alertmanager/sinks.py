@@ -40,11 +40,11 @@ def awaited(found: Callable[[], list[T]], *, what: str, count: int = 1, timeout:
 class HttpSink:
     """Answers every POST with 200 and keeps it, after it has refused the first ones with 503."""
 
-    def __init__(self, *, refuse: int = 0) -> None:
+    def __init__(self, *, refuse: int = 0, host: str = "127.0.0.1") -> None:
         self.refuse = refuse
         self.posted: list[Posted] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = ThreadingHTTPServer((host, 0), self._handler())
+        self.url = f"http://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def to(self, path: str, status: str | None = None) -> list[Posted]:

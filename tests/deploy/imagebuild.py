@@ -41,11 +41,7 @@ class Builder:
     def base(self) -> None:
         """An image of Debian 13 with its Python 3.13 and nothing else; minutes."""
         root = self.folder / "root"
-        mirror = command("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").split()[0]
-        packages = "--include=python3,python3-venv,ca-certificates"
-        command("debootstrap", "--variant=minbase", packages, "trixie", root, mirror)
-        shutil.copy2(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
-        (root / "etc/pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\ntimeout = 180\n")
+        lay_out_debian(root)
         made = self("from", "scratch").strip()
         self("add", "--quiet", made, root, "/")
         self("commit", "--quiet", made, BASE)
@@ -64,6 +60,15 @@ class Builder:
         """What the image says of itself, in the format of Docker."""
         found: Mapping[str, Any] = json.loads(self("inspect", "--type=image", TAG))["Docker"]["config"]
         return found
+
+
+def lay_out_debian(root: Path, *more: str) -> None:
+    """Debian 13 with its Python 3.13 and more packages; minutes."""
+    mirror = command("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").split()[0]
+    packages = ",".join(("python3", "python3-venv", "ca-certificates", *more))
+    command("debootstrap", "--variant=minbase", f"--include={packages}", "trixie", root, mirror)
+    shutil.copy2(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
+    (root / "etc/pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\ntimeout = 180\n")
 
 
 def command(*words: str | Path) -> str:
