@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import click
 import redis
 from amqp.exceptions import Blocked
 from celery import Celery
@@ -21,6 +22,8 @@ from redis.retry import Retry
 
 from celerymeter.connection_errors import UNREACHABLE, describe, why_useless
 from celerymeter.errors import BrokerUnavailable, CelerymeterError, SettingsError
+from celerymeter.kinds import BROKER_URL
+from celerymeter.options import read_secret
 from celerymeter.settings import BrokerSettings
 
 REDIS_TRANSPORTS = frozenset({"redis", "rediss", "sentinel"})
@@ -86,6 +89,23 @@ class RedisBroker:
     keys: RedisKeys
 
 
+def newest(broker: BrokerSettings) -> BrokerSettings:
+    """Return the settings with the URL that stands in its file now: the password may have been changed meanwhile."""
+    path = broker.url_file
+    if path is None or not path.is_file():  # a pipe is read once
+        return broker
+    try:
+        url = BROKER_URL.convert(read_secret(path, flag="--broker-url-file"), None, None)
+    except (SettingsError, click.BadParameter) as error:
+        log.warning("--broker-url-file: the URL stays as it was: %s", error)
+        return broker
+    changed = replace(broker, url=url)
+    if changed.transport != broker.transport:
+        log.warning("--broker-url-file: the URL stays as it was: %s is for another kind of broker", changed.safe_url)
+        return broker
+    return changed
+
+
 def connect_redis(broker: BrokerSettings) -> RedisBroker:
     """Reach Redis once and return a client; raises `BrokerUnavailable` or `SettingsError`."""
     if broker.transport == "sentinel" and "master_name" not in broker.transport_options:
@@ -134,7 +154,7 @@ class HeldConnection:
 
     def _open(self) -> Any:
         with _checking_settings(self._broker):
-            self._connection = self.app.connection_for_read()
+            self._connection = self.app.connection_for_read(newest(self._broker).url)
             _connect(self._connection)
         self.connection_id = str(uuid4())
         if self._connection.transport.driver_type == "amqp":
@@ -182,7 +202,7 @@ def _connect(connection: Any) -> None:
 
 def celery_app(broker: BrokerSettings) -> Celery:
     """Return a Celery app for remote control and connections: JSON only, never the process' current app."""
-    app = Celery("celerymeter", broker=broker.url, set_as_current=False, fixups=[])
+    app = Celery("celerymeter", broker=newest(broker).url, set_as_current=False, fixups=[])
     app.conf.update(broker.celery_settings)
     app.conf.update(
         accept_content=["json"],

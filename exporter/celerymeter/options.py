@@ -7,8 +7,8 @@
 
 Everything else follows from it: the flag ``--query-timeout``, the variables ``CELERYMETER_QUERY_TIMEOUT`` and
 ``CELERYMETER_REPORT_QUERY_TIMEOUT``, the key ``query_timeout`` of the YAML file, what ``check-config`` and
-``GET /system/status`` show, and the tables of options in the documentation. A field without an option, `group` or
-`not_an_option` is a `TypeError` as soon as its command is imported.
+``GET /system/status`` show, and the tables of options in the documentation. A field without an option, `group`,
+`file_of` or `not_an_option` is a `TypeError` as soon as its command is imported.
 
 pydantic-settings would do a part of this, but the exporter runs without pydantic, and click reads the rest already.
 """
@@ -103,6 +103,11 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
+class _FileOf:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class _NotAnOption:
     reason: str
 
@@ -151,6 +156,11 @@ def group(cls: type[DataclassInstance]) -> Mapping[str, object]:
     return {_METADATA: _Group(cls)}
 
 
+def file_of(flag: str) -> Mapping[str, object]:
+    """Return the metadata of a field that holds the path given with ``FLAG-file``, to read that file again later."""
+    return {_METADATA: _FileOf(f"{key(flag.lstrip('-'))}_file")}
+
+
 def not_an_option(reason: str) -> Mapping[str, object]:
     """Return the metadata of a field that no user can set; the reason is for readers."""
     return {_METADATA: _NotAnOption(reason)}
@@ -187,6 +197,8 @@ def build(cls: type[S], values: Mapping[str, Any]) -> S:
                 raise _missing(declared)
             if value is not None:
                 given[name] = value
+        elif isinstance(declared, _FileOf):
+            given[name] = values.get(declared.key)
     return cls(**given)
 
 
@@ -209,7 +221,7 @@ def described_as(declared: Option) -> str:
     return f"{declared.key}_{unit}" if unit else declared.field if declared.repeated else declared.key
 
 
-def _declared(cls: type[DataclassInstance]) -> Iterator[tuple[str, Option | _Group | _NotAnOption | None]]:
+def _declared(cls: type[DataclassInstance]) -> Iterator[tuple[str, Option | _Group | _FileOf | _NotAnOption | None]]:
     for item in fields(cls):
         declared = item.metadata.get(_METADATA)
         yield item.name, _complete(declared, item) if isinstance(declared, Option) else declared

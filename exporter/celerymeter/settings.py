@@ -28,7 +28,7 @@ from celerymeter.kinds import (
     SECRET_TEXT,
     SWITCH,
 )
-from celerymeter.options import group, option, secret, setting
+from celerymeter.options import file_of, group, option, secret, setting
 from celerymeter.urls import without_password
 
 
@@ -43,7 +43,7 @@ class BrokerSettings:
             "URL of the cluster's broker, as in Celery's broker_url: redis://, rediss://, redis+socket://, amqp:// or "
             "sentinel://HOST;sentinel://HOST. Use --broker-url-file where others can see the process list.",
             flag="--broker-url",
-            file="File that holds the broker URL.",
+            file="File that holds the broker URL; it is read again for every new connection.",
         ),
     )
     transport_options: Mapping[str, object] = setting(
@@ -64,6 +64,8 @@ class BrokerSettings:
     )
     event_queue_ttl: float = setting(30.0, DURATION, "RabbitMQ: how long an event may wait in celerymeter's own queue.")
     event_queue_expires: float = setting(60.0, INTERVAL, "RabbitMQ: how long that queue survives a lost connection.")
+    url_file: Path | None = field(default=None, metadata=file_of("--broker-url"))
+    """Where the URL comes from, if it comes from a file: by then it may have another password."""
 
     def __post_init__(self) -> None:
         """Accept redis-py's ``unix://path?db=1`` too; kombu calls it ``redis+socket://path?virtual_host=1``."""
