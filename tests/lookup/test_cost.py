@@ -67,14 +67,14 @@ def cpu_seconds(pid: int, *, children: bool = False) -> float:
 
 def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) -> None:
     """50 workers answer and 10,000 messages wait: positions are exact, and cost little; wall times are printed."""
-    crowd(cluster, CROWD)
+    workers = crowd(cluster, CROWD)
     ids = [uuid4().hex for _ in range(WAITING)]
     client = redis.Redis.from_url(cluster.broker.url)
     client.lpush("busy", *(message(task_id) for task_id in ids))
     lookups = Lookups(cluster.control)
     wait_until(lambda: all_answered(lookups.look(ids[0])), timeout=TIMEOUT, interval=1.0)
     took = []
-    processes = {"API": cluster.control.pid, "Redis": cluster.broker.pid}
+    processes = {"API": cluster.control.pid, "Redis": cluster.broker.pid, "all workers": workers.pid}
     before = {name: cpu_seconds(pid, children=True) for name, pid in processes.items()}
     for number in range(0, WAITING, WAITING // LOOKS):
         began = time.perf_counter()
@@ -85,9 +85,9 @@ def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) ->
         time.sleep(0.05)
     used = {name: (cpu_seconds(pid, children=True) - before[name]) / LOOKS for name, pid in processes.items()}
     p50, p95 = statistics.median(took), statistics.quantiles(took, n=20)[-1]
-    print(f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s")
+    print(f"look-up: p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(took):.3f} s; load {os.getloadavg()[0]:.1f}")
     print(f"processor time of a look-up: {', '.join(f'{name} {spent:.3f} s' for name, spent in used.items())}")
-    assert max(used.values()) < 0.1
+    assert max(used["API"], used["Redis"]) < 0.1
 
 
 def test_a_hundred_look_ups_at_once_leave_a_worker_its_time(cluster: Cluster) -> None:

@@ -28,7 +28,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SOON = 5
 """Seconds after which Redis delivers again what was not acknowledged, where a worker and the API are told so."""
-BROKERS = [pytest.param(broker, marks=[pytest.mark.slow]) for broker in ("redis", "rabbitmq")]
+ALL = [(broker, pool) for broker in ("redis", "rabbitmq") for pool in ("prefork", "threads")]
+EVERYWHERE = pytest.mark.parametrize(("broker", "pool"), ALL)
+MOST_SLOW = pytest.mark.parametrize(
+    ("broker", "pool"),
+    [ALL[0], *(pytest.param(*setting, marks=[pytest.mark.slow]) for setting in ALL[1:])],
+)
 SCRAPE = """
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: [{rules}]
@@ -46,11 +51,11 @@ def control(cluster: Cluster, name: str, *options: str) -> Control:
     return cluster.stack.enter_context(Control(folder, ("--broker-url", cluster.broker.url, *options))).up()
 
 
-@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=[pytest.mark.slow])])
-def test_sent_before_we_listened_and_without_a_result_backend(tmp_path: Path, broker: str) -> None:
+@MOST_SLOW
+def test_sent_before_we_listened_and_without_a_result_backend(tmp_path: Path, broker: str, pool: str) -> None:
     """What is there is found; what is over is not known, and the answer says what was not asked."""
     with running_cluster(tmp_path, Setting(broker)) as cluster:
-        cluster.worker("one@t")
+        cluster.worker("one@t", pool=pool)
         done = cluster.send("tests.add", 1, 2, queue="one")
         assert cluster.ends(done) == "SUCCESS"
         held = cluster.hold("one")
@@ -75,10 +80,11 @@ def test_sent_before_we_listened_and_without_a_result_backend(tmp_path: Path, br
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_not_gone(tmp_path: Path) -> None:
+@EVERYWHERE
+def test_a_worker_that_hangs_is_not_gone(tmp_path: Path, broker: str, pool: str) -> None:
     """Nothing proves that its tasks are lost; when it goes on they end."""
-    with running_cluster(tmp_path) as cluster:
-        stopped = cluster.worker("one@t")
+    with running_cluster(tmp_path, Setting(broker)) as cluster:
+        stopped = cluster.worker("one@t", pool=pool)
         cluster.worker("two@t")
         lookups = Lookups(cluster.control)
         held = cluster.hold("one")
@@ -100,19 +106,20 @@ def test_a_worker_that_hangs_is_not_gone(tmp_path: Path) -> None:
             lookups.becomes(task_id, "succeeded", before=("running", "reserved"))
 
 
-@pytest.mark.parametrize("broker", BROKERS)
-def test_delivered_again_after_its_worker_died(tmp_path: Path, broker: str) -> None:
+@pytest.mark.slow
+@EVERYWHERE
+def test_delivered_again_after_its_worker_died(tmp_path: Path, broker: str, pool: str) -> None:
     """The first run is lost, the second one runs, and that is not twice."""
     vt = {"visibility_timeout": SOON} if broker == "redis" else {}
     told = [f"{name}={value}" for name, value in vt.items()]
     options = [word for option in told for word in ("--transport-option", option)]
     with running_cluster(tmp_path, Setting(broker), options) as cluster:
         lookups = Lookups(cluster.control)
-        doomed = cluster.worker("doomed@t", queues=["q"], transport_options=vt)
+        doomed = cluster.worker("doomed@t", queues=["q"], pool=pool, transport_options=vt)
         task_id = cluster.send("tests.sleep_late", 20, queue="q")
         lookups.becomes(task_id, "running", before=ON_THE_WAY, worker="doomed@t")
         doomed.kill()
-        cluster.worker("next@t", queues=["q"], transport_options=vt)
+        cluster.worker("next@t", queues=["q"], pool=pool, transport_options=vt)
         before = ("running", "reserved", "queued", "lost")
         reply = lookups.becomes(task_id, "running", before=before, worker="next@t", timeout=120)
         assert outcomes(reply)[-1] == ("next@t", "running")
@@ -141,10 +148,10 @@ def test_in_a_delay_level_of_rabbitmq(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def measured(tmp_path: Path) -> Iterator[tuple[Cluster, Lookups]]:
+def measured(tmp_path: Path, broker: str) -> Iterator[tuple[Cluster, Lookups]]:
     """A cluster whose API asks a Prometheus with our rules."""
     with ExitStack() as stack:
-        cluster = stack.enter_context(running_cluster(tmp_path))
+        cluster = stack.enter_context(running_cluster(tmp_path, Setting(broker)))
         exporter = stack.enter_context(ExporterProcess(tmp_path, cluster.broker.url)).up()
         config = tmp_path / "prometheus.yml"
         rules = ROOT / "alerts" / "rules" / "recording.yml"
@@ -154,10 +161,11 @@ def measured(tmp_path: Path) -> Iterator[tuple[Cluster, Lookups]]:
 
 
 @pytest.mark.slow
-def test_running_far_beyond_its_usual_time(measured: tuple[Cluster, Lookups]) -> None:
+@EVERYWHERE
+def test_running_far_beyond_its_usual_time(measured: tuple[Cluster, Lookups], pool: str) -> None:
     """Compared with the 95th percentile of its own name, which Prometheus has."""
     cluster, lookups = measured
-    cluster.worker("one@t", concurrency=2)
+    cluster.worker("one@t", pool=pool, concurrency=2)
     for _ in range(20):
         cluster.ends(cluster.send("tests.sleep", 0.05, queue="one"))
     task_id = cluster.send("tests.sleep", 600, queue="one")

@@ -1,4 +1,7 @@
-"""Batch revokes while ten thousand workers that do not exist send heartbeats: what is said is as right as without."""
+"""Batch revokes while ten thousand workers that do not exist send heartbeats, and while a worker is stopped.
+
+What is said is as right as without.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,36 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.lookup.watching import ON_THE_WAY, Lookups
-from tests.revocation import test_table
+from tests.revocation import rows, test_resending, test_table
 from tests.revocation.cluster import TIMEOUT, Cluster, only, running_cluster, statuses
+from tests.revocation.releases import Setting
 from tests.workers import ROOT
 
-from celerymeter.demo.processes import Process
+from celerymeter.control.live_workers import ALIVE
+from celerymeter.demo.processes import Process, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 INVENTED = 10_000
 SETTLES = 12.0
 """Seconds in which every invented worker has sent a heartbeat."""
+BROKERS = ("redis", "rabbitmq")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The workers of the table, in the noise."""
-    with running_cluster(tmp_path_factory.mktemp("noise")) as cluster:
+@pytest.fixture(scope="module", params=BROKERS)
+def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The workers of the table, in the noise; before they are there, nobody is."""
+    with running_cluster(tmp_path_factory.mktemp("noise"), Setting(request.param)) as cluster:
         argv = [sys.executable, "-m", "tests.revocation.noise", cluster.broker.url, str(INVENTED)]
         noise = Process("noise", argv, log=cluster.folder / "noise.log", cwd=ROOT)
         cluster.stack.enter_context(noise.start(ready=lambda: "ready" in noise.tail(10), timeout=TIMEOUT))
         time.sleep(SETTLES)
+        response = cluster.post("x")
+        assert (response.status_code, response.json()["code"]) == (503, "no_workers")
         for pool in test_table.POOLS:
             cluster.worker(f"{pool}@t", pool=pool, concurrency=2)
         cluster.worker("one@t")
@@ -46,8 +55,11 @@ ROWS = [
     test_table.test_a_task_that_a_pool_of_threads_has_taken,
     test_table.test_tasks_that_wait,
     test_table.test_a_task_that_waits_for_its_rate_limit,
+    test_table.test_an_id_that_is_a_uuid_object,
+    test_table.test_a_signal_that_is_none_is_refused_before_anything_is_sent,
     test_table.test_a_dry_run_changes_nothing,
     test_table.test_a_thousand_ids_are_no_reason_to_time_out,
+    test_resending.test_a_flag_reaches_a_worker_that_joins,
 ]
 
 
@@ -92,3 +104,43 @@ def test_a_worker_that_is_stopped_is_the_only_one_missing(cluster: Cluster) -> N
     assert only(cluster.becomes(reply, "flagged"))["status"] == "flagged"
     held.let_go()
     lookups.becomes(held.id, "succeeded", before=("running",))
+
+
+@pytest.fixture(params=BROKERS)
+def quiet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The API on a broker, without noise and without a worker yet."""
+    with running_cluster(tmp_path, Setting(request.param)) as cluster:
+        yield cluster
+
+
+def test_the_rows_while_a_worker_is_stopped(quiet: Cluster) -> None:
+    """What it has not acknowledged is not claimed; when it goes on, all is as without it."""
+    rows.start_workers(quiet)
+    stopped = quiet.worker("stopped@t")
+    caused = rows.cause(quiet)
+    stopped.signal(signal.SIGSTOP, group=True)
+    gently = quiet.becomes(quiet.revoke(*caused.gently), dict(caused.flagged_as("partial")))
+    assert gently["workers"]["missing"] == ["stopped@t"]
+    deadly = quiet.becomes(quiet.revoke(*caused.terminate, terminate=True), dict(caused.terminate))
+    stopped.signal(signal.SIGCONT, group=True)
+    quiet.becomes(gently, dict(caused.gently))
+    quiet.let_go()
+    for reply, wanted in zip((gently, deadly), caused.after(), strict=True):
+        quiet.becomes(reply, dict(wanted))
+
+
+def test_a_worker_that_was_stopped_for_long_gets_the_flag_when_it_goes_on(quiet: Cluster) -> None:
+    """Nobody waited for it any more, and the command that lay there for it has expired."""
+    stopped = quiet.worker("stopped@t")
+    quiet.worker("other@t")
+    held = quiet.hold("stopped")
+    task_id = quiet.send("tests.add", 1, 2, queue="stopped")
+    quiet.knows(task_id)
+    stopped.signal(signal.SIGSTOP, group=True)
+    time.sleep(ALIVE + 5)
+    reply = quiet.becomes(quiet.revoke(task_id), "flagged")
+    time.sleep(15)  # a command is good for 10 s
+    stopped.signal(signal.SIGCONT, group=True)
+    wait_until(test_resending.has_flag(stopped, task_id), timeout=TIMEOUT, what="the flag is sent again")
+    held.let_go()
+    quiet.becomes(reply, "revoked")
