@@ -214,3 +214,15 @@ def test_silent_workers_are_named_once_they_can_be_known() -> None:
     assert cluster.look().unreachable == ()
     cluster.event("worker-heartbeat", "silent@t")
     assert [note.text for note in cluster.look().unreachable] == ["no answer from silent@t"]
+
+
+def test_a_hard_time_limit_has_its_own_name() -> None:
+    """Celery 5.7 reports a wrapper, and the class in the traceback."""
+    cluster = Cluster(a={})
+    for kind in ("received", "started"):
+        cluster.task_event(kind)
+    text = (
+        'Traceback (most recent call last):\n  File "x"\nbilliard.exceptions.TimeLimitExceeded: TimeLimitExceeded(1,)\n'
+    )
+    cluster.task_event("failed", exception="ExceptionWithTraceback()", traceback=text)
+    assert [run.exception for run in cluster.look().history.runs] == ["TimeLimitExceeded"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -79,6 +80,8 @@ def test_a_group_and_a_chord(cluster: Cluster, lookups: Lookups) -> None:
     assert lookups.look(done.id)["verdict"] == "unknown"
     (cluster.folder / "chord" / "go").touch()
     lookups.becomes(done.id, "succeeded", before=ON_THE_WAY)
+    del sent, done, member
+    gc.collect()  # while the result backend is there, from which each unsubscribes
 
 
 def test_revoked_by_a_stamp(cluster: Cluster, lookups: Lookups) -> None:
@@ -119,6 +122,8 @@ def test_an_unusual_end(
         reply = lookups.look(task_id)
     assert reply["verdict"] in verdicts, reply
     print(name, reply["verdict"], outcomes(reply), reply["sentence"]["en"])
+    if name == "tests.overrun":
+        assert reply["runs"][0]["exception"] == "TimeLimitExceeded"
 
 
 def test_without_a_stored_result(cluster: Cluster, lookups: Lookups) -> None:
@@ -131,6 +136,8 @@ def test_without_a_stored_result(cluster: Cluster, lookups: Lookups) -> None:
 
 def test_an_id_that_is_a_uuid_object_in_other_words(cluster: Cluster, lookups: Lookups) -> None:
     """Its text with capitals is another id; its usual text finds it."""
+    if cluster.broker.url.startswith("amqp"):
+        pytest.skip("pyamqp cannot send it")
     task_id = UUID(int=uuid4().int | 0xABCDEF)
     cluster.app.send_task("tests.add", (1, 2), queue="two", task_id=task_id)
     lookups.becomes(str(task_id), "succeeded", before=ON_THE_WAY)
@@ -151,6 +158,8 @@ def test_a_worker_that_starts_again_with_the_same_name(cluster: Cluster, lookups
 
 def test_two_workers_of_one_name(cluster: Cluster, lookups: Lookups) -> None:
     """Only one of them can be asked at a time, so nothing is said to be lost while it runs."""
+    if cluster.broker.url.startswith("amqp"):
+        pytest.skip("RabbitMQ refuses the second: the queue of its name is exclusive")
     for _ in range(2):
         cluster.worker("same@t", queues=["same"])
     held = [cluster.hold("same", known="") for _ in range(2)]

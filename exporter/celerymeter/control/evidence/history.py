@@ -16,7 +16,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from celerymeter.exception_names import exception_class
+from celerymeter.exception_names import exception_name
 from celerymeter.model import Event
 from celerymeter.tracking.clocks import parse_eta
 
@@ -194,7 +194,7 @@ def _end(run: PastRun, outcome: Outcome, event: Event, at: float) -> PastRun:
         return replace(run, outcome=outcome, seen_at=at)
     ended, exception = _time(event, at), run.exception
     if event.exception:
-        exception = intern(exception_class(event.exception))
+        exception = intern(exception_name(event.exception, event.traceback))
     started = run.started_at
     if started is None and event.runtime is not None:
         started = ended - event.runtime
