@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -79,6 +80,40 @@ def test_a_schedule_of_any_other_kind_is_reported_as_far_as_it_can_be() -> None:
     """One that cannot say when it is due next has no due time."""
     odd = plan(_Odd(), NOW)
     assert (odd.words[:14], len(odd.words), odd.every, odd.next_due_at) == ("<at full moon>", 200, None, None)
+
+
+@dataclass
+class _Row:
+    """A row of some database, which has not all that django-celery-beat's rows have."""
+
+    enabled: bool = True
+    one_off: bool = False
+    total_run_count: int = 0
+
+
+class _Table:
+    """A scheduler whose ``Model`` is no Django model, as that of sqlalchemy-celery-beat."""
+
+    class Entry(ScheduleEntry):  # type: ignore[misc] # Celery has no types
+        """Has a row."""
+
+        model = _Row()
+
+    Model = _Row
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self.schedule = {"x": self.Entry(name="x", task="y", schedule=schedule(30), app=app)}
+
+
+def test_a_scheduler_with_tables_of_another_kind_is_read_as_it_is() -> None:
+    """Its rows may lack what Django's have."""
+    [entry], left_out = entries_of(_Table(APP))
+    found = plan_of(entry, now=NOW.timestamp())
+    assert (found.schedule, found.name, found.enabled, left_out) == ("x", "y", True, 0)
+    assert found.next_due_at is not None
+    entry.model = _Row(one_off=True, total_run_count=1)
+    assert plan_of(entry, now=NOW.timestamp()).next_due_at is None
 
 
 def test_schedules_in_words() -> None:

@@ -41,6 +41,8 @@ if sys.argv[3] == "add":
     PeriodicTask.objects.create(name="nightly", task="tests.add", args="[1, 2]", crontab=nightly)
     past = datetime.now(timezone.utc) - timedelta(days=1)
     PeriodicTask.objects.create(name="expired", task="tests.add", crontab=nightly, expires=past)
+    never, _ = CrontabSchedule.objects.get_or_create(minute="0", hour="3", day_of_month="30", month_of_year="2")
+    PeriodicTask.objects.create(name="never", task="tests.add", crontab=never)
     PeriodicTask.objects.create(name="off", task="tests.add", interval=every, enabled=False)
 else:
     PeriodicTask.objects.get(name="added").delete()
@@ -132,7 +134,10 @@ def test_a_redbeat_that_waits_for_its_lock_is_no_second_beat(
 def test_entries_of_a_database_come_and_go(
     exporter: ExporterProcess, redis_server: Redis, tmp_path: Path, stack: ExitStack
 ) -> None:
-    """A nightly entry is known at noon, although django-celery-beat looks at it only within two hours of its time."""
+    """A nightly entry is known at noon, although django-celery-beat looks at it only within two hours of its time.
+
+    One that nobody can read, since February has no 30th, hides no other.
+    """
     pytest.importorskip("django_celery_beat")
     database = str(tmp_path / "django.sqlite3")
     env = {beat_app.DJANGO: database, SETTINGS: json.dumps({"beat_max_loop_interval": 1})}
@@ -153,6 +158,8 @@ def test_entries_of_a_database_come_and_go(
     )
     assert (of(page, "next_due_timestamp_seconds", "nightly") or 0) > time.time() + 10 * 3600
     assert of(page, "due_total", "off") is None
+    until(exporter, lambda page: page.get("celery_schedule_entries", hostname=BEAT) == 5, "all are counted")
+    assert "1 entries of beat's schedule cannot be read: 'never'" in beat.tail(1000)
     assert of(page, "next_due_timestamp_seconds", "expired") is None
     change("remove")
     until(exporter, lambda page: of(page, "sent_total", "added") is None, "it is gone")

@@ -110,6 +110,36 @@ def test_what_a_beat_without_memory_slept_through_counts_as_due() -> None:
     assert (schedule(cluster).due, schedule(cluster).sent) == (3, 0)
 
 
+def test_a_time_of_a_crontab_that_a_new_beat_left_out_is_late_until_the_entry_is_sent() -> None:
+    """It came a moment after the night's run was due, and remembers nothing."""
+    cluster = Cluster()
+    cluster.beat("schedule", row(every=None, due_in=20), row("later", every=None, due_in=60), row("often", due_in=20))
+    cluster.beat("offline")
+    cluster.pass_time(30)
+    ahead = [row(every=None, due_in=500), row("later", every=None, due_in=60), row("often", due_in=90)]
+    cluster.beat("schedule", *ahead, instance="i2", started_at=cluster.now)
+    assert [schedule(cluster, name).due_at for name in ("nightly", "later", "often")] == [
+        START + 20,
+        START + 60,
+        START + 90,  # an interval begins anew with each beat
+    ]
+    cluster.beat("schedule", *ahead, instance="i2")
+    assert schedule(cluster).due_at == START + 20
+    cluster.beat("sent", row(every=None, due_in=900, due=1, sent=1), due_at=START + 500, uuid="a", instance="i2")
+    assert schedule(cluster).due_at == START + 900
+
+
+def test_an_entry_that_was_left_out_and_is_disabled_is_late_no_more() -> None:
+    """Nobody waits for it."""
+    cluster = Cluster()
+    cluster.beat("schedule", row(every=None, due_in=20))
+    cluster.pass_time(30)
+    cluster.beat("schedule", row(every=None, due_in=500), instance="i2", started_at=cluster.now)
+    assert schedule(cluster).due_at == START + 20
+    cluster.beat("schedule", row(every=None, due_in=500, enabled=False), instance="i2")
+    assert schedule(cluster).due_at is None
+
+
 def test_times_are_by_our_clock() -> None:
     """The host of beat is an hour ahead."""
     cluster = Cluster(skew={"one": 3600.0})

@@ -407,7 +407,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.SCHEDULE_LATENESS: _lateness,
     m.SCHEDULE_INTERVAL: _schedules(lambda schedule: schedule.every),
     m.SCHEDULE_LAST_SENT: _schedules(lambda schedule: schedule.last_sent_at),
-    m.SCHEDULE_NEXT_DUE: _schedules(lambda schedule: schedule.next_due_at),
+    m.SCHEDULE_NEXT_DUE: _schedules(lambda schedule: schedule.due_at),
     m.SCHEDULE_LAST_SUCCESS: _schedules(lambda schedule: schedule.last_success_at),
     m.BROKER_MEMORY_USED: _memory(lambda memory: memory.used),
     m.BROKER_MEMORY_MAX: _memory(lambda memory: memory.limit),

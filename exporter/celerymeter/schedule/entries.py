@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from celery.schedules import crontab, schedule
+from celery.utils.log import get_logger
 from celery.utils.time import maybe_make_aware
+
+T = TypeVar("T")
 
 MAX_ENTRIES = 2000
 """Entries that are reported; the rest is only counted."""
@@ -18,6 +23,8 @@ MAX_TEXT = 200
 """Characters of a name that are reported."""
 MAX_MISSED = 1000
 """Times of one entry that are counted as missed at once."""
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +43,14 @@ class Plan:
 
 
 def entries_of(scheduler: Any) -> tuple[list[Any], int]:
-    """Return the entries of a scheduler, and how many there are beyond `MAX_ENTRIES`."""
+    """Return the entries of a scheduler, and how many there are that cannot be read or are beyond `MAX_ENTRIES`."""
     if hasattr(scheduler.Entry, "from_key"):
         return _redbeat_entries(scheduler)
-    found = dict(scheduler.schedule)
-    if hasattr(scheduler, "Model"):
-        found = {**_database_entries(scheduler, known=found), **found}
-    return list(itertools.islice(found.values(), MAX_ENTRIES)), max(0, len(found) - MAX_ENTRIES)
+    found, unread = dict(scheduler.schedule), 0
+    if hasattr(getattr(getattr(scheduler, "Model", None), "objects", None), "enabled"):
+        more, unread = _database_entries(scheduler, known=found)
+        found = {**more, **found}
+    return list(itertools.islice(found.values(), MAX_ENTRIES)), max(0, len(found) - MAX_ENTRIES) + unread
 
 
 def version_of(scheduler: Any) -> object:
@@ -61,16 +69,18 @@ def _redbeat_entries(scheduler: Any) -> tuple[list[Any], int]:
 
     client, key = get_redis(scheduler.app), scheduler.app.redbeat_conf.schedule_key
     names = client.zrange(key, 0, MAX_ENTRIES - 1)
-    found = []
+    found: list[Any] = []
+    unread: dict[str, Exception] = {}
     for first in range(0, len(names), AT_ONCE):  # one by one they would take beat a round trip each
         with client.pipeline(transaction=False) as pipe:
             for name in names[first : first + AT_ONCE]:
                 pipe.hmget(name, "definition", "meta")
             answers = pipe.execute()
-        for definition, meta in answers:
+        for name, (definition, meta) in zip(names[first : first + AT_ONCE], answers, strict=True):
             if definition:  # else it was deleted meanwhile
-                found.append(_redbeat_entry(scheduler, definition, meta))
-    return found, max(0, client.zcard(key) - MAX_ENTRIES)
+                found += _read(name, partial(_redbeat_entry, scheduler, definition, meta), unread)
+    _warn(unread)
+    return found, max(0, client.zcard(key) - MAX_ENTRIES) + len(unread)
 
 
 def _redbeat_entry(scheduler: Any, definition: str, meta: str | None) -> Any:
@@ -82,13 +92,49 @@ def _redbeat_entry(scheduler: Any, definition: str, meta: str | None) -> Any:
     return entry
 
 
-def _database_entries(scheduler: Any, *, known: dict[str, Any]) -> dict[str, Any]:
-    """Return the enabled entries that django-celery-beat leaves out while they are not due within two hours."""
-    found = {}
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An entry that django-celery-beat has not loaded; to make its own kind of entry may write to the database."""
+
+    name: str
+    task: str
+    schedule: Any
+    last_run_at: datetime | None
+    model: Any
+
+
+def _database_entries(scheduler: Any, *, known: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return the enabled entries that django-celery-beat leaves out while they are not due within two hours.
+
+    The second value is the number of those that cannot be read, which it leaves out without a word.
+    """
+    found: dict[str, Any] = {}
+    unread: dict[str, Exception] = {}
     for model in scheduler.Model.objects.enabled()[: MAX_ENTRIES * 2]:
         if model.name not in known:
-            found[model.name] = scheduler.Entry(model, app=scheduler.app)
-    return found
+            found.update((model.name, row) for row in _read(model.name, partial(_row, model), unread))
+    _warn(unread)
+    return found, len(unread)
+
+
+def _row(model: Any) -> _Row:
+    return _Row(model.name, model.task, model.schedule, model.last_run_at or model.date_changed, model)
+
+
+def _read(name: str, make: Callable[[], T], unread: dict[str, Exception]) -> list[T]:
+    """Return the entry, or nothing: its schedule was deleted, never comes, or is damaged."""
+    try:
+        return [make()]
+    except Exception as error:  # noqa: BLE001  whatever somebody wrote there
+        unread[name] = error
+        return []
+
+
+def _warn(unread: dict[str, Exception]) -> None:
+    """Name the entries that never run because nobody can read them; beat may not."""
+    if unread:
+        some = "; ".join(f"{name!r}: {error!r}" for name, error in itertools.islice(unread.items(), 3))
+        log.warning("celerymeter: %d entries of beat's schedule cannot be read: %s", len(unread), some[: 5 * MAX_TEXT])
 
 
 def plan_of(entry: Any, *, now: float) -> Plan:
@@ -96,26 +142,27 @@ def plan_of(entry: Any, *, now: float) -> Plan:
     model = getattr(entry, "model", None)
     enabled = bool(getattr(model if model is not None else entry, "enabled", True))
     last_run_at = entry.last_run_at
-    next_due_at = _next_due(entry, now=now) if enabled and not _has_ended(model, now=now) else None
-    if next_due_at is not None and model is not None and model.start_time is not None:
-        next_due_at = max(next_due_at, maybe_make_aware(model.start_time).timestamp())
+    next_due_at = _next_due(entry, now=now) if enabled else None
     return Plan(
         schedule=str(entry.name)[:MAX_TEXT],
         name=str(entry.task)[:MAX_TEXT],
         words=words_of(entry.schedule)[:MAX_TEXT],
         every=interval_of(entry.schedule),
         last_run_at=maybe_make_aware(last_run_at).timestamp() if last_run_at is not None else None,
-        next_due_at=next_due_at,
+        next_due_at=_within(model, next_due_at, now=now),
         enabled=enabled,
     )
 
 
-def _has_ended(model: Any, *, now: float) -> bool:
-    """Return True for an entry of django-celery-beat that expired, or runs once and did."""
-    if model is None:
-        return False
-    expired = model.expires is not None and maybe_make_aware(model.expires).timestamp() <= now
-    return expired or (bool(model.one_off) and model.total_run_count > 0)
+def _within(model: Any, due_at: float | None, *, now: float) -> float | None:
+    """Return when an entry of a database is due: not before its start, nor after its end, nor again if it runs once."""
+    if due_at is None or (getattr(model, "one_off", False) and getattr(model, "total_run_count", 0)):
+        return None
+    starts, expires = getattr(model, "start_time", None), getattr(model, "expires", None)
+    if isinstance(starts, datetime):
+        due_at = max(due_at, maybe_make_aware(starts).timestamp())
+    expired = isinstance(expires, datetime) and maybe_make_aware(expires).timestamp() <= max(due_at, now)
+    return None if expired else due_at
 
 
 def _next_due(entry: Any, *, now: float) -> float | None:
@@ -135,10 +182,9 @@ def _next_due(entry: Any, *, now: float) -> float | None:
 
 def following(entry: Any, *, now: float) -> float | None:
     """Return when an entry that runs now is due again."""
-    remaining = (
-        None if _has_ended(getattr(entry, "model", None), now=now) else _remaining(entry.schedule, entry.schedule.now())
-    )
-    return now + remaining if remaining is not None and remaining > 0 else None
+    remaining = _remaining(entry.schedule, entry.schedule.now())
+    due_at = now + remaining if remaining is not None and remaining > 0 else None
+    return _within(getattr(entry, "model", None), due_at, now=now)
 
 
 def _remaining(plan: Any, last_run_at: datetime) -> float | None:

@@ -51,6 +51,7 @@ class Schedule:
         "last_sent_at",
         "last_success_at",
         "lateness",
+        "left_out_at",
         "next_due_at",
         "runs_failed",
         "runs_succeeded",
@@ -66,7 +67,15 @@ class Schedule:
         self.last_sent_at: float | None = None
         self.last_success_at: float | None = None
         self.next_due_at: float | None = None
+        """By the beat that spoke last."""
+        self.left_out_at: float | None = None
+        """A time of a crontab that passed while no beat was there and that the next one left out; until it is sent."""
         self.lateness = Histogram(LATENESS_BUCKETS)
+
+    @property
+    def due_at(self) -> float | None:
+        """Return when it is due next, in the past if it is late."""
+        return self.next_due_at if self.left_out_at is None else self.left_out_at
 
 
 class Beat:
@@ -234,10 +243,15 @@ class ScheduleTable:
         schedule.sent += max(0, row.sent - known[1])
         schedule.failed += max(0, row.failed - known[2])
         if labels not in beat.counts and not row.due:
-            schedule.due += _passed(schedule.next_due_at, row, beat.last_seen)
+            passed = _passed(schedule.next_due_at, row, beat.last_seen)
+            schedule.due += passed
+            if passed and row.every is None and schedule.left_out_at is None:
+                schedule.left_out_at = schedule.next_due_at
         beat.counts[labels] = counts
         schedule.every = row.every
         schedule.next_due_at = row.next_due_at + offset if row.enabled and row.next_due_at is not None else None
+        if row.sent or schedule.next_due_at is None:
+            schedule.left_out_at = None
         return schedule
 
     def add(self, labels: tuple[str, str]) -> Schedule | None:
