@@ -47,6 +47,13 @@ soak: .venv/.installed-dev ## half an hour under load and faults (ARGS="--minute
 	@.ci/servers test
 	@$(BIN)/python -m tools.soak.soak $(ARGS)
 
+flood: .venv/.installed-dev ## a minute of 10 MB/s of hostile events to exporter and control, on Redis, then on RabbitMQ
+	@.ci/servers test
+	@$(BIN)/python -m tools.hostile $(ARGS)
+
+fuzz: .venv/.installed-dev ## ten minutes of fuzzing for each parser, after `pip install atheris` (ARGS="events --minutes 1" for less)
+	@$(BIN)/python -m tools.fuzz $(ARGS)
+
 celery-workload: .venv/.installed-dev ## Celery's own integration tests as workload: every count is compared (ARGS=--versions for all releases)
 	@.ci/servers test
 	@$(BIN)/python -m tools.celery_workload $(ARGS)
@@ -91,4 +98,4 @@ celeries: .venv/.installed-dev ## Celery 5.4 and 5.6 in .cache, for the tests th
 .venv/.installed-%: pyproject.toml .ci/locks/%.lock .ci/venv
 	@.ci/venv $*
 
-.PHONY: help demo test test-slow compose-test lint types check bench soak celery-workload dashboards generate pictures secrets lock newest audit newer newer-rabbitmq celeries
+.PHONY: help demo test test-slow compose-test lint types check bench soak flood fuzz celery-workload dashboards generate pictures secrets lock newest audit newer newer-rabbitmq celeries

@@ -86,16 +86,16 @@ def test_a_message_of_many_events_is_refused_before_it_is_objects(count: int, jo
 
 
 BOMBS = {
-    "lists": b'{"type":5,"x":[' + b"[]," * 1_300_000 + b"[]]}",
-    "in a batch": b'[{"type":5,"x":[' + b"[]," * 1_300_000 + b"[]]}]",
-    "objects": b'{"type":5,"x":[' + b"{}," * 1_300_000 + b"{}]}",
-    "keys": b'{"type":5' + b"".join(b',"%d":1' % number for number in range(380_000)) + b"}",
+    "lists": b'{"type":5,"x":[' + b"[]," * 260_000 + b"[]]}",
+    "in a batch": b'[{"type":5,"x":[' + b"[]," * 260_000 + b"[]]}]",
+    "objects": b'{"type":5,"x":[' + b"{}," * 260_000 + b"{}]}",
+    "keys": b'{"type":5' + b"".join(b',"%d":1' % number for number in range(260_000)) + b"}",
     "numbers": b'{"type":5,"x":[' + b"1," * 2_000_000 + b"1]}",
-    "no events": b"[" + b"1," * 2_000_000 + b"1]",
-    "texts": b"[" + b'"",' * 1_300_000 + b"1]",
-    "an event's expiry": TINY[:-1] + b',"expires":[' + b"[]," * 1_300_000 + b"[]]}",
-    "totals": TINY[:-1] + b',"totals":{' + b",".join(b'"%d":1' % number for number in range(380_000)) + b"}}",
-    "quotes escaped": TINY[:-1] + rb',"x":"\\\"","expires":[' + b"[]," * 1_300_000 + b"[]]}",
+    "no events": b"[" + b"1," * 260_000 + b"1]",
+    "texts": b"[" + b'"",' * 260_000 + b"1]",
+    "an event's expiry": TINY[:-1] + b',"expires":[' + b"[]," * 260_000 + b"[]]}",
+    "totals": TINY[:-1] + b',"totals":{' + b",".join(b'"%d":1' % number for number in range(260_000)) + b"}}",
+    "quotes escaped": TINY[:-1] + rb',"x":"\\\"","expires":[' + b"[]," * 260_000 + b"[]]}",
 }
 
 
@@ -111,14 +111,15 @@ def test_a_message_of_many_values_is_refused_before_it_is_objects(body: bytes) -
     finally:
         tracemalloc.stop()
     assert (events, rejected) == ([], {"too_large": 1})
-    assert peak < 4 * decode.MAX_MESSAGE
+    assert peak < 6 * len(body)
 
 
-@pytest.mark.parametrize("encode", [bytes, bytes.decode, memoryview], ids=["bytes", "text", "view"])
-@pytest.mark.parametrize("bomb", [b"[]", b"{}", b"1", b'""'])
+@pytest.mark.parametrize(
+    ("bomb", "encode"), [(b"[]", bytes), (b"{}", bytes.decode), (b"1", memoryview), (b'""', bytes)]
+)
 def test_a_reply_of_many_values_is_not_read(bomb: bytes, encode: Any) -> None:
     """Whoever saw the question can answer; what real workers say, of however many tasks, is read."""
-    body = b'{"h@a":{"total":[' + (bomb + b",") * 2_000_000 + b"1]}}"
+    body = b'{"h@a":{"total":[' + (bomb + b",") * 1_600_000 + b"1]}}"
     inbox = _Inbox((), Replies())
     inbox.tickets = {"t": Command("stats")}
     tracemalloc.start()

@@ -22,7 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from celerymeter.control.metrics import StrangersLog
 from celerymeter.control.tokens import Role
-from celerymeter.control.worker import WAITING_CONNECTIONS
+from celerymeter.control.worker import MAX_PER_ADDRESS, WAITING_CONNECTIONS
 from celerymeter.demo.processes import wait_until
 
 pytestmark = pytest.mark.integration
@@ -340,6 +340,25 @@ def test_unfinished_heads_keep_nobody_out(control: Control) -> None:
         assert requests.get(control.info, timeout=5).status_code == 200
 
 
+@pytest.mark.parametrize("begin", [b"", b"G", LINE + b"Host: 127.0.0.1\r\n\r\n"], ids=["silent", "begun", "kept alive"])
+def test_one_address_has_its_own_part_of_the_connections(control: Control, begin: bytes) -> None:
+    """Of more its own oldest goes, and nobody else's."""
+    with ExitStack() as stack:
+
+        def connected_from(address: str, greeting: bytes) -> socket.socket:
+            made = socket.create_connection(control.address, timeout=10, source_address=(address, 0))
+            stack.enter_context(made).sendall(greeting)
+            return made
+
+        other = connected_from("127.0.0.9", b"G")
+        first, *_ = [connected_from("127.0.0.8", begin) for _ in range(MAX_PER_ADDRESS + 20)]
+        first.settimeout(10)
+        while first.recv(65536):  # an answer, then the end
+            pass
+        other.sendall(LINE[1:] + b"Host: 127.0.0.1\r\n\r\n")
+        assert other.recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_a_head_may_come_in_pieces_and_two_at_once(control: Control) -> None:
     """Byte by byte; and a second request need not wait for the first answer."""
     request = LINE + b"Host: 127.0.0.1\r\n\r\n"
@@ -369,7 +388,7 @@ def test_clients_that_do_not_send_their_body_hold_no_thread(control: Control, ad
 def test_requests_of_strangers_fill_no_log(control: Control) -> None:
     """Some lines a minute say that they come, with the number of those left out, and short paths."""
     with requests.Session() as session:
-        for number in range(300):
+        for number in range(100):
             session.post(f"{control.root}/{number}/{'x' * 3000}", timeout=5)
     lines = [line for line in control.log.read_text().splitlines() if '"POST /' in line]
     assert 1 <= len(lines) <= StrangersLog.PER_MINUTE * 3

@@ -12,11 +12,15 @@ import pytest
 
 from celerymeter import escaping
 from celerymeter.control.alerts import MAX_TEXT, AlertsQuery, AlertStore, PostedAlert
+from celerymeter.control.audit.trail import MAX_PAGE, Actor, AuditQuery, AuditTrail
 from celerymeter.control.evidence.events import MAX_ID, EventCache
 from celerymeter.control.live_workers import MAX_NEW, MAX_SILENT, MAX_WORKERS, LiveWorkers
 from celerymeter.control.reports import KEPT, KEPT_OF_ONE, ReportStore
+from celerymeter.control.revocation.service import revoke_request
 from celerymeter.control.store import Store
 from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
+from celerymeter.control.tasks import EarlierUse, IdempotencyKeys, KeyUse
+from celerymeter.errors import RequestRefused
 from celerymeter.model import Event
 from celerymeter.remote_control import RemoteControl
 from celerymeter.reports.request import Filters, ReportRequest, Window
@@ -219,3 +223,88 @@ def test_a_store_of_an_earlier_release_goes_on(store: Store) -> None:
     reports = ReportStore(store)
     begin(reports, "ann", 1)
     assert [report.report_id for report in reports.newest(task=None, limit=9)] == ["ann-1", "old"]
+
+
+# Revokes
+
+
+@pytest.mark.parametrize("sign", ["\U0001f600", "列", "é", '"'])
+def test_ids_of_a_batch_are_bounded_in_bytes(sign: str) -> None:
+    """1,000 of 255 wide characters were a row of 3 MB in the audit trail, and a page has 500 rows."""
+    with pytest.raises(RequestRefused, match="send fewer at a time"):
+        revoke_request([f"{number}{sign * 250}" for number in range(1000)])
+    assert len(revoke_request([f"{number}{sign * 20}" for number in range(1000)]).task_ids) == 1000
+
+
+def test_the_longest_usual_ids_fit() -> None:
+    """1,000 of 255 characters."""
+    assert len(revoke_request([f"{number:0255}" for number in range(1000)]).task_ids) == 1000
+
+
+@pytest.mark.parametrize("where", ["target", "detail"])
+def test_a_page_of_the_trail_is_bounded_in_bytes(store: Store, where: str) -> None:
+    """It ends earlier, and the next one goes on where it ended."""
+    trail = AuditTrail(store, key=b"k" * 32)
+    ids = [f"{number:0250}" for number in range(1000)]
+    for _ in range(30):
+        with trail.act(Actor("eve"), "revoke", target=ids if where == "target" else ()) as act:
+            act.detail = {"task_ids": ids} if where == "detail" else None
+    seen: list[int] = []
+    while True:
+        page = trail.page(AuditQuery(before=seen[-1] if seen else None), 500)
+        assert sum(len(row.target) + len(row.detail) for row in page) <= MAX_PAGE
+        seen += [row.row for row in page]
+        if not trail.is_more(AuditQuery(), page[-1]):
+            break
+    assert seen == list(range(60, 0, -1))
+
+
+class Uses:
+    """Uses of keys by one subject, at a time that a test sets."""
+
+    def __init__(self, store: Store) -> None:
+        self.now = NOW
+        self.keys = IdempotencyKeys(store, clock=lambda: self.now)
+
+    def answered(self, number: int, answer: str) -> None:
+        """Let a request be answered."""
+        assert self.keys.begin(self.use(number), f"b{number}") is None
+        self.keys.finish(self.use(number), status=200, answer=answer)
+        self.now += 1
+
+    def use(self, number: int) -> KeyUse:
+        """The use of one key."""
+        return KeyUse("eve /tasks/batch", f"k{number}", "digest")
+
+    def again(self, number: int) -> EarlierUse | None:
+        """Send it again."""
+        return self.keys.begin(self.use(number), "another")
+
+
+@pytest.mark.parametrize("sign", ["x", "\U0001f600"])
+def test_answers_to_be_repeated_are_bounded_in_bytes(store: Store, sign: str) -> None:
+    """The oldest go; their keys stay, so that nothing is done twice."""
+    uses, size = Uses(store), IdempotencyKeys.MAX_ANSWERS // 20
+    for number in range(60):
+        uses.answered(number, sign * size)
+    kept = [again.answer is not None for number in range(60) if (again := uses.again(number))]
+    assert len(kept) == 60
+    assert 15 <= sum(kept) <= 20
+    assert kept == sorted(kept)
+    assert (first := uses.again(0)) is not None
+    assert (first.status, first.answer) == (200, None)
+
+
+def test_keys_are_bounded_in_number(store: Store) -> None:
+    """None is forgotten before its day is over; there is room again then."""
+    uses = Uses(store)
+    uses.answered(0, "x")
+    with store.write() as connection:
+        rows = ((f"k{number}", NOW + 1) for number in range(1, IdempotencyKeys.MAX_KEYS))
+        connection.executemany("INSERT INTO revoke_keys VALUES ('', ?, '', '', ?, 200, '')", rows)
+    uses.now += IdempotencyKeys.SWEEP
+    with pytest.raises(RequestRefused, match="too many keys"):
+        uses.again(1)
+    assert uses.again(0) is not None
+    uses.now += IdempotencyKeys.LIFETIME
+    assert uses.again(1) is None

@@ -42,7 +42,7 @@ from celerymeter.polling.queues import KnownQueues
 from celerymeter.polling.workers import worker_state
 from celerymeter.routing import RoutingTable
 
-thorough = settings(max_examples=60)
+thorough = settings(max_examples=20)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

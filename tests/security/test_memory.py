@@ -89,11 +89,11 @@ def test_real_names_are_as_they_were() -> None:
 
 @pytest.mark.parametrize("sign", ["a", WIDE])
 def test_a_page_stays_small_whatever_the_names(sign: str) -> None:
-    """Names of 500 characters of every kind, as many as fit into 10 MB; the shipped memory limit is 512 MiB."""
+    """Names of 500 characters of every kind, more than there is room for; the shipped memory limit is 512 MiB."""
     cluster = Cluster()
 
     def feed() -> None:
-        for number in range(10 * MEGABYTE // (4 * 500)):
+        for number in range(1500):
             name = f"{number}{sign * 490}"
             cluster.run(f"u{number}", name=name, queue=name)
             cluster.run(f"f{number}", name=name, outcome="failed")

@@ -245,15 +245,18 @@ class AlertStore:
 
     def _text(self, texts: Mapping[str, str]) -> str:
         """Return labels or annotations as JSON: whole, or with long texts cut and the last ones left out."""
-        whole = escaping.json_text(texts)
-        if len(whole.encode()) <= MAX_TEXT:
-            return whole
+        # No text is escaped that is too long before: of control characters that takes half a second a megabyte.
+        if sum(len(name) + len(text) for name, text in texts.items()) <= MAX_TEXT:
+            whole = escaping.json_text(texts)
+            if len(whole.encode()) <= MAX_TEXT:
+                return whole
         kept: dict[str, str] = {}
         room = MAX_TEXT
         # The shortest first: names and severities are short, and who fills an alert does not choose them.
         for name, text in sorted(texts.items(), key=lambda item: len(item[1])):
             room -= _stored_size(name) + 4
-            cut = text if _stored_size(text) <= room else _cut(text, room)
+            begin = text[: max(0, room)]
+            cut = begin if _stored_size(begin) <= room and begin == text else _cut(begin, room)
             self._shortened(cut != text)
             room -= _stored_size(cut)
             if cut:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +85,10 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True)
 class EarlierUse:
-    """The answer to an earlier request with the key, or only its batch if the program was killed before the answer."""
+    """The answer to an earlier request with the key.
+
+    Without ``status`` the program was killed before the answer; with it and without ``answer`` that was dropped.
+    """
 
     batch: str
     status: int | None
@@ -97,6 +101,11 @@ class IdempotencyKeys:
     LIFETIME: Final = 86400.0
     TIMEOUT: Final = 10.0
     """Seconds after which a request without an answer counts as killed."""
+    SWEEP: Final = 60.0
+    """Seconds between two looks for keys that are too old."""
+    MAX_KEYS: Final = 100_000
+    MAX_ANSWERS: Final = 32 * 1024 * 1024
+    """Characters of all answers; of more the oldest are dropped. Their keys stay, so that nothing is done twice."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
         store.declare(
@@ -106,22 +115,27 @@ class IdempotencyKeys:
         )
         self._store = store
         self._clock = clock
+        self._swept = 0.0
+        self._keys = self._characters = 0
 
     def begin(self, use: KeyUse, batch: str) -> EarlierUse | None:
         """Reserve the key for a new batch, or return its earlier use; raises `RequestRefused`."""
         now = self._clock()
         with self._store.write() as connection:
-            connection.execute("DELETE FROM revoke_keys WHERE at < ?", (now - self.LIFETIME,))
+            self._sweep(connection, now)
             found = connection.execute(
                 "SELECT * FROM revoke_keys WHERE scope = ? AND key = ?", (use.scope, use.key)
             ).fetchone()
+            if found is None and self._keys >= self.MAX_KEYS:
+                raise RequestRefused("too_many_requests", "too many keys within 24 h", retry_after=3600.0)
             if found is None:
+                self._keys += 1
                 row = (use.scope, use.key, use.body, batch, now)
                 connection.execute("INSERT INTO revoke_keys VALUES (?, ?, ?, ?, ?, NULL, NULL)", row)
                 return None
         if found["body"] != use.body:
             raise RequestRefused("invalid", "this Idempotency-Key was used with another body")
-        if found["answer"] is None and now - found["at"] < self.TIMEOUT:
+        if found["status"] is None and now - found["at"] < self.TIMEOUT:
             raise RequestRefused(
                 "conflict", "the first request with this Idempotency-Key is still running", retry_after=2.0
             )
@@ -134,11 +148,38 @@ class IdempotencyKeys:
                 "UPDATE revoke_keys SET status = ?, answer = ? WHERE scope = ? AND key = ?",
                 (status, answer, use.scope, use.key),
             )
+            self._characters += len(answer)
+            if self._characters > self.MAX_ANSWERS:
+                self._drop_answers(connection)
 
     def release(self, use: KeyUse) -> None:
         """Allow the key to be used again, as nothing was done."""
         with self._store.write() as connection:
             connection.execute("DELETE FROM revoke_keys WHERE scope = ? AND key = ?", (use.scope, use.key))
+            self._count(connection)
+
+    def _sweep(self, connection: sqlite3.Connection, now: float) -> None:
+        if abs(now - self._swept) >= self.SWEEP:
+            self._swept = now
+            connection.execute("DELETE FROM revoke_keys WHERE at < ?", (now - self.LIFETIME,))
+            self._count(connection)
+
+    def _count(self, connection: sqlite3.Connection) -> None:
+        row = connection.execute("SELECT COUNT(*), TOTAL(LENGTH(answer)) FROM revoke_keys").fetchone()
+        self._keys, self._characters = row[0], int(row[1])
+
+    def _drop_answers(self, connection: sqlite3.Connection) -> None:
+        """Drop the oldest answers until a quarter of the budget is free."""
+        rows = connection.execute(
+            "SELECT scope, key, LENGTH(answer) AS size FROM revoke_keys WHERE answer IS NOT NULL ORDER BY at"
+        ).fetchall()
+        surplus = self._characters - 3 * self.MAX_ANSWERS // 4
+        for row in rows:
+            if surplus <= 0:
+                break
+            connection.execute("UPDATE revoke_keys SET answer = NULL WHERE scope = ? AND key = ?", tuple(row)[:2])
+            surplus -= row["size"]
+        self._count(connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +201,8 @@ class _Batches:
                 return _replayed(Response(earlier.answer, earlier.status, content_type="application/json"))
             if (batch := self.service.find(earlier.batch)) is not None:
                 return _replayed(self.answer(batch))
+            if earlier.status is not None:
+                raise RequestRefused("conflict", "this Idempotency-Key was used; its answer is no longer kept")
             self.keys.release(use)  # the program was killed before that batch was written
             self.keys.begin(use, batch_id)
         try:

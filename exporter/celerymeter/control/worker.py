@@ -14,7 +14,7 @@ import selectors
 import socket
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from celerymeter.control.errors import raw_problem
+from celerymeter.httpd.throttle import network
 
 MAX_HEAD = 32 * 1024
 """Bytes of a request's line and headers."""
@@ -33,6 +34,8 @@ LAST_HEADS = 1.0
 """Seconds that heads under way get after SIGTERM."""
 WAITING_CONNECTIONS = 1000
 """Connections beside those that threads serve; of more the one that has waited longest is closed."""
+MAX_PER_ADDRESS = 750
+"""Connections of one address, all counted; of more the one of that address that has waited longest is closed."""
 _READ = 16 * 1024
 _CLIENT_ERRORS = {"LimitRequestLine": 414, "LimitRequestHeaders": 431}
 
@@ -40,8 +43,12 @@ _CLIENT_ERRORS = {"LimitRequestLine": 414, "LimitRequestHeaders": 431}
 class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
     """A connection, with what has come of the head of its next request."""
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, opened: Counter[str]) -> None:
+        """``opened`` counts the connections of each address."""
         super().__init__(*args)
+        self.address = network(self.client[0]) if isinstance(self.client, tuple) else ""
+        self._opened: Counter[str] | None = opened
+        opened[self.address] += 1
         self.head = bytearray()
         self.data_ready = True  # a thread gets it with a whole head
 
@@ -50,6 +57,15 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         data = self.sock.recv(_READ)
         self.head += data
         return bool(data)
+
+    def close(self, graceful: bool = False) -> None:
+        """Close it, and count it no more."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[self.address] -= 1
+            if not opened[self.address]:
+                del opened[self.address]
+        super().close(graceful)
 
     @property
     def has_head(self) -> bool:
@@ -67,6 +83,7 @@ class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         self._waiting: OrderedDict[Connection, float] = OrderedDict()
         """Connections whose head has not arrived, with the time at which they are given up."""
         self._lingering: OrderedDict[Connection, float] = OrderedDict()
+        self._opened: Counter[str] = Counter()
 
     # In the loop
 
@@ -79,8 +96,11 @@ class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
                 return
             raise
         self.nr_conns += 1
-        self._await_head(Connection(self.cfg, sock, address, listener.getsockname()))
-        if self.nr_conns >= self.worker_connections:
+        conn = Connection(self.cfg, sock, address, listener.getsockname(), opened=self._opened)
+        self._await_head(conn)
+        if self._opened[conn.address] > MAX_PER_ADDRESS and conn.address:
+            self._close_oldest(conn.address)
+        elif self.nr_conns >= self.worker_connections:
             self._close_oldest()
 
     def on_client_socket_readable(self, conn: Connection, client: object) -> None:
@@ -158,13 +178,18 @@ class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             pass
         self._drop(conn)
 
-    def _close_oldest(self) -> None:
+    def _close_oldest(self, address: str | None = None) -> None:
+        """Close the connection that has waited longest, of all or of one address."""
         for connections in (self._lingering, self._waiting):
-            if connections:
-                self._drop(next(iter(connections)))
+            oldest = next((conn for conn in connections if address in (None, conn.address)), None)
+            if oldest is not None:
+                self._drop(oldest)
                 return
-        if self.keepalived_conns:
-            self.keepalived_conns[0].timeout = -math.inf
+        kept = next((conn for conn in self.keepalived_conns if address in (None, conn.address)), None)
+        if kept is not None:
+            self.keepalived_conns.remove(kept)
+            self.keepalived_conns.appendleft(kept)
+            kept.timeout = -math.inf
             self.murder_keepalived()
 
     def _drop(self, conn: Connection) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, PlainSerializer, StringConstraints
 
@@ -120,6 +121,11 @@ class Actor:
     sub: str
     jti: str = ""
     address: str = ""
+
+
+MAX_PAGE: Final = 4 * 1024 * 1024
+"""Bytes of the rows of one page."""
+_SIZE = "LENGTH(target) + LENGTH(reason) + LENGTH(detail)"
 
 
 @dataclass(slots=True)
@@ -269,10 +275,18 @@ class AuditTrail:
             connection.execute("INSERT OR REPLACE INTO audit_probe VALUES (1, ?)", (self._clock(),))
 
     def page(self, query: AuditQuery, limit: int) -> list[AuditRow]:
-        """Return at most ``limit`` rows, the newest first."""
+        """Return at most ``limit`` rows, the newest first: fewer where they would have more than `MAX_PAGE` bytes."""
         where, parameters = query.clause()
-        found = self._store.read(f"{SELECT} WHERE {where} ORDER BY row DESC LIMIT ?", [*parameters, limit])
-        return [from_db(row) for row in found]
+        selected = f"WHERE {where} ORDER BY row DESC LIMIT ?"
+        sizes = self._store.read(f"SELECT {_SIZE} AS size FROM audit {selected}", [*parameters, limit])  # noqa: S608 - our own words
+        totals = accumulate(row["size"] for row in sizes)
+        fitting = max(1, sum(total <= MAX_PAGE for total in totals))
+        return [from_db(row) for row in self._store.read(f"{SELECT} {selected}", [*parameters, min(limit, fitting)])]
+
+    def is_more(self, query: AuditQuery, last: AuditRow) -> bool:
+        """Return whether the query finds older rows than this one."""
+        where, parameters = query.clause()
+        return bool(self._store.read(f"{SELECT} WHERE {where} AND row < ? LIMIT 1", [*parameters, last.row]))
 
     def oldest(self) -> float | None:
         """Return the time of the first row (UTC seconds); None while there is none."""

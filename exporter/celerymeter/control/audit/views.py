@@ -28,9 +28,8 @@ def blueprint(*, trail: AuditTrail) -> ControlBlueprint:
     def read_audit(query: AuditQuery) -> Response:
         """Read the audit trail: each action with its caller, targets, reason and outcome."""
         head = trail.head()
-        found = trail.page(query, query.limit + 1)
-        shown = found[: query.limit]
-        following = shown[-1].row if len(found) > len(shown) else None
+        shown = trail.page(query, query.limit)
+        following = shown[-1].row if shown and trail.is_more(query, shown[-1]) else None
         return answer(AuditPage(rows=shown, next=following, head=str(head)))
 
     return bp

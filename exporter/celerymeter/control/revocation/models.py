@@ -49,6 +49,8 @@ OPEN: Final[frozenset[Status]] = frozenset(
 """Statuses that may still change; the others are final."""
 MAX_IDS: Final = 1000
 MAX_ID_LENGTH: Final = 255
+MAX_IDS_BYTES: Final = 300_000
+"""Bytes of all ids of a batch as JSON, as its rows of the audit trail have them: 1,000 of the longest in ASCII fit."""
 MAX_SHOWN: Final = 200
 _ALWAYS_PRESENT: Final = ConfigDict(json_schema_serialization_defaults_required=True)
 

@@ -6,6 +6,7 @@ Celery's own reply to a revoke is the same whether the task ends, runs on, or ne
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -24,6 +25,7 @@ from celerymeter.control.revocation.batches import Recorder
 from celerymeter.control.revocation.followup import Followup
 from celerymeter.control.revocation.models import (
     MAX_ID_LENGTH,
+    MAX_IDS_BYTES,
     MAX_SHOWN,
     Acknowledgements,
     Batch,
@@ -285,8 +287,15 @@ def revoke_request(
     reason: str = "",
     dry_run: bool = False,
 ) -> RevokeRequest:
-    """Return the request for ids as a client sent them. Invalid ids are cut to a length that can be shown."""
+    """Return the request for ids as a client sent them; raises `RequestRefused` for too many bytes of them.
+
+    Invalid ids are cut to a length that can be shown.
+    """
     given = [task_id[: MAX_ID_LENGTH + 1] for task_id in task_ids]
+    if (size := len(json.dumps(given))) > MAX_IDS_BYTES:
+        raise RequestRefused(
+            "too_large", f"the ids take {size} bytes as JSON, of at most {MAX_IDS_BYTES}: send fewer at a time"
+        )
     unique = tuple(dict.fromkeys(given))
     return RevokeRequest(
         task_ids=tuple(task_id for task_id in unique if is_task_id(task_id)),
