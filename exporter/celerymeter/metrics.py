@@ -151,6 +151,11 @@ WORKER_INFO = _workers.gauge(
     (*HOST, "version", "pool", "mode"),
     "Celery version and pool of the worker, and whether it sends task events or aggregates them (mode).",
 )
+WORKER_APPLICATION = _workers.gauge(
+    "celery_worker_application_info",
+    (*HOST, "version"),
+    "Version of the worker's application, as given to celerymeter.aggregate.install.",
+)
 
 # --- queues --------------------------------------------------------------------------------------------------
 _queues = _Section("queues")

@@ -112,6 +112,8 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     processed: _Count | None = None
     loadavg: Annotated[tuple[_Load, ...], msgspec.Meta(max_length=8)] | None = None
     sw_ver: _Text | None = None
+    application_version: object = None
+    """The version of the application, a text, from workers that were given one (`celerymeter.aggregate.install`)."""
     totals: WorkerTotals | None = None
     """Of `celerymeter-totals`."""
     # beat events

@@ -18,12 +18,16 @@ _UNSEEN = f"unless on ({_BY_WORKER}) {_EVERY.stored('celery:worker_up:max')} off
 _WATCHED = latest(f"{_EVERY.of(families.START_TIME)} offset 6m")
 """Without it all workers would seem to start with the exporter or Prometheus; rules need a minute to see them."""
 
+RESTARTED = "several workers restarted within 5 minutes"
+
 
 def marks() -> list[dashboard.AnnotationQuery]:
     """Return the queries; the first two give the time of the mark as their value, so that no step misses it."""
     alerts = f"max by (cluster, alertname, severity) ({SINCE} and ignoring (alertstate) {FIRING})"
     heartbeats = latest(_EVERY.of(families.WORKER_LAST_HEARTBEAT), "hostname")
     started = f"{_UP} and on ({_BY_WORKER}) {_WAS_DOWN}\nor {_UP} {_UNSEEN} and on (cluster) {_WATCHED}"
+    new = _EVERY.recorded("celery:workers_of_new_version:count")
+    restarted = _EVERY.recorded("celery:workers_restarted:count")
     return [
         _mark("Alert fires", f"1000 * {alerts}", color="red", title="{{alertname}} ({{severity}})", value_is_time=True),
         _mark(
@@ -36,11 +40,16 @@ def marks() -> list[dashboard.AnnotationQuery]:
         _mark("Worker starts", started, color="blue", title="{{hostname}}: up for less than 5 minutes"),
         _mark(
             "Deployment",
-            _EVERY.recorded("celery:workers_restarted:count"),
+            f"{_with_text(new, 'version $1', of='version')}\nor on (cluster) {_with_text(restarted, RESTARTED)}",
             color="purple",
-            title="several workers restarted within 5 minutes",
+            title="{{what}}",
         ),
     ]
+
+
+def _with_text(expr: str, text: str, *, of: str = "cluster") -> str:
+    """The same with a label ``what``, which the title of a mark shows."""
+    return f'label_replace({expr}, "what", "{text}", "{of}", "(.*)")'
 
 
 def _mark(name: str, expr: str, *, color: str, title: str, value_is_time: bool = False) -> dashboard.AnnotationQuery:

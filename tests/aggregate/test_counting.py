@@ -81,6 +81,18 @@ def test_a_retry_may_be_received_before_the_run_that_asked_for_it_ends(counted: 
     assert "redelivered" not in row
 
 
+def test_a_retry_of_a_retry_may_be_received_before_the_first_has_started(counted: Counted) -> None:
+    """Celery says so when the pool process does, which may be when the next message is already here."""
+    for retries in range(3):
+        counted.do("a", "received", retries=retries)
+    for _ in range(2):
+        counted.do("a", "started", "retried", exception="ValueError()")
+    counted.do("a", "started", "succeeded", runtime=0.1)
+    row = counted.row()
+    assert [row[step] for step in ("received", "started", "succeeded", "retried")] == [3, 3, 1, 2]
+    assert "redelivered" not in row
+
+
 def test_a_task_that_runs_twice_here_is_redelivered(counted: Counted) -> None:
     counted.do("a", "received", "started")
     counted.do("a", "received", "started")
@@ -102,6 +114,10 @@ def test_a_run_without_an_end_event_ends_when_celery_no_longer_lists_it(counted:
     row = counted.row(active=set())
     assert (row["running"], row["without_result"]) == (0, 1)
     assert row["busy"] == pytest.approx(2.0)
+    counted.do("b", "received", "started")
+    assert counted.row(active={"b"}, final=True)["running"] == 1
+    row = counted.row(active=set(), final=True)  # the worker goes: it will say nothing later
+    assert (row["running"], row["without_result"]) == (0, 2)
 
 
 def test_a_task_revoked_before_it_was_received_has_its_name_by_a_signal(counted: Counted) -> None:

@@ -25,7 +25,7 @@ def busy() -> Cluster:
     """A cluster that gives every family of the catalogue a sample."""
     settings = make_settings(Limits(), runtime_buckets=(0.1, 1.0), wait_buckets=(1.0, 60.0))
     cluster = Cluster(settings)
-    cluster.heartbeat(kind="worker-online", sw_ver="5.7.0", loadavg=(0.5, 0.4, 0.3))
+    cluster.heartbeat(kind="worker-online", sw_ver="5.7.0", loadavg=(0.5, 0.4, 0.3), application_version="1.4")
     cluster.run("a", queue="mail")
     cluster.run("b", queue="mail", outcome="retried")
     cluster.publish("c", 'say "hi"\n')

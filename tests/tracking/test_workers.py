@@ -27,6 +27,18 @@ def worker(cluster: Cluster, hostname: str = WORKER) -> Worker:
     return found
 
 
+def test_the_version_of_the_application_is_that_of_the_process(cluster: Cluster) -> None:
+    """It is text of somebody else's, and no other thing spoils the heartbeat."""
+    cluster.heartbeat(application_version="1.4", pid=7)
+    for nothing in (7, None, ["1"]):
+        cluster.heartbeat(application_version=nothing, pid=7)
+    assert worker(cluster).application == "1.4"
+    cluster.heartbeat(application_version="x" * 5000, pid=7)
+    assert worker(cluster).application == "x" * 40
+    cluster.heartbeat(pid=8)
+    assert worker(cluster).application == ""
+
+
 def test_heartbeats_keep_a_worker_up(cluster: Cluster) -> None:
     """For as long as they come."""
     cluster.pass_time(60, beating=(WORKER,))

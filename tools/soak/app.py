@@ -21,6 +21,7 @@ ENDS = {"SUCCESS": "succeeded", "FAILURE": "failed", "REJECTED": "failed", "RETR
 """Steps by the state that Celery gives to `task_postrun`."""
 _files: list[int] = []
 """The file of this worker; inherited by its pool."""
+_revoked_ids: set[str] = set()
 
 
 def _write(step: str, name: str) -> None:
@@ -46,8 +47,10 @@ def _ended(task: Any, state: str, retval: Any, **_: Any) -> None:
         _write(f"raised:{type(retval).__name__}", task.name)
 
 
-def _revoked(sender: Any, expired: bool, **_: Any) -> None:
-    _write("expired" if expired else "revoked", sender.name)
+def _revoked(sender: Any, request: Any, expired: bool, **_: Any) -> None:
+    if request.id not in _revoked_ids:  # it may be delivered again, and is revoked once
+        _revoked_ids.add(request.id)
+        _write("expired" if expired else "revoked", sender.name)
 
 
 worker_init.connect(_open, weak=False)

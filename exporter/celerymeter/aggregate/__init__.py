@@ -47,14 +47,17 @@ def install(
     wait_buckets: tuple[float, ...] = WAIT_BUCKETS,
     push_url: str | None = None,
     token_file: str | None = None,
+    version: str | None = None,
 ) -> None:
     """Make the workers of this Celery app count; calling it again changes the options only.
 
     Give the buckets that the exporter has (``--runtime-buckets``, ``--wait-buckets``), if they are not its defaults.
     With ``push_url`` the totals go there by HTTP (the exporter's ``/-/push``), with the token in ``token_file``: for
-    brokers that carry no events.
+    brokers that carry no events. ``version`` is that of your application: dashboards mark when it changes.
     """
-    options = Options(tuple(runtime_buckets), tuple(wait_buckets), push_url, token_file)
+    options = Options(
+        tuple(runtime_buckets), tuple(wait_buckets), push_url, token_file, str(version) if version else None
+    )
     installed: _Aggregation | None = getattr(app, _ATTRIBUTE, None)
     if installed is not None:
         installed.options = options

@@ -20,6 +20,8 @@ MAX_NAMES = 1000
 MAX_QUEUES = 1000
 MAX_PAIRS = 5000
 MAX_EXCEPTIONS = 100
+MAX_SAME = 10
+"""Messages of one task that wait for their start."""
 MAX_WAITING = 100_000
 """Tasks received and not started, beyond which the oldest are forgotten."""
 REMEMBERED = 10_000
@@ -134,8 +136,9 @@ class Totals:
         self._names: set[str] = set()
         self._queues: set[str] = set()
         self._exceptions: set[str] = set()
-        self._waiting: dict[str, Run] = {}
-        self._stale: dict[str, Run] = {}
+        self._waiting: dict[str, list[Run]] = {}
+        """By uuid, the first received first: a retry of a retry may come before Celery says that the first began."""
+        self._stale: dict[str, list[Run]] = {}
         """Those that waited when the connection was last lost: some are in the pool and will start."""
         self._running: dict[str, Run] = {}
         self._beside: dict[str, list[Run]] = {}
@@ -159,7 +162,10 @@ class Totals:
             series = self._find(name, queue)
             series.received += 1
             series.changed = self.messages
-            run = self._waiting[uuid] = Run(uuid, series, received=now, retries=retries)
+            run = Run(uuid, series, received=now, retries=retries)
+            waiting = self._waiting.setdefault(uuid, [])
+            if len(waiting) < MAX_SAME:
+                waiting.append(run)
             if len(self._waiting) > MAX_WAITING:
                 del self._waiting[next(iter(self._waiting))]
             return run
@@ -167,9 +173,7 @@ class Totals:
     def started(self, uuid: str, now: float) -> None:
         """A run begins."""
         with self._lock:
-            run = self._waiting.pop(uuid, None) or self._stale.pop(uuid, None)
-            if run is None:
-                run = Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+            run = self._take_waiting(uuid) or Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
             series = run.series
             series.started += 1
             self.started_total += 1
@@ -279,7 +283,7 @@ class Totals:
         """Take the run that ends out of those in progress or waiting, and count the time that it took."""
         run = self._running.pop(uuid, None)
         if run is None:
-            run = self._waiting.pop(uuid, None) or self._stale.pop(uuid, None)
+            run = self._take_waiting(uuid)
             if run is None:
                 return None
         elif beside := self._beside.get(uuid):
@@ -290,6 +294,15 @@ class Totals:
             run.series.busy += max(0.0, now - run.started)
         run.series.changed = self.messages
         return run
+
+    def _take_waiting(self, uuid: str) -> Run | None:
+        for runs in (self._waiting, self._stale):
+            if same := runs.get(uuid):
+                run = same.pop(0)
+                if not same:
+                    del runs[uuid]
+                return run
+        return None
 
     def _end(self, uuid: str, event: str, state: str, now: float) -> Run | None:
         """Return the run that ends, or ``None`` for what comes after the run's one end."""
@@ -309,8 +322,8 @@ class Totals:
         return run
 
     def _is_unheard(self, uuid: str) -> bool:
-        known = (self._running, self._waiting, self._stale, self._recent, self._older)
-        return not any(uuid in runs for runs in known)
+        known = (self._running, self._recent, self._older)
+        return uuid not in self._waiting and uuid not in self._stale and not any(uuid in runs for runs in known)
 
     def _remember(self, run: Run) -> None:
         if len(self._recent) >= REMEMBERED:
@@ -416,14 +429,14 @@ class Totals:
                 del self._unnamed[uuid]
                 self._count_unnamed(uuid, at, reason, series=self._find(UNKNOWN, UNKNOWN))
         for run in self._in_progress() if active is not None else ():
-            self._check(run, now, listed=run.uuid in (active or ()))
+            self._check(run, now, listed=run.uuid in (active or ()), final=final)
 
-    def _check(self, run: Run, now: float, *, listed: bool) -> None:
+    def _check(self, run: Run, now: float, *, listed: bool, final: bool) -> None:
         if listed:
             run.missing = 0.0
-        elif not run.missing:
-            run.missing = now
-        elif now - run.missing >= VANISHED:
+            return
+        run.missing = run.missing or now
+        if final or now - run.missing >= VANISHED:
             self._take(run.uuid, run.missing)
             run.ended, run.state = run.missing, "vanished"
             run.series.add("without_result")
@@ -440,7 +453,8 @@ class Totals:
     def lookup(self, uuid: str) -> Run | None:
         """Return what is known of a task: its unfinished run, or else the one that ended last."""
         with self._lock:
-            for runs in (self._running, self._waiting, self._recent, self._older):
-                if (run := runs.get(uuid)) is not None:
-                    return run
-            return None
+            if (run := self._running.get(uuid)) is not None:
+                return run
+            if waiting := self._waiting.get(uuid):
+                return waiting[0]
+            return self._recent.get(uuid) or self._older.get(uuid)

@@ -260,6 +260,11 @@ def _worker_info(scrape: Scrape, family: Family) -> None:
     )
 
 
+def _application_info(scrape: Scrape, family: Family) -> None:
+    given = [worker for worker in scrape.workers if worker.application]
+    scrape.text.rows(family, [((worker.hostname, worker.application), 1) for worker in given])
+
+
 def _unacked(scrape: Scrape) -> Rows:
     unacked = scrape.by_queue(lambda queue: queue.unacked)
     if scrape.queues is not None:
@@ -381,6 +386,7 @@ WRITERS: Mapping[Family, Writer] = {
     m.WORKER_CLOCK_OFFSET: _workers(lambda worker: worker.offset),
     m.WORKER_TASK_EVENTS: _up_workers(lambda worker: int(not worker.loss.off)),
     m.WORKER_INFO: _worker_info,
+    m.WORKER_APPLICATION: _application_info,
     m.QUEUE_LENGTH: _by_queue(lambda queue: queue.length),
     m.QUEUE_UNACKED: _values(_unacked),
     m.QUEUE_OLDEST_TASK: _oldest_task,

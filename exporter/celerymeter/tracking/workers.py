@@ -51,6 +51,7 @@ class Worker:
 
     __slots__ = (
         "active",
+        "application",
         "asked",
         "busy",
         "clock",
@@ -93,6 +94,8 @@ class Worker:
         self.busy = BusyTime()
         self.load1: float | None = None
         self.version = ""
+        self.application = ""
+        """The version of the application, empty if the worker does not say."""
         self.offline_at: float | None = None
         self.online_at: float | None = None
         """Time of its last worker-online event: it started, or reconnected to its broker."""
@@ -183,6 +186,8 @@ class Worker:
         self.active = event.active if event.active is not None else self.active
         if event.sw_ver and event.sw_ver != self.version:
             self.version = escaping.name(event.sw_ver[:MAX_VERSION])
+        if isinstance(event.application_version, str) and event.application_version != self.application:
+            self.application = escaping.name(event.application_version[:MAX_VERSION])
         self.load1 = event.loadavg[0] if event.loadavg else self.load1
         if event.type == "worker-heartbeat":
             self.last_heartbeat = at
@@ -209,6 +214,7 @@ class Worker:
             self.queues_stale = True
             self.asked = 0
             self.totals = None
+            self.application = ""
             self.loss.restart()
             self.processed = None
         if self.processed is None and event.type == "worker-online" and event.processed == 0:

