@@ -226,3 +226,25 @@ def test_a_hard_time_limit_has_its_own_name() -> None:
     )
     cluster.task_event("failed", exception="ExceptionWithTraceback()", traceback=text)
     assert [run.exception for run in cluster.look().history.runs] == ["TimeLimitExceeded"]
+
+
+@pytest.mark.parametrize("announced", ["sent", "received"])
+def test_the_end_of_a_run_comes_after_the_start_of_its_retry(announced: str) -> None:
+    """A worker with a free slot is that quick; the later run has the end that it had."""
+    cluster = Cluster(a={})
+    cluster.task_event("received", retries=0)
+    for retries in (1, 2):
+        cluster.task_event("started")
+        cluster.task_event(announced, retries=retries)
+        assert decide(cluster.look()).verdict != "running"
+    cluster.task_event("started")
+    for _ in range(2):
+        cluster.task_event("retried", exception="OSError()")
+    cluster.task_event("succeeded", runtime=1.0)
+    evidence = cluster.look()
+    assert [(run.outcome, run.exception) for run in evidence.history.runs] == [
+        ("retried", "OSError"),
+        ("retried", "OSError"),
+        ("succeeded", None),
+    ]
+    assert decide(evidence).verdict == "succeeded"

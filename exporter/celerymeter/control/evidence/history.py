@@ -122,6 +122,7 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
             expires=_expires(event),
             delayed_by_broker=_is_delayed(event),
             new_message=self.new_message or follows,
+            runs=self._retried_runs(event),
             replaced=self.replaced or (follows and self._is_replacement(event)),
         )
 
@@ -134,6 +135,7 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
             eta=_eta(event),
             received=Reception(intern(event.hostname), event.pid, at, _eta(event)),
             new_message=bool(self.runs),
+            runs=self._retried_runs(event),
             received_again=bool(self.runs),
             replaced=self.replaced or (bool(self.runs) and self._is_replacement(event)),
             discarded=None,
@@ -149,17 +151,20 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         if index is None:
             run = PastRun(intern(event.hostname), event.pid, seen_at=at)
             return self._with_run(_end(run, outcome, event, at))._after(outcome)
-        runs = list(self.runs)
-        runs[index] = _end(runs[index], outcome, event, at)
-        return replace(self, runs=tuple(runs))._after(outcome)
+        history = self._with(index, _end(self.runs[index], outcome, event, at))
+        return history._after(outcome) if index == len(self.runs) - 1 else history
 
     def _after(self, outcome: Outcome) -> TaskHistory:
         """A retry and a requeued message are new messages, whether or not anybody says that they were sent."""
         return replace(self, new_message=True) if outcome in ("retried", "requeued") else self
 
     def _run_of(self, event: Event) -> int | None:
-        """Return the run that an end is of: the oldest open one of this worker, or the one that it ends once more."""
-        open_runs = [n for n, run in enumerate(self.runs) if run.worker == event.hostname and run.open]
+        """Return the run that an end is of: the newest open one of this worker, or the one that it ends once more."""
+        own = [(n, run) for n, run in enumerate(self.runs) if run.worker == event.hostname]
+        retried = [n for n, run in own if run.outcome == "retried" and run.ended_at is None]
+        if event.type == "task-retried" and retried:
+            return retried[0]
+        open_runs = [n for n, run in own if run.open]
         if open_runs:
             return open_runs[-1]
         # A rejected task sends `task-failed` and `task-rejected`; a hard time limit sends `task-failed` twice.
@@ -167,6 +172,15 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         if again and self.runs and self.runs[-1].worker == event.hostname and self.runs[-1].outcome == "failed":
             return len(self.runs) - 1
         return None
+
+    def _retried_runs(self, event: Event) -> tuple[PastRun, ...]:
+        """Return the runs; this may be the retry of the last, whose `task-retried` may come after the next start."""
+        if (event.retries or 0) <= self.retries or not self.runs or self.runs[-1].outcome is not None:
+            return self.runs
+        return (*self.runs[:-1], replace(self.runs[-1], outcome="retried"))
+
+    def _with(self, index: int, run: PastRun) -> TaskHistory:
+        return replace(self, runs=(*self.runs[:index], run, *self.runs[index + 1 :]))
 
     def _with_run(self, run: PastRun) -> TaskHistory:
         runs = (*self.runs, run)
