@@ -210,7 +210,8 @@ def make_root_file_system(root: Path) -> None:
     lay_out_debian(root, *PACKAGES)
     for folder in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man", "tmp"):
         shutil.rmtree(root / folder)
-    (root / "tmp").mkdir(mode=0o1777)
+    (root / "tmp").mkdir()
+    (root / "tmp").chmod(0o1777)
     ROOT_FILE_SYSTEM.parent.mkdir(exist_ok=True)
     draft = ROOT_FILE_SYSTEM.with_suffix(".draft")
     command("tar", "--create", f"--file={draft}", f"--directory={root}", ".")
