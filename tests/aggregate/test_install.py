@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,6 +75,29 @@ def test_a_worker_counts_and_publishes_totals_only(app: Celery) -> None:
     assert rows(events)["tests.add"][1:5] == ["celery", 5, 5, 5]
     assert rows(events)["tests.fail"][15]["exceptions"] == {"ValueError": 1}
     assert {event["type"] for event in events if event["type"].startswith("task-")} == {"task-sent"}
+
+
+def test_what_ended_while_the_worker_shut_down_is_published_at_its_end(app: Celery) -> None:
+    """Celery has closed the dispatcher by then."""
+    aggregate.install(app)
+    controller = SimpleNamespace(app=app, hostname="w1@test", options={}, consumer=None)
+    aggregation = app.celerymeter_aggregation
+    aggregation.begin(controller)
+    [member] = aggregation.members
+    with listening(app) as events:
+
+        def heard() -> bool:
+            with app.events.default_dispatcher() as dispatcher:
+                dispatcher.send("probe")
+            return bool(events)
+
+        wait_for(heard)
+        for step in ("received", "started", "succeeded"):
+            arguments = {"received": ("tests.add", "celery"), "started": (), "succeeded": ({"runtime": 0.1},)}[step]
+            getattr(member.totals, step)("a", *arguments, now=time.time())
+        aggregation.end(controller)
+        wait_for(lambda: rows(events))
+    assert rows(events)["tests.add"][1:5] == ["celery", 1, 1, 1]
 
 
 def test_an_error_of_ours_hurts_no_task_and_brings_the_events_back(

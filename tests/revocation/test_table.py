@@ -14,6 +14,7 @@ import requests
 from tests.control.access import bearer, token
 from tests.revocation.cluster import BATCH, TIMEOUT, Cluster, only, running_cluster
 from tests.revocation.releases import EVERYWHERE
+from tests.servers import RabbitMQ
 
 from celerymeter.cli import main
 from celerymeter.control.tokens import Role
@@ -141,6 +142,8 @@ def test_an_id_that_is_a_uuid_object(cluster: Cluster) -> None:
     """Celery cannot revoke it by its text, and the worker would say that it did; a look-up finds it."""
     if cluster.broker.url.startswith("amqp"):
         pytest.skip("pyamqp cannot send it")
+    if isinstance(cluster.broker, RabbitMQ):
+        pytest.skip("amqp sends no message with such an id")
     busy = cluster.hold("one")
     task_id = uuid4()
     cluster.app.send_task("tests.add", (1, 2), queue="one", task_id=task_id)

@@ -205,7 +205,39 @@ def test_what_a_killed_worker_had_begun_since_its_last_totals_is_missed(cluster:
     cluster.pass_time(40)
     worker = cluster.tracker.workers.get(WORKER)
     assert worker is not None
-    assert worker.loss.missed == 3
+    assert (worker.loss.missed, worker.loss.unexplained) == (0, 3)
+    cluster.pass_time(60)
+    assert (worker.loss.missed, worker.loss.unexplained) == (3, 0)
+
+
+def test_it_is_missed_at_once_when_a_new_process_comes(cluster: Cluster, sender: Sender) -> None:
+    sender.run("a")
+    sender.send()
+    cluster.processed[WORKER] = 4
+    cluster.heartbeat()
+    cluster.pass_time(40)
+    cluster.processed[WORKER] = 0
+    cluster.heartbeat(kind="worker-online", pid=7)
+    worker = cluster.tracker.workers.get(WORKER)
+    assert worker is not None
+    assert (worker.loss.missed, worker.loss.unexplained) == (3, 0)
+
+
+def test_nothing_is_missed_of_a_worker_that_was_only_silent(cluster: Cluster, sender: Sender) -> None:
+    """Its messages were lost for a while; the next one has everything."""
+    sender.run("a")
+    sender.send()
+    for uuid in ("b", "c", "d"):
+        sender.run(uuid)
+    cluster.processed[WORKER] = 4
+    cluster.heartbeat()
+    cluster.pass_time(40)
+    sender.send(full=True)
+    cluster.pass_time(100, beating=(WORKER,))
+    worker = cluster.tracker.workers.get(WORKER)
+    assert worker is not None
+    assert (worker.loss.missed, worker.loss.unexplained) == (0, 0)
+    assert cluster.series().started == 4
 
 
 def test_a_worker_that_gives_up_sends_events_again(cluster: Cluster, sender: Sender) -> None:

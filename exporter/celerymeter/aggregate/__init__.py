@@ -22,6 +22,7 @@ This package needs the standard library and Celery, and with ``push_url`` also r
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 from typing import Any
@@ -29,14 +30,18 @@ from typing import Any
 from celery.signals import task_received, task_revoked, worker_init, worker_shutdown
 from celery.utils.imports import symbol_by_name
 
-from celerymeter.aggregate.dispatcher import AggregatingDispatcher
+from celerymeter.aggregate.dispatcher import TOTALS, AggregatingDispatcher
 from celerymeter.aggregate.member import Member, Options
 from celerymeter.buckets import RUNTIME_BUCKETS, WAIT_BUCKETS
 
 __all__ = ["install"]
 
+log = logging.getLogger(__name__)
+
 INTERVAL = 2.0
 """Seconds between two messages of a worker without heartbeats, as Celery's own."""
+LAST_TIMEOUT = 2.0
+"""Seconds to connect when the worker stops."""
 _ATTRIBUTE = "celerymeter_aggregation"
 
 
@@ -104,9 +109,11 @@ class _Aggregation:
 
     def end(self, worker: Any) -> None:
         """The worker has stopped."""
-        _, _, pusher = self._members.pop(worker.hostname, (0, None, None))
+        pid, member, pusher = self._members.pop(worker.hostname, (0, None, None))
         if pusher is not None:
             pusher.stop()
+        elif member is not None and pid == os.getpid() and member.has_news:
+            _send_last(worker, member)
 
     def equip(self, dispatcher: Any) -> None:
         """Give a worker's dispatcher its totals; after a reconnect those that it had before."""
@@ -122,6 +129,17 @@ class _Aggregation:
         member.reconnected()
         if member.failed and dispatcher.groups:
             dispatcher.groups.add("task")
+
+
+def _send_last(worker: Any, member: Member) -> None:
+    """Publish what ended while the worker shut down, after Celery has closed its connections."""
+    try:
+        with worker.app.connection_for_write(connect_timeout=LAST_TIMEOUT) as connection:
+            dispatcher = worker.app.events.Dispatcher(connection, hostname=worker.hostname, buffer_while_offline=False)
+            dispatcher.send(TOTALS, totals=member.message(final=True))
+            dispatcher.close()
+    except Exception as error:  # noqa: BLE001 - as above all, the worker must stop
+        log.warning("celerymeter: the last totals were not sent: %r", error)
 
 
 def _initializer(aggregation: _Aggregation, base: Any) -> Any:

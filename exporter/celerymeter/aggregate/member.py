@@ -148,6 +148,11 @@ class Member:
         """Put every series into the next message, because the last one may be lost."""
         self._full_at = 0.0
 
+    @property
+    def has_news(self) -> bool:
+        """True if something was counted since the last message."""
+        return not self.failed and self.totals.has_news
+
     def message(self, *, final: bool = False) -> dict[str, Any]:
         """Return the next message: the field ``totals`` of a `celerymeter-totals` event."""
         with self._message_lock:

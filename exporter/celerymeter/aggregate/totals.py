@@ -413,6 +413,12 @@ class Totals:
             chosen = [series for series in self._series.values() if full or series.changed >= since]
             return {series.index: series.row(busy.get(series, 0.0)) for series in chosen}
 
+    @property
+    def has_news(self) -> bool:
+        """True if a series has changed since the last message."""
+        with self._lock:
+            return any(series.changed >= self.messages for series in self._series.values())
+
     def _in_progress(self) -> list[Run]:
         return [*self._running.values(), *(run for runs in self._beside.values() for run in runs)]
 

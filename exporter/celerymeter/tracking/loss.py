@@ -37,6 +37,8 @@ class LossMeter:
         self.shortfall = 0
         self.explained = 0
         self.missed = 0
+        self.doubtful = 0
+        """The part that is missed if the worker, which sends totals and is silent, does not come back."""
         self.off = False
         self._certain = 0
         self._asked = 0
@@ -99,6 +101,17 @@ class LossMeter:
         """So many runs are missing in the totals of the worker."""
         self.shortfall += count
         self.missed += count
+
+    def doubt(self, count: int) -> None:
+        """So many runs may be missing: the worker is silent, and had begun more than its totals had."""
+        self.shortfall += count
+        self.doubtful += count
+
+    def settle(self, *, lost: bool) -> None:
+        """The process of a silent worker is gone, or it is back: then its totals have all that it did."""
+        self.missed += self.doubtful if lost else 0
+        self.shortfall -= 0 if lost else self.doubtful
+        self.doubtful = 0
 
     def restart(self) -> None:
         """The worker is a new process, or sends no heartbeats: its counts begin anew, what was missed stays."""

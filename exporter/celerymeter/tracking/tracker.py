@@ -18,6 +18,8 @@ from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.totals import TotalsTable
 from celerymeter.tracking.workers import Worker, WorkerTable
 
+DOUBT = 60.0
+"""Seconds for which a silent worker that aggregates may come back with all that it has done."""
 MAX_RESTARTS = 20
 """Workers that started again, whose runs are looked for at once; those of others are looked for at the next tick."""
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
@@ -74,6 +76,8 @@ class Tracker:
         self._was_connected = False
         self._restarts = 0
         self._aggregating: set[str] = set()
+        self._silent: dict[str, float] = {}
+        """Aggregating workers that were taken for lost and may have done more than they had told, and when."""
         self._restarted: dict[str, float] = {}
         """Workers that started again since the last tick, beyond `MAX_RESTARTS`, and when."""
         self._outlived: Counter[tuple[str, str, str]] = Counter()
@@ -184,6 +188,8 @@ class Tracker:
             return
         worker = self.workers.seen(event.hostname, at)
         event.hostname = OTHER if worker is None else worker.hostname
+        if self._silent.pop(event.hostname, None) is not None and worker is not None:
+            worker.loss.settle(lost=False)
         if worker is not None and worker.loss.aggregated == totals.failed:
             if totals.failed:
                 worker.loss.restart()
@@ -221,7 +227,9 @@ class Tracker:
         """An aggregating process is gone; what it began after its last totals is known from elsewhere, if at all."""
         counted = self.totals.worker_lost(worker.hostname, offline=offline)
         if counted is not None and begun > counted:
-            worker.loss.lose(begun - counted)
+            worker.loss.doubt(begun - counted)
+        worker.loss.settle(lost=True)
+        self._silent.pop(worker.hostname, None)
 
     def _of_beat(self, event: Event, at: float) -> None:
         """Take an event of the hook in beat; from the first one on the ends of tasks concern schedules too."""
@@ -287,10 +295,16 @@ class Tracker:
         if lost:
             self._outlived += self.tasks.runs.workers_lost(lost, now)
             for hostname in lost.intersection(self.totals.hostnames()):
-                if (worker := self.workers.get(hostname)) is not None:
-                    self._process_lost(worker, worker.begun, offline=worker.offline_at is not None)
-                else:  # it made room for others
-                    self.totals.worker_lost(hostname, offline=False)
+                worker = self.workers.get(hostname)  # None if it made room for others
+                shut_down = worker is not None and worker.offline_at is not None
+                counted = self.totals.worker_lost(hostname, offline=shut_down)
+                if worker is not None and counted is not None and worker.begun > counted:
+                    worker.loss.doubt(worker.begun - counted)
+                    self._silent[hostname] = now
+        for hostname in [hostname for hostname, since in self._silent.items() if not 0 <= now - since < DOUBT]:
+            del self._silent[hostname]
+            if (worker := self.workers.get(hostname)) is not None:
+                worker.loss.settle(lost=True)
         self._restarts = 0
         if self._restarted:
             self.tasks.runs.workers_restarted(self._restarted)

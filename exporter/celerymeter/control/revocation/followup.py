@@ -230,6 +230,9 @@ class Followup:
             # A worker that had lost its flags may have started some of these by now.
             if workers:
                 self._terminate_running(page, workers)
+                # One that aggregates published nothing of what ended before it read the commands.
+                ends = self._workers.remembered(page, only=workers)
+                self._events.extend((task_id, event) for task_id, event in ends if event.type in _ENDS)
         # A batch that came meanwhile was not sent, and must not count as acknowledged.
         sent = frozenset(task_ids)
         with self._lock:

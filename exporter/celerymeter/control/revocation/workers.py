@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from celerymeter.control.evidence import memory
+from celerymeter.control.evidence.models import LastEvent
 from celerymeter.control.evidence.workers import SILENCE, WorkerInspector
 from celerymeter.control.live_workers import destinations
 from celerymeter.control.revocation.models import Acknowledgements, Signal, TerminateResult
@@ -107,6 +109,19 @@ class Workers(WorkerInspector):
             arguments = {"ids": list(task_ids), "seconds": min(seconds, MAX_FOLLOWED_FOR)}
             command = Command("celerymeter_follow", arguments, destination=workers)
             self.ask([command], expected=workers, until=self.clock() + FOLLOW_TIMEOUT)
+
+    def remembered(self, task_ids: Sequence[str], *, only: Collection[str]) -> list[tuple[str, LastEvent]]:
+        """Return what some workers would have sent last of these tasks, if they aggregate."""
+        workers = self.aggregating().intersection(only)
+        if not workers or not task_ids:
+            return []
+        command = Command(memory.COMMAND, {"ids": list(task_ids)}, destination=workers)
+        replies = self.ask([command], expected=workers, until=self.clock() + FOLLOW_TIMEOUT)
+        answers = [
+            memory.parse(replies.answer(memory.COMMAND, worker), worker) for worker in replies.answered(memory.COMMAND)
+        ]
+        known = [(task_id, memory.last_event(task)) for tasks in answers for task_id, task in tasks.items()]
+        return [(task_id, event) for task_id, event in known if event is not None]
 
     def terminate(self, task_ids: Sequence[str], *, worker: str, signal: Signal, until: float) -> TerminateResult:
         """Have a worker signal the processes that run these. Sent only once: a process may run another task by then."""
