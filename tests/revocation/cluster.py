@@ -42,11 +42,14 @@ class Cluster:
     env: Mapping[str, str]
     held: list[Held] = field(default_factory=list)
     aggregate: bool = False
+    options: Sequence[str] = ()
+    """Further words of the command line of every worker."""
 
     def worker(self, hostname: str, *, queues: Sequence[str] | None = None, **options: Any) -> Process:
         """Start a worker on a queue of its own name."""
         env = {worker_app.BACKEND: self.backend_url, **self.env, **options.pop("env", {})}
         queues = [hostname.partition("@")[0]] if queues is None else queues
+        options["options"] = (*self.options, *options.get("options", ()))
         if self.aggregate:
             options = {"aggregate": {}, **options}
         started = start_worker(self.broker.url, self.folder, hostname=hostname, queues=queues, env=env, **options)
