@@ -36,6 +36,6 @@ def test_a_mixed_workload_is_counted_to_the_event_although_the_master_dies_under
     release: str, tmp_path: Path
 ) -> None:
     """The rounds before and after it are whole; tasks run while it dies."""
-    result = run_mixed(Cluster(tmp_path, SENTINEL, "threads", find_release(release)), rounds=1)
+    result = run_mixed(Cluster(tmp_path, SENTINEL, "gevent", find_release(release)), rounds=1)
     assert not result.differences, result.text()
     assert result.truth.steps["started"]["tests.sleep", "mixed"] >= 4

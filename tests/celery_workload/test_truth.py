@@ -88,3 +88,16 @@ def test_what_was_received_again_without_being_sent_may_count_as_redelivered() -
         assert truth.repeated == right
         found = [one.what for one in compare(page('celery_task_redelivered_total{name="add",queue_name="q"} 1'), truth)]
         assert ("celery_task_redelivered_total" in found) == (right == 0)
+
+
+def test_of_two_runs_of_a_task_the_one_whose_start_did_not_arrive_is_found_by_time() -> None:
+    """Celery's pool of threads loses events before 5.7, and a replacement has the uuid of the replaced."""
+    notes = [{**one, "at": float(at)} for at, one in enumerate(replaced(), 1)]
+    events = [event(one["type"], timestamp=one["at"] + 0.001) for one in notes if one["at"] != 2.0]
+    truth = find_truth(events, notes)
+    assert truth.steps["started"] == {("inner", "q"): 1}
+    assert truth.lost == {"task-started": 1}
+    assert truth.doubtful_starts == 1
+    lines = 'celery_task_started_total{name="outer",queue_name="q"} 1', "celerymeter_events_missed_total 1"
+    assert not [one for one in compare(page(*lines), truth) if one.what.startswith("started")], "its name is not known"
+    assert [one for one in compare(page(*lines, lines[0].replace("outer", "more")), truth) if "started" in one.what]

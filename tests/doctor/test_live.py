@@ -167,13 +167,14 @@ def test_workers_that_reply_in_pickle(
     producer.conf.update(accept_content=["pickle"])
     for _ in range(3):
         producer.send_task("tests.sleep", (0.5,), serializer="pickle", queue="celery")
-    status, found, _ = examine(redis_server.url, watch=4.0)
+    status, found, output = examine(redis_server.url, watch=4.0)
     assert status == 0
     if "json" in accepts:
         assert found["reply-serializer"].startswith("w1@test reply to remote control in application/x-python-serialize")
         assert "no-remote-control" not in found
     else:
         assert found["no-remote-control"] == "no reply to `inspect` from w1@test"
+        assert "a worker logs an error for each command" in " ".join(output.split())
         assert process.tail(1000).count("CRITICAL/MainProcess") == 1
 
 

@@ -1,4 +1,13 @@
-"""What people reported of other monitors, as events, with the counts that are right."""
+"""What people reported of other monitors, as events, with the counts that are right.
+
+Reports of other kinds stand where that code is tested:
+
+- queues of no tasks (celery 2074 and 2387, celery.node 109), delay levels (kombu 2252, celery 10095): ``tests/polling``
+- commands that harm (flower 706): ``tests/test_remote_control.py``; replies that JSON cannot write (celery 7601,
+  superdesk-core 3204, galaxy 23525): ``tests/test_worker_configuration.py``
+- connections that became useless (docker-library-redis 227, redisson 3897): ``tests/events/test_connection_errors.py``
+- queues without workers after a restart (danihodovic/celery-exporter 260): ``tests/exporter/test_state_file.py``
+"""
 
 from __future__ import annotations
 
@@ -126,3 +135,34 @@ def test_the_visibility_timeout_is_that_of_the_workers(ours: dict[str, object], 
         cluster.heartbeat(hostname)
         cluster.answer(hostname, visibility_timeout=timeout)
     assert cluster.tracker.visibility_timeout() == shown
+
+
+def test_a_success_without_a_runtime(cluster: Cluster) -> None:
+    """It ended another exporter's stream (danihodovic/celery-exporter 377): it counts, and has no duration."""
+    cluster.publish("a", "report", "q")
+    cluster.receive("a", "report")
+    cluster.start("a")
+    cluster.send("task-succeeded", uuid="a", runtime=None)
+    series = cluster.series("report", "q")
+    assert (series.succeeded, series.runtime.sum, series.in_progress) == (1, 0, 0)
+
+
+def test_a_retry_whose_client_names_no_queue(cluster: Cluster) -> None:
+    """Another monitor lost its run by a KeyError (kodless/leek 87): the retry stays in the queue of its task."""
+    cluster.publish("a", "fetch", "q")
+    cluster.receive("a", "fetch")
+    cluster.start("a")
+    cluster.publish("a", "fetch", queue=None, retries=1, parent_id="a")
+    cluster.send("task-retried", uuid="a", exception="Timeout()")
+    cluster.receive("a", "fetch", retries=1, parent_id="a")
+    cluster.start("a")
+    cluster.end("a")
+    series = cluster.series("fetch", "q")
+    assert (series.sent, series.started, series.retried, series.succeeded) == (2, 2, 1, 1)
+
+
+def test_an_event_of_neither_a_task_nor_a_worker(cluster: Cluster) -> None:
+    """It broke Celery's own consumer of events (celery 2079): it is counted by its type."""
+    cluster.send("deploy-finished")
+    assert cluster.tracker.event_counts["deploy-finished"] == 1
+    assert not cluster.tracker.rejections

@@ -77,6 +77,7 @@ class Cluster:
         self.exporter = ExporterProcess(folder, self.broker_url, options=words)
         self._notes = folder / "notes.jsonl"
         self._stack = ExitStack()
+        self._worker: Process | None = None
 
     def __enter__(self) -> Cluster:
         with self._stack:
@@ -102,11 +103,14 @@ class Cluster:
     def start_worker(
         self, app: str, *, options: Sequence[str] = (), environment: Mapping[str, str], folder: Path
     ) -> None:
-        """Start a worker with events in ``folder``, and wait until it consumes and the exporter knows it."""
+        """Start a worker with events in ``folder``, instead of the one before, and wait until the exporter knows it."""
         argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--hostname", "w1@workload", "--task-events"]
         argv += ["--pool", self.pool, "--concurrency", "2", "--loglevel", "info", *options]
         settings = {**self.environment, PATH: str(self._notes), **environment}
         worker = Process("worker", argv, log=self.folder / "worker.log", env=settings, cwd=folder)
+        if self._worker is not None:
+            self._worker.kill()
+        self._worker = worker
         self._stack.callback(worker.kill)
         worker.start(ready=lambda: "w1@workload ready." in worker.tail(1000), timeout=TIMEOUT)
         wait_until(lambda: self.exporter.value("celery_worker_up", hostname="w1@workload") == 1, timeout=TIMEOUT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 from typing import Any
 
 from celery.signals import task_received
@@ -30,6 +31,7 @@ def write(request: Any, kind: str, **fields: object) -> None:
         "name": request.type,
         "queue": request.delivery_info.get("routing_key"),
         "requeue": fields.get("requeue"),
+        "at": time.time(),
     }
     sink = os.open(os.environ[PATH], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(sink, json.dumps(note).encode() + b"\n")

@@ -396,7 +396,8 @@ class TaskTracker:
         run.retries, run.parent_id = event.retries or 0, event.parent_id
         if run.series is None:
             queue = self._workers.routes.queue_of(event)
-            run.queue = self.table.queue(queue) if queue is not None else None
+            if queue is not None:  # else a retry has that of its task
+                run.queue = self.table.queue(queue)
             if event.name is not None:
                 name = self.table.name(event.name)
                 if run.name not in (None, name):
@@ -585,6 +586,8 @@ class TaskTracker:
             ahead, run.sent_ahead = run.sent_ahead, None
             following = self.runs.open(Run(run.uuid, at, at))
             link(following, run)
+            if (ahead[0].retries or 0) > run.retries:
+                following.queue = run.queue
             self._take_next(following, ahead)
         elif newest and remember:
             self.runs.recently_ended.add(run, terminated=terminated)
