@@ -102,15 +102,15 @@ def test_a_small_series_does_not_keep_a_large_message() -> None:
 
 def test_what_is_added_up_is_bounded_in_bytes() -> None:
     """With what each series takes beside its text."""
-    cluster = small(workers=250)
+    cluster = small(workers=1000)
 
     def feed() -> None:
-        for number in range(10):
+        for number in range(30):
             series = {f"k{key}": ["n" * 400, "q" * 400] for key in range(1000)}
             cluster.tracker.apply([totals(f"celery@h{number}", f"i{number}", series=series)], cluster.now)
             cluster.tracker.totals.add_up(everything=True)
 
-    assert kept_by(feed) < 12 * MEGABYTE
+    assert kept_by(feed) < 32 * MEGABYTE
     assert cluster.tracker.rejections["too_large"] > 1000
 
 
