@@ -73,17 +73,19 @@ _PHRASES = {
     '{{ else }}{{ $value | printf "%.0f" }} {{ end }}',
     "percent": "[[vector(%f) | percent]]",
     "runs": '{{ if eq $value 1.0 }}1 run{{ else }}{{ $value | printf "%.0f" }} runs{{ end }}',
-    "culprit": "[[with topk(1, 100 * celery:queue_task_busy:ratio{cluster, queue_name} > 30)]]"
+    "culprit": "[[with celery:queue_consumers:max{cluster, queue_name} == 0]] No worker consumes it.{{ else }}"
+    "[[with topk(1, 100 * celery:queue_task_busy:ratio{cluster, queue_name} > 30)]]"
     ' {{ . | first | label "name" }} used {{ . | first | value | printf "%.0f" }}% of the queue’s slots '
     "in the last 10 minutes.{{ else }}[[with topk(1, 100 * celery:task_busy:ratio{cluster})]]"
     ' {{ . | first | label "name" }} used {{ . | first | value | printf "%.0f" }}% of all busy worker time '
-    "in the last 10 minutes.{{ end }}{{ end }}",
-    "culprit_zh": "[[with topk(1, 100 * celery:queue_task_busy:ratio{cluster, queue_name} > 30)]]"
+    "in the last 10 minutes.{{ end }}{{ end }}{{ end }}",
+    "culprit_zh": "[[with celery:queue_consumers:max{cluster, queue_name} == 0]]沒有 worker 消費它。{{ else }}"
+    "[[with topk(1, 100 * celery:queue_task_busy:ratio{cluster, queue_name} > 30)]]"
     '最近 10 分鐘 {{ . | first | label "name" }} 用掉這個佇列 {{ . | first | value | printf "%.0f" }}% 的執行槽。'
     "{{ else }}[[with topk(1, 100 * celery:task_busy:ratio{cluster})]]"
     '最近 10 分鐘 {{ . | first | label "name" }} 用掉所有 worker 忙碌時間的 '
     '{{ . | first | value | printf "%.0f" }}%。'
-    "{{ end }}{{ end }}",
+    "{{ end }}{{ end }}{{ end }}",
 }
 
 

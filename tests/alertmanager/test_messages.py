@@ -15,8 +15,8 @@ pytestmark = pytest.mark.integration
 
 HOSTS = {"runbook_url": "https://wiki.example.org/", "dashboard_url": "https://grafana.example.org"}
 Message = dict[str, dict[str, str]]
-TITLE = "queue orders in eu: 1.2 million messages wait in queue orders"
-WARNED = "queue orders in eu: 60 messages wait in queue orders"
+TITLE = "eu: 1.2 million messages wait in queue orders"
+WARNED = "eu: 60 messages wait in queue orders"
 SILENCE = "http://am.example.org/#/silences/new?filter=%7Balertname%3D%22CeleryQueueBacklog%22"
 
 
@@ -52,13 +52,14 @@ def titled(office: Office, subject: str) -> EmailMessage:
     return found[0]
 
 
+def all_cards(office: Office) -> list[dict[str, str]]:
+    """Every card in the channel."""
+    return [card for one in office.http.to(SLACK) for card in one.body["attachments"]]
+
+
 def cards(office: Office, title: str) -> list[dict[str, str]]:
     """The cards with this title in the channel, once there is one."""
-    return awaited(
-        lambda: [card for one in office.http.to(SLACK) for card in one.body["attachments"] if card["title"] == title],
-        what=title,
-        timeout=60,
-    )
+    return awaited(lambda: [card for card in all_cards(office) if card["title"] == title], what=title, timeout=60)
 
 
 def tells_all(text: str, alert: Message) -> bool:
@@ -94,7 +95,7 @@ def test_a_chat_message_says_it_all_and_later_that_it_is_over(office: Office) ->
     assert office.http.to(SLACK)[0].body["channel"] == "#celery-alerts"
     assert card["fallback"] == card["title"]
     assert card["title_link"] == backlog["annotations"]["dashboard_url"]
-    assert tells_all(card["text"], backlog)
+    assert tells_all(f"{card['title']} {card['text']}", backlog)
     assert "since 20" in card["text"]
     assert card["color"] == "#e65100"
     office.tell(backlog, ended=True)
@@ -112,12 +113,12 @@ def test_names_mention_nobody_and_make_no_link_in_chat(office: Office) -> None:
         {"labels": {**backlog["labels"], "queue_name": evil}, "annotations": {**backlog["annotations"], **notes}}
     )
     escaped = "&lt;!channel&gt; &lt;https://evil.example|here&gt; &amp; &lt;@U1&gt;"
-    [card, *_] = cards(office, f"WARNING: queue {escaped} in eu: {escaped}")
+    [card, *_] = cards(office, f"WARNING: eu: {escaped}")
     for text in (card["title"], card["fallback"], card["text"]):
         assert "<!" not in text
         assert "<@" not in text
         assert "<https://evil" not in text
-    assert card["text"].count(escaped) == 5
+    assert card["text"].count(escaped) == 4
 
 
 def test_webhooks_carry_every_label_and_annotation_and_their_own_token(office: Office) -> None:
@@ -143,7 +144,7 @@ def test_alerts_of_one_kind_share_a_message_and_their_names_cannot_break_it(offi
         "annotations": {**backlog["annotations"], "summary": "eu: <b>bold</b> is long"},
     }
     office.tell(backlog, other)
-    message = titled(office, "CRITICAL (2): queue <b>bold</b>, queue orders in eu: CeleryQueueBacklog")
+    message = titled(office, "CRITICAL (2): eu: <b>bold</b> is long; also queue orders")
     assert backlog["annotations"]["summary"] in body(message, "html")
     assert "&lt;b&gt;bold&lt;/b&gt; is long" in body(message, "html")
     assert "<b>" not in body(message, "html")
@@ -164,26 +165,54 @@ def test_a_link_without_a_host_is_no_link(office: Office) -> None:
     assert "Runbook: runbooks/X.md" in card["text"]
 
 
-@pytest.mark.parametrize(
-    ("labels", "summary", "title"),
-    [
-        (
-            {"cluster": "eu", "schedule": "nightly", "name": "reports.build"},
-            "eu: nightly fails",
-            "schedule nightly in eu: nightly fails",
-        ),
-        ({"cluster": "eu", "name": "shop.pay"}, "eu: shop.pay failed", "task shop.pay in eu: shop.pay failed"),
-        ({"cluster": "", "hostname": "celery@a"}, "celery@a is gone", "worker celery@a: celery@a is gone"),
-        ({"cluster": "eu"}, "eu: no worker: none", "eu: no worker: none"),
-        ({"cluster": ""}, "no worker: none", "no worker: none"),
-    ],
-)
-def test_the_title_names_the_subject(office: Office, labels: dict[str, str], summary: str, title: str) -> None:
-    """Queue, task or worker, then what is wrong."""
+@pytest.mark.parametrize("summary", ["eu: queue orders is long", "eu: no worker: none", "no worker: none"])
+def test_the_title_is_what_is_wrong_said_once(office: Office, summary: str) -> None:
+    """The sentence names its subject; the text does not repeat it."""
+    labels = {"alertname": "CeleryX", "severity": "warning", "area": "tasks", "cluster": summary[:2]}
+    office.tell({"labels": labels, "annotations": {"summary": summary, "description": "It is.", "summary_zh": ""}})
+    [card, *_] = cards(office, f"WARNING: {summary}")
+    assert summary not in card["text"]
+
+
+def test_the_title_begins_with_the_worst_and_names_the_others(office: Office) -> None:
+    """At most three of them; each has its own sentence below."""
     office.tell(
-        {
-            "labels": {"alertname": "CeleryX", "severity": "warning", "area": "tasks", **labels},
-            "annotations": {"summary": summary},
-        }
+        *(
+            {
+                "labels": {"alertname": "CeleryX", "severity": severity, "area": "tasks", "cluster": "eu", **subject},
+                "annotations": {"summary": f"eu: {next(iter(subject.values()))} fails"},
+            }
+            for severity, subject in (
+                ("warning", {"name": "shop.a"}),
+                ("warning", {"hostname": "celery@b"}),
+                ("critical", {"name": "shop.c"}),
+                ("warning", {"schedule": "nightly", "name": "shop.d"}),
+                ("warning", {"collector": "queues"}),
+                ("warning", {"queue_name": "e"}),
+            )
+        )
     )
-    assert cards(office, f"WARNING: {title}")
+    others = ["celery@b", "queues", "shop.a", "nightly", "queue e"]
+    [card, *_] = awaited(lambda: [one for one in all_cards(office) if "(6)" in one["title"]], what="six")
+    assert card["title"].startswith("CRITICAL (6): eu: shop.c fails; also ")
+    assert card["title"].endswith(" and others")
+    assert sum(other in card["title"] for other in others) == 3
+    assert all(
+        f"eu: {name} fails" in card["text"] for name in ("shop.a", "celery@b", "shop.c", "nightly", "queues", "e")
+    )
+
+
+def test_a_warning_that_is_left_is_called_so(office: Office) -> None:
+    """Its message also says that a critical alert of the same name is resolved."""
+    warning, critical = (
+        {
+            "labels": {"alertname": "CeleryX", "severity": severity, "cluster": "eu", "name": f"shop.{severity}"},
+            "annotations": {"summary": f"eu: shop.{severity} fails"},
+        }
+        for severity in ("warning", "critical")
+    )
+    office.tell(warning, critical)
+    cards(office, "CRITICAL (2): eu: shop.critical fails; also task shop.warning")
+    office.tell(critical, ended=True)
+    [card, *_] = cards(office, "WARNING: eu: shop.warning fails")
+    assert "*eu: shop.critical fails*" in card["text"]
