@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-from tests.apps.worker_app import OPTIONS
+from tests.apps.worker_app import BACKEND, OPTIONS, SETTINGS
 from tests.integration.alerts.monitored import Cluster, Starters
 from tests.integration.alerts.timing import AlertTimer, Expected, host, sending, task
 
@@ -24,12 +24,21 @@ SCHEDULED = Expected("many scheduled tasks", "eta", "CeleryWorkerManyScheduled",
 MEMORY = Expected("broker near its memory limit", "full", "CeleryBrokerMemoryHigh", "warning")
 BLOCKED = Expected("broker full", "full", "CeleryBrokerBlocked", "critical")
 EVICTED = Expected("Redis deletes keys", "eta", "CeleryBrokerEvictsKeys", "warning")
+HOARDING = Expected("one worker holds the messages", "unfair", "CeleryWorkerHoarding", "warning", host("greedy@unfair"))
+FEWER = Expected("most slots leave", "fewer", "CeleryCapacityLost", "warning")
+ENDLESS = Expected("result backend down", "resultless", "CeleryRunsWithoutResult", "critical")
 ORPHANS = Expected("replies that nobody reads", "eta", "CeleryOrphanedMessages", "warning")
 
 
 _SWEEP = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 IMPATIENT = {OPTIONS: json.dumps(_SWEEP)}
 """Workers that give a message to another one after two seconds, and look for such messages all the time."""
+
+CLOSED = {
+    BACKEND: "redis://127.0.0.1:1/0",
+    SETTINGS: json.dumps({"result_backend_transport_options": {"retry_policy": {"max_retries": 0}}}),
+}
+"""Workers whose result backend is down, and which do not wait for it."""
 
 
 def starters() -> Starters:
@@ -42,6 +51,14 @@ def starters() -> Starters:
         ),
         "eta": (lambda cluster: cluster.worker("e@eta", "celery"),),
         "full": (lambda cluster: cluster.worker("f@full", "celery"),),
+        "unfair": (
+            lambda cluster: cluster.worker("greedy@unfair", "celery", options=("--prefetch-multiplier", "200")),
+        ),
+        "fewer": (
+            lambda cluster: cluster.worker("stays@fewer", "celery"),
+            lambda cluster: cluster.worker("leaves@fewer", "celery", concurrency=3),
+        ),
+        "resultless": (lambda cluster: cluster.worker("b@resultless", "endless", env=CLOSED),),
     }
 
 
@@ -149,10 +166,50 @@ def the_broker_is_full(timer: AlertTimer) -> None:
     timer.resolves(BLOCKED, MEMORY, since=time.monotonic())
 
 
+def one_worker_takes_all(timer: AlertTimer) -> None:
+    """It holds 60 messages for its one slot when a second worker comes; then it dies and they are purged."""
+    cluster = timer.monitored.clusters["unfair"]
+    since = time.monotonic()
+    cluster.send("tests.sleep", 600, count=60)
+    cluster.worker("idle@unfair", "celery")
+    timer.arrives(HOARDING, since=since)
+    since = time.monotonic()
+    cluster.workers["greedy@unfair"].kill()
+    with broker(cluster) as client:
+        client.delete("unacked", "unacked_index", "celery")
+    timer.resolves(HOARDING, since=since)
+
+
+def most_slots_leave(timer: AlertTimer) -> None:
+    """Three of four slots leave with a goodbye while messages wait for more than a minute; then they come back."""
+    cluster = timer.monitored.clusters["fewer"]
+    cluster.send("tests.sleep", 2, count=150)
+    since = time.monotonic()
+    cluster.workers["leaves@fewer"].stop()
+    timer.arrives(FEWER, since=since)
+    since = time.monotonic()
+    with broker(cluster) as client:
+        client.delete("celery")
+    cluster.worker("leaves@fewer", "celery", concurrency=3)
+    timer.resolves(FEWER, since=since)
+
+
+def results_are_lost(timer: AlertTimer) -> None:
+    """Every run ends without a result, until no more is sent."""
+    cluster = timer.monitored.clusters["resultless"]
+    since = time.monotonic()
+    with sending(lambda: cluster.send("tests.add", 1, 2, queue="endless"), every=0.5):
+        timer.arrives(ENDLESS, since=since)
+    timer.resolves(ENDLESS, since=time.monotonic())
+
+
 SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
     tasks_expire: (EXPIRED,),
     tasks_run_twice: (TWICE,),
     events_are_garbage: (UNREADABLE,),
     tasks_wait_in_a_worker: (SCHEDULED, EVICTED, ORPHANS),
     the_broker_is_full: (MEMORY, BLOCKED),
+    one_worker_takes_all: (HOARDING,),
+    most_slots_leave: (FEWER,),
+    results_are_lost: (ENDLESS,),
 }

@@ -49,6 +49,8 @@ def write_rules(folder: Path, *, factor: float, overrides: Iterable[Mapping[str,
                 group["interval"] = _divided(group["interval"], factor)
             for rule in group["rules"]:
                 rule["expr"] = quickened(str(rule["expr"]), factor)
+                if "annotations" in rule:  # their queries look back too
+                    rule["annotations"] = {name: quickened(text, factor) for name, text in rule["annotations"].items()}
                 for key in rule.keys() & _LEAST.keys():
                     rule[key] = _divided(rule[key], factor, least=_LEAST[key])
         (folder / path.name).write_text(yaml.safe_dump(content, allow_unicode=True))
