@@ -176,6 +176,7 @@ SAMPLES: dict[Family, Samples] = {
     m.WORKER_CLOCK_OFFSET: by_worker(lambda _, worker: crc32(worker.encode()) % 100 / 2000),
     m.WORKER_TASK_EVENTS: by_worker(1.0),
     m.WORKER_INFO: lambda at: [((*worker, "5.4.0", "prefork", "events"), 1.0) for worker, _ in by_worker(1.0)(at)],
+    m.WORKER_APPLICATION: lambda at: [((*worker, "2026.11"), 1.0) for worker, _ in by_worker(1.0)(at)],
     m.QUEUE_LENGTH: by_queue(length),
     m.QUEUE_UNACKED: by_queue(lambda at, queue: at.wobble(queue.name, queue.slots)),
     m.QUEUE_OLDEST_TASK: heads,

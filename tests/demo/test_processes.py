@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from celerymeter.demo.processes import Process, free_port, free_ports, wait_until
+from celerymeter.demo.processes import BLOCK, Process, free_port, free_ports, wait_until
 from celerymeter.errors import StartFailed
 
 PARENT = """
@@ -74,20 +74,20 @@ def test_a_child_that_ends_while_starting_is_quoted(tmp_path: Path) -> None:
         script(tmp_path, "raise SystemExit('cannot go on')").start(ready=lambda: False)
 
 
-def test_no_two_processes_are_given_the_same_port(tmp_path: Path) -> None:
+def test_no_two_processes_are_given_the_same_port() -> None:
     """Each keeps its own before something listens on them; none may go to an outgoing connection."""
-    code = "from celerymeter.demo.processes import free_ports; print(*free_ports(99), flush=True); input()"
-    given = free_ports(99)
+    code = "from celerymeter.demo.processes import free_ports; print(*free_ports(50), flush=True); input()"
     children = [
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
+        for _ in range(4)
     ]
+    given: list[int] = []
     for child in children:
         assert child.stdout is not None
         given += [int(port) for port in child.stdout.readline().split()]
     for child in children:  # until now each kept its ports
         child.communicate("\n")
-    assert len(set(given)) == len(given) == 4 * 99
+    assert len(set(given)) == len(given) == 4 * 50
     assert max(given) < 32_768
 
 
@@ -96,9 +96,10 @@ def test_a_port_in_use_is_not_given() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port()))
         listener.listen()
-        assert listener.getsockname()[1] not in free_ports(98)
-        with pytest.raises(StartFailed, match="no 99 free ports"):
-            free_ports(99)
+        turn = {port for _ in range(BLOCK) for port in free_ports(1)}  # all that this process has, one after the other
+        assert listener.getsockname()[1] not in turn
+        with pytest.raises(StartFailed, match=f"no {BLOCK} free ports"):
+            free_ports(BLOCK)
 
 
 def test_a_child_that_ended_is_not_ready(tmp_path: Path) -> None:

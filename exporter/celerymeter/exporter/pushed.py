@@ -14,6 +14,8 @@ from celerymeter.kinds import NO_BROKER
 from celerymeter.settings import ExporterSettings
 from celerymeter.totals import TOTALS
 
+PAUSE = 0.25
+"""Seconds."""
 PUSHED = frozenset({"worker-online", "worker-heartbeat", "worker-offline", TOTALS})
 
 
@@ -63,9 +65,10 @@ class NoReader:
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Wait for `stop`."""
+        """Say until `stop` that nothing is unread."""
         self._sink.connected(time.time())
-        self._stop.wait()
+        while not self._stop.wait(PAUSE):
+            self._sink.events([], time.time())
 
     def stop(self) -> None:
         """End `run`."""
