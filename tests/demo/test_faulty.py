@@ -51,7 +51,7 @@ def test_an_alert_fires_and_its_notification_arrives(demo: Demo) -> None:
 @pytest.mark.timeout(400)
 def test_the_same_alert_arrives_in_slack(demo: Demo, slack: HttpSink) -> None:
     """It has the shipped text and goes to the channel of the webhook in the file."""
-    title = "WARNING: demo: orders.sync_stock exceeded its time limit"
+    title = "WARNING: orders.sync_stock exceeded its time limit"
 
     def cards() -> list[str]:
         assert all("channel" not in message.body for message in slack.posted)

@@ -34,7 +34,7 @@ def test_each_incident_brings_its_alerts_and_no_other() -> None:
 def test_an_alert_that_must_not_fire_is_named() -> None:
     """With its subject: the check can fail. An incident brings its alerts, and here none is expected."""
     [poison] = [incident for incident in INCIDENTS if incident.name == "a poison message"]
-    world = with_incident(Shop(queues=3, tasks=4, workers=2, from_hour=11, hours=1), poison)
+    world = with_incident(Shop(queues=3, tasks=4, workers=2, from_hour=11, hours=2), poison)
     world = World(world.cluster, world.minutes, world.series, {"CeleryBeatDown": "critical"})
     found = objections([world])
     assert 'alertname="CeleryPoolProcessLost", name="shop.every_ten_minutes"' in found

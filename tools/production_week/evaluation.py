@@ -116,8 +116,16 @@ class Evaluation:
                     self._alert(rule, begin, until)
 
     def _record(self, rule: Rule, start: int, end: int) -> None:
-        found = self.history.range(rule.expr, start=start, end=end, step=rule.step)
-        self._write(rule, {_key(rule, metric): values for metric, values in found}, start)
+        self._write(rule, self._results(rule, start, end, step=rule.step), start)
+
+    def _results(self, rule: Rule, start: int, end: int, *, step: int = 1) -> dict[Labels, list[Value]]:
+        """Return what a rule gives; the series of both sides of an ``or`` differ by name, which a rule replaces."""
+        found: dict[Labels, list[Value]] = {}
+        for metric, values in self.history.range(rule.expr, start=start, end=end, step=step):
+            key = _key(rule, metric)
+            before = found.get(key)
+            found[key] = [a if b is None else b for a, b in zip(before, values, strict=True)] if before else values
+        return found
 
     def _step_by_step(self, rules: Sequence[Rule], start: int, end: int) -> None:
         """Evaluate rules that need their own past, or one another, as Prometheus does."""
@@ -134,7 +142,7 @@ class Evaluation:
         self._live[rule] = {labels for labels, values in found.items() if values[-1] is not None}
 
     def _alert(self, rule: Rule, start: int, end: int) -> None:
-        found = {_key(rule, metric): values for metric, values in self.history.range(rule.expr, start=start, end=end)}
+        found = self._results(rule, start, end)
         before = self._pending.get(rule, {})
         pending = self._pending[rule] = {labels: since for labels, since in before.items() if labels in found}
         for labels, values in found.items():

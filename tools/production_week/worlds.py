@@ -65,10 +65,13 @@ def healthy(shop: Shop, *, seed: int = 1) -> World:
 def with_incident(shop: Shop, incident: Incident) -> World:
     """Return the shop with an incident, from after a third of its hours until half an hour before their end."""
     minutes = len(shop.minutes)
+    during = range(minutes // 3 + 15, minutes - 30)
+    if not during:
+        raise ValueError(f"{minutes} minutes are too few for an incident")
 
     def series() -> Iterator[Single]:
         changed = series_of(shop)
-        incident.change(changed, range(minutes // 3 + 15, minutes - 30))
+        incident.change(changed, during)
         for (name, labels), values in changed.items():
             yield name, dict(labels), values
 
