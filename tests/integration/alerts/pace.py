@@ -1,9 +1,9 @@
 """The shipped rules, run so many times faster: what takes minutes for people takes seconds for a test.
 
-Every duration of a rule is divided: ``for``, ``keep_firing_for``, ranges, subquery steps, offsets, group intervals, and
-``300`` and ``360``, which in our rules always are five and six minutes in seconds. A ``for`` is not divided below
-`LEAST_FOR`: heartbeats come no oftener than they do. Limits are left alone: a test sets those that it needs by lines of
-its own, as an operator would.
+Every duration of a rule is divided: ``for``, ``keep_firing_for``, ranges, subquery steps, offsets, group intervals, the
+seconds that something has been up (``time() - start > 120``), and ``/ 300``, which in our rules always is five minutes.
+A ``for`` is not divided below `LEAST_FOR`: heartbeats come no oftener than they do. Limits are left alone: a test sets
+those that it needs by lines of its own, as an operator would.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEAST_FOR = 8.0
 """Seconds: four heartbeats, so that neither a new exporter nor a machine that is late makes an alert."""
 _LEAST = {"for": LEAST_FOR, "keep_firing_for": 1.0}
 _DURATION = re.compile(r"(?<=\[)\d+[smhd](?=[:\]])|(?<=:)\d+[smhd](?=\])|(?<=offset )\d+[smhd]")
-_SECONDS = re.compile(r"(?<=[</] )(300|360)\b")
+_SECONDS = re.compile(r"(?<=/ )300\b|(?<=start_time_seconds [<>] )\d+")
 
 
 def quickened(expr: str, factor: float) -> str:
