@@ -90,6 +90,11 @@ REPORT = "/celery-admin/monitoring/reports/performance"
 BATCH = "/celery-admin/tasks/batch"
 TASK = "/celery-admin/tasks/{task_id}"
 WEBHOOK_TOKEN = "the webhook's token of this test"
+SCHEMATHESIS = """
+[checks.negative_data_rejection]
+# its own list, and 414: what a parameter may not hold may be too long for the server before anybody reads it
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "414", "415", "422", "428", "429", "5xx"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +127,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 )
 def test_schemathesis_finds_nothing(stack: Stack, tmp_path: Path, bearer: str, paths: list[str]) -> None:
     """No 5xx, no undeclared status, no schema broken, no bad data taken, no good data refused, nothing left open."""
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(SCHEMATHESIS)
     found = subprocess.run(
         [
-            *(Path(sys.executable).with_name("schemathesis"), "run", f"{stack.control.root}/openapi.json"),
+            *(Path(sys.executable).with_name("schemathesis"), "--config-file", str(config)),
+            *("run", f"{stack.control.root}/openapi.json"),
             *("--header", f"Authorization: Bearer {bearer}", *paths),
             *("--checks", "all", "--max-examples", "8", "--generation-database", "none"),
         ],
