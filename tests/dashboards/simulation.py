@@ -70,10 +70,10 @@ class Simulation:
 
     def __enter__(self) -> Simulation:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._write_history()
-        self._write_configuration()
-        with ExitStack() as stack:  # stops the pages, should Prometheus fail to start
+        with ExitStack() as stack:  # closes the pages, should anything fail: their socket would fail a later test
             stack.enter_context(self._pages)
+            self._write_history()
+            self._write_configuration()
             stack.enter_context(self._prometheus).up()
             self._running = stack.pop_all()
         return self
