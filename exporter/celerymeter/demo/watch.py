@@ -129,8 +129,10 @@ class Watch:
         return self._any('sum(alertmanager_notification_requests_failed_total{integration="slack"}) > 0')
 
     def scraped(self) -> bool:
-        """Return True if Prometheus has scraped the exporter."""
-        return self._any("celerymeter_broker_up == 1")
+        """Return True if Prometheus has scraped the exporter after it polled the queues: the control API needs both."""
+        return self._any(
+            'celerymeter_broker_up == 1 and on (instance) celerymeter_poll_success{collector="queues"} == 1'
+        )
 
     def _any(self, query: str) -> bool:
         try:
