@@ -33,7 +33,7 @@ REST = 0.02
 """Pause after a delivery, so that a steady stream comes in batches."""
 BATCH = 500
 """Messages that are handed over together."""
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 1024 * 1024
 """Bytes of messages that end a batch: 500 of the largest would be many gigabytes."""
 
 

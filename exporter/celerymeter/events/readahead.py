@@ -21,9 +21,9 @@ CHUNK = 32 * 1024
 BLOCK = 1024 * 1024
 LIMIT = 256 * 1024 * 1024
 """Bytes that may wait here; beyond them the server has to wait, and may drop us."""
-MAX_MEMORY = 208 * 1024 * 1024
+MAX_MEMORY = 192 * 1024 * 1024
 """Bytes of this whole process at which no more may wait than `LEAST`: a page needs some memory beside."""
-LEAST = 16 * 1024 * 1024
+LEAST = 8 * 1024 * 1024
 """Bytes that may wait whatever else takes memory."""
 LARGEST_READ = 256 * 1024
 REST = 0.1
