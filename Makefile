@@ -25,6 +25,7 @@ test-slow: .venv/.installed-dev ## the tests that take minutes
 	@$(PYTEST) -m slow --timeout 1800 $(ARGS)
 
 compose-test: .venv/.installed-dev ## docker-compose.yml in containers of a local Podman (root; 15 minutes)
+	@$(BIN)/python -m tests.deploy.engine
 	@.ci/newer-servers .cache/newer
 	@$(BIN)/pytest -q -n 0 -m slow --timeout 1800 tests/deploy/test_compose_up.py $(ARGS)
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from tests.deploy import compose
 from tests.deploy.compose import MAIN, ROOT, VARIABLE, Service
@@ -40,6 +41,8 @@ ROOT_FILE_SYSTEM = ROOT / ".cache" / "compose-test.tar"
 BASE = "localhost/debian:latest"
 OURS = f"docker.io/library/celerymeter:{__version__}"
 PROJECT = "celerymeter"
+PUBLISHED = {"control": 8000, "prometheus": 9090, "alertmanager": 9093}
+"""Ports on this machine's loopback, by service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,23 @@ runroot = "{folder}/run"
 """
 
 
-def refuse_without_tools() -> None:
-    """Skip where no engine can run."""
+def missing() -> str:
+    """What this machine lacks to run containers, with the way to get it; empty if nothing."""
     beside = f"{os.environ['PATH']}:/usr/sbin:/usr/lib/podman:/usr/libexec/podman"
-    missing = [package for tool, package in PROGRAMS.items() if not shutil.which(tool, path=beside)]
-    if missing or os.geteuid() != 0:
-        pytest.skip(f"needs root and Debian's packages: missing {' '.join(missing) or 'root'}")
+    packages = [package for tool, package in PROGRAMS.items() if not shutil.which(tool, path=beside)]
+    if packages:
+        return f"Debian packages are missing: apt-get install --no-install-recommends {' '.join(packages)}"
+    if os.geteuid() != 0:
+        return "only root can run these containers: sudo make compose-test"
+    taken = [port for port in PUBLISHED.values() if open_at("127.0.0.1", port)]
+    return f"docker-compose.yml needs ports that are taken: {' '.join(map(str, taken))}" if taken else ""
+
+
+def open_at(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as tried:
+        tried.settimeout(2)
+        return tried.connect_ex((host, port)) == 0
 
 
 class Engine:
@@ -102,9 +116,9 @@ class Engine:
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         }
-        socket = f"unix://{folder}/api.sock"
-        self._compose_env = {"DOCKER_HOST": socket, VARIABLE: str(secrets)}
-        argv = ["podman", "system", "service", "--time=0", socket]
+        api = f"unix://{folder}/api.sock"
+        self._compose_env = {"DOCKER_HOST": api, VARIABLE: str(secrets)}
+        argv = ["podman", "system", "service", "--time=0", api]
         self._service = Process("podman", argv, log=folder / "podman.log", env=self._env)
         self._ended = threading.Event()
         self._checks = threading.Thread(target=self._run_checks, daemon=True)
@@ -217,3 +231,8 @@ def make_root_file_system(root: Path) -> None:
     command("tar", "--create", f"--file={draft}", f"--directory={root}", ".")
     draft.replace(ROOT_FILE_SYSTEM)
     shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    if lacking := missing():
+        sys.exit(f"make compose-test: {lacking}")

@@ -19,7 +19,7 @@ import requests
 from tests.alertmanager.sinks import HttpSink, awaited
 from tests.deploy import compose
 from tests.deploy.compose import Compose
-from tests.deploy.engine import OURS, Engine, refuse_without_tools
+from tests.deploy.engine import OURS, PUBLISHED, Engine, missing, open_at
 from tests.deploy.test_stack import documented
 from tools.hostile import MEGABYTE, Flood
 
@@ -28,7 +28,6 @@ from celerymeter.demo.processes import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1800)]
 WATCHING = ("exporter", "control", "prometheus", "alertmanager")
 SERVICES = ("redis", *WATCHING, "workload", "worker-quick", "worker-slow")
-PUBLISHED = {"control": 8000, "prometheus": 9090, "alertmanager": 9093}
 INTERNAL = {"redis": 6379, "exporter": 9808, "control": 9809}
 API = "http://127.0.0.1:8000/celery-admin"
 PROMETHEUS = "http://127.0.0.1:9090"
@@ -36,13 +35,6 @@ ALERTMANAGER = "http://127.0.0.1:9093"
 TIMEOUT = 180.0
 FLOOD = 100 * MEGABYTE
 """As fast as 10 MB a second, if the machine can."""
-
-
-def open_at(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
-    with socket.socket() as tried:
-        tried.settimeout(2)
-        return tried.connect_ex((host, port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +46,8 @@ def stack(secrets: Path) -> Compose:
 @pytest.fixture(scope="module")
 def engine(secrets: Path) -> Iterator[Engine]:
     """All images, no container; the folder's name is short, since a socket's may have 107 characters."""
-    refuse_without_tools()
-    assert [port for port in PUBLISHED.values() if open_at("127.0.0.1", port)] == [], "docker-compose.yml needs them"
+    if lacking := missing():
+        pytest.skip(lacking)
     with tempfile.TemporaryDirectory(prefix="up") as folder, Engine(Path(folder), secrets) as running:
         running.make_images()
         yield running
