@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import requests
@@ -14,6 +15,8 @@ import yaml
 from click.testing import CliRunner
 from tests.alertmanager.conftest import LOG, adapted, binary
 from tests.alertmanager.sinks import HttpSink, awaited
+from tests.deploy.manifests import of_kind
+from tests.deploy.test_helm import render
 from tests.rules.bundle import ALERTS
 
 from celerymeter.cli.bundle import command
@@ -27,7 +30,9 @@ owners:
   - {owner: archive, queues: [orders], clusters: [asia]}
   - {owner: payments, queues: [orders, "pay*"], tasks: ["orders.*"]}
   - {owner: media, queues: ["pay-per-view", "media*", "a.b|c $1"], tasks: ["*.encode"]}
+  - {owner: africa, queues: ["*"], clusters: [africa]}
 """
+Rules: TypeAlias = "Mapping[str, Any]"
 FIRING: Mapping[str, tuple[Mapping[str, str], str]] = {
     "a queue": ({"alertname": "CeleryQueueBacklog", "queue_name": "orders", "cluster": "eu"}, "payments"),
     "a queue of a cluster with an owner": (
@@ -44,21 +49,49 @@ FIRING: Mapping[str, tuple[Mapping[str, str], str]] = {
     "a task": ({"alertname": "CeleryHighErrorRate", "name": "orders.place"}, "payments"),
     "a task with a line break": ({"alertname": "CeleryHighErrorRate", "name": "video\n.encode"}, "media"),
     "a worker": ({"alertname": "CeleryWorkerDown", "hostname": "w1@orders"}, "platform"),
+    "any queue": ({"alertname": "CeleryQueueStalled", "queue_name": "mail", "cluster": "africa"}, "africa"),
+    "a worker where a team has all queues": (
+        {"alertname": "CeleryWorkerDown", "hostname": "w1", "cluster": "africa"},
+        "platform",
+    ),
     "an alert of somebody else": ({"alertname": "DiskFull", "queue_name": "orders"}, ""),
     "the watchdog": ({"alertname": "Watchdog"}, ""),
 }
 
 
-def rules() -> str:
-    """Alerts that fire at once, with the labels above and the name of the case."""
+def rules(shipped: Rules) -> str:
+    """Alerts that fire at once, with the owner of shipped ones of their name, the labels above and the case."""
     listed = []
-    for case, (labels, _) in FIRING.items():
-        severity = {"Watchdog": "info"}.get(labels["alertname"], "warning")
-        more = {key: value for key, value in labels.items() if key != "alertname"}
-        listed.append(
-            {"alert": labels["alertname"], "expr": "vector(1)", "labels": {**more, "case": case, "severity": severity}}
-        )
-    return yaml.safe_dump({"groups": [{"name": "firing", "interval": "1s", "rules": listed}]})
+    for case, (series, _) in FIRING.items():
+        name = series["alertname"]
+        labels = {"severity": {"Watchdog": "info"}.get(name, "warning"), "case": case, **owner_of(shipped, name)}
+        listed.append({"alert": name, "expr": one_series(series), "labels": labels})
+    groups = [*shipped["groups"], {"name": "firing", "interval": "1s", "rules": listed}]
+    return yaml.safe_dump({"groups": groups})
+
+
+def owner_of(shipped: Rules, name: str) -> Mapping[str, str]:
+    """The label `owner` of the alerts of one name, if they have one."""
+    alerts = [each for group in shipped["groups"] for each in group["rules"] if each.get("alert") == name]
+    return {"owner": alerts[0]["labels"]["owner"]} if alerts and "owner" in alerts[0]["labels"] else {}
+
+
+def one_series(labels: Mapping[str, str]) -> str:
+    """An expression with one result that has these labels."""
+    expr = "vector(1)"
+    for name, value in labels.items():
+        if name != "alertname":
+            replacement = json.dumps(value.replace("$", "$$"))
+            expr = f'label_replace({expr}, "{name}", {replacement}, "", "")'
+    return expr
+
+
+def charted() -> Rules:
+    """The rules of the Helm chart with the content of the file as value."""
+    values = {"rules": {"enabled": True, "owners": yaml.safe_load(OWNERS)}}
+    (found,) = of_kind("PrometheusRule", render(values))
+    spec: Rules = found.raw["spec"]
+    return spec
 
 
 def relabelings(folder: Path) -> list[dict[str, Any]]:
@@ -82,8 +115,14 @@ def routing(shipped: str, url: str) -> str:
     return yaml.safe_dump(config)
 
 
+@pytest.fixture(params=["relabeling", "chart"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How alerts get the label: by what the command prints, or by rules of the Helm chart."""
+    return str(request.param)
+
+
 @pytest.fixture(params=["installed", "newer"])
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HttpSink]:
+def sink(request: pytest.FixtureRequest, way: str, tmp_path: Path) -> Iterator[HttpSink]:
     """Where messages go of an Alertmanager that a Prometheus sends its alerts to; both of one generation."""
     programs = {name: binary(str(request.param), name) for name in ("prometheus", "alertmanager")}
     (tmp_path / "secrets").mkdir()
@@ -95,9 +134,9 @@ def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HttpSink]:
         config = tmp_path / "alertmanager.yml"
         config.write_text(routing(adapted(tmp_path, http=http.url, smtp="127.0.0.1:9"), http.url))
         alertmanager = Alertmanager(tmp_path / "alertmanager", config=config)
-        (tmp_path / "rules.yml").write_text(rules())
+        (tmp_path / "rules.yml").write_text(rules(charted() if way == "chart" else {"groups": []}))
         alerting = {
-            "alert_relabel_configs": relabelings(tmp_path),
+            "alert_relabel_configs": relabelings(tmp_path) if way == "relabeling" else [],
             "alertmanagers": [{"static_configs": [{"targets": [alertmanager.url.removeprefix("http://")]}]}],
         }
         wanted = {"global": {"evaluation_interval": "1s"}, "rule_files": ["rules.yml"], "alerting": alerting}
@@ -111,18 +150,26 @@ def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HttpSink]:
         owners = {case: owner for case, (_, owner) in FIRING.items()}
         wait_until(lambda: received(alertmanager.url).keys() == owners.keys(), timeout=60, what="all alerts")
         assert received(alertmanager.url) == owners
+        assert set(fired(prometheus.url).values()) == (set(owners.values()) if way == "chart" else {""})
         yield http
 
 
 def received(url: str) -> dict[str, str]:
     """The owner of each case that Alertmanager knows."""
     alerts = requests.get(f"{url}/api/v2/alerts", timeout=10).json()
-    return {alert["labels"]["case"]: alert["labels"].get("owner", "") for alert in alerts}
+    return {alert["labels"]["case"]: alert["labels"].get("owner", "") for alert in alerts if "case" in alert["labels"]}
+
+
+def fired(url: str) -> dict[str, str]:
+    """The owner of each case in Prometheus' own series of alerts, which dashboards can select by."""
+    found = requests.get(f"{url}/api/v1/query", params={"query": 'ALERTS{case!=""}'}, timeout=10).json()
+    return {each["metric"]["case"]: each["metric"].get("owner", "") for each in found["data"]["result"]}
 
 
 def cases(sink: HttpSink, path: str) -> set[str]:
     """The cases that came to a receiver."""
-    return {alert["labels"]["case"] for each in sink.to(path) for alert in each.body["alerts"]}
+    alerts = [alert["labels"] for each in sink.to(path) for alert in each.body["alerts"]]
+    return {labels["case"] for labels in alerts if "case" in labels}
 
 
 def test_each_team_gets_its_alerts_and_everybody_else_what_they_got(sink: HttpSink) -> None:

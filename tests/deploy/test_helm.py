@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import shutil
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -32,8 +35,11 @@ TWO_CLUSTERS: Mapping[str, Any] = {
         {"name": "mail", "broker": {"secret": "mail-broker"}, "control": False, "exporterArgs": ["--queues=mail"]},
     ],
     "imagePullSecrets": [{"name": "registry"}],
+    "image": {"tag": "0.1.0@sha256:abc"},
     "exporter": {
         "replicas": 2,
+        "extraEnv": [{"name": "CELERYMETER_QUEUES", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
+        "resources": {"requests": {"cpu": 0.5}},
         "args": ["--poll-interval=30s"],
         "podLabels": {"team": "shop"},
         "podAnnotations": {"example.org/note": "yes"},
@@ -47,6 +53,7 @@ TWO_CLUSTERS: Mapping[str, Any] = {
     },
     "control": {
         "enabled": True,
+        "extraEnv": [{"name": "TZ", "value": "Asia/Taipei"}],
         "grafanaUrl": "https://grafana.example.org",
         "alertmanagerUrl": "",
         "persistence": {"size": "5Gi", "storageClass": "disk"},
@@ -164,6 +171,84 @@ def test_each_cluster_has_an_exporter_and_its_label() -> None:
     )
 
 
+@pytest.mark.parametrize("name", [53 * "r", "shop.eu", "r"])
+def test_names_fit_and_differ_however_long_the_release_is_called(name: str) -> None:
+    """A StatefulSet's name and ten characters more are a label; a service's name has no dot."""
+    clusters = [{"name": f"{36 * 'c'}-{each}", "broker": {"secret": "x"}} for each in ("eu", "us")]
+    values = {"clusters": clusters, "control": {"enabled": True}, "rules": {"enabled": True}, "fullnameOverride": ""}
+    made = render(values, name=name)
+    names = [each.name for each in of_kind("StatefulSet", made)]
+    assert len(set(names)) == len(names) == 4
+    assert max(map(len, names)) <= 52
+    for resource in made:
+        if resource.kind not in OPERATORS:
+            kubernetes_validate.validate(dict(resource.raw), VERSIONS[0], strict=True)
+    for service in of_kind("Service", made):
+        assert re.fullmatch("[a-z][-a-z0-9]*[a-z0-9]", service.name)
+        found = [pod.owner for pod in pods(made) if matches(service.raw["spec"]["selector"], pod.labels)]
+        assert found == [service.name]
+
+
+def test_two_releases_whose_names_join_to_the_same_select_their_own_pods() -> None:
+    """`a` with a cluster `b-c` and `a-b` with a cluster `c`."""
+    made = [
+        resource
+        for name, cluster in (("a", "b-c"), ("a-b", "c"))
+        for resource in render({"clusters": [{"name": cluster, "broker": {"secret": "x"}}]}, name=name)
+    ]
+    selectors = [each.raw["spec"]["selector"] for each in of_kind("Service", made)]
+    assert [sum(matches(selector, pod.labels) for pod in pods(made)) for selector in selectors] == [1, 1]
+
+
+def test_openshift_chooses_the_numbers_of_users() -> None:
+    """Once they are taken out of the values; everything else stays."""
+    values = {"control": {"enabled": True}, "podSecurityContext": dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))}
+    kept = {
+        "runAsNonRoot": True,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert [pod.spec["securityContext"] for pod in pods(render(values))] == [kept, kept]
+
+
+def test_what_operators_select_may_be_in_their_namespace() -> None:
+    """The monitors look into the release's for their services."""
+    elsewhere = {part: {"enabled": True, "namespace": "watch"} for part in ("serviceMonitor", "rules", "dashboards")}
+    made = render({**EVERYTHING, **elsewhere})
+    moved = {each.kind for each in made if each.raw["metadata"].get("namespace") == "watch"}
+    assert moved == {"ServiceMonitor", "PrometheusRule", "ConfigMap"}
+    found = [each.raw["spec"]["namespaceSelector"] for each in of_kind("ServiceMonitor", made)]
+    assert found == [{"matchNames": ["celerymeter"]}] * 2
+
+
+def test_it_renders_the_same_twice_and_without_a_cluster() -> None:
+    """As Argo CD wants it: nothing is looked up, drawn by lot or dated."""
+    again = helm.Chart.load(CHART).render({**EVERYTHING, **TWO_CLUSTERS}, name="celerymeter", namespace="celerymeter")
+    files = chart().render({**EVERYTHING, **TWO_CLUSTERS}, name="celerymeter", namespace="celerymeter")
+    assert files == again
+    (claim,) = of_kind("StatefulSet", render({**NOTHING, "control": {"enabled": True}}))[0].raw["spec"][
+        "volumeClaimTemplates"
+    ]
+    assert (claim["apiVersion"], claim["kind"]) == ("v1", "PersistentVolumeClaim")
+
+
+def test_it_is_part_of_another_chart(tmp_path: Path) -> None:
+    """With `condition: celerymeter.enabled` and values for all charts."""
+    parent = tmp_path / "shop"
+    shutil.copytree(CHART, parent / "charts" / "celerymeter")
+    dependency = {"name": "celerymeter", "version": __version__, "condition": "celerymeter.enabled"}
+    about = {"apiVersion": "v2", "name": "shop", "version": "1.0.0", "dependencies": [dependency]}
+    (parent / "Chart.yaml").write_text(yaml.safe_dump(about))
+    loaded = helm.Chart.load(parent)
+    kinds = {}
+    for enabled in (True, False):
+        values = {"global": {"region": "eu"}, "celerymeter": {"enabled": enabled, "exporter": {"replicas": 2}}}
+        files = loaded.render(values, name="shop", namespace="shop")
+        kinds[enabled] = [each.kind for path, text in files.items() if path.endswith("yaml") for each in parsed(text)]
+    assert sorted(kinds[True]) == ["PodDisruptionBudget", "Service", "ServiceAccount", "StatefulSet"]
+    assert kinds[False] == []
+
+
 def test_only_two_exporters_have_a_disruption_budget() -> None:
     """For one it would keep a node from being drained."""
     assert of_kind("PodDisruptionBudget", render(EVERYTHING)) == []
@@ -198,6 +283,8 @@ def test_the_notes_say_what_to_do_next() -> None:
     assert "Nothing scrapes it yet" in notes({})
 
 
+PASSWORD = "hunter2"
+URL = f"redis://:{PASSWORD}@redis:6379/0"
 WRONG = {
     "a word for a number": ({"exporter": {"replicas": "two"}}, "'/exporter/replicas': got string, want integer"),
     "too many exporters": ({"exporter": {"replicas": 7}}, "'/exporter/replicas': maximum: got 7, want 2"),
@@ -208,7 +295,10 @@ WRONG = {
     ),
     "no cluster": ({"clusters": []}, "'/clusters': minItems: got 0, want 1"),
     "a cluster without broker": ({"clusters": [{"name": "eu"}]}, "'/clusters/0': missing property 'broker'"),
-    "a URL without scheme": ({"control": {"prometheusUrl": "prometheus:9090"}}, "'/control/prometheusUrl'"),
+    "a URL without scheme": (
+        {"control": {"prometheusUrl": "prometheus:9090"}},
+        "control.prometheusUrl: must be a URL such as http://prometheus.monitoring:9090",
+    ),
     "a name that no object may have": (
         {"clusters": [{"name": "E U", "broker": {"secret": "x"}}]},
         "'/clusters/0/name'",
@@ -218,7 +308,10 @@ WRONG = {
         {"rules": {"thresholds": [{"record": "up", "expr": 1}]}},
         "'/rules/thresholds/0/record'",
     ),
-    "an argument without dashes": ({"exporter": {"args": ["queues=a"]}}, "'/exporter/args/0'"),
+    "an argument without dashes": (
+        {"exporter": {"args": ["queues=a"]}},
+        "exporter.args[0]: must be one option with its value, in the form --name=value",
+    ),
     "a port by name": ({"networkPolicy": {"brokerPorts": ["redis"]}}, "'/networkPolicy/brokerPorts/0': got string"),
     "two clusters of one name": (
         {"clusters": [{"name": "a", "broker": {"secret": "x"}}, {"name": "a", "broker": {"secret": "y"}}]},
@@ -228,6 +321,75 @@ WRONG = {
         {"clusters": [{"broker": {"secret": "x"}}, {"name": "a", "broker": {"secret": "y"}}]},
         "each needs a name",
     ),
+    "a broker's URL for its secret": (
+        {"clusters": [{"broker": {"secret": URL}}]},
+        "clusters[0].broker.secret: must be the name of a secret that exists",
+    ),
+    "a broker's URL in place of all that": (
+        {"clusters": [{"broker": {"url": URL}}]},
+        "'/clusters/0/broker': additional properties 'url' not allowed",
+    ),
+    "a broker's URL as option": (
+        {"exporter": {"args": [f"--broker-url={URL}"]}},
+        "exporter.args[0]: a secret must not be on a command line",
+    ),
+    "the same in two words": (
+        {"clusters": [{"broker": {"secret": "x"}, "controlArgs": ["--result-backend-url", URL]}]},
+        "clusters[0].controlArgs[0]: a secret must not be on a command line",
+    ),
+    "a password in another URL": (
+        {"exporter": {"args": [f"--rabbitmq-management-url=http://guest:{PASSWORD}@rabbit:15672"]}},
+        "exporter.args[0]: a secret must not be on a command line",
+    ),
+    "a password in the URL of Prometheus": (
+        {"control": {"prometheusUrl": f"http://me:{PASSWORD}@prometheus:9090"}},
+        "control.prometheusUrl: must be a URL such as http://prometheus.monitoring:9090, without user and password",
+    ),
+    "a secret for its name": ({"control": {"secret": f"{PASSWORD}="}}, "control.secret: must be the name of a secret"),
+    "a URL for a key": (
+        {"clusters": [{"broker": {"secret": "x"}, "resultBackendKey": URL}]},
+        "clusters[0].resultBackendKey: must be a key of that secret",
+    ),
+    "a secret's name as other charts call it": (
+        {"clusters": [{"broker": {"existingSecret": "x"}}]},
+        "'/clusters/0/broker': additional properties 'existingSecret' not allowed",
+    ),
+    "an image with its tag": (
+        {"image": {"repository": "registry.example.org:5000/celerymeter:0.1.0"}},
+        "image.repository: must be an image without a tag; image.tag is the place for it",
+    ),
+    "a tag that YAML takes for a number": ({"image": {"tag": 1.10}}, "'/image/tag': got number, want string"),
+    "memory without unit": (
+        {"exporter": {"resources": {"limits": {"memory": 512}}}},
+        "'/exporter/resources/limits/memory': got number, want string",
+    ),
+    "memory in megabits": ({"control": {"resources": {"limits": {"memory": "512m"}}}}, "(Ki|Mi|Gi|Ti|k|M|G|T)"),
+    "an address without its length": (
+        {"networkPolicy": {"brokerPeers": [{"ipBlock": {"cidr": "10.0.0.1"}}]}},
+        "'/networkPolicy/brokerPeers/0/ipBlock/cidr'",
+    ),
+    "a variable that is a number": (
+        {"exporter": {"extraEnv": [{"name": "CELERYMETER_MAX_QUEUES", "value": 5}]}},
+        "'/exporter/extraEnv/0/value': got number, want string",
+    ),
+    "a label of the chart's own": (
+        {"exporter": {"podLabels": {"app.kubernetes.io/name": "mine"}}},
+        "exporter.podLabels: the chart itself sets app.kubernetes.io/name",
+    ),
+    "a misspelt threshold": (
+        {"rules": {"thresholds": [{"record": "celery:queue_backlogs:limit", "expr": 1}]}},
+        "rules.thresholds[0].record: there is no threshold celery:queue_backlogs:limit; there are celery:always",
+    ),
+    "a threshold without severity": (
+        {"rules": {"thresholds": [{"record": "celery:queue_age:limit", "expr": 1, "labels": {"queue_name": "a"}}]}},
+        'those of celery:queue_age:limit are [{"severity":"warning"}, {"severity":"critical"}]',
+    ),
+    "an owner of nothing": (
+        {"rules": {"owners": {"owners": [{"owner": "payments"}]}}},
+        "'/rules/owners/owners/0': missing property 'queues'",
+    ),
+    "a name that no service may have": ({"fullnameOverride": "1shop"}, "fullnameOverride: names of services begin"),
+    "a name that is too long": ({"fullnameOverride": 70 * "a"}, "'/fullnameOverride': maxLength: got 70, want 40"),
     "an ingress without host": ({"control": {"ingress": {"enabled": True}}}, "control.ingress.host"),
     "an ingress without TLS": (
         {"control": {"ingress": {"enabled": True, "host": "a.example"}}},
@@ -242,6 +404,7 @@ def test_a_wrong_value_is_refused_with_its_place(values: Mapping[str, Any], mess
     with pytest.raises(HelmError) as refused:
         render(values)
     assert message in str(refused.value)
+    assert PASSWORD not in str(refused.value)
 
 
 def test_versions_are_those_of_the_package() -> None:
@@ -252,7 +415,7 @@ def test_versions_are_those_of_the_package() -> None:
     assert pod.container["image"] == f"celerymeter:{__version__}"
 
 
-def test_the_packaged_chart_is_complete(tmp_path: Any) -> None:
+def test_the_packaged_chart_is_complete(tmp_path: Path) -> None:
     """Links become files: rules and dashboards are in the archive, and it renders the same."""
     archive = helm.package(CHART, destination=tmp_path)
     packaged = helm.Chart.load(archive).render(dict(EVERYTHING), name="celerymeter", namespace="celerymeter")

@@ -125,7 +125,7 @@ def test_a_change_of_one_manifest_alone_is_found(
 
 COMPOSE_CHANGES = {
     "an option more": ("  - control\n", "  - control\n      - --log-level=debug\n", "--log-level"),
-    "an option less": ("      - --metrics-listen\n      - 0.0.0.0:9809\n", "", "--metrics-listen"),
+    "an option less": ('      - --metrics-listen\n      - ":9809"\n', "", "--metrics-listen"),
     "a variable": ("  control:\n", "  control:\n    environment: {A: b}\n", "variable A"),
     "memory": ("    mem_limit: 512m\n    pids_limit: 512\n", "    mem_limit: 1g\n    pids_limit: 512\n", "memory"),
     "the root file system": ("  control:\n", "  control:\n    read_only: false\n", "read only"),

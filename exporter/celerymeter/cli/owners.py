@@ -66,8 +66,11 @@ def _relabeling(labels: list[str], regexes: Sequence[str], owner: str) -> Relabe
 
 
 def _regex(patterns: Sequence[str]) -> str:
-    """Return one expression for patterns; a name may have line breaks."""
-    return f"(?:{'|'.join('(?s:.*)'.join(map(re.escape, each.split('*'))) for each in patterns)})"
+    """Return one expression for patterns; a name may have line breaks, and the label must be there to match ``*``."""
+    expressions = [
+        "(?s:.*)".join(map(re.escape, each.split("*"))) if each.strip("*") else "(?s:.+)" for each in patterns
+    ]
+    return f"(?:{'|'.join(expressions)})"
 
 
 def read(path: Path) -> Owners:
