@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from celerymeter.tagged import untag
+from celerymeter.tagged import id_text, untag
 
 MAX_TEXT: Final = 512
 """Characters of a name; a longer one is treated as absent, as in events."""
@@ -73,7 +73,7 @@ class WorkerTask:
     redelivered: bool = False
     eta: str | None = None
     uuid_object: bool = False
-    """True when the id is a UUID object: Celery's own commands do not find it by its text."""
+    """True when the id is a UUID object or a number: Celery's own commands do not find it by its text."""
 
 
 class _Stats(msgspec.Struct):
@@ -215,7 +215,7 @@ class Replies:
 
 
 def text(value: object) -> str | None:
-    """Return a name or id of usual length, also an id that is a UUID object."""
+    """Return a name or id of usual length, also one that kombu tagged."""
     value = untag(value)
     return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
 
@@ -284,7 +284,7 @@ def _queues(found: _Queue) -> Iterator[ConsumedQueue]:
 
 
 def _task(found: _Request | None, eta: object = None) -> WorkerTask | None:
-    task_id = text(found.id) if found is not None else None
+    task_id = text(id_text(found.id)) if found is not None else None
     if found is None or task_id is None:
         return None
     delivery = mapping(found.delivery_info)
@@ -298,7 +298,7 @@ def _task(found: _Request | None, eta: object = None) -> WorkerTask | None:
         routing_key=text(delivery.get("routing_key")),
         redelivered=delivery.get("redelivered") is True,
         eta=text(eta),
-        uuid_object=isinstance(found.id, dict),
+        uuid_object=not isinstance(found.id, str),
     )
 
 

@@ -179,6 +179,16 @@ def test_ids_that_are_uuid_objects_are_read_as_their_text() -> None:
     assert decode(message(several))[0][0].parent_id == TASK_ID
 
 
+def test_ids_that_are_numbers_are_read_as_their_text() -> None:
+    """`apply_async(task_id=order.pk)`; a number in the text of an argument stays as it is."""
+    several = [event(uuid=5, parent_id=-12, args='["uuid": 7]'), event(uuid=2**70, queue='{"uuid": 7}')]
+    for data in (message(several), message([event(), *several])):
+        events, rejections = decode(data)
+        assert [(got.uuid, got.parent_id) for got in events[-2:]] == [("5", "-12"), (str(2**70), None)]
+        assert events[-1].queue == '{"uuid": 7}'
+        assert not rejections
+
+
 def test_values_as_kombu_itself_writes_them() -> None:
     """Every type that it tags, in a field that is read."""
     content = event(

@@ -44,6 +44,14 @@ def test_an_id_that_is_a_uuid_object_is_text() -> None:
     assert parse_head(json.dumps(raw).encode()).uuid == "00000000-0000-0000-0000-000000000007"
 
 
+@pytest.mark.parametrize("cut", [0, 30])
+def test_an_id_that_is_a_number_is_text(cut: int) -> None:
+    """In a whole message and in the end of one."""
+    raw = message()
+    raw["headers"]["id"] = raw["properties"]["correlation_id"] = 5
+    assert parse_head(json.dumps(raw).encode()[cut:]).uuid == "5"
+
+
 def test_the_end_of_a_large_message_is_enough() -> None:
     """Ten megabytes of arguments change nothing."""
     raw = json.dumps(message(body="x" * 100_000, stamp=1700000000.25)).encode()

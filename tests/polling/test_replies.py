@@ -164,7 +164,7 @@ def test_an_odd_field_rejects_no_reply() -> None:
 
     tasks = [
         {"id": "u1", "name": "n", "time_start": "soon", "worker_pid": "x", "delivery_info": [1]},
-        {"id": 5, "name": "n"},
+        {"id": 5.5, "name": "n"},
         {"id": "u2", "name": "n", "time_start": 2.0},
     ]
     active = state(replies_of("active", tasks)).active
@@ -185,6 +185,12 @@ def test_an_id_that_is_a_uuid_object(value: object) -> None:
     tagged = {"__type__": "uuid", "__value__": value}
     tasks = replies_of("active", [{"id": tagged, "name": "n"}]).tasks("active", "w1@test")
     assert [task.id for task in tasks or ()] == ["00000000-0000-0000-0000-000000000007"]
+
+
+def test_an_id_that_is_a_number() -> None:
+    """`apply_async(task_id=order.pk)`: Celery's commands do not find it by its text."""
+    tasks = replies_of("active", [{"id": 5, "name": "n"}, {"id": True, "name": "n"}]).tasks("active", "w1@test")
+    assert [(task.id, task.uuid_object) for task in tasks or ()] == [("5", True)]
 
 
 def test_a_queried_task_has_its_state() -> None:

@@ -51,6 +51,14 @@ def test_a_look_gives_places_and_finds_queues_that_nobody_names(redis_server: Re
     assert (look.lists_read, look.unacked_read, look.lengths) == (True, True, {"busy": 6, "forgotten": 1})
 
 
+def test_an_id_that_is_a_number_is_found(redis_server: Redis) -> None:
+    """Workers do not find it by its text."""
+    client = redis.Redis.from_url(redis_server.url)
+    client.lpush("odd", json.dumps({"body": "", "headers": {"id": 5}, "properties": {"correlation_id": 5}}))
+    look = RedisQueues(BrokerSettings(url=redis_server.url)).look(["5"], ["odd"])
+    assert (look.waiting["5"].position, look.waiting["5"].uuid_object) == (1, True)
+
+
 def test_both_ends_of_a_long_list_are_read_and_no_more(redis_server: Redis) -> None:
     """The head runs next, and the tail was just sent."""
     client = redis.Redis.from_url(redis_server.url)

@@ -495,3 +495,62 @@ def test_the_task_sent_of_a_retried_task_may_come_after_its_retry_was_received(c
     assert counts(cluster, "outer", "q1") == (2, 2, 2, 1, 0)
     assert cluster.series("outer", "q1").retried == 1
     assert len(cluster.tracker.tasks.runs) == 0
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("publish", "retried", "receive", "start"),
+        ("receive", "publish", "start", "retried"),
+        ("receive", "start", "publish", "retried"),
+        ("receive", "start", "retried", "publish"),
+        ("retried", "receive", "start", "publish"),
+    ],
+)
+def test_a_retry_may_go_to_another_queue(cluster: Cluster, order: tuple[str, ...]) -> None:
+    """`Task.retry(queue=…)`: its `task-sent` says where, although the other worker may be faster than that."""
+    cluster.publish("a", "outer", "q1")
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    steps = {
+        "publish": lambda: cluster.publish("a", "outer", "q2", retries=1, parent_id="a"),
+        "receive": lambda: cluster.receive("a", "outer", OTHER_WORKER, retries=1, parent_id="a"),
+        "start": lambda: cluster.start("a", OTHER_WORKER),
+        "retried": lambda: cluster.end("a", "retried"),
+    }
+    for step in order:
+        steps[step]()
+    cluster.end("a", hostname=OTHER_WORKER)
+    cluster.pass_time(3, beating=(WORKER, OTHER_WORKER))
+    first, second = cluster.series("outer", "q1"), cluster.series("outer", "q2")
+    assert (first.sent, first.received, first.started, first.retried, first.succeeded) == (1, 1, 1, 1, 0)
+    assert (second.sent, second.received, second.started, second.retried, second.succeeded) == (1, 1, 1, 0, 1)
+    assert cluster.tracker.in_progress(cluster.now).by_worker == {}
+
+
+def test_a_retry_whose_task_sent_never_comes_stays_in_its_queue(cluster: Cluster) -> None:
+    """The worker does not send these events, the client did."""
+    cluster.publish("a", "outer", "q1")
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    cluster.receive("a", "outer", OTHER_WORKER, retries=1, parent_id="a")
+    cluster.end("a", "retried")
+    cluster.start("a", OTHER_WORKER)
+    cluster.pass_time(3, beating=(WORKER, OTHER_WORKER))
+    series = cluster.series("outer", "q1")
+    assert (series.sent, series.received, series.started, series.retried, series.in_progress) == (1, 2, 2, 1, 1)
+
+
+def test_a_retry_that_no_event_addresses_is_in_a_queue_of_its_worker(cluster: Cluster) -> None:
+    """Without any `task-sent`, as is Celery's default."""
+    cluster.heartbeat(WORKER)
+    cluster.heartbeat(OTHER_WORKER)
+    cluster.answer(WORKER, queues=("q1", "q3"))
+    cluster.answer(OTHER_WORKER, queues=("q2",))
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    cluster.receive("a", "outer", OTHER_WORKER, retries=1, parent_id="a")
+    cluster.start("a", OTHER_WORKER)
+    cluster.end("a", "retried")
+    cluster.pass_time(3, beating=(WORKER, OTHER_WORKER))
+    assert counts(cluster, "outer", "q2") == (0, 1, 1, 0, 1)

@@ -18,7 +18,7 @@ from pybase64 import b64decode
 
 from celerymeter.json_values import count_values
 from celerymeter.model import CELERY_EVENTS, MAX_TEXT, MAX_TYPE, UNKNOWN, Event
-from celerymeter.tagged import untag, untag_uuids
+from celerymeter.tagged import ids_as_text, untag
 
 Reason = Literal["envelope", "content_type", "encoding", "body", "fields", "too_large"]
 
@@ -117,7 +117,7 @@ class Decoder:
         try:
             decoded = _typed(body)
         except (ValueError, RecursionError):
-            if b'"__type__"' in body and (plain := untag_uuids(body)) != body:
+            if (plain := ids_as_text(body)) != body:
                 return self._body(plain)
             return self._one_by_one(body)
         return decoded if isinstance(decoded, list) else [decoded]

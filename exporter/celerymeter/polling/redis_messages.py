@@ -17,7 +17,7 @@ from celerymeter.inspect_replies import text
 from celerymeter.polling.queues import is_task_queue
 from celerymeter.routing import MAX_KEY, RoutingTable
 from celerymeter.stamp import HEADER
-from celerymeter.tagged import untag_uuids
+from celerymeter.tagged import id_text, ids_as_text
 
 HEAD_TAIL = 8192
 """Bytes that hold the headers and properties of nearly any task (Celery cuts its `argsrepr` at 1024)."""
@@ -62,10 +62,10 @@ def parse_head(tail: bytes) -> HeadMessage:
     try:
         message = _MESSAGE.decode(tail)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        plain = untag_uuids(tail) if b'"__type__"' in tail else tail
-        return HeadMessage(_unescaped(_found(_UUID, plain)), _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
+        uuid = _unescaped(_found(_UUID, ids_as_text(tail)))
+        return HeadMessage(uuid, _found(_TAG, tail), _seconds(_found(_STAMP, tail)))
     headers, properties = message.headers, message.properties
-    uuid = text(headers.id) or text(properties.correlation_id)
+    uuid = text(id_text(headers.id)) or text(id_text(properties.correlation_id))
     return HeadMessage(uuid, text(properties.delivery_tag), _seconds(headers.stamp))
 
 

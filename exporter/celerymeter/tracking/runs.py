@@ -60,6 +60,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     """Events not yet counted, because the queue is not yet known."""
     sent_ahead: list[Event] | None = None
     """The `task-sent` of later runs of this task."""
+    queue_before: str | None = None
+    """The queue of the run that it retries: it stays there unless its `task-sent` names another."""
     shadow: str | None = None
     """The worker's name for it (`celery.app.task.Task.shadow_name`), if not ``name``."""
     replaced: bool = False

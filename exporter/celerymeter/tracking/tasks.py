@@ -268,6 +268,8 @@ class TaskTracker:
         ):
             ahead, run.sent_ahead, is_retry = run.sent_ahead, None, retries > run.retries
             following = self.runs.open_next(run, at)
+            if is_retry and (run.addressed or not self._may_consume(hostname, run.queue)):
+                following.queue, following.queue_before = None, run.queue  # `Task.retry(queue=…)` may move it
             link(following, run)
             run = self._take_next(following, ahead)
             run.redelivered = not is_retry and not ahead
@@ -430,7 +432,9 @@ class TaskTracker:
     def _settle(self, run: Run, at: float) -> TaskSeries:
         """Decide the labels of a run whose `task-sent` did not come, and count what waits for them."""
         run.name = run.name or UNKNOWN
-        run.queue = run.queue or self.runs.queue_of_others(run) or self._only_queue(run) or UNKNOWN
+        if run.queue is None and run.worker is not None and self._may_consume(run.worker, run.queue_before):
+            run.queue = run.queue_before
+        run.queue = run.queue or self._only_queue(run) or self.runs.queue_of_others(run) or UNKNOWN
         if run.name == OTHER and run.shadow is not None:
             self.table.folded["shadow"] += 1
         series = run.series or self.table.get(run.name, run.queue, run.worker or "")
@@ -463,8 +467,14 @@ class TaskTracker:
         queues = self._workers.queues_of(run.worker) if run.worker is not None else None
         return self.table.queue(queues[0]) if queues is not None and len(queues) == 1 else None
 
+    def _may_consume(self, hostname: str, queue: str | None) -> bool:
+        """Return False if the worker has said that it consumes other queues only."""
+        queues = self._workers.queues_of(hostname)
+        return queues is None or queue in (None, UNKNOWN, OTHER, *map(self.table.queue.clean, queues))
+
     def _queues_may_be_learned(self, run: Run) -> bool:
-        return run.pending is not None and run.worker is not None and self._workers.queues_of(run.worker) is None
+        known = run.queue_before is not None or run.worker is None or self._workers.queues_of(run.worker) is not None
+        return run.pending is not None and not known
 
     def _stop_waiting(self, run: Run, now: float) -> None:
         if run.pending is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import uuid
+from collections.abc import Callable
 
 import pytest
 from celery import Celery
+from tests.apps.worker_app import SETTINGS
 from tests.integration.exporter.conftest import StartExporter, StartWorker
 from tests.integration.exporter.expected import Expected, settle
 
@@ -53,13 +57,17 @@ def test_a_replaced_task_and_its_replacement_are_counted_apart(
     assert page.sum("celerymeter_tracked_tasks") == 0
 
 
-def test_ids_may_be_uuid_objects(producer: Celery, new_worker: StartWorker, new_exporter: StartExporter) -> None:
-    """`apply_async(task_id=uuid.uuid4())`: counted, also while the worker lists a running one."""
+@pytest.mark.parametrize("new_id", [uuid.uuid4, itertools.count(1).__next__], ids=["UUID", "number"])
+def test_ids_may_be_other_objects_than_text(
+    new_id: Callable[[], object], producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """`apply_async(task_id=uuid.uuid4())`, `task_id=order.pk`: counted, also while the worker lists a running one."""
     exporter = new_exporter("--poll-interval", "1")
-    new_worker("w1@test", concurrency=2, queues=("mail",))
+    no_results = {SETTINGS: json.dumps({"task_ignore_result": True})}  # their keys must be text
+    new_worker("w1@test", concurrency=2, queues=("mail",), env=no_results)
     expected = Expected()
     for name, arguments in (("tests.add", (1, 2)), ("tests.sleep", (4,)), ("tests.retry", (2,))):
-        producer.send_task(name, arguments, queue="mail", task_id=uuid.uuid4())
+        producer.send_task(name, arguments, queue="mail", task_id=new_id())
     expected.add("tests.add", "mail", succeeded=1)
     expected.add("tests.sleep", "mail", succeeded=1)
     expected.add("tests.retry", "mail", runs=3, retried=2, succeeded=1)

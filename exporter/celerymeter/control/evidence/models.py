@@ -40,7 +40,7 @@ class TaskLocation:
     state: str | None = None
     pid: int | None = None
     uuid_object: bool = False
-    """True when its id is a UUID object: workers compare ids as they were sent, so a flag for its text hits nothing."""
+    """True when its id is a UUID object or a number: workers compare ids as they were sent, so a flag for its text hits nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,6 @@ class TaskEvidence:
     queued: Mapping[str, str] = field(default_factory=dict)
     """Queues of the ids that the broker's lists contain."""
     uuid_objects: frozenset[str] = frozenset()
-    """Those among them whose id is a UUID object."""
+    """Those among them whose id is a UUID object or a number."""
     previously_terminated: Mapping[str, Termination] = field(default_factory=dict)
     """Terminate commands of earlier batches for these."""

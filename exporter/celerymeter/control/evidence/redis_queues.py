@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from base64 import b64encode
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ UNACKED_PAGE: Final = 200
 TAIL: Final = 1024
 """Bytes at a message's end that hold its properties, the task's id among them."""
 # Inside a JSON string a quote is escaped, so that this matches the key only. A message whose id is not plain text (a
-# UUID object, or with escapes) is returned too, for Python to read.
+# UUID object, a number, or with escapes) is returned too, for Python to read.
 _MATCH: Final = """
 local wanted, found, NEAR, KEY = {}, {}, 400, '"correlation_id": ?"([^"\\\\]*)"'
 for i = FIRST, #ARGV do wanted[ARGV[i]] = true end
@@ -70,7 +71,7 @@ end
 return found
 """
 )
-_UUID_OBJECT: Final = b'"correlation_id": {'
+_NOT_TEXT: Final = re.compile(rb'"correlation_id": ?[{0-9-]')
 T = TypeVar("T")
 _NOBODY: Final = "nobody@celerymeter"
 
@@ -194,7 +195,7 @@ class _Search:
                 for start, stop in _ends(length, self._budget):
                     for index, tail in self._list(key, start, stop):
                         step = self._keys.priority_steps[priority]
-                        is_object = _UUID_OBJECT in tail
+                        is_object = _NOT_TEXT.search(tail) is not None
                         message = WaitingMessage(queue, before + index + 1, lengths[queue], step, is_object)
                         self._note(tail, message, waiting)
                     if self._all_found():

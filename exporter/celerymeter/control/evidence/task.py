@@ -58,7 +58,7 @@ class HeldTask:
     eta: float | None = None
     redelivered: bool = False
     uuid_object: bool = False
-    """True when its id is a UUID object, which Celery's own commands do not find by its text."""
+    """True when its id is a UUID object or a number, which Celery's own commands do not find by its text."""
     reserved: int | None = None
     """Tasks in that worker's list, this one included."""
 

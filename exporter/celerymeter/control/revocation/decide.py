@@ -56,7 +56,8 @@ _WAITING_AFTER: Final = {
 # Sent as an object it would be flagged, with an error for an answer; but before Celery 5.7 that worker then answers no
 # `hello` any more, since JSON has no such keys, and those that start get no flags of others from it (mingle).
 _UUID_OBJECT: Final = (
-    "its id is a UUID object, not text: workers compare ids as they were sent, and cannot be told to revoke it"
+    "its id is not text (a UUID object or a number): workers compare ids as they were sent, and cannot be told to "
+    "revoke it"
 )
 _PROGRESS: Final[tuple[Location, ...]] = ("unknown", "waiting", "in_pool", "running")
 
