@@ -1,7 +1,7 @@
 """Values that JSON does not know and that kombu tags (`kombu.utils.json`), and task ids that are not text.
 
-Applications choose their ids: ``apply_async(task_id=uuid.uuid4())`` or ``task_id=order.pk``. A UUID object is written as
-``{"__type__": "uuid", "__value__": {"hex": "…"}}``. kombu's own decoder reads it, but it builds every object of a
+Applications choose their ids: ``apply_async(task_id=uuid.uuid4())`` or ``task_id=order.pk``. A UUID object is written
+as ``{"__type__": "uuid", "__value__": {"hex": "…"}}``. kombu's own decoder reads it, but it builds every object of a
 message, needed or not.
 """
 
