@@ -40,7 +40,7 @@ class TaskLocation:
     state: str | None = None
     pid: int | None = None
     uuid_object: bool = False
-    """True when its id is a UUID object or a number: workers compare ids as they were sent, and its text hits nothing."""
+    """True when its id is a UUID object or a number: workers compare ids as sent, so its text hits nothing."""
 
 
 @dataclass(frozen=True, slots=True)
