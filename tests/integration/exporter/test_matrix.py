@@ -52,7 +52,12 @@ class Case:
 
 
 LOSSY = {("5.4", "threads", "events"), ("5.6", "threads", "events")}
-"""Celery itself loses events there (celery #10434): runs must be missed that were not counted."""
+"""Celery itself loses events there (celery #10434, mended in 5.7): `EventDispatcher.flush` publishes what it has gathered
+and clears it afterwards, and with it what other threads added meanwhile, so they never reach the broker. Each run must
+be counted, or else counted as missed.
+"""
+SETTLED = 4
+"""Heartbeats after a worker's first task event, until the exporter can tell what it misses (`LossMeter`)."""
 POOLS = ("prefork", "threads", "solo", "gevent", "eventlet")
 RELEASES = (INSTALLED, *OTHERS)
 CASES = [
@@ -174,6 +179,13 @@ class Workload:
         for seconds in DURATIONS:
             self._one("tests.sleep", (seconds,), queue="bulk", succeeded=1)
 
+    def send_first(self, exporter: ExporterProcess) -> None:
+        """Let the worker do something, and wait until the exporter can account for what it does from then on."""
+        self._one("tests.add", (1, 2), queue="mail", succeeded=1)
+        wait_until(lambda: counted_or_missed(exporter) == 1, interval=0.5)
+        before = heartbeats(exporter)
+        wait_until(lambda: heartbeats(exporter) >= before + SETTLED, interval=0.5)
+
     def _reject(self, queue: str) -> None:
         """Celery 5.7 says that such a run failed, too."""
         if self._case.release == INSTALLED:
@@ -209,6 +221,7 @@ def test_a_known_workload_is_counted_exactly(
     workload = Workload(producer, case)
     if (case.release, case.pool, case.mode) in LOSSY:
         with start(case, broker, exporter, tmp_path):
+            workload.send_first(exporter)
             workload.send()
             runs = workload.expected.counts["started"].total()
             wait_until(lambda: counted_or_missed(exporter) == runs, timeout=90, interval=0.5)
@@ -237,6 +250,11 @@ def counted_or_missed(exporter: ExporterProcess) -> float:
     """Runs of which the exporter knows."""
     page = exporter.scrape()
     return page.sum("celery_task_started_total") + page.sum("celerymeter_events_missed_total")
+
+
+def heartbeats(exporter: ExporterProcess) -> float:
+    """Heartbeats that it has received."""
+    return exporter.value("celerymeter_events_received_total", type="worker-heartbeat") or 0.0
 
 
 def wait_for_sum(exporter: ExporterProcess, family: str, value: int) -> None:

@@ -130,7 +130,7 @@ def events_unproven(evidence: Evidence) -> Iterator[Finding]:
 
 
 def threads_lose_events(evidence: Evidence) -> Iterator[Finding]:
-    """Celery's thread pool can lose its own events (Celery issue 10434)."""
+    """Before 5.7, Celery's thread pool can lose its own events (Celery issue 10434)."""
     for name, sender in evidence.broker.watch.workers.items():
         reply = evidence.broker.replies.get(name)
         received, started = sender.events.get("task-received", 0), sender.events.get("task-started", 0)
@@ -139,8 +139,8 @@ def threads_lose_events(evidence: Evidence) -> Iterator[Finding]:
             yield hint(
                 "threads-lose-events",
                 f"{name} (thread pool) sent {started} task-started for {received} task-received",
-                "Celery loses events of thread pools (Celery issue 10434): use prefork, or count by heartbeats "
-                "(celery_worker_tasks_processed_total)",
+                "Celery before 5.7 loses events of thread pools (Celery issue 10434): upgrade it, let the worker count "
+                "its tasks itself (celerymeter.aggregate), or use prefork",
             )
 
 
