@@ -22,9 +22,8 @@ class Sender:
         self.cluster = cluster
         self.hostname = hostname
         app = SimpleNamespace(tasks={}, amqp=SimpleNamespace(queues=SimpleNamespace(consume_from={})))
-        self.member = Member(
-            SimpleNamespace(app=app, consumer=None, options={}), options or Options(), clock=lambda: cluster.now
-        )
+        worker = SimpleNamespace(app=app, consumer=None, options={})
+        self.member = Member(worker, options or Options(), clock=lambda: cluster.now, steady=lambda: cluster.now)
         self.totals = self.member.totals
         self.began = cluster.now
         self._active: set[str] = set()

@@ -53,7 +53,7 @@ def run(dispatcher: Dispatcher, uuid: str, *events: str, **fields: object) -> No
     """The events of a task, as Celery sends them."""
     member = dispatcher.member
     assert member is not None
-    member.totals.received(uuid, "add", "celery", now=time.time())
+    member.totals.received(uuid, "add", "celery", now=time.monotonic())
     for event in events:
         dispatcher.send(event, uuid=uuid, **fields)
 

@@ -94,7 +94,7 @@ def test_what_ended_while_the_worker_shut_down_is_published_at_its_end(app: Cele
         wait_for(heard)
         for step in ("received", "started", "succeeded"):
             arguments = {"received": ("tests.add", "celery"), "started": (), "succeeded": ({"runtime": 0.1},)}[step]
-            getattr(member.totals, step)("a", *arguments, now=time.time())
+            getattr(member.totals, step)("a", *arguments, now=time.monotonic())
         aggregation.end(controller)
         wait_for(lambda: rows(events))
     assert rows(events)["tests.add"][1:5] == ["celery", 1, 1, 1]

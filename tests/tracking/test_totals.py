@@ -240,6 +240,25 @@ def test_nothing_is_missed_of_a_worker_that_was_only_silent(cluster: Cluster, se
     assert cluster.series().started == 4
 
 
+def test_two_processes_under_one_name_miss_nothing(cluster: Cluster) -> None:
+    """What one of them replies is not taken for the other's."""
+    first, second = Sender(cluster), Sender(cluster)
+    for turn in range(8):
+        for pid, sender, runs in ((1, first, 5), (2, second, 1)):
+            for run in range(runs):
+                sender.run(f"{pid}-{turn}-{run}")
+            cluster.heartbeat(pid=pid, processed=sender.totals.started_total)
+            sender.deliver(sender.message())
+            cluster.answer(pid=1, totals={"add": first.totals.started_total})
+            cluster.pass_time(1)
+    worker = cluster.tracker.workers.get(WORKER)
+    assert worker is not None
+    assert worker.duplicate
+    assert (worker.loss.missed, worker.loss.unexplained) == (0, 0)
+    assert cluster.series().started == 48
+    assert cluster.tracker.workers.accepted["add"] <= 48
+
+
 def test_a_worker_that_gives_up_sends_events_again(cluster: Cluster, sender: Sender) -> None:
     sender.run("a")
     sender.member.give_up(ValueError("a bug"))

@@ -44,25 +44,34 @@ class Options:
 class Member:
     """Totals of one worker process; survives reconnects, which make a new event dispatcher.
 
-    ``worker`` is Celery's `WorkController` (untyped). Nothing here raises into a task: see `guarded`.
+    ``worker`` is Celery's `WorkController` (untyped). Nothing here raises into a task: see `guarded`. Totals are timed by
+    ``steady``, so that a clock that is set changes no duration; times are UTC by ``clock`` outside of it.
     """
 
-    def __init__(self, worker: Any, options: Options, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        worker: Any,
+        options: Options,
+        *,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.instance = uuid.uuid4().hex
         self.failed = False
         """True after an error of ours: from then on the worker sends its events as it would without us."""
         self.draining = False
         """True once the worker has said that it goes offline: there are no more heartbeats, but tasks still end."""
         self.followed: dict[str, float] = {}
-        """Ids whose events are published too, and until when (`time.monotonic`)."""
+        """Ids whose events are published too, and until when (``steady``)."""
         self.worker = worker
         self._clock = clock
+        self._steady = steady
         self._options = options
         self.totals = Totals(runtime_buckets=options.runtime_buckets, wait_buckets=options.wait_buckets)
         self._queues = MessageQueues()
         self._silent: dict[str, bool] = {}
         """Whether tasks of a name send no events, by name."""
-        self._began = time.monotonic()
+        self._began = steady()
         self._processed_before = worker_state.all_total_count[0]
         self._full_at = 0.0
         self._sequence = 0
@@ -90,7 +99,7 @@ class Member:
         counter = self._counters.get(event)
         if counter is None:
             return False
-        counter(fields["uuid"], fields, self._clock())
+        counter(fields["uuid"], fields, self._steady())
         return True
 
     def wants(self, event: str, fields: Fields) -> bool:
@@ -109,11 +118,15 @@ class Member:
         headers = request.request_dict
         queue = self._queues.find(request.delivery_info)
         run = self.totals.received(
-            request.id, request.type, queue, now=self._clock(), retries=headers.get("retries") or 0
+            request.id, request.type, queue, now=self._steady(), retries=headers.get("retries") or 0
         )
-        run.sent = _number(headers.get(HEADER))
-        if request.eta is not None:
-            run.eta = request.eta.timestamp()
+        sent, to_utc = _number(headers.get(HEADER)), self._to_utc()
+        run.sent = None if sent is None else sent - to_utc
+        run.eta = None if request.eta is None else request.eta.timestamp() - to_utc
+
+    def _to_utc(self) -> float:
+        """Return what makes a time of the totals UTC by the clock as it is now."""
+        return self._clock() - self._steady()
 
     def revoked(self, context: Any, name: str) -> None:
         """Take Celery's signal about a revoked task: it has the name of one that was never received."""
@@ -156,7 +169,7 @@ class Member:
     def message(self, *, final: bool = False) -> dict[str, Any]:
         """Return the next message: the field ``totals`` of a `celerymeter-totals` event."""
         with self._message_lock:
-            now = time.monotonic()
+            now = self._steady()
             full = final or now >= self._full_at
             if full:
                 self._full_at = now + FULL_INTERVAL
@@ -164,7 +177,7 @@ class Member:
                 self._forget_followed(now)
             processed = worker_state.all_total_count[0] - self._processed_before - self._silently_begun()
             totals, active = self.totals, _active()
-            rows = totals.rows(self._clock(), active=active, full=full, final=final)
+            rows = totals.rows(now, active=active, full=full, final=final, to_utc=self._to_utc())
             processed -= totals.unstarted(active or ())
             self._sequence += 1
             return {
@@ -204,12 +217,12 @@ class Member:
 
     def follow(self, ids: Collection[str], seconds: float) -> int:
         """Publish the events of these tasks too, until they end or the time is over; return how many are accepted."""
-        until = time.monotonic() + seconds
-        self._forget_followed(time.monotonic())
+        now = self._steady()
+        self._forget_followed(now)
         room = MAX_FOLLOWED - len(self.followed)
         known = [task_id for task_id in ids if task_id in self.followed]
         new = [task_id for task_id in ids if task_id not in self.followed][:room]
-        self.followed.update(dict.fromkeys([*known, *new], until))
+        self.followed.update(dict.fromkeys([*known, *new], now + seconds))
         return len(known) + len(new)
 
     def task(self, task_id: str) -> dict[str, Any] | None:
@@ -219,8 +232,10 @@ class Member:
             return None
         request = worker_state.requests.get(task_id)
         known: dict[str, Any] = {"state": run.state, "name": run.series.name, "queue": run.series.queue}
-        known |= {"received": run.received or None, "started": run.started or None, "ended": run.ended or None}
-        known |= {"eta": run.eta, "retries": run.retries}
+        times = {"received": run.received, "started": run.started, "ended": run.ended, "eta": run.eta}
+        to_utc = self._to_utc()
+        known |= {step: at + to_utc if at else None for step, at in times.items()}
+        known["retries"] = run.retries
         return known | {"pid": request.worker_pid if request is not None and not run.ended else None}
 
     def _forget_followed(self, now: float) -> None:

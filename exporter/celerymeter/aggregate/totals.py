@@ -84,10 +84,11 @@ class Series:
         counts = self.rare.setdefault(key, {})
         counts[name] = counts.get(name, 0) + 1
 
-    def row(self, busy: float) -> list[Any]:
+    def row(self, busy: float, to_utc: float = 0.0) -> list[Any]:
         """The series as it goes into a message (`celerymeter.totals.SeriesTotals`); ``busy`` is of runs in progress."""
+        oldest, last = (round(at + to_utc, 3) if at else 0.0 for at in (self.oldest, self.last_success))
         row = [self.name, self.queue, self.received, self.started, self.succeeded, self.failed, self.retried]
-        row += [round(self.busy + busy, 6), self.running, round(self.oldest, 3), round(self.last_success, 3)]
+        row += [round(self.busy + busy, 6), self.running, oldest, last]
         row += [round(self.runtime_sum, 6), _sparse(self.runtime), round(self.wait_sum, 6), _sparse(self.wait)]
         return [*row, self.rare] if self.rare else row
 
@@ -98,7 +99,7 @@ def _sparse(counts: list[int]) -> list[int]:
 
 
 class Run:
-    """One run of a task at this worker. Times are UTC seconds by its clock, 0 for what has not happened."""
+    """One run of a task at this worker. Times are seconds as those of `Totals`, 0 for what has not happened."""
 
     __slots__ = (
         "ended",
@@ -125,7 +126,7 @@ class Run:
 
 
 class Totals:
-    """All totals of one worker process, and the runs that are not over; ``now`` is UTC seconds."""
+    """All totals of one worker process, and the runs that are not over; ``now`` is of a clock that is never set."""
 
     def __init__(self, *, runtime_buckets: tuple[float, ...], wait_buckets: tuple[float, ...]) -> None:
         self._runtime_buckets = runtime_buckets
@@ -390,11 +391,12 @@ class Totals:
             self._stale, self._waiting = self._waiting, {}
 
     def rows(
-        self, now: float, *, active: Collection[str] | None, full: bool, final: bool = False
+        self, now: float, *, active: Collection[str] | None, full: bool, final: bool = False, to_utc: float = 0.0
     ) -> dict[str, list[Any]]:
         """Return the series for the next message by their index: all, or what changed since the last but one.
 
         ``active`` has the uuids that Celery runs, ``None`` if it cannot say. ``final``: nothing more will come.
+        ``to_utc`` makes times of this clock UTC.
         """
         with self._lock:
             self._settle(now, active, final=final)
@@ -411,7 +413,7 @@ class Totals:
             since = self.messages - 1
             self.messages += 1
             chosen = [series for series in self._series.values() if full or series.changed >= since]
-            return {series.index: series.row(busy.get(series, 0.0)) for series in chosen}
+            return {series.index: series.row(busy.get(series, 0.0), to_utc) for series in chosen}
 
     @property
     def has_news(self) -> bool:

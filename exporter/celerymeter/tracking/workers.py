@@ -415,7 +415,8 @@ class WorkerTable:
             worker.last_seen = max(worker.last_seen, snapshot.at)
             worker.state, worker.inspected_at = replace(state, hostname=worker.hostname), snapshot.at
             worker.queues_stale = state.queues is None
-            if state.totals is not None:
+            another = worker.pid and state.pid not in (None, worker.pid)  # two processes have this node name
+            if state.totals is not None and not another:
                 self._accept(worker, dict(state.totals))
                 if not worker.loss.aggregated:
                     worker.loss.explain(state.totals, heard_names=heard_names)
