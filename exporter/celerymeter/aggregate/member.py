@@ -44,8 +44,8 @@ class Options:
 class Member:
     """Totals of one worker process; survives reconnects, which make a new event dispatcher.
 
-    ``worker`` is Celery's `WorkController` (untyped). Nothing here raises into a task: see `guarded`. Totals are timed by
-    ``steady``, so that a clock that is set changes no duration; times are UTC by ``clock`` outside of it.
+    ``worker`` is Celery's `WorkController` (untyped). Nothing here raises into a task: see `guarded`. Its totals are
+    timed by ``steady``, so that a clock that is set changes no duration; what goes out is UTC by ``clock``.
     """
 
     def __init__(

@@ -52,9 +52,8 @@ class Case:
 
 
 LOSSY = {("5.4", "threads", "events"), ("5.6", "threads", "events")}
-"""Celery itself loses events there (celery #10434, mended in 5.7): `EventDispatcher.flush` publishes what it has gathered
-and clears it afterwards, and with it what other threads added meanwhile, so they never reach the broker. Each run must
-be counted, or else counted as missed.
+"""Celery itself loses events there (celery #10434, mended in 5.7): `EventDispatcher.flush` publishes what it gathered,
+then clears it, and with it what other threads added meanwhile. Each run must be counted, or else counted as missed.
 """
 SETTLED = 4
 """Heartbeats after a worker's first task event, until the exporter can tell what it misses (`LossMeter`)."""
