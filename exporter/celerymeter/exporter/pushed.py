@@ -12,10 +12,12 @@ from celerymeter.events.decode import Decoder
 from celerymeter.httpd import PushEndpoint
 from celerymeter.kinds import NO_BROKER
 from celerymeter.settings import ExporterSettings
-from celerymeter.totals import TOTALS
+from celerymeter.totals import TOTALS, WorkerTotals
 
 PAUSE = 0.25
 """Seconds."""
+MAX_INSTANCES = 20_000
+"""Worker processes of which the last message is known."""
 PUSHED = frozenset({"worker-online", "worker-heartbeat", "worker-offline", TOTALS})
 
 
@@ -42,19 +44,34 @@ def open_push(settings: ExporterSettings, sink: EventSink) -> PushEndpoint | Non
 
 
 def taker(sink: EventSink) -> Callable[[bytes], int]:
-    """Return a function that hands the events of a body on, and says how many there were."""
+    """Return a function that hands the events of a body on, and says how many there were.
+
+    A body whose totals came before is not handed on: its heartbeat would look like one of another process.
+    """
     decoder = Decoder(sink.rejected)
+    newest: dict[str, int] = {}
+    """The sequence number of the last totals of each worker process, the last heard at the end."""
 
     def take(body: bytes) -> int:
         events = decoder.bare(body, content_type="application/json", content_encoding=None)
         wanted = [event for event in events if event.type in PUSHED]
         if len(events) > len(wanted):
             sink.rejected("fields", len(events) - len(wanted))
-        if wanted:
+        if any(not _is_new(event.totals, newest) for event in wanted if event.totals is not None):
+            sink.rejected("repeated", len(wanted))
+        elif wanted:
             sink.events(wanted, time.time())
         return len(wanted)
 
     return take
+
+
+def _is_new(totals: WorkerTotals, newest: dict[str, int]) -> bool:
+    before = newest.pop(totals.instance, 0)
+    newest[totals.instance] = max(before, totals.sequence)
+    if len(newest) > MAX_INSTANCES:
+        del newest[next(iter(newest))]
+    return totals.sequence > before
 
 
 class NoReader:

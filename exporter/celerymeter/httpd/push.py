@@ -23,6 +23,7 @@ MAX_WAITING = 64
 """Messages that may wait to be decoded; further ones are asked to come later."""
 RETRY_AFTER = "2"
 _USER = "worker"
+_USELESS = "no usable event: only what celerymeter.aggregate.install(app, push_url=...) sends is taken"
 
 ReadBody = Callable[[int], Awaitable[bytes]]
 
@@ -55,7 +56,7 @@ class PushEndpoint:
             taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._take, body)
         finally:
             self._waiting -= 1
-        return text(HTTPStatus.OK, f"{taken} events") if taken else text(HTTPStatus.BAD_REQUEST, "no usable event")
+        return text(HTTPStatus.OK, f"{taken} events") if taken else text(HTTPStatus.BAD_REQUEST, _USELESS)
 
     def close(self) -> None:
         """Release the thread."""

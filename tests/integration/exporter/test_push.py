@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import requests
 from celery import Celery
+from tests.aggregate.sender import Sender
 from tests.apps.worker_app import make_app
 from tests.integration.exporter.expected import Expected, settle
 from tests.scrape import ExporterProcess
+from tests.tracking.cluster import Cluster
 from tests.workers import start_worker
 
 from celerymeter import stamp
@@ -126,3 +129,25 @@ def test_only_what_workers_push_is_taken(tmp_path: Path) -> None:
         answer = requests.post(f"{exporter.url}/-/push", json=[event])
         assert answer.status_code == 400
         assert exporter.value("celerymeter_events_invalid_total", reason="fields") == 1
+
+
+def test_a_message_that_comes_again_later_changes_nothing(tmp_path: Path) -> None:
+    """A proxy repeated it: neither do its runs count twice, nor is its worker a new process, or up again."""
+    sender, bodies = Sender(Cluster()), []
+    for number in range(1, 4):
+        sender.run(str(number))
+        common = {"hostname": "w@h", "pid": 1, "timestamp": time.time(), "clock": number}
+        heartbeat = {**common, "type": "worker-heartbeat", "freq": 2.0, "active": 0, "processed": number}
+        totals = {**common, "type": "celerymeter-totals", "totals": sender.member.message()}
+        bodies.append([heartbeat, totals])
+    with ExporterProcess(tmp_path, "none", options=("--open-push",)).up() as exporter:
+        for body in (*bodies, bodies[0], bodies[2]):
+            assert requests.post(f"{exporter.url}/-/push", json=body).status_code == 200
+        wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 3)
+        page = exporter.scrape()
+        assert page.sum("celery_task_started_total") == 3
+        assert page.sum("celery_worker_tasks_processed_total") == 2  # since the first that was heard
+        assert page.get("celerymeter_events_invalid_total", reason="repeated") == 4
+        wait_until(lambda: exporter.scrape().sum("celery_worker_up") == 0)
+        requests.post(f"{exporter.url}/-/push", json=bodies[2])
+        assert exporter.scrape().sum("celery_worker_up") == 0
