@@ -51,13 +51,13 @@ class Sender:
         self.start(uuid)
         self.end(uuid, outcome, **fields)
 
-    def message(self, *, full: bool = False) -> Event:
+    def message(self, *, full: bool = False, pid: int = 1) -> Event:
         """The next message, as the exporter decodes it."""
         if full:
             self.member.send_all_next()
         totals = {**self.member.message(), "age": self.cluster.now - self.began}
         totals |= {"processed": self.totals.started_total, "begun": self.totals.started_total}
-        fields = {"type": "celerymeter-totals", "hostname": self.hostname, "pid": 1, "timestamp": self.cluster.now}
+        fields = {"type": "celerymeter-totals", "hostname": self.hostname, "pid": pid, "timestamp": self.cluster.now}
         return decode(json.dumps({**fields, "totals": totals}).encode())
 
     def send(self, *, full: bool = False) -> None:

@@ -248,7 +248,7 @@ def test_two_processes_under_one_name_miss_nothing(cluster: Cluster) -> None:
             for run in range(runs):
                 sender.run(f"{pid}-{turn}-{run}")
             cluster.heartbeat(pid=pid, processed=sender.totals.started_total)
-            sender.deliver(sender.message())
+            sender.deliver(sender.message(pid=pid))
             cluster.answer(pid=1, totals={"add": first.totals.started_total})
             cluster.pass_time(1)
     worker = cluster.tracker.workers.get(WORKER)
@@ -257,6 +257,58 @@ def test_two_processes_under_one_name_miss_nothing(cluster: Cluster) -> None:
     assert (worker.loss.missed, worker.loss.unexplained) == (0, 0)
     assert cluster.series().started == 48
     assert cluster.tracker.workers.accepted["add"] <= 48
+
+
+def test_a_process_whose_totals_are_still_on_their_way_misses_nothing(cluster: Cluster) -> None:
+    """The heartbeat of another process of that name comes between its own and its totals."""
+    first, second = Sender(cluster), Sender(cluster)
+    for turn in range(4):
+        first.run(f"1-{turn}")
+        first.run(f"1-{turn}-more")
+        second.run(f"2-{turn}")
+        for pid, sender in ((2, second), (1, first)):
+            cluster.heartbeat(pid=pid, processed=sender.totals.started_total)
+        first.deliver(first.message())
+        second.deliver(second.message(pid=2))
+        cluster.pass_time(1)
+    worker = cluster.tracker.workers.get(WORKER)
+    assert worker is not None
+    assert (worker.loss.missed, worker.loss.unexplained) == (0, 0)
+    assert cluster.series().started == 12
+
+
+@pytest.mark.parametrize("step", [1e6, -1e6])
+def test_no_process_is_forgotten_when_our_clock_is_set(cluster: Cluster, sender: Sender, step: float) -> None:
+    sender.run("a")
+    sender.send()
+    sender.run("b")
+    message = sender.message()
+    cluster.now += step
+    cluster.tracker.tick(cluster.now)
+    sender.deliver(message)
+    late = Sender(cluster, hostname="celery@late")
+    late.run("c")
+    late.message()  # its first is lost
+    late.deliver(late.message(full=True))
+    assert cluster.series().started == 3
+
+
+@pytest.mark.parametrize("step", [600.0, -600.0])
+def test_what_a_silent_worker_may_come_back_with_is_awaited_when_our_clock_is_set(
+    cluster: Cluster, sender: Sender, step: float
+) -> None:
+    sender.run("a")
+    sender.send()
+    cluster.processed[WORKER] = 4
+    cluster.heartbeat()
+    cluster.pass_time(40)
+    cluster.now += step
+    cluster.pass_time(10)
+    worker = cluster.tracker.workers.get(WORKER)
+    assert worker is not None
+    assert (worker.loss.missed, worker.loss.unexplained) == (0, 3)
+    cluster.pass_time(60)
+    assert (worker.loss.missed, worker.loss.unexplained) == (3, 0)
 
 
 def test_a_worker_that_gives_up_sends_events_again(cluster: Cluster, sender: Sender) -> None:

@@ -1,4 +1,4 @@
-"""Clocks of other hosts: how far each is from ours, and what an ETA means by them."""
+"""Clocks of other hosts: how far each is from ours, and what an ETA means by them; and our own, if it is set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ HALF_WINDOW = 10.0
 """Seconds of one generation: an offset rests on the last 10 to 20 s, so a clock that was stepped is believed soon."""
 LONGEST_HOST = 64
 """Characters of a host's name that tell it from others (RFC 1035 allows 63 between two dots)."""
+
+SET = 60.0
+"""Seconds between two looks at our clock, more of which mean that it was set, or that we did not run."""
+
+
+class SteadyTime:
+    """Our clock without the steps by which it is set: for how long something lasted."""
+
+    def __init__(self, now: float) -> None:
+        self._last = now
+        self._steps = 0.0
+
+    def at(self, at: float) -> float:
+        """Return a time of our clock as if it had never been set."""
+        step, self._last = at - self._last, at
+        if abs(step) > SET:
+            self._steps += step
+        return at - self._steps
 
 
 class ClockOffset:

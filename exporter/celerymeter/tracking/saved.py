@@ -59,6 +59,7 @@ class SavedInstance(msgspec.Struct):
     wait_map: list[int] | None
     counters: dict[str, dict[str, int]]
     added: dict[str, msgspec.Raw]
+    pid: int = 0
 
 
 class Saved(msgspec.Struct):
@@ -187,6 +188,7 @@ def _saved_instance(instance: Instance) -> SavedInstance:
         instance.wait_map,
         instance.counters,
         {key: msgspec.Raw(text) for key, text in instance.added.items()},
+        instance.pid,
     )
 
 
@@ -195,6 +197,7 @@ def _instance(saved: SavedInstance) -> Instance:
         saved.id,
         saved.hostname,
         saved.heard_at,
+        pid=saved.pid,
         sequence=saved.sequence,
         begun=saved.begun,
         mid_life=saved.mid_life,

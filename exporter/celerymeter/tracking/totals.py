@@ -79,6 +79,7 @@ class Instance:
     id: str
     hostname: str
     heard_at: float
+    pid: int = 0
     sequence: int = 0
     begun: int = 0
     mid_life: bool = False
@@ -101,7 +102,10 @@ class Instance:
 
 
 class TotalsTable:
-    """All instances. ``since``: instances that began later are counted from 0, others from where we first see them."""
+    """All instances. ``since``: instances that began later are counted from 0, others from where we first see them.
+
+    Times are those of `SteadyTime`.
+    """
 
     def __init__(
         self,
@@ -138,7 +142,7 @@ class TotalsTable:
     # Messages
 
     def take(self, event: Event, totals: WorkerTotals, at: float, worker: Worker | None) -> None:
-        """Take a message received at ``at``; it waits until `add_up`."""
+        """Take a message received at ``at``, by `SteadyTime`; it waits until `add_up`."""
         instance = self.instances.get(totals.instance) or self._admit(event, totals, at)
         if instance is None or totals.sequence <= instance.sequence:
             return
@@ -147,6 +151,7 @@ class TotalsTable:
             self._reject("too_large")
             return
         instance.sequence, instance.heard_at, instance.begun = totals.sequence, at, totals.begun
+        instance.pid = event.pid
         if instance.mid_life:
             instance.baselines.update(key for key in totals.series if key not in instance.added)
             instance.mid_life = not totals.full
@@ -314,14 +319,17 @@ class TotalsTable:
 
     # Workers come and go
 
-    def worker_lost(self, hostname: str, *, offline: bool) -> int | None:
-        """The process that last sent totals under this name is gone; return the runs that it had begun by then."""
+    def worker_lost(self, hostname: str, *, offline: bool, pid: int = 0) -> int | None:
+        """The process that last sent totals under this name is gone; return the runs that it had begun by then.
+
+        ``None`` if that was another process than ``pid``, whose last totals may be on their way.
+        """
         instance = self._by_host.pop(hostname, None)
         if instance is None:
             return None
         self._add_instance(instance)
         self._drop_running(instance, offline=offline)
-        return instance.begun
+        return instance.begun if pid in (0, instance.pid) or not instance.pid else None
 
     def _drop_running(self, instance: Instance, *, offline: bool) -> None:
         for running in instance.running.values():

@@ -11,6 +11,7 @@ from celerymeter import escaping
 from celerymeter.model import OTHER, UNKNOWN, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
 from celerymeter.totals import TOTALS, VERSION
+from celerymeter.tracking.clocks import SteadyTime
 from celerymeter.tracking.runs import InProgress
 from celerymeter.tracking.schedules import BEAT_EVENTS, RUN_ENDS, ScheduleTable
 from celerymeter.tracking.series import Histogram, RateWindow, TaskSeriesTable
@@ -65,6 +66,7 @@ class Tracker:
             limit=settings.limits.tracked_tasks,
             count_retry_exceptions=settings.count_retry_exceptions,
         )
+        self._steady = SteadyTime(now)
         self.totals = TotalsTable(self.tasks, self.workers, settings, since=now, reject=self.reject)
         self.schedules = ScheduleTable(
             retention=settings.worker_retention,
@@ -77,7 +79,7 @@ class Tracker:
         self._restarts = 0
         self._aggregating: set[str] = set()
         self._silent: dict[str, float] = {}
-        """Aggregating workers that were taken for lost and may have done more than they had told, and when."""
+        """Aggregating workers that were taken for lost and may have done more than they had told, and since when."""
         self._restarted: dict[str, float] = {}
         """Workers that started again since the last tick, beyond `MAX_RESTARTS`, and when."""
         self._outlived: Counter[tuple[str, str, str]] = Counter()
@@ -200,7 +202,7 @@ class Tracker:
                     self._restarts += 1
                     self._forget_aggregated(at)
             self._of_others["task-sent"] = self._sent_to_any
-        self.totals.take(event, totals, at, worker)
+        self.totals.take(event, totals, self._steady.at(at), worker)
 
     def _forget_aggregated(self, at: float) -> None:
         """The runs of workers that send totals from now on are counted there."""
@@ -211,21 +213,21 @@ class Tracker:
         worker = self.workers.seen(event.hostname, at)
         if worker is None:
             return
-        shutting_down, begun = worker.offline_at is not None, worker.begun
+        shutting_down, begun, pid = worker.offline_at is not None, worker.begun, worker.pid
         renewed = worker.event(event, at)
         if worker.offset is not None:
             self.lag.observe(at - event.timestamp - worker.offset)
         if renewed:
-            self._process_lost(worker, begun, offline=shutting_down)
+            self._process_lost(worker, begun, offline=shutting_down, pid=pid)
         if renewed and self._restarts < MAX_RESTARTS:
             self._restarts += 1
             self._outlived += self.tasks.runs.workers_lost({worker.hostname}, at, was_shutting_down=shutting_down)
         elif renewed:
             self._restarted[worker.hostname] = at
 
-    def _process_lost(self, worker: Worker, begun: int, *, offline: bool) -> None:
+    def _process_lost(self, worker: Worker, begun: int, *, offline: bool, pid: int) -> None:
         """An aggregating process is gone; what it began after its last totals is known from elsewhere, if at all."""
-        counted = self.totals.worker_lost(worker.hostname, offline=offline)
+        counted = self.totals.worker_lost(worker.hostname, offline=offline, pid=pid)
         if counted is not None and begun > counted:
             worker.loss.doubt(begun - counted)
         worker.loss.settle(lost=True)
@@ -290,6 +292,7 @@ class Tracker:
         Return how many runs were given up since the last call because they had not ended when their workers shut down,
         by worker, task and queue.
         """
+        steady = self._steady.at(now)
         self.tasks.tick(now)
         lost = self.workers.judge(now, connected_at=self.connected_at, poll_interval=self.settings.poll_interval)
         if lost:
@@ -300,8 +303,8 @@ class Tracker:
                 counted = self.totals.worker_lost(hostname, offline=shut_down)
                 if worker is not None and counted is not None and worker.begun > counted:
                     worker.loss.doubt(worker.begun - counted)
-                    self._silent[hostname] = now
-        for hostname in [hostname for hostname, since in self._silent.items() if not 0 <= now - since < DOUBT]:
+                    self._silent[hostname] = steady
+        for hostname in [hostname for hostname, since in self._silent.items() if steady - since >= DOUBT]:
             del self._silent[hostname]
             if (worker := self.workers.get(hostname)) is not None:
                 worker.loss.settle(lost=True)
@@ -312,7 +315,7 @@ class Tracker:
         if self._aggregating:
             self._forget_aggregated(now)
         self.totals.add_up()
-        self.totals.forget_silent(now)
+        self.totals.forget_silent(steady)
         self.tasks.runs.workers_idle(self.workers.idle())
         self.schedules.judge(now, connected_at=self.connected_at)
         self.rates.sample(self.task_series, now)
