@@ -154,7 +154,7 @@ WORKER_INFO = _workers.gauge(
 WORKER_APPLICATION = _workers.gauge(
     "celery_worker_application_info",
     (*HOST, "version"),
-    "Version of the worker's application, as given to celerymeter.aggregate.install.",
+    "Version of the worker's application, as given to celerymeter.stamp.install or celerymeter.aggregate.install.",
 )
 
 # --- queues --------------------------------------------------------------------------------------------------

@@ -20,11 +20,9 @@ class Base:
     def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's own name
         """What it publishes."""
         self.published.append((type, fields.get("uuid")))
-        self.versions.append(fields.get("application_version"))
 
     def __init__(self) -> None:
         self.published: list[tuple[str, str | None]] = []
-        self.versions: list[str | None] = []
 
 
 class Dispatcher(AggregatingDispatcher, Base):
@@ -76,14 +74,6 @@ def test_steps_are_not_published_but_revoked_and_rejected(dispatcher: Dispatcher
         ("worker-heartbeat", None),
         ("celerymeter-totals", None),
     ]
-
-
-def test_heartbeats_have_the_version_of_the_application(dispatcher: Dispatcher) -> None:
-    assert dispatcher.member is not None
-    dispatcher.member = Member(dispatcher.member.worker, Options(version="1.4"))
-    for event in ("worker-online", "worker-heartbeat", "my-own"):
-        dispatcher.send(event)
-    assert dispatcher.versions == ["1.4", "1.4", None]
 
 
 def test_followed_tasks_are_published_until_they_end(dispatcher: Dispatcher) -> None:

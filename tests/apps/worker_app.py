@@ -3,7 +3,8 @@
 The broker comes from ``CELERYMETER_TEST_BROKER``, transport options and other settings as JSON from
 ``CELERYMETER_TEST_OPTIONS`` and ``CELERYMETER_TEST_SETTINGS``, a result backend (chords need one) from
 ``CELERYMETER_TEST_BACKEND``. With ``CELERYMETER_TEST_AGGREGATE`` the workers aggregate; it has the options of
-`celerymeter.aggregate.install` as JSON. JSON only. Retries come at once unless told otherwise.
+`celerymeter.aggregate.install` as JSON; ``CELERYMETER_TEST_STAMP`` has those of `celerymeter.stamp.install`. JSON
+only. Retries come at once unless told otherwise.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from celery.exceptions import Ignore, Reject
 
 BROKER, OPTIONS, BACKEND = "CELERYMETER_TEST_BROKER", "CELERYMETER_TEST_OPTIONS", "CELERYMETER_TEST_BACKEND"
 SETTINGS, AGGREGATE = "CELERYMETER_TEST_SETTINGS", "CELERYMETER_TEST_AGGREGATE"
+STAMP = "CELERYMETER_TEST_STAMP"
 HOOK = "CELERYMETER_TEST_HOOK"
 """Of the applications for beat: 0 leaves out the hook."""
 
@@ -150,8 +152,11 @@ if BROKER in os.environ:
         backend=os.environ.get(BACKEND),
     )
     app.conf.update(json.loads(os.environ.get(SETTINGS, "{}")))
-    if AGGREGATE in os.environ:
-        from celerymeter import aggregate, stamp
+    if STAMP in os.environ or AGGREGATE in os.environ:
+        from celerymeter import stamp
 
-        stamp.install()
+        stamp.install(**json.loads(os.environ.get(STAMP, "{}")))
+    if AGGREGATE in os.environ:
+        from celerymeter import aggregate
+
         aggregate.install(app, **json.loads(os.environ[AGGREGATE]))

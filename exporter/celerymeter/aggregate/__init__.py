@@ -30,6 +30,7 @@ from typing import Any
 from celery.signals import task_received, task_revoked, worker_init, worker_shutdown
 from celery.utils.imports import symbol_by_name
 
+from celerymeter import stamp
 from celerymeter.aggregate.dispatcher import TOTALS, AggregatingDispatcher
 from celerymeter.aggregate.member import Member, Options
 from celerymeter.buckets import RUNTIME_BUCKETS, WAIT_BUCKETS
@@ -58,11 +59,11 @@ def install(
 
     Give the buckets that the exporter has (``--runtime-buckets``, ``--wait-buckets``), if they are not its defaults.
     With ``push_url`` the totals go there by HTTP (the exporter's ``/-/push``), with the token in ``token_file``: for
-    brokers that carry no events. ``version`` is that of your application: dashboards mark when it changes.
+    brokers that carry no events. ``version`` is as in `celerymeter.stamp.install`.
     """
-    options = Options(
-        tuple(runtime_buckets), tuple(wait_buckets), push_url, token_file, str(version) if version else None
-    )
+    if version:
+        stamp.tell_version(version)
+    options = Options(tuple(runtime_buckets), tuple(wait_buckets), push_url, token_file)
     installed: _Aggregation | None = getattr(app, _ATTRIBUTE, None)
     if installed is not None:
         installed.options = options

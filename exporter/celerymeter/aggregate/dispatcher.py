@@ -49,8 +49,6 @@ class AggregatingDispatcher:
         if type == "worker-offline":
             self.send_totals(final=True)
             member.draining = True
-        if type in _WITH_TOTALS:
-            fields |= member.about
         result = self._send_on(type, args, fields)
         if type in _WITH_TOTALS:
             self.send_totals()

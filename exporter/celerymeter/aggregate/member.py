@@ -38,7 +38,6 @@ class Options:
     wait_buckets: tuple[float, ...] = WAIT_BUCKETS
     push_url: str | None = None
     token_file: str | None = None
-    version: str | None = None
 
 
 class Member:
@@ -86,11 +85,6 @@ class Member:
             "task-cancelled": self.totals.cancelled,
             "task-received": lambda *_: None,  # counted by the signal, which has the request
         }
-
-    @property
-    def about(self) -> dict[str, str]:
-        """Return fields that heartbeats have besides Celery's own."""
-        return {"application_version": self._options.version} if self._options.version else {}
 
     # Celery reports
 

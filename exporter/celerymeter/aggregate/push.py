@@ -99,7 +99,6 @@ class Pusher:
             "processed": worker_state.all_total_count[0],
             "loadavg": load_average(),
             **worker_state.SOFTWARE_INFO,
-            **self._member.about,
         }
         return dispatcher_event(dispatcher, kind, heartbeat)
 
