@@ -27,7 +27,7 @@ def test_what_was_edited_is_kept(run: Run, tmp_path: Path) -> None:
     other.unlink()
     outcome = run("bundle", "export", tmp_path)
     assert outcome.status == 1
-    assert outcome.err.startswith(f"celerymeter: 1 file(s) exist and differ, such as {edited}; nothing was written")
+    assert outcome.err.startswith(f"celerymeter: files exist and differ: {edited}; nothing was written")
     assert (edited.read_text(), other.exists()) == ("mine", False)
     assert "2 of them new or changed" in run("bundle", "export", tmp_path, "--force").out
     assert edited.read_bytes() == shipped

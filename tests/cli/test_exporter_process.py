@@ -43,6 +43,18 @@ def test_it_serves_without_a_broker_and_ends_at_once(exporter: Process) -> None:
     assert "hush" not in exporter.log.read_text()
 
 
+def test_the_first_line_says_when_it_listens_on_all_interfaces(exporter: Process, tmp_path: Path) -> None:
+    """Its URL is for this machine, so it alone would look as if no other could reach it."""
+    words = [*exporter.argv, "--listen", ":0"]
+    with Process("everywhere", words, log=tmp_path / "everywhere.log") as process:
+        process.start()
+        wait_until(lambda: "\n" in process.log.read_text(), what="the first log line")
+        message = json.loads(process.log.read_text().splitlines()[0])["message"]
+    assert message.startswith("listening on http://")
+    assert " and all other interfaces, reading redis://" in message
+    assert "interfaces" not in exporter.log.read_text().splitlines()[0]
+
+
 def test_a_port_in_use_is_one_line(exporter: Process, tmp_path: Path) -> None:
     """It names the port and the option."""
     address = json.loads(exporter.log.read_text().splitlines()[0])["message"].split("//")[1].partition(",")[0]

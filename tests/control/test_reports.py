@@ -140,6 +140,15 @@ def test_a_bad_window_is_refused_with_its_code(api: FlaskClient, window: dict[st
     assert (reply.status_code, reply.get_json()["code"]) == (422, code)
 
 
+def test_a_time_that_is_none_is_answered_in_words(api: FlaskClient) -> None:
+    """With an example, not with the expression that it does not match; the reply ends its line."""
+    reply = post(api, start="yesterday")
+    (error,) = reply.get_json()["errors"]
+    assert error["pointer"] == "/start"
+    assert error["message"] == "must be now, -24h, or an ISO 8601 time such as 2026-01-31T12:00:00+08:00"
+    assert reply.get_data().endswith(b"}\n")
+
+
 def test_a_time_without_zone_is_the_servers(api: FlaskClient, maker: Maker) -> None:
     """As the documented client writes it; the report will say which zone was assumed."""
     end = datetime.now()

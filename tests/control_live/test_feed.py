@@ -175,6 +175,7 @@ def test_a_plain_request_is_told_what_this_is(api: LiveApi) -> None:
     answer = requests.get(api.feed_url.replace("ws", "http", 1), timeout=5)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+    assert "ws://" in answer.json()["detail"]
 
 
 def test_strangers_may_listen_only_where_that_was_chosen(tmp_path: Path) -> None:

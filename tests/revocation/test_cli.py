@@ -44,7 +44,7 @@ def test_it_follows_until_all_is_settled(token: Path, capsys: pytest.CaptureFixt
     assert err.splitlines() == ["0 of 1 settled (1 terminate_sent)"]
     assert out.splitlines()[0].split() == ["TASK", "STATUS", "WORKER", "DETAIL"]
     assert out.splitlines()[1].split() == ["t-1", "terminated", "a@t", "words"]
-    assert out.splitlines()[2].startswith("1 task(s): 1 successful, 0 failed, 0 unverified")
+    assert out.splitlines()[2].startswith("total 1: 1 successful, 0 failed, 0 unverified")
     request = asked.calls[0].request
     assert request.headers["Authorization"] == "Bearer the-token"
     assert json.loads(request.body or "")["parameters"]["reason"] == "why"

@@ -67,7 +67,7 @@ def verify(settings: VerifySettings) -> int:
         click.echo(terminal(f"row {finding.row}: {finding.message}"))
     if result.unproven is not None:
         click.echo(terminal(result.unproven))
-    click.echo(terminal(f"{result.rows} row(s), {len(result.findings)} finding(s), head {result.head}"))
+    click.echo(terminal(f"rows: {result.rows}, findings: {len(result.findings)}, head {result.head}"))
     return 1 if result.findings else 0
 
 

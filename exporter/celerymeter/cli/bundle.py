@@ -47,8 +47,9 @@ def export(settings: BundleSettings, target: Path) -> int:
     files = [(path, _linked(source, settings)) for source, path in _files(target)]
     changed = [(path, content) for path, content in files if not (path.is_file() and path.read_bytes() == content)]
     if kept := [path for path, _ in changed if path.exists() and not settings.force]:
+        more = f" and {len(kept) - 1} more" if kept[1:] else ""
         raise CelerymeterError(
-            f"{len(kept)} file(s) exist and differ, such as {kept[0]}; nothing was written: use --force to overwrite"
+            f"files exist and differ: {kept[0]}{more}; nothing was written: use --force to overwrite them"
         )
     try:
         for path, content in changed:

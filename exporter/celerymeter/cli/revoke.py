@@ -148,4 +148,4 @@ def table(batch: BatchReply) -> str:
     ]
     counted = f"{batch.successful} successful, {batch.failed} failed, {batch.unverified} unverified"
     end = "; dry run, nothing was sent" if batch.dry_run else f", batch {batch.batch_id}"
-    return "\n".join([*lines, f"{batch.total} task(s): {counted} ({batch.summary}){end}"])
+    return "\n".join([*lines, f"total {batch.total}: {counted} ({batch.summary}){end}"])

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from flask import Flask, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from celerymeter.errors import (
     AmbiguousCluster,
@@ -86,7 +87,7 @@ def raw_problem(status: int) -> bytes:
     code = _CODE_OF_STATUS.get(status, "malformed" if status < 500 else "internal")
     phrase = HTTPStatus(status).phrase
     problem = Problem(title=phrase, status=status, code=code, detail=_WORDS[code])
-    body = problem.model_dump_json(exclude_none=True)
+    body = f"{problem.model_dump_json(exclude_none=True)}\n"
     head = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nContent-Type: {CONTENT_TYPE}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
@@ -102,7 +103,7 @@ def problem_response(error: RequestRefused, errors: list[FieldError] | None = No
         errors=errors,
         **error.members,
     )
-    response = Response(body.model_dump_json(exclude_none=True), status, content_type=CONTENT_TYPE)
+    response = Response(f"{body.model_dump_json(exclude_none=True)}\n", status, content_type=CONTENT_TYPE)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, InvalidToken):
@@ -119,10 +120,14 @@ def _challenge(reason: str) -> str:
 def validation_response(error: ValidationError) -> Response:
     """Return the 422 for what pydantic found, without the values."""
     errors = [
-        FieldError(pointer="/" + "/".join(str(part)[:100] for part in item["loc"]), message=item["msg"])
+        FieldError(
+            pointer="/" + "/".join(str(part)[:100] for part in item["loc"]),
+            message=item["msg"].removeprefix("Value error, "),  # pydantic's words for a validator of ours
+        )
         for item in error.errors(include_url=False, include_context=False, include_input=False)
     ]
-    return problem_response(RequestRefused("invalid", f"{len(errors)} field(s) of the request are wrong"), errors[:100])
+    wrong = "a field of the request is wrong" if len(errors) == 1 else f"{len(errors)} fields of the request are wrong"
+    return problem_response(RequestRefused("invalid", f"{wrong}: see errors"), errors[:100])
 
 
 def install(app: Flask) -> None:
@@ -134,6 +139,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(PrometheusError, lambda _: _unavailable("prometheus_unavailable", "Prometheus"))
     app.register_error_handler(StateError, lambda _: _unavailable("state_unavailable", "the state directory"))
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(WebsocketMismatch, lambda _: problem_response(RequestRefused("malformed", _MISMATCH)))
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -164,6 +170,9 @@ _WORDS = {
     "unsupported_media_type": "the body must be application/json",
     "internal": "unexpected error; see the log of the control API",
 }
+
+
+_MISMATCH = "only /monitoring/ws is a WebSocket; connect to it with ws:// or wss://"
 
 
 def _unexpected(error: Exception) -> Response:

@@ -6,6 +6,7 @@ A client gets a quick report at once, and the address of a slow one.
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import time
 import uuid
@@ -17,7 +18,7 @@ from threading import BoundedSemaphore
 from typing import Annotated, Final, Literal, Protocol
 
 from flask import Response, request, url_for
-from pydantic import BaseModel, Field, RootModel
+from pydantic import AfterValidator, BaseModel, Field, RootModel
 
 from celerymeter.control.auth import current_identity
 from celerymeter.control.routing import PAGE_POLICY, Body, ControlBlueprint, Permission, Query, answer, utc
@@ -53,13 +54,21 @@ _DELETE_SURPLUS: Final = """
 _COLUMNS: Final = "id, asked_at, begins, ends, task, queue, problem, body IS NOT NULL AS ready"
 
 
+def _form_of_time(value: str) -> str:
+    if not re.fullmatch(TIME, value):
+        raise ValueError("must be now, -24h, or an ISO 8601 time such as 2026-01-31T12:00:00+08:00")
+    return value
+
+
+Time = Annotated[str, AfterValidator(_form_of_time), Field(json_schema_extra={"pattern": TIME})]
+"""A time of a request; `ReportRequest` reads it. pydantic's own message would be the regular expression."""
+
+
 class ReportBody(Body):
     """The window, and the tasks to report on."""
 
-    start: str = Field(
-        pattern=TIME, description="ISO 8601, or -24h; a time without a zone is read in the server's time zone"
-    )
-    end: str = Field(pattern=TIME, description="ISO 8601, or -1h, or now")
+    start: Time = Field(description="ISO 8601, or -24h; a time without a zone is read in the server's time zone")
+    end: Time = Field(description="ISO 8601, or -1h, or now")
     task: str | None = Field(default=None, min_length=1, max_length=255, description="Only tasks of this name")
     queue: str | None = Field(default=None, min_length=1, max_length=255, description="Only tasks of this queue")
 

@@ -110,7 +110,9 @@ class Exporter:
     def start(self) -> None:
         """Listen, then read and poll; raises `PortInUse` or `SettingsError`."""
         self.http.start()
-        log.info("listening on %s, reading %s", self.http.url, self._broker)
+        everywhere = self.http.address[0] in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+        others = " and all other interfaces" if everywhere else ""
+        log.info("listening on %s%s, reading %s", self.http.url, others, self._broker)
         self._reader_thread.start()
         for thread in self._threads:
             thread.start()
