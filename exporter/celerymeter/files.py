@@ -68,12 +68,18 @@ def everybody_reads(path: Path) -> bool:
     return bool(path.stat().st_mode & stat.S_IROTH) and not _kept_from_others(path)
 
 
-def write_new(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Replace a file at once; a link that somebody has put beside it is never followed. Raises `OSError`."""
+def write_new(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = False) -> None:
+    """Replace a file at once; a link that somebody has put beside it is never followed. Raises `OSError`.
+
+    ``durable``: also after a power failure the file is the old or the new one.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     draft.unlink(missing_ok=True)
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), "wb") as file:
         file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     try:
         draft.replace(path)
     except OSError:

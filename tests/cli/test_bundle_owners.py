@@ -13,7 +13,7 @@ from .conftest import Run
 
 WRONG = {
     "no file": (None, "cannot read {file}: No such file or directory"),
-    "not YAML": ("owners: [", "{file} line 1: not YAML"),
+    "not YAML": ("owners: [", "{file} line 1: not YAML: expected the node content, but found '<stream end>'"),
     "not text": ("\udcff", "{file} is not UTF-8 text"),
     "a list": ("[]", "{file} must be a mapping"),
     "a misspelt key": ("owner: {}", "{file}: unknown key owner; known are default, owners"),

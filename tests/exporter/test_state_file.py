@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import msgspec
@@ -97,18 +98,27 @@ def test_its_folder_must_exist_and_be_ours(tmp_path: Path) -> None:
         StateFile(everybodys / "state.json")
 
 
+def test_what_a_killed_one_had_begun_to_save_is_removed(path: Path) -> None:
+    """Each would leave a draft under a name of its own."""
+    draft = path.with_name(".state.json.12345.part")
+    draft.write_text("{")
+    StateFile(path).close()
+    assert not draft.exists()
+
+
 def test_a_full_disk_leaves_the_old_file_and_is_logged_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(path, a=Numbers(1))
     before = path.read_bytes()
-    path.with_name("state.json.new").mkdir()  # so that the new one cannot be written, whoever runs this
     file = StateFile(path)
+    draft = path.with_name(f".state.json.{os.getpid()}.part")
+    draft.mkdir()  # so that the new one cannot be written, whoever runs this
     file.add("a", dump=Numbers(2).dump, load=Numbers().load)
     with pytest.raises(StateError, match="cannot write"):
         file.save()
     with caplog.at_level(logging.WARNING):
         file.save_or_log()
         file.save_or_log()
-    path.with_name("state.json.new").rmdir()
+    draft.rmdir()
     file.save_or_log()
     file.close()
     assert [record.message for record in caplog.records if "writ" in record.message] == [

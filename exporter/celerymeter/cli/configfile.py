@@ -17,20 +17,26 @@ Keys = Mapping[str, click.Option]
 """The options of a command, or of several, by their key."""
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the content of the file, with `key` applied to its names; raises `SettingsError`."""
+def load(path: Path, *, prefix: str = "") -> object:
+    """Return what a YAML file holds; raises `SettingsError` with a message that starts with ``prefix``."""
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"--config: cannot read {path}: {error.strerror}") from error
+        raise SettingsError(f"{prefix}cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"--config: {path} is not UTF-8 text") from error
+        raise SettingsError(f"{prefix}{path} is not UTF-8 text") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"--config: {path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+        raise SettingsError(f"{prefix}{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    return content
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of the file, with `key` applied to its names; raises `SettingsError`."""
+    content = load(path, prefix="--config: ")
     return _mapping({} if content is None else content, where=str(path))
 
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import click
 
+from celerymeter.cli.configfile import load
 from celerymeter.errors import SettingsError
 from celerymeter.escaping import terminal_lines
 
@@ -75,18 +76,7 @@ def _regex(patterns: Sequence[str]) -> str:
 
 def read(path: Path) -> Owners:
     """Read the file; raises `SettingsError` that names the place."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise SettingsError(f"{path}{f' line {mark.line + 1}' if mark else ''}: not YAML") from error
-    found = _mapping(content, {"default", "owners"}, where=str(path))
+    found = _mapping(load(path), {"default", "owners"}, where=str(path))
     listed = found.get("owners", [])
     if not isinstance(listed, list):
         raise SettingsError(f"{path}: owners must be a list")

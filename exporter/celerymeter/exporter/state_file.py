@@ -15,6 +15,7 @@ Sections that nobody has added are kept as they are: another release may have wr
 from __future__ import annotations
 
 import fcntl
+import glob
 import logging
 import os
 import threading
@@ -26,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from celerymeter.errors import SettingsError, StateError
-from celerymeter.files import check_own_folder, open_own
+from celerymeter.files import check_own_folder, open_own, write_new
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class StateFile:
         except OSError as error:
             os.close(self._lock)
             raise SettingsError(f"{FLAG}: another exporter uses {path}") from error
+        for draft in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # of one that was killed while it saved
+            draft.unlink()
 
     def add(self, name: str, *, dump: Callable[[], object], load: Callable[[msgspec.Raw], None]) -> None:
         """Add a section."""
@@ -98,7 +101,7 @@ class StateFile:
             sections = {name: section.dump() for name, section in self._sections.items()}
             document = {"version": VERSION, "saved_at": time.time(), "sections": {**self._others, **sections}}
             try:
-                self._replace(msgspec.json.encode(document))
+                write_new(self._path, msgspec.json.encode(document), mode=0o600, durable=True)
             except OSError as error:
                 raise StateError(f"cannot write {self._path}: {error.strerror}") from error
             self._took = time.monotonic() - began
@@ -140,12 +143,3 @@ class StateFile:
             log.error("%s cannot be used (%s): it is %s now, and all counters start at 0", self._path, error, aside)
             return None
         return document
-
-    def _replace(self, content: bytes) -> None:
-        temporary = self._path.with_name(f"{self._path.name}.new")
-        temporary.unlink(missing_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)

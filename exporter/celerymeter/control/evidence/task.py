@@ -20,7 +20,7 @@ MAX_NAMED: Final = 10
 
 
 def named(workers: Collection[str]) -> str:
-    """Return the names of some workers for a text; anybody who may publish events can invent many."""
+    """Return the first names for a text of any language; anybody who may publish events can invent many workers."""
     shown = ", ".join(sorted(workers)[:MAX_NAMED])
     return shown if len(workers) <= MAX_NAMED else f"{shown} (+{len(workers) - MAX_NAMED})"
 
