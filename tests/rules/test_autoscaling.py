@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 from tests.rules.promtool import run, tool
-from tools.autoscaling import RULES, BySlots, Cluster, Sample, by_length, days, simulate
+from tools.autoscaling import RULES, BySlots, Cluster, Sample, by_length, days, main, simulate
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "deploy" / "autoscaling"
@@ -69,10 +70,9 @@ def _test(history: list[Sample], expected: dict[int, int]) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("name", ["daily rhythm"])
-def test_slots_neither_oscillate_nor_starve_where_the_length_does(name: str) -> None:
+def test_slots_do_not_oscillate_where_the_length_does() -> None:
     """A queue that is served has no length, so that the usual trigger takes its workers away again and again."""
-    ((arrivals, mean),) = [(arrivals, mean) for title, arrivals, mean in days() if title.startswith(name)]
+    ((arrivals, mean),) = [(arrivals, mean) for title, arrivals, mean in days() if title.startswith("daily rhythm")]
     ours = simulate(arrivals, iter(lambda: mean, None), BySlots())
     usual = simulate(arrivals, iter(lambda: mean, None), by_length(20))
     assert ours.in_time > 0.999
@@ -80,10 +80,28 @@ def test_slots_neither_oscillate_nor_starve_where_the_length_does(name: str) -> 
     assert usual.reversals > 100
 
 
+def test_the_pages_have_what_the_simulation_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table, and its short form in deploy/README.md."""
+    main()
+    printed = capsys.readouterr().out
+    assert printed in (PAGE / "README.md").read_text()
+    rows = [[cell.strip(" `") for cell in line.split("|")] for line in printed.splitlines()[2:]]
+    short = (PAGE.parent / "README.md").read_text().partition("| simulated day |")[2].partition("\n\n")[0]
+    for trigger, column in (("celery:queue_slots:wanted", 2), ("length ÷ 20", 3)):
+        measured = [(row[3], row[8]) for row in rows if row[2] == trigger]
+        cells = [line.split("|")[column] for line in short.splitlines()[2:]]
+        assert len(cells) == len(measured)
+        for cell, (in_time, reversals) in zip(cells, measured, strict=True):
+            assert cell.strip().startswith(in_time)
+            assert cell.strip().endswith(f" {reversals} times")
+
+
 def test_the_manifests_ask_for_the_recorded_series() -> None:
     """By its name, with the slots of a worker as threshold."""
     scaled = yaml.safe_load((PAGE / "keda.yaml").read_text())
     adapter = yaml.safe_load((PAGE / "prometheus-adapter.yaml").read_text())["rules"]["external"][0]
     hpa = yaml.safe_load((PAGE / "hpa.yaml").read_text())
+    kubernetes_validate.validate(hpa, kubernetes_validate.latest_version(), strict=True)
+    assert {type(value) for value in scaled["spec"]["triggers"][0]["metadata"].values()} == {str}, "as KEDA has it"
     assert "celery:queue_slots:wanted{" in scaled["spec"]["triggers"][0]["metadata"]["query"]
     assert adapter["name"]["as"] == hpa["spec"]["metrics"][0]["external"]["metric"]["name"]
