@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import tempfile
@@ -431,14 +432,30 @@ def test_web_configs(content: str) -> None:
         assert "\n" not in problem
 
 
+LATIN = st.text(st.characters(max_codepoint=255), max_size=60)
+"""What a header may hold."""
+BASE64 = st.lists(st.binary(max_size=40), max_size=3).map(b":".join).map(base64.b64encode).map(bytes.decode)
+HEADERS = st.tuples(
+    st.sampled_from(["Basic", "basic", "BASIC", "Bearer", ""]) | LATIN, st.sampled_from([" ", "  ", "\t", ""]), BASE64
+).map("".join)
+ADDRESSES = st.lists(st.sampled_from([":", "::", ".", "%", "/", "ffff", "fe80", "0", "1", "255", "eth0"])).map("".join)
+
+
 @thorough
-@given(st.text(st.characters(max_codepoint=255), max_size=60))
+@given(LATIN | HEADERS)
 def test_credentials(header: str) -> None:
     """A name and a password, or an empty name."""
-    credentials(header)
-    credentials(f"Basic {header}")
+    name, _ = credentials(header)
+    assert ":" not in name
     BasicAuth({"a": "$2b$04$abcdefghijklmnopqrstuuO0CnfWg.cXHbU1QE7Tr1QYoDOn2rGdW"}).remembers(header)
-    network(header)
+
+
+@thorough
+@given(LATIN | ADDRESSES)
+def test_addresses(address: str) -> None:
+    """One key for each, which is its own key unless it is a network."""
+    key = network(address)
+    assert network(key) == key or key.endswith("/64") or "%" in key
 
 
 @thorough
