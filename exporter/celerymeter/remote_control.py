@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import redis
+
 from celerymeter.broker import HeldConnection
+from celerymeter.connection_errors import UNREACHABLE
 from celerymeter.inspect_replies import MAX_TEXT, Replies
 from celerymeter.json_values import count_values
 from celerymeter.settings import BrokerSettings
@@ -101,6 +104,7 @@ class RemoteControl:
 
     def _ask(self, connection: Any, commands: Sequence[Command], inbox: _Inbox, limits: tuple[float, float]) -> _Inbox:
         mailbox = self._held.app.control.mailbox(connection)
+        _keep_as_they_come(connection.default_channel)
         inbox.tickets = {str(uuid4()): command for command in commands}
         channel, queue = connection.default_channel, mailbox.reply_queue
         # kombu names it after the calling thread. On Redis the BRPOP of a call that ended by silence is under way for
@@ -166,7 +170,8 @@ class _Inbox:
 
     def take(self, message: Any) -> None:
         """Take a message that kombu has not decoded."""
-        command = self.tickets.get(message.headers.get("ticket"))
+        ticket = message.headers.get("ticket") if isinstance(message.headers, dict) else None
+        command = self.tickets.get(ticket) if isinstance(ticket, str) else None
         if command is None:
             return
         method = command.method
@@ -185,7 +190,7 @@ class _Inbox:
 
     def drain(self, connection: Any, silence: float, timeout: float) -> None:
         """Take replies until they are complete, or no more arrive."""
-        self._last_at = time.monotonic()
+        self._last_at, unreadable = time.monotonic(), False
         end = self._last_at + timeout
         while not self.complete:
             remaining = min(self._last_at + silence, end) - time.monotonic()
@@ -195,6 +200,29 @@ class _Inbox:
                 connection.drain_events(timeout=remaining)
             except TimeoutError:
                 return
+            except Exception as error:
+                # A client wrote into the queue what is no message, and kombu raises anything for that. On AMQP the
+                # broker has checked it, and pyamqp raises anything for a lost connection.
+                if isinstance(error, (*UNREACHABLE, redis.RedisError)) or connection.transport.driver_type == "amqp":
+                    raise
+                level = logging.DEBUG if unreadable else logging.WARNING
+                log.log(level, "a reply is no message: %s", type(error).__name__)
+                unreadable = True
+                self.replies.malformed += 1
+
+
+class _AsItCame:
+    """Keeps kombu's message from decompressing its body: a few kilobytes may become gigabytes, and no reply does it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.errors: list[object] = [None]  # with an error, kombu leaves the body alone
+        super().__init__(*args, **kwargs)
+        self.errors = []
+
+
+def _keep_as_they_come(channel: Any) -> None:
+    if not issubclass(channel.Message, _AsItCame):
+        channel.Message = type("Message", (_AsItCame, channel.Message), {})
 
 
 def _values(body: bytes | str | memoryview) -> int:
