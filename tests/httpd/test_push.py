@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -124,12 +125,17 @@ def test_a_body_that_does_not_come_costs_only_its_connection(serve: Serve, bodie
 
 def test_more_than_it_can_decode_is_asked_to_come_later(serve: Serve) -> None:
     go = threading.Event()
-    url = serve(take=lambda _: int(go.wait(20)))
+    host, _, path = serve(take=lambda _: int(go.wait(20))).removeprefix("http://").partition("/")
     statuses: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: statuses.append(requests.post(url, b"{}", headers=RIGHT).status_code))
-        for _ in range(MAX_WAITING + 5)
-    ]
+
+    def push(source: str) -> None:
+        connection = http.client.HTTPConnection(host, timeout=30, source_address=(source, 0))
+        connection.request("POST", f"/{path}", b"{}", RIGHT)
+        statuses.append(connection.getresponse().status)
+        connection.close()
+
+    sources = [f"127.0.0.{number % 8 + 10}" for number in range(MAX_WAITING)] + ["127.0.0.30"] * 5
+    threads = [threading.Thread(target=push, args=(source,)) for source in sources]
     for thread in threads:
         thread.start()
     while statuses.count(429) < 5:
@@ -138,3 +144,19 @@ def test_more_than_it_can_decode_is_asked_to_come_later(serve: Serve) -> None:
     for thread in threads:
         thread.join()
     assert sorted(statuses) == [200] * MAX_WAITING + [429] * 5
+
+
+def test_one_address_that_sends_slowly_keeps_no_other_out(serve: Serve) -> None:
+    """64 bodies that do not come were a 429 for every worker, for ten seconds each."""
+    host, _, path = serve().removeprefix("http://").partition("/")
+    name, _, port = host.partition(":")
+    head = "\r\n".join(f"{name}: {value}" for name, value in {**RIGHT, "Content-Length": "1000"}.items())
+    with contextlib.ExitStack() as held:
+        for _ in range(MAX_WAITING + 5):
+            slow = held.enter_context(socket.create_connection((name, int(port))))
+            slow.sendall(f"POST /{path} HTTP/1.1\r\n{head}\r\n\r\n{{".encode())
+        assert slow.recv(100).startswith(b"HTTP/1.1 429"), "the others were read before the last one"
+        connection = http.client.HTTPConnection(host, timeout=10, source_address=("127.0.0.9", 0))
+        connection.request("POST", f"/{path}", b'{"type": 1}', RIGHT)
+        assert connection.getresponse().status == 200
+        connection.close()

@@ -26,12 +26,15 @@ from celerymeter.control.routing import Operation, Permission
 from celerymeter.control.settings import ControlSettings, Network
 from celerymeter.control.tokens import Identity, Keyring, Role
 from celerymeter.errors import InvalidToken, RequestRefused
+from celerymeter.json_values import count_values
 
 MISSING_FACTOR = 3
 """Requests without a token that are allowed for each one with a wrong token."""
 EXTRA_PER_MINUTE = 12_000.0
 """Tokens of throttled addresses that are verified nonetheless; at some 0.1 ms each, that is 2 % of a core."""
 MAX_KEYS = 10_000
+MAX_VALUES = 250_000
+"""Values in a body: as objects they take some fifty times the memory of their text."""
 UNKNOWN = "unknown"
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -306,6 +309,8 @@ def install(
         if operation.takes_body:
             data = request.get_data(cache=False)
             _check_size(len(data), settings.limits.body_bytes)
+            if count_values(data, most=MAX_VALUES) > MAX_VALUES:
+                raise RequestRefused("too_large", f"the body may have at most {MAX_VALUES} values")
             g.body = _parsed_body(data, operation)
 
     @app.after_request

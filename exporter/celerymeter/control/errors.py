@@ -11,6 +11,7 @@ import math
 from http import HTTPStatus
 
 from flask import Flask, Response
+from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import WebsocketMismatch
@@ -28,6 +29,8 @@ from celerymeter.errors import (
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+MAX_WRONG = 1000
+"""Wrong fields of a request up to which some are named: pydantic describes all of them or none."""
 RETRY_AFTER = 5.0
 """Seconds in ``Retry-After`` while the broker, Prometheus or the state directory is unavailable."""
 
@@ -118,16 +121,19 @@ def _challenge(reason: str) -> str:
 
 
 def validation_response(error: ValidationError) -> Response:
-    """Return the 422 for what pydantic found, without the values."""
+    """Return the 422 for what pydantic found, without the values; of very many it names none."""
+    count = error.error_count()
+    found = error.errors(include_url=False, include_context=False, include_input=False) if count <= MAX_WRONG else []
     errors = [
         FieldError(
             pointer="/" + "/".join(str(part)[:100] for part in item["loc"]),
             message=item["msg"].removeprefix("Value error, "),  # pydantic's words for a validator of ours
         )
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
+        for item in found[:100]
     ]
-    wrong = "a field of the request is wrong" if len(errors) == 1 else f"{len(errors)} fields of the request are wrong"
-    return problem_response(RequestRefused("invalid", f"{wrong}: see errors"), errors[:100])
+    wrong = "a field of the request is wrong" if count == 1 else f"{count} fields of the request are wrong"
+    where = ": see errors" if errors else ", too many to name them"
+    return problem_response(RequestRefused("invalid", wrong + where), errors or None)
 
 
 def install(app: Flask) -> None:
@@ -138,6 +144,9 @@ def install(app: Flask) -> None:
     app.register_error_handler(ReportRefused, lambda error: problem_response(RequestRefused(error.code, str(error))))
     app.register_error_handler(PrometheusError, lambda _: _unavailable("prometheus_unavailable", "Prometheus"))
     app.register_error_handler(StateError, lambda _: _unavailable("state_unavailable", "the state directory"))
+    app.register_error_handler(
+        ParseException, lambda _: problem_response(RequestRefused("malformed", _WORDS["malformed"]))
+    )
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(WebsocketMismatch, lambda _: problem_response(RequestRefused("malformed", _MISMATCH)))
     app.register_error_handler(Exception, _unexpected)

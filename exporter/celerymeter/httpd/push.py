@@ -7,12 +7,13 @@ import hmac
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from http import HTTPStatus
 
 from celerymeter.httpd.protocol import Request, Response, text
-from celerymeter.httpd.throttle import Throttle
+from celerymeter.httpd.throttle import Throttle, network
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,9 @@ PATH = "/-/push"
 MAX_BODY = 1024 * 1024
 """Bytes: 5,000 series, the most that a worker has, take about half of that."""
 MAX_WAITING = 64
-"""Messages that may wait to be decoded; further ones are asked to come later."""
+"""Messages that may be on their way, or wait to be decoded; further ones are asked to come later."""
+MAX_WAITING_EACH = 16
+"""The same of one address: it may send them slowly, and others go on."""
 RETRY_AFTER = "2"
 _USER = "worker"
 _USELESS = "no usable event: only what celerymeter.aggregate.install(app, push_url=...) sends is taken"
@@ -37,7 +40,7 @@ class PushEndpoint:
     def __init__(self, take: Callable[[bytes], int], *, token: str | None) -> None:
         self._take = take
         self._token = token.encode() if token is not None else None
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._throttle = Throttle()
         self._thread: Executor = ThreadPoolExecutor(1, "push")
 
@@ -50,12 +53,14 @@ class PushEndpoint:
         """Return the response; the body is read only if it will be used."""
         if (refusal := self._refuse(request)) is not None:
             return refusal
-        self._waiting += 1
+        key = network(request.address)
+        self._waiting[key] += 1
         try:
             body = await read(int(request.headers["content-length"]))
             taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._take, body)
         finally:
-            self._waiting -= 1
+            self._waiting[key] -= 1
+            self._waiting += Counter()  # drops zeros
         return text(HTTPStatus.OK, f"{taken} events") if taken else text(HTTPStatus.BAD_REQUEST, _USELESS)
 
     def close(self) -> None:
@@ -77,7 +82,7 @@ class PushEndpoint:
             return text(HTTPStatus.LENGTH_REQUIRED)
         if len(length) > 9 or int(length) > MAX_BODY:
             return text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} bytes")
-        if self._waiting >= MAX_WAITING:
+        if self._waiting.total() >= MAX_WAITING or self._waiting[network(request.address)] >= MAX_WAITING_EACH:
             return text(HTTPStatus.TOO_MANY_REQUESTS, Retry_After=RETRY_AFTER)
         return None
 

@@ -165,9 +165,9 @@ class Feed:
             token = token_of(request, offered, query)
             identity = self._identity(token, anonymous=named or not by_page(request, self.settings.allowed_origins))
         except InvalidToken as error:
-            peer.close(UNAUTHENTICATED, str(error))
+            peer.refuse(UNAUTHENTICATED, str(error))
         except RequestRefused as error:
-            peer.close(TRY_AGAIN_LATER, str(error))
+            peer.refuse(TRY_AGAIN_LATER, str(error))
         else:
             self._serve_client(peer, identity, query.since)
         return Finished()
@@ -182,11 +182,11 @@ class Feed:
             with closing(Waker()) as waker:
                 self._run_session(peer, waker, identity, since)
         except (FeedFull, OSError):
-            peer.close(TRY_AGAIN_LATER, "too many clients")
+            peer.refuse(TRY_AGAIN_LATER, "too many clients")
         except Exception:
             log.exception("feed: a client's thread failed unexpectedly")
             peer.close(INTERNAL)
-        finally:
+        else:
             peer.abort()
 
     def _run_session(self, peer: WebSocket, waker: Waker, identity: Identity | None, since: int | None) -> None:

@@ -116,6 +116,12 @@ class WebSocket:
             self._drain(time.monotonic() + CLOSE_TIMEOUT)
         self.abort()
 
+    def refuse(self, code: int, reason: str) -> None:
+        """Send a close frame and wait for nothing: the server reads on for a while, without a thread."""
+        with suppress(PeerGone):
+            self._write(self._frame(CloseConnection(code=code, reason=reason)), timeout=CLOSE_TIMEOUT)
+        self._closed = True
+
     def abort(self) -> None:
         """Shut the socket down, which wakes a thread that reads or writes it."""
         self._closed = True
