@@ -210,7 +210,7 @@ def test_what_a_killed_worker_had_begun_since_its_last_totals_is_missed(cluster:
     assert (worker.loss.missed, worker.loss.unexplained) == (3, 0)
 
 
-def test_it_is_missed_at_once_when_a_new_process_comes(cluster: Cluster, sender: Sender) -> None:
+def test_it_is_missed_too_when_a_new_process_has_its_name(cluster: Cluster, sender: Sender) -> None:
     sender.run("a")
     sender.send()
     cluster.processed[WORKER] = 4
@@ -220,6 +220,8 @@ def test_it_is_missed_at_once_when_a_new_process_comes(cluster: Cluster, sender:
     cluster.heartbeat(kind="worker-online", pid=7)
     worker = cluster.tracker.workers.get(WORKER)
     assert worker is not None
+    assert (worker.loss.missed, worker.loss.unexplained) == (0, 3)
+    cluster.pass_time(60)
     assert (worker.loss.missed, worker.loss.unexplained) == (3, 0)
 
 
@@ -250,10 +252,14 @@ def test_two_processes_under_one_name_miss_nothing(cluster: Cluster) -> None:
             cluster.heartbeat(pid=pid, processed=sender.totals.started_total)
             sender.deliver(sender.message(pid=pid))
             cluster.answer(pid=1, totals={"add": first.totals.started_total})
+            cluster.answer(pid=pid, totals={"add": sender.totals.started_total + 1})  # it is busy
             cluster.pass_time(1)
     worker = cluster.tracker.workers.get(WORKER)
     assert worker is not None
     assert worker.duplicate
+    for pid, sender in ((1, first), (2, second)):
+        cluster.heartbeat(pid=pid, processed=sender.totals.started_total)
+        sender.deliver(sender.message(pid=pid))
     assert (worker.loss.missed, worker.loss.unexplained) == (0, 0)
     assert cluster.series().started == 48
     assert cluster.tracker.workers.accepted["add"] <= 48

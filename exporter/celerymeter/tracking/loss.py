@@ -15,6 +15,7 @@ load 3 of 9 heartbeats were. So what may be in between is taken off D, except fo
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from heapq import heappop, heappush
 
 SILENT_BEATS = 3
@@ -23,6 +24,9 @@ LAG = 3
 """Heartbeats after which a run that was begun shows in the shortfall."""
 MAX_MARKS = 1000
 """Starts that may wait for a heartbeat which does not come (``--without-heartbeat``)."""
+
+DOUBT = 60.0
+"""Seconds for which a silent process that aggregates may come back with all that it has done."""
 
 
 class LossMeter:
@@ -37,8 +41,6 @@ class LossMeter:
         self.shortfall = 0
         self.explained = 0
         self.missed = 0
-        self.doubtful = 0
-        """The part that is missed if the worker, which sends totals and is silent, does not come back."""
         self.off = False
         self._certain = 0
         self._asked = 0
@@ -101,17 +103,6 @@ class LossMeter:
         """So many runs are missing in the totals of the worker."""
         self.shortfall += count
         self.missed += count
-
-    def doubt(self, count: int) -> None:
-        """So many runs may be missing: the worker is silent, and had begun more than its totals had."""
-        self.shortfall += count
-        self.doubtful += count
-
-    def settle(self, *, lost: bool) -> None:
-        """The process of a silent worker is gone, or it is back: then its totals have all that it did."""
-        self.missed += self.doubtful if lost else 0
-        self.shortfall -= 0 if lost else self.doubtful
-        self.doubtful = 0
 
     def restart(self) -> None:
         """The worker is a new process, or sends no heartbeats: its counts begin anew, what was missed stays."""
@@ -205,3 +196,47 @@ class LossMeter:
             self._silent_totals = self._answers.pop(0)[1]
         if self._silent_totals is not None:
             self._answers.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """So many runs of a process may be missing."""
+
+    meter: LossMeter
+    runs: int
+    since: float
+
+
+class Doubts:
+    """Processes that aggregate, are silent, and had begun more runs than their totals had.
+
+    The totals of one that comes back within `DOUBT` have all that it did: its worker was cut off, or two processes
+    have one node name. What others had begun is missed. ``now`` is of `celerymeter.tracking.clocks.SteadyTime`.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._by_instance: dict[str, _Doubt] = {}
+        """The oldest first."""
+
+    def add(self, instance: str, meter: LossMeter, runs: int, now: float) -> None:
+        """Nothing more may come of this process, whose worker has this account."""
+        self.heard(instance)
+        meter.shortfall += runs
+        self._by_instance[instance] = _Doubt(meter, runs, now)
+        if len(self._by_instance) > self._limit:
+            self._miss(next(iter(self._by_instance)))
+
+    def heard(self, instance: str) -> None:
+        """Totals of this process have come."""
+        if (doubt := self._by_instance.pop(instance, None)) is not None:
+            doubt.meter.shortfall -= doubt.runs
+
+    def judge(self, now: float) -> None:
+        """Take what is in doubt for too long for missed."""
+        for instance in [one for one, doubt in self._by_instance.items() if now - doubt.since >= DOUBT]:
+            self._miss(instance)
+
+    def _miss(self, instance: str) -> None:
+        doubt = self._by_instance.pop(instance)
+        doubt.meter.missed += doubt.runs

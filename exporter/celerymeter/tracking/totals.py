@@ -319,17 +319,13 @@ class TotalsTable:
 
     # Workers come and go
 
-    def worker_lost(self, hostname: str, *, offline: bool, pid: int = 0) -> int | None:
-        """The process that last sent totals under this name is gone; return the runs that it had begun by then.
-
-        ``None`` if that was another process than ``pid``, whose last totals may be on their way.
-        """
+    def worker_lost(self, hostname: str, *, offline: bool) -> Instance | None:
+        """Return the process that last sent totals under this name, which is gone."""
         instance = self._by_host.pop(hostname, None)
-        if instance is None:
-            return None
-        self._add_instance(instance)
-        self._drop_running(instance, offline=offline)
-        return instance.begun if pid in (0, instance.pid) or not instance.pid else None
+        if instance is not None:
+            self._add_instance(instance)
+            self._drop_running(instance, offline=offline)
+        return instance
 
     def _drop_running(self, instance: Instance, *, offline: bool) -> None:
         for running in instance.running.values():

@@ -12,6 +12,7 @@ from celerymeter.model import OTHER, UNKNOWN, Event, PollOutcome, QueuesSnapshot
 from celerymeter.settings import ExporterSettings
 from celerymeter.totals import TOTALS, VERSION
 from celerymeter.tracking.clocks import SteadyTime
+from celerymeter.tracking.loss import Doubts
 from celerymeter.tracking.runs import InProgress
 from celerymeter.tracking.schedules import BEAT_EVENTS, RUN_ENDS, ScheduleTable
 from celerymeter.tracking.series import Histogram, RateWindow, TaskSeriesTable
@@ -19,8 +20,6 @@ from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.totals import TotalsTable
 from celerymeter.tracking.workers import Worker, WorkerTable
 
-DOUBT = 60.0
-"""Seconds for which a silent worker that aggregates may come back with all that it has done."""
 MAX_RESTARTS = 20
 """Workers that started again, whose runs are looked for at once; those of others are looked for at the next tick."""
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
@@ -78,8 +77,7 @@ class Tracker:
         self._was_connected = False
         self._restarts = 0
         self._aggregating: set[str] = set()
-        self._silent: dict[str, float] = {}
-        """Aggregating workers that were taken for lost and may have done more than they had told, and since when."""
+        self._doubts = Doubts(2 * settings.limits.workers)
         self._restarted: dict[str, float] = {}
         """Workers that started again since the last tick, beyond `MAX_RESTARTS`, and when."""
         self._outlived: Counter[tuple[str, str, str]] = Counter()
@@ -190,8 +188,7 @@ class Tracker:
             return
         worker = self.workers.seen(event.hostname, at)
         event.hostname = OTHER if worker is None else worker.hostname
-        if self._silent.pop(event.hostname, None) is not None and worker is not None:
-            worker.loss.settle(lost=False)
+        self._doubts.heard(totals.instance)
         if worker is not None and worker.loss.aggregated == totals.failed:
             if totals.failed:
                 worker.loss.restart()
@@ -218,20 +215,21 @@ class Tracker:
         if worker.offset is not None:
             self.lag.observe(at - event.timestamp - worker.offset)
         if renewed:
-            self._process_lost(worker, begun, offline=shutting_down, pid=pid)
+            self._process_lost(worker, begun, self._steady.at(at), offline=shutting_down, pid=pid)
         if renewed and self._restarts < MAX_RESTARTS:
             self._restarts += 1
             self._outlived += self.tasks.runs.workers_lost({worker.hostname}, at, was_shutting_down=shutting_down)
         elif renewed:
             self._restarted[worker.hostname] = at
 
-    def _process_lost(self, worker: Worker, begun: int, *, offline: bool, pid: int) -> None:
-        """An aggregating process is gone; what it began after its last totals is known from elsewhere, if at all."""
-        counted = self.totals.worker_lost(worker.hostname, offline=offline, pid=pid)
-        if counted is not None and begun > counted:
-            worker.loss.doubt(begun - counted)
-        worker.loss.settle(lost=True)
-        self._silent.pop(worker.hostname, None)
+    def _process_lost(self, worker: Worker, begun: int, now: float, *, offline: bool, pid: int) -> None:
+        """A process is gone; if it aggregated, what it began after its last totals is known from elsewhere, if at all.
+
+        The last totals of that name may be of another process than ``pid``: then its own are on their way.
+        """
+        instance = self.totals.worker_lost(worker.hostname, offline=offline)
+        if instance is not None and begun > instance.begun and instance.pid in (0, pid):
+            self._doubts.add(instance.id, worker.loss, begun - instance.begun, now)
 
     def _of_beat(self, event: Event, at: float) -> None:
         """Take an event of the hook in beat; from the first one on the ends of tasks concern schedules too."""
@@ -298,16 +296,13 @@ class Tracker:
         if lost:
             self._outlived += self.tasks.runs.workers_lost(lost, now)
             for hostname in lost.intersection(self.totals.hostnames()):
-                worker = self.workers.get(hostname)  # None if it made room for others
-                shut_down = worker is not None and worker.offline_at is not None
-                counted = self.totals.worker_lost(hostname, offline=shut_down)
-                if worker is not None and counted is not None and worker.begun > counted:
-                    worker.loss.doubt(worker.begun - counted)
-                    self._silent[hostname] = steady
-        for hostname in [hostname for hostname, since in self._silent.items() if steady - since >= DOUBT]:
-            del self._silent[hostname]
-            if (worker := self.workers.get(hostname)) is not None:
-                worker.loss.settle(lost=True)
+                worker = self.workers.get(hostname)
+                if worker is None:  # it made room for others
+                    self.totals.worker_lost(hostname, offline=False)
+                else:
+                    shut_down = worker.offline_at is not None
+                    self._process_lost(worker, worker.begun, steady, offline=shut_down, pid=worker.pid)
+        self._doubts.judge(steady)
         self._restarts = 0
         if self._restarted:
             self.tasks.runs.workers_restarted(self._restarted)
