@@ -10,6 +10,13 @@ from tests.engines import NEWER
 from celerymeter.demo.servers import find_binary
 
 RELEASES = ("installed", "newer")
+_USUAL = "newer" if (NEWER / "promtool").exists() else "installed"
+ONE_IN_SLOW = [release if release == _USUAL else pytest.param(release, marks=pytest.mark.slow) for release in RELEASES]
+"""For the worlds of all alerts, each of which takes as long as all other rule tests: the newest release that is here.
+
+That both evaluate each alert alike is shown by `test_promtool.py` in every run. A world shows how alerts differ from
+one another, which is no matter of the release; `make test-slow` runs them with the other.
+"""
 Ran = subprocess.CompletedProcess[str]
 
 

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import yaml
-from tests.rules.bundle import ALERTS, Alert, alerts
+from tests.rules.bundle import ALERTS, Alert, alerts, load
+from tests.rules.parts import Group, part_of, write_test
 
 END = 240
 """Minutes, of the longest."""
@@ -177,13 +178,13 @@ def series_of(case: Case, *, cluster: str, exporters: int) -> Iterator[dict[str,
         yield {"series": f"{series.name}{{{named}}}", "values": _written(series.values)}
 
 
-def _causes(cases: Iterable[Case]) -> str:
+def _causes(cases: Iterable[Case]) -> Group:
     """Rules that record where an alert's expression holds, whether or not it fires."""
     rules = [
         {"record": CAUSE, "expr": f"group by (cluster) (\n{case.rule.expr}\n)", "labels": {"case": case.cluster}}
         for case in cases
     ]
-    return yaml.safe_dump({"groups": [{"name": "causes", "rules": rules}]})
+    return {"name": "causes", "rules": rules}
 
 
 def _changes(series: str, minutes: int) -> str:
@@ -210,7 +211,7 @@ def _expectations(case: Case, *, exporters: int) -> Iterator[dict[str, object]]:
         yield {"expr": expr, "eval_time": f"{end}m", "exp_samples": samples}
 
 
-def _test(cases: Sequence[Case], *, exporters: int) -> dict[str, object]:
+def _test(cases: Sequence[Case], *, exporters: int) -> dict[str, Any]:
     """All these at once, in one Prometheus."""
     return {
         "name": f"{len(cases)} causes swing, seen by {exporters}",
@@ -220,23 +221,25 @@ def _test(cases: Sequence[Case], *, exporters: int) -> dict[str, object]:
     }
 
 
-def rule_files() -> tuple[list[str], list[str]]:
-    """Return the paths of all rule files, and their groups in the order in which one builds on the other."""
-    files = [ALERTS / "rules" / f"{name}.yml" for name in FILES]
-    groups = [str(group["name"]) for path in files for group in yaml.safe_load(path.read_text())["groups"]]
-    groups.sort(key=lambda name: next(rank for rank, first in enumerate((*FIRST_GROUPS, "")) if name.startswith(first)))
-    return [str(path) for path in files], groups
+def _groups() -> list[Group]:
+    """Return all groups that alerts need, in the order in which one builds on the other."""
+    groups = [group for name in FILES for group in load(ALERTS / "rules" / f"{name}.yml")["groups"]]
+    return sorted(
+        part_of(groups, queries=["ALERTS"]),
+        key=lambda group: next(
+            rank for rank, first in enumerate((*FIRST_GROUPS, "")) if group["name"].startswith(first)
+        ),
+    )
 
 
-def write_world(folder: Path, cases: Sequence[Case], *, exporters: int) -> Path:
+def write_world(path: Path, tests: Sequence[dict[str, Any]], *, more: Sequence[Group] = ()) -> Path:
+    """A promtool test file of these tests, each under all alerts, and ``more`` groups after them."""
+    groups = [*_groups(), *more]
+    content = {"evaluation_interval": "1m", "group_eval_order": [group["name"] for group in groups], "tests": [*tests]}
+    return write_test(path, content, groups)
+
+
+def write_swings(path: Path, cases: Sequence[Case], *, exporters: int) -> Path:
     """A promtool test of all these."""
-    files, groups = rule_files()
-    (folder / "causes.yml").write_text(_causes(cases))
-    content = {
-        "rule_files": [*files, "causes.yml"],
-        "evaluation_interval": "1m",
-        "group_eval_order": [*groups, "causes"],
-        "tests": [_test([case for case in cases if case.span is span], exporters=exporters) for span in (SHORT, LONG)],
-    }
-    (folder / "swings.yml").write_text(yaml.safe_dump(content, sort_keys=False))
-    return folder / "swings.yml"
+    tests = [_test([case for case in cases if case.span is span], exporters=exporters) for span in (SHORT, LONG)]
+    return write_world(path, tests, more=[_causes(cases)])

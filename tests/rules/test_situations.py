@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-from tests.rules.promtool import RELEASES, run, tool
+from tests.rules.promtool import ONE_IN_SLOW, run, tool
 from tests.rules.situations import HEALTHY, INCIDENTS, Situation
-from tests.rules.swings import END, Case, rule_files, series_of
+from tests.rules.swings import END, Case, series_of, write_world
 
 
 def _inputs(situation: Situation) -> Iterator[dict[str, str]]:
@@ -29,25 +28,15 @@ def _expectation(situation: Situation) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("release", ONE_IN_SLOW)
 @pytest.mark.parametrize("kind", [HEALTHY, INCIDENTS], ids=["healthy", "incidents"])
 def test_exactly_the_expected_alerts_fire(release: str, kind: tuple[Situation, ...], tmp_path: Path) -> None:
     """Four hours of each situation, all in one Prometheus."""
-    files, groups = rule_files()
-    content = {
-        "rule_files": files,
-        "evaluation_interval": "1m",
-        "group_eval_order": groups,
-        "tests": [
-            {
-                "name": "situations",
-                "interval": "1m",
-                "input_series": [line for situation in kind for line in _inputs(situation)],
-                "promql_expr_test": [_expectation(situation) for situation in kind],
-            }
-        ],
+    test = {
+        "name": "situations",
+        "interval": "1m",
+        "input_series": [line for situation in kind for line in _inputs(situation)],
+        "promql_expr_test": [_expectation(situation) for situation in kind],
     }
-    path = tmp_path / "situations.yml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    ran = run(tool(release), "test", "rules", str(path))
+    ran = run(tool(release), "test", "rules", str(write_world(tmp_path / "situations.yml", [test])))
     assert ran.returncode == 0, ran.stdout + ran.stderr
