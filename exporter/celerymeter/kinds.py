@@ -104,9 +104,10 @@ def duration(minimum: float = 0.0, maximum: float = math.inf) -> Kind:
             raise ValueError(value)
         return seconds
 
-    least = f" of at least {show_duration(minimum)}" if minimum else ""
-    most = f" of at most {show_duration(maximum)}" if maximum < math.inf else ""
-    accepts = f"a duration{least}{most}, such as 15s, 1h30m, 30d or a number of seconds"
+    limits = f" of at least {show_duration(minimum)}" if minimum else ""
+    if maximum < math.inf:
+        limits = f" from {show_duration(minimum)} to {show_duration(maximum)}"
+    accepts = f"a duration{limits}, such as 15s, 1h30m, 30d or a number of seconds"
     return Kind("duration", accepts, parse, show=show_duration, unit="seconds")
 
 
@@ -197,10 +198,10 @@ def _matching(pattern: re.Pattern[str], text: str) -> str:
     return text
 
 
-class Count(click.IntRange):
-    """A whole number of at least 1."""
-
-    name = "count"
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != float(value) or int(value) < 1:
+        raise ValueError(value)
+    return int(value)
 
 
 TEXT = click.STRING
@@ -208,7 +209,7 @@ SWITCH = click.BOOL
 """``--name/--no-name``."""
 FILE = click.Path(path_type=Path, dir_okay=False)
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
-COUNT = Count(min=1)
+COUNT = Kind("count", "a whole number of at least 1", _count)
 DURATION = duration()
 INTERVAL = duration(minimum=1.0)
 NO_BROKER = "none"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+import redis
 
-from celerymeter.control.live_workers import FORGET_AFTER, LiveWorker, LiveWorkers
+from celerymeter.control.live_workers import FORGET_AFTER, EventListener, LiveWorker, LiveWorkers
+from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Redis
 from celerymeter.model import Event
+from celerymeter.settings import BrokerSettings
 
 
 @dataclass
@@ -129,3 +135,25 @@ def test_what_is_remembered_is_bounded() -> None:
     cluster.now += FORGET_AFTER + 1
     cluster.send("worker-heartbeat", "e")
     assert (cluster.workers.get("b"), cluster.workers.get("c")) == (None, None)
+
+
+@pytest.mark.integration
+def test_a_refused_password_is_logged_once_until_it_is_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The health has the broker as the exporter sees it, so only the log says that the API itself gets no events."""
+    with caplog.at_level(logging.INFO), Redis(tmp_path, options=["--requirepass", "right"]) as server:
+        server.up()
+        listener = EventListener(BrokerSettings(server.url.replace("127.0.0.1", ":hush@127.0.0.1")))
+        listener.start()
+        wait_until(lambda: "refuses user or password" in caplog.text, what="the refusal is logged")
+        with redis.Redis(port=server.port, password="right") as client:
+
+            def refused() -> int:
+                return int(client.info("errorstats").get("errorstat_WRONGPASS", {}).get("count", 0))
+
+            wait_until(lambda: refused() > 2, what="further attempts")
+            client.config_set("requirepass", "hush")
+        wait_until(lambda: "subscribed to events" in caplog.text, what="a subscription with the right password")
+        listener.stop()
+    said = [record.message for record in caplog.records if record.name == "celerymeter.control.live_workers"]
+    assert len(said) == 2
+    assert "hush" not in caplog.text

@@ -75,7 +75,7 @@ def test_progress_is_told_when_there_is_some(token: Path, capsys: pytest.Capture
     ("happens", "said"),
     [
         (KeyboardInterrupt(), "the control API continues the revoke"),
-        (requests.ConnectionError(), "cannot be reached (ConnectionError)"),
+        (requests.ConnectionError(), f"no connection to {URL.removesuffix('/tasks/batch')}; check --control-url"),
     ],
 )
 @responses.activate
@@ -93,6 +93,16 @@ def test_what_is_known_is_shown_when_the_rest_cannot_be(
     out, err = capsys.readouterr()
     assert said in err
     assert out.splitlines()[1].split() == ["t-1", "flagged", "a@t", "words"]
+
+
+@responses.activate
+def test_what_is_no_control_api_is_named(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever its status: another server listens there, or a proxy has no control API."""
+    for status in (200, 404):
+        responses.upsert("POST", URL, body="<html>", status=status)
+        assert revoke(token, "--id", "t-1") == 1
+        said = f"replies as no control API does (HTTP {status}); check --control-url"
+        assert said in capsys.readouterr().err
 
 
 @responses.activate

@@ -120,7 +120,7 @@ def _click_message(error: click.ClickException) -> str:
     if isinstance(error, click.BadParameter) and error.param is not None and error.ctx is not None:
         what = "missing" if isinstance(error, click.MissingParameter) else error.message
         return f"{origin(error.param, error.ctx)}: {what}"
-    return error.format_message() + (" (see --help)" if isinstance(error, click.UsageError) else "")
+    return error.format_message() + (" See --help." if isinstance(error, click.UsageError) else "")
 
 
 def _missing_extra(error: ModuleNotFoundError, arguments: Sequence[str] | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celerymeter.cli.command import settings_command
+from celerymeter.cli.command import naming_prometheus, settings_command
 from celerymeter.reports.capacity_command import CapacitySettings
 
 
@@ -15,4 +15,5 @@ def command(settings: CapacitySettings) -> int:
     """
     from celerymeter.reports.capacity_command import run
 
-    return run(settings)
+    with naming_prometheus(settings.prometheus_url):
+        return run(settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,8 +18,10 @@ from click.core import ParameterSource
 
 from celerymeter import options
 from celerymeter.cli import configfile
+from celerymeter.errors import PrometheusUnavailable
 from celerymeter.kinds import FILE, SWITCH
 from celerymeter.options import Option, key, options_of
+from celerymeter.urls import without_password
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -123,7 +126,7 @@ class SettingsCommand(click.Command, Generic[S]):
         from celerymeter import log
 
         settings = self.settings(ctx)
-        log.setup(format=ctx.params["log_format"], level=ctx.params["log_level"])
+        log.setup(format=ctx.params["log_format"], level=ctx.params["log_level"].upper())
         arguments = {param.name: ctx.params[param.name] for param in self.params if isinstance(param, click.Argument)}
         return self._run(settings, **arguments) or 0
 
@@ -143,6 +146,15 @@ def settings_command(
     return lambda run: SettingsCommand(name, cls, run, section=section, service=service, check=check)
 
 
+@contextmanager
+def naming_prometheus(url: str) -> Iterator[None]:
+    """Add the URL to errors of Prometheus, which have none: clients of the control API see them too."""
+    try:
+        yield
+    except PrometheusUnavailable as error:
+        raise PrometheusUnavailable(f"{error}; check --prometheus-url {without_password(url)}") from error
+
+
 def _options_of(cls: type[DataclassInstance], section: str) -> Iterator[ClickOption]:
     for declared in options_of(cls):
         if not declared.only_file:
@@ -159,8 +171,8 @@ def _common_options(section: str, *, service: bool) -> Iterator[ClickOption]:
     yield common("--config", FILE, text, is_eager=True, callback=_load_file)
     text = "Format of the log on stderr: json (one object a line) or text (for people)."
     yield common("--log-format", click.Choice(["json", "text"]), text, "json" if service else "text")
-    levels = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False)
-    yield common("--log-level", levels, "The least severe log lines to write.", "INFO" if service else "WARNING")
+    levels = click.Choice(["debug", "info", "warning", "error"], case_sensitive=False)
+    yield common("--log-level", levels, "The least severe log lines to write.", "info" if service else "warning")
 
 
 def _load_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:

@@ -9,6 +9,7 @@ import msgspec
 import requests
 
 from celerymeter.errors import ControlError
+from celerymeter.urls import without_password
 
 BASE_PATH: Final = "/celery-admin"
 TIMEOUT: Final = 10.0
@@ -36,20 +37,22 @@ class ControlClient:
         try:
             response = requests.request(method, self.url + path, json=json, headers=self._headers, timeout=TIMEOUT)
         except requests.RequestException as error:
-            raise ControlError(f"the control API cannot be reached ({type(error).__name__})") from error
-        if not response.ok:
-            raise ControlError(f"the control API refused (HTTP {response.status_code}): {_reason(response.content)}")
+            problem = f"no reply within {TIMEOUT:.0f} s" if isinstance(error, requests.Timeout) else "no connection"
+            raise ControlError(f"{problem} to {self._shown_url}; check --control-url and that the API runs") from error
         try:
+            if not response.ok:
+                raise ControlError(f"the control API refused (HTTP {response.status_code}): {_reason(response)}")
             return msgspec.json.decode(response.content, type=kind), response.content
         except msgspec.DecodeError as error:
             raise ControlError(
-                "the reply cannot be read: check that --control-url is the URL of a control API"
+                f"{self._shown_url} replies as no control API does (HTTP {response.status_code}); check --control-url"
             ) from error
 
+    @property
+    def _shown_url(self) -> str:
+        return without_password(self.url)
 
-def _reason(content: bytes) -> str:
-    try:
-        problem = msgspec.json.decode(content, type=Problem)
-    except msgspec.DecodeError:
-        problem = Problem()
+
+def _reason(response: requests.Response) -> str:
+    problem = msgspec.json.decode(response.content, type=Problem)
     return problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celerymeter.cli.command import settings_command
+from celerymeter.cli.command import naming_prometheus, settings_command
 from celerymeter.reports.run import ReportSettings
 
 
@@ -16,4 +16,5 @@ def command(settings: ReportSettings) -> int:
     """
     from celerymeter.reports.run import run
 
-    return run(settings)
+    with naming_prometheus(settings.prometheus_url):
+        return run(settings)

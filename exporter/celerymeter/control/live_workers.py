@@ -423,6 +423,7 @@ class EventListener:
         self._consumers = consumers
         self._reader = open_reader(broker, self, read_ahead=READ_AHEAD)
         self._thread: Thread | None = None
+        self._problem = ""
 
     def start(self) -> None:
         """Subscribe, and stay subscribed."""
@@ -444,12 +445,17 @@ class EventListener:
         """Ignore it: the exporter counts what cannot be used."""
 
     def connected(self, at: float) -> None:
-        """Pass it on."""
+        """Pass it on, and log it."""
+        self._problem = ""
+        log.info("subscribed to events")
         for consumer in self._consumers:
             consumer.connected(at)
 
     def disconnected(self, at: float, reason: str) -> None:
-        """Pass it on."""
+        """Pass it on, and log it: every attempt fails, most of them for the same reason."""
+        if reason != self._problem:
+            self._problem = reason
+            log.warning("no event stream: %s", reason)
         for consumer in self._consumers:
             consumer.disconnected(at, reason)
 

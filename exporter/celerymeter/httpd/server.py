@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -385,7 +386,8 @@ def bind(listen: str, *, option: str) -> socket.socket:
             raise PortInUse(
                 f"port {port} is taken on {host or 'this machine'}; choose another with {option}"
             ) from error
-        raise SettingsError(f"{option}: cannot listen on {listen}: {error.strerror}") from error
+        # not `strerror`, to which `create_server` adds the address once more
+        raise SettingsError(f"{option}: cannot listen on {listen}: {os.strerror(error.errno or 0)}") from error
 
 
 async def _is_set(event: asyncio.Event, *, within: float) -> bool:

@@ -73,7 +73,7 @@ class CapacitySettings:
 
 def run(settings: CapacitySettings) -> int:
     """Print the answer; the exit status is 1 when it cannot be known."""
-    window = read_window(settings.start, settings.end, now=time.time())
+    window = read_window(settings.start, settings.end, now=time.time(), names=("--from", "--to"))
     prometheus = PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers, timeout=QUERY_TIMEOUT)
     with PrometheusClient(prometheus) as client:
         planner = CapacityPlanner(client, Scope(settings.cluster, settings.selector), window)

@@ -56,15 +56,22 @@ class ReportRequest:
     language: str = "en"
 
 
-def read_window(start: str, end: str, *, now: float, zone: tzinfo | None = None) -> Window:
+def read_window(
+    start: str,
+    end: str,
+    *,
+    now: float,
+    zone: tzinfo | None = None,
+    names: tuple[str, str] = ("start", "end"),
+) -> Window:
     """Return the window between two ISO 8601 times, or times relative to ``now`` such as ``-24h`` and ``now``.
 
-    A time without a zone is in ``zone`` (default: this machine's). Raises `ReportRefused`.
+    A time without a zone is in ``zone`` (default: this machine's). Raises `ReportRefused`, which calls them ``names``.
     """
-    begins, begins_bare = _read_time(start, "start", now, zone)
-    ends, ends_bare = _read_time(end, "end", now, zone)
+    begins, begins_bare = _read_time(start, names[0], now, zone)
+    ends, ends_bare = _read_time(end, names[1], now, zone)
     if ends <= begins:
-        raise ReportRefused("end_before_start", "end must be later than start")
+        raise ReportRefused("end_before_start", f"{names[1]} must be later than {names[0]}")
     if begins >= now:
         raise ReportRefused("window_in_future", "the window lies in the future")
     if ends - begins > MAX_SECONDS:

@@ -56,7 +56,7 @@ class ReportSettings:
 
 def run(settings: ReportSettings) -> int:
     """Write the report; the exit status is 1 when the tasks of the window cannot be counted."""
-    window = read_window(settings.start, settings.end, now=time.time())
+    window = read_window(settings.start, settings.end, now=time.time(), names=("--from", "--to"))
     scope = Scope(settings.cluster, settings.selector)
     prometheus = PrometheusSettings(settings.prometheus_url, headers=settings.prometheus_headers, timeout=QUERY_TIMEOUT)
     request = ReportRequest(window, Filters(settings.task, settings.queue), settings.lang)
