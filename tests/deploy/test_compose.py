@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -39,6 +40,15 @@ def service(request: pytest.FixtureRequest, stack: Compose) -> Service:
 def test_it_has_all_of_the_stack(stack: Compose) -> None:
     """Broker, shop, exporter, control API, and the three that people look at."""
     assert set(stack.services) == {"redis", "worker-quick", "worker-slow", "workload", "exporter", *OPENED}
+
+
+def test_one_service_builds_our_image_and_no_registry_is_asked_for_it(secrets: Path) -> None:
+    """Builds of one name at once collide in Compose 2.40, and nobody publishes it."""
+    found = json.loads(compose.run("config", "--format", "json", secrets=secrets).stdout)["services"]
+    ours = {name: each for name, each in found.items() if each["image"].startswith("celerymeter:")}
+    assert len(ours) == 5
+    assert {each["pull_policy"] for each in ours.values()} == {"never"}
+    assert [name for name, each in found.items() if "build" in each] == ["exporter"]
 
 
 def test_the_linter_has_nothing_to_say() -> None:

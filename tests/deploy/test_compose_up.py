@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -18,7 +19,7 @@ import pytest
 import requests
 from tests.alertmanager.sinks import HttpSink, awaited
 from tests.deploy import compose
-from tests.deploy.compose import Compose
+from tests.deploy.compose import ROOT, Compose
 from tests.deploy.engine import OURS, PUBLISHED, Engine, missing, open_at
 from tests.deploy.test_stack import documented
 from tools.hostile import MEGABYTE, Flood
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(180
 WATCHING = ("exporter", "control", "prometheus", "alertmanager")
 SERVICES = ("redis", *WATCHING, "workload", "worker-quick", "worker-slow")
 INTERNAL = {"redis": 6379, "exporter": 9808, "control": 9809}
+REGISTRY = OURS.partition("celerymeter")[0]
 API = "http://127.0.0.1:8000/celery-admin"
 PROMETHEUS = "http://127.0.0.1:9090"
 ALERTMANAGER = "http://127.0.0.1:9093"
@@ -228,6 +230,49 @@ def test_a_flood_of_hostile_events_stays_within_the_limits(up: Engine, secrets: 
     wait_until(lambda: value(f"sum({counted}) - sum({counted} @ {since:.0f})") > 0, timeout=TIMEOUT, interval=2)
     assert {name: up.inspect(name)["RestartCount"] for name in SERVICES} == restarts
     assert not any(up.inspect(name)["State"]["OOMKilled"] for name in SERVICES)
+
+
+def test_thresholds_are_read_anew_without_a_restart(up: Engine) -> None:
+    """By the command in deploy/README.md, whose signal comes through to Prometheus."""
+    read = "prometheus_config_last_reload_success_timestamp_seconds"
+    wait_until(lambda: value(read) > 0, timeout=TIMEOUT)
+    before, started = value(read), up.inspect("prometheus")["State"]["Pid"]
+    command = re.findall(r"`docker compose (kill .*?)`", (ROOT / "deploy" / "README.md").read_text())
+    up.compose(*shlex.split(*command))
+    wait_until(lambda: value(read) > before, timeout=TIMEOUT)
+    assert up.inspect("prometheus")["State"]["Pid"] == started
+
+
+@pytest.mark.parametrize("user", ["", "1000680000:0"])
+def test_the_image_runs_by_itself_as_any_user(user: str, up: Engine, secrets: Path) -> None:
+    """As deploy/README.md has it; OpenShift gives each namespace numbers of its own."""
+    (command,) = re.findall(
+        r"^docker run (.*)$", (ROOT / "deploy/README.md").read_text().replace("\\\n", ""), re.MULTILINE
+    )
+    text = command.replace("./broker_url", str(secrets / "broker_url")).replace("registry.example.org/", REGISTRY)
+    up.podman("run", "--detach", "--name", "alone", *([f"--user={user}"] if user else []), *shlex.split(text))
+    try:
+        wait_until(lambda: open_at("127.0.0.1", 9808), timeout=TIMEOUT, what="a port")
+        wait_until(lambda: requests.get("http://127.0.0.1:9808/-/healthy", timeout=10).ok, timeout=TIMEOUT)
+    finally:
+        up.podman("rm", "--force", "--time", "2", "alone")
+
+
+def test_rules_with_links_are_written_by_the_image(up: Engine, tmp_path: Path) -> None:
+    """By the command at the head of links.yml; Prometheus, who is another user, may read them."""
+    tmp_path.chmod(0o755)
+    os.chown(tmp_path, 4242, 4242)
+    head = (ROOT / "deploy" / "compose" / "links.yml").read_text().replace("\\\n#", "")
+    (command,) = re.findall(r"^#\s+docker run (.*)$", head, re.MULTILINE)
+    text = (
+        command.replace("$(id -u)", "4242")
+        .replace("$PWD/deploy/compose/bundle", str(tmp_path))
+        .replace(" celerymeter:", f" {REGISTRY}celerymeter:")
+    )
+    up.podman("run", *shlex.split(text))
+    rules = list((tmp_path / "alerts" / "rules").glob("*.yml"))
+    assert any("http://localhost:3000/d/" in path.read_text() for path in rules)
+    assert {path.stat().st_mode & 0o444 for path in rules} == {0o444}
 
 
 def test_down_and_up_lose_no_row_of_the_audit_trail(up: Engine, stack: Compose) -> None:
