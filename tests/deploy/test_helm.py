@@ -40,7 +40,7 @@ TWO_CLUSTERS: Mapping[str, Any] = {
         "replicas": 2,
         "extraEnv": [{"name": "CELERYMETER_QUEUES", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
         "resources": {"requests": {"cpu": 0.5}},
-        "args": ["--poll-interval=30s"],
+        "args": ["--poll-interval=30s", "--queues=password_reset,a:b@c"],
         "podLabels": {"team": "shop"},
         "podAnnotations": {"example.org/note": "yes"},
         "nodeSelector": {"disk": "ssd"},
@@ -164,7 +164,7 @@ def test_each_cluster_has_an_exporter_and_its_label() -> None:
         "celerymeter-exporter-shop": "shop",
     }
     arguments = {pod.owner: pod.spec["containers"][0]["args"] for pod in pods(made)}
-    assert arguments["celerymeter-exporter-mail"][-2:] == ["--poll-interval=30s", "--queues=mail"]
+    assert arguments["celerymeter-exporter-mail"][-3:] == [*TWO_CLUSTERS["exporter"]["args"], "--queues=mail"]
     assert "--cluster=shop" in arguments["celerymeter-control-shop"]
     assert (
         "--result-backend-url-file=/run/secrets/celerymeter/result_backend_url" in arguments["celerymeter-control-shop"]
@@ -339,6 +339,10 @@ WRONG = {
     ),
     "a password in another URL": (
         {"exporter": {"args": [f"--rabbitmq-management-url=http://guest:{PASSWORD}@rabbit:15672"]}},
+        "exporter.args[0]: a secret must not be on a command line",
+    ),
+    "a password in JSON": (
+        {"exporter": {"args": [f'--transport-option=sentinel_kwargs={{"password": "{PASSWORD}"}}']}},
         "exporter.args[0]: a secret must not be on a command line",
     ),
     "a password in the URL of Prometheus": (

@@ -128,7 +128,7 @@ hold a password; messages of the schema do. */}}
 {{- define "celerymeter.mustBeOptions" -}}
 {{- $place := index . 0 }}
 {{- range $number, $option := index . 1 }}
-{{- if regexMatch `(?is)^--(broker-url|result-backend-url|prometheus-header)\b[^-]|://[^/\s]*:[^/\s]*@|password` (printf "%s " $option) }}
+{{- if regexMatch `(?is)^--(broker-url|result-backend-url|prometheus-header)\b[^-]|://[^/\s]*:[^/\s]*@|password"\s*:` (printf "%s " $option) }}
 {{- fail (printf "%s[%d]: a secret must not be on a command line, which all who may see pods can read. The URLs belong into the secret of clusters[].broker; give others with extraEnv and valueFrom, or in a file of extraVolumes" $place $number) }}
 {{- end }}
 {{- include "celerymeter.must" (list (printf "%s[%d]" $place $number) $option `(?s)^--[a-z][-.a-z0-9]*(=.*)?$` "must be one option with its value, in the form --name=value") }}
