@@ -376,6 +376,10 @@ WRONG = {
         {"exporter": {"extraEnv": [{"name": "CELERYMETER_MAX_QUEUES", "value": 5}]}},
         "'/exporter/extraEnv/0/value': got number, want string",
     ),
+    "a variable that holds a password": (
+        {"control": {"extraEnv": [{"name": "CELERYMETER_RESULT_BACKEND_URL", "value": URL}]}},
+        "control.extraEnv[0]: a URL with its password belongs into a secret, which valueFrom names",
+    ),
     "a label of the chart's own": (
         {"exporter": {"podLabels": {"app.kubernetes.io/name": "mine"}}},
         "exporter.podLabels: the chart itself sets app.kubernetes.io/name",

@@ -175,6 +175,9 @@ hold a password; messages of the schema do. */}}
 {{- include "celerymeter.must" (list (printf "control.%s" $name) (index $.Values.control $name) (eq $name "prometheusUrl" | ternary `^https?://[^\s@]+$` `^(https?://[^\s@]+)?$`) "must be a URL such as http://prometheus.monitoring:9090, without user and password, which would be on the command line") }}
 {{- end }}
 {{- range $component := list "exporter" "control" }}
+{{- range $number, $variable := (index $.Values $component).extraEnv }}
+{{- if regexMatch `://[^/\s]*:[^/\s]*@` ($variable.value | default "") }}{{ fail (printf "%s.extraEnv[%d]: a URL with its password belongs into a secret, which valueFrom names" $component $number) }}{{ end }}
+{{- end }}
 {{- range $label, $_ := (index $.Values $component).podLabels }}
 {{- if regexMatch "^(app\\.kubernetes\\.io/|helm\\.sh/|celerymeter/)" $label }}{{ fail (printf "%s.podLabels: the chart itself sets %s; choose another label" $component $label) }}{{ end }}
 {{- end }}
