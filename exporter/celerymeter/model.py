@@ -155,6 +155,8 @@ class WorkerState:
     scheduled: int | None = None
     queues: tuple[str, ...] | None = None
     bindings: tuple[QueueBinding, ...] = ()
+    broadcasts: frozenset[str] = frozenset()
+    """The exchanges whose every message all their workers get (`kombu.common.Broadcast`)."""
     active: tuple[ActiveTask, ...] | None = None
     totals: Mapping[str, int] | None = None
     """Runs begun since the worker started, by task name (`inspect stats`, ``total``)."""

@@ -20,6 +20,8 @@ _DELAYED = re.compile(r"(?:.*_)?celery_delayed_(?:\d{1,2}|delivery)")
 _BITS = re.compile(r"^(?:(?:[01]\.){28})+")
 """The delay of `kombu.transport.native_delayed_delivery`; older releases put another one before it at each retry."""
 _ANY = "*"
+COPY = "bcast."
+"""How the name of a queue begins that a process has of a broadcast, before a UUID (`kombu.common.Broadcast`)."""
 
 
 class Binding(Protocol):
@@ -71,8 +73,11 @@ class QueueRoutes:
         """Return the queue that a `task-sent` was published to.
 
         The exchange goes before the queue that the event names: for a retry of a task that came through an exchange
-        Celery names the default queue (`Task.signature_from_request` keeps exchange and routing key only).
+        Celery names the default queue (`Task.signature_from_request` keeps exchange and routing key only). A broadcast
+        has the name of its exchange, for its queue is that of the producer's own process.
         """
+        if is_broadcast(event):
+            return event.exchange
         if event.exchange is None or not event.routing_key or (event.queue and not event.exchange):
             return event.queue or None
         return self.queue(event.exchange, event.routing_key) or event.queue or None
@@ -193,6 +198,11 @@ class RoutingTable:
     def _skipped(self, state: int) -> int:
         """Add the bits behind each ``#`` that may stand for no word."""
         return state if self._some else state | ((state & self._many) << 1)
+
+
+def is_broadcast(event: Sent) -> bool:
+    """Return True if a `task-sent` is of a task that every worker gets."""
+    return bool(event.exchange) and event.queue is not None and event.queue.startswith(COPY)
 
 
 def _only(queues: Iterable[str]) -> str | None:

@@ -19,10 +19,14 @@ from typing import Any, NoReturn
 
 from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
+from kombu import Queue
+from kombu.common import Broadcast
 
 BROKER, OPTIONS, BACKEND = "CELERYMETER_TEST_BROKER", "CELERYMETER_TEST_OPTIONS", "CELERYMETER_TEST_BACKEND"
 SETTINGS, AGGREGATE = "CELERYMETER_TEST_SETTINGS", "CELERYMETER_TEST_AGGREGATE"
 STAMP = "CELERYMETER_TEST_STAMP"
+BROADCAST = "CELERYMETER_TEST_BROADCAST"
+"""The exchange of a broadcast that the workers consume, beside the queue ``celery``."""
 HOOK = "CELERYMETER_TEST_HOOK"
 """Of the applications for beat: 0 leaves out the hook."""
 
@@ -156,6 +160,8 @@ if BROKER in os.environ:
         from celerymeter import stamp
 
         stamp.install(**json.loads(os.environ.get(STAMP, "{}")))
+    if BROADCAST in os.environ:
+        app.conf.task_queues = [Broadcast(os.environ[BROADCAST]), Queue("celery")]
     if AGGREGATE in os.environ:
         from celerymeter import aggregate
 

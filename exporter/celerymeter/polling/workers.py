@@ -287,6 +287,7 @@ def worker_state(replies: Replies, hostname: str, lists: ListAnswer | None = Non
     consumed, running = replies.queues(hostname), replies.tasks("active", hostname)
     # A broadcast's queue is each worker's own, with a new name at every start: no task waits there.
     queues = None if consumed is None else [queue for queue in consumed if queue.exchange_type != "fanout"]
+    broadcasts = {queue.exchange for queue in (consumed or ())[:MAX_QUEUES] if queue.exchange_type == "fanout"}
     bindings = tuple(
         QueueBinding(queue.name, queue.exchange or "", queue.exchange_type or "direct", queue.routing_key or "")
         for queue in (queues or ())[:MAX_QUEUES]
@@ -301,7 +302,10 @@ def worker_state(replies: Replies, hostname: str, lists: ListAnswer | None = Non
         scheduled=lists.scheduled if lists else None,
         queues=None if queues is None else tuple(sorted({queue.name for queue in queues[:MAX_QUEUES]})),
         bindings=bindings,
-        active=None if running is None else tuple(_active_task(task, routes) for task in running if task.name),
+        broadcasts=frozenset(filter(None, broadcasts)),
+        active=None
+        if running is None
+        else tuple(_active_task(task, routes, broadcasts) for task in running if task.name),
         totals=None if stats.totals is None else _totals(stats.totals),
     )
 
@@ -315,8 +319,10 @@ def _totals(totals: Mapping[str, int]) -> dict[str, int]:
     return named
 
 
-def _active_task(task: WorkerTask, routes: QueueRoutes) -> ActiveTask:
+def _active_task(task: WorkerTask, routes: QueueRoutes, broadcasts: Collection[str | None]) -> ActiveTask:
     queue = routes.queue(task.exchange or "", task.routing_key) if task.routing_key else None
+    if task.exchange and task.exchange in broadcasts:
+        queue = task.exchange
     return ActiveTask(
         task.id, task.name or "", task.started_at, queue or routes.only_queue, task.worker_pid, task.registered_name
     )

@@ -19,7 +19,8 @@ from celerymeter.model import UNKNOWN, ActiveTask, Event
 from celerymeter.tracking.series import TaskSeries
 from celerymeter.tracking.workers import WorkerTable
 
-MAX_BESIDE = 16
+MAX_BESIDE = 256
+"""Runs of one task beside the newest: every worker may run a broadcast at the same time."""
 LONG_TEXT = 64
 """Characters of an id or a name, from which on a run counts as large; the ids that Celery makes have 36."""
 BESIDE_AGE = 600.0
@@ -97,7 +98,8 @@ class EndedRuns:
 
     def add(self, run: Run, *, terminated: bool = False) -> None:
         """Remember a run that ended, or that vanished and may still end."""
-        kept = run.series if run.ended and run.received and run.series is not None else run
+        complete = run.ended and run.received and run.started is not None
+        kept = run.series if complete and run.series is not None else run
         if terminated:
             self._terminated[run.uuid] = kept
             if len(self._terminated) > self._limit:
@@ -112,7 +114,7 @@ class EndedRuns:
         kept = self._young.get(uuid) or self._old.get(uuid) or self._terminated.get(uuid)
         if isinstance(kept, TaskSeries):
             name, queue = kept.labels[:2]
-            return Run(uuid, 0.0, 0.0, name, queue, kept, received=True, ended=True)
+            return Run(uuid, 0.0, 0.0, name, queue, kept, started=0.0, received=True, ended=True)
         return kept
 
 
@@ -188,10 +190,14 @@ class RunTable:
         unfinished = [run for run in runs if not run.end_pending and not run.replaced]
         return next((run for run in unfinished if run.started is not None), (unfinished or runs[-1:])[0])
 
+    def of_task(self, uuid: str) -> list[Run]:
+        """The unfinished runs of a task, oldest first."""
+        newest = self._runs.get(uuid)
+        return [*self.beside.get(uuid, ()), *([newest] if newest is not None else [])]
+
     def _at(self, uuid: str, hostname: str) -> list[Run]:
         """The unfinished runs of a task at this worker, oldest first, then those that no worker has reported yet."""
-        newest = self._runs.get(uuid)
-        runs = [*self.beside.get(uuid, ()), newest] if newest is not None else self.beside.get(uuid, [])
+        runs = self.of_task(uuid)
         return [run for run in runs if run.worker == hostname] + [run for run in runs if run.worker is None]
 
     def queue_of_others(self, run: Run) -> str | None:

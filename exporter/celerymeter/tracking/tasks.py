@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from celerymeter.exception_names import WORKER_LOST, exception_name, last_line
 from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
+from celerymeter.routing import is_broadcast
 from celerymeter.tracking.clocks import LONGEST_HOST, ProducerClocks, parse_eta
 from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, late_run, link, replaces
 from celerymeter.tracking.repeated import RepeatedRuns
@@ -25,7 +26,8 @@ GRACE_NEW_WORKER = 15.0
 MAX_AGE = 7 * 86400.0
 TOLERANCE = 0.05
 """Seconds below 0 that a wait may come out from measurement error alone."""
-MAX_PENDING = 32
+MAX_PENDING = 256
+"""Events of one run that wait for its queue: every worker may receive a broadcast before the first starts it."""
 MAX_SENT_AHEAD = 8
 MAX_TEXT = 1000
 """Characters of an exception that are kept while its event waits; only its class counts."""
@@ -46,6 +48,8 @@ class TaskTracker:
         self.waits_unmeasured: Counter[str] = Counter()
         self.last_success: dict[str, float] = {}
         self.names_received: set[str] = set()
+        self.broadcasts: set[str] = set()
+        """Queues whose tasks every worker gets, by their labels, as far as `task-sent` have said so."""
         self._sent_series: dict[tuple[str | None, str | None], TaskSeries] = {}
         """The series that a `task-sent` of this name and queue counts for, where neither is folded."""
         self._workers = workers
@@ -98,6 +102,9 @@ class TaskTracker:
             return sent_at
         if name is not None:
             event.name = name = self.table.name.clean(name)
+        if is_broadcast(event):
+            queue = self.table.queue(event.exchange or "")
+            self._broadcast(uuid, queue, at)
         if run is None and follows:
             self._keep_for_next(self._open_unreported(event, at), event, at)
             return sent_at
@@ -153,10 +160,9 @@ class TaskTracker:
         if run is None or run.worker != hostname or run.started is not None or uuid in self.runs.beside:
             newest, run = run, self.runs.starting(uuid, hostname)
             if run is None:
-                if newest is None and (ended := self.runs.recently_ended.get(uuid)) is not None:
-                    self._count_late(ended, event)
+                run = self._find_started(event, at) if newest is None else self._start_elsewhere(newest, event, at)
+                if run is None:
                     return
-                run = self.runs.open(Run(uuid, at, at)) if newest is None else self._start_elsewhere(newest, event, at)
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
         offset = None if worker is None else worker.offset
         run.busy_since = at if offset is None else event.timestamp + offset
@@ -230,6 +236,20 @@ class TaskTracker:
                 self.runs.start(run)
 
     # Which run
+
+    def _find_started(self, event: Event, at: float) -> Run | None:
+        """The run of a `task-started` of a task that has no unfinished run, or ``None`` if it was counted as late.
+
+        If the last run had started, two workers held the message, and the other one was done before this one began.
+        """
+        ended = self.runs.recently_ended.get(event.uuid or "")
+        if ended is not None and ended.started is None:
+            self._count_late(ended, event)
+            return None
+        run = self.runs.open(Run(event.uuid or "", at, at))
+        if ended is not None:
+            run.name, run.queue, run.received, run.redelivered = ended.name, ended.queue, True, ended.ended
+        return run
 
     def _start_elsewhere(self, newest: Run, event: Event, at: float) -> Run:
         """The run of a `task-started` that fits no unfinished run.
@@ -367,6 +387,15 @@ class TaskTracker:
             return
         self._close(run if before.ended and not run.ended else before, at, remember=False)
 
+    def _broadcast(self, uuid: str, queue: str, at: float) -> None:
+        """Note that every worker gets the tasks of this queue, and count what some of them said of this one before."""
+        if queue != OTHER:
+            self.broadcasts.add(queue)
+        for run in self.runs.of_task(uuid):
+            if run.queue is None:
+                run.queue = queue
+                self._count_pending(run, at)
+
     def _before(self, run: Run) -> Run | None:
         """The last unfinished run of the same task that started before this one."""
         started = [one for one in self.runs.beside.get(run.uuid, ()) if one is not run and one.started is not None]
@@ -494,7 +523,8 @@ class TaskTracker:
         series.started += 1
         if run.redelivered:
             run.redelivered = False
-            self.repeated.note(run, series, self._before(run))
+            if not self._may_be_broadcast(run, series):
+                self.repeated.note(run, series, self._before(run))
         if run.replaced and not run.ended:
             self._close(run, run.touched, remember=False)
         elif not run.ended and not run.end_pending:
@@ -503,6 +533,14 @@ class TaskTracker:
             self._observe_scheduled_wait(run, series, event, offset)
         else:
             self._observe_wait(series, event.timestamp + offset - run.sent)
+
+    def _may_be_broadcast(self, run: Run, series: TaskSeries) -> bool:
+        """Return True if other workers get the message too; without its `task-sent` one that may be is taken for it."""
+        name, queue = series.labels[:2]
+        worker = self._workers.get(run.worker or "")
+        addressed = (name, queue) in self._sent_series
+        gets = worker is not None and worker.state is not None and bool(worker.state.broadcasts)
+        return queue in self.broadcasts or (gets and not addressed)
 
     def _observe_wait(self, series: TaskSeries, wait: float) -> None:
         if wait < -TOLERANCE:

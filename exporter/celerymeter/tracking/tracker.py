@@ -173,8 +173,9 @@ class Tracker:
 
     def _sent_to_any(self, event: Event, at: float) -> None:
         """Take a `task-sent` while some workers send totals: no event of theirs would end a run."""
-        if event.queue in self._queues_of_totals:
-            name, queue = self.task_series.name(event.name or UNKNOWN), self.task_series.queue(event.queue or UNKNOWN)
+        queue = self.workers.routes.queue_of(event)
+        if queue in self._queues_of_totals:
+            name, queue = self.task_series.name(event.name or UNKNOWN), self.task_series.queue(queue or UNKNOWN)
             self.task_series.get(name, queue).sent += 1
             self.lag.observe(at - self.tasks.producers.observe(event, at))
         else:
@@ -333,7 +334,7 @@ class Tracker:
     def known_queues(self) -> frozenset[str]:
         """Queues that workers consume or tasks were sent to."""
         consumed = {queue for worker in self.workers if worker.state for queue in worker.state.queues or ()}
-        sent_to = {series.labels[1] for series in self.task_series if series.sent}
+        sent_to = {series.labels[1] for series in self.task_series if series.sent} - self.tasks.broadcasts
         return frozenset(consumed | {queue for queue in sent_to if not escaping.was_changed(queue)})
 
     def visibility_timeout(self) -> float | None:
