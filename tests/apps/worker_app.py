@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
-from kombu import Queue
 from kombu.common import Broadcast
+from kombu.entity import Queue
 
 BROKER, OPTIONS, BACKEND = "CELERYMETER_TEST_BROKER", "CELERYMETER_TEST_OPTIONS", "CELERYMETER_TEST_BACKEND"
 SETTINGS, AGGREGATE = "CELERYMETER_TEST_SETTINGS", "CELERYMETER_TEST_AGGREGATE"
@@ -161,7 +161,7 @@ if BROKER in os.environ:
 
         stamp.install(**json.loads(os.environ.get(STAMP, "{}")))
     if BROADCAST in os.environ:
-        app.conf.task_queues = [Broadcast(os.environ[BROADCAST]), Queue("celery")]
+        app.conf.task_queues = [Broadcast(os.environ[BROADCAST]), Queue("celery")]  # type: ignore[no-untyped-call]
     if AGGREGATE in os.environ:
         from celerymeter import aggregate
 

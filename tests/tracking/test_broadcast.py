@@ -36,9 +36,12 @@ def test_every_run_is_counted_under_the_exchange(cluster: Cluster, sent_first: b
     for key in ("a", "b"):
         if sent_first:
             send(cluster, key)
-        for step in (cluster.receive, cluster.start, cluster.end) if overlap else ():
-            for hostname in HOSTS:
-                step(key, *(("reload",) if step == cluster.receive else ()), hostname=hostname)
+        for hostname in HOSTS if overlap else ():
+            cluster.receive(key, "reload", hostname)
+        for hostname in HOSTS if overlap else ():
+            cluster.start(key, hostname)
+        for hostname in HOSTS if overlap else ():
+            cluster.end(key, hostname=hostname)
         for hostname in () if overlap else HOSTS:
             cluster.receive(key, "reload", hostname)
             cluster.start(key, hostname)

@@ -105,7 +105,10 @@ def test_every_page_can_be_read_and_none_of_its_counters_falls(steps: list[tuple
         scrape = Scrape(page.render(cluster.now).decode())
         after = scrape.counters()
         assert all(value >= 0 for value in after.values())
-        assert all(after.get(key, 0) >= value for key, value in before.items())
+        gone = {
+            key for key in before.keys() - after.keys() if "hostname" in dict(key[1])
+        }  # made room for another worker
+        assert all(after.get(key, 0) >= value for key, value in before.items() if key not in gone)
         for gauge in ("celery_task_in_progress", "celerymeter_tracked_tasks", "celerymeter_events_unexplained"):
             assert all(value >= 0 for value in scrape.by(gauge).values())
         before = after
