@@ -25,7 +25,6 @@ from celerymeter.polling.redis_memory import RedisMemory
 from celerymeter.polling.redis_messages import (
     HEAD_TAIL,
     UNACKED_TAIL,
-    Binding,
     HeadMessage,
     Routes,
     as_text,
@@ -43,6 +42,10 @@ UNACKED_LIMIT = 20_000
 MAX_EXCHANGES = 1000
 MAX_BINDINGS = 5000
 """Bindings of an exchange that are read; of more a random choice."""
+MAX_ALL_BINDINGS = 20_000
+"""Bindings of all exchanges; where these are many, fewer are read of each."""
+MAX_MEMBER = 1024
+"""Bytes of a binding, a tag, or the name of a key; longer ones, of which kombu makes none, never leave Redis."""
 SCAN_STEPS = 20
 SCAN_COUNT = 2000
 HEADS_PAGE = 50
@@ -66,6 +69,30 @@ end
 return tails
 """
 
+_READ_BINDINGS = """
+local members = {}
+for _, member in ipairs(redis.pcall('SRANDMEMBER', KEYS[1], ARGV[1])) do
+  if #member <= tonumber(ARGV[2]) then members[#members + 1] = member end
+end
+return members
+"""
+_READ_INDEX = """
+local held = redis.pcall('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES')
+local found = {}
+for i = 1, #held, 2 do
+  if #held[i] <= tonumber(ARGV[3]) then found[#found + 1] = held[i]; found[#found + 1] = held[i + 1] end
+end
+return found
+"""
+_SCAN = """
+local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
+local found = {page[1]}
+for _, key in ipairs(page[2]) do
+  if #key <= tonumber(ARGV[4]) then found[#found + 1] = key end
+end
+return found
+"""
+
 Word: TypeAlias = str | bytes | int
 Lists: TypeAlias = dict[str, int]
 """Lengths of a queue's lists, one for each priority, in the order in which workers empty them."""
@@ -82,8 +109,8 @@ class RedisQueuePoller:
         self._settings = settings
         self._broker: RedisBroker | None = None
         event_exchange = settings.broker.celery_settings.get("event_exchange", "celeryev")
-        self._discovery = BindingDiscovery(str(event_exchange))
         self._scripts = Scripts()
+        self._discovery = BindingDiscovery(str(event_exchange), self._scripts)
         self._unacked = UnackedReader(self._scripts, limit=unacked_limit)
         self._head_ages = HeadAges()
         self._memory = RedisMemory()
@@ -175,8 +202,9 @@ class BindingDiscovery:
     It scans a bounded number of keys a poll: the database may hold millions of task results too.
     """
 
-    def __init__(self, event_exchange: str) -> None:
+    def __init__(self, event_exchange: str, scripts: Scripts) -> None:
         self._event_exchange = event_exchange
+        self._scripts = scripts
         self._cursor = 0
         self._found: set[str] = set()
         self.complete = False
@@ -186,23 +214,33 @@ class BindingDiscovery:
         """Return the bindings of all exchanges found so far."""
         self._scan(client, keys)
         exchanges = sorted(self._found)[:MAX_EXCHANGES]
-        # Not SMEMBERS: any client that may write to Redis decides how many there are.
-        replies = run(client, [("SRANDMEMBER", keys.bindings(exchange), MAX_BINDINGS) for exchange in exchanges])
-        bindings: dict[str, tuple[Binding, ...]] = {
-            exchange: parse_bindings(members, keys.separator)
-            for exchange, members in zip(exchanges, replies, strict=True)
-            if not isinstance(members, redis.ResponseError)
+        most = min(MAX_BINDINGS, MAX_ALL_BINDINGS // max(1, len(exchanges)))
+        members = self._members(client, [keys.bindings(exchange) for exchange in exchanges], most)
+        bindings = {
+            exchange: parse_bindings(found, keys.separator) for exchange, found in zip(exchanges, members, strict=True)
         }
-        self._found = {exchange for exchange in exchanges if bindings.get(exchange)}
+        self._found = {exchange for exchange in exchanges if bindings[exchange]}
         return Routes(bindings)
+
+    def _members(self, client: redis.Redis, sets: Sequence[str], most: int) -> list[list[bytes]]:
+        """Return at most so many members of each set: any client that may write to Redis decides how many there are."""
+        found = self._scripts.run(client, _READ_BINDINGS, [([name], [most, MAX_MEMBER]) for name in sets])
+        if None in found:
+            found = run(client, [("SRANDMEMBER", name, most) for name in sets])
+        return [members if isinstance(members, list) else [] for members in found]
 
     def _scan(self, client: redis.Redis, keys: RedisKeys) -> None:
         """Go on where the last poll stopped; one round over the keyspace may take many polls."""
         prefix = keys.bindings("")
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
         for _ in range(SCAN_STEPS):
-            self._cursor, page = client.scan(self._cursor, match=pattern, count=SCAN_COUNT)
-            names = (as_text(key)[len(prefix) :] for key in page if len(key) <= len(prefix) + MAX_KEY)
+            arguments: list[Word] = [self._cursor, pattern, SCAN_COUNT, len(prefix) + MAX_KEY]
+            [reply] = self._scripts.run(client, _SCAN, [([], arguments)])
+            cursor, page = (
+                (reply[0], reply[1:]) if reply else client.scan(self._cursor, match=pattern, count=SCAN_COUNT)
+            )
+            self._cursor = int(cursor)
+            names = (as_text(key)[len(prefix) :] for key in page)
             self._found.update(name for name in names if not name.endswith(".pidbox") and name != self._event_exchange)
             if self._cursor == 0:
                 self.complete = True
@@ -226,6 +264,15 @@ class Unacked:
     """The account may not run scripts, so no queue's count is known."""
 
 
+def read_index(
+    client: redis.Redis, scripts: Scripts, keys: RedisKeys, first: int, last: int
+) -> list[tuple[bytes, float]]:
+    """Return tags and times of delivery of unacknowledged messages, the oldest first; none without scripts."""
+    [found] = scripts.run(client, _READ_INDEX, [([keys.unacked_index], [first, last, MAX_MEMBER])])
+    held = found or []
+    return [(tag, float(at)) for tag, at in zip(held[::2], held[1::2], strict=True)]
+
+
 class UnackedReader:
     """Reads each unacknowledged message once and remembers where it came from while it stays unacknowledged.
 
@@ -242,9 +289,9 @@ class UnackedReader:
     def read(self, client: redis.Redis, keys: RedisKeys, routes: Routes) -> Unacked:
         """Look at no more messages than the limit, the oldest first."""
         total = client.zcard(keys.unacked_index)
-        held: Any = client.zrange(keys.unacked_index, 0, self._limit - 1, withscores=True)
+        held = read_index(client, self._scripts, keys, 0, self._limit - 1)
         self._destinations = self._look_up(client, keys, [tag for tag, _ in held])
-        unacked = Unacked(refused=bool(held) and not self._destinations)
+        unacked = Unacked(refused=total > 0 and not self._destinations)
         for tag, delivered_at in held:
             if tag not in self._destinations:
                 continue

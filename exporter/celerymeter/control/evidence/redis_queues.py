@@ -24,7 +24,7 @@ from celerymeter.connection_errors import describe
 from celerymeter.control.evidence.task import UnackedMessage, WaitingMessage
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.polling.redis_messages import parse_head
-from celerymeter.polling.redis_queues import BindingDiscovery, run
+from celerymeter.polling.redis_queues import BindingDiscovery, Scripts, read_index, run
 from celerymeter.settings import BrokerSettings
 
 LOOKUP_TIMEOUT: Final = 1.0
@@ -95,7 +95,7 @@ class RedisQueues:
     def __init__(self, broker: BrokerSettings) -> None:
         self._settings = broker
         self._broker: RedisBroker | None = None
-        self._discovery = BindingDiscovery(str(broker.celery_settings.get("event_exchange", "celeryev")))
+        self._discovery = BindingDiscovery(str(broker.celery_settings.get("event_exchange", "celeryev")), Scripts())
         self._discovered: set[str] = set()
         self._discover_at = 0.0
 
@@ -174,7 +174,7 @@ class _Search:
     """One bounded search for some ids."""
 
     def __init__(self, broker: RedisBroker, task_ids: Collection[str]) -> None:
-        self._client, self._keys = broker.client, broker.keys
+        self._client, self._keys, self._scripts = broker.client, broker.keys, Scripts()
         self._wanted = sorted(task_ids)
         self._until = time.monotonic() + LOOKUP_TIMEOUT
         self._budget = MAX_MESSAGES
@@ -214,11 +214,11 @@ class _Search:
         unacked: dict[str, UnackedMessage] = {}
         self._read, self._budget = 0, MAX_MESSAGES
         for start, stop in _ends(total, self._budget):
-            held: Any = self._client.zrange(self._keys.unacked_index, start, stop - 1, withscores=True)
+            held = read_index(self._client, self._scripts, self._keys, start, stop - 1)
             for page in (held[at : at + UNACKED_PAGE] for at in range(0, len(held), UNACKED_PAGE)):
                 if time.monotonic() > self._until:
                     break
-                arguments = [TAIL, len(page), *(tag for tag, _ in page), *self._wanted]
+                arguments: list[str | bytes | int] = [TAIL, len(page), *(tag for tag, _ in page), *self._wanted]
                 found: Any = self._client.eval(_UNACKED_SCRIPT, 1, self._keys.unacked, *arguments)
                 self._read += len(page)
                 for index, tail in zip(found[::2], found[1::2], strict=True):
