@@ -27,7 +27,6 @@ _UNSAFE_IN_JSON = re.compile(f"[{_INVISIBLE}]")  # json itself escapes the other
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&!]|(?<=:)/(?=/)|(?<=www)\.|^[-+=](?!$)|(?<=^\d)[.)])", re.IGNORECASE)
 _FORMULA = re.compile(r"(^|[;,|\t])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _LABEL = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-_SLACK = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 # Names, where they enter
@@ -79,20 +78,6 @@ def log_text(message: str, trace: str = "") -> str:
     """
     lines = terminal_lines(trace).split("\n") if trace else []
     return "\n".join([terminal(message), *(f"    {line}" for line in lines)])
-
-
-def mail_header(text: str) -> str:
-    """Return the value of a header field of a mail: one line."""
-    return terminal(text)
-
-
-def slack(text: str) -> str:
-    """Return text for a message to Slack, where angle brackets mention people and make links.
-
-    >>> slack("<!channel> & <https://example.org|here>")
-    '&lt;!channel&gt; &amp; &lt;https://example.org|here&gt;'
-    """
-    return terminal(text).translate(_SLACK)
 
 
 def html(text: str) -> str:

@@ -1,4 +1,4 @@
-"""How much memory JSON would take as objects: told from its text, before any of them is made."""
+"""Estimates of the memory that JSON will take as objects, from its text, before any of them is made."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class BrokerSettings:
     event_queue_ttl: float = setting(30.0, DURATION, "RabbitMQ: how long an event may wait in celerymeter's own queue.")
     event_queue_expires: float = setting(60.0, INTERVAL, "RabbitMQ: how long that queue survives a lost connection.")
     url_file: Path | None = field(default=None, metadata=file_of("--broker-url"))
-    """Where the URL comes from, if it comes from a file: by then it may have another password."""
+    """The file that the URL was read from, if any: it may have another password by the next connection."""
 
     def __post_init__(self) -> None:
         """Accept redis-py's ``unix://path?db=1`` too; kombu calls it ``redis+socket://path?virtual_host=1``."""

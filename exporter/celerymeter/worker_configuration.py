@@ -74,12 +74,12 @@ class WorkerConfiguration:
     acks_late: bool = False
     prefetch_multiplier: int = 4
     queue_arguments: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """What makes its queues differ from plain ones, by name of the queue."""
+    """The arguments of its queues that are not plain, by name of the queue."""
     sends_task_events: bool | None = None
     """``-E`` on the command line does not show here."""
     event_exchange: str = "celeryev"
     scheduled: tuple[ScheduledTask, ...] = ()
-    """What beat should send; a schedule in a database does not show here."""
+    """The entries of `beat_schedule`; a schedule in a database does not show here."""
     time_zone: str = "UTC"
     """With ``enable_utc`` off after the words ``local time``."""
 

@@ -45,11 +45,9 @@ _DIRECTION = set("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_one_line_for_people_has_no_character_that_acts(text: str) -> None:
-    """Neither at the terminal nor in a mail's header, in Slack, on a page, in a table or in a ticket."""
+    """Neither at the terminal nor on a page, in a table or in a ticket."""
     for escape in (
         escaping.terminal,
-        escaping.mail_header,
-        escaping.slack,
         escaping.html,
         escaping.markdown,
         escaping.log_text,
@@ -116,15 +114,6 @@ def test_an_exception_begins_no_line_of_the_log(text: str) -> None:
     assert first.endswith("lost")
     assert all(line.startswith("    ") for line in trace)
     assert set(moves(stream.getvalue())) == {"\n"}
-
-
-@pytest.mark.parametrize(
-    "text", ["<!channel> wake up", "<!here>", "<@U012AB3CD>", "<https://example.org|Runbook>", "&lt;!channel&gt;"]
-)
-def test_slack_mentions_nobody_and_links_nowhere(text: str) -> None:
-    """Its control sequences stand in angle brackets."""
-    assert not re.search("[<>]", escaping.slack(text))
-    assert "&&" not in escaping.slack(text)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class Run(msgspec.Struct):
 
 
 class Evidence(msgspec.Struct):
-    """What a source says."""
+    """A statement of one source."""
 
     source: str
     says: str

@@ -13,7 +13,7 @@ from celerymeter.demo.parts import SCRAPE_INTERVAL, Site, shipped
 from celerymeter.demo.servers import Server, answers
 
 HOME_FOLDERS = ("/usr/share/grafana",)
-"""Where packages put Grafana's own files, if they are not beside the binary."""
+"""Folders in which packages put Grafana's own files, if they are not beside the binary."""
 OVERVIEW = "/d/celerymeter-overview"
 MISSING = (
     "no Grafana here: with `grafana` or `grafana-server` on PATH, the same command starts it with all dashboards and "

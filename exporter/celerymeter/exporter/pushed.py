@@ -1,4 +1,4 @@
-"""What workers push over HTTP instead of publishing it, and an exporter without a broker."""
+"""Totals that workers push over HTTP instead of publishing them, and an exporter without a broker."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ class RunTable:
             self.requeue(run, at[run.worker or ""])
 
     def forget_queues(self, queues: Collection[str], at: float) -> None:
-        """What waits in these queues is counted elsewhere when it runs."""
+        """Drop tasks that wait in these queues: they are counted elsewhere when they run."""
         for run in [run for run in self._runs.values() if run.queue in queues and run.started is None]:
             self.forget(run, at)
 

@@ -1,4 +1,4 @@
-"""What an AMQP broker shows of a task's message: how many messages its queue and the delay levels hold, never which.
+"""Queues of an AMQP broker, which shows how many messages a queue and the delay levels hold, never which.
 
 Queues are declared passively, which changes nothing. A worker's own queue of remote control exists while the worker is
 connected, so that it proves whether a silent worker is.

@@ -1,4 +1,4 @@
-"""What aggregating workers remember of a task (`celerymeter.aggregate.commands`), added to its history by events.
+"""The memory of aggregating workers of a task (`celerymeter.aggregate.commands`), added to its history by events.
 
 These workers publish no events of single tasks, but for revoked and rejected ones.
 """

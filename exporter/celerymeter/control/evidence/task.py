@@ -27,7 +27,7 @@ def named(workers: Collection[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a source says, or why it says nothing; ``at`` is when it was asked."""
+    """A statement of a source, or why it says nothing; ``at`` is when it was asked."""
 
     source: Source
     text: str
@@ -111,7 +111,7 @@ class UnackedMessage:
 
 @dataclass(frozen=True, slots=True)
 class BrokerFacts:
-    """What the broker shows. ``lists_read`` and ``unacked_read`` are False when not everything could be read."""
+    """A task at the broker. ``lists_read`` and ``unacked_read`` are False when not everything could be read."""
 
     kind: Literal["redis", "rabbitmq", "other"] = "redis"
     reachable: bool = True
@@ -136,7 +136,7 @@ class TaskFacts:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What Prometheus knows: the usual run time of such tasks, and how long the queue needs to get empty."""
+    """From Prometheus: the usual run time of such tasks, and how long the queue needs to get empty."""
 
     runtime_p95: float | None = None
     drain_seconds: float | None = None

@@ -42,7 +42,7 @@ class Inspection:
     processes: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Pids of each prefork pool."""
     remembered: Mapping[str, LastEvent] = field(default_factory=dict)
-    """What aggregating workers remember of the ids, as the event that they have not published."""
+    """The events that aggregating workers have not published but remember, by id."""
 
     def is_gone(self, pid: int | None, worker: str | None) -> bool:
         """Return True when a worker says that this process is no longer in its pool: the only proof of its death."""

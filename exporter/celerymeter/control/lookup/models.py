@@ -99,7 +99,7 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the evidence shows of a task; `unknown` gives the reason in its sentence. Never more than is proven."""
+    """The verdict on a task, never more than is proven; `unknown` gives the reason in its sentence."""
 
     verdict: Verdict
     reason: str = ""
@@ -123,7 +123,7 @@ class Decision:
 
 
 class TaskReply(BaseModel):
-    """Where a task is, by evidence. `unknown` is an answer: its sentence says what cannot be known, and why."""
+    """The place of a task, by evidence. `unknown` is an answer: its sentence says what cannot be known, and why."""
 
     task_id: str
     verdict: Verdict
