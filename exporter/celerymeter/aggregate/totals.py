@@ -147,6 +147,8 @@ class Totals:
         self._recent: dict[str, Run] = {}
         self._older: dict[str, Run] = {}
         self._rejected: list[Run] = []
+        self._killed: list[Run] = []
+        """Greenlets (`celery.concurrency.gevent.TaskPool._make_killable_target`)."""
         self._unnamed: dict[str, tuple[float, str]] = {}
         """Revoked before they were received: when, and which total; a signal tells name and queue."""
         self.messages = 0
@@ -192,14 +194,19 @@ class Totals:
             self._observe_wait(run, now)
 
     def succeeded(self, uuid: str, fields: Fields, now: float) -> None:
-        """A run returned."""
+        """A run returned. Without a run time its greenlet was killed, and Celery is about to say why."""
         with self._lock:
+            if fields.get("runtime", 0.0) is None and (killed := self._take(uuid, now)) is not None:
+                killed.ended, killed.state = now, "vanished"
+                self._remember(killed)
+                self._killed.append(killed)
+                return
             if (run := self._end(uuid, "task-succeeded", "succeeded", now)) is None:
                 return
-            series, runtime = run.series, fields.get("runtime")
+            series = run.series
             series.succeeded += 1
             series.last_success = now
-            if runtime is not None:
+            if (runtime := fields.get("runtime")) is not None:
                 runtime = max(0.0, float(runtime))
                 series.runtime[bisect_left(self._runtime_buckets, runtime)] += 1
                 series.runtime_sum += runtime
@@ -264,7 +271,10 @@ class Totals:
     def cancelled(self, uuid: str, _: Fields, now: float) -> None:
         """A run was ended because the connection was lost; its message is with the broker again."""
         with self._lock:
-            if (run := self._take(uuid, now)) is not None:
+            run = self._take(uuid, now)
+            if run is None and (before := self._recent.get(uuid)) is not None and before in self._killed:
+                run = before
+            if run is not None:
                 run.state, run.ended = "cancelled", now
                 self._remember(run)
 
@@ -431,6 +441,11 @@ class Totals:
             if run.rejected:
                 run.rejected = False
                 run.series.add("rejected")
+                run.series.changed = self.messages
+        for run in [run for run in self._killed if final or now - run.ended >= GRACE]:
+            self._killed.remove(run)
+            if run.state == "vanished":
+                run.series.add("without_result")
                 run.series.changed = self.messages
         for uuid, (at, reason) in list(self._unnamed.items()):
             if final or now - at >= GRACE:
