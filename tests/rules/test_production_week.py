@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tools.production_week.evaluation import Evaluation, in_order, rules_of
+from tools.production_week.evaluation import Evaluation, in_order, needed, rules_of
 from tools.production_week.history import History
 from tools.production_week.incidents import INCIDENTS
 from tools.production_week.shop import Shop
@@ -66,6 +66,12 @@ def test_rules_are_evaluated_as_prometheus_does(tmp_path: Path) -> None:
         [up] = [values for _, values in history.range("celery:up:max", start=0, end=6)]
     assert up == [0.0, 0.0, 1.0, None, None, 0.0]
     assert list(evaluation.fired.values()) == [[4, 5]]
+
+
+def test_a_recorded_series_that_no_alert_needs_is_left_out() -> None:
+    """Alerts need what their series need, too."""
+    unused = {"name": "y", "rules": [{"record": "celery:unused:max", "expr": "celery:up:max"}]}
+    assert [rule.name for rule in needed(rules_of([*GROUPS, unused]))] == [rule.name for rule in rules_of(GROUPS)]
 
 
 def test_every_shipped_recording_rule_has_its_place() -> None:

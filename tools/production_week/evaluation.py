@@ -16,7 +16,7 @@ from tools.production_week.series import Value
 RULES = sorted((Path(__file__).parents[2] / "alerts" / "rules").glob("*.yml"))
 CHUNK = 360
 """Minutes that a query looks at: six hours."""
-_RECORDED = re.compile(r"celery:\w+:\w+")
+_RECORDED = re.compile(r"\w+:\w+:\w+")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -39,13 +39,18 @@ def rules_of(groups: Iterable[Mapping[str, Any]]) -> list[Rule]:
             name=rule.get("record") or rule["alert"],
             expr=str(rule["expr"]),
             labels=rule.get("labels", {}),
-            step=max(1, _seconds(group.get("interval", "1m")) // 60),
+            step=_step(rule, group),
             lasting=_seconds(rule.get("for", "0s")),
             alerts="alert" in rule,
         )
         for group in groups
         for rule in group["rules"]
     ]
+
+
+def _step(rule: Mapping[str, Any], group: Mapping[str, Any]) -> int:
+    """Return how many minutes apart a rule is evaluated; what hardly changes, as seldom as its values last."""
+    return 4 if ":effective" in rule.get("record", "") else max(1, _seconds(group.get("interval", "1m")) // 60)
 
 
 def shipped() -> list[Rule]:
@@ -57,16 +62,25 @@ def _seconds(duration: str) -> int:
     return int(duration[:-1]) * _UNITS[duration[-1]]
 
 
+def needed(rules: Sequence[Rule]) -> list[Rule]:
+    """Return the alerts, and the recording rules without which they would not be the same."""
+    needs = _needs(rules)
+    found = {name for rule in rules if rule.alerts for name in (rule.name, *_reached(rule.name, needs))}
+    return [rule for rule in rules if rule.name in found]
+
+
+def _needs(rules: Sequence[Rule]) -> dict[str, set[str]]:
+    """Return the recorded series that the rules of each name look at."""
+    needs: dict[str, set[str]] = {rule.name: set() for rule in rules}
+    for rule in rules:
+        needs[rule.name] |= needs.keys() & set(_RECORDED.findall(rule.expr))
+    return needs
+
+
 def in_order(rules: Sequence[Rule]) -> Iterator[list[Rule]]:
     """Yield recording rules after all that they need; those that need one another, or their own past, together."""
-    by_name: dict[str, list[Rule]] = {}
-    for rule in rules:
-        by_name.setdefault(rule.name, []).append(rule)
-    needs = {
-        name: {found for rule in same for found in _RECORDED.findall(rule.expr) if found in by_name}
-        for name, same in by_name.items()
-    }
-    reached = {name: _reached(name, needs) for name in by_name}
+    needs = _needs(rules)
+    reached = {name: _reached(name, needs) for name in needs}
     cycle = {
         name: min(other for other in (found | {name}) if other == name or name in reached[other])
         for name, found in reached.items()

@@ -203,6 +203,11 @@ def _of_runs(task: Task, counts: Counts, took: int, own: dict[str, str]) -> Iter
     yield "celery_task_oldest_start_timestamp_seconds", own, oldest
 
 
+def _started(counts: Sequence[Counts], at: int) -> float:
+    """Return how many tasks of a queue are started in a minute."""
+    return sum(one.started[at] for one in counts if at < len(one.started))
+
+
 def _of_queue(name: str, counts: Sequence[Counts], slots: Sequence[float], dice: random.Random) -> Iterator[Single]:
     own, waiting = {"queue_name": name}, 0.0
     lengths: list[Value] = []
@@ -212,7 +217,8 @@ def _of_queue(name: str, counts: Sequence[Counts], slots: Sequence[float], dice:
         before = waiting
         waiting += sum(one.sent[at] - one.started[at] for one in counts)
         since = at if waiting and not before else since
-        ripple = 0.0 if name in (BATCH, BURSTS) else float(dice.choice((0, 0, 0, 1, 2, 5)))
+        # what waits for a moment is started in the next one
+        ripple = 0.0 if name in (BATCH, BURSTS) else min(dice.choice((0, 0, 0, 1, 2, 5)), _started(counts, at + 1))
         lengths.append(max(0.0, waiting) + ripple)
         oldest.append(60.0 * since if waiting > 0 else 60.0 * at - dice.randint(0, 20) if ripple else None)
     yield "celery_queue_length", own, lengths

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.production_week.evaluation import Evaluation, Rule, rules_of, shipped
+from tools.production_week.evaluation import Evaluation, Rule, needed, rules_of, shipped
 from tools.production_week.history import History, Labels
 from tools.production_week.incidents import Incident
 from tools.production_week.series import Single, Value, each_series, series_of
@@ -79,8 +79,8 @@ def with_incident(shop: Shop, incident: Incident) -> World:
 
 
 def rules() -> list[Rule]:
-    """Return the shipped rules and the shop's own thresholds."""
-    return [*shipped(), *rules_of([{"name": "shop-limits", "rules": OWN_LIMITS}])]
+    """Return the shipped alerts with the rules that they need, and the shop's own thresholds."""
+    return needed([*shipped(), *rules_of([{"name": "shop-limits", "rules": OWN_LIMITS}])])
 
 
 def objections(worlds: Sequence[World]) -> str:
