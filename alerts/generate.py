@@ -11,7 +11,8 @@ An entry of ``source/recording.yml`` with ``increase`` (or ``increase1h``) recor
 - ``[[limit NAME | FORMAT]]``: the threshold that applies to the alert (``celery:NAME:effective``).
 - ``[[with EXPR]] … {{ else }} … {{ end }}``: a text that depends on whether the expression has a value.
 - ``[[EXPR | percent]]``: the same as a percentage with one decimal.
-- ``[[number]]``, ``[[percent]]``, ``[[runs]]``: the alert's value, rounded for people; ``1 run`` or ``7 runs``.
+- ``[[number]]``, ``[[percent]]``: the alert's value, rounded for people, as ``humanizeDuration`` is everywhere.
+- ``[[number: run / runs]]``: the same with the word that fits: ``1 run`` or ``7 runs``.
 - ``[[culprit]]``: a sentence on the task that keeps the workers busy.
 - ``<key>``: the value of that key of the entry's variant. An entry with ``variants`` becomes one rule per variant.
   ``<thresholds>`` is the number of thresholds that ``rules/thresholds.yml`` has.
@@ -58,6 +59,14 @@ Group = dict[str, Any]
 
 _MACRO = re.compile(r"\[\[(with )?(.+?)(?: \| ([^|\]]+))?]](?!])")
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_ONE = re.compile(r"\{\{ if eq \$value 1\.0 }}1 [^{]+\{\{ else }}.*\{\{ end }} ([^{]+)\{\{ end }}")
+_COUNTED = re.compile(r"\[\[number: ([^/\]]+) / ([^\]]+)]]")
+_ROUNDED = {
+    "{{ $value | humanizeDuration }}": '{{ if lt $value 10.0 }}{{ $value | printf "%.2g" | humanizeDuration }}'
+    '{{ else }}{{ $value | printf "%.0f" | humanizeDuration }}{{ end }}',
+    "| value | humanizeDuration }}": '| value | printf "%.0f" | humanizeDuration }}',
+}
+"""Durations as people say them: 44s, not 43.55s."""
 _USED = re.compile(r"\$labels\.(\w+)")
 _CLUSTER = "{{ with $labels.cluster }}{{ . }}: {{ end }}"
 _INCREASE = re.compile(r"^ +- \{increase(1h)?: .*}$", re.MULTILINE)
@@ -72,7 +81,6 @@ _PHRASES = {
     "number_zh": '{{ if ge $value 1000000.0 }}[[vector(%f / 1e4) | printf "%.0f"]] 萬'
     '{{ else }}{{ $value | printf "%.0f" }} {{ end }}',
     "percent": "[[vector(%f) | percent]]",
-    "runs": '{{ if eq $value 1.0 }}1 run{{ else }}{{ $value | printf "%.0f" }} runs{{ end }}',
     "culprit": "[[with celery:queue_consumers:max{cluster, queue_name} == 0]] No worker consumes it.{{ else }}"
     "[[with topk(1, 100 * celery:queue_task_busy:ratio{cluster, queue_name} > 30)]]"
     ' {{ . | first | label "name" }} used {{ . | first | value | printf "%.0f" }}% of the queue’s slots '
@@ -212,6 +220,8 @@ def _expanded(text: str, labels: Mapping[str, str]) -> str:
         expression, shown, unit = _with_limits(match[2], labels), f" | {match[3]}" if match[3] else "", ""
         if match[3] == "percent":
             expression, shown, unit = f"round(100 * {expression}, 0.1)", "", "%"
+        elif match[3] == "humanizeDuration" and not match[2].startswith("limit "):
+            expression = f"round({expression})"
         matched = ["$value"] if "%f" in expression else []
 
         def braces(found: re.Match[str]) -> str:
@@ -224,8 +234,11 @@ def _expanded(text: str, labels: Mapping[str, str]) -> str:
         begin = f'{{{{ with printf "{expression}"{arguments} | query }}}}'
         return begin if match[1] else f"{begin}{{{{ . | first | value{shown} }}}}{unit}{{{{ end }}}}"
 
+    text = _COUNTED.sub(r"{{ if eq $value 1.0 }}1 \1{{ else }}[[number]] \2{{ end }}", text)
     for name, phrase in _PHRASES.items():
         text = text.replace(f"[[{name}]]", phrase)
+    for exact, rounded in _ROUNDED.items():
+        text = text.replace(exact, rounded)
     return _MACRO.sub(write, text)
 
 
@@ -286,8 +299,9 @@ def table(rule_groups: Sequence[Group]) -> str:
     for rule in (rule for group in rule_groups for rule in group["rules"] if "alert" in rule):
         name, labels = rule["alert"], rule["labels"]
         says = rule["annotations"]["summary"].removeprefix(_CLUSTER)
-        for phrase, shown in (("number", "*n*"), ("percent", "*n*"), ("runs", "*n* runs")):
-            says = says.replace(_expanded(f"[[{phrase}]]", {}), shown)
+        says = _ONE.sub(r"*n* \1", says)
+        for phrase in ("[[number]]", "[[percent]]", "{{ $value | humanizeDuration }}"):
+            says = says.replace(_expanded(phrase, {}), "*n*")
         says = re.sub(r"\{\{.*?}}", "*n*", re.sub(r"\{\{ \$labels\.(\w+) }}", r"*\1*", says))
         severity = labels["severity"] + (f" ({labels['window']})" if "window" in labels else "")
         limits = ", ".join(f"`{name}`" for name in dict.fromkeys(re.findall(r"celery:\w+(?=:effective)", rule["expr"])))

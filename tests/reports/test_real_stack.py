@@ -261,3 +261,62 @@ def test_short_tasks_are_in_the_busy_figures(tmp_path: Path) -> None:
     expected = 100 * sum(seconds.values()) / (3 * report.time_range.seconds)
     assert report.avg_busy_percent == pytest.approx(expected, rel=0.15)
     assert [row.avg_busy_percent for row in report.workers] == [report.avg_busy_percent]
+
+
+RULES = """
+groups:
+  - name: stand-ins that fire at once
+    interval: 1s
+    rules:
+      - alert: CeleryTasksExpired
+        expr: sum by (cluster, name) (celery_task_revoked_total{reason="expired"}) > 0
+        labels: {severity: warning}
+      - alert: CeleryTaskRanTwice
+        expr: sum by (cluster, name) (celery_task_redelivered_total) > 0
+        labels: {severity: critical}
+"""
+
+
+def test_expired_and_redelivered_runs_and_when_their_alerts_fired(tmp_path: Path) -> None:
+    """Three messages expire behind a run of 3 s; then one that outlasts the visibility timeout is run twice."""
+    rules, config = tmp_path / "rules.yml", tmp_path / "prometheus.yml"
+    rules.write_text(RULES)
+    sweep = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    with ExitStack() as stack:
+        redis = stack.enter_context(Redis(tmp_path / "redis")).up()
+        exporter = stack.enter_context(ExporterProcess(tmp_path, redis.url)).up()
+        config.write_text(f"rule_files: [{rules}]{CONFIG.format(first=exporter.port, second=exporter.port)}")
+        prometheus = stack.enter_context(Prometheus(tmp_path / "prometheus", config=config)).up()
+        client = stack.enter_context(PrometheusClient(PrometheusSettings(prometheus.url)))
+        app = make_app(redis.url)
+        stack.callback(app.close)
+        begins = time.time()
+
+        def fires(alert: str) -> float:
+            wait_until(lambda: client.instant(f'ALERTS{{alertname="{alert}"}}'), timeout=90, interval=0.3, what=alert)
+            return time.time()
+
+        with start_worker(redis.url, tmp_path):
+            app.send_task("tests.sleep", (3,))
+            for _ in range(3):
+                app.send_task("tests.add", (1, 2), expires=1)
+            expired = fires("CeleryTasksExpired")
+            wait_until(lambda: exporter.scrape().sum("celery_task_revoked_total") == 3, what="all expired")
+        for hostname in ("w2@test", "w3@test"):
+            stack.enter_context(start_worker(redis.url, tmp_path, hostname=hostname, transport_options=sweep))
+        app.send_task("tests.sleep_late", (8,))
+        redelivered = fires("CeleryTaskRanTwice")
+        wait_until(lambda: time.time() > redelivered + 5, what="another point of the chart")
+        report = ReportService(client, Scope()).report(ReportRequest(Window(begins, time.time())))
+    assert report.expired_tasks == 3
+    assert (report.redelivered_runs or 0) >= 1
+    ends = {row.name: row.ends for row in report.tasks}
+    assert (ends["tests.add"].expired, ends["tests.sleep_late"].redelivered) == (3, report.redelivered_runs)
+    assert [(row.alert, row.severity, row.subject, row.times) for row in report.alerts] == [
+        ("CeleryTaskRanTwice", "critical", "tests.sleep_late", 1),
+        ("CeleryTasksExpired", "warning", "tests.add", 1),
+    ]
+    for row, fired in zip(report.alerts, (redelivered, expired), strict=True):
+        [span] = row.spans
+        assert span.start.timestamp() == pytest.approx(fired, abs=20)
+        assert span.end is None

@@ -10,7 +10,9 @@ from typing import Any
 import redis
 from tests.apps.worker_app import BACKEND, OPTIONS, SETTINGS
 from tests.integration.alerts.monitored import Cluster, Starters
-from tests.integration.alerts.timing import AlertTimer, Expected, host, sending, task
+from tests.integration.alerts.timing import AlertTimer, Expected, host, queue, sending, task
+
+from celerymeter.demo.processes import wait_until
 
 QUICK_OVERRIDES: list[dict[str, object]] = [
     {"record": "celery:worker_scheduled:limit", "expr": 50, "labels": {"severity": "warning", "cluster": "eta"}},
@@ -27,6 +29,7 @@ EVICTED = Expected("Redis deletes keys", "eta", "CeleryBrokerEvictsKeys", "warni
 HOARDING = Expected("one worker holds the messages", "unfair", "CeleryWorkerHoarding", "warning", host("greedy@unfair"))
 FEWER = Expected("most slots leave", "fewer", "CeleryCapacityLost", "warning")
 ENDLESS = Expected("result backend down", "resultless", "CeleryRunsWithoutResult", "critical")
+LOST = Expected("messages are lost", "lossy", "CeleryMessagesLost", "warning", queue("mail"))
 ORPHANS = Expected("replies that nobody reads", "eta", "CeleryOrphanedMessages", "warning")
 
 
@@ -58,6 +61,7 @@ def starters() -> Starters:
             lambda cluster: cluster.worker("stays@fewer", "celery"),
             lambda cluster: cluster.worker("leaves@fewer", "celery", concurrency=3),
         ),
+        "lossy": (lambda cluster: cluster.worker("l@lossy", "mail"),),
         "resultless": (lambda cluster: cluster.worker("b@resultless", "endless", env=CLOSED),),
     }
 
@@ -203,6 +207,28 @@ def results_are_lost(timer: AlertTimer) -> None:
     timer.resolves(ENDLESS, since=time.monotonic())
 
 
+def messages_are_lost(timer: AlertTimer) -> None:
+    """Again and again somebody deletes the queue while its worker does not consume it; then nobody does."""
+    cluster = timer.monitored.clusters["lossy"]
+    # what an hour is for people: without the queue's length then, nothing is known to be lost
+    long_ago = f'celery:queue_length:max{{cluster="lossy"}} offset {12 * timer.monitored.pace.five_minutes:.0f}s'
+    wait_until(lambda: timer.monitored.value(long_ago) is not None, timeout=300, interval=1, what="a past")
+    since = time.monotonic()
+
+    def lose() -> None:
+        cluster.app.control.cancel_consumer("mail", reply=True)
+        cluster.send("tests.add", 1, 2, queue="mail", count=30)
+        client.delete("mail")
+        cluster.app.control.add_consumer("mail", reply=True)
+        cluster.send("tests.add", 1, 2, queue="mail", count=3)
+
+    with broker(cluster) as client:
+        with sending(lose, every=2):
+            timer.arrives(LOST, since=since)
+        with sending(lambda: cluster.send("tests.add", 1, 2, queue="mail"), every=2):
+            timer.resolves(LOST, since=time.monotonic())
+
+
 SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
     tasks_expire: (EXPIRED,),
     tasks_run_twice: (TWICE,),
@@ -211,5 +237,6 @@ SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
     the_broker_is_full: (MEMORY, BLOCKED),
     one_worker_takes_all: (HOARDING,),
     most_slots_leave: (FEWER,),
+    messages_are_lost: (LOST,),
     results_are_lost: (ENDLESS,),
 }
