@@ -2,8 +2,8 @@
 
 Every duration of a rule is divided: ``for``, ``keep_firing_for``, ranges, subquery steps, offsets, group intervals, the
 seconds that something has been up (``time() - start > 120``), and ``/ 300``, which in our rules always is five minutes.
-What `celery:workers_joined:count` and `celery:workers_restarted:count` look at is left alone: the workers of a test start
-some seconds after their exporter, and divided those seconds would make all of them new ones.
+The ages in `celery:workers_joined:count` and `celery:workers_restarted:count` are left alone: a test's workers start
+seconds after their exporter, and these, divided, would make all of them new ones.
 A ``for`` is not divided below `LEAST_FOR`: heartbeats come no oftener than they do. Limits are left alone: a test sets
 those that it needs by lines of its own, as an operator would.
 """
