@@ -59,10 +59,10 @@ celery-workload: .venv/.installed-dev ## Celery's own integration tests as workl
 	@.ci/servers test
 	@$(BIN)/python -m tools.celery_workload $(ARGS)
 
-dashboards: .venv/.installed-dev ## write grafana/dashboards anew
+dashboards: .venv/.installed-dev ## write grafana/dashboards
 	@PYTHONPATH=grafana $(BIN)/python -m celerymeter_dashboards
 
-generate: .venv/.installed-dev ## write anew all that is made of the code
+generate: .venv/.installed-dev ## write all generated files
 	@$(BIN)/python -m tests.exposition.golden
 	@$(BIN)/python alerts/generate.py
 	@$(BIN)/python deploy/compose/generate.py
@@ -84,7 +84,7 @@ newest: .venv/.installed-dev ## run the tests with the newest of everything, in 
 	@.ci/servers test
 	@.ci/newest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-audit: ## known vulnerabilities of what the image installs; asks the Python Package Index, so no part of the tests
+audit: ## known vulnerabilities of what the image installs (asks the Python Package Index)
 	@.ci/audit
 
 newer: ## Prometheus 3 and its tools in .cache/newer, for the tests that compare releases

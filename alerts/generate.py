@@ -250,7 +250,7 @@ def _with_limits(expression: str, labels: Mapping[str, str]) -> str:
             if name == found[1] and all(labels.get(key) == value for key, value in own.items()):
                 matchers = [f"{key}='{value}'" for key, value in own.items()]
                 return f"celery:{name}:effective{{{','.join([*matchers, 'cluster', *SUBJECT_LABELS[subject]])}}}"
-    raise SystemExit(f"rules/thresholds.yml has no threshold {found[1]} for {dict(labels)}")
+    raise SystemExit(f"alerts/rules/thresholds.yml needs a line for celery:{found[1]}:limit with {dict(labels)}")
 
 
 # The manifest and the table
