@@ -253,7 +253,7 @@ def counted_or_missed(exporter: ExporterProcess) -> float:
 
 def heartbeats(exporter: ExporterProcess) -> float:
     """Heartbeats that it has received."""
-    return exporter.value("celerymeter_events_received_total", type="worker-heartbeat") or 0.0
+    return exporter.value("celerymeter_events_total", event="worker-heartbeat") or 0.0
 
 
 def wait_for_sum(exporter: ExporterProcess, family: str, value: int) -> None:
