@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from celery.signals import worker_init
 from tests.apps.worker_app import make_app
 
 from celerymeter import aggregate, stamp
@@ -123,6 +124,19 @@ print(sorted(new - set(sys.stdlib_module_names) - {"celery", "kombu", "billiard"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['celerymeter']\n"
+
+
+def test_a_worker_that_installs_it_too_late_says_so(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    def late(**_: Any) -> None:
+        aggregate.install(app)
+
+    worker_init.connect(late)
+    try:
+        with worker(app):
+            pass
+    finally:
+        worker_init.disconnect(late)
+    assert "call install before worker_init is sent" in caplog.text
 
 
 def test_installing_twice_counts_once(app: Celery) -> None:

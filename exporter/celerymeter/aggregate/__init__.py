@@ -118,6 +118,8 @@ class _Aggregation:
 
     def equip(self, dispatcher: Any) -> None:
         """Give a worker's dispatcher its totals; after a reconnect those that it had before."""
+        if dispatcher.hostname not in self._members:
+            log.error("celerymeter: this worker does not count its tasks: call install before worker_init is sent")
         pid, member, _ = self._members.get(dispatcher.hostname, (0, None, None))
         if member is None or pid != os.getpid():  # a process of the pool inherits all this
             return

@@ -194,12 +194,10 @@ class Totals:
             self._observe_wait(run, now)
 
     def succeeded(self, uuid: str, fields: Fields, now: float) -> None:
-        """A run returned. Without a run time its greenlet was killed, and Celery is about to say why."""
+        """A run returned. Without a run time its greenlet was killed, and Celery says why, before or after."""
         with self._lock:
-            if fields.get("runtime", 0.0) is None and (killed := self._take(uuid, now)) is not None:
-                killed.ended, killed.state = now, "vanished"
-                self._remember(killed)
-                self._killed.append(killed)
+            if fields.get("runtime", 0.0) is None:
+                self._kill(uuid, now)
                 return
             if (run := self._end(uuid, "task-succeeded", "succeeded", now)) is None:
                 return
@@ -210,6 +208,14 @@ class Totals:
                 runtime = max(0.0, float(runtime))
                 series.runtime[bisect_left(self._runtime_buckets, runtime)] += 1
                 series.runtime_sum += runtime
+
+    def _kill(self, uuid: str, now: float) -> None:
+        if (run := self._take(uuid, now)) is None:
+            self.duplicates["task-succeeded"] += 1
+            return
+        run.ended, run.state = now, "vanished"
+        self._remember(run)
+        self._killed.append(run)
 
     def failed(self, uuid: str, fields: Fields, now: float) -> None:
         """A run raised an exception, or its process died."""
