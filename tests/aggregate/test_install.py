@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_ready
 from tests.apps.worker_app import make_app
 
 from celerymeter import aggregate, stamp
@@ -50,6 +50,15 @@ def _receive(receiver: Any) -> None:
 def worker(app: Celery) -> Any:
     """A worker in a thread of this process."""
     return start_worker(app, pool="solo", perform_ping_check=False, loglevel="error", shutdown_timeout=20)
+
+
+class Component:
+    """Part of a worker, as a sender of signals."""
+
+    options: Mapping[str, object] = {}
+
+    def __init__(self, app: Celery, hostname: str) -> None:
+        self.app, self.hostname = app, hostname
 
 
 def wait_for(condition: Any, seconds: float = 15) -> None:
@@ -127,16 +136,13 @@ print(sorted(new - set(sys.stdlib_module_names) - {"celery", "kombu", "billiard"
 
 
 def test_a_worker_that_installs_it_too_late_says_so(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
-    def late(**_: Any) -> None:
-        aggregate.install(app)
-
-    worker_init.connect(late)
-    try:
-        with worker(app):
-            pass
-    finally:
-        worker_init.disconnect(late)
-    assert "call install before worker_init is sent" in caplog.text
+    """As in a handler of `worker_init`; the worker is up, and would be without any metrics of its tasks."""
+    aggregate.install(app)
+    in_time, late = (Component(app, f"{name}@test") for name in ("in-time", "late"))
+    worker_init.send(sender=in_time)
+    for one in (in_time, late):
+        worker_ready.send(sender=one)
+    assert caplog.text.count("call install before worker_init is sent") == 1
 
 
 def test_installing_twice_counts_once(app: Celery) -> None:

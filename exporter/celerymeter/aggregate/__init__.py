@@ -27,7 +27,7 @@ import os
 from functools import partial
 from typing import Any
 
-from celery.signals import task_received, task_revoked, worker_init, worker_shutdown
+from celery.signals import task_received, task_revoked, worker_init, worker_ready, worker_shutdown
 from celery.utils.imports import symbol_by_name
 
 from celerymeter import stamp
@@ -75,6 +75,7 @@ def install(
     app.events.dispatcher_cls = type("Dispatcher", (AggregatingDispatcher, base), made)
     app.events.__dict__.pop("Dispatcher", None)  # made before, with Celery's own class
     worker_init.connect(_begin, weak=False, dispatch_uid="celerymeter.aggregate")
+    worker_ready.connect(_check, weak=False, dispatch_uid="celerymeter.aggregate")
     worker_shutdown.connect(_end, weak=False, dispatch_uid="celerymeter.aggregate")
     task_received.connect(_received, weak=False, dispatch_uid="celerymeter.aggregate")
     task_revoked.connect(_revoked, weak=False, dispatch_uid="celerymeter.aggregate")
@@ -92,6 +93,10 @@ class _Aggregation:
     def members(self) -> list[Member]:
         """The workers of this process."""
         return [member for pid, member, _ in self._members.values() if pid == os.getpid()]
+
+    def has(self, hostname: str) -> bool:
+        """Return True if this worker counts."""
+        return hostname in self._members
 
     def begin(self, worker: Any) -> None:
         """Prepare for a worker that is about to be built."""
@@ -118,8 +123,6 @@ class _Aggregation:
 
     def equip(self, dispatcher: Any) -> None:
         """Give a worker's dispatcher its totals; after a reconnect those that it had before."""
-        if dispatcher.hostname not in self._members:
-            log.error("celerymeter: this worker does not count its tasks: call install before worker_init is sent")
         pid, member, _ = self._members.get(dispatcher.hostname, (0, None, None))
         if member is None or pid != os.getpid():  # a process of the pool inherits all this
             return
@@ -161,6 +164,12 @@ def _aggregation(app: Any) -> _Aggregation | None:
 def _begin(sender: Any, **_: Any) -> None:
     if (aggregation := _aggregation(sender.app)) is not None:
         aggregation.begin(sender)
+
+
+def _check(sender: Any, **_: Any) -> None:
+    """``sender`` is the worker's consumer."""
+    if (aggregation := _aggregation(sender.app)) is not None and not aggregation.has(sender.hostname):
+        log.error("celerymeter: this worker does not count its tasks: call install before worker_init is sent")
 
 
 def _end(sender: Any, **_: Any) -> None:
