@@ -153,7 +153,7 @@ def guide(addresses: Mapping[str, str], *, env: Path, worker: Process, slack: Pa
         '  curl -s -H "Authorization: Bearer $CELERYMETER_TOKEN" '
         "$CELERYMETER_CONTROL_URL/celery-admin/monitoring/metrics/realtime",
         f"  {_program()} doctor --broker-url $BROKER_URL --prometheus-url $PROMETHEUS_URL",
-        f"  kill -9 {worker.pid}    # {worker.name} ends; its alert fires, and resolves after its restart",
+        f"  kill -9 {worker.pid}    # {worker.name} ends; its alert fires within 4 minutes, and ends with its restart",
         "",
         "^C stops everything.",
         "",

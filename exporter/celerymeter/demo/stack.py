@@ -14,7 +14,7 @@ from celerymeter.errors import ProcessEnded
 
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 4.0
-RESTART_AFTER = 180.0
+RESTART_AFTER = 300.0
 """Seconds after which a worker that ended is started again: the alert for a dead worker has fired by then."""
 
 
