@@ -20,7 +20,7 @@ from celerymeter.control.alerts import AlertStore
 from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
 from celerymeter.control.auth import Authenticator
-from celerymeter.control.cluster.snapshot import ClusterReader, Queries, Sampler, alertmanager_component
+from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
 from celerymeter.control.evidence.amqp_queues import AmqpQueues
 from celerymeter.control.evidence.collector import EvidenceCollector
 from celerymeter.control.evidence.events import EventCache
@@ -30,6 +30,7 @@ from celerymeter.control.evidence.result_backend import open_result_backend
 from celerymeter.control.evidence.sources import Sources
 from celerymeter.control.evidence.workers import CONNECTIONS
 from celerymeter.control.feed.hub import Hub
+from celerymeter.control.feed.sampler import Sampler
 from celerymeter.control.feed.views import Feed
 from celerymeter.control.live_workers import EventListener, LiveWorkers, WorkerProbe
 from celerymeter.control.lookup.service import LookupService

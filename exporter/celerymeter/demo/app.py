@@ -20,7 +20,7 @@ from celery import Celery, Task
 import celerymeter.aggregate
 import celerymeter.schedule
 import celerymeter.stamp
-from celerymeter.demo.settings import AGGREGATE
+from celerymeter.demo import AGGREGATE
 
 
 class PaymentDeclined(Exception):

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import yaml
 
 import celerymeter
+from celerymeter.demo import AGGREGATE
 from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import Alertmanager, Prometheus, Redis
-from celerymeter.demo.settings import AGGREGATE, Ports
+from celerymeter.demo.settings import Ports
 from celerymeter.errors import ServerMissing, StartFailed
 
 Yaml: TypeAlias = "Mapping[str, Yaml] | list[Yaml] | str | int | float | bool | None"

@@ -17,8 +17,6 @@ from celerymeter.kinds import INTERVAL, SWITCH, Kind
 from celerymeter.options import read_secret, setting
 
 AUTO = 0
-AGGREGATE = "CELERYMETER_DEMO_AGGREGATE"
-"""The variable that makes the shop's workers count their tasks instead of sending events."""
 WEBHOOKS = "https://api.slack.com/messaging/webhooks"
 
 

@@ -1,1 +1,4 @@
-"""The WebSocket feed: `hub` distributes messages, `views` serves a client of it, `websocket` moves its bytes."""
+"""The WebSocket feed.
+
+`hub` distributes messages, `sampler` gives it snapshots, `views` serves a client, and `websocket` moves the bytes.
+"""
