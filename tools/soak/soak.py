@@ -174,7 +174,7 @@ def main() -> int:
         memory = watch.judge_memory()
         compared = f", {soak.judge.compared}" if soak.judge is not None else ""
     problems = list(dict.fromkeys(watch.problems))
-    facts = [f"{cluster.sent:,}{compared}", f"{watch.pages:,}", ", ".join(memory)]
+    facts = [f"{cluster.sent:,}{compared}", f"{watch.pages:,}", memory]
     print(f"\n{soak.faults} faults, {soak.missed:g} missed; tasks, pages, memory:", "; ".join(facts))
     print(*(problems[:50] or ["all held"]), sep="\n")
     if chosen.record:

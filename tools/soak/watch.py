@@ -56,17 +56,16 @@ class Watch:
         self._stop.set()
         self._thread.join(30)
 
-    def judge_memory(self) -> list[str]:
-        """What each life of the exporter used in its second quarter and in its last, MB; too much is a problem."""
-        problems = []
-        for generation, samples in self._memory.items():
-            if (medians := quarters(samples)) is None:
-                continue
-            early, late = medians
-            problems.append(f"memory {early:.0f} MB, {late:.0f} MB at last")
+    def judge_memory(self) -> str:
+        """What the lives of the exporter used in their second and last quarters, for people; growth is a problem."""
+        lives = {life: medians for life, samples in self._memory.items() if (medians := quarters(samples))}
+        for life, (early, late) in lives.items():
             if late - early > GROWTH:
-                self.problems.append(f"memory grew from {early:.0f} to {late:.0f} MB in life {generation}")
-        return problems
+                self.problems.append(f"memory grew from {early:.0f} to {late:.0f} MB in life {life}")
+        if not lives:
+            return "too short"
+        second, last = (f"{min(each):.0f} to {max(each):.0f} MB" for each in zip(*lives.values(), strict=True))
+        return f"{second}, at last {last}, in {len(lives)} lives"
 
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL):
