@@ -60,7 +60,7 @@ class Exporter:
         state = self.state = SharedTracker(tracker)
         build = Build(version=__version__, python=platform.python_version(), celery=version("celery"))
         self._page = Page(tracker, build=build, process=process_lines)
-        self._broker = settings.broker.safe_url
+        self._source = f"reading {settings.broker.safe_url}" if has_broker(settings) else "without a broker"
         self._last_tick = time.monotonic()
         check_push(settings)
         self._reader = open_reader(settings.broker, state) if has_broker(settings) else NoReader(state)
@@ -112,7 +112,7 @@ class Exporter:
         self.http.start()
         everywhere = self.http.address[0] in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
         others = " and all other interfaces" if everywhere else ""
-        log.info("listening on %s%s, reading %s", self.http.url, others, self._broker)
+        log.info("listening on %s%s, %s", self.http.url, others, self._source)
         self._reader_thread.start()
         for thread in self._threads:
             thread.start()
