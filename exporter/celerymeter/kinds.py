@@ -199,9 +199,10 @@ def _matching(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or int(value) != float(value) or int(value) < 1:
+    number = int(str(value))  # a text, as int() takes what YAML makes of `true`, 2.5 and .inf too
+    if number < 1:
         raise ValueError(value)
-    return int(value)
+    return number
 
 
 TEXT = click.STRING

@@ -62,6 +62,10 @@ def test_the_variable_names_the_file(run: Run, config: Path, monkeypatch: pytest
     [
         ("poll_interval: soon", "poll_interval in "),
         ("wait_buckets: [2, 1]", "wait_buckets in "),
+        *(
+            (f"max_queues: {value}", f"'{shown}' is not a whole number of at least 1")
+            for value, shown in ((".inf", "inf"), ("true", "True"), ("2.5", "2.5"), ("0", "0"))
+        ),
         ("nonsense: 1", "unknown key nonsense"),
         ("broker_url_file: /nonexistent", "--broker-url-file: cannot read /nonexistent"),
         ("{broker_url: 'redis://h', web_config_file: /nonexistent}", "--web.config.file: cannot read /nonexistent"),
