@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,7 +24,7 @@ from tests.workers import start_worker
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable, SettingsError
 from celerymeter.model import BrokerMemory, QueueState
-from celerymeter.polling.amqp_queues import AmqpQueuePoller, ListedQueue, Node, broker_memory
+from celerymeter.polling.amqp_queues import AmqpQueuePoller, ListedQueue, Management, Node, broker_memory
 from celerymeter.polling.reply_habits import PollTarget
 from celerymeter.polling.workers import WorkerPoller
 from celerymeter.remote_control import Command, RemoteControl
@@ -194,6 +196,27 @@ def test_of_several_nodes_the_one_nearest_to_its_limit_counts() -> None:
     nodes = [Node(500, 1000, False, False), Node(300, 400, False, True), Node()]
     assert broker_memory(nodes, []) == BrokerMemory(used=300, limit=400, blocked=True, orphaned=0)
     assert broker_memory([], []) == BrokerMemory(orphaned=0)
+
+
+class JustStarted(BaseHTTPRequestHandler):
+    """Answers as RabbitMQ 3.10 does for some seconds after its start: an object without any field is ``[]``."""
+
+    def do_GET(self) -> None:
+        """Two nodes, of which one has no numbers yet."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'[[], {"mem_used": 1, "mem_limit": 4, "mem_alarm": false, "disk_free_alarm": false}]')
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parameter's name
+        """Be silent."""
+
+
+def test_a_node_without_numbers_costs_no_other() -> None:
+    """Seen right after the start of a server."""
+    with HTTPServer(("127.0.0.1", 0), JustStarted) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        management = Management(f"http://127.0.0.1:{server.server_port}", broker_url="amqp://localhost//")
+        assert management.nodes() == [Node(1, 4, False, False)]
 
 
 def test_queues_of_events_and_replies_are_no_tasks() -> None:

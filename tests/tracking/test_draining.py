@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
+from celerymeter.model import WorkersSnapshot, WorkerState
+
 OTHER_WORKER = "celery@two"
 MINUTE = 60.0
 
@@ -79,3 +81,29 @@ def test_a_worker_that_dies_without_a_goodbye_does_not_drain(cluster: Cluster) -
     cluster.start("c", OTHER_WORKER)
     cluster.pass_time(10)
     assert (cluster.series("other").in_progress, cluster.series("other").shutdown_lost) == (0, 0)
+
+
+def test_replies_to_several_polls_at_once_do_not_end_its_runs(cluster: Cluster) -> None:
+    """In a soft shutdown it is busy with waiting, then lists nothing, and tells the ends of its runs a second later."""
+    sent_at = cluster.now
+    cluster.pass_time(6)
+    for at in (sent_at, cluster.now):
+        state = WorkerState(hostname=WORKER, active=())
+        cluster.tracker.inspected(WorkersSnapshot(at=at, workers={WORKER: state}, replied_at=cluster.now))
+    assert cluster.series().in_progress == 2
+    cluster.send("task-cancelled", uuid="a")
+    cluster.end("b")
+    assert (cluster.series().in_progress, cluster.series().succeeded, cluster.series().without_result) == (0, 1, 0)
+
+
+def test_a_worker_that_skips_heartbeats_has_not_been_idle_meanwhile(cluster: Cluster) -> None:
+    """In a soft shutdown it is blocked; what it says when that is over comes before the ends of its runs."""
+    cluster.heartbeat(OTHER_WORKER, active=0)
+    cluster.publish("c")
+    cluster.receive("c", hostname=OTHER_WORKER)
+    cluster.start("c", OTHER_WORKER)
+    cluster.pass_time(6)
+    cluster.heartbeat(OTHER_WORKER, active=0)
+    cluster.pass_time(1)
+    cluster.send("task-cancelled", OTHER_WORKER, uuid="c")
+    assert cluster.series().without_result == 0

@@ -6,7 +6,10 @@ Reports of other kinds stand where that code is tested:
 - commands that harm (flower 706): ``tests/test_remote_control.py``; replies that JSON cannot write (celery 7601,
   superdesk-core 3204, galaxy 23525): ``tests/test_worker_configuration.py``
 - connections that became useless (docker-library-redis 227, redisson 3897): ``tests/events/test_connection_errors.py``
-- queues without workers after a restart (danihodovic/celery-exporter 260): ``tests/exporter/test_state_file.py``
+- queues without workers after a restart (danihodovic/celery-exporter 260): ``tests/polling/test_rabbitmq.py``; tasks
+  without names and lost counters after one (flower 765 and 481): ``tests/integration/exporter/test_ends.py``
+- draining (celery 10180, 6244 and 9213): ``tests/integration/exporter/test_draining.py``
+- Sentinel (kombu 1987, flower 439): ``tests/integration/exporter/test_sentinel.py``
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from celerymeter.model import UNKNOWN, ActiveTask
 from celerymeter.settings import Limits
 
 OTHER_WORKER = "celery@two"
+HELD = (("a", "pay", "mail"), ("b", "pay", "mail"), ("c", "send", "bulk"), ("d", "send", "bulk"))
+"""Tasks that a worker holds, with their names and queues."""
 
 
 @pytest.fixture
@@ -585,3 +587,31 @@ def test_custom_events_are_counted_by_type_and_are_a_sign_of_life(cluster: Clust
     assert cluster.tracker.event_counts["__other__"] > 0
     assert len(cluster.tracker.event_counts) <= 51
     assert not list(cluster.tracker.task_series)
+
+
+def test_what_waited_at_a_worker_before_we_listened_gets_its_name(cluster: Cluster) -> None:
+    """From its first answer to `inspect reserved`; also when the start has come before that answer."""
+    cluster.heartbeat()
+    cluster.start("a")
+    cluster.start("b")
+    cluster.end("b")
+    held = tuple(ActiveTask(uuid, name, None, queue) for uuid, name, queue in HELD)
+    cluster.answer(held=held, active=(), queues=("mail", "bulk"))
+    cluster.start("c")
+    cluster.end("c")
+    cluster.pass_time(20, beating=(WORKER,))
+    found = {
+        series.labels: (series.received, series.started, series.succeeded) for series in cluster.tracker.task_series
+    }
+    assert found == {("pay", "mail"): (0, 2, 1), ("send", "bulk"): (0, 1, 1)}
+    assert len(cluster.tracker.tasks.runs) == 2, "a, which runs, and d, which waits"
+
+
+def test_what_waits_at_workers_takes_no_place_of_runs() -> None:
+    """A worker may hold thousands of tasks for tomorrow."""
+    cluster = Cluster(make_settings(Limits(tracked_tasks=10)))
+    cluster.heartbeat()
+    held = tuple(ActiveTask(str(number), "tomorrow", None, "celery") for number in range(100))
+    cluster.answer(held=held, active=())
+    assert len(cluster.tracker.tasks.runs) == 5
+    assert not cluster.tracker.tasks.runs.evicted

@@ -247,7 +247,8 @@ class Management:
 
     def nodes(self) -> list[Node]:
         """Return all nodes of the cluster; raises `PollError`."""
-        return self._get("nodes?columns=mem_used,mem_limit,mem_alarm,disk_free_alarm", list[Node])
+        nodes = self._get("nodes?columns=mem_used,mem_limit,mem_alarm,disk_free_alarm", list[Node | list[object]])
+        return [node for node in nodes if isinstance(node, Node)]  # without any number it is ``[]``
 
     def bindings(self) -> list[ManagementBinding]:
         """Return all bindings; raises `PollError`."""
@@ -260,4 +261,4 @@ class Management:
                 response.raise_for_status()
                 return msgspec.json.decode(response.raw.read(MAX_PAGE, decode_content=True), type=kind)
         except (requests.RequestException, msgspec.DecodeError, OSError) as error:
-            raise PollError(f"no unacknowledged messages: {self}: {error}") from error
+            raise PollError(f"{self._server}/api/{path.partition('?')[0]}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -86,6 +86,7 @@ class WorkerPoller:
         Reserved and scheduled tasks are as of the worker's last answer, see `ListSchedule`.
         """
         candidates = self._answered.union(worker.hostname for worker in live)
+        began = time.monotonic()
         self._habits.update(live, candidates, now=now)
         proven = self._habits.proven(candidates)
         replies = Replies()
@@ -100,13 +101,14 @@ class WorkerPoller:
                 silent |= self._ask(details, new, replies, heard_since)
         self._answered = replies.hostnames
         self._mute = candidates - self._habits.proven(candidates)
-        self._ask_lists(replies, now, heard_since)
+        held = self._ask_lists(replies, now, heard_since)
         self._ask_once(replies, heard_since)
-        states = {name: self._state(replies, name) for name in replies.hostnames}
-        return WorkersSnapshot(at=now, workers=states, silent=silent)
+        states = {name: self._state(replies, name, held.get(name, ())) for name in replies.hostnames}
+        replied_at = now + time.monotonic() - began
+        return WorkersSnapshot(at=now, workers=states, replied_at=replied_at, silent=silent)
 
-    def _state(self, replies: Replies, hostname: str) -> WorkerState:
-        state = worker_state(replies, hostname, self._schedule.last_answer(hostname))
+    def _state(self, replies: Replies, hostname: str, held: Sequence[WorkerTask]) -> WorkerState:
+        state = worker_state(replies, hostname, self._schedule.last_answer(hostname), held=held)
         process = self._processes.get(hostname)
         if process is None:
             return state
@@ -156,18 +158,23 @@ class WorkerPoller:
         """Drop the connection; the next poll opens another."""
         self._control.close()
 
-    def _ask_lists(self, replies: Replies, now: float, heard_since: Callable[[float], Collection[str]]) -> None:
+    def _ask_lists(
+        self, replies: Replies, now: float, heard_since: Callable[[float], Collection[str]]
+    ) -> dict[str, list[WorkerTask]]:
+        """Ask who is due, and return the tasks of those that have answered for the first time."""
         workers = {name: stats for name in self._answered if (stats := replies.stats(name)) is not None}
         due = self._schedule.due(workers, now=now)
         commands = self._habits.harmless([Command(method, destination=due) for method in LISTS], due)
         if not due or not commands:
-            return
+            return {}
+        new = [name for name in due if not self._schedule.has_answered(name)]
         began = time.time()
         lists = self._control.ask(commands, expected=due, silence=LISTS_SILENCE)
         # They have answered just now. Only a solo worker may have begun a task meanwhile that blocks it.
         able = {name for name in due if workers[name].pool != "solo"}
         self._habits.learn(commands, lists, due, heard=able.union(heard_since(began + HANDLING)), listening=True)
         self._schedule.learn(lists, due)
+        return {name: [task for method in LISTS for task in lists.tasks(method, name) or ()] for name in new}
 
     def _ask_once(self, replies: Replies, heard_since: Callable[[float], Collection[str]]) -> None:
         """Ask each worker process once for what does not change while it runs; a reply may have some 100 KiB."""
@@ -261,6 +268,10 @@ class ListSchedule:
             answer.reserved, answer.scheduled = replies.count("reserved", name), replies.count("scheduled", name)
             answer.held = (answer.reserved or 0) + (answer.scheduled or 0)
 
+    def has_answered(self, hostname: str) -> bool:
+        """Return True if this process of the worker has answered before."""
+        return self._answers[hostname].reserved is not None
+
     def last_answer(self, hostname: str) -> ListAnswer | None:
         """Return the last answer of a worker."""
         return self._answers.get(hostname)
@@ -281,8 +292,13 @@ class ListSchedule:
         return max(self._interval, held * SECONDS_PER_TASK) * self._jitter()
 
 
-def worker_state(replies: Replies, hostname: str, lists: ListAnswer | None = None) -> WorkerState:
-    """Return all that a worker answered; ``lists`` is its last answer about reserved and scheduled tasks."""
+def worker_state(
+    replies: Replies, hostname: str, lists: ListAnswer | None = None, *, held: Sequence[WorkerTask] = ()
+) -> WorkerState:
+    """Return all that a worker answered.
+
+    ``lists`` is its last answer about reserved and scheduled tasks, ``held`` are these tasks if that was its first.
+    """
     stats = replies.stats(hostname) or WorkerStats()
     consumed, running = replies.queues(hostname), replies.tasks("active", hostname)
     # A broadcast's queue is each worker's own, with a new name at every start: no task waits there.
@@ -303,9 +319,8 @@ def worker_state(replies: Replies, hostname: str, lists: ListAnswer | None = Non
         queues=None if queues is None else tuple(sorted({queue.name for queue in queues[:MAX_QUEUES]})),
         bindings=bindings,
         broadcasts=frozenset(filter(None, broadcasts)),
-        active=None
-        if running is None
-        else tuple(_active_task(task, routes, broadcasts) for task in running if task.name),
+        active=None if running is None else _active_tasks(running, routes, broadcasts),
+        held=_active_tasks(held, routes, broadcasts),
         totals=None if stats.totals is None else _totals(stats.totals),
     )
 
@@ -317,6 +332,12 @@ def _totals(totals: Mapping[str, int]) -> dict[str, int]:
         clean = escaping.name(name)
         named[clean] = named.get(clean, 0) + count
     return named
+
+
+def _active_tasks(
+    tasks: Iterable[WorkerTask], routes: QueueRoutes, broadcasts: Collection[str | None]
+) -> tuple[ActiveTask, ...]:
+    return tuple(_active_task(task, routes, broadcasts) for task in tasks if task.name)
 
 
 def _active_task(task: WorkerTask, routes: QueueRoutes, broadcasts: Collection[str | None]) -> ActiveTask:

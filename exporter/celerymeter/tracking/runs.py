@@ -370,11 +370,13 @@ class RunTable:
         for run in [run for run in self._running if run.touched <= since.get(run.worker or "", 0.0)]:
             self._lose(run, since[run.worker or ""])
 
-    def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> Iterator[tuple[str, ActiveTask]]:
+    def reconcile(
+        self, active: Mapping[str, Iterable[ActiveTask]], *, at: float, replied_at: float
+    ) -> Iterator[tuple[str, ActiveTask]]:
         """Compare the runs in progress with the workers' own lists, asked for at ``at``; yield tasks only they have.
 
-        A run missing twice in a row, and for `VANISHED`, is gone without an end (`celery.exceptions.Ignore`). Should
-        its end come yet, it is still counted.
+        A run missing twice in a row, the second time in a list that was asked for `VANISHED` after the first had come,
+        is gone without an end (`celery.exceptions.Ignore`). Should its end come yet, it is still counted.
         """
         running: dict[str | None, list[Run]] = defaultdict(list)
         for run in self._running:
@@ -385,7 +387,7 @@ class RunTable:
                 if listed.pop(run.uuid, None) is not None or run.touched >= at:
                     run.missing_since = None
                 elif run.missing_since is None:
-                    run.missing_since = at
+                    run.missing_since = replied_at
                 elif not 0 <= at - run.missing_since < VANISHED:
                     self._lose(run, run.missing_since)
             yield from ((hostname, task) for task in listed.values())

@@ -216,12 +216,12 @@ class TaskTracker:
         run = self.runs.get(uuid)
         return None if run is None else run.sent
 
-    def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float) -> None:
+    def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float, replied_at: float) -> None:
         """Compare the runs in progress with the workers' own lists; a task never heard of was started before us."""
         for task in (task for tasks in active.values() for task in tasks):
             if task.registered_name not in (None, task.name):
                 self.table.learn_shadow(task.name, self.table.name(task.registered_name or UNKNOWN))
-        for hostname, task in self.runs.reconcile(active, at=at):
+        for hostname, task in self.runs.reconcile(active, at=at, replied_at=replied_at):
             run = self.runs.get(task.uuid)
             known = run is not None and (run.started is not None or run.touched >= at)
             if known or task.started_at is None or self.runs.recently_ended.get(task.uuid) is not None:
@@ -234,6 +234,21 @@ class TaskTracker:
             self._settle(run, at)
             if not run.ended:
                 self.runs.start(run)
+
+    def learn_held(self, hostname: str, tasks: Iterable[ActiveTask], *, at: float) -> None:
+        """Learn names and queues of tasks that a worker received before we listened: its further events have none."""
+        for task in tasks:
+            run = self.runs.get(task.uuid)
+            if run is None:
+                if len(self.runs) >= self._limit // 2 or self.runs.recently_ended.get(task.uuid) is not None:
+                    continue
+                run = self.runs.open(Run(task.uuid, at, at, worker=hostname, received=True))
+            if run.name is None:
+                run.name = self.table.name(task.registered_name or task.name)
+            if run.queue is None and task.queue_name:
+                run.queue = self.table.queue(task.queue_name)
+            if run.pending is not None:
+                self._count_pending(run, at)
 
     # Which run
 

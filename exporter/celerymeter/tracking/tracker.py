@@ -266,7 +266,10 @@ class Tracker:
         before, self._queues_of_totals = self._queues_of_totals, self.workers.aggregated_queues()
         if self._queues_of_totals - before:
             self.tasks.runs.forget_queues(self._queues_of_totals - before, snapshot.at)
-        self.tasks.reconcile(active, at=snapshot.at)
+        for host, state in snapshot.workers.items():
+            if state.held and host in active:
+                self.tasks.learn_held(host, state.held, at=snapshot.at)
+        self.tasks.reconcile(active, at=snapshot.at, replied_at=snapshot.replied_at or snapshot.at)
 
     def beats_answered(self, hostnames: Collection[str], at: float) -> None:
         """Take the node names of the beats that answered a ping."""

@@ -180,6 +180,9 @@ class Worker:
         if renewed or (event.type == "worker-online" and self.shut_down):  # in containers the pid is always 1
             self.first_seen = at
         self.offline_at = None
+        before = self.last_heartbeat or self.online_at
+        # A worker that skips heartbeats is blocked (it waits in a soft shutdown), and what its runs did comes later.
+        blocked = before is not None and at - before > 2 * self.freq
         if event.type == "worker-online":
             self.online_at = at
         self.freq = event.freq or self.freq
@@ -193,7 +196,7 @@ class Worker:
             self.last_heartbeat = at
         if event.active != 0 or renewed:
             self.idle_since = None
-        elif self.idle_since is None:
+        elif self.idle_since is None or blocked:
             self.idle_since = at
         if event.processed is not None:
             if self.processed is not None:

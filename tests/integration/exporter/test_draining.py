@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
 from celery import Celery
+from tests.apps.worker_app import SETTINGS
 from tests.integration.exporter.conftest import StartExporter, StartWorker
 
 from celerymeter.demo.processes import wait_until
@@ -52,3 +54,48 @@ def test_a_task_that_outlives_the_grace_period_is_counted_and_logged(
     assert exporter.value("celery_task_in_progress", **task) == 0
     said = "w1@test shut down before 1 runs of tests.sleep (queue mail) had ended"
     wait_until(lambda: exporter.tail(1000).count(said) == 1, what="one log line")
+
+
+def test_messages_that_a_draining_worker_had_prefetched(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """It ends what it runs and gives the rest back, or runs that too (threads; celery 10180): all of it counts once."""
+    exporter = new_exporter()
+    options = ["--prefetch-multiplier", "4"]
+    worker = new_worker("w1@test", concurrency=2, queues=("mail",), pool="threads", options=options)
+    for _ in range(8):
+        producer.send_task("tests.sleep", (3,), queue="mail")
+    task = {"name": "tests.sleep", "queue_name": "mail"}
+    wait_until(lambda: exporter.value("celery_task_in_progress", **task) == 2)
+    worker.signal(signal.SIGTERM)
+    wait_until(lambda: exporter.value("celery_worker_shutdown", hostname="w1@test") == 1)
+    new_worker("w2@test", concurrency=4, queues=("mail",), pool="threads")
+    wait_until(lambda: exporter.value("celery_task_succeeded_total", **task) == 8, timeout=60)
+    page = exporter.scrape()
+    assert page.get("celery_task_started_total", **task) == 8
+    assert page.get("celery_task_in_progress", **task) == 0
+    for name in ("celery_task_shutdown_lost_total", "celery_task_redelivered_total"):
+        assert page.get(name, **task) == 0
+
+
+def test_a_soft_shutdown_cuts_off_what_takes_longer(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """`worker_soft_shutdown_timeout` and SIGQUIT, to which people remap SIGTERM (celery 6244 and 9213)."""
+    exporter = new_exporter()
+    env = {SETTINGS: json.dumps({"task_acks_late": True, "worker_soft_shutdown_timeout": 5})}
+    worker = new_worker("w1@test", concurrency=2, queues=("mail",), env=env)
+    producer.send_task("tests.sleep", (5,), queue="mail")
+    producer.send_task("tests.sleep", (20,), queue="mail")
+    task = {"name": "tests.sleep", "queue_name": "mail"}
+    wait_until(lambda: exporter.value("celery_task_in_progress", **task) == 2)
+    worker.signal(signal.SIGQUIT)
+    wait_until(lambda: exporter.value("celery_worker_shutdown", hostname="w1@test") == 1, timeout=30)
+    wait_until(lambda: exporter.value("celery_task_in_progress", **task) == 0, timeout=30)
+    assert exporter.value("celery_task_succeeded_total", **task) == 1
+    new_worker("w2@test", concurrency=2, queues=("mail",), env=env)
+    wait_until(lambda: exporter.value("celery_task_succeeded_total", **task) == 2, timeout=60)
+    wait_until(lambda: exporter.value("celery_task_redelivered_total", **task) == 1)
+    page = exporter.scrape()
+    assert page.get("celery_task_started_total", **task) == 3
+    assert page.get("celery_task_in_progress", **task) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -99,3 +100,55 @@ def test_an_exporter_that_comes_late_adopts_what_runs(
     )
     assert exporter.scrape().sum("celery_task_in_progress") == 0
     assert exporter.scrape().sum("celery_worker_tasks_processed_total") == 0
+
+
+def test_an_exporter_that_comes_late_learns_what_waits_at_a_worker(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Prefetched tasks were received before it came, and their other events name no task (flower 765)."""
+    new_worker("w1@test", queues=("mail", "bulk"))
+    running = producer.send_task("tests.sleep", (15,), queue="mail")
+    waiting = [producer.send_task("tests.add", (1, 2), queue=queue) for queue in ("mail", "bulk", "bulk")]
+    inspect = producer.control.inspect(timeout=0.5)
+    wait_until(lambda: len(_ids(inspect.query_task([running.id, *(one.id for one in waiting)]))) == 4)
+    exporter = new_exporter()
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4, timeout=60)
+    page = exporter.scrape()
+    assert page.by("celery_task_succeeded_total", "name", "queue_name") == {
+        ("tests.sleep", "mail"): 1,
+        ("tests.add", "mail"): 1,
+        ("tests.add", "bulk"): 2,
+    }
+    assert page.sum("celery_task_in_progress") == 0
+    assert page.get("celerymeter_tracked_tasks") == 0
+
+
+def _ids(replies: dict[str, dict[str, object]] | None) -> set[str]:
+    return {task_id for tasks in (replies or {}).values() for task_id in tasks}
+
+
+def test_counters_continue_after_the_exporter_was_killed(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter, tmp_path: Path
+) -> None:
+    """The state file is replaced every 10 s, not at the end only (as flower 481 asks of its own)."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    file = tmp_path / "state" / "state.json"
+    exporter = new_exporter("--state-file", str(file))
+    new_worker("w1@test", queues=("mail",))
+    task = {"name": "tests.add", "queue_name": "mail"}
+    for _ in range(5):
+        producer.send_task("tests.add", (1, 2), queue="mail")
+    wait_until(lambda: exporter.value("celery_task_succeeded_total", **task) == 5)
+    before = file.stat().st_mtime_ns if file.exists() else 0
+    wait_until(lambda: file.exists() and file.stat().st_mtime_ns > before, timeout=60, what="the state is saved")
+    exporter.kill()
+    second = new_exporter("--state-file", str(file), name="second")
+    assert second.value("celery_task_succeeded_total", **task) == 5
+    producer.send_task("tests.add", (1, 2), queue="mail")
+    wait_until(lambda: second.value("celery_task_succeeded_total", **task) == 6)
+    # the worker's own count comes with its next heartbeat
+    wait_until(lambda: second.value("celery_worker_tasks_processed_total", hostname="w1@test") == 6)
+    page = second.scrape()
+    for step in ("sent", "received", "started"):
+        assert page.get(f"celery_task_{step}_total", **task) == 6
+    assert page.sum("celerymeter_events_missed_total") == 0
