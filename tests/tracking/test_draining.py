@@ -85,6 +85,7 @@ def test_a_worker_that_dies_without_a_goodbye_does_not_drain(cluster: Cluster) -
 
 def test_replies_to_several_polls_at_once_do_not_end_its_runs(cluster: Cluster) -> None:
     """In a soft shutdown it is busy with waiting, then lists nothing, and tells the ends of its runs a second later."""
+    cluster.pass_time(1)
     sent_at = cluster.now
     cluster.pass_time(6)
     for at in (sent_at, cluster.now):
