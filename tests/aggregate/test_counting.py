@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from celerymeter.aggregate.totals import MAX_NAMES, VANISHED, Totals
+from celerymeter.aggregate.series import MAX_NAMES
+from celerymeter.aggregate.totals import VANISHED, Totals
 
 Row = dict[str, Any]
 
@@ -176,7 +177,7 @@ def test_names_are_capped_and_still_add_up(counted: Counted) -> None:
     for number in range(MAX_NAMES + 5):
         counted.do(str(number), "received", "started", "succeeded", name=f"task{number}")
     assert counted.row("__other__")["succeeded"] == 5
-    assert counted.totals.folded == {"name": 5}
+    assert counted.totals.series.folded == {"name": 5}
 
 
 def test_what_changed_is_in_two_messages(counted: Counted) -> None:

@@ -23,7 +23,7 @@ from tools.bench.publish import Publisher
 from tools.bench.wire import Load, envelope, make_stream
 
 from celerymeter.aggregate.member import Member, Options
-from celerymeter.aggregate.totals import Series
+from celerymeter.aggregate.series import Series
 from celerymeter.buckets import RUNTIME_BUCKETS, WAIT_BUCKETS
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis

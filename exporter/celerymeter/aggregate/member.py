@@ -189,7 +189,7 @@ class Member:
                 "series": rows,
                 "unmeasured": dict(totals.unmeasured),
                 "duplicates": dict(totals.duplicates),
-                "folded": dict(totals.folded),
+                "folded": dict(totals.series.folded),
             }
 
     def _consumed(self) -> Iterable[Any]:

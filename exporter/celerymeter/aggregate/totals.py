@@ -1,25 +1,20 @@
 """What one worker process has done, as totals since it started. Pure: clocks and what Celery knows are arguments.
 
 Counts as the exporter counts events (`celerymeter.tracking.tasks`), but needs no uuid to find a name or a queue later:
-the worker knows both from the message itself. Names, queues and exceptions are capped as there. Thread-safe, because
+the worker knows both from the message itself. Thread-safe, because
 pools of threads report the steps of a run from the thread that runs it.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from celerymeter.aggregate.series import Series, SeriesTable
 from celerymeter.exception_names import UNKNOWN, WORKER_LOST, exception_name
 
-OTHER = "__other__"
-MAX_NAMES = 1000
-MAX_QUEUES = 1000
-MAX_PAIRS = 5000
-MAX_EXCEPTIONS = 100
 MAX_SAME = 10
 """Messages of one task that wait for their start."""
 MAX_WAITING = 100_000
@@ -38,64 +33,6 @@ _STATES = {"terminated": "terminated"}
 
 Fields = Mapping[str, Any]
 """The fields of an event as Celery gives them, hence Any."""
-
-
-class Series:
-    """Totals of one (name, queue). ``changed`` is the number of messages made before its last change."""
-
-    __slots__ = (
-        "busy",
-        "changed",
-        "failed",
-        "index",
-        "last_success",
-        "name",
-        "oldest",
-        "queue",
-        "rare",
-        "received",
-        "retried",
-        "running",
-        "runtime",
-        "runtime_sum",
-        "started",
-        "succeeded",
-        "wait",
-        "wait_sum",
-    )
-
-    def __init__(self, index: str, name: str, queue: str, *, runtime: int, wait: int) -> None:
-        self.index, self.name, self.queue = index, name, queue
-        self.changed = 0
-        self.received = self.started = self.succeeded = self.failed = self.retried = self.running = 0
-        self.busy = self.runtime_sum = self.wait_sum = 0.0
-        self.oldest = self.last_success = 0.0
-        self.runtime = [0] * (runtime + 1)
-        self.wait = [0] * (wait + 1)
-        self.rare: dict[str, Any] = {}
-        """Totals that most tasks never have, by their names in the message."""
-
-    def add(self, key: str, count: float = 1) -> None:
-        """Add to one of the rare totals."""
-        self.rare[key] = self.rare.get(key, 0) + count
-
-    def add_exception(self, key: str, name: str) -> None:
-        """Add to the counts by exception class."""
-        counts = self.rare.setdefault(key, {})
-        counts[name] = counts.get(name, 0) + 1
-
-    def row(self, busy: float, to_utc: float = 0.0) -> list[Any]:
-        """The series as it goes into a message (`celerymeter.totals.SeriesTotals`); ``busy`` is of runs in progress."""
-        oldest, last = (round(at + to_utc, 3) if at else 0.0 for at in (self.oldest, self.last_success))
-        row = [self.name, self.queue, self.received, self.started, self.succeeded, self.failed, self.retried]
-        row += [round(self.busy + busy, 6), self.running, oldest, last]
-        row += [round(self.runtime_sum, 6), _sparse(self.runtime), round(self.wait_sum, 6), _sparse(self.wait)]
-        return [*row, self.rare] if self.rare else row
-
-
-def _sparse(counts: list[int]) -> list[int]:
-    """Index and count of the buckets that are not empty, one after the other."""
-    return [number for index, count in enumerate(counts) if count for number in (index, count)]
 
 
 class Run:
@@ -129,14 +66,9 @@ class Totals:
     """All totals of one worker process, and the runs that are not over; ``now`` is of a clock that is never set."""
 
     def __init__(self, *, runtime_buckets: tuple[float, ...], wait_buckets: tuple[float, ...]) -> None:
-        self._runtime_buckets = runtime_buckets
-        self._wait_buckets = wait_buckets
+        self.series = SeriesTable(runtime_buckets=runtime_buckets, wait_buckets=wait_buckets)
         self._lock = threading.RLock()
         """Reentrant: Celery cancels runs in its signal handlers (`celery.apps.worker.on_cold_shutdown`)."""
-        self._series: dict[tuple[str, str], Series] = {}
-        self._names: set[str] = set()
-        self._queues: set[str] = set()
-        self._exceptions: set[str] = set()
         self._waiting: dict[str, list[Run]] = {}
         """By uuid, the first received first: a retry of a retry may come before Celery says that the first began."""
         self._stale: dict[str, list[Run]] = {}
@@ -155,14 +87,13 @@ class Totals:
         self.started_total = 0
         self.unmeasured: Counter[str] = Counter()
         self.duplicates: Counter[str] = Counter()
-        self.folded: Counter[str] = Counter()
 
     # Steps of a run
 
     def received(self, uuid: str, name: str, queue: str, *, now: float, retries: int = 0) -> Run:
         """The worker has a message of a task."""
         with self._lock:
-            series = self._find(name, queue)
+            series = self.series.find(name, queue)
             series.received += 1
             series.changed = self.messages
             run = Run(uuid, series, received=now, retries=retries)
@@ -176,7 +107,7 @@ class Totals:
     def started(self, uuid: str, now: float) -> None:
         """A run begins."""
         with self._lock:
-            run = self._take_waiting(uuid) or Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+            run = self._take_waiting(uuid) or Run(uuid, self.series.find(UNKNOWN, UNKNOWN), received=0.0)
             series = run.series
             series.started += 1
             self.started_total += 1
@@ -205,9 +136,7 @@ class Totals:
             series.succeeded += 1
             series.last_success = now
             if (runtime := fields.get("runtime")) is not None:
-                runtime = max(0.0, float(runtime))
-                series.runtime[bisect_left(self._runtime_buckets, runtime)] += 1
-                series.runtime_sum += runtime
+                self.series.observe_runtime(series, float(runtime))
 
     def _kill(self, uuid: str, now: float) -> None:
         if (run := self._take(uuid, now)) is None:
@@ -222,9 +151,9 @@ class Totals:
         with self._lock:
             if (run := self._end(uuid, "task-failed", "failed", now)) is None:
                 return
-            series, name = run.series, self._exception(fields)
+            series, name = run.series, exception_name(fields.get("exception"), fields.get("traceback"))
             series.failed += 1
-            series.add_exception("exceptions", self._fold_exception(name))
+            series.add_exception("exceptions", self.series.exception(name))
             if name == WORKER_LOST:
                 series.add("process_lost")
             if run.started:
@@ -236,9 +165,9 @@ class Totals:
         with self._lock:
             if (run := self._end(uuid, "task-retried", "retried", now)) is None:
                 return
-            name = self._exception(fields)
+            name = exception_name(fields.get("exception"), fields.get("traceback"))
             run.series.retried += 1
-            run.series.add_exception("retry_exceptions", self._fold_exception(name))
+            run.series.add_exception("retry_exceptions", self.series.exception(name))
             if fields.get("exception") in (None, "None"):
                 run.series.add("polled")
             if name == WORKER_LOST:
@@ -257,7 +186,7 @@ class Totals:
         """Celery's signal about a revoked task: count it if it was revoked before it was received."""
         with self._lock:
             if (unnamed := self._unnamed.pop(uuid, None)) is not None:
-                self._count_unnamed(uuid, *unnamed, series=self._find(name, queue))
+                self._count_unnamed(uuid, *unnamed, series=self.series.find(name, queue))
 
     def rejected(self, uuid: str, fields: Fields, now: float) -> None:
         """A run rejected its message. Without ``requeue`` that is its end, unless a failure comes with it."""
@@ -269,7 +198,7 @@ class Totals:
             if run is None and (run := self._recent.get(uuid)) is not None:
                 self.duplicates["task-rejected"] += 1
                 return
-            run = run or Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+            run = run or Run(uuid, self.series.find(UNKNOWN, UNKNOWN), received=0.0)
             run.rejected, run.ended, run.state = True, now, "rejected"
             self._remember(run)
             self._rejected.append(run)
@@ -285,7 +214,7 @@ class Totals:
                 self._remember(run)
 
     def _requeue(self, uuid: str, now: float) -> None:
-        run = self._take(uuid, now) or Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+        run = self._take(uuid, now) or Run(uuid, self.series.find(UNKNOWN, UNKNOWN), received=0.0)
         run.series.add("requeued")
         # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
         if run.started:
@@ -332,7 +261,7 @@ class Totals:
             elif run is not None and run.state not in ("retried", "requeued", "cancelled", "vanished"):
                 self.duplicates[event] += 1
                 return None
-            run = run or Run(uuid, self._find(UNKNOWN, UNKNOWN), received=0.0)
+            run = run or Run(uuid, self.series.find(UNKNOWN, UNKNOWN), received=0.0)
             run.series.changed = self.messages
         run.ended, run.state = now, state
         self._remember(run)
@@ -354,38 +283,7 @@ class Totals:
         series.add(f"revoked_{reason}")
         series.changed = self.messages
 
-    # Labels and values
-
-    def _find(self, name: str, queue: str) -> Series:
-        series = self._series.get((name, queue))
-        return series if series is not None else self._add(name, queue)
-
-    def _add(self, name: str, queue: str) -> Series:
-        name = self._fold(name, self._names, MAX_NAMES, "name")
-        queue = self._fold(queue, self._queues, MAX_QUEUES, "queue_name")
-        if len(self._series) >= MAX_PAIRS and (name, queue) not in self._series:
-            self.folded["pair"] += 1
-            name = queue = OTHER
-        series = self._series.get((name, queue))
-        if series is None:
-            sizes = {"runtime": len(self._runtime_buckets), "wait": len(self._wait_buckets)}
-            series = self._series[name, queue] = Series(str(len(self._series)), name, queue, **sizes)
-        return series
-
-    def _fold(self, value: str, known: set[str], limit: int, label: str) -> str:
-        if value in known or value in (UNKNOWN, OTHER):
-            return value
-        if len(known) >= limit:
-            self.folded[label] += 1
-            return OTHER
-        known.add(value)
-        return value
-
-    def _exception(self, fields: Fields) -> str:
-        return exception_name(fields.get("exception"), fields.get("traceback"))
-
-    def _fold_exception(self, name: str) -> str:
-        return self._fold(name, self._exceptions, MAX_EXCEPTIONS, "exception")
+    # Waits
 
     def _observe_wait(self, run: Run, now: float) -> None:
         if run.sent is None:
@@ -395,9 +293,7 @@ class Totals:
         if wait < -TOLERANCE:
             self.unmeasured["negative"] += 1
             return
-        wait = max(0.0, wait)
-        run.series.wait[bisect_left(self._wait_buckets, wait)] += 1
-        run.series.wait_sum += wait
+        self.series.observe_wait(run.series, wait)
 
     # From time to time
 
@@ -417,7 +313,7 @@ class Totals:
         with self._lock:
             self._settle(now, active, final=final)
             busy: dict[Series, float] = {}
-            for series in self._series.values():
+            for series in self.series:
                 if series.running:
                     series.running, series.oldest, series.changed = 0, 0.0, self.messages
             for run in self._in_progress():
@@ -428,14 +324,14 @@ class Totals:
                 busy[series] = busy.get(series, 0.0) + max(0.0, (run.missing or now) - run.started)
             since = self.messages - 1
             self.messages += 1
-            chosen = [series for series in self._series.values() if full or series.changed >= since]
+            chosen = [series for series in self.series if full or series.changed >= since]
             return {series.index: series.row(busy.get(series, 0.0), to_utc) for series in chosen}
 
     @property
     def has_news(self) -> bool:
         """True if a series has changed since the last message."""
         with self._lock:
-            return any(series.changed >= self.messages for series in self._series.values())
+            return any(series.changed >= self.messages for series in self.series)
 
     def _in_progress(self) -> list[Run]:
         return [*self._running.values(), *(run for runs in self._beside.values() for run in runs)]
@@ -456,7 +352,7 @@ class Totals:
         for uuid, (at, reason) in list(self._unnamed.items()):
             if final or now - at >= GRACE:
                 del self._unnamed[uuid]
-                self._count_unnamed(uuid, at, reason, series=self._find(UNKNOWN, UNKNOWN))
+                self._count_unnamed(uuid, at, reason, series=self.series.find(UNKNOWN, UNKNOWN))
         for run in self._in_progress() if active is not None else ():
             self._check(run, now, listed=run.uuid in (active or ()), final=final)
 
