@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from uuid import uuid4
 
@@ -152,3 +154,36 @@ def test_counters_continue_after_the_exporter_was_killed(
     for step in ("sent", "received", "started"):
         assert page.get(f"celery_task_{step}_total", **task) == 6
     assert page.sum("celerymeter_events_missed_total") == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "outcome"),
+    [
+        ({}, {"celery_task_failed_total": 1}),
+        ({"task_reject_on_worker_lost": True}, {"celery_task_rejected_total": 1}),
+        ({"task_retry_on_worker_lost": True}, {"celery_task_retried_total": 1}),
+    ],
+    ids=["fails", "goes back", "is retried"],
+)
+def test_a_killed_pool_process_is_counted_whatever_becomes_of_its_task(
+    setting: dict[str, bool],
+    outcome: dict[str, float],
+    producer: Celery,
+    new_worker: StartWorker,
+    new_exporter: StartExporter,
+) -> None:
+    """As the kernel kills it when memory runs out. Only in the first setting an event says so in words."""
+    exporter = new_exporter()
+    new_worker("w1@test", queues=("mail",), env={SETTINGS: json.dumps(setting)})
+    task_id = producer.send_task("tests.sleep_late", (3,), queue="mail").id
+    task = {"name": "tests.sleep_late", "queue_name": "mail"}
+    wait_until(lambda: exporter.value("celery_task_in_progress", **task) == 1)
+    running = producer.control.inspect(timeout=1).active() or {}
+    os.kill(next(one["worker_pid"] for one in running["w1@test"] if one["id"] == task_id), signal.SIGKILL)
+    wait_until(lambda: exporter.value("celery_task_process_lost_total", **task) == 1)
+    if "task_reject_on_worker_lost" in setting:  # a retry comes after three minutes
+        wait_until(lambda: exporter.value("celery_task_succeeded_total", **task) == 1)
+    page = exporter.scrape()
+    assert {name: page.sum(name, **task) for name in outcome} == outcome
+    assert page.get("celery_task_in_progress", **task) == 0
+    assert page.sum("celerymeter_tracked_tasks_evicted_total") == 0
