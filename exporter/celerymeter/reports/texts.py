@@ -173,8 +173,10 @@ NOTES: dict[str, Text] = {
         "沒有量測到等待時間：producer 未送出 task-sent 事件。",
     ),
     "no_history": Text(
-        "There are too many series to read step by step, and no recorded series. Load the bundled recording rules.",
-        "序列過多，無法逐步讀取，也沒有預先記錄的序列：請載入隨附的 recording rules。",
+        "Throughput over time is not known: the metrics are some minutes old, or there are too many series to read "
+        "step by step and no recorded ones (load the bundled recording rules).",
+        "無法得知處理量隨時間的變化：指標才收集幾分鐘；或序列過多，無法逐步讀取，也沒有預先記錄的序列"
+        "（請載入隨附的 recording rules）。",
     ),
     "scrapes_missing": Text(
         "Some scrapes of the window are missing; tasks that ended in between are counted at the next scrape.",
