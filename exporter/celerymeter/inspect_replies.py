@@ -10,9 +10,9 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -20,10 +20,16 @@ from celerymeter.tagged import id_text, untag
 
 MAX_TEXT: Final = 512
 """Characters of a name; a longer one is treated as absent, as in events."""
+MAX_WORKERS: Final = 10_000
+"""Workers whose replies to a command are read."""
+MAX_LOGGED: Final = 10
+"""Malformed replies of a call that are logged; all are counted."""
 MAX_BINDINGS: Final = 100
 """Bindings of one queue that are read."""
 MAX_ERROR: Final = 200
 """Characters of a worker's error text that are repeated."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -139,17 +145,17 @@ class Replies:
     def receive(self, method: str, body: bytes | str) -> None:
         """Add one reply, ``{hostname: answer}``; of two processes with one name the first counts."""
         try:
-            self._errors[method].update(
-                {hostname: _first_line(failed.error) for hostname, failed in _ERRORS.decode(body).items()}
-            )
+            failed = _of_one_worker(_ERRORS.decode(body), self._errors[method])
+            self._errors[method].update({hostname: _first_line(error.error) for hostname, error in failed.items()})
             return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # the usual case: the reply is not an error
         try:
-            answers = _decode(method, body)
+            answers = _of_one_worker(_decode(method, body), self._answers[method])
         except (ValueError, RecursionError) as error:
             self.malformed += 1
-            log.warning("a worker's reply to %s cannot be used: %s", method, error)
+            level = logging.WARNING if self.malformed <= MAX_LOGGED else logging.DEBUG
+            log.log(level, "a worker's reply to %s cannot be used: %s", method, error)
             return
         for hostname, answer in answers.items():
             if answer is not None and hostname:
@@ -223,6 +229,15 @@ def text(value: object) -> str | None:
 def mapping(value: object) -> Mapping[str, object]:
     """Return the value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def _of_one_worker(reply: dict[str, T], before: Collection[str]) -> dict[str, T]:
+    """Return a reply as it is; raises `msgspec.ValidationError` for what speaks for others too, or is one too many."""
+    if len(reply) > 1 or any(len(hostname) > MAX_TEXT for hostname in reply):
+        raise msgspec.ValidationError("it is not that of one worker")
+    if len(before) >= MAX_WORKERS:
+        raise msgspec.ValidationError("there are too many of them")
+    return reply
 
 
 def _decode(method: str, body: bytes | str) -> dict[str, object]:

@@ -9,20 +9,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
-from tests.control.access import bearer, token
+from tests.control.access import bearer, control_settings, token
 from tests.control.serving import Control
 
 from celerymeter.control.audit.offline import read_rows, verify
-from celerymeter.control.server import GRACE
+from celerymeter.control.server import GRACE, address_of, run
 from celerymeter.control.settings import RequestLimits
 from celerymeter.control.tokens import Role
 from celerymeter.demo.processes import wait_until
-from celerymeter.errors import StartFailed
+from celerymeter.errors import PortInUse, StartFailed
+from celerymeter.httpd.server import bind
 
 pytestmark = pytest.mark.integration
 
@@ -181,6 +183,20 @@ def test_a_taken_port_is_one_line_and_an_exit(shared: Control, tmp_path: Path) -
         Control(tmp_path, ["--listen", f"127.0.0.1:{port}"]) as second,
     ):
         second.up()
+
+
+def test_a_taken_port_of_the_metrics_leaves_that_of_the_api_free(tmp_path: Path) -> None:
+    """To a program that goes on, as a test or a script may."""
+    with bind("127.0.0.1:0", option="--metrics-listen") as taken, bind("127.0.0.1:0", option="--listen") as free:
+        listen = address_of(free)
+        free.close()
+        settings = replace(
+            control_settings(), listen=listen, metrics_listen=address_of(taken), state_dir=tmp_path / "s"
+        )
+        with pytest.raises(PortInUse) as refused:
+            run(settings)
+        bind(listen, option="--listen").close()
+        assert "--metrics-listen" in str(refused.value)
 
 
 def test_no_acknowledged_row_is_lost_to_kill_9(control: Control) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.tracking.cluster import PRODUCER, START, Cluster, make_settings
 
 from celerymeter.escaping import MAX_NAME
+from celerymeter.events.decode import Decoder
 from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
+from celerymeter.metrics import CATALOGUE
 from celerymeter.model import Event, QueueBinding
 from celerymeter.settings import Limits
 
 MEGABYTE = 1024 * 1024
+TOTALS: dict[str, object] = {"version": 1, "instance": "i", "sequence": 1, "age": 1.0, "begun": 1, "processed": 1}
+TOTALS |= {"started": 1, "runtime_bounds": [1.0], "wait_bounds": [1.0]}
 TRACEBACK = "Traceback (most recent call last):\n" + "x" * MEGABYTE + "\nbilliard.exceptions.TimeLimitExceeded: 1"
 WIDE = "\U0001f600"
 """A character of four bytes, here as in the page."""
@@ -333,3 +342,121 @@ def test_routes_remember_no_long_keys() -> None:
             routes.queue_of(event)
 
     assert kept_by(feed) < 8 * MEGABYTE
+
+
+# The same through other fields, spellings and orders
+
+TEXT_OF_400_KB = WIDE * 100_000
+FIELDS: dict[str, object] = {
+    **dict.fromkeys(("args", "kwargs", "result", "eta", "root_id", "parent_id", "routing_key"), TEXT_OF_400_KB),
+    **dict.fromkeys(("expires", "celerymeter_counted", "application_version"), TEXT_OF_400_KB),
+    "stamped_headers": [TEXT_OF_400_KB],
+    "expires as a list": [[]] * 20_000,
+    "celerymeter_counted as an object": {"x": TEXT_OF_400_KB},
+    "application_version as objects": [{}] * 20_000,
+    "totals": {**TOTALS, "series": {f"k{number}": [WIDE * 40, "q", 1, 1, 1] for number in range(2000)}},
+    "beat": {
+        "instance": "b",
+        "started_at": 1.0,
+        "schedule": [{"schedule": f"s{number}", "name": WIDE * 40} for number in range(2000)],
+    },
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("kind", ["task-sent", "task-received", "task-retried"])
+def test_no_field_of_an_event_that_waits_is_kept_whole(name: str, kind: str) -> None:
+    """As bytes off the wire; of a retry that is far ahead, too."""
+    field = name.partition(" ")[0]
+    fields = {"type": kind, "hostname": PRODUCER, "timestamp": START, "name": "a", "queue": "q", field: FIELDS[name]}
+    events = [
+        decoded
+        for number in range(12)
+        for decoded in Decoder(lambda reason, count: None).bare(
+            json.dumps({**fields, "uuid": f"u{number % 3}", "retries": number + 1}).encode(),
+            content_type="application/json",
+            content_encoding="utf-8",
+        )
+    ]
+    cluster = Cluster()
+    cluster.tracker.apply(events, cluster.now)
+    kept = [event for event in events if sys.getrefcount(event) > 3]
+    assert sum(len(msgspec.json.encode(event)) for event in kept) < 12 * 4000
+
+
+@pytest.mark.parametrize("retries", [-1, 2**31, 2**62, 2**63 - 1, "falling", "the same"])
+def test_sendings_of_retries_of_any_number_are_bounded(retries: int | str) -> None:
+    """Neither a number nor an order of them makes room for more."""
+    cluster = Cluster(make_settings(Limits(tracked_tasks=1000)))
+    for number in range(3000):
+        value = {"falling": 3000 - number, "the same": 7}.get(str(retries), retries)
+        cluster.publish(f"u{number % 700}", retries=value)
+    assert cluster.tracker.tasks.runs.count_sent_ahead() <= 250
+
+
+ODD_IDS: dict[str, Callable[[int], object]] = {
+    "long": lambda number: f"{number}" + "x" * 5_000,
+    "wide": lambda number: f"{number}" + WIDE * 500,
+    "numbers of many digits": lambda number: number + 10**300,
+    "UUID objects": lambda number: {"__type__": "uuid", "__value__": {"hex": f"{number:032x}"}},
+    "control characters": lambda number: f"{number}" + "\x1b\x00\u2028" * 500,
+    "half a pair": lambda number: f"{number}\ud800" * 50,
+}
+
+
+@pytest.mark.parametrize("make", ODD_IDS.values(), ids=ODD_IDS.keys())
+@pytest.mark.parametrize("field", ["uuid", "root_id", "hostname", "parent_id"])
+def test_odd_ids_and_hosts_take_little(field: str, make: Callable[[int], object]) -> None:
+    """As bytes off the wire; whatever comes of them, a page is whole."""
+    cluster = Cluster(make_settings(Limits(tracked_tasks=1000, workers=100)))
+    decoder = Decoder(lambda reason, count: None)
+
+    def feed() -> None:
+        for number in range(300):
+            event = {"hostname": "celery@h", "timestamp": START, "uuid": f"u{number}", "name": "a", "queue": "q"}
+            for kind in ("task-sent", "task-received", "task-started"):
+                body = json.dumps({**event, "type": kind, field: make(number)}).encode()
+                events = decoder.bare(body, content_type="application/json", content_encoding="utf-8")
+                cluster.tracker.apply(events, cluster.now)
+
+    assert kept_by(feed) < 3 * MEGABYTE
+    assert set(families(page(cluster))) <= NAMES
+
+
+NAMES = {metric.name.removesuffix("_total") for metric in CATALOGUE} | {"process", "python_info"}
+
+
+def families(text: str) -> list[str]:
+    """Return the metrics of a page, as Prometheus reads it: anything that is not one would end it."""
+    return [family.name for family in text_string_to_metric_families(text)]
+
+
+FORGED = [
+    'x"} 1\ncelery_worker_up{hostname="forged"} 1\n#',
+    "x\n# HELP celery_forged y\n# TYPE celery_forged gauge\ncelery_forged 1",
+    "x\\",
+    'x\\"} 1',
+    "x\r\ncelery_forged 1\r\n",
+    'x",le="+Inf',
+    "# EOF",
+    "{}",
+    "%s%n{0}{{7*7}}${jndi:ldap://x}",
+    "\ufeffx\ufffe",
+]
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_no_name_forges_a_sample(name: str) -> None:
+    """Of a task, queue, worker, event, exception, version or schedule."""
+    cluster = Cluster()
+    cluster.run("u", name=name, queue=name)
+    cluster.run("v", name=name, outcome="failed")
+    cluster.publish("w", name=name)
+    cluster.start("w", f"celery@{name}")
+    cluster.end("w", "failed", f"celery@{name}", exception=f"{name}('x')", traceback=f"Traceback\n{name}: x")
+    cluster.heartbeat(f"celery@{name}", sw_ver=name)
+    cluster.answer(f"celery@{name}", queues=(name,))
+    cluster.send(f"my-{name}")
+    text = page(cluster)
+    assert set(families(text)) <= NAMES
+    assert "forged" not in re.sub(r'"(?:[^"\\]|\\.)*"', "", text)

@@ -119,6 +119,52 @@ def test_runs_of_many_workers_that_start_again_are_lost_all_the_same() -> None:
     assert cluster.series().in_progress == 0
 
 
+@pytest.mark.parametrize(
+    "beats",
+    ["falling clocks", "the same clock", "highest clock", "falling totals", "rising and falling", "huge totals"],
+)
+def test_heartbeats_of_any_order_cost_the_same(beats: str) -> None:
+    """With very many starts that wait."""
+    of: Callable[[int], tuple[int, int]] = {
+        "falling clocks": lambda number: (number, 2**40 - number),
+        "the same clock": lambda number: (number, 5),
+        "highest clock": lambda number: (number, 2**63 - 1),
+        "falling totals": lambda number: (10_000 - number, number),
+        "rising and falling": lambda number: ((10**6, 0)[number % 2], number),
+        "huge totals": lambda number: (2**62 + number, number),
+    }[beats]
+    meter = LossMeter()
+    for number in range(200_000):
+        meter.started(2**39 + number % 1000)
+
+    def beat() -> None:
+        for number in range(1000):
+            processed, clock = of(number)
+            meter.heartbeat(processed=processed, clock=clock)
+            meter.started(2**50 + number)
+
+    assert seconds(beat) < 2.0
+    assert meter.marks <= 300_000
+
+
+@pytest.mark.parametrize("kind", ["worker-online", "worker-offline", "worker-heartbeat"])
+@pytest.mark.parametrize("starts", [0, 20_000])
+def test_a_worker_that_starts_again_and_again_costs_little(kind: str, starts: int) -> None:
+    """By any event that says so, amid starts that wait."""
+    cluster = Cluster(make_settings(Limits(tracked_tasks=30_000)))
+    cluster.heartbeat()
+    for number in range(starts):
+        cluster.publish(f"u{number}")
+        cluster.start(f"u{number}")
+    events = [
+        cluster.event(kind, WORKER if number % 3 else f"celery@h{number}", pid=number, processed=number % 7, active=0)
+        for number in range(2000)
+    ]
+    assert seconds(lambda: cluster.tracker.apply(events, cluster.now)) < 2.0
+    cluster.pass_time(5)
+    assert cluster.series().in_progress <= starts if starts else True
+
+
 # Patterns of bindings
 
 KEYS = ["", "a", "a.b", "a.b.c", "mail", "mail.", "mail.x", "x.mail", "a..b", ".", "a.x.b", "a.x.y.b", "b.a"]

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -37,10 +37,12 @@ GRACE = 4
 def run(settings: ControlSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; raises `SettingsError` or `PortInUse` at once."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # two lines of prometheus-client without types
-    with state_folder(settings) as folder, locked(folder):
+    with ExitStack() as stack:
+        folder = stack.enter_context(state_folder(settings))
+        stack.enter_context(locked(folder))
         check(settings, folder)
-        api = bind(settings.listen, option="--listen")
-        metrics = bind(settings.metrics_listen, option="--metrics-listen")
+        api = stack.enter_context(bind(settings.listen, option="--listen"))
+        metrics = stack.enter_context(bind(settings.metrics_listen, option="--metrics-listen"))
         log.info(
             "listening on %s, metrics on %s",
             url_of(api) + settings.base_path,

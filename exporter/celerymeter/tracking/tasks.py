@@ -674,6 +674,8 @@ def _strip(event: Event, run: Run) -> None:
     event.uuid = run.uuid  # one text for all events of a run
     if event.type == "task-sent":
         event.hostname = event.hostname.rpartition("@")[2][:LONGEST_HOST]  # for its clock
+    event.expires = event.application_version = event.totals = event.beat = None
+    event.celerymeter_counted = bool(event.celerymeter_counted)
     if event.traceback is not None:
         event.traceback = last_line(event.traceback)
     if event.exception is not None:
