@@ -14,7 +14,8 @@ _EVERY = VariableScope()
 _UP = f"{_EVERY.recorded('celery:worker_up:max')} == 1"
 _DOWN = f"{_EVERY.recorded('celery:worker_up:max')} == 0"
 _WAS_DOWN = f"min_over_time({_EVERY.stored('celery:worker_up:max')}[5m]) == 0"
-_UNSEEN = f"unless on ({_BY_WORKER}) {_EVERY.stored('celery:worker_up:max')} offset 5m"
+_UNSEEN = f"unless on ({_BY_WORKER}) present_over_time({_EVERY.stored('celery:worker_up:max')}[5m] offset 5m)"
+"""Over a time, because all workers are unseen in the moment in which the exporter is restarted."""
 _WATCHED = latest(f"{_EVERY.of(families.START_TIME)} offset 6m")
 """Without it all workers would seem to start with the exporter or Prometheus; rules need a minute to see them."""
 

@@ -46,6 +46,11 @@ class History:
         self._http = requests.Session()
         self._http.trust_env = False  # looking for proxies takes longer than a small query
 
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self._server.url
+
     def __enter__(self) -> History:
         self._server.up()
         return self
