@@ -11,7 +11,7 @@ from tests.engines import NAMES, Canned, start_engine
 
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 from celerymeter.reports.counting import WindowCounter, WindowCounts
-from celerymeter.reports.metrics import judge
+from celerymeter.reports.quality import judge
 from celerymeter.reports.request import Window
 
 pytestmark = pytest.mark.integration

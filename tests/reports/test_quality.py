@@ -10,7 +10,7 @@ from tests.reports import samples
 from celerymeter.prometheus.counters import Counts, Key, Target
 from celerymeter.reports.counting import ExporterProcess, WindowCounts
 from celerymeter.reports.formatting import in_language
-from celerymeter.reports.metrics import judge, settled
+from celerymeter.reports.quality import judge, settled
 from celerymeter.reports.report import Note
 from celerymeter.reports.request import Window
 from celerymeter.reports.texts import NOTES, VERDICTS

@@ -19,7 +19,8 @@ from celerymeter.prometheus.values import Series
 from celerymeter.reports import queries
 from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
 from celerymeter.reports.history import Steps, increases_by_exporter
-from celerymeter.reports.metrics import RUNTIME, WAIT, interval, judge, rounded
+from celerymeter.reports.metrics import RUNTIME, WAIT, rounded
+from celerymeter.reports.quality import interval, judge
 from celerymeter.reports.replay import (
     Demand,
     Placement,

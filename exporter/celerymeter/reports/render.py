@@ -14,7 +14,18 @@ from celerymeter.escaping import csv_cell, json_source, markdown, terminal
 from celerymeter.reports import formatting
 from celerymeter.reports.formatting import amount, count, decimal, label, ms, percent, rate, signed, timestamp
 from celerymeter.reports.metrics import largest
-from celerymeter.reports.report import CapacityRow, Ends, History, Quantiles, Report
+from celerymeter.reports.report import (
+    AlertRow,
+    AlertSpan,
+    CapacityRow,
+    Ends,
+    History,
+    Quantiles,
+    QueueRow,
+    Report,
+    ScheduleRow,
+    TaskRow,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -115,8 +126,22 @@ def to_csv(report: Report) -> bytes:
 
 
 def _csv_rows(report: Report) -> Iterator[dict[str, object]]:
-    yield {
-        "kind": "all",
+    yield {"kind": "all", **_csv_all(report)}
+    yield from ({"kind": "task", "name": row.name, **_csv_task(row)} for row in report.tasks)
+    yield from ({"kind": "queue", "name": row.queue_name, **_csv_queue(row)} for row in report.queues)
+    for worker in report.workers:
+        cells = {"runs_begun": worker.runs_begun, "avg_busy_percent": worker.avg_busy_percent}
+        yield {"kind": "worker", "name": worker.hostname, **cells}
+    for need in report.capacity:
+        cells = {name: getattr(need, name) for name in CapacityRow.__dataclass_fields__ if name in CSV_COLUMNS}
+        yield {"kind": "capacity", "name": need.queue_name, **cells}
+    yield from ({"kind": "schedule", "name": row.schedule, **_csv_schedule(row)} for row in report.schedules)
+    for alert in report.alerts:
+        yield from ({"kind": "alert", "name": alert.alert, **_csv_alert(alert, span)} for span in alert.spans)
+
+
+def _csv_all(report: Report) -> dict[str, object]:
+    return {
         "total": report.total_tasks,
         "successful": report.successful_tasks,
         "failed": report.failed_tasks,
@@ -131,59 +156,44 @@ def _csv_rows(report: Report) -> Iterator[dict[str, object]]:
         **_quantile_cells("execution", report.execution_time_ms),
         **_quantile_cells("wait", report.wait_time_ms),
     }
-    for task in report.tasks:
-        yield {
-            "kind": "task",
-            "name": task.name,
-            **_end_cells(task.ends),
-            "avg_execution_ms": task.avg_execution_time_ms,
-            "slot_seconds": task.execution_seconds,
-            **_quantile_cells("execution", task.execution_time_ms),
-            **_quantile_cells("wait", task.wait_time_ms),
-        }
-    for queue in report.queues:
-        yield {
-            "kind": "queue",
-            "name": queue.queue_name,
-            **_end_cells(queue.ends),
-            "avg_length": queue.avg_length,
-            "max_length": queue.max_length,
-            **_quantile_cells("wait", queue.wait_time_ms),
-        }
-    for worker in report.workers:
-        yield {
-            "kind": "worker",
-            "name": worker.hostname,
-            "runs_begun": worker.runs_begun,
-            "avg_busy_percent": worker.avg_busy_percent,
-        }
-    for need in report.capacity:
-        cells = {name: getattr(need, name) for name in CapacityRow.__dataclass_fields__ if name in CSV_COLUMNS}
-        yield {"kind": "capacity", "name": need.queue_name, **cells}
-    for entry in report.schedules:
-        yield {
-            "kind": "schedule",
-            "name": entry.schedule,
-            "subject": entry.name,
-            "successful": entry.succeeded,
-            "failed": entry.failed,
-            "due": entry.due,
-            "sent": entry.sent,
-            "missed": entry.missed,
-            "unsent": entry.unsent,
-            "lateness_p95_ms": entry.lateness_p95_ms,
-        }
-    for alert in report.alerts:
-        for span in alert.spans:
-            yield {
-                "kind": "alert",
-                "name": alert.alert,
-                "start": span.start.isoformat(),
-                "end": span.end.isoformat() if span.end else "",
-                "severity": alert.severity,
-                "subject": alert.subject,
-                "firing_seconds": alert.firing_seconds,
-            }
+
+
+def _csv_task(task: TaskRow) -> dict[str, object]:
+    return {
+        **_end_cells(task.ends),
+        "avg_execution_ms": task.avg_execution_time_ms,
+        "slot_seconds": task.execution_seconds,
+        **_quantile_cells("execution", task.execution_time_ms),
+        **_quantile_cells("wait", task.wait_time_ms),
+    }
+
+
+def _csv_queue(queue: QueueRow) -> dict[str, object]:
+    lengths = {"avg_length": queue.avg_length, "max_length": queue.max_length}
+    return {**_end_cells(queue.ends), **lengths, **_quantile_cells("wait", queue.wait_time_ms)}
+
+
+def _csv_schedule(entry: ScheduleRow) -> dict[str, object]:
+    return {
+        "subject": entry.name,
+        "successful": entry.succeeded,
+        "failed": entry.failed,
+        "due": entry.due,
+        "sent": entry.sent,
+        "missed": entry.missed,
+        "unsent": entry.unsent,
+        "lateness_p95_ms": entry.lateness_p95_ms,
+    }
+
+
+def _csv_alert(alert: AlertRow, span: AlertSpan) -> dict[str, object]:
+    return {
+        "start": span.start.isoformat(),
+        "end": span.end.isoformat() if span.end else "",
+        "severity": alert.severity,
+        "subject": alert.subject,
+        "firing_seconds": alert.firing_seconds,
+    }
 
 
 def _end_cells(ends: Ends) -> dict[str, object]:

@@ -15,17 +15,8 @@ from celerymeter.reports.capacity import CapacityPlanner
 from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
 from celerymeter.reports.formatting import in_language
 from celerymeter.reports.history import ExecutionCurves, HistoryReader, Rates, alert_clusters, peak, per_second
-from celerymeter.reports.metrics import (
-    COMPARABLE,
-    RUNTIME,
-    SETTLED_AFTER,
-    WAIT,
-    Gauges,
-    interval,
-    judge,
-    scrapes_present,
-    settled,
-)
+from celerymeter.reports.metrics import RUNTIME, WAIT, Gauges
+from celerymeter.reports.quality import COMPARABLE, SETTLED_AFTER, interval, judge, scrapes_present, settled
 from celerymeter.reports.report import (
     AlertRow,
     CapacityRow,
