@@ -63,6 +63,20 @@ def test_an_eta_beyond_the_visibility_timeout(cluster: Cluster, overlap: bool) -
     assert not cluster.tracker.tasks.duplicates
 
 
+def test_one_worker_that_received_a_message_several_times_runs_it_as_often(cluster: Cluster) -> None:
+    """The only worker holds an ETA for several visibility timeouts."""
+    cluster.publish("a")
+    for _ in range(3):
+        cluster.receive("a")
+    for _ in range(3):
+        cluster.start("a")
+    assert redelivered(cluster) == 2
+    for _ in range(3):
+        cluster.end("a")
+    assert (cluster.series().started, cluster.series().succeeded, cluster.series().in_progress) == (3, 3, 0)
+    assert not cluster.tracker.tasks.duplicates
+
+
 def test_the_worker_died_and_another_runs_the_task(cluster: Cluster) -> None:
     """Acknowledged late, the message goes back to the queue."""
     cluster.publish("a")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
-from celerymeter.model import UNKNOWN, ActiveTask
+from celerymeter.model import UNKNOWN, ActiveTask, QueueBinding
 from celerymeter.settings import Limits
 
 OTHER_WORKER = "celery@two"
@@ -78,6 +78,19 @@ def test_once_unknown_a_run_stays_unknown(cluster: Cluster) -> None:
     cluster.end("a")
     series = cluster.series(queue="unknown")
     assert (series.sent, series.received, series.started, series.succeeded) == (1, 1, 1, 1)
+
+
+def test_bindings_go_before_the_queue_that_an_event_names(cluster: Cluster) -> None:
+    """`apply_async(exchange=…, routing_key=…)`: Celery then names the default queue, where the same task goes too."""
+    cluster.heartbeat()
+    cluster.answer(queues=("celery", "eu"), bindings=(QueueBinding("eu", "shop", "topic", "eu.#"),))
+    cluster.run("a", queue="celery")
+    cluster.publish("b", exchange="shop", routing_key="eu.paris")
+    cluster.receive("b")
+    cluster.start("b")
+    cluster.end("b")
+    counted = {series.labels: (series.sent, series.succeeded) for series in cluster.tracker.task_series}
+    assert counted == {("add", "celery"): (1, 1), ("add", "eu"): (1, 1)}
 
 
 def test_the_routing_key_names_the_queue_on_the_default_exchange(cluster: Cluster) -> None:

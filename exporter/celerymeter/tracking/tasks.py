@@ -93,7 +93,8 @@ class TaskTracker:
         if run is None and uuid in self.runs.beside:  # the runs that followed are over
             run = next((one for one in self.runs.beside[uuid] if is_late_for(one, event)), None)
         follows = retries > 0 or event.parent_id == uuid
-        if run is None and not follows and (series := self._sent_series.get((name, queue))) is not None:
+        direct = run is None and not follows and not event.exchange  # the queue is certain: see `QueueRoutes.queue_of`
+        if direct and (series := self._sent_series.get((name, queue))) is not None:
             series.sent += 1
             own = None if self.table.by_host else series
             name, queue = series.labels[0], series.labels[1]  # one string for all tasks of a name
@@ -270,10 +271,12 @@ class TaskTracker:
         """The run of a `task-started` that fits no unfinished run.
 
         If another worker has received the task meanwhile, this one held it for longer than the broker waits for an
-        acknowledgement (an ETA beyond Redis' visibility timeout): both will run it.
+        acknowledgement (an ETA beyond Redis' visibility timeout): both will run it. So will one worker that received
+        it several times before it began.
         """
         run = self.runs.open_next(newest, at)
-        run.redelivered = newest.received and newest.worker not in (None, event.hostname) and not newest.sent_ahead
+        elsewhere = newest.worker not in (None, event.hostname)
+        run.redelivered = newest.received and not newest.sent_ahead and (elsewhere or newest.started is not None)
         run.received = run.redelivered  # before the other worker's: so a third one's start is another redelivery
         return run
 
