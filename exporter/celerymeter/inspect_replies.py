@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -144,14 +144,15 @@ class Replies:
 
     def receive(self, method: str, body: bytes | str) -> None:
         """Add one reply, ``{hostname: answer}``; of two processes with one name the first counts."""
+        before = len(self._answers[method]) + len(self._errors[method])
         try:
-            failed = _of_one_worker(_ERRORS.decode(body), self._errors[method])
+            failed = _of_one_worker(_ERRORS.decode(body), before)
             self._errors[method].update({hostname: _first_line(error.error) for hostname, error in failed.items()})
             return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # the usual case: the reply is not an error
         try:
-            answers = _of_one_worker(_decode(method, body), self._answers[method])
+            answers = _of_one_worker(_decode(method, body), before)
         except (ValueError, RecursionError) as error:
             self.malformed += 1
             level = logging.WARNING if self.malformed <= MAX_LOGGED else logging.DEBUG
@@ -231,11 +232,11 @@ def mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _of_one_worker(reply: dict[str, T], before: Collection[str]) -> dict[str, T]:
+def _of_one_worker(reply: dict[str, T], before: int) -> dict[str, T]:
     """Return a reply as it is; raises `msgspec.ValidationError` for what speaks for others too, or is one too many."""
     if len(reply) > 1 or any(len(hostname) > MAX_TEXT for hostname in reply):
         raise msgspec.ValidationError("it is not that of one worker")
-    if len(before) >= MAX_WORKERS:
+    if before >= MAX_WORKERS:
         raise msgspec.ValidationError("there are too many of them")
     return reply
 

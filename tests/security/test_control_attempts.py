@@ -19,6 +19,7 @@ from tests.control.serving import Control
 from tests.security.hostile_tokens import GOOD, IDS, REFUSED, claims, signed
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from celerymeter.control.metrics import StrangersLog
 from celerymeter.control.tokens import Role
@@ -264,10 +265,18 @@ def test_an_anonymous_client_reads_the_feed_of_an_allowed_host(control: Control,
         assert json.loads(feed.recv(timeout=10))["message_type"] == "connection_established"
 
 
-def connected_as(control: Control, host: str, headers: dict[str, str]) -> ClientConnection:
+def connected_as(control: Control, host: str, headers: dict[str, str], query: str = "") -> ClientConnection:
     """A WebSocket to a host of that name, which leads to us."""
     sock = socket.create_connection(control.address, timeout=10)
-    return connect(f"ws://{host}{FEED}", sock=sock, additional_headers=headers, open_timeout=10)
+    offered = [Subprotocol(word.strip()) for word in headers.get("Sec-WebSocket-Protocol", "").split(",") if word]
+    others = {name: value for name, value in headers.items() if name != "Sec-WebSocket-Protocol"}
+    return connect(
+        f"ws://{host}{FEED}{query}",
+        sock=sock,
+        additional_headers=others,
+        subprotocols=offered or None,
+        open_timeout=10,
+    )
 
 
 @pytest.mark.parametrize("seconds", [2.0])
@@ -313,15 +322,28 @@ def test_programs_and_our_own_pages_read_it(nameless: Control, origin: str | Non
         assert json.loads(feed.recv(timeout=10))["message_type"] == "connection_established"
 
 
-def test_a_token_that_is_withdrawn_ends_its_feed(nameless: Control) -> None:
-    """And opens no other."""
-    with connected_as(nameless, "127.0.0.1", {"Authorization": f"Bearer {GOOD}"}) as feed:
+@pytest.mark.parametrize("sent", ["header", "query", "protocol"])
+@pytest.mark.parametrize("pings", [False, True])
+def test_a_token_that_is_withdrawn_ends_its_feed(nameless: Control, sent: str, pings: bool) -> None:
+    """However it came, also while its client pings without pause; and opens no other."""
+    withdrawn = signed(claims(jti=f'"{sent}-{pings}"'))
+    headers = {
+        "header": {"Authorization": f"Bearer {withdrawn}"},
+        "protocol": {"Sec-WebSocket-Protocol": f"celerymeter.v1, bearer.{withdrawn}"},
+    }.get(sent, {})
+    query = f"?access_token={withdrawn}" if sent == "query" else ""
+    with connected_as(nameless, "127.0.0.1", headers, query) as feed:
         assert json.loads(feed.recv(timeout=10))["message_type"] == "connection_established"
-        (nameless.state.parent / "denied").write_text("x\n")
-        assert closing_code(feed) == 4401
-    assert (
-        requests.get(f"{nameless.url}/audit", headers={"Authorization": f"Bearer {GOOD}"}, timeout=5).status_code == 401
-    )
+        with (nameless.state.parent / "denied").open("a") as denied:
+            denied.write(f"{sent}-{pings}\n")
+        if pings:
+            with pytest.raises(ConnectionClosed):
+                _ping_for(feed, 20.0)
+        else:
+            assert closing_code(feed) == 4401
+    bearing = {"Authorization": f"Bearer {withdrawn}"}
+    # A client that pings is closed for that, maybe before the list is read again.
+    wait_until(lambda: requests.get(f"{nameless.url}/audit", headers=bearing, timeout=5).status_code == 401)
 
 
 # Connections
@@ -396,6 +418,28 @@ def test_requests_of_strangers_fill_no_log(control: Control) -> None:
     strangers = StrangersLog()
     admitted = [strangers.admit(1000.0) for _ in range(100)]
     assert (admitted[0], admitted[-1], strangers.admit(1061.0)) == (0, None, 40)
+
+
+STRANGE = {
+    "another method": b"PUT /celery-admin/audit HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "a method of their own": b"FORGED /celery-admin/audit HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "no token": b"POST /celery-admin/tasks/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n",
+    "a wrong token": b"POST /celery-admin/audit HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer x\r\n\r\n",
+    "another host": b"POST /celery-admin/audit HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    "too much": b"POST /celery-admin/tasks/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999\r\n\r\n",
+    "no HTTP": b"\x16\x03\x01\x02\x00\r\n\r\n",
+    "a long line": b"POST /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "a refused feed": b"GET /celery-admin/monitoring/ws?since=x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", STRANGE.values(), ids=STRANGE.keys())
+def test_no_kind_of_request_of_strangers_fills_the_log(control: Control, request_: bytes) -> None:
+    """A hundred of one kind are some lines at most, and these are short."""
+    before = len(control.log.read_text())
+    for _ in range(100):
+        raw(control, request_.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert len(control.log.read_text()) - before < 60 * 600
 
 
 def test_a_good_token_passes_from_an_address_that_guesses(control: Control) -> None:

@@ -253,3 +253,32 @@ def test_a_command_names_only_a_few() -> None:
     """To more it goes as to all: its length does not grow with their names."""
     assert destinations(invented(MAX_DESTINATIONS)) is not None
     assert destinations(invented(MAX_DESTINATIONS + 1)) is None
+
+
+@pytest.mark.parametrize("kind", ["answers", "errors"])
+def test_a_reply_speaks_for_its_own_worker_only(kind: str) -> None:
+    """One message made 10,000 workers known, with the best proof there is."""
+    replies, body = Replies(), {name: {"error": "x"} if kind == "errors" else {"pid": 1} for name in invented(MANY)}
+    replies.receive("stats", json.dumps(body))
+    assert (len(replies.settled("stats")), replies.malformed) == (0, 1)
+
+
+@pytest.mark.parametrize("reply", [{"pid": 1}, {"error": "no"}, {}])
+def test_replies_are_bounded_in_number(reply: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+    """Those of workers that came first count; the others fill no log."""
+    replies = Replies()
+    replies.receive("stats", json.dumps({"real@host": reply}))
+    for name in invented(MANY + 500):
+        replies.receive("stats", json.dumps({name: reply}))
+    assert len(replies.settled("stats")) == MAX_WORKERS
+    assert "real@host" in replies.settled("stats")
+    assert replies.malformed >= 500
+    assert len(caplog.records) <= 10
+
+
+@pytest.mark.parametrize("name", ["x" * 600, "x" * 1_000_000, "\U0001f600" * 100_000])
+def test_a_reply_of_a_worker_with_a_long_name_is_not_kept(name: str) -> None:
+    """Nobody has one."""
+    replies = Replies()
+    replies.receive("stats", json.dumps({name: {"pid": 1}}))
+    assert (replies.hostnames, replies.malformed) == (frozenset(), 1)
