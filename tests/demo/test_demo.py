@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from tests.demo.running import Demo, command, command_line, started
+from tests.demo.running import Demo, command, started
 from tests.docs.commands import run, scripts
 from tools.docs.markdown import READMES, ROOT
 
@@ -112,17 +110,6 @@ def test_the_workload_has_successes_failures_retries_and_a_schedule(prometheus: 
 
     wait_until(seen, timeout=120, interval=1, what="all kinds of outcomes in Prometheus")
     assert not prometheus.instant('celery_task_started_total{queue_name="unknown"}')
-
-
-def test_the_demo_ends_when_a_part_ends(tmp_path: Path) -> None:
-    """It names the part, quotes its log, exits with 1 and leaves no process behind."""
-    demo = started(tmp_path)
-    (line,) = [line for line in demo.alive() if "\0exporter\0" in line]
-    pid = next(int(p.name) for p in Path("/proc").glob("[0-9]*") if command_line(p) == line)
-    os.kill(pid, signal.SIGKILL)
-    assert demo.process.wait(30) == 1
-    assert "exporter ended (by SIGKILL); the end of " in demo.process.log.read_text()
-    assert demo.alive() == []
 
 
 @pytest.mark.slow

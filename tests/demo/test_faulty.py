@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.alertmanager.sinks import HttpSink, awaited
-from tests.demo.running import Demo, started
+from tests.demo.running import Demo, command_line, started
 
 from celerymeter.demo.processes import wait_until
 
@@ -104,3 +106,13 @@ def test_every_fault_of_the_shop_fires_its_alert(demo: Demo, expected: str) -> N
     still.
     """
     wait_until(lambda: delivered(demo, expected), timeout=1200, what=expected, interval=1)
+
+
+def test_the_demo_ends_when_a_part_ends(demo: Demo) -> None:
+    """It names the part, quotes its log, exits with 1 and leaves no process behind. The last test of this demo."""
+    (line,) = [line for line in demo.alive() if "\0exporter\0" in line]
+    pid = next(int(p.name) for p in Path("/proc").glob("[0-9]*") if command_line(p) == line)
+    os.kill(pid, signal.SIGKILL)
+    assert demo.process.wait(30) == 1
+    assert "exporter ended (by SIGKILL); the end of " in demo.process.log.read_text()
+    assert demo.alive() == []
