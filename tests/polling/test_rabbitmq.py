@@ -173,6 +173,8 @@ def test_a_virtual_host_that_is_not_there_is_no_success(rabbitmq: RabbitMQ, path
 def test_memory_and_its_alarm(rabbitmq: RabbitMQ) -> None:
     """By the management API, and only with it; a memory alarm blocks whatever publishes."""
     with_api, without = (AmqpQueuePoller(settings(rabbitmq, url)) for url in (management(rabbitmq), None))
+    # the broker reports numbers some seconds after its start
+    wait_until(lambda: with_api.poll([], now=1.0).memory.used is not None, timeout=20, interval=0.5)
     calm = with_api.poll([], now=1.0).memory
     assert without.poll(QUEUES, now=1.0).memory == BrokerMemory()
     rabbitmq.control("set_vm_memory_high_watermark", "0.00001")
