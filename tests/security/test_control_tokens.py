@@ -78,7 +78,7 @@ def test_no_token_is_made_that_ends_late_or_never(ttl: str, tmp_path: Path, caps
     assert main(["token", "--jwt-secret-file", str(tmp_path / "secret"), "--subject", "ann", f"--ttl={ttl}"]) == 2
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
-    assert "at most 366d" in said.err
+    assert "366d" in said.err
 
 
 def test_a_token_that_was_withdrawn_is_refused(tmp_path: Path) -> None:
