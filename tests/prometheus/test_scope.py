@@ -37,6 +37,8 @@ def test_values_become_literals() -> None:
 
     assert rendered == r'f{n="a\"\n\\", m=~"a\\.b|c\\|d"}[1500ms] > 0.25'
 
+    assert Scope().render("x[$w]", w=timedelta(microseconds=100)) == "x[1ms]"
+
 
 @given(value=st.text(), cluster=st.text())
 def test_no_text_changes_an_expression(value: str, cluster: str) -> None:

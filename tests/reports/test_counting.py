@@ -50,6 +50,7 @@ def canned() -> History:
     """One cluster a case; each runs from ten minutes before noon to ten minutes after."""
     history = History()
     begin, add = NOON - 600, ("add", "celery")
+    history.scrape(NOON + 1, cluster="new", started=NOON - 1 / 3, succeeded={add: 5})
     for number in range(121):
         at = begin + number * STEP
         history.scrape(at, cluster="steady", started=begin - 50, succeeded={add: number})
@@ -120,6 +121,11 @@ def test_a_restart_inside_loses_nothing_that_was_scraped(client: PrometheusClien
     counted = count(client, "restart")
     assert succeeded(counted) == 9 + 500 + 90
     assert len(counted.processes) == 2
+
+
+def test_a_process_that_began_just_before_the_window_counts_from_nothing(client: PrometheusClient) -> None:
+    """Wherever between two milliseconds it began."""
+    assert succeeded(count(client, "new", start=NOON + 1e-4)) == 5
 
 
 def test_a_restart_at_the_edge_counts_from_nothing(client: PrometheusClient) -> None:

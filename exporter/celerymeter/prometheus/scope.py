@@ -22,14 +22,14 @@ _MATCHER = re.compile(r"""\s*([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*("(?:[^"\\\n]|\\.)*
 
 
 def literal(value: Value) -> str:
-    """Return a value as PromQL; durations in milliseconds, so that fractions of a second survive."""
+    """Return a value as PromQL; durations in milliseconds, so that fractions of a second survive, but never 0."""
     match value:
         case str():
             return promql(value)
         case tuple():
             return promql_one_of(value)
         case timedelta():
-            return f"{round(value.total_seconds() * 1000)}ms"
+            return f"{max(1, round(value.total_seconds() * 1000))}ms"  # Prometheus refuses a range of 0
     return repr(value)
 
 

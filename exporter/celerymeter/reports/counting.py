@@ -168,14 +168,15 @@ class WindowCounter:
         """Return the newest scrape of a process before the window, searched a day at a time."""
         until, furthest = start, max(process.started, start - FURTHEST)
         while until > furthest:
-            length = timedelta(seconds=min(DAY, until - furthest))
-            query = self._scope.render(queries.SCRAPES_OF_TARGET, window=length, **process.target._asdict())
+            length = min(DAY, until - furthest)
+            window = timedelta(seconds=length)
+            query = self._scope.render(queries.SCRAPES_OF_TARGET, window=window, **process.target._asdict())
             answer = self._client.samples(query, time=until)
             warnings.update(answer.warnings)
             found = [same.scrapes[-1] for same in read_processes([answer]) if same.started == process.started]
             if found:
                 return max(found)
-            until -= length.total_seconds()
+            until -= length  # not the window's seconds, which are rounded
         return None
 
     def _subtract(self, piece: Iterable[Span], warnings: set[str], *, histograms: bool) -> Iterator[Counts]:
