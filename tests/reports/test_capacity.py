@@ -95,7 +95,8 @@ def test_a_target_shorter_than_a_scrape_has_wide_bounds(prometheus: str, capsys:
 
 
 @pytest.mark.parametrize(
-    ("language", "sentence"), [("en", "4 slots would have"), ("zh-TW", "4 個執行槽可讓 95.0% 的任務在 60 s 內開始")]
+    ("language", "sentence"),
+    [("en", "within 60 s: 4 (between"), ("zh-TW", "4 個執行槽可讓 95.0% 的任務在 60 s 內開始")],
 )
 def test_for_people(prometheus: str, language: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     """In both languages."""

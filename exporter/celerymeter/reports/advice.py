@@ -106,17 +106,12 @@ def waits_too_long(report: Report) -> Iterable[Recommendation]:
     """One of twenty tasks of a queue waited longer than the target that somebody chose for it."""
     for row in report.queues:
         if _waits_beyond(row):
-            yield _advice(
-                "waits_too_long",
-                Evidence(
-                    "wait_time_ms.p95",
-                    row.queue_name,
-                    row.wait_time_ms.p95 or 0.0,
-                    row.wait_target_ms or 0.0,
-                    "ms",
-                    "counts",
-                ),
-            )
+            yield _advice("waits_too_long", _wait(row))
+
+
+def _wait(row: QueueRow) -> Evidence:
+    waited, target = row.wait_time_ms.p95 or 0.0, row.wait_target_ms or 0.0
+    return Evidence("wait_time_ms.p95", row.queue_name, waited, target, "ms", "counts")
 
 
 def _waits_beyond(row: QueueRow) -> bool:
@@ -134,14 +129,7 @@ def slots_taken(report: Report) -> Iterable[Recommendation]:
             yield _advice(
                 "slots_taken",
                 Evidence(f"slot_user.{user.share_of}", user.name, user.share_percent, OWN_SHARE, "%", "counts"),
-                Evidence(
-                    "wait_time_ms.p95",
-                    row.queue_name,
-                    row.wait_time_ms.p95 or 0.0,
-                    row.wait_target_ms or 0.0,
-                    "ms",
-                    "counts",
-                ),
+                _wait(row),
             )
 
 

@@ -75,10 +75,14 @@ def count(value: float | None) -> str:
 def decimal(value: float | None) -> str:
     """Return a mean or a rate with three digits.
 
-    >>> decimal(0.03456), decimal(1234.5)
-    ('0.0346', '1,234')
+    >>> decimal(0.03456), decimal(1234.5), decimal(0.0000258)
+    ('0.0346', '1,234', '≈0')
     """
-    return ABSENT if value is None else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if value is None:
+        return ABSENT
+    if 0 < value < 0.001:
+        return "≈0"
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def rate(value: float | None) -> str:

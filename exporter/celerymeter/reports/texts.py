@@ -371,7 +371,7 @@ LABELS: dict[str, Text] = {
 CAPACITY: dict[str, Text] = {
     "queue": Text("Queue {queue}, {window}", "佇列 {queue}，{window}"),
     "slots": Text(
-        "{slots} slots would have started {share} of its tasks within {target} (between {low} and {high}).",
+        "Slots that would have started {share} of its tasks within {target}: {slots} (between {low} and {high}).",
         "{slots} 個執行槽可讓 {share} 的任務在 {target} 內開始（介於 {low} 與 {high} 之間）。",
     ),
     "unknown": Text(
@@ -379,8 +379,8 @@ CAPACITY: dict[str, Text] = {
         "無法得知需要多少執行槽才能讓 {share} 的任務在 {target} 內開始，因為：{reason}",
     ),
     "demand": Text(
-        "{tasks} tasks arrived; a run took {mean} on average; together they kept {load} slots busy.",
-        "共有 {tasks} 個任務到達，平均執行 {mean}，合計平均佔用 {load} 個執行槽。",
+        "Tasks that arrived: {tasks}; mean run time: {mean}; slots busy on average: {load}.",
+        "到達的任務：{tasks}；平均執行時間：{mean}；平均佔用的執行槽：{load}。",
     ),
     "present": Text(
         "Present slots: {slots}, which are {hours} slot hours.", "現有執行槽：{slots}，即 {hours} 執行槽小時。"
