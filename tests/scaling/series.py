@@ -19,8 +19,11 @@ _RATE = re.compile(r"celery:(pool_busy:sum|task_busy:rate10m|\w+_busy:ratio|(poo
 """Rates, whose windows begin with a scrape: alike within a twentieth of a slot, or of the value."""
 _MEASURED = "celery:queue_(wait|unknown)"
 """Waits span two hosts: each exporter measures the clocks for itself, and leaves out what it cannot measure."""
-_WINDOWED = re.compile(r"celery:.*(burn|:sum(30m|1h|6h|3d)|:limit|:effective|exporter_watched|control_watched).*")
-"""Limits, which are the same for all; sums over aligned windows, which keep a moment's difference for days."""
+_WINDOWED = re.compile(
+    r"celery:.*(burn|:sum(30m|1h|6h|3d)|:limit|:effective|exporter_watched|control_watched|queue_slots:wanted).*"
+)
+"""Limits, which are the same for all; sums over aligned windows, which keep a moment's difference for days; and the
+highest number of slots that were needed, which keeps it for minutes."""
 
 
 def query(url: str, expr: str) -> list[dict[str, Any]]:
