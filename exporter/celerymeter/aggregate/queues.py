@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celerymeter.exception_names import UNKNOWN
-from celerymeter.routing import QueueRoutes
+from celerymeter.routing import COPY, QueueRoutes
 
 MAX_KNOWN = 10_000
 
@@ -27,19 +27,26 @@ class MessageQueues:
 
     def __init__(self) -> None:
         self._routes = QueueRoutes()
+        self._broadcasts: frozenset[str] = frozenset()
         self._known: dict[tuple[str, str], str] = {}
 
     def refresh(self, queues: Iterable[Any]) -> None:
         """Take the queues that the worker consumes (`kombu.Queue`, untyped)."""
+        queues = list(queues)
         self._routes = QueueRoutes(way for queue in queues for way in _ways(queue))
+        self._broadcasts = frozenset(queue.exchange.name for queue in queues if queue.name.startswith(COPY))
         self._known = {}
 
     def find(self, delivery_info: Mapping[str, Any]) -> str:
-        """Return the queue: by the routing key on the default exchange, by a binding, or the only one."""
+        """Return the queue: by the routing key on the default exchange, by a binding, or the only one.
+
+        A broadcast has the name of its exchange, as in `QueueRoutes.queue_of`.
+        """
         key = (delivery_info.get("exchange") or "", delivery_info.get("routing_key") or "")
         queue = self._known.get(key)
         if queue is None:
             found = self._routes.queue(*key) if key[1] else None
+            found = key[0] if key[0] in self._broadcasts else found
             queue = found or self._routes.only_queue or UNKNOWN
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()

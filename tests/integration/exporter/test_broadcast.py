@@ -28,17 +28,24 @@ def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield stack.enter_context(request.param(tmp_path / "broker")).up().url
 
 
-def test_every_worker_runs_it_and_none_a_second_time(broker_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("aggregate", [None, {}], ids=["events", "aggregate"])
+def test_every_worker_runs_it_and_none_a_second_time(
+    broker_url: str, tmp_path: Path, aggregate: dict[str, object] | None
+) -> None:
     """Sent by two processes, whose queues have names of their own."""
     with ExitStack() as stack:
         exporter = stack.enter_context(ExporterProcess(tmp_path, broker_url)).up()
         for hostname in HOSTS:
-            env = {BROADCAST: "reloads"}
-            stack.callback(
-                start_worker(
-                    broker_url, tmp_path, hostname=hostname, pool="threads", queues=("celery", "reloads"), env=env
-                ).kill
+            worker = start_worker(
+                broker_url,
+                tmp_path,
+                hostname=hostname,
+                pool="threads",
+                queues=("celery", "reloads"),
+                env={BROADCAST: "reloads"},
+                aggregate=aggregate,
             )
+            stack.callback(worker.kill)
         wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 2, timeout=60)
         for _ in range(2):
             app = make_app(broker_url)
