@@ -127,7 +127,7 @@ class RemoteControl:
         return inbox
 
     def _publish(self, mailbox: Any, command: Command, reply: Mapping[str, object]) -> None:
-        """Publish as `kombu.pidbox` does; the command expires, for a worker may be busy for longer than we wait."""
+        """Publish as `kombu.pidbox` does. Workers do not look at ``expires``: a busy one replies later, to nobody."""
         message = {
             "method": command.method,
             "arguments": dict(command.arguments),
