@@ -76,13 +76,20 @@ def test_verify_takes_the_operators_key(run: Run, state: Path, tmp_path: Path) -
     [
         (["show"], "--state-dir: missing"),
         (["show", "--state-dir", "/nonexistent"], "--state-dir /nonexistent: contains no state.db"),
-        (["verify", "--state-dir", "/nonexistent"], "audit.key: No such file"),
+        (["verify", "--state-dir", "/nonexistent"], "--state-dir /nonexistent: contains no state.db"),
     ],
 )
 def test_a_wrong_value_is_one_line(run: Run, words: list[str], says: str) -> None:
     """Exit status 2."""
     outcome = run("audit", *words)
     assert (outcome.status, says in outcome.err, outcome.err.count("\n")) == (2, True, 1), outcome.err
+
+
+def test_a_trail_without_its_key_says_what_to_give(run: Run, state: Path) -> None:
+    """The key may be kept elsewhere."""
+    (state / "audit.key").unlink()
+    outcome = run("audit", "verify", "--state-dir", state)
+    assert (outcome.status, "give --audit-key-file" in outcome.err) == (2, True)
 
 
 def test_a_head_with_a_typing_error_is_refused(run: Run, state: Path) -> None:

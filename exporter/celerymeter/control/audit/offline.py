@@ -75,8 +75,8 @@ def verify(state_dir: Path, *, key: bytes | None, head: str | None) -> Verificat
         earlier = None if head is None else Head.parse(head)
     except ValueError as error:
         raise SettingsError("--head: not ROW:HMAC as in the log") from error
-    key = key or _kept_key(state_dir)
     with _opened(state_dir) as connection:
+        key = key or _kept_key(state_dir)
         foreign = [
             ChainFinding(0, f"the {found['type']} {found['name']!r} was added to the database by somebody else")
             for found in connection.execute(FOREIGN)
