@@ -229,6 +229,10 @@ def outcomes(given: Evidence) -> list[tuple[str, str, str | None]]:
                      held=(held("reserved"),)),
             [("a@t", "replaced", None)],
         ),
+        (  # a pool process sends it before its worker says that the run began
+            evidence(SENT, RECEIVED, event("sent", 11, name="tests.other", queue="r", retries=0), STARTED, broker=WAITS),
+            [("a@t", "replaced", None)],
+        ),
         (
             evidence(RECEIVED, STARTED, TERMINATED, terminated=Termination(9, died=True)),
             [("a@t", "terminated", None)],

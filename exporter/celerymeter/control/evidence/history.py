@@ -102,7 +102,11 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
             return self._received(event, at)
         if event.type == "task-started":
             run = PastRun(intern(event.hostname), event.pid, _time(event, at), seen_at=at)
-            return replace(self._with_run(run), new_message=False, received_again=False, replaced=False, discarded=None)
+            # A pool process may send the task in its place before its worker says that it began.
+            replaced = self.replaced and not self.runs
+            return replace(
+                self._with_run(run), new_message=replaced, received_again=False, replaced=replaced, discarded=None
+            )
         return self._ended(event, at)
 
     def _sent(self, event: Event, at: float) -> TaskHistory:
