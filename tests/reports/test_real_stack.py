@@ -306,8 +306,13 @@ def test_expired_and_redelivered_runs_and_when_their_alerts_fired(tmp_path: Path
             stack.enter_context(start_worker(redis.url, tmp_path, hostname=hostname, transport_options=sweep))
         app.send_task("tests.sleep_late", (8,))
         redelivered = fires("CeleryTaskRanTwice")
-        wait_until(lambda: time.time() > redelivered + 5, what="another point of the chart")
-        report = ReportService(client, Scope()).report(ReportRequest(Window(begins, time.time())))
+        service = ReportService(client, Scope())
+
+        def reported() -> Report:
+            return service.report(ReportRequest(Window(begins, time.time())))
+
+        wait_until(lambda: len(reported().alerts) == 2, timeout=60, interval=2, what="a point of the chart with both")
+        report = reported()
     assert report.expired_tasks == 3
     assert (report.redelivered_runs or 0) >= 1
     ends = {row.name: row.ends for row in report.tasks}
