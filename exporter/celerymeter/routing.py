@@ -202,7 +202,12 @@ class RoutingTable:
 
 def is_broadcast(event: Sent) -> bool:
     """Return True if a `task-sent` is of a task that every worker gets."""
-    return bool(event.exchange) and event.queue is not None and event.queue.startswith(COPY)
+    return bool(event.exchange) and event.queue is not None and is_copy(event.queue)
+
+
+def is_copy(queue: str) -> bool:
+    """Return True if the queue is one process's own, for a broadcast."""
+    return queue.startswith(COPY)
 
 
 def _only(queues: Iterable[str]) -> str | None:

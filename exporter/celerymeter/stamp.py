@@ -25,9 +25,7 @@ from celery.signals import before_task_publish, worker_init
 
 HEADER = "celerymeter_sent_at"
 """The message header: UTC seconds by the producer's clock."""
-
-
-_told: dict[str, str] = {}
+_fields: dict[str, str] = {}
 """Fields that workers add to their heartbeats."""
 
 
@@ -40,7 +38,7 @@ def install(*, version: str | None = None) -> None:
 
 def tell_version(version: str) -> None:
     """Let a worker that starts in this process tell which version of the application it runs."""
-    _told["application_version"] = str(version)
+    _fields["application_version"] = str(version)
     worker_init.connect(_tell, weak=False, dispatch_uid="celerymeter_version")
 
 
@@ -48,7 +46,7 @@ def uninstall() -> None:
     """Stop stamping, and telling the version to workers that start later."""
     before_task_publish.disconnect(_stamp, dispatch_uid=HEADER)
     worker_init.disconnect(_tell, dispatch_uid="celerymeter_version")
-    _told.clear()
+    _fields.clear()
 
 
 def _stamp(headers: dict[str, Any], **_: object) -> None:
@@ -60,4 +58,4 @@ def _tell(**_: object) -> None:
     """Extend what Celery puts into each heartbeat of this process (`celery.worker.heartbeat`)."""
     from celery.worker import state  # in workers only: producers do without it
 
-    state.SOFTWARE_INFO.update(_told)
+    state.SOFTWARE_INFO.update(_fields)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celerymeter.exception_names import UNKNOWN
-from celerymeter.routing import COPY, QueueRoutes
+from celerymeter.routing import QueueRoutes, is_copy
 
 MAX_KNOWN = 10_000
 
@@ -34,7 +34,7 @@ class MessageQueues:
         """Take the queues that the worker consumes (`kombu.Queue`, untyped)."""
         queues = list(queues)
         self._routes = QueueRoutes(way for queue in queues for way in _ways(queue))
-        self._broadcasts = frozenset(queue.exchange.name for queue in queues if queue.name.startswith(COPY))
+        self._broadcasts = frozenset(queue.exchange.name for queue in queues if is_copy(queue.name))
         self._known = {}
 
     def find(self, delivery_info: Mapping[str, Any]) -> str:

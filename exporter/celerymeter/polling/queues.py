@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from celerymeter.model import OTHER, UNKNOWN, QueuesSnapshot
-from celerymeter.routing import COPY
+from celerymeter.routing import is_copy
 from celerymeter.settings import ExporterSettings
 
 MAX_KNOWN = 10_000
@@ -70,7 +70,7 @@ def is_task_queue(name: str) -> bool:
 
     ``bcast.…`` is a copy of a broadcast for one worker (`kombu.common.Broadcast`).
     """
-    internal = is_remote_queue(name) or name.startswith(COPY) or is_delay_level(name)
+    internal = is_remote_queue(name) or is_copy(name) or is_delay_level(name)
     return bool(name) and not internal and name not in (UNKNOWN, OTHER)
 
 
