@@ -40,7 +40,9 @@ def set_up_django(database: str) -> None:
 
 def _database(where: str) -> dict[str, object]:
     if "://" not in where:
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": where}
+        # A transaction that reads first and writes then is refused at once beside another writer: no timeout helps it.
+        options = {"transaction_mode": "IMMEDIATE", "timeout": 60}
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": where, "OPTIONS": options}
     url = urlsplit(where)
     engine, name = "django.db.backends.postgresql", url.path.lstrip("/")
     return {"ENGINE": engine, "NAME": name, "USER": url.username, "HOST": url.hostname, "PORT": url.port}

@@ -9,6 +9,9 @@ import time
 
 from tests.control.access import SECRET
 
+VALID = 86400
+"""Seconds: these tokens are made when the tests are collected, and must outlast the longest run."""
+
 
 def part(data: bytes) -> str:
     """A part of a token."""
@@ -23,7 +26,7 @@ def signed(claims: str, header: str = '{"alg":"HS256","typ":"JWT"}') -> str:
 
 def claims(**texts: str) -> str:
     """JSON of good claims, but for some whose JSON text is given."""
-    good = {"sub": '"mallory"', "roles": '["admin"]', "exp": str(int(time.time()) + 600), "jti": '"x"'}
+    good = {"sub": '"mallory"', "roles": '["admin"]', "exp": str(int(time.time()) + VALID), "jti": '"x"'}
     return "{" + ",".join(f'"{name}":{text}' for name, text in {**good, **texts}.items() if text) + "}"
 
 
@@ -41,7 +44,7 @@ EXPIRY = {
     )
 }
 # Its name must not change from one second to the next: every process of a run collects the same tests.
-EXPIRY["exp text of a time that is right"] = signed(claims(exp=f'"{int(time.time()) + 600}"'))
+EXPIRY["exp text of a time that is right"] = signed(claims(exp=f'"{int(time.time()) + VALID}"'))
 SPELLINGS = {
     "padded": GOOD + "=",
     "padded twice": GOOD + "==",
