@@ -8,9 +8,9 @@ import pytest
 from tests.reports import samples
 
 from celerymeter.reports.advice import RULES, recommend
+from celerymeter.reports.advice_texts import ADVICE
 from celerymeter.reports.formatting import LANGUAGES, in_language
 from celerymeter.reports.report import ErrorBudget, History, Redelivery, Report, SlotUser
-from celerymeter.reports.texts import ADVICE
 
 
 def missed(events: int) -> Report:

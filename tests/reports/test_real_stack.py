@@ -256,8 +256,10 @@ def test_short_tasks_are_in_the_busy_figures(tmp_path: Path) -> None:
         wait_until(lambda: time.time() > begins + 40, timeout=60, what="a window with several points")
         app.close()
         report = ReportService(client, Scope()).report(ReportRequest(Window(begins, time.time())))
+        measured = client.instant('sum(celery_task_runtime_seconds_sum{name="tests.sleep"})').value() or 0.0
     seconds = {row.name: row.execution_seconds for row in report.tasks}
-    assert seconds["tests.sleep"] == pytest.approx(90 * 0.1 + 3, rel=0.15)
+    assert measured > 90 * 0.1 + 3  # on a busy machine by much
+    assert seconds["tests.sleep"] == pytest.approx(measured, rel=0.15)
     expected = 100 * sum(seconds.values()) / (3 * report.time_range.seconds)
     assert report.avg_busy_percent == pytest.approx(expected, rel=0.15)
     assert [row.avg_busy_percent for row in report.workers] == [report.avg_busy_percent]

@@ -12,11 +12,11 @@ import pytest
 from tests.httpd.conftest import Authority
 
 from celerymeter.cli.bundle import command as bundle
+from celerymeter.cli.report import _write
 from celerymeter.errors import SettingsError
 from celerymeter.files import write_new
 from celerymeter.httpd import MetricsServer, WebConfig, load_web_config
 from celerymeter.httpd.web_config import TlsConfig
-from celerymeter.reports.run import _write
 
 USERS = "basic_auth_users: {alice: $2b$04$abcdefghijklmnopqrstuuO0CnfWg.cXHbU1QE7Tr1QYoDOn2rGdW}\n"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,10 +17,8 @@ from click.core import ParameterSource
 
 from celerymeter import options
 from celerymeter.cli import configfile
-from celerymeter.errors import PrometheusUnavailable
 from celerymeter.kinds import FILE, SWITCH
 from celerymeter.options import Option, key, options_of
-from celerymeter.urls import without_password
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -144,15 +141,6 @@ def settings_command(
     ``section`` is the name in variables and in the file where it is not the command's own (``audit`` for ``verify``).
     """
     return lambda run: SettingsCommand(name, cls, run, section=section, service=service, check=check)
-
-
-@contextmanager
-def naming_prometheus(url: str) -> Iterator[None]:
-    """Add the URL to errors of Prometheus, which have none: clients of the control API see them too."""
-    try:
-        yield
-    except PrometheusUnavailable as error:
-        raise PrometheusUnavailable(f"{error}; check --prometheus-url {without_password(url)}") from error
 
 
 def _options_of(cls: type[DataclassInstance], section: str) -> Iterator[ClickOption]:

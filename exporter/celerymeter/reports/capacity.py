@@ -11,13 +11,12 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from statistics import fmean, median_high
 
 from celerymeter.prometheus import Matrix, Point, PrometheusClient, Scope, choose_cluster
 from celerymeter.prometheus.values import Series
 from celerymeter.reports import queries
-from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
+from celerymeter.reports.counting import WindowCounter, WindowCounts
 from celerymeter.reports.history import Steps, increases_by_exporter
 from celerymeter.reports.metrics import RUNTIME, WAIT, rounded
 from celerymeter.reports.quality import interval, judge
@@ -33,7 +32,7 @@ from celerymeter.reports.replay import (
     smallest_slots,
 )
 from celerymeter.reports.report import Note, TimeRange
-from celerymeter.reports.request import Filters, Window
+from celerymeter.reports.request import Filters, Window, utc
 
 HOUR = 3600.0
 OBJECTIVE = 0.95
@@ -105,11 +104,10 @@ class Observed:
 class CapacityPlanner:
     """Answers for one queue at a time; raises `PrometheusUnavailable`, `QueryRejected` and `AmbiguousCluster`."""
 
-    def __init__(self, client: PrometheusClient, scope: Scope, window: Window, *, progress: Progress | None = None):
+    def __init__(self, client: PrometheusClient, scope: Scope, window: Window) -> None:
         self._client = client
         self._window = window
         self._scope = choose_cluster(client, scope, time=window.end)
-        self._progress = progress
 
     def target(self, queue: str) -> float | None:
         """Return the queue's wait target (s) as the bundled rules record it; ``None`` if nobody chose one."""
@@ -139,12 +137,12 @@ class CapacityPlanner:
         empty = Capacity(
             queue_name=queue,
             cluster=self._scope.cluster or "",
-            time_range=TimeRange(_utc(window.start), _utc(window.end), window.seconds, window.assumed_zone, ""),
+            time_range=TimeRange(utc(window.start), utc(window.end), window.seconds, window.assumed_zone, ""),
             wait_target_seconds=target,
             objective_percent=rounded(100 * objective),
             unknown={},
         )
-        counter = WindowCounter(self._client, self._scope, filters=Filters(queue=queue), progress=self._progress)
+        counter = WindowCounter(self._client, self._scope, filters=Filters(queue=queue))
         counted = counter.count(start=window.start, end=window.end)
         if counted.counts is None:
             return _unknown(empty, "base_missing" if counted.without_base else "no_scrapes")
@@ -331,7 +329,3 @@ def _unknown(made: Capacity, code: str) -> Capacity:
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else rounded(100 * share)
-
-
-def _utc(at: float) -> datetime:
-    return datetime.fromtimestamp(at, timezone.utc)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
 from itertools import pairwise
 from statistics import median
 
@@ -15,6 +14,7 @@ from markupsafe import Markup
 
 from celerymeter.escaping import terminal
 from celerymeter.reports.report import Curve
+from celerymeter.reports.request import utc
 
 WIDTH, HEIGHT = 920, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 28, 10, 28
@@ -91,4 +91,4 @@ def _grid_step(highest: float) -> float:
 
 def _time_label(at: float, span: float) -> str:
     pattern = "%H:%M" if span <= DAY else "%m-%d %H:%M" if span <= 7 * DAY else "%m-%d"
-    return datetime.fromtimestamp(at, timezone.utc).strftime(pattern)
+    return utc(at).strftime(pattern)

@@ -133,18 +133,20 @@ class WindowCounter:
         return self._find_processes(start, end, set())
 
     def _find_processes(self, start: float, end: float, warnings: set[str]) -> tuple[ExporterProcess, ...]:
-        """Read scrape times a day at a time, because a month of them is too large for one answer."""
-        return read_processes(self._scrape_times(start, end, warnings))
+        return read_processes(self._scrape_times(queries.SCRAPES, start, end, warnings))
 
-    def _scrape_times(self, start: float, end: float, warnings: set[str]) -> Iterator[Matrix]:
+    def _scrape_times(
+        self, query: str, start: float, end: float, warnings: set[str], **target: str
+    ) -> Iterator[Matrix]:
+        """Yield the scrapes of each day, the newest day first: a month of them is too large for one answer."""
         until = end
         while until > start:
             length = min(DAY, until - start)
-            query = self._scope.render(queries.SCRAPES, window=timedelta(seconds=length))
-            answer = self._client.samples(query, time=until)
+            rendered = self._scope.render(query, window=timedelta(seconds=length), **target)
+            answer = self._client.samples(rendered, time=until)
             warnings.update(answer.warnings)
             yield answer
-            until -= length
+            until -= length  # not the window's seconds, which are rounded
             self._progress("scrape times", (end - until) / (end - start))
 
     def _find_bases(
@@ -165,18 +167,12 @@ class WindowCounter:
         return tuple(based), tuple(missing), tuple(late)
 
     def _find_older_scrape(self, process: ExporterProcess, start: float, warnings: set[str]) -> float | None:
-        """Return the newest scrape of a process before the window, searched a day at a time."""
-        until, furthest = start, max(process.started, start - FURTHEST)
-        while until > furthest:
-            length = min(DAY, until - furthest)
-            window = timedelta(seconds=length)
-            query = self._scope.render(queries.SCRAPES_OF_TARGET, window=window, **process.target._asdict())
-            answer = self._client.samples(query, time=until)
-            warnings.update(answer.warnings)
-            found = [same.scrapes[-1] for same in read_processes([answer]) if same.started == process.started]
+        """Return the newest scrape of a process before the window."""
+        furthest, target = max(process.started, start - FURTHEST), process.target._asdict()
+        for day in self._scrape_times(queries.SCRAPES_OF_TARGET, furthest, start, warnings, **target):
+            found = [same.scrapes[-1] for same in read_processes([day]) if same.started == process.started]
             if found:
                 return max(found)
-            until -= length  # not the window's seconds, which are rounded
         return None
 
     def _subtract(self, piece: Iterable[Span], warnings: set[str], *, histograms: bool) -> Iterator[Counts]:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from celerymeter.reports.advice_texts import ADVICE
 from celerymeter.reports.report import AlertSpan, CapacityRow, Note, QueueRow, Recommendation, Report
-from celerymeter.reports.texts import ADVICE, LABELS, NOTES, VERDICTS, Text
+from celerymeter.reports.texts import LABELS, NOTES, VERDICTS, Text
 
 LANGUAGES = ("en", "zh-TW")
 ABSENT = "-"
@@ -23,12 +24,12 @@ def in_language(report: Report, language: str) -> Report:
         language=language,
         recommendations=recommendations,
         optimization_recommendations=tuple(f"{advice.text} {advice.action}" for advice in recommendations),
-        unknown={name: _with_text(note, language) for name, note in report.unknown.items()},
-        capacity=tuple(replace(row, reason=row.reason and _with_text(row.reason, language)) for row in report.capacity),
+        unknown={name: with_text(note, language) for name, note in report.unknown.items()},
+        capacity=tuple(replace(row, reason=row.reason and with_text(row.reason, language)) for row in report.capacity),
         data_quality=replace(
             quality,
             words=translate(VERDICTS[quality.verdict], language),
-            notes=tuple(_with_text(note, language) for note in quality.notes),
+            notes=tuple(with_text(note, language) for note in quality.notes),
         ),
     )
 
@@ -38,7 +39,8 @@ def translate(text: Text, language: str) -> str:
     return text.zh if language.lower().startswith("zh") else text.en
 
 
-def _with_text(note: Note, language: str) -> Note:
+def with_text(note: Note, language: str) -> Note:
+    """Return a note with its sentence."""
     return replace(note, text=translate(NOTES[note.code], language))
 
 

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 
@@ -21,7 +21,7 @@ from celerymeter.reports import queries
 from celerymeter.reports.counting import ExporterProcess
 from celerymeter.reports.metrics import quantile, rounded, slot_seconds
 from celerymeter.reports.report import AlertRow, AlertSpan, Curve, Peak
-from celerymeter.reports.request import Filters, Window
+from celerymeter.reports.request import Filters, Window, utc
 
 FINEST = 60.0
 """Seconds; a peak is the mean over at least this long."""
@@ -192,7 +192,7 @@ def alert_row(series: Series, window: Window, *, step: float) -> AlertRow | None
     if not spans:
         return None
     still = spans[-1][1] > window.end - step
-    times = [AlertSpan(_utc(start), _utc(end)) for start, end in spans]
+    times = [AlertSpan(utc(start), utc(end)) for start, end in spans]
     if still:
         times[-1] = replace(times[-1], end=None)
         spans[-1][1] = window.end
@@ -212,16 +212,12 @@ def _rank(severity: str) -> int:
     return {"critical": 0, "warning": 1}.get(severity, 2)
 
 
-def _utc(at: float) -> datetime:
-    return datetime.fromtimestamp(at, timezone.utc)
-
-
 def peak(rates: Rates) -> Peak | None:
     """Return the step in which most tasks ended; the first of several."""
     if not rates.ended:
         return None
     at = min(rates.ended, key=lambda end: (-rates.ended[end], end))
-    return Peak(_utc(at - rates.step), rounded(rates.ended[at] / rates.step), rates.step, rates.source)
+    return Peak(utc(at - rates.step), rounded(rates.ended[at] / rates.step), rates.step, rates.source)
 
 
 def per_second(steps: Mapping[float, float], *, step: float) -> Curve:

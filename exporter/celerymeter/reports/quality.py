@@ -1,4 +1,4 @@
-"""How far a report can be trusted: which scrapes are there, what was missed, whether exporters agree. Pure."""
+"""The quality of a report's data: missing scrapes, missed events, exporters that disagree. Pure."""
 
 from __future__ import annotations
 

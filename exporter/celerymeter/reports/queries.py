@@ -72,7 +72,7 @@ DEMAND = {
     "started": f"{_BY_EXPORTER} (celery_task_started_total{{SEL, queue_name=$queue}})",
     "busy": f"{_BY_EXPORTER} (celery_task_busy_seconds_total{{SEL, queue_name=$queue}})",
 }
-"""What one queue was asked to do, as counters."""
+"""The tasks that a queue was sent and their run times, as counters."""
 QUEUE_STATE = {
     "length": "max(celery_queue_length{SEL, queue_name=$queue})",
     "slots": "max(celery_queue_pool_slots{SEL, queue_name=$queue})",

@@ -15,17 +15,20 @@ from heapq import heapreplace
 from itertools import cycle
 from typing import Literal
 
+from celerymeter.reports.metrics import quantile
+
 Placement = Literal["even", "random", "together"]
-"""Where in its step a task arrives: evenly spread, at random, or all tasks of a step at its beginning."""
+"""The moment in its step at which a task arrives: evenly spread, at random, or all tasks at the step's beginning."""
 SHAPES = 200
 """Run times into which a histogram is divided."""
+BORROWED = 60.0
 ENOUGH_RUNS = 100
 """Runs from which a mean run time is taken; so a slow hour stays slow in the replay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a queue was asked to do: arrivals by step, and the mean run time (s) of each step's tasks."""
+    """The work that a queue was sent: arrivals by step, and the mean run time (s) of each step's tasks."""
 
     step: float
     arrivals: Sequence[int]
@@ -109,17 +112,15 @@ def smallest_slots(tasks: Tasks, *, target: float, objective: float, start: int 
     return high
 
 
-# What the replay is made of: arrivals and run times from samples.
+# Arrivals and run times, from samples.
 
 
-def count_arrivals(
-    taken: Sequence[float], lengths: Sequence[float | None], *, step: float, remember: float = 60.0
-) -> tuple[list[int], int]:
+def count_arrivals(taken: Sequence[float], lengths: Sequence[float | None], *, step: float) -> tuple[list[int], int]:
     """Return arrivals by step, and how many messages left the queue without being taken (purged, expired).
 
     ``taken`` are the tasks that workers took from the queue in each step, ``lengths`` the queue before the first step
     and after each. What was in the queue at first arrives in the first step. The length may be older than the counter,
-    so a step may seem to have less than no arrivals: it borrows from the steps of the next ``remember`` seconds.
+    so a step may seem to have less than no arrivals: it borrows from the steps of the next `BORROWED` seconds.
     """
     arrivals: list[int] = []
     known = next((length for length in lengths if length is not None), 0.0)
@@ -132,7 +133,7 @@ def count_arrivals(
         arrivals.append(whole)
         carried = found - whole
         borrowed_for = borrowed_for + step if carried <= -1 else 0.0
-        if borrowed_for > remember:
+        if borrowed_for > BORROWED:
             removed, carried, borrowed_for = removed - carried, 0.0, 0.0
     return arrivals, round(removed - min(0.0, carried))
 
@@ -156,25 +157,9 @@ def shape_of(buckets: Mapping[float, float]) -> tuple[float, ...]:
 
     Run times beyond the last bound count as that bound.
     """
-    bounds = sorted(buckets)
-    total = buckets[bounds[-1]] if bounds else 0.0
-    if total <= 0:
-        return (1.0,)
-    found = [_value_at(total * (one + 0.5) / SHAPES, bounds, buckets) for one in range(SHAPES)]
+    found = [quantile((one + 0.5) / SHAPES, buckets) or 0.0 for one in range(SHAPES)]
     mean = sum(found) / len(found)
     return tuple(value / mean for value in found) if mean > 0 else (1.0,)
-
-
-def _value_at(rank: float, bounds: Sequence[float], buckets: Mapping[float, float]) -> float:
-    """Return the value of this rank, interpolated within its bucket."""
-    lower = before = 0.0
-    for bound in bounds:
-        if buckets[bound] >= rank:
-            if math.isinf(bound):
-                return lower
-            return lower + (bound - lower) * (rank - before) / (buckets[bound] - before)
-        lower, before = bound, buckets[bound]
-    return lower
 
 
 def share_within(buckets: Mapping[float, float], seconds: float) -> float | None:

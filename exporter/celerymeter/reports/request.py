@@ -14,6 +14,11 @@ _RELATIVE = re.compile(r"-(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
+def utc(at: float) -> datetime:
+    """Return UTC seconds as a time."""
+    return datetime.fromtimestamp(at, timezone.utc)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """``(start, end]`` in UTC seconds; ``assumed_zone`` is set when a time was given without one."""
@@ -103,5 +108,5 @@ def _read_time(text: str, field: str, now: float, zone: tzinfo | None) -> tuple[
 
 
 def _zone_name(at: float, zone: tzinfo | None) -> str:
-    time = datetime.fromtimestamp(at, tz=timezone.utc).astimezone(zone)
+    time = utc(at).astimezone(zone)
     return f"{time.tzname()} ({time.strftime('%z')})"

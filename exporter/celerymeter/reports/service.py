@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 from celerymeter.prometheus import PrometheusClient, Scope, choose_cluster
 from celerymeter.prometheus.counters import ENDS, Counts
@@ -28,7 +28,7 @@ from celerymeter.reports.report import (
     Report,
     TimeRange,
 )
-from celerymeter.reports.request import Filters, ReportRequest, Window
+from celerymeter.reports.request import Filters, ReportRequest, Window, utc
 
 MEANING = "what Prometheus scraped after start, up to and including end"
 DEFAULT_INTERVAL = 15.0
@@ -168,11 +168,11 @@ def _compose(data: _QueryResults, request: ReportRequest, *, report_id: str, now
     users = metrics.slot_users(known, data.queue_capacity, all_tasks=all_tasks)
     return Report(
         report_id=report_id,
-        generated_at=_utc(now),
+        generated_at=utc(now),
         language=request.language,
         cluster=data.scope.cluster or "",
         filters=request.filters,
-        time_range=TimeRange(_utc(window.start), _utc(window.end), window.seconds, window.assumed_zone, MEANING),
+        time_range=TimeRange(utc(window.start), utc(window.end), window.seconds, window.assumed_zone, MEANING),
         settled=settled(window, now=now, scrape_interval=interval(data.counted.processes)),
         total_tasks=None if counts is None else ends.total,
         successful_tasks=None if counts is None else ends.successful,
@@ -240,7 +240,7 @@ def _peak_of_short_window(counts: Counts | None, window: Window) -> Peak | None:
     """Return the mean of a window that is too short for steps."""
     if counts is None or window.seconds > 180:
         return None
-    return Peak(_utc(window.start), metrics.rounded(counts.ended / window.seconds), window.seconds, "window")
+    return Peak(utc(window.start), metrics.rounded(counts.ended / window.seconds), window.seconds, "window")
 
 
 def _watched_before(data: _QueryResults, window: Window) -> bool:
@@ -295,7 +295,3 @@ def _shown_queries(scope: Scope, request: ReportRequest) -> dict[str, str]:
     }
     values["clusters"] = alert_clusters(scope)
     return {key: scope.render(query, window=hour, **target, **values) for key, query in shown.items()}
-
-
-def _utc(at: float) -> datetime:
-    return datetime.fromtimestamp(at, timezone.utc)
