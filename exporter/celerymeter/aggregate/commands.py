@@ -46,7 +46,7 @@ def follow(state: Any, ids: Any = (), seconds: Any = 60.0, **_: Any) -> Any:
 
 @inspect_command(name="celerymeter_task", signature="[id1 [id2 …]]")  # type: ignore[untyped-decorator]
 def task(state: Any, ids: Any = (), **_: Any) -> Any:
-    """What this worker knows of tasks."""
+    """Reply what this worker knows of tasks."""
     member = _member(state)
     if member is None:
         return nok(_NOT_COUNTING)

@@ -55,7 +55,7 @@ class AggregatingDispatcher:
         return result
 
     def _counted(self, member: Member, event: str, fields: dict[str, Any]) -> None:
-        """Publish what is wanted besides the totals; while the worker drains, tell of every end at once."""
+        """Publish the event too if it is wanted; while the worker drains, publish the totals after every end."""
         if (member.followed or event in PUBLISHED) and member.wants(event, fields):
             self._publish_event(event, fields)
         if member.draining and event != "task-started":

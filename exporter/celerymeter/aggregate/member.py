@@ -32,7 +32,7 @@ PUBLISHED = frozenset({"task-revoked", "task-rejected"})
 
 @dataclass(frozen=True)
 class Options:
-    """How `install` was called."""
+    """The arguments of `install`."""
 
     runtime_buckets: tuple[float, ...] = RUNTIME_BUCKETS
     wait_buckets: tuple[float, ...] = WAIT_BUCKETS
@@ -69,7 +69,7 @@ class Member:
         self.totals = Totals(runtime_buckets=options.runtime_buckets, wait_buckets=options.wait_buckets)
         self._queues = MessageQueues()
         self._silent: dict[str, bool] = {}
-        """Whether tasks of a name send no events, by name."""
+        """True for tasks that send no events, by name."""
         self._began = steady()
         self._processed_before = worker_state.all_total_count[0]
         self._full_at = 0.0
@@ -238,7 +238,7 @@ class Member:
 
 
 def _active() -> frozenset[str] | None:
-    """The uuids that Celery runs now; ``None`` if another thread has just changed them."""
+    """Return the uuids that Celery runs now; ``None`` if another thread has just changed them."""
     try:
         return frozenset(request.id for request in worker_state.active_requests)
     except RuntimeError:

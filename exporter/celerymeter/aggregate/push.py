@@ -74,7 +74,7 @@ class Pusher:
             self._pause = min(LONGEST_PAUSE, 2 * self._pause) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
     def _dispatcher(self) -> Any:
-        """The worker's event dispatcher; ``None`` while it has none."""
+        """Return the worker's event dispatcher; ``None`` while it has none."""
         return getattr(getattr(self._worker, "consumer", None), "event_dispatcher", None) or self._last
 
     def _post(self, kinds: list[str], *, timeout: tuple[float, float], final: bool = False) -> bool:

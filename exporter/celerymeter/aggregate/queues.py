@@ -55,7 +55,7 @@ class MessageQueues:
 
 
 def _ways(queue: Any) -> Iterable[ConsumedQueue]:
-    """The bindings of a queue; that of a broadcast is each worker's own, and no task waits there."""
+    """Yield the bindings of a queue; that of a broadcast is each worker's own, and no task waits there."""
     bindings = queue.bindings or [queue]
     for binding in bindings:
         exchange = binding.exchange

@@ -1,4 +1,4 @@
-"""What one worker process has counted of each task and queue, and how a message has it."""
+"""The totals of each task and queue in one worker process, and their form in a message."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Series:
         counts[name] = counts.get(name, 0) + 1
 
     def row(self, busy: float, to_utc: float = 0.0) -> list[Any]:
-        """The series as it goes into a message (`celerymeter.totals.SeriesTotals`); ``busy`` is of runs in progress."""
+        """Return the series as in a message (`celerymeter.totals.SeriesTotals`); ``busy`` is of runs in progress."""
         oldest, last = (round(at + to_utc, 3) if at else 0.0 for at in (self.oldest, self.last_success))
         row = [self.name, self.queue, self.received, self.started, self.succeeded, self.failed, self.retried]
         row += [round(self.busy + busy, 6), self.running, oldest, last]
@@ -70,7 +70,7 @@ class Series:
 
 
 def _sparse(counts: list[int]) -> list[int]:
-    """Index and count of the buckets that are not empty, one after the other."""
+    """Return index and count of the buckets that are not empty, one after the other."""
     return [number for index, count in enumerate(counts) if count for number in (index, count)]
 
 

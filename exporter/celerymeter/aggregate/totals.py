@@ -1,8 +1,8 @@
-"""What one worker process has done, as totals since it started. Pure: clocks and what Celery knows are arguments.
+"""Totals of one worker process since it started. Pure: clocks and what Celery knows are arguments.
 
-Counts as the exporter counts events (`celerymeter.tracking.tasks`), but needs no uuid to find a name or a queue later:
-the worker knows both from the message itself. Thread-safe, because
-pools of threads report the steps of a run from the thread that runs it.
+Counts as the exporter counts events (`celerymeter.tracking.tasks`), but never has to find a name or a queue later: the
+worker knows both from the message itself. Thread-safe, because pools of threads report the steps of a run from the
+thread that runs it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from celerymeter.aggregate.runs import Run, Runs
 from celerymeter.aggregate.series import Series, SeriesTable
 from celerymeter.exception_names import UNKNOWN, WORKER_LOST, exception_name
 
-MAX_SAME = 10
-"""Messages of one task that wait for their start."""
-MAX_WAITING = 100_000
-"""Tasks received and not started, beyond which the oldest are forgotten."""
-REMEMBERED = 10_000
-"""Ended runs that are remembered, at least."""
 GRACE = 2.0
 """Seconds after which a rejection was the end: in some cases a failure of the same run follows."""
 VANISHED = 5.0
@@ -28,38 +23,8 @@ VANISHED = 5.0
 TOLERANCE = 0.05
 """Seconds below 0 that a wait may come out from measurement error alone."""
 
-_STATES = {"terminated": "terminated"}
-"""The state of a revoked run by the reason, if it is another than ``revoked``: its process may still live."""
-
 Fields = Mapping[str, Any]
 """The fields of an event as Celery gives them, hence Any."""
-
-
-class Run:
-    """One run of a task at this worker. Times are seconds as those of `Totals`, 0 for what has not happened."""
-
-    __slots__ = (
-        "ended",
-        "eta",
-        "missing",
-        "received",
-        "rejected",
-        "retries",
-        "sent",
-        "series",
-        "started",
-        "state",
-        "uuid",
-    )
-
-    def __init__(self, uuid: str, series: Series, *, received: float, retries: int = 0) -> None:
-        self.uuid, self.series = uuid, series
-        self.received, self.retries = received, retries
-        self.started = self.ended = self.missing = 0.0
-        self.sent: float | None = None
-        self.eta: float | None = None
-        self.state = "received"
-        self.rejected = False
 
 
 class Totals:
@@ -69,15 +34,7 @@ class Totals:
         self.series = SeriesTable(runtime_buckets=runtime_buckets, wait_buckets=wait_buckets)
         self._lock = threading.RLock()
         """Reentrant: Celery cancels runs in its signal handlers (`celery.apps.worker.on_cold_shutdown`)."""
-        self._waiting: dict[str, list[Run]] = {}
-        """By uuid, the first received first: a retry of a retry may come before Celery says that the first began."""
-        self._stale: dict[str, list[Run]] = {}
-        """Those that waited when the connection was last lost: some are in the pool and will start."""
-        self._running: dict[str, Run] = {}
-        self._beside: dict[str, list[Run]] = {}
-        """Runs in progress of tasks that run a second time, by uuid: `_running` has the first."""
-        self._recent: dict[str, Run] = {}
-        self._older: dict[str, Run] = {}
+        self._runs = Runs()
         self._rejected: list[Run] = []
         self._killed: list[Run] = []
         """Greenlets (`celery.concurrency.gevent.TaskPool._make_killable_target`)."""
@@ -97,31 +54,24 @@ class Totals:
             series.received += 1
             series.changed = self.messages
             run = Run(uuid, series, received=now, retries=retries)
-            waiting = self._waiting.setdefault(uuid, [])
-            if len(waiting) < MAX_SAME:
-                waiting.append(run)
-            if len(self._waiting) > MAX_WAITING:
-                del self._waiting[next(iter(self._waiting))]
+            self._runs.receive(run)
             return run
 
     def started(self, uuid: str, now: float) -> None:
         """A run begins."""
         with self._lock:
-            run = self._take_waiting(uuid) or Run(uuid, self.series.find(UNKNOWN, UNKNOWN), received=0.0)
+            run = self._runs.take_waiting(uuid) or self._unheard(uuid)
             series = run.series
             series.started += 1
             self.started_total += 1
             series.changed = self.messages
-            before = self._recent.get(uuid) or self._older.get(uuid)
+            before = self._runs.ended(uuid)
             if before is not None and before.retries == run.retries and before.state in ("succeeded", "failed"):
                 series.add("redelivered")
             run.started, run.state = now, "started"
-            if uuid in self._running:
-                self._beside.setdefault(uuid, []).append(run)
-                if self._running[uuid].retries == run.retries:
-                    series.add("redelivered")
-            else:
-                self._running[uuid] = run
+            first = self._runs.start(run)
+            if first is not None and first.retries == run.retries:
+                series.add("redelivered")
             self._observe_wait(run, now)
 
     def succeeded(self, uuid: str, fields: Fields, now: float) -> None:
@@ -143,7 +93,7 @@ class Totals:
             self.duplicates["task-succeeded"] += 1
             return
         run.ended, run.state = now, "vanished"
-        self._remember(run)
+        self._runs.remember(run)
         self._killed.append(run)
 
     def failed(self, uuid: str, fields: Fields, now: float) -> None:
@@ -177,9 +127,9 @@ class Totals:
         """A task was revoked, perhaps before it was received: then `name_revoked` says more about it."""
         reason = "expired" if fields.get("expired") else "terminated" if fields.get("terminated") else "revoked"
         with self._lock:
-            if self._is_unheard(uuid):
+            if not self._runs.is_known(uuid):
                 self._unnamed[uuid] = (now, reason)
-            elif (run := self._end(uuid, "task-revoked", _STATES.get(reason, "revoked"), now)) is not None:
+            elif (run := self._end(uuid, "task-revoked", _state(reason), now)) is not None:
                 run.series.add(f"revoked_{reason}")
 
     def name_revoked(self, uuid: str, name: str, queue: str) -> None:
@@ -195,91 +145,70 @@ class Totals:
                 self._requeue(uuid, now)
                 return
             run = self._take(uuid, now)
-            if run is None and (run := self._recent.get(uuid)) is not None:
+            if run is None and self._runs.ended(uuid) is not None:
                 self.duplicates["task-rejected"] += 1
                 return
-            run = run or Run(uuid, self.series.find(UNKNOWN, UNKNOWN), received=0.0)
+            run = run or self._unheard(uuid)
             run.rejected, run.ended, run.state = True, now, "rejected"
-            self._remember(run)
+            self._runs.remember(run)
             self._rejected.append(run)
 
     def cancelled(self, uuid: str, _: Fields, now: float) -> None:
         """A run was ended because the connection was lost; its message is with the broker again."""
         with self._lock:
             run = self._take(uuid, now)
-            if run is None and (before := self._recent.get(uuid)) is not None and before in self._killed:
+            if run is None and (before := self._runs.ended(uuid)) in self._killed:
                 run = before
             if run is not None:
                 run.state, run.ended = "cancelled", now
-                self._remember(run)
+                self._runs.remember(run)
 
     def _requeue(self, uuid: str, now: float) -> None:
-        run = self._take(uuid, now) or Run(uuid, self.series.find(UNKNOWN, UNKNOWN), received=0.0)
+        run = self._take(uuid, now) or self._unheard(uuid)
         run.series.add("requeued")
         # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
         if run.started:
             run.series.add("process_lost")
         run.series.changed = self.messages
         run.state, run.ended = "requeued", now
-        self._remember(run)
+        self._runs.remember(run)
 
     # Which run
 
     def _take(self, uuid: str, now: float) -> Run | None:
-        """Take the run that ends out of those in progress or waiting, and count the time that it took."""
-        run = self._running.pop(uuid, None)
-        if run is None:
-            run = self._take_waiting(uuid)
-            if run is None:
-                return None
-        elif beside := self._beside.get(uuid):
-            self._running[uuid] = beside.pop(0)
-            if not beside:
-                del self._beside[uuid]
-        if run.started:
-            run.series.busy += max(0.0, now - run.started)
-        run.series.changed = self.messages
+        """Take the run that ends, and count the time for which it took a slot."""
+        run = self._runs.take(uuid)
+        if run is not None:
+            if run.started:
+                run.series.busy += max(0.0, now - run.started)
+            run.series.changed = self.messages
         return run
 
-    def _take_waiting(self, uuid: str) -> Run | None:
-        for runs in (self._waiting, self._stale):
-            if same := runs.get(uuid):
-                run = same.pop(0)
-                if not same:
-                    del runs[uuid]
-                return run
-        return None
+    def _unheard(self, uuid: str) -> Run:
+        """Return a run of a task that was never received here, as far as is known."""
+        return Run(uuid, self.series.find(UNKNOWN, UNKNOWN))
 
     def _end(self, uuid: str, event: str, state: str, now: float) -> Run | None:
         """Return the run that ends, or ``None`` for what comes after the run's one end."""
         run = self._take(uuid, now)
         if run is None:
-            run = self._recent.get(uuid) or self._older.get(uuid)
+            run = self._runs.ended(uuid)
             if run is not None and run.rejected:
                 run.rejected = False
                 self.duplicates["task-rejected"] += 1  # it was not the end after all
             elif run is not None and run.state not in ("retried", "requeued", "cancelled", "vanished"):
                 self.duplicates[event] += 1
                 return None
-            run = run or Run(uuid, self.series.find(UNKNOWN, UNKNOWN), received=0.0)
+            run = run or self._unheard(uuid)
             run.series.changed = self.messages
         run.ended, run.state = now, state
-        self._remember(run)
+        self._runs.remember(run)
         return run
 
-    def _is_unheard(self, uuid: str) -> bool:
-        known = (self._running, self._recent, self._older)
-        return uuid not in self._waiting and uuid not in self._stale and not any(uuid in runs for runs in known)
-
-    def _remember(self, run: Run) -> None:
-        if len(self._recent) >= REMEMBERED:
-            self._older, self._recent = self._recent, {}
-        self._recent[run.uuid] = run
-
     def _count_unnamed(self, uuid: str, at: float, reason: str, *, series: Series) -> None:
-        run = Run(uuid, series, received=0.0)
-        run.ended, run.state = at, _STATES.get(reason, "revoked")
-        self._remember(run)
+        run = Run(uuid, series)
+        run.ended, run.state = at, _state(reason)
+        self._runs.remember(run)
         series.add(f"revoked_{reason}")
         series.changed = self.messages
 
@@ -298,9 +227,9 @@ class Totals:
     # From time to time
 
     def reconnected(self) -> None:
-        """The broker has a new connection: Celery has dropped the tasks that waited, and some come again."""
+        """The broker has a new connection."""
         with self._lock:
-            self._stale, self._waiting = self._waiting, {}
+            self._runs.lost_connection()
 
     def rows(
         self, now: float, *, active: Collection[str] | None, full: bool, final: bool = False, to_utc: float = 0.0
@@ -316,7 +245,7 @@ class Totals:
             for series in self.series:
                 if series.running:
                     series.running, series.oldest, series.changed = 0, 0.0, self.messages
-            for run in self._in_progress():
+            for run in self._runs.in_progress():
                 series = run.series
                 series.running += 1
                 series.oldest = min(series.oldest or run.started, run.started)
@@ -332,9 +261,6 @@ class Totals:
         """True if a series has changed since the last message."""
         with self._lock:
             return any(series.changed >= self.messages for series in self.series)
-
-    def _in_progress(self) -> list[Run]:
-        return [*self._running.values(), *(run for runs in self._beside.values() for run in runs)]
 
     def _settle(self, now: float, active: Collection[str] | None, *, final: bool) -> None:
         """Count what waited for something that did not come."""
@@ -353,7 +279,7 @@ class Totals:
             if final or now - at >= GRACE:
                 del self._unnamed[uuid]
                 self._count_unnamed(uuid, at, reason, series=self.series.find(UNKNOWN, UNKNOWN))
-        for run in self._in_progress() if active is not None else ():
+        for run in self._runs.in_progress() if active is not None else ():
             self._check(run, now, listed=run.uuid in (active or ()), final=final)
 
     def _check(self, run: Run, now: float, *, listed: bool, final: bool) -> None:
@@ -365,7 +291,7 @@ class Totals:
             self._take(run.uuid, run.missing)
             run.ended, run.state = run.missing, "vanished"
             run.series.add("without_result")
-            self._remember(run)
+            self._runs.remember(run)
 
     def unstarted(self, active: Collection[str]) -> int:
         """Return how many of these runs Celery has counted, and not yet reported: in pools of greenlets it waits there.
@@ -373,13 +299,14 @@ class Totals:
         Between the two it acknowledges the message (`celery.worker.request.Request.on_accepted`).
         """
         with self._lock:
-            return sum(uuid not in self._running for uuid in active)
+            return sum(not self._runs.is_running(uuid) for uuid in active)
 
     def lookup(self, uuid: str) -> Run | None:
         """Return what is known of a task: its unfinished run, or else the one that ended last."""
         with self._lock:
-            if (run := self._running.get(uuid)) is not None:
-                return run
-            if waiting := self._waiting.get(uuid):
-                return waiting[0]
-            return self._recent.get(uuid) or self._older.get(uuid)
+            return self._runs.find(uuid)
+
+
+def _state(reason: str) -> str:
+    """Return the state of a revoked run; the process of a terminated one may still live."""
+    return "terminated" if reason == "terminated" else "revoked"
