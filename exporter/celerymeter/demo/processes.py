@@ -32,7 +32,7 @@ def free_port() -> int:
 
 def free_ports(count: int) -> list[int]:
     """Return different free ports, which no other process is given too before something listens on them."""
-    found = list(islice(filter(_is_free, islice(_own_ports(), BLOCK - 1)), count))
+    found = list(islice(filter(is_free, islice(_own_ports(), BLOCK - 1)), count))
     if len(found) < count:
         raise StartFailed(f"no {count} free ports on loopback among the {BLOCK - 1} that this process took")
     return found
@@ -56,7 +56,8 @@ def _own_ports() -> Iterator[int]:
     raise StartFailed("no free ports on loopback: every block of them from 10000 to 32699 is taken")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return True if this process could listen on the loopback port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not keep a port
         with suppress(OSError):
@@ -129,7 +130,7 @@ class Process:
     def wait_ready(self, ready: Callable[[], object], *, timeout: float = 30.0) -> None:
         """Wait until ``ready()``; raises `StartFailed` if the child ends first or is not ready in time.
 
-        A child that ended is not ready, whoever answers on its port.
+        A child that ended is not ready, even if something answers on its port.
         """
         deadline = time.monotonic() + timeout
         while not (ready() and self.running):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from celerymeter.demo.processes import free_ports
+from celerymeter.demo.processes import free_ports, is_free
 from celerymeter.demo.workload import LOADS
 from celerymeter.errors import PortInUse, SettingsError
 from celerymeter.kinds import INTERVAL, SWITCH, Kind
@@ -60,17 +59,6 @@ class Ports:
 
 def _flag(name: str) -> str:
     return name.replace("_", "-")
-
-
-def is_free(port: int) -> bool:
-    """Return True if this process could listen on the loopback port now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def parse_ports(text: str) -> Ports:
