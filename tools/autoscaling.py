@@ -28,7 +28,7 @@ MOST_SLOTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the metrics say at one moment; counters are totals."""
+    """The metrics at one moment; counters are totals."""
 
     waiting: int
     running: int
@@ -38,14 +38,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one day."""
+    """The result of one day."""
 
     waits: Sequence[float]
     pod_hours: float
     changes: int
-    """How often the number of pods was changed."""
+    """Changes of the number of pods."""
     reversals: int
-    """How often it went down and up again within half an hour."""
+    """Times at which it went down and up again within half an hour."""
 
     def waited(self, share: float) -> float:
         """Return a quantile of the waits, in seconds."""
@@ -103,7 +103,7 @@ class Cluster:
     runtimes: Iterator[float]
     waiting: deque[float] = field(default_factory=deque)
     running: list[float] = field(default_factory=list)
-    """When each running task ends."""
+    """The end of each running task."""
     pods: int = 0
     starting: deque[tuple[float, int]] = field(default_factory=deque)
     waits: list[float] = field(default_factory=list)

@@ -78,7 +78,7 @@ def send(app: Celery, calls: Sequence[Call], queues: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Site:
-    """Where the workload runs; workers are stopped with ``stack``."""
+    """The servers of the workload; workers are stopped with ``stack``."""
 
     app: Celery
     exporter: ExporterProcess

@@ -69,7 +69,7 @@ class Served:
 
 @dataclass
 class Outcome:
-    """What came of it; ``counted`` and ``sent`` are real tasks."""
+    """The result; ``counted`` and ``sent`` are real tasks."""
 
     published: int = 0
     bytes: int = 0

@@ -1,4 +1,4 @@
-"""What rules cost a Prometheus: folders of rules side by side on the same page, in CPU time and time per evaluation.
+"""The cost of rules for a Prometheus, in CPU time and time per evaluation: folders of rules beside each other.
 
     git show COMMIT:alerts/rules/… > OLD/…
     python -m tools.rule_cost alerts/rules OLD

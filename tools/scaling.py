@@ -1,4 +1,4 @@
-"""What exporter and Prometheus cost by the size of a cluster, written into the page.
+"""The cost of exporter and Prometheus by the size of a cluster, written into the page.
 
 An exporter hears a stream of so many tasks, queues and workers; a Prometheus scrapes it at the shipped pace with the
 shipped rules. CPU and memory are measured by the kernel for each process, over 90 s in which only scrapes
@@ -96,7 +96,7 @@ def prometheus(folder: Path, page: str) -> Prometheus:
 
 
 def measured(exporter: Consumer, server: Prometheus, cpu: tuple[float, ...]) -> Cost:
-    """What the page and the kernel say in the end."""
+    """Return what the page and the kernel say in the end."""
     text = requests.get(exporter.url, timeout=30).text
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     pairs = {found[0] for line in lines if (found := re.search(r'name="[^"]*",queue_name="[^"]*"', line))}

@@ -1,4 +1,4 @@
-"""How long a person waits for each message, with rules, routing and intervals as shipped; takes half an hour.
+"""The time until a person gets each message, with rules, routing and intervals as shipped; takes half an hour.
 
 ``python -m tools.time_to_notification`` prints the table for alerts/README.md. With ``--firing-only`` it does not wait
 for the messages that an alert is over, and takes ten minutes.

@@ -1,7 +1,7 @@
 """The errors by which client libraries say that a connection to the broker has become useless: one table of them all.
 
 A connection can stay open and be of no use for ever: its server has become a replica, was given other credentials, or
-takes no writes. Whoever holds a connection drops it at any of these errors and opens another one when it is needed.
+takes no writes. The holder of a connection drops it at any of these errors and opens another one when it is needed.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import re
 
 UNKNOWN = "unknown"
 MAX_REPRESENTATION = 1000
-"""Characters of an exception's text in which its class is looked for."""
+"""Characters of an exception's text that are searched for its class."""
 WORKER_LOST = "WorkerLostError"
 _OWN_REPR = re.compile(r"(Reject|Retry|Ignore)\b", re.IGNORECASE)
 """Celery's own control exceptions describe themselves in words: ``reject requeue=False: …``, ``Retry in 3s: …``."""

@@ -159,7 +159,7 @@ class WorkerState:
     """The exchanges whose every message all their workers get (`kombu.common.Broadcast`)."""
     active: tuple[ActiveTask, ...] | None = None
     held: tuple[ActiveTask, ...] = ()
-    """What waited at it (`inspect reserved` and `scheduled`), once: when it is asked for the first time."""
+    """Tasks that waited in it when it was asked for the first time (`inspect reserved` and `scheduled`)."""
     totals: Mapping[str, int] | None = None
     """Runs begun since the worker started, by task name (`inspect stats`, ``total``)."""
     visibility_timeout: float | None = None
@@ -175,7 +175,7 @@ class WorkersSnapshot:
     at: float
     workers: Mapping[str, WorkerState] = field(default_factory=dict)
     replied_at: float | None = None
-    """When the last reply had come: a worker that was busy may reply to several polls at once."""
+    """Receipt of the last reply: a worker that was busy may reply to several polls at once."""
     silent: frozenset[str] = frozenset()
     """Workers that send heartbeats and did not reply to something that they were asked."""
 

@@ -21,7 +21,7 @@ _BITS = re.compile(r"^(?:(?:[01]\.){28})+")
 """The delay of `kombu.transport.native_delayed_delivery`; older releases put another one before it at each retry."""
 _ANY = "*"
 COPY = "bcast."
-"""How the name of a queue begins that a process has of a broadcast, before a UUID (`kombu.common.Broadcast`)."""
+"""Begins the name of the queue that each process has for a broadcast; a UUID follows (`kombu.common.Broadcast`)."""
 
 
 class Binding(Protocol):

@@ -47,7 +47,7 @@ def gauge(family: Family) -> str:
 
 
 def grown(family: Family) -> str:
-    """How much a counter grew in the shown time, by entry."""
+    """The growth of a counter in the shown time, by entry."""
     return once(f"increase({SCOPE.of(family)}[$__range])", *BY)
 
 

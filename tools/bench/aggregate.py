@@ -51,7 +51,7 @@ UNTIL_FULL = 15
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What so many tasks cost a worker's main process, in CPU seconds, and the messages that it published."""
+    """The CPU seconds that tasks cost a worker's main process, and the messages that it published."""
 
     cpu: float
     seconds: float
@@ -166,7 +166,7 @@ def publishing(tasks: int, url: str) -> float:
 
 
 def measure_counting(*, tasks: int = 10_000, repeats: int = 5) -> str:
-    """What the two do of a worker's work, as Markdown: the least of several runs, which alternate."""
+    """Return the cost of counting and of publishing, as Markdown: the least of several runs, which alternate."""
     with tempfile.TemporaryDirectory() as folder, Redis(Path(folder)) as server:
         server.up()
         pairs = [(counting(tasks), publishing(tasks, server.url)) for _ in range(repeats)]
@@ -262,7 +262,7 @@ class Simulated:
     tasks: int
     counted: int
     sent: int
-    """What must be counted in the end: the tasks of all rounds."""
+    """The tasks of all rounds, which must be counted in the end."""
     memory: float
     message: float
 

@@ -37,7 +37,7 @@ def sections(rounds: int) -> dict[str, Callable[[], str]]:
 
 
 def machine() -> str:
-    """Where and with what this was measured."""
+    """Return the machine and the releases with which this was measured."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     libraries = ", ".join(f"{name} {version(name)}" for name in ("celery", "kombu", "hiredis", "msgspec", "orjson"))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())

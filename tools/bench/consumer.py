@@ -93,7 +93,7 @@ class Consumer:
         return Scrape(requests.get(self.url, timeout=30).text)
 
     def seen(self) -> int:
-        """How many events it has counted; a contestant ends with that."""
+        """Return the number of events that it has counted; a contestant ends with that."""
         if self._kind == EXPORTER:
             return int(self.page().sum("celerymeter_events_total"))
         self._process.stop()

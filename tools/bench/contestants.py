@@ -1,4 +1,4 @@
-"""What the exporter is compared with; each runs by itself: ``python -m tools.bench.contestants KIND URL FILE``.
+"""Rivals of the exporter; each runs by itself: ``python -m tools.bench.contestants KIND URL FILE``.
 
 ``receiver``  Celery's own `app.events.Receiver` with a handler that does nothing but count
 ``raw``       frames read with hiredis and decoded with the fastest JSON library, nothing else

@@ -1,4 +1,4 @@
-"""What could fill a memory: streams of which every part is new, and what the exporter says of what it does not keep."""
+"""Streams that could fill a memory, since every part is new, and the counters of what the exporter does not keep."""
 
 from __future__ import annotations
 

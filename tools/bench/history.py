@@ -20,7 +20,7 @@ Labels = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """How much there is: counts of tasks every ``fine`` seconds, their sums and histograms every ``coarse`` seconds.
+    """The size of a month: counts of tasks every ``fine`` seconds, their sums and histograms every ``coarse`` seconds.
 
     All else is there every 15 s.
     """
@@ -62,7 +62,7 @@ class Pattern:
 
 
 def of_a_pair(month: Month) -> Iterator[Pattern]:
-    """What every task in every queue has; a run in 50 fails, one in 25 is retried."""
+    """The series of a task in a queue; a run in 50 fails, one in 25 is retried."""
     runs = month.runs()
     fine, coarse = runs[:: month.fine // SCRAPE], runs[:: month.coarse // SCRAPE]
     for outcome, one_in in (("succeeded", 1), ("failed", 50), ("retried", 25)):
@@ -108,7 +108,7 @@ def pairs(month: Month) -> Iterator[Labels]:
 
 
 def samples(month: Month) -> int:
-    """How many there are in all."""
+    """The number of all samples."""
     shared = month.pairs * sum(len(pattern.values) for pattern in of_a_pair(month))
     return shared + sum(len(pattern.values) for pattern in of_the_rest(month))
 

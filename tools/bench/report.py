@@ -1,4 +1,4 @@
-"""How long a month's report takes on a large shop, and how much memory it takes of the engine that answers."""
+"""The time of a month's report on a large shop, and the memory that it takes in the engine that answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEAD = "| engine | series | samples | written in s | samples/s | report s | MB b
 
 @dataclass(frozen=True, slots=True)
 class ReportRun:
-    """What the command did: the report, seconds, and what it showed of its progress."""
+    """One run of the command: the report, its seconds, and the progress that it showed."""
 
     total: int
     seconds: float
@@ -85,7 +85,7 @@ def _row(name: str, wrote: float) -> str:
 
 
 def expected(month: Month) -> int:
-    """How many tasks ended between the first hour's end and the month's."""
+    """Return the number of tasks that ended between the first hour's end and the month's."""
     runs = month.runs()
     first, last = runs[240], runs[-1]
     return month.pairs * (last + last // 50 - first - first // 50)
@@ -106,7 +106,7 @@ def ask(url: str, month: Month) -> ReportRun:
 
 
 def _shown(terminal: int) -> str:
-    """What was written to a terminal whose other side is closed: reading ends with EIO."""
+    """Return the output on a terminal whose other side is closed: reading ends with EIO."""
     parts = []
     with suppress(OSError):
         while part := os.read(terminal, 4096):

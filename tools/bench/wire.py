@@ -19,7 +19,7 @@ HEARTBEAT_EVERY = 500
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the stream is about; four events a task, and the workers' heartbeats."""
+    """The size of a stream: four events a task, and the workers' heartbeats."""
 
     tasks: int = 50_000
     batched: bool = True

@@ -37,7 +37,7 @@ _SENTINEL_OPTIONS = {"master_name": "shop", "sentinel_kwargs": {"password": SENT
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one workload."""
+    """The result of one workload."""
 
     title: str
     truth: Truth
@@ -97,7 +97,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process use this release of Celery on this broker."""
+        """The variables that make a process use this release of Celery on this broker."""
         return {**self.release.environment, OPTIONS: json.dumps(self.broker_options)}
 
     def start_worker(
@@ -122,7 +122,7 @@ class Cluster:
         )
 
     def notes(self) -> list[dict[str, Any]]:
-        """What the workers noted of each event of theirs."""
+        """Return the workers' notes about each of their events."""
         return [json.loads(line) for line in self._notes.read_text().splitlines()]
 
     def judge(self) -> Result:

@@ -16,7 +16,7 @@ from celerymeter.errors import StartFailed
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache"
 RERUNS = "pytest-rerunfailures==16.7"
-"""What Celery's integration tests need and our own do not."""
+"""Packages that Celery's integration tests need and our own do not."""
 _SETTINGS = {"worker_send_task_events": True, "task_send_sent_event": True}
 
 
@@ -29,7 +29,7 @@ class Release:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process use it, with our own modules importable."""
+        """The variables that make a process use it, with our own modules importable."""
         folders = [ROOT, *([self.folder] if self.folder else [])]
         return {"PYTHONPATH": ":".join(map(str, folders)), "PYTHONUNBUFFERED": "1"}
 

@@ -110,7 +110,7 @@ class Evaluation:
     rules: Sequence[Rule]
     fired: dict[Labels, list[int]] = field(default_factory=dict)
     _live: dict[Rule, set[Labels]] = field(default_factory=dict)
-    """What each recording rule gave when it was last evaluated: what is gone since is marked as stale."""
+    """The series of each recording rule's last evaluation: one that is gone in the next is marked as stale."""
     _pending: dict[Rule, dict[Labels, int]] = field(default_factory=dict)
     """Since which minute each alert has been true."""
 

@@ -16,7 +16,7 @@ Change: TypeAlias = Callable[[Series, range], None]
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What is put into a shop, and every alert above info that it must bring, by severity."""
+    """A fault that is put into a shop, and every alert above info that it must cause, by severity."""
 
     name: str
     change: Change

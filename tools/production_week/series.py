@@ -1,4 +1,4 @@
-"""What the exporter of a shop shows, minute by minute."""
+"""The series that the exporter of a shop shows, minute by minute."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ BATCH, BURSTS, PERIODIC = "batch", "bursts", "shop.every_ten_minutes"
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """Its size, and the hours that are looked at, from an hour of a day of the week (0 is Monday)."""
+    """Its size, and the hours that are evaluated, from an hour of a day of the week (0 is Monday)."""
 
     queues: int = 8
     tasks: int = 30
@@ -48,7 +48,7 @@ class Task:
 
 @dataclass(slots=True)
 class Counts:
-    """What happened to one task in each minute."""
+    """The numbers of one task in each minute."""
 
     sent: list[float]
     started: list[float]

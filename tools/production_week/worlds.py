@@ -21,7 +21,7 @@ OWN_LIMITS = (
     {"record": "celery:task_max_age:limit", "expr": 1500, "labels": {"severity": "warning", "name": PERIODIC}},
     {"record": "celery:success_objective:limit", "expr": 0.95, "labels": {"name": "shop.task0"}},
 )
-"""What this shop has added to thresholds.yml: batch and bursts may be long, a task must succeed every 25 minutes."""
+"""Lines of this shop in thresholds.yml: batch and bursts may be long, a task must succeed every 25 minutes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Cluster:
         state = ("--state-file", str(folder / "state.json")) if mixed else ()
         self.exporter = ExporterProcess(folder, self.redis.url, options=state)
         self.generation = 0
-        """How many times the exporter was started anew: its counters begin again."""
+        """Restarts of the exporter: after each its counters begin again."""
         self.away = threading.Event()
         """Set while the exporter is not there to answer, because we made it so."""
         self.fault_began = 0.0
@@ -150,7 +150,7 @@ class Cluster:
 
     @contextmanager
     def reconnecting(self) -> Iterator[None]:
-        """What happens within cuts connections off while no task runs, and the workers come back before the load does.
+        """Hold the load while connections are cut inside, until the workers are back.
 
         Celery itself drops the events of what a worker begins while it reconnects.
         """
@@ -171,7 +171,7 @@ class Cluster:
         wait_until(self._healthy, timeout=TIMEOUT, interval=0.5, what="broker and workers are up")
 
     def memory(self) -> float:
-        """What the exporter occupies now, MB."""
+        """Return the memory that the exporter occupies now, in MB."""
         return memory_mb(self.exporter.pid, "VmRSS")
 
     def _healthy(self) -> bool:
@@ -184,7 +184,7 @@ class Cluster:
         return page.get("celerymeter_broker_up") == 1 and all(up == 1 for up in ups)
 
     def _at_rest(self) -> bool:
-        """What a killed worker had fetched stays unacknowledged for an hour: only that it does not change tells."""
+        """Return True if nothing changes any more; messages of a killed worker stay unacknowledged for an hour."""
         page, unacked = self.exporter.scrape(), self.client.hlen("unacked")
         ended = page.sum("celery_queue_length") == 0 and page.sum("celery_task_in_progress") == 0
         if not ended or any(map(self.client.llen, self.queues)) or unacked != self._unacked:

@@ -1,4 +1,4 @@
-"""What goes wrong in operation, caused for real; each fault is over when its function returns."""
+"""Faults of operation, caused for real; each is over when its function returns."""
 
 from __future__ import annotations
 

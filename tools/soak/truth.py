@@ -1,4 +1,4 @@
-"""What workers really did, by their own files, against the exporter's page."""
+"""Comparison of the exporter's page with what workers really did, by their own files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAMILIES = {
     "failed, in the histogram": ("celery_task_failed_runtime_seconds_count", {}),
     "started, in the histogram": ("celery_task_wait_seconds_count", {}),
 }
-"""Where the page has each step."""
+"""The metric of each step on the page."""
 DELAYS = {"ignored": 10.0}
 """Seconds until a worker knows of a step; that a run ended without a result shows by its absence."""
 HISTOGRAMS = {step.partition(",")[0]: step for step in FAMILIES if "," in step}
@@ -96,7 +96,7 @@ class Judge:
         self._doubtful: Counter[Key] = Counter()
 
     def killed(self, pid: int, since: float) -> None:
-        """A worker process is gone: its steps since then may have been told to nobody."""
+        """A worker process is gone: its last steps may not have been published."""
         self._doubtful += self._truth.since(pid, since)
 
     def problems(self, page: Scrape) -> list[str]:
@@ -113,7 +113,7 @@ class Judge:
         return problems
 
     def accept(self, page: Scrape) -> None:
-        """The page is right: what a killed worker had not told is lost, and nothing else ever."""
+        """Take the page as right: what a killed worker had not published is lost, and nothing else."""
         real, found = self._truth.counts(), shown(page)
         self.lost = Counter({key: real[key] - found[key] for key in real if key[0] in self._exact})
         self._doubtful.clear()
@@ -121,11 +121,11 @@ class Judge:
 
     @property
     def compared(self) -> str:
-        """What was compared, for people."""
+        """A sentence about what was compared."""
         steps = sum(count for key, count in self._truth.counts().items() if key[0] in self._exact)
         lost = sum(self.lost_runs(queue) for queue in self._exact)
         return f"{steps:,} steps compared {self.checks} times, {lost} runs lost with killed workers"
 
     def lost_runs(self, queue: str) -> int:
-        """Return how many runs of a queue were told to nobody."""
+        """Return how many runs of a queue were never published."""
         return sum(count for (of, _, step), count in self.lost.items() if (of, step) == (queue, "started"))

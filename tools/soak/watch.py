@@ -57,7 +57,7 @@ class Watch:
         self._thread.join(30)
 
     def judge_memory(self) -> str:
-        """What the lives of the exporter used in their second and last quarters, for people; growth is a problem."""
+        """Return the memory of each exporter process in its second and last quarter, in words; growth is a problem."""
         lives = {life: medians for life, samples in self._memory.items() if (medians := quarters(samples))}
         for life, (early, late) in lives.items():
             if late - early > GROWTH:

@@ -25,7 +25,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class TotalsSeen:
-    """What the last totals of an aggregating worker say about themselves; bounds are of histograms, in seconds."""
+    """The head of an aggregating worker's last totals; bounds are of histograms, in seconds."""
 
     runtime_bounds: tuple[float, ...] = ()
     wait_bounds: tuple[float, ...] = ()

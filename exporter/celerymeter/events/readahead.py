@@ -57,7 +57,7 @@ class ReadAhead:
         """``memory`` returns what the process takes in all, which is asked once for each block."""
         sock.settimeout(0)
         self.ended: str | None = None
-        """Why nothing more will come."""
+        """The reason why nothing more will come."""
         self.heard = time.monotonic()
         """Time at which the peer last sent something."""
         self._socket = sock

@@ -73,7 +73,7 @@ class RedisReader:
         self._stop = threading.Event()
         self._broker: RedisBroker | None = None
         self._moves = 0
-        """How often another server was found at the broker's address."""
+        """Times at which another server was found at the broker's address."""
 
     def run(self) -> None:
         """Read until `stop`."""

@@ -52,7 +52,7 @@ class Pages:
         """``hosts`` are the names under which this server may be addressed; without any all are right."""
         self._page = page
         self.push: PushEndpoint | None = None
-        """What serves ``/-/push``, if anything does."""
+        """Serves ``/-/push``; ``None`` while that path is closed."""
         self._healthy = healthy
         self._ready = ready
         self._auth = auth

@@ -17,7 +17,7 @@ TEXT = "text/plain; charset=utf-8"
 MAX_FIELDS = 100
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-"""What ends no line and begins none, for us; other parsers on the way may think otherwise (RFC 9112, 2.2)."""
+"""Characters that end no line for us, but may for another parser on the way (RFC 9112, 2.2)."""
 
 
 class Malformed(ValueError):

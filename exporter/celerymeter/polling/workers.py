@@ -202,7 +202,7 @@ class WorkerPoller:
 
 @dataclass(slots=True)
 class _Process:
-    """What one worker process was asked once and replied."""
+    """Replies of one worker process to commands that it is sent only once."""
 
     pid: int | None
     visibility_timeout: float | None = None

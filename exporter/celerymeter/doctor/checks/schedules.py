@@ -93,7 +93,7 @@ def unregistered(evidence: Evidence) -> Iterator[Finding]:
 
 
 def expires_too_soon(evidence: Evidence) -> Iterator[Finding]:
-    """What is sent expires before it can start, and is discarded without any error."""
+    """Tasks of an entry expire before they can start, and are discarded without any error."""
     page = _page(evidence)
     if not page:
         return
