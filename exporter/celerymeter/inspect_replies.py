@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from celerymeter.json_values import count_values
 from celerymeter.tagged import id_text, untag
 
 MAX_TEXT: Final = 512
@@ -23,7 +24,17 @@ MAX_TEXT: Final = 512
 MAX_WORKERS: Final = 10_000
 """Workers whose replies to a command are read."""
 MAX_LOGGED: Final = 10
-"""Malformed replies of a call that are logged; all are counted."""
+"""Replies that cannot be used and are logged, in one round of commands; all are counted."""
+MAX_REPLY: Final = 32 * 1024 * 1024
+"""Bytes of a reply. 20,000 reserved tasks are 8 MB."""
+MAX_REPLIES: Final = 128 * 1024 * 1024
+"""Bytes of all replies to one round of commands."""
+MAX_VALUES: Final = 1_500_000
+"""Values in a reply: as objects they may take twenty times the memory of their text."""
+MAX_ALL_VALUES: Final = 4_000_000
+"""Values in all replies to one round. A worker has some hundred, and each task in a reply about thirty."""
+FEW_SIGNS: Final = 10_000
+"""Commas and brackets of a reply up to which it does not matter how many of them are inside of texts."""
 MAX_BINDINGS: Final = 100
 """Bindings of one queue that are read."""
 MAX_ERROR: Final = 200
@@ -139,11 +150,15 @@ class Replies:
         self.malformed = 0
         self.unread: list[tuple[str, bytes]] = []
         """Content types of replies that are not JSON, each with the begin of its body, which names the worker."""
+        self._bytes = self._values = 0
         self._answers: dict[str, dict[str, object]] = defaultdict(dict)
         self._errors: dict[str, dict[str, str]] = defaultdict(dict)
 
     def receive(self, method: str, body: bytes | str) -> None:
         """Add one reply, ``{hostname: answer}``; of two processes with one name the first counts."""
+        if not self._has_room(body):
+            self.reject(method, "it is too large")
+            return
         before = len(self._answers[method]) + len(self._errors[method])
         try:
             failed = _of_one_worker(_ERRORS.decode(body), before)
@@ -154,13 +169,36 @@ class Replies:
         try:
             answers = _of_one_worker(_decode(method, body), before)
         except (ValueError, RecursionError) as error:
-            self.malformed += 1
-            level = logging.WARNING if self.malformed <= MAX_LOGGED else logging.DEBUG
-            log.log(level, "a worker's reply to %s cannot be used: %s", method, error)
+            self.reject(method, str(error))
             return
         for hostname, answer in answers.items():
             if answer is not None and hostname:
                 self._answers[method].setdefault(hostname, answer)
+
+    def receive_other(self, method: str, content_type: object, body: bytes | str) -> None:
+        """Note a reply that is not JSON."""
+        kind = str(content_type)[:MAX_TEXT]
+        if len(self.unread) < MAX_WORKERS:
+            self.unread.append((kind, _encoded(body[:MAX_TEXT])))
+        self.reject(method, f"it is {kind!r}, and only JSON is read")
+
+    def reject(self, method: str, reason: str) -> None:
+        """Count a reply that cannot be used, and log the first ones."""
+        self.malformed += 1
+        level = logging.WARNING if self.malformed <= MAX_LOGGED else logging.DEBUG
+        log.log(level, "a worker's reply to %s cannot be used: %s", method, reason)
+
+    def _has_room(self, body: bytes | str) -> bool:
+        """Count a reply's size; return False, and do not, when it is too large or one too many."""
+        size = len(body)
+        if size > min(MAX_REPLY, MAX_REPLIES - self._bytes):
+            return False
+        values = _count_values(_encoded(body))
+        if values > min(MAX_VALUES, MAX_ALL_VALUES - self._values):
+            return False
+        self._bytes += size
+        self._values += values
+        return True
 
     @property
     def hostnames(self) -> frozenset[str]:
@@ -239,6 +277,15 @@ def _of_one_worker(reply: dict[str, T], before: int) -> dict[str, T]:
     if before >= MAX_WORKERS:
         raise msgspec.ValidationError("there are too many of them")
     return reply
+
+
+def _encoded(body: bytes | str) -> bytes:
+    return body.encode(errors="replace") if isinstance(body, str) else bytes(body)
+
+
+def _count_values(body: bytes) -> int:
+    signs = body.count(b",") + body.count(b"[") + body.count(b"{")
+    return signs if signs <= FEW_SIGNS else count_values(body, most=MAX_VALUES)
 
 
 def _decode(method: str, body: bytes | str) -> dict[str, object]:

@@ -19,17 +19,15 @@ import redis
 
 from celerymeter.broker import HeldConnection
 from celerymeter.connection_errors import UNREACHABLE
-from celerymeter.inspect_replies import MAX_TEXT, Replies
-from celerymeter.json_values import count_values
+from celerymeter.inspect_replies import MAX_REPLY, Replies
+from celerymeter.redis_parser import limit_values
 from celerymeter.settings import BrokerSettings
 
 SILENCE = 1.0
 """Seconds without a reply after which the workers that are still silent are given up."""
 TIMEOUT = 10.0
-MAX_REPLY = 64 * 1024 * 1024
-"""Bytes. 20,000 reserved tasks are 8 MB."""
-MAX_VALUES = 1_500_000
-"""Values in a reply of more than a megabyte: as objects they may take twenty times the memory of their text."""
+LONGEST = MAX_REPLY * 4 // 3 + 64 * 1024
+"""Bytes of a reply as it waits in Redis: base64 in an envelope of JSON."""
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +102,7 @@ class RemoteControl:
 
     def _ask(self, connection: Any, commands: Sequence[Command], inbox: _Inbox, limits: tuple[float, float]) -> _Inbox:
         mailbox = self._held.app.control.mailbox(connection)
-        _keep_as_they_come(connection.default_channel)
+        _limit_replies(connection)
         inbox.tickets = {str(uuid4()): command for command in commands}
         channel, queue = connection.default_channel, mailbox.reply_queue
         # kombu names it after the calling thread. On Redis the BRPOP of a call that ended by silence is under way for
@@ -174,19 +172,11 @@ class _Inbox:
         command = self.tickets.get(ticket) if isinstance(ticket, str) else None
         if command is None:
             return
-        method = command.method
         self.heard, self._last_at = True, time.monotonic()
-        if message.content_type != "application/json":
-            log.warning("a worker replied to %s in %r; only JSON is read", method, message.content_type)
-            self.replies.unread.append((str(message.content_type), _begin(message.body)))
-        elif len(message.body) > MAX_REPLY:
-            log.warning("a worker's reply to %s has %d bytes; it is not read", method, len(message.body))
-        elif len(message.body) > 2**20 and _values(message.body) > MAX_VALUES:
-            log.warning("a worker's reply to %s has more than %d values; it is not read", method, MAX_VALUES)
+        if message.content_type == "application/json":
+            self.replies.receive(command.method, message.body)
         else:
-            self.replies.receive(method, message.body)
-            return
-        self.replies.malformed += 1
+            self.replies.receive_other(command.method, message.content_type, message.body)
 
     def drain(self, connection: Any, silence: float, timeout: float) -> None:
         """Take replies until they are complete, or no more arrive."""
@@ -206,7 +196,7 @@ class _Inbox:
                 if isinstance(error, (*UNREACHABLE, redis.RedisError)) or connection.transport.driver_type == "amqp":
                     raise
                 level = logging.DEBUG if unreadable else logging.WARNING
-                log.log(level, "a reply is no message: %s", type(error).__name__)
+                log.log(level, "a reply is no message, or too long: %s", type(error).__name__)
                 unreadable = True
                 self.replies.malformed += 1
 
@@ -220,15 +210,14 @@ class _AsItCame:
         self.errors = []
 
 
+def _limit_replies(connection: Any) -> None:
+    """Bound the memory of one reply. RabbitMQ does so itself (its `max_message_size`)."""
+    channel = connection.default_channel
+    _keep_as_they_come(channel)
+    if connection.transport.driver_type == "redis":
+        limit_values(channel.async_pool, LONGEST)
+
+
 def _keep_as_they_come(channel: Any) -> None:
     if not issubclass(channel.Message, _AsItCame):
         channel.Message = type("Message", (_AsItCame, channel.Message), {})
-
-
-def _values(body: bytes | str | memoryview) -> int:
-    encoded = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
-    return count_values(encoded, most=MAX_VALUES)
-
-
-def _begin(body: bytes | str | memoryview) -> bytes:
-    return body[:MAX_TEXT].encode(errors="replace") if isinstance(body, str) else bytes(body[:MAX_TEXT])

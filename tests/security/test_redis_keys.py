@@ -12,6 +12,7 @@ from tests.security.process import peak_of
 
 from celerymeter.control.evidence.redis_queues import RedisQueues
 from celerymeter.demo.servers import Redis
+from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import QueuesSnapshot
 from celerymeter.polling.redis_queues import MAX_ALL_BINDINGS, RedisQueuePoller
 from celerymeter.settings import BrokerSettings, ExporterSettings
@@ -70,6 +71,11 @@ def _long_tags(client: redis.Redis) -> None:
     client.zadd("unacked_index", {f"{number}{'t' * LONG}": 1.0 for number in range(120)})
 
 
+def _long_lists(client: redis.Redis) -> None:
+    for number in range(120):
+        client.lpush(f"{number}{'r' * LONG}.reply.celery.pidbox", "x")
+
+
 def _no_sets(client: redis.Redis) -> None:
     client.set("_kombu.binding.text", "x" * LONG)
     client.hset("_kombu.binding.hash", "a", "b")
@@ -87,6 +93,7 @@ ATTACKS: dict[str, Callable[[redis.Redis], None]] = {
     "long patterns": _long_patterns,
     "long exchanges": _long_exchanges,
     "long tags": _long_tags,
+    "long names of lists": _long_lists,
     "keys that are no sets": _no_sets,
     "members that are no bindings": _no_bindings,
 }
@@ -123,5 +130,25 @@ def test_a_search_for_tasks_takes_little_whatever_is_in_redis(
     assert megabytes < 30
 
 
-def _url(client: redis.Redis) -> str:
-    return f"redis://127.0.0.1:{client.connection_pool.connection_kwargs['port']}/0"
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+def test_an_account_without_scripts_reads_little_too(
+    server: redis.Redis, attack: Callable[[redis.Redis], None]
+) -> None:
+    """It knows the lengths of queues, and nothing of single messages."""
+    attack(server)
+    server.acl_setuser(
+        "meter", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"], commands=["+@all", "-eval"]
+    )
+    broker = BrokerSettings(url=_url(server, "meter:pw@"))
+    poller = RedisQueuePoller(ExporterSettings(broker=broker))
+    snapshot, megabytes = peak_of(lambda: [poller.poll((), now=time.time()) for _ in range(2)][-1])
+    poller.close()
+    assert {queue.name: queue.length for queue in snapshot.queues}["celery"] == 1
+    assert len(snapshot.queues) <= MAX_ALL_BINDINGS + 1
+    assert megabytes < 30
+    with pytest.raises(BrokerUnavailable):
+        RedisQueues(broker).look(["a"], ["celery"])
+
+
+def _url(client: redis.Redis, user: str = "") -> str:
+    return f"redis://{user}127.0.0.1:{client.connection_pool.connection_kwargs['port']}/0"

@@ -65,8 +65,8 @@ def envelope(ticket: object, body: bytes = GOOD, **headers: object) -> Envelope:
 
 
 @contextmanager
-def replying(server: Redis, hostile: Callable[[str], str]) -> Iterator[RemoteControl]:
-    """Have every command answered with something hostile, and then by a worker."""
+def replying(server: Redis, hostile: Callable[[str], str | int]) -> Iterator[RemoteControl]:
+    """Have every command answered with something hostile (a number: so many bytes), and then by a worker."""
     client = redis.Redis(port=server.port)
     commands = client.pubsub()  # type: ignore[no-untyped-call]  # redis has no types for it
     commands.psubscribe("/0.celery.pidbox*")
@@ -79,11 +79,13 @@ def replying(server: Redis, hostile: Callable[[str], str]) -> Iterator[RemoteCon
                 continue
             command = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
             queue = f"{command['reply_to']['routing_key']}.reply.celery.pidbox"
-            client.lpush(
-                queue,
-                hostile(command["ticket"]).encode(errors="surrogateescape"),
-                json.dumps(envelope(command["ticket"])),
-            )
+            made = hostile(command["ticket"])
+            if isinstance(made, int):
+                client.setrange("long", made - 1, "x")  # made there, so that it takes no memory here
+                client.eval("redis.call('LPUSH', KEYS[1], redis.call('GET', KEYS[2]))", 2, queue, "long")
+            else:
+                client.lpush(queue, made.encode(errors="surrogateescape"))
+            client.lpush(queue, json.dumps(envelope(command["ticket"])))
 
     thread = threading.Thread(target=reply)
     thread.start()
@@ -112,6 +114,20 @@ def test_no_reply_is_decompressed(shared_redis: Redis, compression: str) -> None
     assert replies.hostnames == {"good@host"}
     assert replies.malformed == 1
     assert megabytes < 40
+
+
+@pytest.mark.parametrize("size", [50_000_000, 100_000_000])
+def test_of_a_reply_that_is_too_long_little_is_kept(shared_redis: Redis, size: int) -> None:
+    """It was read whole, and copied four times, before anybody looked at its length."""
+
+    def ask() -> Replies:
+        with replying(shared_redis, lambda _: size) as control:
+            return control.ask([Command("stats")], expected=["good@host"], silence=9.0)
+
+    replies, megabytes = peak_of(ask)
+    assert replies.hostnames == {"good@host"}
+    assert replies.malformed == 1
+    assert megabytes < 10
 
 
 @pytest.mark.parametrize("kind", [pyamqp.Channel, virtual.Channel])

@@ -146,7 +146,7 @@ def build(
     sampler = Sampler(reader, hub, interval=settings.feed_interval, feed_on=feed_on, probes=probes)
     recorder = Recorder(BatchStore(store), audit, hub=hub, metrics=metrics)
     workers = workers or Workers([RemoteControl(settings.broker) for _ in range(CONNECTIONS)])
-    workers.aggregating = live_workers.aggregating
+    workers.aggregating, workers.unread = live_workers.aggregating, metrics.evicted.labels("replies").inc
     sources = _sources(settings, recorder, live_workers, workers=workers)
     followup = Followup(workers, sources, recorder=recorder, hold=settings.revoke_hold)
     revocations = RevocationService(EvidenceCollector(sources), workers, followup, recorder)
@@ -191,7 +191,9 @@ def _sources(settings: ControlSettings, recorder: Recorder, live_workers: LiveWo
         workers,
         EventCache(evicted=recorder.metrics.evicted.labels("task_events").inc),
         live_workers,
-        result_backend=open_result_backend(settings.result_backend_url, settings.broker),
+        result_backend=open_result_backend(
+            settings.result_backend_url, settings.broker, cut=recorder.metrics.evicted.labels("results").inc
+        ),
         broker=broker,
         previously_terminated=recorder.store.previously_terminated,
         control_exchange=str(settings.broker.celery_settings.get("control_exchange", "celery")),

@@ -11,18 +11,20 @@ import redis
 
 from celerymeter.broker import RedisKeys
 from celerymeter.model import BrokerMemory
+from celerymeter.polling.redis_scripts import Scripts, scan
 
 MAX_LISTS = 1000
-SCAN_COUNT = 2000
+MAX_NAME = 1024
+"""Bytes of the name of such a list; others are not looked at."""
 SCAN_STEPS = 5
 
 
 class RedisMemory:
     """The memory of Redis, in one INFO a poll. What the account may not ask is not known."""
 
-    def __init__(self) -> None:
+    def __init__(self, scripts: Scripts) -> None:
         self._evictions = Evictions()
-        self._orphans = OrphanedLists()
+        self._orphans = OrphanedLists(scripts)
 
     def read(self, client: redis.Redis, keys: RedisKeys) -> BrokerMemory:
         """Return what is known now."""
@@ -90,7 +92,8 @@ class OrphanedLists:
     bounded number of SCAN steps a poll.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
         self._cursors: dict[str, int] = {}
         self._lengths: dict[bytes, int] = {}
 
@@ -118,8 +121,9 @@ class OrphanedLists:
         """Go on where the last poll stopped."""
         found: list[bytes] = []
         for _ in range(SCAN_STEPS):
-            self._cursors[pattern], page = client.scan(self._cursors.get(pattern, 0), match=pattern, count=SCAN_COUNT)
-            found += [key for key in page if isinstance(key, bytes)]
+            cursor = self._cursors.get(pattern, 0)
+            self._cursors[pattern], page = scan(client, self._scripts, cursor, pattern, longest=MAX_NAME)
+            found += page
             if self._cursors[pattern] == 0:
                 break
         return found

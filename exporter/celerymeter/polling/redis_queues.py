@@ -9,15 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import redis
 
 from celerymeter.broker import RedisBroker, RedisKeys, connect_redis, reaching
-from celerymeter.connection_errors import why_useless
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.model import QueueHead, QueuesSnapshot, QueueState
 from celerymeter.polling.queues import chosen
@@ -32,11 +31,10 @@ from celerymeter.polling.redis_messages import (
     parse_destination,
     parse_head,
 )
+from celerymeter.polling.redis_scripts import Scripts, run, scan, some_members
 from celerymeter.routing import MAX_KEY
 from celerymeter.settings import ExporterSettings
 
-BATCH = 2000
-"""Commands a round trip: enough to make latency small, few enough to let other clients in between."""
 UNACKED_LIMIT = 20_000
 """Unacknowledged messages that one poll reads; the others are only counted."""
 MAX_EXCHANGES = 1000
@@ -47,7 +45,6 @@ MAX_ALL_BINDINGS = 20_000
 MAX_MEMBER = 1024
 """Bytes of a binding, a tag, or the name of a key; longer ones, of which kombu makes none, never leave Redis."""
 SCAN_STEPS = 20
-SCAN_COUNT = 2000
 HEADS_PAGE = 50
 UNACKED_PAGE = 200
 """Lists or messages a script looks at: it holds up every other client for about a millisecond."""
@@ -69,13 +66,6 @@ end
 return tails
 """
 
-_READ_BINDINGS = """
-local members = {}
-for _, member in ipairs(redis.pcall('SRANDMEMBER', KEYS[1], ARGV[1])) do
-  if #member <= tonumber(ARGV[2]) then members[#members + 1] = member end
-end
-return members
-"""
 _READ_INDEX = """
 local held = redis.pcall('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES')
 local found = {}
@@ -84,16 +74,6 @@ for i = 1, #held, 2 do
 end
 return found
 """
-_SCAN = """
-local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
-local found = {page[1]}
-for _, key in ipairs(page[2]) do
-  if #key <= tonumber(ARGV[4]) then found[#found + 1] = key end
-end
-return found
-"""
-
-Word: TypeAlias = str | bytes | int
 Lists: TypeAlias = dict[str, int]
 """Lengths of a queue's lists, one for each priority, in the order in which workers empty them."""
 Destination: TypeAlias = tuple[str, str] | None
@@ -113,7 +93,7 @@ class RedisQueuePoller:
         self._discovery = BindingDiscovery(str(event_exchange), self._scripts)
         self._unacked = UnackedReader(self._scripts, limit=unacked_limit)
         self._head_ages = HeadAges()
-        self._memory = RedisMemory()
+        self._memory = RedisMemory(self._scripts)
 
     def poll(self, names: Collection[str], *, now: float) -> QueuesSnapshot:
         """See `QueuePoller.poll`."""
@@ -155,47 +135,6 @@ class RedisQueuePoller:
                 self._broker.client.connection_pool.disconnect()
 
 
-def run(client: redis.Redis, commands: Iterable[tuple[Word, ...]]) -> list[Any]:
-    """Return the replies in order, as redis-py gives them; a refused command's is the `redis.ResponseError` itself.
-
-    Raises it if the server refuses everything.
-    """
-    todo = list(commands)
-    replies: list[Any] = []
-    for start in range(0, len(todo), BATCH):
-        with client.pipeline(transaction=False) as pipe:
-            for command in todo[start : start + BATCH]:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
-            replies += pipe.execute(raise_on_error=False)
-    for reply in replies:
-        if isinstance(reply, redis.ResponseError) and (row := why_useless(reply)) and row.kind != "forbidden":
-            raise reply
-    return replies
-
-
-class Scripts:
-    """Runs Lua inside Redis, where the account may; logs once when it may not."""
-
-    def __init__(self) -> None:
-        self._refused = False
-
-    def run(
-        self, client: redis.Redis, text: str, calls: Iterable[tuple[Sequence[str], Sequence[Word]]]
-    ) -> list[list[bytes] | None]:
-        """Return a list for each call (keys, arguments), or ``None`` where Redis refused."""
-        replies = [
-            None if isinstance(reply, redis.ResponseError) else reply
-            for reply in run(client, [("EVAL", text, len(keys), *keys, *arguments) for keys, arguments in calls])
-        ]
-        if None in replies and not self._refused:
-            log.warning(
-                "Redis refuses EVAL to this user: ages of queues and unacknowledged messages are unknown; allow +eval"
-            )
-        if replies:
-            self._refused = None in replies
-        return replies
-
-
 class BindingDiscovery:
     """Finds the sets ``_kombu.binding.EXCHANGE`` that workers leave when they declare queues.
 
@@ -215,31 +154,20 @@ class BindingDiscovery:
         self._scan(client, keys)
         exchanges = sorted(self._found)[:MAX_EXCHANGES]
         most = min(MAX_BINDINGS, MAX_ALL_BINDINGS // max(1, len(exchanges)))
-        members = self._members(client, [keys.bindings(exchange) for exchange in exchanges], most)
+        names = [keys.bindings(exchange) for exchange in exchanges]
+        members = some_members(client, self._scripts, names, most, longest=MAX_MEMBER)
         bindings = {
             exchange: parse_bindings(found, keys.separator) for exchange, found in zip(exchanges, members, strict=True)
         }
         self._found = {exchange for exchange in exchanges if bindings[exchange]}
         return Routes(bindings)
 
-    def _members(self, client: redis.Redis, sets: Sequence[str], most: int) -> list[list[bytes]]:
-        """Return at most so many members of each set: any client that may write to Redis decides how many there are."""
-        found = self._scripts.run(client, _READ_BINDINGS, [([name], [most, MAX_MEMBER]) for name in sets])
-        if None in found:
-            found = run(client, [("SRANDMEMBER", name, most) for name in sets])
-        return [members if isinstance(members, list) else [] for members in found]
-
     def _scan(self, client: redis.Redis, keys: RedisKeys) -> None:
         """Go on where the last poll stopped; one round over the keyspace may take many polls."""
         prefix = keys.bindings("")
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
         for _ in range(SCAN_STEPS):
-            arguments: list[Word] = [self._cursor, pattern, SCAN_COUNT, len(prefix) + MAX_KEY]
-            [reply] = self._scripts.run(client, _SCAN, [([], arguments)])
-            cursor, page = (
-                (reply[0], reply[1:]) if reply else client.scan(self._cursor, match=pattern, count=SCAN_COUNT)
-            )
-            self._cursor = int(cursor)
+            self._cursor, page = scan(client, self._scripts, self._cursor, pattern, longest=len(prefix) + MAX_KEY)
             names = (as_text(key)[len(prefix) :] for key in page)
             self._found.update(name for name in names if not name.endswith(".pidbox") and name != self._event_exchange)
             if self._cursor == 0:

@@ -24,7 +24,8 @@ from celerymeter.connection_errors import describe
 from celerymeter.control.evidence.task import UnackedMessage, WaitingMessage
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.polling.redis_messages import parse_head
-from celerymeter.polling.redis_queues import BindingDiscovery, Scripts, read_index, run
+from celerymeter.polling.redis_queues import BindingDiscovery, read_index
+from celerymeter.polling.redis_scripts import Scripts, run
 from celerymeter.settings import BrokerSettings
 
 LOOKUP_TIMEOUT: Final = 1.0

@@ -1,30 +1,51 @@
-"""The cluster's result backend, asked about many tasks at once. Results themselves are dropped at once."""
+"""The cluster's result backend, asked about many tasks at once. Results themselves are dropped at once.
+
+Of what is stored in Redis only the first 64 KiB are kept; they begin with the state. Other backends return the whole.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Final
 
 from celery import Celery
 from celery.backends.base import BaseKeyValueStoreBackend
+from celery.backends.redis import RedisBackend
 
 from celerymeter.control.evidence.task import StoredResult
 from celerymeter.errors import BackendUnavailable, SettingsError
 from celerymeter.inspect_replies import mapping, text
+from celerymeter.redis_parser import limit_values
 from celerymeter.settings import BrokerSettings
 from celerymeter.urls import without_password
 
 LOOKUP_TIMEOUT: Final = 1.0
+PAGE: Final = 50
+"""Tasks whose stored values are in memory at once."""
+LONGEST: Final = 64 * 1024
+"""Bytes of a stored value that are kept."""
+_STATE: Final = re.compile(rb'\{"status": ?"([A-Z_]{1,50})", ?"result":')
+"""The beginning of what Celery stores (`celery.backends.base.Backend._get_result_meta`)."""
 
 log = logging.getLogger(__name__)
 
 
 class ResultBackend:
-    """A key-value result backend, asked by one MGET; raises `SettingsError` for one of another kind."""
+    """A key-value result backend; raises `SettingsError` for one of another kind."""
 
-    def __init__(self, url: str, broker: BrokerSettings) -> None:
+    def __init__(
+        self,
+        url: str,
+        broker: BrokerSettings,
+        *,
+        cut: Callable[[int], object] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Call ``cut`` with the number of stored values that were too long to be read whole."""
         app = Celery("celerymeter", backend=url, set_as_current=False, fixups=[])
         app.conf.update(broker.celery_settings)
         # Pickled results are never loaded, and a dead backend must not use up the time of an answer.
@@ -42,6 +63,10 @@ class ResultBackend:
         if not isinstance(backend, BaseKeyValueStoreBackend):
             raise SettingsError(f"--result-backend-url {without_password(url)}: not a key-value backend (redis://, …)")
         self._backend: Any = backend
+        self._cut = cut
+        self._clock = clock
+        if isinstance(backend, RedisBackend):
+            limit_values(backend.client.connection_pool, LONGEST)
 
     def states(self, task_ids: Sequence[str]) -> Mapping[str, str]:
         """Return the stored states; what cannot be read now is left out."""
@@ -52,15 +77,36 @@ class ResultBackend:
             return {}
 
     def stored(self, task_ids: Sequence[str]) -> Mapping[str, StoredResult]:
-        """Return what is stored of these tasks; raises `BackendUnavailable`."""
-        if not task_ids:
-            return {}
+        """Return what is stored of these tasks, as far as it is read within a second; raises `BackendUnavailable`."""
+        found: dict[str, StoredResult] = {}
+        until = self._clock() + LOOKUP_TIMEOUT
+        for start in range(0, len(task_ids), PAGE):
+            if start and self._clock() > until:
+                log.warning(
+                    "the result backend is slow: %d of %d states are not known", len(task_ids) - start, len(task_ids)
+                )
+                break
+            page = task_ids[start : start + PAGE]
+            for task_id, value in zip(page, self._values(page), strict=False):
+                if value and (stored := self._read(value)) is not None:
+                    found[task_id] = stored
+        return found
+
+    def _values(self, task_ids: Sequence[str]) -> Sequence[Any]:
         try:
-            values = self._backend.mget([self._backend.get_key_for_task(task_id) for task_id in task_ids])
+            values: Sequence[Any] = self._backend.mget(
+                [self._backend.get_key_for_task(task_id) for task_id in task_ids]
+            )
         except Exception as error:  # every backend has errors of its own
             raise BackendUnavailable(f"the result backend does not answer ({type(error).__name__})") from error
-        found = {task_id: self._decode(value) for task_id, value in zip(task_ids, values, strict=False) if value}
-        return {task_id: stored for task_id, stored in found.items() if stored is not None}
+        return values
+
+    def _read(self, value: Any) -> StoredResult | None:
+        if isinstance(self._backend, RedisBackend) and len(value) >= LONGEST:
+            self._cut(1)
+            state = _STATE.match(value)
+            return None if state is None else StoredResult(state[1].decode())
+        return self._decode(value)
 
     def _decode(self, value: Any) -> StoredResult | None:
         try:
@@ -80,9 +126,11 @@ class ResultBackend:
         )
 
 
-def open_result_backend(url: str | None, broker: BrokerSettings) -> ResultBackend | None:
+def open_result_backend(
+    url: str | None, broker: BrokerSettings, *, cut: Callable[[int], object] = lambda _: None
+) -> ResultBackend | None:
     """Return the configured backend, if any; raises `SettingsError`."""
-    return ResultBackend(url, broker) if url else None
+    return ResultBackend(url, broker, cut=cut) if url else None
 
 
 def _seconds(value: object) -> float | None:

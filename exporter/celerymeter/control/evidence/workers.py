@@ -60,6 +60,8 @@ class WorkerInspector:
         self.clock = clock
         self.aggregating: Callable[[], frozenset[str]] = frozenset
         """Returns the live workers that know the commands of `celerymeter.aggregate`; others log an error for them."""
+        self.unread: Callable[[int], object] = lambda _: None
+        """Is called with the number of replies that could not be used."""
         self._connections: LifoQueue[RemoteControl] = LifoQueue()
         for connection in connections:
             self._connections.put(connection)
@@ -103,9 +105,11 @@ class WorkerInspector:
         """Send the commands together and return the replies; see `RemoteControl.ask`."""
         with self._connection() as connection:
             timeout = max(until - self.clock(), MIN_TIMEOUT)
-            return connection.ask(
+            replies = connection.ask(
                 commands, expected=expected, silence=min(silence, timeout), timeout=timeout, once=once
             )
+        self.unread(replies.malformed)
+        return replies
 
     @contextmanager
     def _connection(self) -> Iterator[RemoteControl]:
