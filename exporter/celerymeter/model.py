@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from celerymeter.totals import WorkerTotals
+from celerymeter.totals_message import WorkerTotals
 
 UNKNOWN = "unknown"
 OTHER = "__other__"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from celerymeter.aggregate.counting import VANISHED
 from celerymeter.aggregate.member import Member, Options
-from celerymeter.aggregate.totals import VANISHED
 from celerymeter.stamp import HEADER
 
 BUCKETS = (1.0, 10.0, 100.0)

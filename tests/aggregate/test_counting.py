@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from celerymeter.aggregate.counting import VANISHED, RunCounter
 from celerymeter.aggregate.series import MAX_NAMES
-from celerymeter.aggregate.totals import VANISHED, Totals
 
 Row = dict[str, Any]
 
@@ -16,7 +16,7 @@ class Counted:
     """Totals, and their rows by name."""
 
     def __init__(self) -> None:
-        self.totals = Totals(runtime_buckets=(1.0, 10.0), wait_buckets=(1.0, 10.0))
+        self.totals = RunCounter(runtime_buckets=(1.0, 10.0), wait_buckets=(1.0, 10.0))
         self.now = 1_700_000_000.0
 
     def do(self, uuid: str, *steps: str, name: str = "add", retries: int = 0, **fields: Any) -> None:

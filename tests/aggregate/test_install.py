@@ -114,7 +114,7 @@ def test_an_error_of_ours_hurts_no_task_and_brings_the_events_back(
     app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     aggregate.install(app)
-    monkeypatch.setattr("celerymeter.aggregate.totals.Totals.started", None)  # which cannot be called
+    monkeypatch.setattr("celerymeter.aggregate.counting.RunCounter.started", None)  # which cannot be called
     with listening(app) as events, worker(app):
         results = [app.tasks["tests.add"].delay(1, 2) for _ in range(3)]
         wait_for(lambda: sum(event["type"] == "task-succeeded" for event in events) == len(results))

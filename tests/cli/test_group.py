@@ -74,7 +74,7 @@ def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, tmp
     """A command whose libraries are missing names the extra to install."""
     (tmp_path / "needy.py").write_text("import a_library_that_is_not_there\n")
     monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
-    monkeypatch.setitem(COMMANDS, "needy", cli.Entry("Needs something.", extra="control"))
+    monkeypatch.setitem(COMMANDS, "needy", cli.CommandEntry("Needs something.", extra="control"))
     outcome = run("needy")
     assert outcome.status == 2
     assert outcome.err == (

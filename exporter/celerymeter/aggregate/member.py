@@ -12,8 +12,8 @@ from typing import Any
 
 from celery.worker import state as worker_state
 
+from celerymeter.aggregate.counting import Fields, RunCounter
 from celerymeter.aggregate.queues import MessageQueues
-from celerymeter.aggregate.totals import Fields, Totals
 from celerymeter.buckets import RUNTIME_BUCKETS, WAIT_BUCKETS
 from celerymeter.stamp import HEADER
 
@@ -66,7 +66,7 @@ class Member:
         self._clock = clock
         self._steady = steady
         self._options = options
-        self.totals = Totals(runtime_buckets=options.runtime_buckets, wait_buckets=options.wait_buckets)
+        self.totals = RunCounter(runtime_buckets=options.runtime_buckets, wait_buckets=options.wait_buckets)
         self._queues = MessageQueues()
         self._silent: dict[str, bool] = {}
         """True for tasks that send no events, by name."""

@@ -1,6 +1,6 @@
 """The runs of one worker process: those that wait, those in progress, and the last ones that ended.
 
-Not thread-safe: `celerymeter.aggregate.totals.Totals` has the lock.
+Not thread-safe: `celerymeter.aggregate.counting.RunCounter` has the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ REMEMBERED = 10_000
 
 
 class Run:
-    """One run of a task at this worker. Times are seconds as those of `Totals`, 0 for what has not happened."""
+    """One run of a task at this worker. Times are seconds as those of `RunCounter`, 0 for what has not happened."""
 
     __slots__ = (
         "ended",

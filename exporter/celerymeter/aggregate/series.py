@@ -61,7 +61,7 @@ class Series:
         counts[name] = counts.get(name, 0) + 1
 
     def row(self, busy: float, to_utc: float = 0.0) -> list[Any]:
-        """Return the series as in a message (`celerymeter.totals.SeriesTotals`); ``busy`` is of runs in progress."""
+        """Return the series as in a message (`celerymeter.totals_message`); ``busy`` is of runs in progress."""
         oldest, last = (round(at + to_utc, 3) if at else 0.0 for at in (self.oldest, self.last_success))
         row = [self.name, self.queue, self.received, self.started, self.succeeded, self.failed, self.retried]
         row += [round(self.busy + busy, 6), self.running, oldest, last]

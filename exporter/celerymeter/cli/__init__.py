@@ -28,7 +28,7 @@ from celerymeter.errors import CelerymeterError
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CommandEntry:
     """A command as the group lists it before importing its module."""
 
     help: str
@@ -37,18 +37,18 @@ class Entry:
 
 
 COMMANDS = {
-    "exporter": Entry("Read a Celery cluster's broker and publish /metrics."),
-    "control": Entry("Serve the control API: monitoring, revocation, reports.", extra="control"),
-    "doctor": Entry("Find what is wrong with the monitoring of a cluster, and say how to fix it."),
-    "check-config": Entry("Check a configuration file and print the settings in effect."),
-    "token": Entry("Create a token for the control API.", extra="control"),
-    "report": Entry("Write a performance report from Prometheus.", extra="report"),
-    "capacity": Entry("Say how many slots a queue needed to keep its wait target."),
-    "task": Entry("Say where a task is, and why it has not run."),
-    "revoke": Entry("Revoke tasks through the control API."),
-    "audit": Entry("Show or verify the audit trail of the control API.", extra="control"),
-    "bundle": Entry("Export the alert rules and dashboards that come with celerymeter."),
-    "demo": Entry("Run the whole stack on this machine, with a workload.", extra="demo"),
+    "exporter": CommandEntry("Read a Celery cluster's broker and publish /metrics."),
+    "control": CommandEntry("Serve the control API: monitoring, revocation, reports.", extra="control"),
+    "doctor": CommandEntry("Find what is wrong with the monitoring of a cluster, and say how to fix it."),
+    "check-config": CommandEntry("Check a configuration file and print the settings in effect."),
+    "token": CommandEntry("Create a token for the control API.", extra="control"),
+    "report": CommandEntry("Write a performance report from Prometheus.", extra="report"),
+    "capacity": CommandEntry("Say how many slots a queue needed to keep its wait target."),
+    "task": CommandEntry("Say where a task is, and why it has not run."),
+    "revoke": CommandEntry("Revoke tasks through the control API."),
+    "audit": CommandEntry("Show or verify the audit trail of the control API.", extra="control"),
+    "bundle": CommandEntry("Export the alert rules and dashboards that come with celerymeter."),
+    "demo": CommandEntry("Run the whole stack on this machine, with a workload.", extra="demo"),
 }
 
 

@@ -25,7 +25,7 @@ from celerymeter.inspect_replies import Replies, mapping
 from celerymeter.model import Event
 from celerymeter.remote_control import Command, RemoteControl
 from celerymeter.threads import PeriodicThread
-from celerymeter.totals import TOTALS
+from celerymeter.totals_message import TOTALS
 
 DesiredEvents = Literal["untouched", "on", "withdrawn"]
 Reply = Literal["changed", "already", "failed"]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from celerymeter import connection_errors
 from celerymeter.model import QueueState
-from celerymeter.totals import TOTALS
+from celerymeter.totals_message import TOTALS
 from celerymeter.worker_configuration import WorkerConfiguration
 
 FailureKind = Literal["refused", "unresolved", "timeout", "tls", "missing", "http", "other"] | connection_errors.Kind

@@ -12,7 +12,7 @@ from celerymeter.events.decode import Decoder
 from celerymeter.httpd import PushEndpoint
 from celerymeter.kinds import NO_BROKER
 from celerymeter.settings import ExporterSettings
-from celerymeter.totals import TOTALS, WorkerTotals
+from celerymeter.totals_message import TOTALS, WorkerTotals
 
 PAUSE = 0.25
 """Seconds."""

@@ -17,7 +17,7 @@ import msgspec
 
 from celerymeter.model import OTHER, Event
 from celerymeter.settings import ExporterSettings
-from celerymeter.totals import Rare, SeriesTotals, WorkerTotals, decode_series
+from celerymeter.totals_message import Rare, SeriesTotals, WorkerTotals, decode_series
 from celerymeter.tracking.runs import InProgress
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.tasks import TaskTracker

@@ -10,7 +10,7 @@ from functools import partial
 from celerymeter import escaping
 from celerymeter.model import OTHER, UNKNOWN, Event, PollOutcome, QueuesSnapshot, WorkersSnapshot
 from celerymeter.settings import ExporterSettings
-from celerymeter.totals import TOTALS, VERSION
+from celerymeter.totals_message import TOTALS, VERSION
 from celerymeter.tracking.clocks import SteadyTime
 from celerymeter.tracking.loss import Doubts
 from celerymeter.tracking.runs import InProgress

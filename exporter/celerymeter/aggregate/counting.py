@@ -27,7 +27,7 @@ Fields = Mapping[str, Any]
 """The fields of an event as Celery gives them, hence Any."""
 
 
-class Totals:
+class RunCounter:
     """All totals of one worker process, and the runs that are not over; ``now`` is of a clock that is never set."""
 
     def __init__(self, *, runtime_buckets: tuple[float, ...], wait_buckets: tuple[float, ...]) -> None:
