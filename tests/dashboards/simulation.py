@@ -32,6 +32,8 @@ from celerymeter.demo.processes import wait_until
 
 LONGEST_CHAIN = 3
 """Evaluations until what is scraped has reached the alerts: recorded series need others, which need others."""
+RECENT, RECENT_STEP = 330.0, 15.0
+"""Seconds of history with more samples, and between these: no rate of five minutes is more than 5 % too low."""
 RULES = tuple((Path(__file__).parents[2] / "alerts" / "rules").glob("*.yml"))
 
 
@@ -152,7 +154,9 @@ def _impatient(path: Path) -> str:
 
 def _history(targets: tuple[Target, ...], *, reference_time: float, pace: Pace) -> Iterator[str]:
     """OpenMetrics lines of all that was scraped before, and of the recorded series that others look back on."""
-    times = [reference_time - pace.past + index * pace.step for index in range(int(pace.past / pace.step) + 1)]
+    ago = {pace.past - index * pace.step for index in range(int(pace.past / pace.step) + 1)}
+    ago |= {index * RECENT_STEP for index in range(int(min(pace.past, RECENT) / RECENT_STEP) + 1)}
+    times = [reference_time - seconds for seconds in sorted(ago, reverse=True)]
     for target in targets:
         series: dict[str, list[str]] = defaultdict(list)
         outer = ",".join(f'{name}="{value}"' for name, value in target.labels.items())

@@ -36,7 +36,7 @@ def starters() -> Starters:
         ),
         "queues": (
             lambda cluster: cluster.worker("ghost@queues", "ghost"),
-            lambda cluster: cluster.worker("slow@queues", "bulk"),
+            lambda cluster: cluster.worker("slow@queues", "bulk", "old"),
         ),
         "workers": (
             lambda cluster: cluster.worker("one@workers", "celery"),
@@ -91,17 +91,18 @@ def workers_die(timer: AlertTimer) -> None:
 
 
 def queues_are_unread(timer: AlertTimer) -> None:
-    """Messages go to queues that nobody reads, until a worker does, and to one whose only slot is taken."""
+    """Messages go to a queue that nobody reads, until a worker does, and to two whose only slot is taken."""
     cluster = timer.monitored.clusters["queues"]
     ids = cluster.send("tests.sleep", 3600, queue="bulk")
+    wait_until(lambda: cluster.exporter.scrape().sum("celery_task_in_progress", queue_name="bulk") == 1)
 
     def send() -> None:
         for name in ("unread", "old"):
             cluster.send("tests.add", 1, 2, queue=name)
 
     since = time.monotonic()
+    cluster.send("tests.add", 1, 2, queue="bulk", count=60)  # the worker prefetches one of these, and none of "old"
     send()
-    cluster.send("tests.add", 1, 2, queue="bulk", count=60)
     with sending(send, every=30):  # a queue in which nothing changes is disused
         timer.arrives(BACKLOG, UNREAD, OLD_HEAD, since=since)
     since = time.monotonic()
@@ -109,7 +110,7 @@ def queues_are_unread(timer: AlertTimer) -> None:
     timer.arrives(LONG_BACKLOG, since=since)
     since = time.monotonic()
     cluster.app.control.revoke(ids, terminate=True, signal="SIGKILL")
-    cluster.worker("reader@queues", "unread", "old")
+    cluster.worker("reader@queues", "unread")
     timer.resolves(LONG_BACKLOG, BACKLOG, UNREAD, OLD_HEAD, since=since)
 
 
