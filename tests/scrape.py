@@ -8,8 +8,9 @@ from pathlib import Path
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+from tests.forked import ForkedProcess
 
-from celerymeter.demo.processes import Process, free_port
+from celerymeter.demo.processes import free_port
 
 
 class Scrape:
@@ -51,7 +52,7 @@ class Scrape:
         return {dict(has)[label] for _, has in self._samples if label in dict(has)}
 
 
-class ExporterProcess(Process):
+class ExporterProcess(ForkedProcess):
     """``celerymeter exporter`` on a free port."""
 
     def __init__(self, folder: Path, broker_url: str, *, options: Sequence[str] = (), name: str = "exporter") -> None:

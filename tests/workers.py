@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.apps import worker_app
+from tests.forked import ForkedProcess
 
 from celerymeter.demo.processes import Process
 
@@ -48,5 +49,5 @@ def start_worker(
     }
     if aggregate is not None:
         settings[worker_app.AGGREGATE] = json.dumps(dict(aggregate))
-    worker = Process(hostname, [*argv, *options], log=log, env={**settings, **(env or {})}, cwd=ROOT)
+    worker = ForkedProcess(hostname, [*argv, *options], log=log, env={**settings, **(env or {})}, cwd=ROOT)
     return worker.start(ready=lambda: f"{hostname} ready." in worker.tail(1000), timeout=timeout)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import requests
 from tests.control.access import SECRET, bearer
+from tests.forked import ForkedProcess
 
 from celerymeter.control.tokens import Role
-from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import answers
 
 _IMPATIENT = """
@@ -27,7 +27,7 @@ server.run(replace(control_settings(), listen="127.0.0.1:0", metrics_listen="127
 """
 
 
-class Control(Process):
+class Control(ForkedProcess):
     """``celerymeter control`` whose broker and Prometheus are away unless ``options`` name others."""
 
     def __init__(self, folder: Path, options: Sequence[str] = (), *, env: Mapping[str, str] | None = None) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.apps import beat_app, worker_app
+from tests.forked import ForkedProcess
 from tests.scrape import ExporterProcess, Scrape
 from tests.workers import ROOT
 
@@ -32,7 +33,7 @@ def start_beat(
     """Start ``celery beat`` with these entries: seconds or a line of a crontab by name."""
     argv = [sys.executable, "-m", "celery", "-A", app, "beat", "--loglevel", "info"]
     argv += ["--schedule", str(folder / f"{name}.schedule"), *options]
-    beat = Process(name, argv, log=folder / f"{name}.log", env=environment(broker_url, entries, env), cwd=ROOT)
+    beat = ForkedProcess(name, argv, log=folder / f"{name}.log", env=environment(broker_url, entries, env), cwd=ROOT)
     return beat.start(ready=lambda: "beat: Starting" in beat.tail(100), timeout=60)
 
 

@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from random import sample
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from celerymeter.errors import StartFailed
 
@@ -77,6 +77,18 @@ def wait_until(
         time.sleep(interval)
 
 
+class Child(Protocol):
+    """A process that was started, such as a `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return the exit status once the process has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until the process ends; raises `subprocess.TimeoutExpired`."""
+
+
 class Process:
     """A child process in a process group of its own, with its output in a file."""
 
@@ -94,7 +106,7 @@ class Process:
         self.log = log
         self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._popen: Child | None = None
         self._swept = True
 
     @property
@@ -112,8 +124,15 @@ class Process:
     def start(self: P, *, ready: Callable[[], object] | None = None, timeout: float = 30.0) -> P:
         """Start the child and wait for ``ready``; a child that ends first raises `StartFailed`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._popen = self._spawn()
+        self._swept = False
+        if ready is not None:
+            self.wait_ready(ready, timeout=timeout)
+        return self
+
+    def _spawn(self) -> Child:
         with self.log.open("ab") as sink:
-            self._popen = subprocess.Popen(
+            return subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
@@ -122,10 +141,6 @@ class Process:
                 cwd=self._cwd,
                 start_new_session=True,
             )
-        self._swept = False
-        if ready is not None:
-            self.wait_ready(ready, timeout=timeout)
-        return self
 
     def wait_ready(self, ready: Callable[[], object], *, timeout: float = 30.0) -> None:
         """Wait until ``ready()``; raises `StartFailed` if the child ends first or is not ready in time.
