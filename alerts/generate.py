@@ -199,6 +199,8 @@ def _rules(entry: Rule, area: str) -> Iterator[Rule]:
 
 
 def _annotations(entry: Rule, labels: Mapping[str, str]) -> dict[str, str]:
+    if missing := [key for key in (*TEXTS, "dashboard") if key not in entry]:
+        raise ValueError(f"alerts/source/{labels['area']}.yml: {entry['alert']} needs {', '.join(missing)}")
     texts = {key: _expanded(entry[key].strip(), labels) for key in TEXTS}
     used = [label for label in VARIABLES if label in _USED.findall(texts["summary"])]
     if entry.get("cluster", True):

@@ -54,7 +54,8 @@ def test_labels_used_in_texts_survive_the_aggregation(alert: Alert) -> None:
     """`$labels.x` of a label that is gone would print nothing."""
     survivors = labels_of(promql.parse(alert.expr), series) | alert.labels.keys()
     for text in alert.annotations.values():
-        assert set(_USED.findall(text)) <= survivors
+        gone = set(_USED.findall(text)) - survivors
+        assert not gone, f"alerts/source/{alert.file}: the expression of {alert.name} has no {', '.join(sorted(gone))}"
 
 
 @EACH
@@ -81,9 +82,10 @@ def test_the_runbook_has_its_parts(alert: Alert) -> None:
     assert page.exists(), f"write alerts/runbooks/{page.name}"
     text = page.read_text()
     assert text.startswith(f"# {alert.name}\n")
-    assert [line for line in text.splitlines() if line.startswith("## ")] == PARTS
+    parts = [line for line in text.splitlines() if line.startswith("## ")]
+    assert parts == PARTS, f"alerts/runbooks/{page.name} must have the parts {', '.join(PARTS)}"
     for part in re.split(r"^## .+$", text, flags=re.MULTILINE)[1:]:
-        assert len(part.split()) >= 6
+        assert len(part.split()) >= 6, f"a part of alerts/runbooks/{page.name} is empty, or nearly so"
 
 
 @EACH
