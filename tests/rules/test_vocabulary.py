@@ -22,7 +22,7 @@ def test_every_series_exists_and_has_the_labels_that_it_is_matched_by(rule: Aler
     for selector in selectors(rule.expr):
         if selector.name:
             assert known(selector.name), (
-                f"nobody makes {selector.name}: record it in alerts/source/recording.yml, or correct {rule.file}'s source"
+                f"nobody makes {selector.name}: record it in alerts/source/recording.yml, or correct its name"
             )
             assert selector.matched <= series(selector.name), f"{selector.name} has no {selector.matched}"
         else:
