@@ -13,6 +13,7 @@ from celerymeter.model import ActiveTask, BrokerMemory, PollOutcome, QueueHead, 
 from celerymeter.settings import Limits
 
 GOLDEN = Path(__file__).with_name("golden.prom")
+RESTARTED = "celery@two"
 BUILD = Build(version="1.2.3", python="3.11.7", celery="5.7.0")
 
 
@@ -21,11 +22,34 @@ def render(cluster: Cluster) -> str:
     return Page(cluster.tracker, build=BUILD).render(cluster.now).decode()
 
 
+def mishaps(cluster: Cluster) -> None:
+    """What seldom happens to tasks, each thing once, so that no counter of tasks is 0."""
+    cluster.run("rejected", outcome="rejected")
+    cluster.run("revoked", outcome="revoked")
+    for uuid in ("killed", "twice", "ignored"):
+        cluster.publish(uuid)
+        cluster.receive(uuid)
+        cluster.start(uuid)
+    cluster.end("killed", "failed", exception="WorkerLostError('signal 9')")
+    cluster.start("twice")
+    cluster.end("twice")
+    for _ in range(3):
+        cluster.pass_time(6, beating=(WORKER,))
+        cluster.answer(active=())  # of "ignored" no event tells the end
+    cluster.heartbeat(RESTARTED, kind="worker-online")
+    cluster.publish("unfinished")
+    cluster.receive("unfinished", hostname=RESTARTED)
+    cluster.start("unfinished", RESTARTED)
+    cluster.heartbeat(RESTARTED, kind="worker-offline")
+    cluster.heartbeat(RESTARTED, kind="worker-online", pid=2, processed=0)
+
+
 def busy() -> Cluster:
-    """A cluster that gives every family of the catalogue a sample."""
+    """A cluster that gives every family of the catalogue a sample, and every counter of tasks a value above 0."""
     settings = make_settings(Limits(), runtime_buckets=(0.1, 1.0), wait_buckets=(1.0, 60.0))
     cluster = Cluster(settings)
     cluster.heartbeat(kind="worker-online", sw_ver="5.7.0", loadavg=(0.5, 0.4, 0.3), application_version="1.4")
+    mishaps(cluster)
     cluster.run("a", queue="mail")
     cluster.run("b", queue="mail", outcome="retried")
     cluster.publish("c", 'say "hi"\n')

@@ -49,6 +49,18 @@ def test_every_family_of_the_catalogue_is_on_a_full_page(family: Family) -> None
         assert set(sample.labels) - {"le"} == set(family.labels)
 
 
+@pytest.mark.parametrize(
+    "family",
+    [family for family in FAMILIES if family.area == "tasks" and family.kind == "counter"],
+    ids=lambda family: family.name,
+)
+def test_every_counter_of_tasks_counts(family: Family) -> None:
+    """One that nobody increments would be 0 for ever, and look healthy."""
+    assert any(sample.value > 0 for sample in full_page()[family.name.removesuffix("_total")].samples), (
+        f"{family.name} is 0: count it in celerymeter/tracking/, and let busy() in tests/exposition/golden.py cause it"
+    )
+
+
 @cache
 def full_page() -> dict[str, Metric]:
     """The golden page, as Prometheus' own parser reads it."""

@@ -1,12 +1,14 @@
 """The page: every family of the catalogue, in its order, and where its samples come from.
 
-`WRITERS` has a row for each family. Unknown is absent: a row without a value is left out.
+`WRITERS` has a row for each family, except counters that are a field of `TaskSeries`. Unknown is absent: a row
+without a value is left out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 
 from celerymeter import metrics as m
 from celerymeter.exposition.scrape import Build, FailuresByClass, Kept, Scrape
@@ -66,7 +68,8 @@ def writer_of(family: Family) -> Writer:
     if writer is None:
         raise LookupError(
             f"{family.name} is declared in celerymeter/metrics.py, but WRITERS in celerymeter/exposition/page.py"
-            " does not say where its samples come from"
+            " does not say where its samples come from, and it is no celery_task_X_total whose X is a field of"
+            " TaskSeries in celerymeter/tracking/series.py"
         )
     return writer
 
@@ -340,20 +343,22 @@ def _of(counts: Mapping[str, int], names: Iterable[str]) -> Rows:
     return {name: counts.get(name, 0) for name in names}
 
 
+def _plain_counters() -> Iterator[tuple[Family, str]]:
+    """Yield each ``celery_task_X_total`` by task and queue whose ``X`` is a field of `TaskSeries`, and ``X``."""
+    for family in FAMILIES:
+        name = family.name.removeprefix("celery_task_").removesuffix("_total")
+        if family.kind == "counter" and family.labels == m.TASK and name in TaskSeries.__slots__:
+            yield family, name
+
+
 WRITERS: Mapping[Family, Writer] = {
-    m.TASK_SENT: _tasks(lambda series: series.sent),
-    m.TASK_RECEIVED: _tasks(lambda series: series.received),
-    m.TASK_STARTED: _tasks(lambda series: series.started),
-    m.TASK_SUCCEEDED: _tasks(lambda series: series.succeeded),
+    **{family: _tasks(attrgetter(name)) for family, name in _plain_counters()},
     m.TASK_FAILED: _failed,
-    m.TASK_RETRIED: _tasks(lambda series: series.retried),
     m.TASK_POLLED: _tasks(lambda series: series.polled),
     m.TASK_REJECTED: _tasks_by(
         "requeue", true=lambda series: series.rejected_requeued, false=lambda series: series.rejected_end
     ),
-    m.TASK_REDELIVERED: _tasks(lambda series: series.redelivered),
     m.TASK_WITHOUT_RESULT: _tasks(lambda series: series.without_result),
-    m.TASK_SHUTDOWN_LOST: _tasks(lambda series: series.shutdown_lost),
     m.TASK_REVOKED: _tasks_by(
         "reason",
         revoked=lambda series: series.revoked,
@@ -362,7 +367,6 @@ WRITERS: Mapping[Family, Writer] = {
     ),
     m.TASK_ACCEPTED: _values(lambda scrape: dict(scrape.tracker.workers.accepted)),
     m.TASK_EXCEPTIONS: _exceptions,
-    m.TASK_PROCESS_LOST: _tasks(lambda series: series.process_lost),
     m.TASK_RUNTIME: _task_histogram(lambda series: series.runtime),
     m.TASK_FAILED_RUNTIME: _failed_runtime,
     m.TASK_WAIT: _task_histogram(lambda series: series.wait),
