@@ -117,7 +117,7 @@ def chart(
     links: Sequence[Link] = (),
     top: float | None = None,
 ) -> Panel:
-    """Lines over time; dashed ones are limits. ``top`` is the axis' soft maximum."""
+    """Lines over time, with gaps where there is no value; dashed ones are limits. ``top`` is the axis' soft maximum."""
     panel = (
         _styled(timeseries.Panel(), about)
         .scale_distribution(_SCALES[scale]())
@@ -125,6 +125,7 @@ def chart(
         .line_width(1)
         .fill_opacity(25 if stacked else 0)
         .show_points(kinds.VisibilityMode.AUTO)
+        .span_nulls(False)
         .tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING))
         .legend(_legend())
         .data_links([link.builder() for link in links])

@@ -111,6 +111,12 @@ def test_a_panel_explains_itself(board: Board, panel: Panel) -> None:
     assert panel.defaults["noValue"].endswith(".")
 
 
+def test_a_chart_has_gaps_where_nothing_was_measured() -> None:
+    """No chart connects the points on both sides of a gap."""
+    charts = [panel for _, panel in everything() if panel.raw["type"] == "timeseries"]
+    assert [panel.defaults["custom"].get("spanNulls") for panel in charts] == [False] * len(charts) != []
+
+
 @every_panel
 def test_queries_of_a_panel_are_told_apart(board: Board, panel: Panel) -> None:
     """Each query has a letter of its own and asks the chosen data source."""
