@@ -57,7 +57,7 @@ class BrokerSettings:
     celery_settings: Mapping[str, object] = setting(
         {},
         KEY_JSON,
-        "A Celery setting that the cluster changed and that affects what is sent through the broker, such as "
+        "A Celery setting that the cluster changed and that affects messages on the broker, such as "
         "event_exchange or control_exchange; may be repeated.",
         flag="--celery-setting",
         repeated=True,
@@ -134,17 +134,18 @@ class ExporterSettings:
     allowed_hosts: tuple[str, ...] = setting(
         (),
         NAMES,
-        "Names under which the exporter may be addressed; requests for others are refused, so that no web page can "
-        "read metrics through a name of its own. IP addresses and localhost are always allowed. By default: all names.",
+        "Host names by which clients may address the exporter; a request for any other name is refused, so that no web "
+        "page can read metrics through a name of its own. IP addresses and localhost are always allowed. By default "
+        "all names.",
     )
     push_token: str | None = secret(
         None,
-        "File with the token that workers show when they post their totals to /-/push, where their broker carries no "
-        "events. Opens that path.",
+        "File with the token that workers send when they post their totals, for brokers without events. Opens the path "
+        "/-/push.",
         kind=SECRET_TEXT,
     )
     open_push: bool = setting(
-        False, SWITCH, "Let anybody post to /-/push: for networks in which nobody else reaches the exporter."
+        False, SWITCH, "Open /-/push without a token, for networks in which only the workers reach the exporter."
     )
     compat: Literal["celery-exporter"] | None = setting(
         None,
@@ -152,7 +153,7 @@ class ExporterSettings:
         "Also serve the metrics that dashboards and alerts made for celery-exporter query.",
     )
     queues: tuple[str, ...] = setting(
-        (), NAMES, "Measure only these queues. By default: all queues that the broker, workers or events name."
+        (), NAMES, "Poll only these queues. By default: all queues that the broker, workers or events name."
     )
     poll_interval: float = setting(15.0, INTERVAL, "Time between two polls of queues and workers.")
     inspect_interval: float = setting(
@@ -169,8 +170,8 @@ class ExporterSettings:
     state_file: Path | None = setting(
         None,
         FILE,
-        "File in which counters and names of queues are kept, so that they continue after a restart of the exporter: "
-        "every 10 s and at the end. Its folder must exist.",
+        "File that keeps counters and names of queues, so that they continue after a restart of the exporter. It is "
+        "written every 10 s and at the end. Its folder must exist.",
     )
     worker_retention: float = setting(
         3600.0, DURATION, "How long the series of a stopped worker stay; must be longer than the `for` of any alert."

@@ -142,7 +142,7 @@ def test_a_worker_that_installs_it_too_late_says_so(app: Celery, caplog: pytest.
     worker_init.send(sender=in_time)
     for one in (in_time, late):
         worker_ready.send(sender=one)
-    assert caplog.text.count("call install before worker_init is sent") == 1
+    assert caplog.text.count("call install earlier, where the app is defined") == 1
 
 
 def test_installing_twice_counts_once(app: Celery) -> None:

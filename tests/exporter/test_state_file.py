@@ -67,7 +67,7 @@ def test_a_section_that_cannot_be_used_starts_anew_alone(path: Path, caplog: pyt
     a, b = Numbers(), Numbers()
     save(path, a=a, b=b)
     assert (a.numbers, b.numbers) == ([], [2])
-    assert "a starts anew" in caplog.text
+    assert "the section a cannot be used and starts anew" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 2, "saved_at": 1, "sections": {}}', b"\xff\x00"])

@@ -169,7 +169,7 @@ def _begin(sender: Any, **_: Any) -> None:
 def _check(sender: Any, **_: Any) -> None:
     """``sender`` is the worker's consumer."""
     if (aggregation := _aggregation(sender.app)) is not None and not aggregation.has(sender.hostname):
-        log.error("celerymeter: this worker does not count its tasks: call install before worker_init is sent")
+        log.error("celerymeter: this worker does not count its tasks; call install earlier, where the app is defined")
 
 
 def _end(sender: Any, **_: Any) -> None:

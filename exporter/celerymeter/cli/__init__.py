@@ -47,8 +47,8 @@ COMMANDS = {
     "task": CommandEntry("Say where a task is, and why it has not run."),
     "revoke": CommandEntry("Revoke tasks through the control API."),
     "audit": CommandEntry("Show or verify the audit trail of the control API.", extra="control"),
-    "bundle": CommandEntry("Export the alert rules and dashboards that come with celerymeter."),
-    "demo": CommandEntry("Run the whole stack on this machine, with a workload.", extra="demo"),
+    "bundle": CommandEntry("Export the alert rules and dashboards, or assign alerts to teams."),
+    "demo": CommandEntry("Run the whole stack on this machine, with tasks to watch.", extra="demo"),
 }
 
 

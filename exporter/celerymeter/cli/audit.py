@@ -33,7 +33,7 @@ class VerifySettings:
         None, "File that holds the key that seals the trail. By default the key in the state directory."
     )
     head: str | None = setting(
-        None, TEXT, "ROW:HMAC from an earlier log line or reply: proves that no row up to it was removed."
+        None, TEXT, "A head (ROW:HMAC) from an earlier log line or reply: proves that no row up to it was removed."
     )
 
 
@@ -59,7 +59,10 @@ def show(settings: ShowSettings) -> int:
 
 @settings_command("verify", VerifySettings, section="audit")
 def verify(settings: VerifySettings) -> int:
-    """Find rows of the audit trail that were changed, removed or inserted. Exit status 1 if there are any."""
+    """Find rows that were changed, removed or inserted.
+
+    Exit status 1 if there are any.
+    """
     from celerymeter.control.audit import offline
 
     result = offline.verify(settings.state_dir, key=settings.audit_key, head=settings.head)

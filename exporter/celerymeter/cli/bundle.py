@@ -27,14 +27,16 @@ class BundleSettings:
 
     force: bool = setting(False, SWITCH, "Overwrite existing files that differ.")
     grafana_url: str | None = setting(
-        None, HTTP_URL, "Grafana, to which the alerts link. Without it they have no link."
+        None, HTTP_URL, "Grafana, to which the alerts link. By default they have no link."
     )
-    runbook_url: str | None = setting(None, HTTP_URL, "Where you publish alerts/runbooks, to which the alerts link.")
+    runbook_url: str | None = setting(
+        None, HTTP_URL, "Address at which you publish alerts/runbooks; the alerts link to it."
+    )
 
 
 @click.group("bundle")
 def command() -> None:
-    """Export the alert rules and dashboards that come with celerymeter, and say which team gets which alert."""
+    """Export the alert rules and dashboards, or assign alerts to teams."""
 
 
 @settings_command("export", BundleSettings, section="bundle")

@@ -54,8 +54,8 @@ class CapacitySettings:
 def command(settings: CapacitySettings) -> int:
     """Say how many slots a queue needed to keep its wait target.
 
-    The arrivals and run times of the window are replayed, first come first served, with other numbers of slots. Exit
-    status 1 if the number cannot be known; the reason is printed.
+    It replays the arrivals and run times of the window with different numbers of slots, first come, first served. If
+    the number cannot be known, it prints why and exits with status 1.
     """
     import msgspec
 

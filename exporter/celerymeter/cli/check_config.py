@@ -25,8 +25,8 @@ DEFAULT = "exporter"
 def command(ctx: click.Context, file: Path | None) -> int:
     """Check the configuration FILE and print the settings in effect, without secrets.
 
-    FILE is what --config would name; without it, CELERYMETER_CONFIG is used. Environment variables count as they would
-    for the command itself. If something is wrong, it prints one line and exits with status 2.
+    FILE is the file that --config would name; without it, CELERYMETER_CONFIG is used. Environment variables count as
+    they do for the commands themselves. If something is wrong, it prints one line and exits with status 2.
     """
     for shown in _concerned(all_commands(ctx), configfile.read(file) if file else {}):
         click.echo(terminal_lines("\n".join(_effective(shown, ctx, file))))

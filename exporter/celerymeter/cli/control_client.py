@@ -45,7 +45,7 @@ class ControlClient:
             return msgspec.json.decode(response.content, type=kind), response.content
         except msgspec.DecodeError as error:
             raise ControlError(
-                f"{self._shown_url} replies as no control API does (HTTP {response.status_code}); check --control-url"
+                f"{self._shown_url} is not a control API (HTTP {response.status_code}); check --control-url"
             ) from error
 
     @property

@@ -115,9 +115,9 @@ def _patterns(content: object, *, where: str) -> Sequence[str]:
 @click.command("owners")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def command(file: Path) -> int:
-    """Print the relabeling by which Prometheus puts the label `owner` on alerts, made of FILE.
+    """Print relabeling rules that add a label `owner` to alerts, from the teams in FILE.
 
-    It belongs below `alerting: alert_relabel_configs:` in prometheus.yml, or into the secret that
+    Put the output below `alerting: alert_relabel_configs:` in prometheus.yml, or into the secret that
     `additionalAlertRelabelConfigs` of the Prometheus operator names.
     """
     import yaml

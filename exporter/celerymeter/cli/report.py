@@ -40,7 +40,7 @@ def command(settings: ReportSettings) -> int:
     """Write a performance report from Prometheus.
 
     Counts are exact: they cover the tasks that Prometheus scraped after --from, up to and including --to. A value that
-    cannot be known is null, with the reason. Exit status 1 if Prometheus does not answer or the tasks cannot be
+    cannot be known is null, and the report says why. Exit status 1 if Prometheus does not answer or the tasks cannot be
     counted.
     """
     from celerymeter.prometheus import choose_cluster

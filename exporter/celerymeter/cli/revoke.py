@@ -42,7 +42,7 @@ class RevokeSettings:
     )
     reason: str = setting("", TEXT, "Reason for the audit trail.")
     dry_run: bool = setting(False, SWITCH, "Revoke nothing; only show what is known of each task.")
-    wait: float = setting(10.0, DURATION, "How long to wait for tasks that are not settled at once; 0s: not at all.")
+    wait: float = setting(10.0, DURATION, "How long to wait for tasks whose result is not proven yet; 0s: not at all.")
     format: str = setting("text", click.Choice(["text", "json"]), "text: a table of the tasks; json: the API's reply.")
 
 
@@ -75,8 +75,8 @@ class BatchReply(msgspec.Struct):
 def command(settings: RevokeSettings) -> int:
     """Revoke tasks through the control API, and show the proven result of each.
 
-    Exit status: 0 if every task was revoked successfully, else 1. If tasks are not settled after --wait or ^C, the API
-    continues to follow them.
+    Exit status: 0 if every task was revoked successfully, else 1. If tasks are not settled after --wait, or if you
+    press ^C, the API continues without this command.
     """
     client = BatchClient(settings.control_url, settings.token)
     batch = client.revoke(settings)

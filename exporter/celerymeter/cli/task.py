@@ -1,4 +1,4 @@
-"""``celerymeter task``: asks the control API where a task is, and with ``--follow`` until it has ended."""
+"""``celerymeter task``: ask the control API where a task is, once or with ``--follow`` until it has ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class TaskSettings:
     follow: bool = setting(False, SWITCH, "Ask every second, and print each change, until the task has ended.")
     lang: str = setting("en", click.Choice(["en", "zh-TW"]), "Language of the sentence.")
     format: str = setting(
-        "text", click.Choice(["text", "json"]), "text: the verdict and what shows it; json: the API's reply, in a line."
+        "text",
+        click.Choice(["text", "json"]),
+        "text: the verdict and its evidence; json: the API's reply, on one line.",
     )
 
 
@@ -85,7 +87,7 @@ class TaskReply(msgspec.Struct):
 def _run(settings: TaskSettings, task_id: str) -> int:
     """Say where a task is, and why it has not run, with the evidence.
 
-    Exit status: 0 when that is known (with --follow: when it has succeeded), else 1.
+    Exit status: 0 if this is known, else 1; with --follow 0 if the task succeeded, else 1.
     """
     client, shown = ControlClient(settings.control_url, settings.token), ""
     while True:
@@ -108,7 +110,7 @@ command = settings_command("task", TaskSettings)(_run)
 
 
 def _said(reply: TaskReply, lang: str) -> str:
-    """Return what a change is judged by: the verdict and the runs; times and positions change all the time."""
+    """Return the verdict and the runs, whose changes are shown; times and positions change all the time."""
     return f"{reply.verdict} {[(run.worker, run.outcome) for run in reply.runs]} {lang}"
 
 

@@ -133,7 +133,7 @@ class DemoSettings:
     aggregate: bool = setting(
         False,
         SWITCH,
-        "Let the workers count their tasks and publish totals, instead of events (celerymeter.aggregate).",
+        "Let the workers count their tasks and publish totals instead of events (celerymeter.aggregate).",
     )
     slack_url_file: Path | None = setting(
         None,

@@ -31,9 +31,9 @@ def check_push(settings: ExporterSettings) -> None:
     if settings.push_token is not None and not settings.push_token.strip():
         raise SettingsError("--push-token-file: the token is empty")
     if settings.push_token is not None and settings.open_push:
-        raise SettingsError("--open-push lets anybody push, so it goes without --push-token-file")
+        raise SettingsError("give --push-token-file or --open-push, not both")
     if not has_broker(settings) and settings.push_token is None and not settings.open_push:
-        raise SettingsError("--broker-url none: nothing would arrive; give --push-token-file (or --open-push)")
+        raise SettingsError("--broker-url none: no worker could send anything; give --push-token-file (or --open-push)")
 
 
 def open_push(settings: ExporterSettings, sink: EventSink) -> PushEndpoint | None:
@@ -44,7 +44,7 @@ def open_push(settings: ExporterSettings, sink: EventSink) -> PushEndpoint | Non
 
 
 def taker(sink: EventSink) -> Callable[[bytes], int]:
-    """Return a function that hands the events of a body on, and says how many there were.
+    """Return a function that hands the events of a body on, and returns their number.
 
     A body whose totals came before is not handed on: its heartbeat would look like one of another process.
     """
@@ -82,7 +82,7 @@ class NoReader:
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Say until `stop` that nothing is unread."""
+        """Report until `stop` that nothing is unread."""
         self._sink.connected(time.time())
         while not self._stop.wait(PAUSE):
             self._sink.events([], time.time())

@@ -91,7 +91,7 @@ class StateFile:
             try:
                 section.load(saved)
             except (msgspec.DecodeError, ValueError) as error:
-                log.error("%s: %s starts anew: %s", self._path, name, error)
+                log.error("%s: the section %s cannot be used and starts anew: %s", self._path, name, error)
         log.info("continuing from %s, saved %.0f s ago", self._path, time.time() - document.saved_at)
 
     def save(self) -> None:
@@ -140,6 +140,6 @@ class StateFile:
         except (msgspec.DecodeError, ValueError) as error:
             aside = self._path.with_name(f"{self._path.name}.unusable")
             os.replace(self._path, aside)
-            log.error("%s cannot be used (%s): it is %s now, and all counters start at 0", self._path, error, aside)
+            log.error("%s cannot be used (%s); renamed to %s, and all counters start at 0", self._path, error, aside)
             return None
         return document

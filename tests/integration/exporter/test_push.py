@@ -106,8 +106,8 @@ def test_an_exporter_that_is_away_costs_nothing(tmp_path: Path, options: dict[st
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        ((), "nothing would arrive"),
-        (("--open-push", "--push-token-file", "TOKEN"), "goes without --push-token-file"),
+        ((), "no worker could send anything"),
+        (("--open-push", "--push-token-file", "TOKEN"), "give --push-token-file or --open-push, not both"),
     ],
 )
 def test_it_does_not_start_with_a_door_that_is_open_by_mistake(
