@@ -16,6 +16,7 @@ from tests.security.process import peak_of
 from celerymeter.control.alerts import Notification
 from celerymeter.control.auth import MAX_VALUES
 from celerymeter.control.errors import MAX_WRONG, validation_response
+from celerymeter.control.server import MAX_CHUNKS
 from celerymeter.control.tokens import Role
 
 pytestmark = pytest.mark.integration
@@ -80,6 +81,26 @@ def test_chunks_that_are_none_are_refused(control: Control, chunks: bytes) -> No
     answer = send(control, CHUNKED + chunks)
     assert re.match(rb"HTTP/1\.1 (400|413|431) ", answer), answer[:60]
     assert answer.count(b"HTTP/1.1 ") == 1
+    assert is_well(control)
+
+
+SPREAD = b'{"operation": "revoke", "task_ids": ["' + b"a" * 255 + b'"], "nothing": 1}'
+
+
+@pytest.mark.parametrize(
+    ("chunk", "spaces", "status"),
+    [
+        (b"1\r\n%c\r\n", 10_000, 422),
+        (b"1\r\n%c\r\n", MAX_CHUNKS, 400),
+        (b"1;a=b\r\n%c\r\n", MAX_CHUNKS, 400),
+        (b"01\r\n%c\r\n", MAX_CHUNKS, 400),
+    ],
+)
+def test_a_body_of_very_many_chunks_is_refused(control: Control, chunk: bytes, spaces: int, status: int) -> None:
+    """Each cost as much as a long one: two million kept a processor busy for a minute. Some thousand are usual."""
+    chunks = b"".join(chunk % byte for byte in SPREAD + b" " * spaces)
+    answer = send(control, b"Connection: close\r\n" + CHUNKED + chunks + END)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:60]
     assert is_well(control)
 
 

@@ -16,6 +16,8 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.http.body import ChunkedReader
+from gunicorn.http.errors import InvalidChunkSize
 from prometheus_client import disable_created_metrics
 
 from celerymeter.control.app import create_app
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 SPARE_THREADS = 32
 """Threads beside those that the feed's clients occupy, for all other requests."""
+MAX_CHUNKS = 20_000
+"""Chunks of a body. Each costs the same however short it is: 4 MB of single bytes would take a minute."""
 GRACE = 4
 """Seconds that running requests have after SIGTERM; then the worker is killed."""
 
@@ -101,7 +105,7 @@ class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             "logger_class": PlainLog,
             "loglevel": "warning",
             "proc_name": "celerymeter-control",
-            "pre_request": lambda _, request: close_after_large(request, self._settings.limits.body_bytes),
+            "pre_request": lambda _, request: limit_body(request, self._settings.limits.body_bytes),
             "post_worker_init": lambda _: self.start(),
         }
         for name, value in chosen.items():
@@ -158,11 +162,24 @@ class PlainLog(Logger):  # type: ignore[misc]  # gunicorn has no types
         """Do nothing: there are no files."""
 
 
-def close_after_large(request: Any, limit: int) -> None:
-    """Close the connection after a request that announces too large a body, so that the body is never read."""
+def limit_body(request: Any, limit: int) -> None:
+    """Bound the work of a body before it is read.
+
+    The connection is closed after a request that announces too large a body, so that the body is never read. One of
+    very many chunks is refused in between.
+    """
     announced = next((value for name, value in request.headers if name.upper() == "CONTENT-LENGTH"), "0")
     if announced.isdecimal() and int(announced) > limit:
         request.force_close()
+    if isinstance(request.body.reader, ChunkedReader):
+        request.body.reader.parser = _limited(request.body.reader.parser)
+
+
+def _limited(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for number, chunk in enumerate(chunks):
+        if number >= MAX_CHUNKS:
+            raise InvalidChunkSize(b"too many chunks")
+        yield chunk
 
 
 def address_of(sock: socket.socket) -> str:
