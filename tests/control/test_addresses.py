@@ -6,7 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from celerymeter.control.auth import client_address, rate_limit_key
+from celerymeter.control.auth import client_address
+from celerymeter.rate_limit import network
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
@@ -37,5 +38,5 @@ def test_the_address_is_the_nearest_that_is_no_trusted_proxy(
 
 def test_an_ipv6_client_commands_a_whole_64() -> None:
     """So its /64 is what is counted; an IPv4 address counts as itself."""
-    same = {rate_limit_key("2001:db8:1:2::1"), rate_limit_key("2001:db8:1:2:ffff::9")}
-    assert (same, rate_limit_key("192.0.2.1")) == ({"2001:db8:1:2::/64"}, "192.0.2.1")
+    same = {network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9")}
+    assert (same, network("192.0.2.1")) == ({"2001:db8:1:2::/64"}, "192.0.2.1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celerymeter.control.auth import RateLimit
+from celerymeter.rate_limit import RateLimit
 
 
 def test_a_full_bucket_lets_so_many_through_at_once() -> None:

@@ -33,7 +33,6 @@ from celerymeter.exporter.service import open_state_file
 from celerymeter.exposition.page import Page
 from celerymeter.exposition.scrape import Build
 from celerymeter.httpd.protocol import Malformed, parse_head
-from celerymeter.httpd.throttle import network
 from celerymeter.httpd.web_config import BasicAuth, credentials, load_web_config
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event
@@ -41,6 +40,7 @@ from celerymeter.polling import redis_messages
 from celerymeter.polling.amqp_queues import ListedQueue, ManagementBinding, Node, TaskQueueFinder, broker_memory
 from celerymeter.polling.queues import KnownQueues
 from celerymeter.polling.workers import worker_state
+from celerymeter.rate_limit import network
 from celerymeter.routing import RoutingTable
 
 thorough = settings(max_examples=20)

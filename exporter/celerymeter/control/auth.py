@@ -10,11 +10,9 @@ import hashlib
 import hmac
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from threading import Lock
 from typing import Any, NoReturn, TypeVar
 
 from flask import Flask, Request, Response, g, request
@@ -27,12 +25,12 @@ from celerymeter.control.settings import ControlSettings, Network
 from celerymeter.control.tokens import Identity, Keyring, Role
 from celerymeter.errors import InvalidToken, RequestRefused
 from celerymeter.json_values import count_values
+from celerymeter.rate_limit import RateLimit, RecentKeys, network
 
 MISSING_FACTOR = 3
 """Requests without a token that are allowed for each one with a wrong token."""
 EXTRA_PER_MINUTE = 12_000.0
 """Tokens of throttled addresses that are verified nonetheless; at some 0.1 ms each, that is 2 % of a core."""
-MAX_KEYS = 10_000
 MAX_VALUES = 250_000
 """Values in a body: as objects they take some fifty times the memory of their text."""
 UNKNOWN = "unknown"
@@ -45,62 +43,6 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _T = TypeVar("_T")
-
-
-class RateLimit:
-    """A token bucket for each key: lets ``per_minute`` calls through, and as many at once.
-
-    Beyond ``MAX_KEYS`` the key that was idle longest is forgotten: it starts afresh with a full bucket.
-    """
-
-    def __init__(self, per_minute: float, *, max_keys: int = MAX_KEYS) -> None:
-        self._capacity = per_minute
-        self._rate = per_minute / 60.0
-        self._max_keys = max_keys
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._lock = Lock()
-
-    def wait(self, key: str, now: float) -> float:
-        """Return the seconds until ``key`` has a call left; 0 when it has one now. Takes nothing."""
-        with self._lock:
-            return max(0.0, (1.0 - self._level(key, now)) / self._rate)
-
-    def take(self, key: str, now: float) -> float:
-        """Take one call of ``key``: return 0 when there was one, else the seconds until there will be."""
-        with self._lock:
-            level = self._level(key, now)
-            granted = level >= 1.0
-            self._buckets[key] = (level - 1.0 if granted else level, now)
-            self._buckets.move_to_end(key)
-            if len(self._buckets) > self._max_keys:
-                self._buckets.popitem(last=False)
-            return 0.0 if granted else (1.0 - level) / self._rate
-
-    def __len__(self) -> int:
-        return len(self._buckets)
-
-    def _level(self, key: str, now: float) -> float:
-        level, since = self._buckets.get(key, (self._capacity, now))
-        return min(self._capacity, level + max(0.0, now - since) * self._rate)
-
-
-class RecentKeys:
-    """A set that forgets its oldest keys beyond ``MAX_KEYS``."""
-
-    def __init__(self) -> None:
-        self._keys: OrderedDict[bytes | str, None] = OrderedDict()
-        self._lock = Lock()
-
-    def add(self, key: bytes | str) -> None:
-        """Add a key, or make it the newest."""
-        with self._lock:
-            self._keys[key] = None
-            self._keys.move_to_end(key)
-            if len(self._keys) > MAX_KEYS:
-                self._keys.popitem(last=False)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys
 
 
 class Authenticator:
@@ -156,7 +98,7 @@ class Authenticator:
             raise InvalidToken("webhook", "this is not Alertmanager's token")
 
     def _check(self, token: str | None, address: str, verify: Callable[[str], _T]) -> _T:
-        key, digest = rate_limit_key(address), _digest(token or "")
+        key, digest = network(address), _digest(token or "")
         failures = self._wrong if token else self._missing
         wait = failures.wait(key, self._monotonic())
         if wait > 0 and digest not in self._valid and not (token and self._is_right(token, verify)):
@@ -218,12 +160,6 @@ def is_allowed_host(host: str, allowed: Collection[str]) -> bool:
     """
     name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
     return _parsed(host) is not None or name.lower() in ("localhost", *map(str.lower, allowed))
-
-
-def rate_limit_key(address: str) -> str:
-    """Return the key that an address is counted under: an IPv6 client commands a whole /64."""
-    parsed = _parsed(address)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64" if isinstance(parsed, IPv6Address) else address
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:

@@ -22,7 +22,7 @@ from typing import Any
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from celerymeter.control.errors import raw_problem
-from celerymeter.httpd.throttle import network
+from celerymeter.rate_limit import network
 
 MAX_HEAD = 32 * 1024
 """Bytes of a request's line and headers."""

@@ -18,8 +18,9 @@ from celerymeter import __version__
 from celerymeter.escaping import html
 from celerymeter.httpd.protocol import Request, Response, text
 from celerymeter.httpd.push import PATH, PushEndpoint, ReadBody
-from celerymeter.httpd.throttle import Throttle, network
+from celerymeter.httpd.throttle import Throttle
 from celerymeter.httpd.web_config import BasicAuth, credentials
+from celerymeter.rate_limit import network
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from http import HTTPStatus
 
 from celerymeter.httpd.protocol import Request, Response, text
-from celerymeter.httpd.throttle import Throttle, network
+from celerymeter.httpd.throttle import Throttle
+from celerymeter.rate_limit import network
 
 log = logging.getLogger(__name__)
 

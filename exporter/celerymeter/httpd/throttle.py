@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
-from ipaddress import IPv6Address, ip_address
+from celerymeter.rate_limit import RateLimit, RecentKeys, network
 
-WINDOW = 60.0
 PER_ADDRESS = 10
-"""Failures of one address in a window, after which its attempts are not verified until the window is over."""
+"""Failures of one address within a minute, after which its attempts are verified at this rate only."""
 PER_USER = 60
 """The same for one user, from all addresses but those from which that user came before."""
 MAX_KEYS = 1000
@@ -18,50 +15,23 @@ class Throttle:
     """Counts failures by address and by user. Credentials that were right before never ask it."""
 
     def __init__(self) -> None:
-        self._failures: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
-        """The end of the window, and the failures in it."""
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._addresses = RateLimit(PER_ADDRESS, max_keys=MAX_KEYS)
+        self._users = RateLimit(PER_USER, max_keys=MAX_KEYS)
+        self._known = RecentKeys(max_keys=MAX_KEYS)
+        self._reported = RateLimit(1.0, max_keys=MAX_KEYS)
 
     def wait(self, address: str, user: str, now: float) -> float:
         """Return the seconds until an attempt may be verified; 0 for at once."""
-        wait = self._wait(("address", network(address)), PER_ADDRESS, now)
-        if (network(address), user) not in self._known:
-            wait = max(wait, self._wait(("user", user), PER_USER, now))
-        return wait
+        wait = self._addresses.wait(network(address), now)
+        return wait if (network(address), user) in self._known else max(wait, self._users.wait(user, now))
 
     def failed(self, address: str, user: str, now: float) -> bool:
-        """Count a failure; return whether the address has just reached its limit."""
-        self._count(("user", user), now)
-        return self._count(("address", network(address)), now) == PER_ADDRESS
+        """Count a failure; return whether to log that the address has reached its limit, once a minute."""
+        key = network(address)
+        self._users.take(user, now)
+        self._addresses.take(key, now)
+        return self._addresses.wait(key, now) > 0 and self._reported.take(key, now) == 0
 
     def succeeded(self, address: str, user: str) -> None:
         """Remember that a user comes from this address."""
-        self._known[network(address), user] = None
-        while len(self._known) > MAX_KEYS:
-            self._known.popitem(last=False)
-
-    def _wait(self, key: Hashable, limit: int, now: float) -> float:
-        end, count = self._failures.get(key, (0.0, 0))
-        return end - now if count >= limit and now < end else 0.0
-
-    def _count(self, key: Hashable, now: float) -> int:
-        end, count = self._failures.pop(key, (0.0, 0))
-        if now >= end:
-            end, count = now + WINDOW, 0
-        self._failures[key] = (end, count + 1)
-        while len(self._failures) > MAX_KEYS:
-            self._failures.popitem(last=False)
-        return count + 1
-
-
-def network(address: str) -> str:
-    """Return what an address is counted under: an IPv6 client commands a whole /64."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
-    return str(parsed)
+        self._known.add((network(address), user))

@@ -10,13 +10,14 @@ from flask import Response
 from pydantic import BaseModel, Field
 from werkzeug.routing import BaseConverter
 
-from celerymeter.control.auth import RateLimit, current_identity
+from celerymeter.control.auth import current_identity
 from celerymeter.control.lookup.models import TaskReply
 from celerymeter.control.lookup.service import LookupService
 from celerymeter.control.revocation.models import MAX_ID_LENGTH
 from celerymeter.control.revocation.service import is_task_id
 from celerymeter.control.routing import ControlBlueprint, Permission, answer
 from celerymeter.errors import RequestRefused
+from celerymeter.rate_limit import RateLimit
 
 PATH: Final = "/tasks/<task:task_id>"
 
