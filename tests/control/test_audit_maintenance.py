@@ -8,7 +8,8 @@ import pytest
 
 from celerymeter.control.audit.maintenance import MAX_SOURCES, OTHER, AuditMaintenance, RefusalFolder, Source
 from celerymeter.control.audit.offline import read_rows
-from celerymeter.control.audit.trail import Actor, AuditRow, AuditTrail
+from celerymeter.control.audit.rows import AuditRow
+from celerymeter.control.audit.trail import Actor, AuditTrail
 from celerymeter.control.store import Store
 from celerymeter.control.tokens import Identity, Role
 from celerymeter.demo.processes import wait_until

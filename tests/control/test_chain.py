@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celerymeter.control.audit.offline import ChainFinding, verify_rows
-from celerymeter.control.audit.trail import GENESIS, AuditRow, Head, checkpoint, sign
+from celerymeter.control.audit.rows import GENESIS, AuditRow, Head, checkpoint, sign
 
 KEY = b"the key of these tests' chains, long enough"
 

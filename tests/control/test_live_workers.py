@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from celerymeter.control.live_workers import FORGET_AFTER, EventListener, LiveWorker, LiveWorkers
+from celerymeter.control.event_listener import EventListener
+from celerymeter.control.live_workers import FORGET_AFTER, LiveWorker, LiveWorkers
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.model import Event
@@ -154,6 +155,6 @@ def test_a_refused_password_is_logged_once_until_it_is_right(tmp_path: Path, cap
             client.config_set("requirepass", "hush")
         wait_until(lambda: "subscribed to events" in caplog.text, what="a subscription with the right password")
         listener.stop()
-    said = [record.message for record in caplog.records if record.name == "celerymeter.control.live_workers"]
+    said = [record.message for record in caplog.records if record.name == "celerymeter.control.event_listener"]
     assert len(said) == 2
     assert "hush" not in caplog.text

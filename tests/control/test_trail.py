@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from celerymeter.control.audit.offline import read_rows, verify
-from celerymeter.control.audit.trail import Actor, AuditQuery, AuditRow, AuditTrail, audit_key
+from celerymeter.control.audit.rows import AuditRow
+from celerymeter.control.audit.trail import Actor, AuditQuery, AuditTrail, audit_key
 from celerymeter.control.store import DATABASE, Store
 from celerymeter.demo.processes import Process
 from celerymeter.errors import RequestRefused, SettingsError, StateError

@@ -11,7 +11,8 @@ from tests.apps.worker_app import make_app
 from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
-from celerymeter.control.live_workers import EventListener, LiveWorkers
+from celerymeter.control.event_listener import EventListener
+from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.store import Store
 from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
 from celerymeter.demo.processes import Process, wait_until

@@ -21,6 +21,7 @@ from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
+from celerymeter.control.event_listener import EventListener
 from celerymeter.control.evidence.amqp_queues import AmqpQueues
 from celerymeter.control.evidence.collector import EvidenceCollector
 from celerymeter.control.evidence.events import EventCache
@@ -32,7 +33,7 @@ from celerymeter.control.evidence.workers import CONNECTIONS
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.sampler import Sampler
 from celerymeter.control.feed.views import Feed
-from celerymeter.control.live_workers import EventListener, LiveWorkers, WorkerProbe
+from celerymeter.control.live_workers import LiveWorkers, WorkerProbe
 from celerymeter.control.lookup.service import LookupService
 from celerymeter.control.lookup.usual import UsualTimes
 from celerymeter.control.metrics import ControlMetrics, QueryMetrics

@@ -14,20 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from celerymeter.control.audit.trail import (
-    FOREIGN,
-    GENESIS,
-    KEY_FILE,
-    SELECT,
-    Actor,
-    AuditQuery,
-    AuditRow,
-    Head,
-    from_db,
-    kept_key,
-    open_trail,
-    sign,
-)
+from celerymeter.control.audit.rows import GENESIS, SELECT, AuditRow, Head, from_db, sign
+from celerymeter.control.audit.trail import FOREIGN, KEY_FILE, Actor, AuditQuery, kept_key, open_trail
 from celerymeter.control.store import DATABASE
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import SettingsError, StateError

@@ -1,28 +1,36 @@
-"""The audit trail: rows in a chain of HMACs, each appended in one transaction; and the key of the chain."""
+"""The audit trail: rows are appended to the chain, each in one transaction; and the key of the chain."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final
 
-from pydantic import ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import Field, StringConstraints
 
+from celerymeter.control.audit.rows import (
+    COLUMNS,
+    GENESIS,
+    INSERT,
+    SELECT,
+    AuditRow,
+    Head,
+    Kind,
+    checkpoint,
+    from_db,
+    sign,
+)
 from celerymeter.control.keys import check_strength
-from celerymeter.control.routing import Instant, Query, utc
+from celerymeter.control.routing import Instant, Query
 from celerymeter.control.store import BUSY_TIMEOUT, Store, read_own_secret, write_secret_once
 from celerymeter.errors import CelerymeterError, RequestRefused, SettingsError, StateError
 
@@ -42,76 +50,10 @@ SCHEMA = (
 KEY_FILE = "audit.key"
 KEY_BYTES = 32
 MAX_ROW = 2**63 - 1
-GENESIS = bytes(32)
-"""The HMAC in place of the row before the first."""
-Kind = Literal["intent", "outcome", "event", "refusal", "token", "checkpoint"]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 _RowNumber = Annotated[int, Field(ge=1, le=MAX_ROW)]
-_HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """One row of the trail."""
-
-    # The HMAC is over the values as they are stored, so they are kept as text; the annotations say how JSON shows them.
-    __pydantic_config__ = ConfigDict(json_schema_serialization_defaults_required=True)
-
-    row: int
-    at: Annotated[float, Field(serialization_alias="timestamp"), PlainSerializer(utc, return_type=datetime)]
-    kind: Kind
-    action: str
-    intent: Annotated[int | None, Field(description="The row of the intent to which this outcome belongs")] = None
-    sub: str = ""
-    jti: str = ""
-    address: str = ""
-    target: Annotated[str, PlainSerializer(json.loads, return_type=list[Any])] = "[]"
-    reason: str = ""
-    outcome: str = ""
-    detail: Annotated[str, PlainSerializer(json.loads, return_type=dict[str, Any])] = "{}"
-    instance: Annotated[str, Field(exclude=True)] = ""
-    mac: Annotated[bytes, Field(serialization_alias="hmac"), PlainSerializer(bytes.hex, return_type=str)] = b""
-
-
-COLUMNS = tuple(field.name for field in fields(AuditRow))
-_SIGNED = tuple(
-    "kind at action row intent sub jti address target reason outcome detail instance".split()  # noqa: SIM905 - words
-)
-"""The signed columns, in the order of the first version: another order would break every existing chain."""
 FOREIGN = "SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY name LIMIT 1"
 """Finds what the API never makes: with it, others could have rows vanish as they are written."""
-SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - our own column names
-_INSERT = f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - as above
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The end of the chain. Kept elsewhere (the log has it every minute), it proves later that nothing was cut off."""
-
-    row: int
-    mac: str
-
-    @classmethod
-    def parse(cls, text: str) -> Head:
-        """Parse ``ROW:MAC`` as it is logged; raises `ValueError`."""
-        if not (found := _HEAD.fullmatch(text.strip().lower())):
-            raise ValueError("not ROW:HMAC")
-        return cls(row=int(found[1]), mac=found[2])
-
-    def __str__(self) -> str:
-        return f"{self.row}:{self.mac}"
-
-
-def sign(row: AuditRow, *, key: bytes, previous: bytes) -> AuditRow:
-    """Return the row with its HMAC over itself and the HMAC of the one before."""
-    values = json.dumps([getattr(row, name) for name in _SIGNED], separators=(",", ":"), default=repr)
-    return replace(row, mac=hmac.digest(key, previous + values.encode(), hashlib.sha256))
-
-
-def checkpoint(*, at: float, through: AuditRow) -> AuditRow:
-    """Return the row that stands for all up to ``through``, which may be deleted once this one is written."""
-    detail = {"through": through.row, "mac": through.mac.hex()}
-    return AuditRow(row=0, at=at, kind="checkpoint", action="audit.prune", detail=json.dumps(detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +294,7 @@ class AuditTrail:
     def _append(self, connection: sqlite3.Connection, row: AuditRow) -> AuditRow:
         number, previous = self._continued(connection)
         signed = sign(replace(row, row=number + 1), key=self._key, previous=previous)
-        connection.execute(_INSERT, [getattr(signed, name) for name in COLUMNS])
+        connection.execute(INSERT, [getattr(signed, name) for name in COLUMNS])
         # A trigger is not the only way to have a row ignored: so can a table with conflict clauses of its own.
         stored = connection.execute("SELECT mac FROM audit WHERE row = ?", (signed.row,)).fetchone()
         if stored is None or stored["mac"] != signed.mac:
@@ -393,12 +335,6 @@ class AuditTrail:
                 f"the audit trail's last row ({rows[0].row}) was not written with this key: give the right "
                 "--audit-key-file, check with `celerymeter audit verify`, or choose another --state-dir"
             )
-
-
-def from_db(found: sqlite3.Row) -> AuditRow:
-    """Convert a stored row. A tampered HMAC may have any type; it becomes bytes."""
-    row = AuditRow(**{name: found[name] for name in COLUMNS})
-    return row if isinstance(row.mac, bytes) else replace(row, mac=b"")
 
 
 def _name(error: BaseException) -> str:

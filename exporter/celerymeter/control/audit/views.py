@@ -5,7 +5,8 @@ from __future__ import annotations
 from flask import Response
 from pydantic import BaseModel, Field
 
-from celerymeter.control.audit.trail import AuditQuery, AuditRow, AuditTrail
+from celerymeter.control.audit.rows import AuditRow
+from celerymeter.control.audit.trail import AuditQuery, AuditTrail
 from celerymeter.control.routing import ControlBlueprint, Permission, answer
 
 

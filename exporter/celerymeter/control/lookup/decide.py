@@ -14,7 +14,7 @@ retrying      its last run was retried, and it waits at any of those places
 lost          its worker is proven gone: another process has its name, or the broker has no connection of it
 ran_twice     two workers run it, or a run succeeded or failed and another one did or runs
 succeeded …   the event of its end, or a stored result that is not older than its last start
-revoked       a worker discarded it, or the process that was told to die is gone
+revoked       a worker discarded it, or the process that was terminated is gone
 unknown       anything else
 ============  ==============================================================================================
 """

@@ -101,7 +101,7 @@ class Acknowledgements:
     def shortened(self) -> Acknowledgements:
         """Return it as a reply shows it: of the workers that did not reply, or with an error, the first 200.
 
-        Whoever may publish events can invent workers, and those that acknowledged exist.
+        Anybody who may publish events can invent workers, but not acknowledgements.
         """
         missing, errors = sorted(self.missing)[:MAX_SHOWN], sorted(self.errors.items())[:MAX_SHOWN]
         return Acknowledgements(self.acknowledged, frozenset(missing), dict(errors))
