@@ -19,19 +19,21 @@ Keys = Mapping[str, click.Option]
 
 def load(path: Path, *, prefix: str = "") -> object:
     """Return what a YAML file holds; raises `SettingsError` with a message that starts with ``prefix``."""
-    import yaml
+    from celerymeter.yaml_text import MAX_BYTES, NotYaml, parse
 
     try:
-        content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise SettingsError(f"{prefix}{path} is too long: it may have {MAX_BYTES // 1024} KiB")
+        return parse(text.decode())
     except OSError as error:
         raise SettingsError(f"{prefix}cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{prefix}{path} is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{prefix}{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    return content
+    except NotYaml as error:
+        where = f" line {error.line}" if error.line else ""
+        raise SettingsError(f"{prefix}{path}{where}: not YAML: {error}") from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -91,7 +93,10 @@ def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, object], *, wh
 def _shape(option: click.Option, value: Any, path: Path) -> Any:
     """Return a YAML value as click takes it: a list for a repeated option, ``k=json`` for an entry of a mapping."""
     if option.multiple and isinstance(value, dict):
-        return [f"{name}={json.dumps(item)}" for name, item in value.items()]
+        try:
+            return [f"{name}={json.dumps(item)}" for name, item in value.items()]
+        except TypeError as error:  # a date, a set, bytes
+            raise SettingsError(f"{option.name} in {path}: has a value that JSON does not know") from error
     if option.multiple:
         return [_scalar(option, item, path) for item in (value if isinstance(value, list) else [value])]
     if isinstance(value, list):
@@ -101,5 +106,6 @@ def _shape(option: click.Option, value: Any, path: Path) -> Any:
 
 def _scalar(option: click.Option, value: Any, path: Path) -> Any:
     if isinstance(value, (str, int, float)):
-        return value
+        # click takes the number of a switch for text, of which it has none.
+        return value if isinstance(value, (str, bool)) or option.type is not click.BOOL else str(value)[:80]
     raise SettingsError(f"{option.name} in {path}: must be a single value (found: {type(value).__name__})")

@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 
+from celerymeter.bounded_http import Answer, fetch
 from celerymeter.errors import ControlError
 from celerymeter.urls import without_password
 
 BASE_PATH: Final = "/celery-admin"
 TIMEOUT: Final = 10.0
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Of a reply."""
 
 T = TypeVar("T")
 
@@ -27,25 +30,34 @@ class Problem(msgspec.Struct):
 class ControlClient:
     """Sends requests with a token. A control URL without a path gets the default base path."""
 
-    def __init__(self, control_url: str, token: str) -> None:
+    def __init__(self, control_url: str, token: str, *, timeout: float = TIMEOUT) -> None:
         url = control_url.rstrip("/")
         self.url = f"{url}{'' if urlsplit(url).path else BASE_PATH}"
         self._headers = {"Authorization": f"Bearer {token}"}
+        self._timeout = timeout
 
     def call(self, method: str, path: str, kind: type[T], *, json: object = None) -> tuple[T, bytes]:
         """Return the reply, decoded and as it was received; raises `ControlError`."""
         try:
-            response = requests.request(method, self.url + path, json=json, headers=self._headers, timeout=TIMEOUT)
+            answer = fetch(
+                method,
+                self.url + path,
+                json=json,
+                headers=self._headers,
+                timeout=self._timeout,
+                max_bytes=MAX_BYTES,
+            )
         except requests.RequestException as error:
-            problem = f"no reply within {TIMEOUT:.0f} s" if isinstance(error, requests.Timeout) else "no connection"
+            timed_out = isinstance(error, requests.Timeout)
+            problem = f"no reply within {self._timeout:g} s" if timed_out else "no connection"
             raise ControlError(f"{problem} to {self._shown_url}; check --control-url and that the API runs") from error
         try:
-            if not response.ok:
-                raise ControlError(f"the control API refused (HTTP {response.status_code}): {_reason(response)}")
-            return msgspec.json.decode(response.content, type=kind), response.content
-        except msgspec.DecodeError as error:
+            if not answer.ok:
+                raise ControlError(f"the control API refused (HTTP {answer.status}): {_reason(answer)}")
+            return msgspec.json.decode(answer.body, type=kind), answer.body
+        except (ValueError, RecursionError) as error:
             raise ControlError(
-                f"{self._shown_url} is not a control API (HTTP {response.status_code}); check --control-url"
+                f"{self._shown_url} is not a control API (HTTP {answer.status}); check --control-url"
             ) from error
 
     @property
@@ -53,6 +65,6 @@ class ControlClient:
         return without_password(self.url)
 
 
-def _reason(response: requests.Response) -> str:
-    problem = msgspec.json.decode(response.content, type=Problem)
+def _reason(answer: Answer) -> str:
+    problem = msgspec.json.decode(answer.body, type=Problem)
     return problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")

@@ -316,7 +316,7 @@ def _jwks_keys(text: bytes, algorithm: str) -> tuple[_Key, ...]:
     try:
         entries = [entry for entry in json.loads(text)["keys"] if _is_for(entry, algorithm)]
         keys = tuple(_Key(jwt.PyJWK(entry, algorithm).key, entry.get("kid")) for entry in entries)
-    except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, jwt.PyJWTError) as error:
         raise SettingsError("--jwks-file: not a JSON Web Key Set with keys that can be read") from error
     if not keys:
         raise SettingsError(f"--jwks-file: holds no public key for {algorithm}")

@@ -68,19 +68,18 @@ class WebConfig:
 
 def load_web_config(path: str | Path) -> WebConfig:
     """Read and check a web config file; raises `SettingsError` with one line that names the key."""
-    import yaml
+    from celerymeter.yaml_text import NotYaml, parse
 
     path = Path(path)
     try:
         text = read_limited(path, flag=FLAG, private=False)
         if len(text) > MAX_SECRET_BYTES:
             raise _wrong(path, "too long")
-        content = yaml.safe_load(text.decode())
+        content = parse(text.decode())
     except UnicodeDecodeError as error:
         raise _wrong(path, "cannot be read: not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise _wrong(path, f"not YAML{f' (line {mark.line + 1})' if mark else ''}") from error
+    except NotYaml as error:
+        raise _wrong(path, f"not YAML{f' (line {error.line})' if error.line else ''}: {error}") from error
     top = _section(content, _TOP, path, where="")
     tls = top.get("tls_server_config")
     http = _section(top.get("http_server_config"), _HTTP, path, where="http_server_config")
@@ -139,7 +138,7 @@ def _file(section: Mapping[str, object], name: str, path: Path) -> Path | None:
 def _choice(section: Mapping[str, object], name: str, choices: Mapping[str, C], default: str, path: Path) -> C:
     value = section.get(name) or default
     if str(value) not in choices:
-        raise _wrong(path, f"tls_server_config.{name}: {value!r} is none of {', '.join(choices)}")
+        raise _wrong(path, f"tls_server_config.{name}: {repr(value)[:40]} is none of {', '.join(choices)}")
     return choices[str(value)]
 
 

@@ -15,9 +15,11 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 import requests
 
+from celerymeter.bounded_http import fetch
 from celerymeter.broker import HeldConnection
 from celerymeter.connection_errors import UNREACHABLE
 from celerymeter.errors import PollError, SettingsError
+from celerymeter.json_values import count_values
 from celerymeter.model import BrokerMemory, QueuesSnapshot, QueueState
 from celerymeter.polling.queues import KnownQueues, chosen, is_delay_level, is_remote_queue, is_task_queue
 from celerymeter.settings import ExporterSettings
@@ -31,6 +33,10 @@ BINDINGS_INTERVAL = 60.0
 """Seconds between two requests for bindings: reply queues come and go all the time."""
 MAX_PAGE = 32 * 2**20
 """Bytes of a reply of the management API; more than 100,000 queues fit."""
+MAX_VALUES = 1_000_000
+"""Values in it, of which a queue has seven: as objects they take many times the memory of their text."""
+MAX_ERROR = 300
+"""Characters of an error that are repeated."""
 
 
 class AmqpQueuePoller:
@@ -216,7 +222,7 @@ class Management:
     is the broker URL's. Raises `SettingsError` for a URL that cannot be right.
     """
 
-    def __init__(self, url: str, *, broker_url: str) -> None:
+    def __init__(self, url: str, *, broker_url: str, timeout: float = MANAGEMENT_TIMEOUT) -> None:
         parts = urlsplit(url)
         path = [part for part in parts.path.split("/") if part]
         # What people paste: `/api/`, `/api/queues/VHOST`, `/#/queues`. A virtual host of the name api is `/api/api`.
@@ -232,6 +238,7 @@ class Management:
         self._server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._vhost = quote(vhost, safe="")
         self._auth = (unquote(parts.username or "guest"), unquote(parts.password or "guest"))
+        self._timeout = timeout
 
     def __str__(self) -> str:
         return f"{self._server}/api/queues/{self._vhost}"
@@ -255,10 +262,14 @@ class Management:
         return self._get(f"bindings/{self._vhost}?columns=source,destination,destination_type", list[ManagementBinding])
 
     def _get(self, path: str, kind: type[T]) -> T:
+        shown = f"{self._server}/api/{path.partition('?')[0]}"
         try:
             url = f"{self._server}/api/{path}"
-            with requests.get(url, auth=self._auth, timeout=MANAGEMENT_TIMEOUT, stream=True) as response:
-                response.raise_for_status()
-                return msgspec.json.decode(response.raw.read(MAX_PAGE, decode_content=True), type=kind)
-        except (requests.RequestException, msgspec.DecodeError, OSError) as error:
-            raise PollError(f"{self._server}/api/{path.partition('?')[0]}: {error}") from error
+            answer = fetch("GET", url, auth=self._auth, timeout=self._timeout, max_bytes=MAX_PAGE)
+            if not answer.ok:
+                raise PollError(f"{shown}: HTTP {answer.status}")
+            if count_values(answer.body, most=MAX_VALUES) > MAX_VALUES:
+                raise PollError(f"{shown}: the reply has more than {MAX_VALUES} values")
+            return msgspec.json.decode(answer.body, type=kind)
+        except (requests.RequestException, ValueError, RecursionError, OSError) as error:
+            raise PollError(f"{shown}: {' '.join(str(error).split())[:MAX_ERROR]}") from error

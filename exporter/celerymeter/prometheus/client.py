@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Final, Protocol, TypeVar
 
 import requests
-from requests.adapters import HTTPAdapter
 
+from celerymeter.bounded_http import TooLarge, open_session, send
 from celerymeter.errors import AnswerTooLarge, PrometheusUnavailable, QueryRejected, SettingsError
 from celerymeter.prometheus import values
 from celerymeter.prometheus.values import ApiResponse, Matrix, Vector
@@ -32,7 +32,6 @@ _NO_CACHE: Final = {"nocache": "1"}
 """VictoriaMetrics hides the newest 30 s and returns old results from its cache without this; others ignore it."""
 _RETRIED: Final = frozenset({502, 503, 504})
 _TOO_LONG: Final = frozenset({413, 414})
-_CHUNK: Final = 64 * 1024
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _T = TypeVar("_T")
 
@@ -92,10 +91,8 @@ class PrometheusClient:
         self.settings = settings
         self._observer = observer or _NoObserver()
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="promql")
-        self._session = requests.Session()
+        self._session = open_session(connections=settings.concurrency)
         self._session.headers.update({"Accept": "application/json", "User-Agent": "celerymeter", **settings.headers})
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=settings.concurrency))
 
     def instant(self, query: str, *, time: float | None = None) -> Vector:
         """Return the query's value at ``time`` (default: now)."""
@@ -167,7 +164,9 @@ class PrometheusClient:
         """Send the request once; ``None`` means that it should be repeated."""
         try:
             status, body = self._send(path, parameters, deadline=deadline)
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        except TooLarge as error:
+            raise AnswerTooLarge(f"the answer is larger than {self.settings.max_bytes // 1024**2} MiB") from error
+        except (requests.ConnectionError, requests.Timeout) as error:
             if isinstance(error, requests.Timeout) or time.monotonic() > deadline:
                 raise PrometheusUnavailable(f"no answer from Prometheus within {self.settings.timeout:g} s") from error
             if last:
@@ -186,29 +185,16 @@ class PrometheusClient:
         left = max(deadline - time.monotonic(), 0.1)
         fields = {**parameters, **_NO_CACHE, "timeout": f"{left:.3f}"}
         short = len(parameters["query"]) < LONG_QUERY
-        with self._session.request(
+        answer = send(
+            self._session,
             "GET" if short else "POST",
             f"{self.settings.url.rstrip('/')}/api/v1/{path}",
             params=fields if short else None,
             data=None if short else fields,
             timeout=(min(self.settings.connect_timeout, left), left),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            return response.status_code, self._read(response, deadline)
-
-    def _read(self, response: requests.Response, deadline: float) -> bytes:
-        """Read the body within the limits of size and time."""
-        chunks: list[bytes] = []
-        size = 0
-        for chunk in response.iter_content(_CHUNK):
-            size += len(chunk)
-            chunks.append(chunk)
-            if size > self.settings.max_bytes:
-                raise AnswerTooLarge(f"the answer is larger than {self.settings.max_bytes // 1024**2} MiB")
-            if time.monotonic() > deadline:
-                raise requests.ReadTimeout
-        return b"".join(chunks)
+            max_bytes=self.settings.max_bytes,
+        )
+        return answer.status, answer.body
 
 
 def _check(status: int, response: ApiResponse | None) -> ApiResponse:

@@ -131,7 +131,7 @@ def decode(body: bytes) -> ApiResponse | None:
     """Return the envelope; ``None`` when the body is something else, such as a proxy's page."""
     try:
         return _RESPONSE.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return None
 
 
@@ -171,5 +171,5 @@ def _warnings(response: ApiResponse, *, left_out: bool) -> tuple[str, ...]:
 def _decoded(decoder: msgspec.json.Decoder[_T], raw: msgspec.Raw) -> _T:
     try:
         return decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PrometheusUnavailable(UNEXPECTED) from error

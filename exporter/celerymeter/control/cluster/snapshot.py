@@ -10,6 +10,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import requests
 
+from celerymeter.bounded_http import fetch
 from celerymeter.control.cluster import promql
 from celerymeter.control.cluster.models import ClusterSnapshot, Component, Dashboard, overall_health
 from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused
@@ -161,11 +162,11 @@ def components_of(found: Mapping[str, Vector]) -> tuple[Component, ...]:
     return (Component("prometheus", "ok"), exporter, broker, workers, alerts)
 
 
-def alertmanager_component(url: str) -> Component:
+def alertmanager_component(url: str, *, timeout: float = ALERTMANAGER_TIMEOUT) -> Component:
     """Ask Alertmanager whether it is healthy; never raises."""
     try:
-        answer = requests.get(f"{url.rstrip('/')}/-/healthy", timeout=ALERTMANAGER_TIMEOUT, allow_redirects=False)
+        answer = fetch("GET", f"{url.rstrip('/')}/-/healthy", timeout=timeout, max_bytes=64 * 1024)
     except requests.RequestException:
         return Component("alertmanager", "failed", "it cannot be reached")
-    status = answer.status_code
+    status = answer.status
     return Component("alertmanager", "ok" if status == 200 else "failed", f"it answered {status}")

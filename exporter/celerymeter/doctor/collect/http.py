@@ -13,12 +13,17 @@ import redis
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from celerymeter.bounded_http import Answer, fetch
 from celerymeter.connection_errors import why_useless
 from celerymeter.doctor.evidence import ControlEvidence, ExporterEvidence, Failure, FailureKind, PageSample
 from celerymeter.log import redact
 from celerymeter.urls import without_password
 
 TIMEOUT = 10.0
+MAX_BYTES = 64 * 1024 * 1024
+"""Of an answer; a page of metrics is smaller."""
+MAX_TEXT = 300
+"""Characters of an error that are shown."""
 HEALTH_PATHS = ("/system/health", "/celery-admin/system/health")
 """Below a URL with the base path of the control API, and below one without it."""
 
@@ -58,30 +63,30 @@ def _text(error: BaseException, chain: list[BaseException]) -> str:
         if any(isinstance(cause, HTTPException) for cause in chain):
             return "something answers, but not in HTTP"
         return redact(getattr(error, "strerror", None) or type(error).__name__)
-    return redact(" ".join(str(error).split()) or type(error).__name__)
+    return redact(" ".join(str(error).split())[:MAX_TEXT] or type(error).__name__)
 
 
-def get(url: str) -> requests.Response | Failure:
-    """Return the response with a successful status, or the failure; the URL may contain user and password."""
+def get(url: str, *, timeout: float = TIMEOUT) -> Answer | Failure:
+    """Return the answer with a successful status, or the failure; the URL may contain user and password."""
     try:
-        response = requests.get(url, timeout=TIMEOUT)
+        answer = fetch("GET", url, timeout=timeout, max_bytes=MAX_BYTES)
     except requests.RequestException as error:
         return failure_of(error)
-    if response.status_code in (401, 403):
-        return Failure("password", f"HTTP {response.status_code}")
-    return response if response.ok else Failure("http", f"HTTP {response.status_code}")
+    if answer.status in (401, 403):
+        return Failure("password", f"HTTP {answer.status}")
+    return answer if answer.ok else Failure("http", f"HTTP {answer.status}")
 
 
-def collect_exporter(url: str) -> ExporterEvidence:
+def collect_exporter(url: str, *, timeout: float = TIMEOUT) -> ExporterEvidence:
     """Read ``/metrics`` below the URL, which may already end in it."""
     base = url.rstrip("/").removesuffix("/metrics")
     shown = without_password(base)
-    response = get(f"{base}/metrics")
+    response = get(f"{base}/metrics", timeout=timeout)
     if isinstance(response, Failure):
         return ExporterEvidence(shown, failure=response)
     try:
-        page = _parse(response.text)
-    except ValueError:
+        page = _parse(response.body.decode(errors="replace"))
+    except (ValueError, LookupError):
         page = {}
     if "celerymeter_build_info" not in page:
         return ExporterEvidence(
@@ -91,11 +96,11 @@ def collect_exporter(url: str) -> ExporterEvidence:
     return ExporterEvidence(shown, page=page, clock_offset=_clock_offset(response, now), at=now)
 
 
-def _clock_offset(response: requests.Response, now: float) -> float | None:
+def _clock_offset(response: Answer, now: float) -> float | None:
     """Return the clock difference by the Date header, which has whole seconds."""
     try:
         return now - parsedate_to_datetime(response.headers["Date"]).timestamp() - 0.5
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
 
 
@@ -109,13 +114,13 @@ def _parse(text: str) -> dict[str, tuple[PageSample, ...]]:
     return {name: tuple(samples) for name, samples in found.items()}
 
 
-def collect_control(url: str) -> ControlEvidence:
+def collect_control(url: str, *, timeout: float = TIMEOUT) -> ControlEvidence:
     """Read the health of the control API; 503 is an answer as well."""
     shown = without_password(url)
     failure = Failure("http", "no health page below this URL")
     for path in HEALTH_PATHS:
         try:
-            response = requests.get(url.rstrip("/") + path, timeout=TIMEOUT)
+            response = fetch("GET", url.rstrip("/") + path, timeout=timeout, max_bytes=MAX_BYTES)
         except requests.RequestException as error:
             return ControlEvidence(shown, failure=failure_of(error))
         try:
@@ -126,6 +131,6 @@ def collect_control(url: str) -> ControlEvidence:
                 return ControlEvidence(shown, status=str(health["status"]), failing=failing)
         except (ValueError, LookupError, AttributeError, TypeError):
             pass  # another service answers below this URL
-        if response.status_code != requests.codes.not_found:
-            failure = Failure("http", f"HTTP {response.status_code}")
+        if response.status != requests.codes.not_found:
+            failure = Failure("http", f"HTTP {response.status}")
     return ControlEvidence(shown, failure=failure)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from celerymeter.doctor.collect.http import failure_of, get
+from celerymeter.doctor.collect.http import TIMEOUT, failure_of, get
 from celerymeter.doctor.evidence import (
     AlertmanagerEvidence,
     Failure,
@@ -22,6 +22,8 @@ from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope, 
 from celerymeter.prometheus.counters import Target
 from celerymeter.urls import without_password
 
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes; several come at once, each with a row for each exporter, worker or metric."""
 _BY = "by (cluster, job, instance)"
 _EXPORTERS = f"max {_BY} (celerymeter_build_info{{SEL}})"
 _QUERIES = {
@@ -48,14 +50,14 @@ _PUSH_PATH = re.compile(r"/api/v\d/alerts$")
 _ERRORS = re.compile(r'^prometheus_notifications_errors_total\{.*alertmanager="([^"]+)".*\} (\S+)$', re.MULTILINE)
 
 
-def collect(url: str, *, scope: Scope) -> PrometheusEvidence:
+def collect(url: str, *, scope: Scope, timeout: float = TIMEOUT) -> PrometheusEvidence:
     """Read the exporters within the scope, the targets, the rules and the Alertmanagers."""
     shown = without_password(url)
     queries = {key: scope.render(query) for key, query in _QUERIES.items()}
     queries |= {f"renamed {label}": scope.render(_RENAMED.replace("$label", label)) for label in _LABELS}
     queries |= {f"unlabelled {label}": scope.render(query) for label, query in _UNLABELLED.items()}
     try:
-        with PrometheusClient(PrometheusSettings(url)) as client:
+        with PrometheusClient(PrometheusSettings(url, timeout=timeout, max_bytes=MAX_ANSWER)) as client:
             sent = time.time()
             found = client.instants(queries)
             now = (sent + time.time()) / 2
@@ -148,7 +150,9 @@ def _alertmanagers(url: str) -> tuple[AlertmanagerEvidence, ...] | None:
         return None
     page = get(f"{url.rstrip('/')}/metrics")
     errors = (
-        {} if isinstance(page, Failure) else {_place(push): int(float(n)) for push, n in _ERRORS.findall(page.text)}
+        {}
+        if isinstance(page, Failure)
+        else {_place(push): int(float(n)) for push, n in _ERRORS.findall(page.body.decode(errors="replace"))}
     )
     found = []
     for push in (str(one["url"]) for one in data.get("activeAlertmanagers") or ()):

@@ -1,0 +1,172 @@
+"""Requests to other servers, whose answers are bounded in bytes and in time whatever a server sends.
+
+requests bounds the time of each read, so it reads for ever what comes a byte now and then; it keeps as many bytes as
+come, and follows redirects to wherever they lead.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+_CHUNK = 64 * 1024
+
+
+class TooLarge(requests.RequestException):
+    """The answer has more bytes than it may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer of any status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Return whether the request succeeded."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
+        """Return the body as JSON; raises `ValueError`, also where it is nested too deeply to be read."""
+        try:
+            return json.loads(self.body)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+
+
+def fetch(method: str, url: str, *, timeout: float, max_bytes: int, **fields: Any) -> Answer:
+    """Send one request and return the answer; raises `requests.RequestException`. No redirect is followed."""
+    with open_session() as session:
+        return send(session, method, url, timeout=timeout, max_bytes=max_bytes, **fields)
+
+
+def send(session: requests.Session, method: str, url: str, *, max_bytes: int, **fields: Any) -> Answer:
+    """Send a request in a session of `open_session`, with a ``timeout``; as `fetch`."""
+    with session.request(method, url, stream=True, allow_redirects=False, **fields) as response:
+        return Answer(response.status_code, response.headers, _read(response, max_bytes))
+
+
+def open_session(*, connections: int = 1) -> requests.Session:
+    """Return a session in which the timeout of a read bounds the whole answer, head and body."""
+    session = _Session()
+    session.headers["Accept-Encoding"] = "gzip"
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(pool_maxsize=connections))
+    return session
+
+
+def _read(response: requests.Response, most: int) -> bytes:
+    """Return the body; what is compressed is decompressed no further than allowed."""
+    body = bytearray()
+    unzip = _decompressor(response.headers.get("Content-Encoding", ""))
+    try:
+        for chunk in response.raw.stream(_CHUNK, decode_content=False):
+            body += chunk if unzip is None else unzip.decompress(chunk, most + 1 - len(body))
+            if len(body) > most:
+                raise TooLarge(f"the answer has more than {most} bytes")
+    except ReadTimeoutError as error:
+        raise requests.ReadTimeout(error) from error
+    except (HTTPError, ValueError) as error:  # ValueError: a chunk of a negative size
+        raise requests.ConnectionError(error) from error
+    except zlib.error as error:
+        raise requests.exceptions.ContentDecodingError(error) from error
+    if unzip is not None and not unzip.eof and body:
+        raise requests.exceptions.ContentDecodingError("the answer ends too early")
+    return bytes(body)
+
+
+def _decompressor(encoding: str) -> Any:
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding in ("gzip", "x-gzip"):
+        return zlib.decompressobj(wbits=31)
+    raise requests.exceptions.ContentDecodingError("the answer has an encoding that was not asked for")
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - requests' signature
+        """Find none: of a redirect requests reads the body without limit, even if it does not follow it."""
+        return None
+
+
+class _UntilDeadline(io.RawIOBase):
+    """Reads a socket's file until a deadline, however often something comes."""
+
+    def __init__(self, file: io.RawIOBase, sock: socket.socket) -> None:
+        self._read_into: Callable[[Any], int | None] = file.readinto
+        self._file = file
+        self._socket = sock
+        self._timeout = sock.gettimeout()
+        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._deadline is None:
+            return self._read_into(buffer)
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer takes too long")
+        self._socket.settimeout(left)
+        try:
+            return self._read_into(buffer)
+        finally:
+            self._socket.settimeout(self._timeout)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = io.BufferedReader(_UntilDeadline(self.fp.detach(), sock))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Opens connections of the above classes, to servers and to proxies."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **options)
+        if not proxy.lower().startswith("socks"):  # which has connections of its own
+            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        return manager

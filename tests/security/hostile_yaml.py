@@ -1,0 +1,68 @@
+"""Texts that are no sensible YAML, by what is wrong with them; each fits into every place that takes a value."""
+
+from __future__ import annotations
+
+BILLION = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10))]
+)
+NESTED = "[" * 300 + "]" * 300
+VALUES = {
+    "a bomb of aliases": "{" + BILLION.replace("\n", ", ") + "}",
+    "a list that contains itself": "&a [*a]",
+    "a mapping that contains itself": "&a {b: *a}",
+    "a merge of itself": "&a {<<: *a}",
+    "a merge of a number": "{<<: 5}",
+    "a merge of lists": "{<<: [[], 5]}",
+    "deep lists": NESTED,
+    "deep mappings": "{a: " * 500 + "}" * 500,
+    "deep blanks": "- " * 2_000 + "x",
+    "an unknown alias": "*nobody",
+    "a tag of Python": "!!python/object/apply:os.system [id]",
+    "a name of Python": "!!python/name:os.system x",
+    "a tag of its own": "!secret x",
+    "a date that is none": "2001-99-99",
+    "a time that is none": "2001-01-01T99:99:99Z",
+    "a long number": "9" * 5_000,
+    "a long number by sixties": ":".join(["59"] * 2_000),
+    "a longer number by sixties": ":".join(["59"] * 3_000),
+    "a long fraction by sixties": ":".join(["59"] * 2_000) + ".5",
+    "no int": "!!int ''",
+    "no bool": "!!bool maybe",
+    "no float": "!!float x",
+    "no timestamp": "!!timestamp x",
+    "no base64": "!!binary '\xff!'",
+    "a set": "!!set {a, b}",
+    "pairs": "!!pairs [a: 1, a: 2]",
+    "a key that is a list": "{[a]: 1}",
+    "a key that is a mapping": "{{a: 1}: 1}",
+    "a key twice": "{a: 1, a: 2}",
+    "a key twice, quoted": "{a: 1, 'a': 2}",
+    "a key twice, far apart": "{a: 1, b: {c: 1}, a: {c: 2}}",
+    "an anchor twice": "[&a 1, &a 2, *a]",
+    "NaN": ".nan",
+    "infinity": ".inf",
+    "NUL": '"\\0"',
+    "half a pair": '"\\ud800"',
+    "a bell": '"\\a"',
+    "an escape": '"\\e[2J"',
+    "lines": '"a\\nb"',
+    "bytes": "!!binary aGk=",
+}
+WHOLE = {
+    "two documents": b"a: 1\n---\nb: 2\n",
+    "many documents": b"---\n" * 10_000,
+    "directives": b"%YAML 9.9\n---\na: 1\n",
+    "a tab": b"a:\n\tb: 1\n",
+    "UTF-16": "a: 1".encode("utf-16"),
+    "a BOM twice": b"\xef\xbb\xbf\xef\xbb\xbfa: 1",
+    "Latin-1": b"a: \xe9\n",
+    "NUL bytes": b"\0" * 1000,
+    "an escape": b"a: \x1b[2J\n",
+    "a lone quote": b'"' + b"x" * 60_000,
+    "many colons": b":" * 60_000,
+    "many dashes": b"-\n" * 10_000,
+    "many questions": b"? " * 20_000,
+    "many anchors": b"".join(b"- &a%d x\n" % number for number in range(2_000)),
+    "many comments": b"# x\n" * 5_000,
+    "blanks": b" " * 60_000 + b"a: 1",
+}
