@@ -82,21 +82,22 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, p
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the modules that take longest first, by the timeouts that they allow themselves.
+    """Put the modules first that probably take longest.
 
     `make test` gives each process a module at a time, in this order: no long one is left when all others are done.
     """
-    longest: dict[Path, float] = {}
+    modules: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        longest[item.path] = max(longest.get(item.path, 0), _expected_seconds(item))
-    items.sort(key=lambda item: (-longest[item.path], item.path))
+        modules.setdefault(item.path, []).append(item)
+    expected = {path: _expected_seconds(tests) for path, tests in modules.items()}
+    items.sort(key=lambda item: (-expected[item.path], item.path))
 
 
-def _expected_seconds(item: pytest.Item) -> float:
-    if item.get_closest_marker("integration") is None or item.get_closest_marker("slow"):
-        return 0
-    timeout = item.get_closest_marker("timeout")
-    return timeout.args[0] if timeout else 1
+def _expected_seconds(tests: list[pytest.Item]) -> float:
+    """Estimate ten seconds for each test with servers, or the longest time that one of them allows itself."""
+    found = [one for one in tests if one.get_closest_marker("integration") and not one.get_closest_marker("slow")]
+    marks = [one.get_closest_marker("timeout") for one in found]
+    return max(10.0 * len(found), *(float(mark.args[0]) for mark in marks if mark), 0.0)
 
 
 @pytest.fixture(scope="session")

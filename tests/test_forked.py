@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tests.forked import ForkedProcess
+from tests.forked import IMPORTED, ForkedProcess
 
 from celerymeter.demo.processes import Process
 
 KINDS = pytest.mark.parametrize("kind", [Process, ForkedProcess])
+
+
+@pytest.mark.parametrize("module", IMPORTED)
+def test_what_is_imported_beforehand_is_there(module: str) -> None:
+    """A fork server says nothing of a module that it cannot find."""
+    assert find_spec(module)
 
 
 @KINDS

@@ -10,48 +10,56 @@ from tests.rules.bundle import Alert, Recording, alerts, recordings
 from tests.rules.promql import aggregations, joins, labels_of, selectors
 from tests.rules.schema import OVERRIDES, known, series
 
-EVERY: tuple[Alert | Recording, ...] = (*recordings(), *alerts())
-IDS = [f"{rule.file}-{rule}" if isinstance(rule, Alert) else f"{rule.file}-{rule.name}" for rule in EVERY]
+Rules = list[Alert | Recording]
+EVERY: Rules = [*recordings(), *alerts()]
+FILES = {file: [rule for rule in EVERY if rule.file == file] for file in sorted({rule.file for rule in EVERY})}
+every_file = pytest.mark.parametrize("rules", FILES.values(), ids=FILES)
 WITHOUT_CLUSTER = {"Watchdog", "CeleryExporterAbsent", "CeleryThresholdsMissing"}
 """They speak for the Prometheus itself."""
 
 
-@pytest.mark.parametrize("rule", EVERY, ids=IDS)
-def test_every_series_exists_and_has_the_labels_that_it_is_matched_by(rule: Alert | Recording) -> None:
+@every_file
+def test_every_series_exists_and_has_the_labels_that_it_is_matched_by(rules: Rules) -> None:
     """A name is in the catalogue, recorded, or Prometheus' own."""
-    for selector in selectors(rule.expr):
-        if selector.name:
-            assert known(selector.name), (
-                f"nobody makes {selector.name}: record it in alerts/source/recording.yml, or correct its name"
-            )
-            assert selector.matched <= series(selector.name), f"{selector.name} has no {selector.matched}"
-        else:
-            assert selector.matched == {"__name__"}
+    for rule in rules:
+        for selector in selectors(rule.expr):
+            name = selector.name
+            if name:
+                assert known(name), (
+                    f"{rule.name}: nobody makes {name}: record it in alerts/source/recording.yml, or correct its name"
+                )
+                assert selector.matched <= series(name), f"{rule.name}: {name} has no {selector.matched}"
+            else:
+                assert selector.matched == {"__name__"}, rule.name
 
 
-@pytest.mark.parametrize("rule", EVERY, ids=IDS)
-def test_every_label_that_is_grouped_or_joined_by_exists_on_both_sides(rule: Alert | Recording) -> None:
+@every_file
+def test_every_label_that_is_grouped_or_joined_by_exists_on_both_sides(rules: Rules) -> None:
     """A label that a side lacks would match everything, or nothing, in silence."""
-    for labels, inner in aggregations(rule.expr):
-        assert labels <= labels_of(inner, series) | {"__name__"}
-    for labels, left, right in joins(rule.expr):
-        assert labels <= labels_of(left, series)
-        assert labels <= labels_of(right, series)
+    for rule in rules:
+        for labels, inner in aggregations(rule.expr):
+            assert labels <= labels_of(inner, series) | {"__name__"}, rule.name
+        for labels, left, right in joins(rule.expr):
+            assert labels <= labels_of(left, series), rule.name
+            assert labels <= labels_of(right, series), rule.name
 
 
-@pytest.mark.parametrize("rule", EVERY, ids=IDS)
-def test_no_rule_matches_a_job_or_an_instance(rule: Alert | Recording) -> None:
+@every_file
+def test_no_rule_matches_a_job_or_an_instance(rules: Rules) -> None:
     """What a scrape job is called is its owner's business."""
-    assert not {"job", "instance"} & {label for selector in selectors(rule.expr) for label in selector.matched}
+    for rule in rules:
+        matched = {label for selector in selectors(rule.expr) for label in selector.matched}
+        assert not {"job", "instance"} & matched, rule.name
 
 
-@pytest.mark.parametrize("rule", EVERY, ids=IDS)
-def test_clusters_are_never_mixed(rule: Alert | Recording) -> None:
+@every_file
+def test_clusters_are_never_mixed(rules: Rules) -> None:
     """Whatever is aggregated keeps its cluster; only limits have defaults for all."""
-    for labels, inner in aggregations(rule.expr):
-        read = {selector.name for selector in selectors(str(inner.prettify()))}
-        limits = all(name.endswith(":limit") or not name for name in read)
-        assert "cluster" in labels or limits
+    for rule in rules:
+        for labels, inner in aggregations(rule.expr):
+            read = {selector.name for selector in selectors(str(inner.prettify()))}
+            limits = all(name.endswith(":limit") or not name for name in read)
+            assert "cluster" in labels or limits, rule.name
 
 
 @pytest.mark.parametrize("alert", [alert for alert in alerts() if alert.name not in WITHOUT_CLUSTER], ids=str)
