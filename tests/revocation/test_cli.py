@@ -101,7 +101,7 @@ def test_what_is_no_control_api_is_named(token: Path, capsys: pytest.CaptureFixt
     for status in (200, 404):
         responses.upsert("POST", URL, body="<html>", status=status)
         assert revoke(token, "--id", "t-1") == 1
-        said = f"is not a control API, by its reply (HTTP {status}); check --control-url"
+        said = f"is not a control API (HTTP {status}); check --control-url"
         assert said in capsys.readouterr().err
 
 
