@@ -15,7 +15,7 @@ from tests.events.sinks import RecordingSink
 
 from celerymeter.events import decode
 from celerymeter.events.amqp import BATCH, BATCH_BYTES, AmqpSubscription
-from celerymeter.inspect_replies import Replies
+from celerymeter.inspect_replies import MAX_ALL_VALUES, MAX_REPLIES, Replies
 from celerymeter.remote_control import Command, _Inbox
 
 TINY = b'{"type":"x","hostname":"h","timestamp":1}'
@@ -131,6 +131,43 @@ def test_a_reply_of_many_values_is_not_read(bomb: bytes, encode: Any) -> None:
         tracemalloc.stop()
     assert (inbox.replies.malformed, set(inbox.replies.hostnames)) == (1, {"h@b"})
     assert peak < 6 * len(body)
+
+
+HELD = {
+    "id": "0" * 36,
+    "name": "shop.tasks.send",
+    "args": ["a", 1],
+    "kwargs": {"b": 2},
+    "type": "shop.tasks.send",
+    "hostname": "h",
+    "time_start": None,
+    "acknowledged": False,
+    "delivery_info": {"exchange": "", "routing_key": "celery", "priority": 0, "redelivered": False},
+    "worker_pid": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        pytest.param(b"[" + b"[]," * 700_000 + b"1]", MAX_ALL_VALUES // 1_400_000, id="values"),
+        pytest.param(b'{"pid":5,"x":"' + b"x" * 20_000_000 + b'"}', MAX_REPLIES // 20_000_000, id="bytes"),
+    ],
+)
+def test_all_replies_together_are_bounded(answer: bytes, read: int) -> None:
+    """However many workers somebody invents."""
+    replies = Replies()
+    for worker in range(9):
+        replies.receive("hello", b'{"h@%d":%b}' % (worker, answer))
+    assert (len(replies.hostnames), replies.malformed) == (read, 9 - read)
+
+
+def test_what_a_large_cluster_holds_is_read() -> None:
+    """100,000 tasks that wait for their time, at a hundred workers."""
+    replies, answer = Replies(), json.dumps([HELD] * 1000).encode()
+    for worker in range(100):
+        replies.receive("reserved", b'{"h@%d":%b}' % (worker, answer))
+    assert (len(replies.hostnames), replies.malformed) == (100, 0)
 
 
 def test_the_largest_totals_of_a_worker_are_few_enough_values() -> None:
