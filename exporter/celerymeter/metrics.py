@@ -70,7 +70,7 @@ TASK_REDELIVERED = _tasks.counter(
 TASK_WITHOUT_RESULT = _tasks.counter(
     "celery_task_ended_without_result_total",
     TASK,
-    "Runs that their worker no longer lists and that no event ended: Ignore, or a result backend that is down.",
+    "Runs that ended without an event, although we heard their worker: Ignore, or a result backend that is down.",
 )
 TASK_SHUTDOWN_LOST = _tasks.counter(
     "celery_task_shutdown_lost_total",

@@ -90,6 +90,15 @@ def test_unusual_envelopes_are_understood(data: bytes) -> None:
     assert not rejections
 
 
+@pytest.mark.parametrize("field", ["exception", "traceback"])
+def test_half_a_surrogate_pair_in_the_text_of_an_error_costs_no_event(field: str) -> None:
+    """Python puts it where a file name is not UTF-8, and json writes it; a pair is one character."""
+    failed = event(type="task-failed", **{field: "caf\udce9 \ud83d\ude00"})
+    events, rejections = decode(message([event(), failed]))
+    assert [getattr(one, field) for one in events] == [None, "caf? \U0001f600"]
+    assert not rejections
+
+
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_messages_are_counted_by_reason(kind: str) -> None:
     """Each kind gives no event and exactly one rejection, and its neighbours on the channel are not touched."""

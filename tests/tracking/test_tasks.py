@@ -512,6 +512,61 @@ def test_an_end_without_a_beginning_is_unknown() -> None:
     assert cluster.series("unknown", "unknown").failed == 1
 
 
+def test_a_task_that_the_worker_does_not_know_has_its_name(cluster: Cluster) -> None:
+    """Its only event says so; a task that raises the same has a traceback, and is another one."""
+    cluster.answer(queues=("mail",))
+    cluster.end("a", "failed", exception="NotRegistered('shop.pay')")
+    cluster.end("b", "failed", exception='NotRegistered("it\'s")')
+    cluster.end("c", "failed", exception="NotRegistered('shop.pay')", traceback="Traceback …")
+    cluster.pass_time(20, beating=(WORKER,))
+    assert cluster.series("shop.pay", "mail").failed == 1
+    assert cluster.series("it's", "mail").failed == 1
+    assert cluster.series("unknown", "mail").failed == 1
+    assert cluster.series("shop.pay", "mail").exceptions == {"NotRegistered": 1}
+
+
+@pytest.mark.parametrize("first", ["the success", "the reason"])
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_killed_greenlet_has_not_succeeded(cluster: Cluster, pool: str, first: str) -> None:
+    """Celery says that it has, without a run time, and says why it was killed, before or after."""
+    cluster.heartbeat()
+    cluster.answer(pool=pool, slots=4)
+    cluster.publish("a")
+    cluster.receive("a")
+    cluster.start("a")
+    cluster.now += 2
+    if first == "the success":
+        cluster.end("a", runtime=None)
+        assert cluster.series().in_progress == 0
+        cluster.end("a", "revoked", terminated=True)
+    else:
+        cluster.end("a", "revoked", terminated=True)
+        cluster.end("a", runtime=None)
+    cluster.pass_time(4, beating=(WORKER,))
+    series = cluster.series()
+    assert (series.succeeded, series.revoked_terminated, series.without_result) == (0, 1, 0)
+    assert series.busy.seconds(0.0) == 2.0
+    assert "add" not in cluster.tracker.tasks.last_success
+
+
+def test_a_killed_greenlet_may_run_again(cluster: Cluster) -> None:
+    """A cold shutdown returns its message; where no event says why, the run ends without a result."""
+    cluster.heartbeat()
+    cluster.answer(pool="gevent", slots=4)
+    for uuid in "ab":
+        cluster.publish(uuid)
+        cluster.receive(uuid)
+        cluster.start(uuid)
+        cluster.end(uuid, runtime=None)
+    cluster.send("task-cancelled", uuid="a")
+    cluster.start("a")
+    cluster.pass_time(4, beating=(WORKER,))
+    series = cluster.series()
+    assert (series.succeeded, series.in_progress, series.without_result) == (0, 1, 1)
+    cluster.end("a", runtime=1.0)
+    assert (series.succeeded, series.in_progress, len(cluster.tracker.tasks.runs)) == (1, 0, 0)
+
+
 def test_memory_is_bounded_by_number_and_age() -> None:
     """Unfinished tasks beyond the limit, or older than a week, are dropped and counted."""
     cluster = Cluster(make_settings(Limits(tracked_tasks=100)))

@@ -39,6 +39,8 @@ TAIL = b'", "content-encoding": "utf-8", "content-type": "application/json", "he
 refused as JSON: then, as for anything that looks different, the envelope is parsed."""
 
 _NAMES = ("hostname", "name", "queue", "exchange", "routing_key", "sw_ver")
+_PROSE = ("exception", "traceback")
+"""Texts that may quote a file name which is not UTF-8: `os.fsdecode` makes lone surrogates of it."""
 _REQUIRED_FIELDS = ("type", "hostname", "timestamp")
 _COMMON_FIELDS = (*_REQUIRED_FIELDS, "clock", "pid")
 
@@ -166,6 +168,7 @@ def _event(item: object) -> Event | None:
     """
     if isinstance(item, dict):
         item |= {key: text[:MAX_TEXT] for key in _NAMES if isinstance(text := item.get(key), str)}
+        item |= {key: _encodable(text) for key in _PROSE if isinstance(text := item.get(key), str)}
         if isinstance(kind := item.get("type"), str):
             item["type"] = kind[:MAX_TYPE]
     event = _convert(item)
@@ -184,6 +187,11 @@ def _convert(item: object) -> Event | None:
     except (ValueError, RecursionError):
         return None
     return event
+
+
+def _encodable(text: str) -> str:
+    """Return a text with a question mark for each lone surrogate."""
+    return text.encode(errors="replace").decode()
 
 
 def _finite(text: str) -> float | str:

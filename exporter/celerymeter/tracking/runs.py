@@ -8,7 +8,7 @@ A task's uuid is not enough to name a run. A retry comes with the same uuid (its
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,6 +27,8 @@ BESIDE_AGE = 600.0
 """Seconds that a run beside the newest is kept for a worker to report it."""
 REPLACEMENT_AGE = 3600.0
 """Seconds that a run which vanished may be replaced by what follows the tasks that it sent."""
+MAX_UNREPORTED = 10_000
+"""Runs whose missing end may have been turned off; of more the oldest are never counted as without a result."""
 VANISHED = 5.0
 """Seconds for which a worker must have left out a run: its end may be on the way, as events come in batches."""
 
@@ -132,6 +134,17 @@ class InProgress:
     """Their number, by node name of the worker."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Unreported:
+    """A run that ended without an event, until it is certain that its worker would have sent one and we heard it."""
+
+    series: TaskSeries
+    hostname: str
+    started: float
+    seen: float
+    """When it was last known to run; both times are by our clock."""
+
+
 class RunTable:
     """Unfinished runs by uuid; runs of the same task beside the newest are found by uuid and worker."""
 
@@ -151,6 +164,7 @@ class RunTable:
         """Runs with a long id or name, oldest first; the values mean nothing."""
         self._perhaps_replaced: dict[Run, float] = {}
         """Runs that no worker runs any more, and since when: their replacement may come."""
+        self._unreported: deque[_Unreported] = deque(maxlen=MAX_UNREPORTED)
 
     def __len__(self) -> int:
         return len(self._runs) + sum(map(len, self.beside.values()))
@@ -384,13 +398,28 @@ class RunTable:
         for hostname, tasks in active.items():
             listed = {task.uuid: task for task in tasks}
             for run in running[hostname]:
-                if listed.pop(run.uuid, None) is not None or run.touched >= at:
+                if listed.pop(run.uuid, None) is not None:
+                    run.missing_since, run.touched = None, max(run.touched, at)
+                elif run.touched >= at:
                     run.missing_since = None
                 elif run.missing_since is None:
                     run.missing_since = replied_at
                 elif not 0 <= at - run.missing_since < VANISHED:
                     self._lose(run, run.missing_since)
             yield from ((hostname, task) for task in listed.values())
+
+    def count_without_result(self) -> None:
+        """Count the runs that have ended without an event although we would have heard it."""
+        for _ in range(len(self._unreported)):
+            run = self._unreported.popleft()
+            worker = self._worker(run.hostname)
+            if worker is None or not worker.up:
+                continue
+            reported = worker.would_have_reported(started=run.started, seen=run.seen)
+            if reported is None:
+                self._unreported.append(run)
+            elif reported:
+                run.series.without_result += 1
 
     def _lose(self, run: Run, at: float) -> None:
         """Take a run as over without an end; if it sent tasks, they may be a chain, group or chord that replaces it.
@@ -404,8 +433,10 @@ class RunTable:
             self._vanish(run, at)
 
     def _vanish(self, run: Run, at: float) -> None:
-        if run.series is not None:
-            run.series.without_result += 1
+        if run.series is not None and run.worker is not None and run.started is not None:
+            worker = self._worker(run.worker)
+            offset = (worker.offset if worker is not None else None) or 0.0
+            self._unreported.append(_Unreported(run.series, run.worker, run.started + offset, run.touched))
         self.evict(run, "vanished", at)
         run.ended = False
         self.recently_ended.add(run)

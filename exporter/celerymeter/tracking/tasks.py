@@ -6,6 +6,7 @@ counted under the only queue that its worker consumes, else under ``unknown``, a
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 
@@ -33,6 +34,9 @@ MAX_TEXT = 1000
 """Characters of an exception that are kept while its event waits; only its class counts."""
 MAX_NAMES = 10_000
 """Task names known to send events; any beyond them count as names that send none."""
+GREENLETS = ("gevent", "eventlet")
+_UNREGISTERED = re.compile(r"NotRegistered\((['\"])(.+)\1\)", re.DOTALL)
+"""The exception by which a worker answers a message of a task that it does not know (`Consumer.on_unknown_task`)."""
 
 
 class TaskTracker:
@@ -56,6 +60,8 @@ class TaskTracker:
         self._limit = limit
         self._count_retry_exceptions = count_retry_exceptions
         self._waiting: deque[tuple[float, Run]] = deque()
+        self._killed: deque[tuple[float, Run, TaskSeries]] = deque()
+        """Runs in greenlets that were killed, until another event says why."""
         self._events_waiting = 0
         self._sent_ahead = 0
         self.repeated = RepeatedRuns()
@@ -186,6 +192,9 @@ class TaskTracker:
             if run.worker is None and not run.ended:
                 run.worker = event.hostname
         series = run.series or self._resolve(run)
+        if series is None and run.name is None and (name := _unregistered_name(event)) is not None:
+            run.name = self.table.name(name)
+            series = self._resolve(run)
         if series is None:
             self._wait_for_queue(run, event, at)
             run.end_pending = True
@@ -208,6 +217,9 @@ class TaskTracker:
             self._sent_ahead = self.runs.count_sent_ahead()
         if self.repeated:
             self.repeated.count(now)
+        while self._killed and (len(self._killed) > self._limit or abs(now - self._killed[0][0]) >= GRACE):
+            _, run, series = self._killed.popleft()
+            self._give_up_killed(run, series, now)
         self.runs.evict_old(now, MAX_AGE)
 
     # What others read
@@ -584,11 +596,31 @@ class TaskTracker:
             self._ends[event.type](run, series, event, at)
 
     def _succeeded(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        series.succeeded += 1
         if event.runtime is not None:
             series.runtime.observe(event.runtime)
+        elif self._is_in_greenlet(run):
+            self._take_as_killed(run, series, at)
+            return
+        series.succeeded += 1
         self.last_success[run.name or UNKNOWN] = at
         self._close(run, at)
+
+    def _is_in_greenlet(self, run: Run) -> bool:
+        worker = self._workers.get(run.worker or "")
+        return worker is not None and worker.pool in GREENLETS
+
+    def _take_as_killed(self, run: Run, series: TaskSeries, at: float) -> None:
+        """Wait for the event that says why a greenlet was killed: Celery lets it succeed, without a run time.
+
+        See `celery.concurrency.gevent.TaskPool._make_killable_target`. The other event comes before or after this one.
+        """
+        self.runs.stop(run, at)
+        self._killed.append((at, run, series))
+
+    def _give_up_killed(self, run: Run, series: TaskSeries, now: float) -> None:
+        if not run.ended and run.started is not None and run.busy_since is None:  # nor does it run again
+            series.without_result += 1
+            self._close(run, now)
 
     def _failed(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         series.failed += 1
@@ -666,6 +698,14 @@ class TaskTracker:
             if other.replaced and other.started is None and other.worker == run.worker:
                 other.ended = other.pending is None
                 self.runs.forget(other, at)
+
+
+def _unregistered_name(event: Event) -> str | None:
+    """The task that the worker does not know, whose only event this is; a task's own exception has a traceback."""
+    if event.type != "task-failed" or event.traceback is not None:
+        return None
+    found = _UNREGISTERED.fullmatch(event.exception or "")
+    return None if found is None else found.group(2)
 
 
 def _exception_name(event: Event) -> str:

@@ -123,7 +123,7 @@ class Tracker:
                 else:
                     event.hostname = worker.hostname  # one string for all its runs, and quickly compared
                     worker.last_seen = at
-                    if not worker.loss.hearing and (event.celerymeter_counted or not worker.loss.heard()):
+                    if not worker.loss.hearing and (event.celerymeter_counted or not worker.heard(at)):
                         handler = _in_totals
                     if worker.offset is not None:
                         lag = at - event.timestamp - worker.offset
@@ -150,6 +150,7 @@ class Tracker:
         """The event stream is subscribed."""
         if self.connected_at is None and self._was_connected:
             self.reconnects += 1
+            self.workers.reconnected(at)
         self._was_connected = True
         self.connected_at = at
 
@@ -316,6 +317,7 @@ class Tracker:
         self.totals.add_up()
         self.totals.forget_silent(steady)
         self.tasks.runs.workers_idle(self.workers.idle())
+        self.tasks.runs.count_without_result()
         self.schedules.judge(now, connected_at=self.connected_at)
         self.rates.sample(self.task_series, now)
         outlived, self._outlived = self._outlived, Counter()

@@ -24,6 +24,8 @@ NO_HEARTBEAT = 60.0
 """Seconds without a heartbeat after which starts are no longer kept to be compared with one."""
 IDLE = 5.0
 """Seconds of heartbeats without any active task, after which events of ends are not on their way any more."""
+SOON = 5.0
+"""Seconds between a task event and the end of a run, for which task events count as still turned on."""
 MAX_ASKED = 3
 """A new worker is asked out of turn so often; one that is too busy to reply waits for the next poll."""
 TAKEOVERS = 3
@@ -58,6 +60,7 @@ class Worker:
         "down_since",
         "first_seen",
         "freq",
+        "heard_at",
         "hostname",
         "idle_since",
         "inspected_at",
@@ -75,6 +78,7 @@ class Worker:
         "state",
         "takeovers",
         "totals",
+        "unheard_at",
         "up",
         "version",
     )
@@ -111,6 +115,10 @@ class Worker:
         """Polls sent since the worker was last seen to be new."""
         self.totals: dict[str, int] | None = None
         self.loss = LossMeter()
+        self.heard_at: float | None = None
+        """Time of its last task event that was the first since a heartbeat."""
+        self.unheard_at: float | None = None
+        """The last time at which events of it may have been lost."""
         self.takeovers: list[float] = []
 
     @property
@@ -168,6 +176,24 @@ class Worker:
         """Return the send time of an event by our clock, or ``at``, its receipt, if the offset is not known."""
         return at if self.offset is None else event.timestamp + self.offset
 
+    def heard(self, at: float) -> bool:
+        """A task event arrived, the first since its last heartbeat; return whether it counts."""
+        self.heard_at = at
+        return self.loss.heard()
+
+    def would_have_reported(self, *, started: float, seen: float) -> bool | None:
+        """Return whether we would have heard the end of a run, or ``None`` as long as that is not certain.
+
+        It started and was last known to run at these times by our clock. Whoever reconnects may lose events (before
+        Celery 5.7 a worker loses the ends of all that runs), and operators turn task events off (`disable_events`).
+        """
+        if self.loss.off or (self.unheard_at is not None and started < self.unheard_at):
+            return False
+        if self.last_heartbeat is None:
+            return True
+        proven = self.heard_at is not None and self.heard_at >= seen - max(SOON, 2 * self.freq)
+        return True if proven else None
+
     def event(self, event: Event, at: float) -> bool:
         """Take a worker event; return whether this is a new process under the name."""
         if self.clock is None:
@@ -204,6 +230,9 @@ class Worker:
             self.processed = event.processed
             beginning = event.active or 0 if self.pool in _MANY_THREADS else 0
             self.loss.heartbeat(processed=event.processed, clock=event.clock, beginning=beginning)
+        reconnected = event.type == "worker-online" and before is not None and not renewed
+        if reconnected or self.loss.off:
+            self.unheard_at = at
         return renewed
 
     def _renew(self, event: Event, at: float) -> bool:
@@ -383,6 +412,11 @@ class WorkerTable:
         unproven = nlargest(MAX_UNPROVEN, (one for one in up if not one.proven), key=lambda one: one.last_seen)
         return [worker for worker in up if worker.proven] + unproven
 
+    def reconnected(self, at: float) -> None:
+        """We have subscribed again: events of every worker may be lost."""
+        for worker in self._workers.values():
+            worker.unheard_at = at
+
     def asking(self) -> None:
         """All workers are being asked."""
         for worker in self._workers.values():
@@ -422,7 +456,10 @@ class WorkerTable:
             if state.totals is not None and not another:
                 self._accept(worker, dict(state.totals))
                 if not worker.loss.aggregated:
+                    missed = worker.loss.missed
                     worker.loss.explain(state.totals, heard_names=heard_names)
+                    if worker.loss.missed > missed:
+                        worker.unheard_at = snapshot.at
         states = [worker.state for worker in self._workers.values() if worker.state is not None]
         self.routes.update(binding for state in states for binding in state.bindings)
 

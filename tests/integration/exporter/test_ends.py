@@ -9,11 +9,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis
 from celery import Celery
 from tests.apps.worker_app import SETTINGS
 from tests.integration.exporter.conftest import StartExporter, StartWorker
+from tests.revocation.releases import INSTALLED, OTHERS, Setting
 
 from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Redis
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +40,112 @@ def test_odd_ends_are_counted_once_and_leave_nothing_in_progress(
     assert page.get(
         "celery_task_exceptions_total", name="tests.overrun", queue_name="celery", exception="TimeLimitExceeded"
     )
+
+
+def test_runs_whose_worker_was_told_to_send_no_events_are_not_without_a_result(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """An operator sends `disable_events` while they run, and `enable_events` later: nobody knows how they ended.
+
+    Only events that a command has turned on can be turned off (`celery.worker.control.disable_events`).
+    """
+    exporter = new_exporter("--poll-interval", "1")
+    new_worker("w1@test", concurrency=6, events=False)
+    control, to = producer.control, {"destination": ["w1@test"], "reply": True}
+    control.enable_events(**to)
+    for _ in range(6):
+        producer.send_task("tests.sleep", (6,))
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 6)
+    control.disable_events(**to)
+    wait_until(lambda: exporter.value("celerymeter_tracked_tasks_evicted_total", reason="vanished") == 6, timeout=90)
+
+    def is_off() -> bool:
+        producer.send_task("tests.add", (1, 2))
+        return exporter.value("celery_worker_task_events_enabled", hostname="w1@test") == 0
+
+    wait_until(is_off, timeout=60, interval=1)
+    control.enable_events(**to)
+    producer.send_task("tests.fail")
+    wait_until(lambda: exporter.scrape().sum("celery_task_failed_total", name="tests.fail") == 1)
+    beats = exporter.scrape().sum("celerymeter_events_total", event="worker-heartbeat")
+    wait_until(lambda: exporter.scrape().sum("celerymeter_events_total", event="worker-heartbeat") > beats + 1)
+    page = exporter.scrape()
+    assert page.sum("celery_task_in_progress") == 0
+    assert page.sum("celery_task_ended_without_result_total") == 0
+    assert page.sum("celery_task_failed_total") == 1
+
+
+@pytest.mark.parametrize("release", [INSTALLED, pytest.param("5.6", marks=pytest.mark.slow)])
+def test_runs_whose_worker_loses_the_broker_are_not_without_a_result(
+    release: str, redis_server: Redis, producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Before 5.7 the worker says nothing of how they ended (celery 8541), although each has its result."""
+    exporter = new_exporter("--poll-interval", "1")
+    with redis.Redis(port=redis_server.port) as client:
+        ours = {str(one["id"]) for one in client.client_list()}
+        new_worker("w1@test", concurrency=6, env=dict(Setting(release=release).environment()))
+        for _ in range(6):
+            producer.send_task("tests.sleep", (6,))
+        wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 6)
+        for one in {str(one["id"]) for one in client.client_list()} - ours - {str(client.client_id())}:
+            client.client_kill_filter(_id=one)
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0, timeout=90)
+    producer.send_task("tests.add", (1, 2))  # task events are on
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total", name="tests.add") == 1)
+    page = exporter.scrape()
+    known = page.sum("celery_task_succeeded_total", name="tests.sleep")
+    assert known == (6 if release == INSTALLED else 0)
+    assert page.sum("celerymeter_tracked_tasks_evicted_total", reason="vanished") == 6 - known
+    assert page.sum("celery_task_ended_without_result_total") == 0
+
+
+def test_a_task_that_no_worker_knows_has_its_name(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Its client sends no events, and the worker one: that it failed."""
+    producer.conf.task_send_sent_event = False
+    exporter = new_exporter()
+    new_worker("w1@test", queues=("mail",))
+    producer.send_task("shop.pay", queue="mail")
+    task = {"name": "shop.pay", "queue_name": "mail"}
+    wait_until(lambda: exporter.value("celery_task_failed_total", **task) == 1, timeout=30)
+    assert exporter.value("celery_task_exceptions_total", exception="NotRegistered", **task) == 1
+
+
+def test_a_failure_that_quotes_a_file_name_is_counted(
+    producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """A name that is not UTF-8 has lone surrogates in Python (`os.fsdecode`), and so has the traceback in the event."""
+    exporter = new_exporter()
+    new_worker("w1@test")
+    producer.send_task("tests.fail", ("no such file: caf\udce9.pdf",))
+    task = {"name": "tests.fail", "queue_name": "celery"}
+    wait_until(lambda: exporter.value("celery_task_failed_total", **task) == 1)
+    page = exporter.scrape()
+    assert page.get("celery_task_exceptions_total", exception="ValueError", **task) == 1
+    assert page.sum("celerymeter_events_invalid_total") == 0
+
+
+@pytest.mark.parametrize("release", [INSTALLED, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
+@pytest.mark.parametrize("pool", ["gevent", pytest.param("eventlet", marks=pytest.mark.slow)])
+def test_a_terminated_greenlet_is_no_success(
+    pool: str, release: str, producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
+) -> None:
+    """Celery sends `task-succeeded` for it too. Before 5.5 it cannot terminate greenlets of gevent."""
+    if (pool, release) == ("gevent", "5.4"):
+        pytest.skip("celery 9083")
+    exporter = new_exporter("--poll-interval", "1")
+    new_worker("w1@test", pool=pool, concurrency=2, env=dict(Setting(release=release).environment()))
+    wait_until(lambda: exporter.value("celery_worker_pool_size", hostname="w1@test") == 2)
+    task_id = producer.send_task("tests.sleep", (60,)).id
+    task = {"name": "tests.sleep", "queue_name": "celery"}
+    wait_until(lambda: exporter.value("celery_task_in_progress", **task) == 1)
+    producer.control.revoke(task_id, terminate=True)
+    wait_until(lambda: exporter.value("celery_task_revoked_total", reason="terminated", **task) == 1)
+    wait_until(lambda: exporter.scrape().sum("celerymeter_events_total", event="task-succeeded") == 1)
+    page = exporter.scrape()
+    assert page.get("celery_task_succeeded_total", **task) == 0
+    assert page.get("celery_task_in_progress", **task) == 0
 
 
 def test_ids_that_are_uuid_objects_are_ids(
