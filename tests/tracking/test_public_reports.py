@@ -9,6 +9,8 @@ Reports of other kinds stand where that code is tested:
 - queues without workers after a restart (danihodovic/celery-exporter 260): ``tests/polling/test_rabbitmq.py``; tasks
   without names and lost counters after one (flower 765 and 481): ``tests/integration/exporter/test_ends.py``
 - draining (celery 10180, 6244 and 9213): ``tests/integration/exporter/test_draining.py``
+- ends that Celery does not report: a broker lost meanwhile (celery 8541), terminated greenlets (celery 4019):
+  ``tests/integration/exporter/test_ends.py``
 - Sentinel (kombu 1987, flower 439): ``tests/integration/exporter/test_sentinel.py``
 """
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-from tests.apps.worker_app import BACKEND, OPTIONS, SETTINGS
+from celery import chord
+from tests.apps.worker_app import BACKEND, OPTIONS, SETTINGS, make_app
 from tests.integration.alerts.monitored import Cluster, Starters
+from tests.integration.alerts.pace import LEAST_FOR
 from tests.integration.alerts.timing import AlertTimer, Expected, host, queue, sending, task
 
 from celerymeter.demo.processes import wait_until
@@ -30,6 +32,7 @@ HOARDING = Expected("one worker holds the messages", "unfair", "CeleryWorkerHoar
 FEWER = Expected("most slots leave", "fewer", "CeleryCapacityLost", "warning")
 ENDLESS = Expected("result backend down", "resultless", "CeleryRunsWithoutResult", "critical")
 LOST = Expected("messages are lost", "lossy", "CeleryMessagesLost", "warning", queue("mail"))
+CHORD = Expected("a chord that never ends", "chords", "CeleryChordStuck", "warning")
 ORPHANS = Expected("replies that nobody reads", "eta", "CeleryOrphanedMessages", "warning")
 
 
@@ -62,6 +65,15 @@ def starters() -> Starters:
             lambda cluster: cluster.worker("leaves@fewer", "celery", concurrency=3),
         ),
         "lossy": (lambda cluster: cluster.worker("l@lossy", "mail"),),
+        "chords": (
+            lambda cluster: cluster.worker(
+                "c@chords", "celery", concurrency=2, env={BACKEND: results_in_files(cluster)}
+            ),
+        ),
+        "renamed": (
+            lambda cluster: cluster.worker("old1@renamed", "celery"),
+            lambda cluster: cluster.worker("old2@renamed", "celery"),
+        ),
         "resultless": (lambda cluster: cluster.worker("b@resultless", "endless", env=CLOSED),),
     }
 
@@ -69,6 +81,13 @@ def starters() -> Starters:
 def broker(cluster: Cluster) -> Any:
     """A client of the cluster's Redis."""
     return redis.Redis(port=cluster.redis.port)
+
+
+def results_in_files(cluster: Cluster) -> str:
+    """A result backend that cannot tell when a chord's header is done, so that Celery polls."""
+    folder = cluster.folder / "results"
+    folder.mkdir(exist_ok=True)
+    return f"file://{folder}"
 
 
 def tasks_expire(timer: AlertTimer) -> None:
@@ -207,6 +226,39 @@ def results_are_lost(timer: AlertTimer) -> None:
     timer.resolves(ENDLESS, since=time.monotonic())
 
 
+def a_chord_waits(timer: AlertTimer) -> None:
+    """One task of its header does not end. Celery asks ten times a second, by design, until it does."""
+    cluster = timer.monitored.clusters["chords"]
+    since = time.monotonic()
+    with make_app(cluster.redis.url, backend=results_in_files(cluster)) as app:
+        add = app.signature("tests.add", (1, 2), immutable=True)
+        hold = app.signature("tests.hold", (str(cluster.folder),), immutable=True)
+        chord([add.clone(), hold], app=app, interval=0.1)(add)
+    timer.arrives(CHORD, since=since)
+    assert ("chords", "CeleryRetryStorm") not in timer.monitored.notified()
+    since = time.monotonic()
+    (cluster.folder / "go").touch()
+    timer.resolves(CHORD, since=since)
+
+
+def workers_get_new_names(timer: AlertTimer) -> None:
+    """Both are killed without a goodbye, and two of other names take their place, as pods do: nobody is told."""
+    watched = timer.monitored
+    cluster = watched.clusters["renamed"]
+    age = 'time() - max(celerymeter_start_time_seconds{cluster="renamed"})'
+    wait_until(
+        lambda: (watched.value(age) or 0) > 130, timeout=200, interval=1, what="a new name is that of a new worker"
+    )
+    for name in ("old1@renamed", "old2@renamed"):
+        cluster.workers[name].kill()
+    for name in ("new1@renamed", "new2@renamed"):
+        cluster.worker(name, "celery")
+    seconds = 2 * LEAST_FOR + 5
+    gone = f'sum(min_over_time(celery:worker_lost:bool{{cluster="renamed"}}[{seconds:.0f}s]))'
+    wait_until(lambda: watched.value(gone) == 2, timeout=100, interval=1, what="they are gone for long enough")
+    assert not [alert for name, alert in watched.notified() if name == "renamed"]
+
+
 def messages_are_lost(timer: AlertTimer) -> None:
     """Again and again somebody deletes the queue while its worker does not consume it; then nobody does."""
     cluster = timer.monitored.clusters["lossy"]
@@ -239,4 +291,6 @@ SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
     most_slots_leave: (FEWER,),
     messages_are_lost: (LOST,),
     results_are_lost: (ENDLESS,),
+    a_chord_waits: (CHORD,),
+    workers_get_new_names: (),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
 import redis
 import requests
+from tests.apps.worker_app import OPTIONS
 from tests.integration.alerts.monitored import Starters
 from tests.integration.alerts.timing import AlertTimer, Expected, host, queue, sending, task
 from tests.integration.exporter.test_clocks import skewed
@@ -16,6 +18,7 @@ from celerymeter.demo.processes import wait_until
 QUICK_OVERRIDES: list[dict[str, object]] = [
     {"record": "celery:worker_flapping:limit", "expr": 2, "labels": {"severity": "warning", "cluster": "names"}},
     {"record": "celery:redelivery:limit", "expr": 0.002, "labels": {"severity": "warning", "cluster": "caps"}},
+    {"record": "celery:redelivery:limit", "expr": 0.002, "labels": {"severity": "warning", "cluster": "patient"}},
     {"record": "celery:event_silence:limit", "expr": 10, "labels": {"severity": "warning", "cluster": "silent"}},
     {"record": "celery:task_runtime:limit", "expr": 0.5, "labels": {"severity": "warning", "name": "tests.sleep"}},
 ]
@@ -35,6 +38,10 @@ CONTROL_CUT_OFF = Expected("control API without Prometheus", "names", "CeleryCon
 REFUSED = Expected("log-ins refused", "names", "CeleryControlAuthFailures", "warning")
 
 
+PATIENT = {OPTIONS: json.dumps({"visibility_timeout": 86400})}
+"""Workers from which Redis takes a message back after a day; exporter and producers are not told."""
+
+
 def starters() -> Starters:
     """The clusters and their workers."""
     return {
@@ -45,6 +52,7 @@ def starters() -> Starters:
         ),
         "clocks": (lambda cluster: cluster.worker("ahead@clocks", "celery", env=skewed(30, "UTC")),),
         "caps": (lambda cluster: cluster.worker("l@caps", "celery", "late", concurrency=2),),
+        "patient": (lambda cluster: cluster.worker("p@patient", "late", env=PATIENT),),
         "silent": (lambda cluster: cluster.worker("mute@silent", "celery", options=("--without-heartbeat",)),),
     }
 
@@ -125,6 +133,17 @@ def a_message_stays_unacknowledged(timer: AlertTimer) -> None:
     timer.resolves(UNACKED, since=since)
 
 
+def a_message_may_stay_unacknowledged(timer: AlertTimer) -> None:
+    """For three times as long as would be too long after an hour, which is what the exporter believes unless asked."""
+    watched = timer.monitored
+    cluster = watched.clusters["patient"]
+    ids = cluster.send("tests.sleep_late", 3600, queue="late")
+    age = 'celery:queue_unacked_age:seconds{cluster="patient"}'
+    wait_until(lambda: (watched.value(age) or 0) > 3 * 0.002 * 3600, timeout=100, interval=1)
+    cluster.app.control.revoke(ids, terminate=True, signal="SIGKILL")
+    assert not [alert for name, alert in watched.notified() if name == "patient"]
+
+
 def _polls_are_not_permitted(timer: AlertTimer) -> None:
     """The broker's administrator takes a command away, and gives it back."""
     cluster = timer.monitored.clusters["caps"]
@@ -179,6 +198,7 @@ SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
     a_clock_is_wrong: (SKEWED, SLOW),
     too_many_names: (CAPPED, POLLS),
     a_message_stays_unacknowledged: (UNACKED,),
+    a_message_may_stay_unacknowledged: (),
     nothing_is_heard: (SILENT,),
     the_control_api_fails: (CONTROL_ERRORS, CONTROL_CUT_OFF, REFUSED, CONTROL_DOWN),
 }

@@ -20,6 +20,14 @@ FAULTS = [
     for expected in all_of_it
 ]
 
+SILENT = [
+    pytest.param(name, script, id=script.__name__)
+    for name, of in SETS.items()
+    for script, all_of_it in of.SCRIPTS.items()
+    if not all_of_it
+]
+"""What nobody needs to know."""
+
 
 @pytest.fixture(scope="module")
 def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
@@ -39,3 +47,9 @@ def test_the_fault_is_notified_and_resolved(
     times = outcome.of(script, expected)
     assert times.firing > 0
     assert times.resolved > 0
+
+
+@pytest.mark.parametrize(("outcome", "script"), SILENT, indirect=["outcome"])
+def test_what_is_no_fault_is_silent(outcome: Outcome, script: Callable[[AlertTimer], None]) -> None:
+    """The script itself says that nothing was notified."""
+    outcome.ran[script].result()
