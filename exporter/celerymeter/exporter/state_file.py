@@ -36,6 +36,8 @@ VERSION = 1
 INTERVAL = 10.0
 """Seconds between two saves; more if one takes longer than a twentieth of that."""
 SHARE = 20
+MAX_BYTES = 512 * 1024 * 1024
+"""Of a file that is read: several times what the trackers' own limits let it have."""
 
 
 class _Document(msgspec.Struct):
@@ -90,7 +92,7 @@ class StateFile:
                 continue
             try:
                 section.load(saved)
-            except (msgspec.DecodeError, ValueError) as error:
+            except (ValueError, RecursionError) as error:
                 log.error("%s: the section %s cannot be used and starts anew: %s", self._path, name, error)
         log.info("continuing from %s, saved %.0f s ago", self._path, time.time() - document.saved_at)
 
@@ -132,12 +134,15 @@ class StateFile:
         except FileNotFoundError:
             return None
         with os.fdopen(descriptor, "rb") as file:
-            content = file.read()
+            too_large = os.fstat(descriptor).st_size > MAX_BYTES
+            content = b"" if too_large else file.read()
         try:
+            if too_large:
+                raise ValueError(f"more than {MAX_BYTES // 2**20} MiB")
             document = msgspec.json.decode(content, type=_Document)
             if document.version != VERSION:
                 raise ValueError(f"version {document.version} is not {VERSION}")
-        except (msgspec.DecodeError, ValueError) as error:
+        except (ValueError, RecursionError) as error:
             aside = self._path.with_name(f"{self._path.name}.unusable")
             os.replace(self._path, aside)
             log.error("%s cannot be used (%s); renamed to %s, and all counters start at 0", self._path, error, aside)

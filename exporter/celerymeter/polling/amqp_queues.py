@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
@@ -21,7 +21,7 @@ from celerymeter.connection_errors import UNREACHABLE
 from celerymeter.errors import PollError, SettingsError
 from celerymeter.json_values import count_values
 from celerymeter.model import BrokerMemory, QueuesSnapshot, QueueState
-from celerymeter.polling.queues import KnownQueues, chosen, is_delay_level, is_remote_queue, is_task_queue
+from celerymeter.polling.queues import MAX_KNOWN, KnownQueues, chosen, is_delay_level, is_remote_queue, is_task_queue
 from celerymeter.settings import ExporterSettings
 from celerymeter.urls import without_password
 
@@ -67,6 +67,9 @@ class AmqpQueuePoller:
             except PollError as error:
                 incomplete = str(error)
         queues = chosen(self._settings, self._known.names, found)
+        if len(queues) > MAX_KNOWN:  # each is a question, and who may declare queues may declare any number
+            incomplete = incomplete or f"{len(queues)} queues of tasks: the first {MAX_KNOWN} are polled"
+            queues = queues[:MAX_KNOWN]
         states = self._held.use(lambda connection: _states(connection, queues, listed))
         self._known.keep(state.name for state in states)
         if self._management is not None and states and incomplete is None and not listed:
@@ -121,13 +124,17 @@ class _Arguments(msgspec.Struct):
     dead_letter_routing_key: object = msgspec.field(default=None, name="x-dead-letter-routing-key")
 
 
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A larger one would be on the page as it is, and Prometheus refuses a page with a number that no float holds."""
+
+
 class ListedQueue(msgspec.Struct):
     """A queue as the management API lists it; no figure where the broker collects no statistics."""
 
     name: str
-    messages: int | None = None
-    messages_unacknowledged: int | None = None
-    message_bytes: int | None = None
+    messages: Number | None = None
+    messages_unacknowledged: Number | None = None
+    message_bytes: Number | None = None
     arguments: _Arguments = msgspec.field(default_factory=_Arguments)
 
 
@@ -142,8 +149,8 @@ class ManagementBinding(msgspec.Struct):
 class Node(msgspec.Struct):
     """A node as the management API lists it; a node that is down reports no numbers."""
 
-    mem_used: int | None = None
-    mem_limit: int | None = None
+    mem_used: Number | None = None
+    mem_limit: Number | None = None
     mem_alarm: bool | None = None
     disk_free_alarm: bool | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -110,21 +110,25 @@ class ApiResponse(msgspec.Struct):
     warnings: list[str] = []
 
 
+_Time = Annotated[float, msgspec.Meta(ge=0.0, lt=253402300800.0)]
+"""UTC seconds, up to the last year that can be written down."""
+
+
 class _VectorItem(msgspec.Struct):
     metric: dict[str, str] = {}
-    value: tuple[float, str] | None = None
+    value: tuple[_Time, str] | None = None
 
 
 class _MatrixItem(msgspec.Struct):
     metric: dict[str, str] = {}
-    values: list[tuple[float, str]] | None = None
+    values: list[tuple[_Time, str]] | None = None
 
 
 _RESPONSE: Final = msgspec.json.Decoder(ApiResponse)
 _DATA: Final = msgspec.json.Decoder(_Data)
 _VECTOR: Final = msgspec.json.Decoder(list[_VectorItem])
 _MATRIX: Final = msgspec.json.Decoder(list[_MatrixItem])
-_SCALAR: Final = msgspec.json.Decoder(tuple[float, str])
+_SCALAR: Final = msgspec.json.Decoder(tuple[_Time, str])
 
 
 def decode(body: bytes) -> ApiResponse | None:
@@ -140,12 +144,12 @@ def vector(response: ApiResponse) -> Vector:
     data = _decoded(_DATA, response.data)
     if data.resultType == "scalar":
         at, text = _decoded(_SCALAR, data.result)
-        return Vector((Sample(labels={}, value=float(text), at=at),), tuple(response.warnings))
+        return Vector((Sample(labels={}, value=_number(text), at=at),), tuple(response.warnings))
     if data.resultType != "vector":
         raise PrometheusUnavailable(UNEXPECTED)
     items = _decoded(_VECTOR, data.result)
     samples = tuple(
-        Sample(labels=item.metric, value=float(item.value[1]), at=item.value[0]) for item in items if item.value
+        Sample(labels=item.metric, value=_number(item.value[1]), at=item.value[0]) for item in items if item.value
     )
     return Vector(samples, _warnings(response, left_out=len(items) > len(samples)))
 
@@ -157,11 +161,18 @@ def matrix(response: ApiResponse) -> Matrix:
         raise PrometheusUnavailable(UNEXPECTED)
     items = _decoded(_MATRIX, data.result)
     series = tuple(
-        Series(labels=item.metric, points=tuple(Point(at, float(text)) for at, text in item.values))
+        Series(labels=item.metric, points=tuple(Point(at, _number(text)) for at, text in item.values))
         for item in items
         if item.values is not None
     )
     return Matrix(series, _warnings(response, left_out=len(items) > len(series)))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise PrometheusUnavailable(UNEXPECTED) from error
 
 
 def _warnings(response: ApiResponse, *, left_out: bool) -> tuple[str, ...]:

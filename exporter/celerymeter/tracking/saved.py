@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, MutableMapping
+from typing import Annotated
 
 import msgspec
 
@@ -25,10 +26,14 @@ _NUMBERS = tuple(
 """The plain numbers of a series."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A larger one would be on the page as it is, and Prometheus refuses a page with a number that no float holds."""
+
+
 class SavedHistogram(msgspec.Struct):
     """Counts per bucket and the sum."""
 
-    counts: list[int]
+    counts: list[Count]
     sum: float
 
 
@@ -39,8 +44,8 @@ class SavedSeries(msgspec.Struct):
     numbers: dict[str, float]
     runtime: SavedHistogram
     wait: SavedHistogram
-    exceptions: dict[str, int]
-    retry_exceptions: dict[str, int]
+    exceptions: dict[str, Count]
+    retry_exceptions: dict[str, Count]
     busy: float
 
 
@@ -51,13 +56,13 @@ class SavedInstance(msgspec.Struct):
     hostname: str
     heard_at: float
     sequence: int
-    begun: int
+    begun: Count
     mid_life: bool
-    missed: int
+    missed: Count
     offset: float
     runtime_map: list[int] | None
     wait_map: list[int] | None
-    counters: dict[str, dict[str, int]]
+    counters: dict[str, dict[str, Count]]
     added: dict[str, msgspec.Raw]
     pid: int = 0
 
@@ -72,10 +77,10 @@ class Saved(msgspec.Struct):
     series: list[SavedSeries]
     instances: list[SavedInstance]
     workers: dict[str, RememberedWorker]
-    counters: dict[str, dict[str, int]]
+    counters: dict[str, dict[str, Count]]
     last_success: dict[str, float]
     lag: SavedHistogram
-    reconnects: int
+    reconnects: Count
     schedules: SavedSchedules = msgspec.field(default_factory=SavedSchedules)
 
 

@@ -7,6 +7,7 @@ not know it.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
@@ -228,13 +229,14 @@ def queue_statuses(found: Mapping[str, Vector]) -> tuple[QueueStatus, ...]:
 
 def firing_alerts(found: Mapping[str, Vector]) -> tuple[FiringAlert, ...]:
     """Return the alerts that fire in Prometheus, the longest first; series do not hold an alert's annotations."""
-    since = {_identity(sample): sample.value for sample in found["alerts_since"]}
+    # Any target may expose a series of this name, of any value.
+    since = {_identity(sample): sample.value for sample in found["alerts_since"] if math.isfinite(sample.value)}
     alerts = [
         FiringAlert(
             name=sample.label("alertname"),
             severity=sample.label("severity") or "none",
             message=" ".join([sample.label("alertname"), *_subject(sample.labels)]),
-            timestamp=utc(since.get(_identity(sample), sample.at)),
+            timestamp=utc(min(max(0.0, since.get(_identity(sample), sample.at)), sample.at)),
         )
         for sample in found["alerts"]
     ]
