@@ -25,7 +25,7 @@ _UNSAFE = re.compile(f"[\x00-\x1f{_INVISIBLE}]")
 _UNSAFE_BUT_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_INVISIBLE}]")
 _UNSAFE_IN_JSON = re.compile(f"[{_INVISIBLE}]")  # json itself escapes the others
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&!]|(?<=:)/(?=/)|(?<=www)\.|^[-+=](?!$)|(?<=^\d)[.)])", re.IGNORECASE)
-_FORMULA = re.compile(r"(^|[;,|\t])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_FORMULA = re.compile(r"(^|[;,|\t])(?=[\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _LABEL = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 

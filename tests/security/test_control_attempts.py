@@ -97,6 +97,17 @@ def test_no_hostile_token_opens_a_door(control: Control, address: Iterator[str],
             assert closing_code(feed) in (4401, 1013)
 
 
+@pytest.mark.parametrize("second", [GOOD, "x", "", "Basic YTpi", f"Bearer {GOOD}"])
+def test_two_credentials_are_none(control: Control, second: str) -> None:
+    """Two who read a request differently would take one of them each."""
+    for lines in ((f"Bearer {GOOD}", second), (second, f"Bearer {GOOD}"), (f"Bearer {GOOD}, {second}",)):
+        sent = "".join(f"Authorization: {line}\r\n" for line in lines)
+        answer = raw(
+            control, f"GET {ADMIN_ONLY} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{sent}\r\n".encode()
+        )
+        assert answer.split()[1] in (b"400", b"401")
+
+
 @pytest.mark.parametrize("text", IDS)
 def test_a_token_with_a_strange_id_is_used_and_recorded(control: Control, address: Iterator[str], text: str) -> None:
     """It is signed: its subject may do what its role says, and no id breaks the audit trail."""

@@ -131,12 +131,17 @@ def test_an_exception_begins_no_line_of_the_log(text: str) -> None:
         "\uff1d1+1",
         "\n=1",
         "=cmd|' /C calc'!A0",
+        'a;"=1+1',
+        'a,""=1',
+        'a; "" @SUM(A1)',
+        "\u00a0=1",
+        "\u3000;\u2003+1",
     ],
 )
 def test_no_cell_is_a_formula_however_lines_are_divided(text: str) -> None:
     """Spreadsheets divide at commas, semicolons or tabs, by their language."""
     cells = re.split(r"[;,|\t\n]", str(escaping.csv_cell(text)))
-    assert not [cell for cell in cells if re.match(r"\s*[=+\-@\uff1d]", cell)]
+    assert not [cell for cell in cells if re.match(r'[\s"]*[=+\-@\uff1d]', cell)]
 
 
 def test_numbers_stay_numbers_in_csv() -> None:
