@@ -54,7 +54,7 @@ def test_runs_whose_worker_was_told_to_send_no_events_are_not_without_a_result(
     control, to = producer.control, {"destination": ["w1@test"], "reply": True}
     control.enable_events(**to)
     for _ in range(6):
-        producer.send_task("tests.sleep", (6,))
+        producer.send_task("tests.sleep", (14,))  # more than `SOON` after the last event
     wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 6)
     control.disable_events(**to)
     wait_until(lambda: exporter.value("celerymeter_tracked_tasks_evicted_total", reason="vanished") == 6, timeout=90)
