@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celerymeter.prometheus.counters import Counts, Key
-from celerymeter.reports.metrics import BUSY, TASK_BUSY, busy_percent, rounded, slot_seconds, slot_users
+from celerymeter.reports.metrics import BUSY, TASK_BUSY, busy_percent, rounded, slot_seconds, slot_users, without_gaps
 from celerymeter.reports.report import SlotUser
 
 TWO_MINUTES = 120.0
@@ -23,6 +23,28 @@ def test_short_tasks_keep_slots_busy_though_no_sample_sees_them() -> None:
 
     assert sum(capacity.values()) == 720
     assert busy_percent(counts(add=117.0), capacity, all_tasks=True) == 16.25
+
+
+def test_a_slot_is_there_though_its_worker_does_not_answer() -> None:
+    """A solo worker runs a task for 30 s of a minute; one that is down has no slots, nor before it began."""
+    times = (0.0, 15.0, 30.0, 45.0)
+    solo, gone = ((0.0, 1.0), (45.0, 1.0)), ((15.0, 4.0),)
+    up = {"solo": tuple((at, 1.0) for at in times), "gone": ((15.0, 1.0), (30.0, 1.0), (45.0, 0.0))}
+
+    assert without_gaps({"solo": solo, "gone": gone}, present=up, times=times) == {
+        "solo": ((0.0, 1.0), (15.0, 1.0), (30.0, 1.0), (45.0, 1.0)),
+        "gone": ((15.0, 4.0), (30.0, 4.0)),
+    }
+
+
+def test_slots_do_not_go_while_the_exporter_is_away() -> None:
+    """Nobody knows of any worker at 15 and 30 s; a worker that was down before is down there too."""
+    up = {"here": ((0.0, 1.0), (45.0, 1.0)), "down": ((0.0, 0.0), (45.0, 1.0))}
+    slots = {"here": ((0.0, 2.0), (45.0, 3.0)), "down": ((45.0, 2.0),)}
+
+    filled = without_gaps(slots, present=up, times=(0.0, 15.0, 30.0, 45.0))
+
+    assert filled == {"here": ((0.0, 2.0), (15.0, 2.0), (30.0, 2.0), (45.0, 3.0)), "down": ((45.0, 2.0),)}
 
 
 def test_busy_time_of_a_worker_that_is_gone_counts() -> None:

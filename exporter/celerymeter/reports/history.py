@@ -19,7 +19,7 @@ from celerymeter.prometheus.counters import Target
 from celerymeter.prometheus.values import Series
 from celerymeter.reports import queries
 from celerymeter.reports.counting import ExporterProcess
-from celerymeter.reports.metrics import quantile, rounded, slot_seconds
+from celerymeter.reports.metrics import quantile, rounded, slot_seconds, without_gaps
 from celerymeter.reports.report import AlertRow, AlertSpan, Curve, Peak
 from celerymeter.reports.request import Filters, Window, utc
 
@@ -113,10 +113,18 @@ class HistoryReader:
         """Return the curves by the key of their query, then by queue or worker (empty where there is only one)."""
         step = self.chart_step
         found = self._client.together({key: partial(self._range, query, step) for key, query in queries.GAUGES.items()})
-        return {
+        curves = {
             key: {series.label("queue_name") or series.label("hostname"): _curve(series.points) for series in matrix}
             for key, matrix in found.items()
         }
+        first, last = math.ceil(self._window.start / step), math.floor(self._window.end / step)
+        times = [number * step for number in range(first, last + 1)]
+        exists: dict[str, Curve] = {
+            name: tuple((at, 1.0) for at, _ in curve) for name, curve in curves["queue_lengths"].items()
+        }
+        pool_size = without_gaps(curves["pool_size"], present=curves["worker_up"], times=times)
+        queue_slots = without_gaps(curves["queue_slots"], present=exists, times=times)
+        return {**curves, "pool_size": pool_size, "queue_slots": queue_slots}
 
     def slot_seconds(self, slots: Mapping[str, Curve]) -> dict[str, float]:
         """Return the time that slots had in the window, from their numbers over time."""

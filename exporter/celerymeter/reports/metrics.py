@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
 from typing import Literal
 
@@ -182,6 +182,30 @@ def queue_rows(
             )
         )
     return tuple(sorted(rows, key=lambda row: (-row.ends.total, row.queue_name)))
+
+
+def without_gaps(
+    slots: Mapping[str, Curve], *, present: Mapping[str, Curve], times: Iterable[float]
+) -> dict[str, Curve]:
+    """Return the slots of workers or queues, with the last known number where one is present but its slots are unknown.
+
+    They are unknown while a worker does not answer, such as one with the solo pool that runs a task: its slot is there
+    all the same. ``present`` is 1 at the times when a worker was up, or a queue existed. Where nothing at all has a
+    value of it, the exporter was away, and everything is taken to be as it was before.
+    """
+    heard = {at for curve in present.values() for at, _ in curve}
+    times, filled = tuple(times), {}
+    for name, curve in slots.items():
+        known, there = {at: size for at, size in curve if size is not None}, dict(present.get(name, ()))
+        size, alive, points = next(iter(known.values()), None), False, []
+        for at in times:
+            size = known.get(at, size)
+            if at in known or at in heard:
+                alive = at in known or there.get(at) == 1
+            if alive:
+                points.append((at, size))
+        filled[name] = tuple(points)
+    return filled
 
 
 def slot_seconds(slots: Mapping[str, Curve], *, seconds: float, points: int) -> dict[str, float]:

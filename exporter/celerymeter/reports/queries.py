@@ -48,6 +48,7 @@ GAUGES = {
     "queue_lengths": "max by (queue_name) (celery_queue_length{SEL, queue_name=~$queue})",
     "queue_slots": "max by (queue_name) (celery_queue_pool_slots{SEL, queue_name=~$queue})",
     "pool_size": "max by (hostname) (celery_worker_pool_size{SEL})",
+    "worker_up": "max by (hostname) (celery_worker_up{SEL})",
     "reserved": "max by (hostname) (celery_worker_tasks_reserved{SEL})",
     "unacked_age": "time() - min(celery_queue_oldest_unacked_timestamp_seconds{SEL})",
 }
