@@ -171,6 +171,19 @@ def test_one_command_that_fails_is_left_out_alone() -> None:
         assert cluster.workers["well"].asked == [*METHODS, *LISTS]
 
 
+@pytest.mark.parametrize("late", METHODS)
+def test_a_reply_that_comes_too_late_keeps_nobody_silent(late: str) -> None:
+    """On a machine that is short of time one of several replies may miss a poll, and the next one too."""
+    worker = Worker()
+    cluster = Cluster(slow=worker)
+    cluster.poll()
+    worker.mute = [late]
+    assert [cluster.poll() for _ in range(3)] == [{"slow"}] * 3
+    worker.mute = []
+    assert cluster.poll() == frozenset()
+    assert set(METHODS) <= set(worker.asked)
+
+
 def test_a_command_that_fails_later_is_sent_twice_at_most() -> None:
     """At once, and once more after five minutes."""
     worker = Worker()

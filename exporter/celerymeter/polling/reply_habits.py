@@ -13,6 +13,9 @@ PROOF = "stats"
 """The command that a worker is asked first: one that replies to it is able to reply."""
 SECOND_CHANCE = 300.0
 """Seconds after which a worker that did not reply is asked once more."""
+WITHOUT_ARGUMENTS = frozenset({PROOF, "active_queues", "active"})
+"""Commands whose replies hold no arguments of tasks (``active`` is sent with ``safe``): a process that has replied to
+one is able to, and when it does not its machine is busy."""
 YOUNG = 5.0
 """Seconds for which a new worker may not listen yet."""
 
@@ -106,7 +109,8 @@ class ReplyHabits:
         if replied:
             missing = missing[:1]  # a command that fails may take those behind it along
         for method in missing:
-            if replied or (name, method) not in self._replied:  # else something else is wrong just now
+            able = (name, method) in self._replied and (method in WITHOUT_ARGUMENTS or not replied)
+            if not able:  # else something else is wrong just now
                 times = self._silences.setdefault((name, method), [])
                 times.append(self._now)
                 again = f"{SECOND_CHANCE / 60:.0f} minutes have passed" if len(times) == 1 else "it restarts"

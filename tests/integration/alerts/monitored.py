@@ -47,7 +47,7 @@ class Pace:
         return 300 / self.factor
 
 
-QUICK = Pace(30, scrape="1s", evaluate="1s", group_wait="0s", group_interval="1s", poll="1s", timeout=100)
+QUICK = Pace(30, scrape="1s", evaluate="1s", group_wait="0s", group_interval="1s", poll="1s", timeout=200)
 SHIPPED = Pace(1, scrape="10s", evaluate="15s", group_wait="15s", group_interval="2m", poll="15s", timeout=3000)
 
 

@@ -12,7 +12,7 @@ from tests.integration.alerts.faults import QUICK_OVERRIDES, SCRIPTS, starters
 from tests.integration.alerts.monitored import QUICK, MonitoredClusters
 from tests.integration.alerts.timing import AlertTimer, Expected, Outcome, outcomes
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(800)]
 FAULTS = [(script, expected) for script, all_of_it in SCRIPTS.items() for expected in all_of_it]
 
 
