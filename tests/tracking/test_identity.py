@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import permutations
 
 import pytest
@@ -296,6 +296,39 @@ def test_the_task_sent_of_a_replaced_task_may_come_after_that_of_its_replacement
     assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
     assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
     assert len(cluster.tracker.tasks.runs) == 0
+
+
+def interleavings(*streams: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Every order of all steps that keeps the order within each stream."""
+    if not any(streams):
+        yield ()
+    for number, stream in enumerate(streams):
+        if stream:
+            for rest in interleavings(*streams[:number], stream[1:], *streams[number + 1 :]):
+                yield (stream[0], *rest)
+
+
+def test_client_both_workers_and_their_pool_may_be_heard_in_any_order() -> None:
+    """Each of the four has a connection of its own; all that is sure is the order within one."""
+    steps: dict[str, Callable[[Cluster], None]] = {
+        "outer sent": lambda cluster: cluster.publish("a", "outer", "q1"),
+        "outer received": lambda cluster: cluster.receive("a", "outer"),
+        "outer started": lambda cluster: cluster.start("a"),
+        "inner sent": replace,
+        "inner received": lambda cluster: receive(cluster, "inner", OTHER_WORKER),
+        "inner started": lambda cluster: cluster.start("a", OTHER_WORKER),
+        "inner succeeded": lambda cluster: cluster.end("a", hostname=OTHER_WORKER),
+    }
+    outer, inner = ("outer received", "outer started"), ("inner received", "inner started", "inner succeeded")
+    wrong = []
+    for order in interleavings(("outer sent",), outer, ("inner sent",), inner):
+        cluster = Cluster()
+        for step in order:
+            steps[step](cluster)
+        found = counts(cluster, "outer", "q1"), counts(cluster, "inner", "q2"), len(cluster.tracker.tasks.runs)
+        if found != ((1, 1, 1, 0, 0), (1, 1, 1, 1, 0), 0):
+            wrong.append((order, found))
+    assert not wrong, f"{len(wrong)} orders, such as {wrong[0]}"
 
 
 @pytest.mark.parametrize("name", ["inner", "outer"])

@@ -19,7 +19,7 @@ def is_own(run: Run, event: Event) -> bool:
     """Return True if a `task-sent` or `task-received` may be of this run: both name the same parent."""
     if run.parent_id != "":
         return run.parent_id == event.parent_id
-    follows = run.sent_ahead is not None and event.parent_id == event.uuid
+    follows = (run.sent_ahead is not None or run.replaced) and event.parent_id == event.uuid
     return not follows and is_called(run, event.name)
 
 

@@ -73,6 +73,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     """Its start will be a second one of the same message."""
     before: Run | None = None
     """The run that it replaced or repeats, if the `task-sent` of that has not come."""
+    unheard: Run | None = None
+    """The run that it replaces, if no worker has said anything of that yet."""
     is_parent: bool = False
     """It has sent another task, so it may be replaced by what that begins."""
     received: bool = False
@@ -236,7 +238,7 @@ class RunTable:
     def open_over(self, run: Run, following: Run) -> Run:
         """Make ``following`` the newest of its task; ``run``, if ever heard of, is kept beside until it ends."""
         if not run.ended and (run.addressed or run.received or run.started is not None or run.pending):
-            self._set_beside(run, following.opened)
+            self.set_beside(run, following.opened)
         else:
             self._large.pop(run, None)
         self._runs.pop(run.uuid, None)  # the table is in the order of opening, or nothing behind this one would age
@@ -245,7 +247,7 @@ class RunTable:
     def open_earlier(self, run: Run, hostname: str, at: float) -> Run:
         """Open a run that came before the newest, at another worker, and is heard of only now."""
         earlier = Run(run.uuid, at, at, run.name, run.queue, worker=hostname)
-        self._set_beside(earlier, at)
+        self.set_beside(earlier, at)
         return earlier
 
     def start(self, run: Run) -> None:
@@ -297,7 +299,8 @@ class RunTable:
         self.evicted[reason] += 1
         self.forget(run, at)
 
-    def _set_beside(self, run: Run, at: float) -> None:
+    def set_beside(self, run: Run, at: float) -> None:
+        """Keep an unfinished run beside the newest of its task."""
         runs = self.beside.get(run.uuid, [])
         if len(runs) >= MAX_BESIDE:
             self.evict(runs[0], "superseded", at)

@@ -34,6 +34,8 @@ MAX_TEXT = 1000
 """Characters of an exception that are kept while its event waits; only its class counts."""
 MAX_NAMES = 10_000
 """Task names known to send events; any beyond them count as names that send none."""
+MAX_OVER = 4000
+"""Ended runs that are kept because events of a run before them may still come."""
 GREENLETS = ("gevent", "eventlet")
 _UNREGISTERED = re.compile(r"NotRegistered\((['\"])(.+)\1\)", re.DOTALL)
 """The exception by which a worker answers a message of a task that it does not know (`Consumer.on_unknown_task`)."""
@@ -62,6 +64,8 @@ class TaskTracker:
         self._waiting: deque[tuple[float, Run]] = deque()
         self._killed: deque[tuple[float, Run, TaskSeries]] = deque()
         """Runs in greenlets that were killed, until another event says why."""
+        self._over: dict[str, Run] = {}
+        """By uuid: runs that ended before all was heard of the runs before them."""
         self._events_waiting = 0
         self._sent_ahead = 0
         self.repeated = RepeatedRuns()
@@ -96,6 +100,10 @@ class TaskTracker:
             self._count_sent(*noted.series.labels[:2])
             return sent_at
         run = self.runs.get(uuid)
+        if run is None and self._over and (before := self._before_over(event)) is not None:
+            self._address(before, event, sent_at)
+            self._count_addressed(before, (name, queue), event, at)
+            return sent_at
         if run is None and uuid in self.runs.beside:  # the runs that followed are over
             run = next((one for one in self.runs.beside[uuid] if is_late_for(one, event)), None)
         follows = retries > 0 or event.parent_id == uuid
@@ -297,16 +305,14 @@ class TaskTracker:
         if event.name is not None:
             event.name = self.table.name.clean(event.name)
         uuid, hostname, retries, name = event.uuid or "", event.hostname, event.retries or 0, event.name
-        if (overtaken := self.runs.overtaken(event)) is not None:
+        if (overtaken := self.runs.overtaken(event) or self._replaced_before(run, event, at)) is not None:
             run = overtaken
         elif run is None:
             ended = self.runs.recently_ended.get(uuid)
             if ended is not None and not ended.received:
                 self._count_late(ended, event)
                 return None
-            run = self.runs.open(Run(uuid, at, at))
-            if ended is not None and is_called(ended, name):
-                run.queue, run.redelivered = ended.queue, ended.ended
+            run = self._open_received(ended, event, at)
         elif replaces(run, event):
             run = self._open_replacement(run, event, at)
         elif retries < run.retries and run.worker != hostname:
@@ -332,6 +338,36 @@ class TaskTracker:
                 run.shadow = name
                 self.table.learn_shadow(name, run.name)
         return run
+
+    def _open_received(self, ended: Run | None, event: Event, at: float) -> Run:
+        """Open the run that a `task-received` begins; ``ended`` is the last of its task, if that ended recently."""
+        uuid = event.uuid or ""
+        run = self.runs.open(Run(uuid, at, at))
+        if ended is not None and is_called(ended, event.name):
+            run.queue, run.redelivered = ended.queue, ended.ended
+        elif ended is None and event.parent_id == uuid and not event.retries:
+            run.before = run.unheard = Run(uuid, at, at, replaced=True)
+        return run
+
+    def _replaced_before(self, run: Run | None, event: Event, at: float) -> Run | None:
+        """The run of a `task-received` whose replacement another worker has received before, perhaps even ended."""
+        following = run or self._over.get(event.uuid or "")
+        if following is None or following.unheard is None or event.parent_id == event.uuid:
+            return None
+        before, following.unheard = following.unheard, None
+        if run is None:
+            return self.runs.open(before)
+        self.runs.set_beside(before, at)
+        return before
+
+    def _before_over(self, event: Event) -> Run | None:
+        """The run whose `task-sent` this is, although a later run of its task is over."""
+        over = self._over.get(event.uuid or "")
+        if over is None:
+            return None
+        if event.name is not None:
+            event.name = self.table.name.clean(event.name)
+        return late_run(over, event)
 
     def _name(self, run: Run, name: str, worker: Worker | None) -> None:
         """Name a run by its `task-received` alone, which may have a shadow name."""
@@ -392,6 +428,8 @@ class TaskTracker:
         following = self.runs.open_over(run, Run(run.uuid, at, at))
         link(following, run)
         run.replaced = True
+        if not (run.addressed or run.received or run.started is not None):
+            following.unheard = run
         return self._take_next(following, ahead)
 
     def _count_addressed(self, run: Run, sent: tuple[str | None, str | None], event: Event, at: float) -> None:
@@ -678,6 +716,10 @@ class TaskTracker:
     def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False, ran: bool = True) -> None:
         newest = self.runs.forget(run, at)
         run.ended = True
+        if newest and (run.before is not None or run.unheard is not None) and len(run.uuid) <= LONG_TEXT:
+            self._over[run.uuid] = run
+            if len(self._over) > MAX_OVER:
+                del self._over[next(iter(self._over))]
         if run.rejected:  # it was not the end after all
             self.duplicates["task-rejected"] += 1
         if newest and run.sent_ahead:
