@@ -34,6 +34,8 @@ class Queue:
     """Seconds that its oldest message waits beyond what its length explains."""
     growth: float = 0.0
     """Messages per second that it grows by, from the onset on."""
+    stalled: bool = False
+    """From the onset on its oldest message is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ TROUBLED = Scenario(
         Queue("mail", 400.0, 4, late=2400.0, growth=1.5),
         Queue("reports", 20.0, 4),
         Queue("legacy", 25.0, 0),
-        Queue("asleep", 12.0, 4),
+        Queue("asleep", 12.0, 4, stalled=True),
     ),
     _WORKERS,
     (_ENTRIES[0], replace(_ENTRIES[1], stuck=True), *_ENTRIES[2:]),

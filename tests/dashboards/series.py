@@ -83,10 +83,11 @@ def length(at: ScenarioState, queue: Queue) -> float:
 
 def heads(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
     """When the oldest message of each queue that holds one was sent."""
-    late = {queue.name: queue.late for queue in at.scenario.queues}
-    for (queue,), waiting in by_queue(length)(at):
+    queues = {queue.name: queue for queue in at.scenario.queues}
+    for (name,), waiting in by_queue(length)(at):
+        stood = at.fault_seconds if queues[name].stalled else 0.0
         if waiting:
-            yield (queue, "stamp"), at.now - 0.5 * waiting - late[queue]
+            yield (name, "stamp"), at.now - (stood or 0.5 * waiting + queues[name].late)
 
 
 def events(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
