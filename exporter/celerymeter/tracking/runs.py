@@ -102,7 +102,8 @@ class EndedRuns:
 
     def add(self, run: Run, *, terminated: bool = False) -> None:
         """Remember a run that ended, or that vanished and may still end."""
-        complete = run.ended and run.received and run.started is not None
+        heard = run.received and run.started is not None and run.before is None and run.unheard is None
+        complete = run.ended and heard
         kept = run.series if complete and run.series is not None else run
         if terminated:
             self._terminated[run.uuid] = kept

@@ -34,8 +34,6 @@ MAX_TEXT = 1000
 """Characters of an exception that are kept while its event waits; only its class counts."""
 MAX_NAMES = 10_000
 """Task names known to send events; any beyond them count as names that send none."""
-MAX_OVER = 4000
-"""Ended runs that are kept because events of a run before them may still come."""
 GREENLETS = ("gevent", "eventlet")
 _UNREGISTERED = re.compile(r"NotRegistered\((['\"])(.+)\1\)", re.DOTALL)
 """The exception by which a worker answers a message of a task that it does not know (`Consumer.on_unknown_task`)."""
@@ -64,8 +62,6 @@ class TaskTracker:
         self._waiting: deque[tuple[float, Run]] = deque()
         self._killed: deque[tuple[float, Run, TaskSeries]] = deque()
         """Runs in greenlets that were killed, until another event says why."""
-        self._over: dict[str, Run] = {}
-        """By uuid: runs that ended before all was heard of the runs before them."""
         self._events_waiting = 0
         self._sent_ahead = 0
         self.repeated = RepeatedRuns()
@@ -100,7 +96,7 @@ class TaskTracker:
             self._count_sent(*noted.series.labels[:2])
             return sent_at
         run = self.runs.get(uuid)
-        if run is None and self._over and (before := self._before_over(event)) is not None:
+        if run is None and (before := self._before_ended(event)) is not None:
             self._address(before, event, sent_at)
             self._count_addressed(before, (name, queue), event, at)
             return sent_at
@@ -305,10 +301,10 @@ class TaskTracker:
         if event.name is not None:
             event.name = self.table.name.clean(event.name)
         uuid, hostname, retries, name = event.uuid or "", event.hostname, event.retries or 0, event.name
-        if (overtaken := self.runs.overtaken(event) or self._replaced_before(run, event, at)) is not None:
+        ended = self.runs.recently_ended.get(uuid) if run is None else None
+        if (overtaken := self.runs.overtaken(event) or self._replaced_before(run or ended, event, at)) is not None:
             run = overtaken
         elif run is None:
-            ended = self.runs.recently_ended.get(uuid)
             if ended is not None and not ended.received:
                 self._count_late(ended, event)
                 return None
@@ -350,24 +346,23 @@ class TaskTracker:
         return run
 
     def _replaced_before(self, run: Run | None, event: Event, at: float) -> Run | None:
-        """The run of a `task-received` whose replacement another worker has received before, perhaps even ended."""
-        following = run or self._over.get(event.uuid or "")
-        if following is None or following.unheard is None or event.parent_id == event.uuid:
+        """The run of a `task-received` that ``run`` replaces, if another worker received that before."""
+        if run is None or run.unheard is None or event.parent_id == event.uuid:
             return None
-        before, following.unheard = following.unheard, None
-        if run is None:
+        before, run.unheard = run.unheard, None
+        if run.ended:
             return self.runs.open(before)
         self.runs.set_beside(before, at)
         return before
 
-    def _before_over(self, event: Event) -> Run | None:
-        """The run whose `task-sent` this is, although a later run of its task is over."""
-        over = self._over.get(event.uuid or "")
-        if over is None:
+    def _before_ended(self, event: Event) -> Run | None:
+        """The run whose `task-sent` this is, although a later run of its task has ended."""
+        ended = self.runs.recently_ended.get(event.uuid or "")
+        if ended is None or ended.before is None:
             return None
         if event.name is not None:
             event.name = self.table.name.clean(event.name)
-        return late_run(over, event)
+        return late_run(ended, event)
 
     def _name(self, run: Run, name: str, worker: Worker | None) -> None:
         """Name a run by its `task-received` alone, which may have a shadow name."""
@@ -716,10 +711,6 @@ class TaskTracker:
     def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False, ran: bool = True) -> None:
         newest = self.runs.forget(run, at)
         run.ended = True
-        if newest and (run.before is not None or run.unheard is not None) and len(run.uuid) <= LONG_TEXT:
-            self._over[run.uuid] = run
-            if len(self._over) > MAX_OVER:
-                del self._over[next(iter(self._over))]
         if run.rejected:  # it was not the end after all
             self.duplicates["task-rejected"] += 1
         if newest and run.sent_ahead:

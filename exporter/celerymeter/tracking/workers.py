@@ -184,7 +184,7 @@ class Worker:
     def would_have_reported(self, *, started: float, seen: float) -> bool | None:
         """Return whether we would have heard the end of a run, or ``None`` as long as that is not certain.
 
-        It started and was last known to run at these times by our clock. Whoever reconnects may lose events (before
+        It started and was last known to run at these times by our clock. At a reconnect events may get lost (before
         Celery 5.7 a worker loses the ends of all that runs), and operators turn task events off (`disable_events`).
         """
         if self.loss.off or (self.unheard_at is not None and started < self.unheard_at):
