@@ -20,6 +20,7 @@ from celerymeter.kinds import (
     COUNT,
     DURATION,
     FILE,
+    HEADER,
     HTTP_URL,
     INTERVAL,
     KEY_JSON,
@@ -27,9 +28,31 @@ from celerymeter.kinds import (
     NAMES,
     SECRET_TEXT,
     SWITCH,
+    TEXT,
 )
 from celerymeter.options import file_of, group, option, secret, setting
 from celerymeter.urls import without_password
+
+
+def headers_setting() -> Mapping[str, str]:
+    """Return the field for HTTP headers of a program that reads Prometheus."""
+    return setting(
+        {},
+        HEADER,
+        "HTTP header to send to Prometheus, such as a tenant or a token; may be repeated.",
+        flag="--prometheus-header",
+        repeated=True,
+    )
+
+
+def cluster_setting(purpose: str) -> str | None:
+    """Return the field for the cluster of a program that reads Prometheus, such as one ``to serve``."""
+    return setting(None, TEXT, f"The cluster to {purpose}, if Prometheus has metrics of several (the label cluster).")
+
+
+def selector_setting() -> str:
+    """Return the field for the label matchers of a program that reads Prometheus."""
+    return setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from celerymeter.errors import PrometheusUnavailable
-from celerymeter.kinds import HEADER, HTTP_URL, TEXT
-from celerymeter.options import option, setting
+from celerymeter.kinds import HTTP_URL
+from celerymeter.options import option
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
+from celerymeter.settings import cluster_setting, headers_setting, selector_setting
 from celerymeter.urls import without_password
 
 QUERY_TIMEOUT = 60.0
@@ -23,17 +24,9 @@ class PrometheusSource:
         repr=False,
         metadata=option(HTTP_URL, "Prometheus, or a server with the same API (VictoriaMetrics, Thanos, Mimir)."),
     )
-    prometheus_headers: Mapping[str, str] = setting(
-        {},
-        HEADER,
-        "HTTP header to send to Prometheus, such as a tenant or a token; may be repeated.",
-        flag="--prometheus-header",
-        repeated=True,
-    )
-    cluster: str | None = setting(
-        None, TEXT, "The cluster to report on, if Prometheus has metrics of several (the label cluster)."
-    )
-    selector: str = setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
+    prometheus_headers: Mapping[str, str] = headers_setting()
+    cluster: str | None = cluster_setting("report on")
+    selector: str = selector_setting()
 
     @property
     def scope(self) -> Scope:

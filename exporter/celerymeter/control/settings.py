@@ -18,7 +18,6 @@ from celerymeter.kinds import (
     DIRECTORY,
     DURATION,
     FILE,
-    HEADER,
     HTTP_URL,
     INTERVAL,
     LISTEN,
@@ -29,7 +28,7 @@ from celerymeter.kinds import (
     duration,
 )
 from celerymeter.options import group, not_an_option, option, secret, setting
-from celerymeter.settings import BrokerSettings
+from celerymeter.settings import BrokerSettings, cluster_setting, headers_setting, selector_setting
 
 Network = IPv4Network | IPv6Network
 
@@ -130,17 +129,9 @@ class ControlSettings:
         flag="--trusted-proxy",
         repeated=True,
     )
-    prometheus_headers: Mapping[str, str] = setting(
-        {},
-        HEADER,
-        "HTTP header to send to Prometheus, such as a tenant or a token; may be repeated.",
-        flag="--prometheus-header",
-        repeated=True,
-    )
-    cluster: str | None = setting(
-        None, TEXT, "The cluster to serve, if Prometheus has metrics of several (the label cluster)."
-    )
-    selector: str = setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
+    prometheus_headers: Mapping[str, str] = headers_setting()
+    cluster: str | None = cluster_setting("serve")
+    selector: str = selector_setting()
     alertmanager_url: str | None = setting(None, HTTP_URL, "Alertmanager, whose health /system/status reports.")
     grafana_url: str | None = setting(None, HTTP_URL, "Grafana, to which the dashboard reply links.")
     result_backend_url: str | None = setting(

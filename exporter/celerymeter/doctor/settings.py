@@ -7,9 +7,9 @@ from typing import Literal
 
 import click
 
-from celerymeter.kinds import HTTP_URL, INTERVAL, TEXT
+from celerymeter.kinds import HTTP_URL, INTERVAL
 from celerymeter.options import group, setting
-from celerymeter.settings import BrokerSettings
+from celerymeter.settings import BrokerSettings, cluster_setting, selector_setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,8 @@ class DoctorSettings:
         None, HTTP_URL, "The Prometheus that should scrape the exporter, such as http://127.0.0.1:9090."
     )
     control_url: str | None = setting(None, HTTP_URL, "The control API, such as http://127.0.0.1:8000.")
-    cluster: str | None = setting(
-        None, TEXT, "The cluster to check, if Prometheus has metrics of several (the label cluster)."
-    )
-    selector: str = setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
+    cluster: str | None = cluster_setting("check")
+    selector: str = selector_setting()
     watch: float = setting(
         7.0,
         INTERVAL,
