@@ -14,7 +14,8 @@ class Blackhole:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._generation = 0
-        self._sockets: list[socket.socket] = [self._listener]
+        self._sockets: list[socket.socket] = []
+        self._listening = threading.Thread(target=self._serve)
         self._threads: list[threading.Thread] = []
 
     @property
@@ -34,8 +35,9 @@ class Blackhole:
         with suppress(OSError):  # until the listener is closed
             while True:
                 client, _ = self._listener.accept()
+                self._sockets.append(client)
                 server = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets += [client, server]
+                self._sockets.append(server)
                 self._run(self._pass, client, server, self._generation)
                 self._run(self._pass, server, client, self._generation)
 
@@ -53,11 +55,14 @@ class Blackhole:
         thread.start()
 
     def __enter__(self) -> Blackhole:
-        self._run(self._serve)
+        self._listening.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         with ExitStack() as stack:
+            stack.callback(self._listener.close)
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listening.join(10)
             for one in self._sockets:
                 stack.callback(one.close)
                 with suppress(OSError):

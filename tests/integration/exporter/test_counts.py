@@ -99,7 +99,7 @@ def test_a_mixed_workload_is_counted_to_the_task(
 def test_without_task_sent_the_queue_is_right_where_it_can_be_known(
     producer: Celery, new_worker: StartWorker, new_exporter: StartExporter
 ) -> None:
-    """A worker with one queue leaves no doubt; one with two does, and then it says unknown."""
+    """A worker with one queue leaves no doubt; one with two does, but for the tasks that a poll finds with it."""
     exporter = new_exporter()
     for queue in ("mail", "bulk"):
         new_worker(f"{queue}@test", queues=(queue,))
@@ -112,8 +112,11 @@ def test_without_task_sent_the_queue_is_right_where_it_can_be_known(
     wait_until(lambda: exporter.scrape().sum("celery_task_failed_total") == 4)
     wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 80)
     page = exporter.scrape()
-    succeeded = page.by("celery_task_succeeded_total", "name", "queue_name")
-    assert succeeded == {("tests.add", "mail"): 20, ("tests.add", "bulk"): 20, ("tests.add", "unknown"): 40}
+    succeeded = page.by("celery_task_succeeded_total", "queue_name")
+    assert (succeeded.pop(("mail",)), succeeded.pop(("bulk",))) == (20, 20)
+    assert succeeded[("unknown",)] > 0
+    assert succeeded.keys() <= {("a",), ("b",), ("unknown",)}
+    assert max(succeeded.get(("a",), 0), succeeded.get(("b",), 0)) <= 20
     assert page.by("celerymeter_waits_unmeasured_total", "reason") == {("not_sent",): 84}
 
 
