@@ -74,7 +74,7 @@ class Shop:
         cluster.tracker.queues_seen(QueuesSnapshot(cluster.now, states, visibility_timeout=3600.0))
         cluster.tracker.polled(PollOutcome("queues", True, cluster.now, 0.1))
         cluster.tracker.tick(cluster.now)
-        self.text = self._page.render(cluster.now)
+        self.text = b"".join(self._page.render(cluster.now))
 
 
 def serve(shop: Shop) -> ThreadingHTTPServer:

@@ -93,7 +93,7 @@ def pages(compat: Compat) -> tuple[tuple[float, str], ...]:
         minutes.cluster.tracker.task_series.get(name, queue)
     page = Page(minutes.cluster.tracker, build=BUILD)
     return tuple(
-        (minutes.cluster.now, page.render(minutes.cluster.now).decode())
+        (minutes.cluster.now, b"".join(page.render(minutes.cluster.now)).decode())
         for minute in range(MINUTES)
         for _ in minutes.pass_minute(minute)
     )

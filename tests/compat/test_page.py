@@ -73,7 +73,7 @@ def test_failures_of_a_class_s_first_minute_stay_without_its_name() -> None:
 
     def failed() -> dict[tuple[str, ...], float]:
         cluster.run(f"run-{cluster.now}", "pay", outcome="failed")
-        return Scrape(page.render(cluster.now).decode()).by(FAILED, "exception")
+        return Scrape(b"".join(page.render(cluster.now)).decode()).by(FAILED, "exception")
 
     cluster.publish("first", "pay")
     assert failed() == {("",): 1}
@@ -92,7 +92,7 @@ def test_exceptions_of_retries_are_no_failures() -> None:
         cluster.publish(f"{number}", "pay")
         cluster.start(f"{number}")
         cluster.end(f"{number}", "failed" if number else "retried", exception="KeyError('x')")
-    page = Scrape(Page(cluster.tracker, build=BUILD).render(cluster.now).decode())
+    page = Scrape(b"".join(Page(cluster.tracker, build=BUILD).render(cluster.now)).decode())
     assert page.sum(FAILED, **PAY) == 2
     assert page.get("celery_task_exceptions_total", exception="KeyError", **PAY) == 3
 
@@ -100,4 +100,4 @@ def test_exceptions_of_retries_are_no_failures() -> None:
 def test_what_cannot_be_known_is_absent() -> None:
     """Before the first poll there are no consumers, rather than none."""
     cluster = Cluster(make_settings(compat="celery-exporter"))
-    assert "celery_active_" not in Page(cluster.tracker, build=BUILD).render(cluster.now).decode()
+    assert "celery_active_" not in b"".join(Page(cluster.tracker, build=BUILD).render(cluster.now)).decode()

@@ -315,7 +315,7 @@ def test_an_exporter_that_prometheus_does_not_scrape(redis_server: Redis, tmp_pa
     """Not in its configuration, and then in it."""
     find_binary("prometheus")
     page = b"# TYPE celerymeter_build_info gauge\ncelerymeter_build_info 1\n"
-    server = MetricsServer("127.0.0.1:0", page=lambda: page, healthy=lambda: None, ready=lambda: None)
+    server = MetricsServer("127.0.0.1:0", page=lambda: [page], healthy=lambda: None, ready=lambda: None)
     server.start()
     config = tmp_path / "prometheus.yml"
     config.write_text("{}")

@@ -44,8 +44,8 @@ BROKEN = """groups:
 def serve(page: str) -> MetricsServer:
     """Something that Prometheus can scrape."""
 
-    def text() -> bytes:
-        return page.format(started=repr(STARTED), now=repr(time.time()), w1=W1, w2=W2).encode()
+    def text() -> list[bytes]:
+        return [page.format(started=repr(STARTED), now=repr(time.time()), w1=W1, w2=W2).encode()]
 
     server = MetricsServer("127.0.0.1:0", page=text, healthy=lambda: None, ready=lambda: None)
     server.start()

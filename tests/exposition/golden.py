@@ -19,7 +19,7 @@ BUILD = Build(version="1.2.3", python="3.11.7", celery="5.7.0")
 
 def render(cluster: Cluster) -> str:
     """The page of a cluster, now."""
-    return Page(cluster.tracker, build=BUILD).render(cluster.now).decode()
+    return b"".join(Page(cluster.tracker, build=BUILD).render(cluster.now)).decode()
 
 
 def mishaps(cluster: Cluster) -> None:

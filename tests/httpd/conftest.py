@@ -45,7 +45,7 @@ def serve() -> Iterator[Serve]:
     def start(listen: str = "127.0.0.1:0", web_config: WebConfig | None = None) -> Site:
         server = MetricsServer(
             listen,
-            page=lambda: made.page(),  # noqa: PLW0108 - a test may change the page later
+            page=lambda: [made.page()],
             healthy=lambda: made.unhealthy,
             ready=lambda: made.unready,
             web_config=web_config,

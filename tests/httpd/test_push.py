@@ -35,7 +35,7 @@ def serve(bodies: list[bytes]) -> Iterator[Serve]:
         return body.count(b"type")
 
     def start(*, token: str | None = "the token", take: Callable[[bytes], int] = take) -> str:
-        server = MetricsServer("127.0.0.1:0", page=bytes, healthy=lambda: None, ready=lambda: None)
+        server = MetricsServer("127.0.0.1:0", page=list, healthy=lambda: None, ready=lambda: None)
         server.accept_pushes(PushEndpoint(take, token=token))
         server.start()
         servers.append(server)
@@ -105,7 +105,7 @@ def test_other_methods_and_unusable_bodies(serve: Serve) -> None:
 
 
 def test_without_the_endpoint_there_is_no_such_path() -> None:
-    server = MetricsServer("127.0.0.1:0", page=bytes, healthy=lambda: None, ready=lambda: None)
+    server = MetricsServer("127.0.0.1:0", page=list, healthy=lambda: None, ready=lambda: None)
     server.start()
     assert requests.post(f"{server.url}/-/push", b"{}", headers=RIGHT).status_code == 404
     server.stop()

@@ -225,7 +225,7 @@ def test_addresses_of_both_families(serve: Serve, listen: str) -> None:
 def test_a_socket_that_listens_already() -> None:
     """Bound by somebody else before, as a parent does for its child."""
     sock = bind("127.0.0.1:0", option="--listen")
-    server = MetricsServer(sock, page=lambda: PAGE, healthy=lambda: None, ready=lambda: None)
+    server = MetricsServer(sock, page=lambda: [PAGE], healthy=lambda: None, ready=lambda: None)
     server.start()
     assert server.address == sock.getsockname()
     assert get(f"{server.url}/metrics").content == PAGE
@@ -273,7 +273,7 @@ def test_stop_ends_what_is_idle_and_lets_the_rest_finish(serve: Serve) -> None:
 
 def test_stop_before_start_and_twice() -> None:
     """Both are nothing."""
-    never = MetricsServer("127.0.0.1:0", page=lambda: b"", healthy=lambda: None, ready=lambda: None)
+    never = MetricsServer("127.0.0.1:0", page=list, healthy=lambda: None, ready=lambda: None)
     never.stop()
     never.start()
     never.stop()

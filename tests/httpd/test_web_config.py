@@ -100,7 +100,7 @@ def test_unusable_certificates_fail_at_start(authority: Authority, tmp_path: Pat
     for pair in ((tmp_path / "none.pem", key), (tmp_path / "bad.pem", key), (cert, other_key)):
         config = WebConfig(tls=TlsConfig(*pair))
         with pytest.raises(SettingsError, match=r"--web\.config\.file: "):
-            MetricsServer("127.0.0.1:0", page=bytes, healthy=str, ready=str, web_config=config)
+            MetricsServer("127.0.0.1:0", page=list, healthy=str, ready=str, web_config=config)
 
 
 def test_a_broken_renewal_keeps_the_old_certificate(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:

@@ -76,9 +76,9 @@ def test_a_private_key_of_everybody_is_refused(authority: Authority, open_folder
     mine.chmod(mode)
     config = WebConfig(tls=TlsConfig(certificate, mine))
     with pytest.raises(SettingsError, match=r"everybody may (read|write) .*chmod o-r"):
-        MetricsServer("127.0.0.1:0", page=bytes, healthy=str, ready=str, web_config=config)
+        MetricsServer("127.0.0.1:0", page=list, healthy=str, ready=str, web_config=config)
     mine.chmod(0o600)
-    MetricsServer("127.0.0.1:0", page=bytes, healthy=str, ready=str, web_config=config)
+    MetricsServer("127.0.0.1:0", page=list, healthy=str, ready=str, web_config=config)
 
 
 @pytest.mark.parametrize("draft", [".report.json.part", ".report.json.{pid}.part", "report.json"])

@@ -160,7 +160,9 @@ def _places(document: Any) -> Any:
 def assert_shown(cluster: Cluster) -> None:
     """Let time pass; then the page has whole lines only."""
     cluster.tracker.tick(START + 100)
-    page = Page(cluster.tracker, build=Build(version="1", python="3", celery="5")).render(START + 100).decode()
+    page = b"".join(
+        Page(cluster.tracker, build=Build(version="1", python="3", celery="5")).render(START + 100)
+    ).decode()
     assert page.endswith("\n")
     for line in page[:-1].split("\n"):
         assert LINE.fullmatch(line), line

@@ -44,7 +44,7 @@ def kept_by(feed: Callable[[], object]) -> int:
 def page(cluster: Cluster) -> str:
     """Return what a scrape gets."""
     build = Build(version="1", python="3", celery="5")
-    return Page(cluster.tracker, build=build).render(cluster.now).decode()
+    return b"".join(Page(cluster.tracker, build=build).render(cluster.now)).decode()
 
 
 def test_names_are_cut_with_a_mark_and_counted() -> None:

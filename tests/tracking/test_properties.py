@@ -102,7 +102,7 @@ def test_every_page_can_be_read_and_none_of_its_counters_falls(steps: list[tuple
     before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
     for step in steps:
         play(cluster, step)
-        scrape = Scrape(page.render(cluster.now).decode())
+        scrape = Scrape(b"".join(page.render(cluster.now)).decode())
         after = scrape.counters()
         assert all(value >= 0 for value in after.values())
         gone = {

@@ -73,7 +73,7 @@ def make_registry(text: str) -> CollectorRegistry:
 def page_cost(series: int, rounds: int = 15) -> tuple[int, float, float]:
     """Series on the page, and CPU seconds for it: ours, and the client library's."""
     page = make_page(series)
-    text = page.render(NOW + 2).decode()
+    text = b"".join(page.render(NOW + 2)).decode()
     registry = make_registry(text)
     lines = sum(1 for line in text.splitlines() if not line.startswith("#"))
     ours = median(_cpu(lambda: page.render(NOW + 2)) for _ in range(rounds))

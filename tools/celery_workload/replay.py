@@ -44,7 +44,7 @@ def replay(events: Sequence[dict[str, Any]], queues: tuple[str, ...]) -> Scrape:
         last = at
     _pass_time(tracker, last, last + AFTERWARDS)
     page = Page(tracker, build=Build("", "", ""))
-    return Scrape(page.render(last + AFTERWARDS).decode())
+    return Scrape(b"".join(page.render(last + AFTERWARDS)).decode())
 
 
 def _arrival(event: dict[str, Any]) -> float:

@@ -202,8 +202,8 @@ def _sources(settings: ControlSettings, recorder: Recorder, live_workers: LiveWo
 
 
 def _metrics_server(metrics: ControlMetrics, sock: socket.socket, settings: ControlSettings) -> MetricsServer:
-    def page() -> bytes:
-        return generate_latest(metrics.registry)
+    def page() -> list[bytes]:
+        return [generate_latest(metrics.registry)]
 
     hosts = WebConfig(hosts=settings.allowed_hosts)
     return MetricsServer(sock, page=page, healthy=lambda: None, ready=lambda: None, web_config=hosts)

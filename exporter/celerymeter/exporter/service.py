@@ -131,8 +131,8 @@ class Exporter:
             self._state_file.save_or_log()
             self._state_file.close()
 
-    def render(self) -> bytes:
-        """Return the page of metrics as of now."""
+    def render(self) -> list[bytes]:
+        """Return the page of metrics as of now, in parts."""
         with self.state.locked():
             return self._page.render(time.time())
 

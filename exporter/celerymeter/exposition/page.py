@@ -51,15 +51,19 @@ class Page:
             failures=FailuresByClass() if settings.compat is not None else None,
         )
 
-    def render(self, now: float) -> bytes:
-        """The page as bytes of the text format, at ``now`` (UTC seconds)."""
+    def render(self, now: float) -> list[bytes]:
+        """The page in the text format at ``now`` (UTC seconds), in parts: it may have many megabytes."""
         scrape = Scrape(self._tracker, self._kept, now)
         for family in self._families:
             writer_of(family)(scrape, family)
         scrape.text.add(self._process())
-        page = scrape.text.bytes()
-        self._kept.series = page.count(b"\n") - page.count(b"\n# ") - 1
-        return page
+        parts = scrape.text.bytes()
+        self._kept.series = sum(_count_samples(part) for part in parts)
+        return parts
+
+
+def _count_samples(part: bytes) -> int:
+    return part.count(b"\n") - part.count(b"\n# ") - part.startswith(b"# ")
 
 
 def writer_of(family: Family) -> Writer:

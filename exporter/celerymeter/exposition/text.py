@@ -10,7 +10,6 @@ four times as large, and slow to join and to encode.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
 from itertools import accumulate
 
 from celerymeter.escaping import label_value
@@ -37,17 +36,20 @@ class PageText:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
-        self._page = BytesIO()
+        self._encoded: list[bytes] = []
         self._tags: dict[tuple[str, str], str] = {}
 
-    def bytes(self) -> bytes:
-        """The page so far."""
+    def bytes(self) -> list[bytes]:
+        """The page so far, a family an item."""
         self._encode()
-        return self._page.getvalue()
+        return self._encoded
 
     def _encode(self) -> None:
-        """Encode what there is: text of the whole page beside its bytes would be as much memory again, twice."""
-        self._page.write("".join(self._parts).encode("latin-1"))
+        """Encode what there is: text of the whole page beside its bytes would be as much memory again, twice.
+
+        So would one buffer that grows: it is copied to where it has room.
+        """
+        self._encoded.append("".join(self._parts).encode("latin-1"))
         self._parts.clear()
 
     def head(self, family: Family) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
 import math
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 GZIP_LEVEL = 1
 """A page of metrics shrinks some twentyfold at the cheapest level already."""
+GZIP_FORMAT = 16 + zlib.MAX_WBITS
 RENDERERS = 2
 """Threads that render and compress pages; more scrapers at once wait for the next page, and share it."""
 MAX_VERIFYING = 16
@@ -37,13 +38,13 @@ MAX_VERIFYING_EACH = 2
 class Pages:
     """Responds to requests: ``/metrics`` in a pool of threads, passwords in another, everything else at once.
 
-    ``page`` renders the metrics. ``healthy`` and ``ready`` return at once: ``None``, or a reason for 503.
+    ``page`` renders the metrics, in parts. ``healthy`` and ``ready`` return at once: ``None``, or a reason for 503.
     """
 
     def __init__(
         self,
         *,
-        page: Callable[[], bytes],
+        page: Callable[[], list[bytes]],
         healthy: Callable[[], str | None],
         ready: Callable[[], str | None],
         auth: BasicAuth | None,
@@ -154,12 +155,13 @@ class Pages:
             return text(HTTPStatus.INTERNAL_SERVER_ERROR, f"cannot serve {request.path}: see the exporter's log")
 
     def _metrics(self, request: Request) -> Response:
-        body = self._page()
+        parts = self._page()
         headers = {"Vary": "Accept-Encoding", "Cache-Control": "no-store"}
         if request.takes_gzip:
-            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            compressor = zlib.compressobj(GZIP_LEVEL, wbits=GZIP_FORMAT)
+            parts = [*map(compressor.compress, parts), compressor.flush()]
             headers["Content-Encoding"] = "gzip"
-        return Response(HTTPStatus.OK, body, EXPOSITION, headers)
+        return Response(HTTPStatus.OK, b"".join(parts), EXPOSITION, headers)
 
     def _health(self, _: Request) -> Response:
         return _state(self._healthy(), fine="healthy")

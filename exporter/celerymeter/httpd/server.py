@@ -60,15 +60,15 @@ class MetricsServer:
     """Serves ``/metrics``, ``/-/healthy``, ``/-/ready`` and ``/`` from `start` to `stop`.
 
     ``listen`` is an address, or a socket that listens already (a parent may have bound it before it forked).
-    ``page`` is called in threads of its own, several at once; ``healthy`` and ``ready`` return at once: ``None``, or
-    the reason that goes with a 503. ``option`` is the setting that errors name.
+    ``page`` returns the metrics in parts and is called in threads of its own, several at once; ``healthy`` and
+    ``ready`` return at once: ``None``, or the reason that goes with a 503. ``option`` is the setting that errors name.
     """
 
     def __init__(
         self,
         listen: str | socket.socket,
         *,
-        page: Callable[[], bytes],
+        page: Callable[[], list[bytes]],
         healthy: Callable[[], str | None],
         ready: Callable[[], str | None],
         web_config: WebConfig | None = None,
