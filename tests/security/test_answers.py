@@ -23,7 +23,7 @@ from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 pytestmark = pytest.mark.integration
 
 SECRET = "hush"
-PATIENCE = 0.4
+PATIENCE = 0.2
 MAX_MB = 170.0
 """By which a process may grow over an answer: the largest that Prometheus may give has 64 MiB."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -26,20 +25,6 @@ LONG = 300_000
 def binding(queue: str, key: str = "k", pattern: str = "") -> str:
     """A member of a set of bindings."""
     return SEPARATOR.join((key, pattern, queue))
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[redis.Redis]:
-    """A Redis with one queue of a real worker and one task in it, which another one holds too."""
-    with Redis(tmp_path) as started:
-        started.up()
-        client = redis.Redis(port=started.port)
-        client.sadd("_kombu.binding.celery", binding("celery", "celery"))
-        client.lpush("celery", '{"properties": {"correlation_id": "a", "delivery_tag": "t"}}')
-        client.zadd("unacked_index", {"tag": time.time()})
-        client.hset("unacked", "tag", '[{"properties": {"correlation_id": "b", "delivery_tag": "t"}}, "", "celery"]')
-        yield client
-        client.close()
 
 
 def _many(client: redis.Redis) -> None:
@@ -99,10 +84,23 @@ ATTACKS: dict[str, Callable[[redis.Redis], None]] = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_a_poll_takes_little_whatever_is_in_redis(server: redis.Redis, attack: Callable[[redis.Redis], None]) -> None:
+@pytest.fixture(scope="module", params=ATTACKS)
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    """A Redis with one queue of a real worker and one task in it, which another one holds too; and an attack."""
+    with Redis(tmp_path_factory.mktemp("redis")) as started:
+        started.up()
+        client = redis.Redis(port=started.port)
+        client.sadd("_kombu.binding.celery", binding("celery", "celery"))
+        client.lpush("celery", '{"properties": {"correlation_id": "a", "delivery_tag": "t"}}')
+        client.zadd("unacked_index", {"tag": time.time()})
+        client.hset("unacked", "tag", '[{"properties": {"correlation_id": "b", "delivery_tag": "t"}}, "", "celery"]')
+        ATTACKS[request.param](client)
+        yield client
+        client.close()
+
+
+def test_a_poll_takes_little_whatever_is_in_redis(server: redis.Redis) -> None:
     """200 MB there were 765 MB here, and 1.5 million bindings took more than 100 s; the real queue is known."""
-    attack(server)
     poller = RedisQueuePoller(ExporterSettings(broker=BrokerSettings(url=_url(server))))
 
     def poll() -> QueuesSnapshot:
@@ -118,24 +116,16 @@ def test_a_poll_takes_little_whatever_is_in_redis(server: redis.Redis, attack: C
     poller.close()
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_a_search_for_tasks_takes_little_whatever_is_in_redis(
-    server: redis.Redis, attack: Callable[[redis.Redis], None]
-) -> None:
+def test_a_search_for_tasks_takes_little_whatever_is_in_redis(server: redis.Redis) -> None:
     """And finds them, or says that it did not look at everything: its time is short, too, on a busy machine."""
-    attack(server)
     look, megabytes = peak_of(lambda: RedisQueues(BrokerSettings(url=_url(server))).look(["a", "b"], ["celery"]))
     assert set(look.waiting) == {"a"}
     assert set(look.unacked) == {"b"} or not look.unacked_read
     assert megabytes < 30
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_an_account_without_scripts_reads_little_too(
-    server: redis.Redis, attack: Callable[[redis.Redis], None]
-) -> None:
+def test_an_account_without_scripts_reads_little_too(server: redis.Redis) -> None:
     """It knows the lengths of queues, and nothing of single messages."""
-    attack(server)
     server.acl_setuser(
         "meter", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"], commands=["+@all", "-eval"]
     )

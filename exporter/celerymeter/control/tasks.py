@@ -105,7 +105,7 @@ class IdempotencyKeys:
     """Seconds between two looks for keys that are too old."""
     MAX_KEYS: Final = 100_000
     MAX_ANSWERS: Final = 32 * 1024 * 1024
-    """Characters of all answers; of more the oldest are dropped. Their keys stay, so that nothing is done twice."""
+    """Bytes of all answers; of more the oldest are dropped. Their keys stay, so that nothing is done twice."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
         store.declare(
@@ -116,7 +116,7 @@ class IdempotencyKeys:
         self._store = store
         self._clock = clock
         self._swept = 0.0
-        self._keys = self._characters = 0
+        self._keys = self._bytes = 0
 
     def begin(self, use: KeyUse, batch: str) -> EarlierUse | None:
         """Reserve the key for a new batch, or return its earlier use; raises `RequestRefused`."""
@@ -148,8 +148,8 @@ class IdempotencyKeys:
                 "UPDATE revoke_keys SET status = ?, answer = ? WHERE scope = ? AND key = ?",
                 (status, answer, use.scope, use.key),
             )
-            self._characters += len(answer)
-            if self._characters > self.MAX_ANSWERS:
+            self._bytes += len(answer.encode())
+            if self._bytes > self.MAX_ANSWERS:
                 self._drop_answers(connection)
 
     def release(self, use: KeyUse) -> None:
@@ -165,15 +165,16 @@ class IdempotencyKeys:
             self._count(connection)
 
     def _count(self, connection: sqlite3.Connection) -> None:
-        row = connection.execute("SELECT COUNT(*), TOTAL(LENGTH(answer)) FROM revoke_keys").fetchone()
-        self._keys, self._characters = row[0], int(row[1])
+        row = connection.execute("SELECT COUNT(*), TOTAL(LENGTH(CAST(answer AS BLOB))) FROM revoke_keys").fetchone()
+        self._keys, self._bytes = row[0], int(row[1])
 
     def _drop_answers(self, connection: sqlite3.Connection) -> None:
         """Drop the oldest answers until a quarter of the budget is free."""
         rows = connection.execute(
-            "SELECT scope, key, LENGTH(answer) AS size FROM revoke_keys WHERE answer IS NOT NULL ORDER BY at"
+            "SELECT scope, key, LENGTH(CAST(answer AS BLOB)) AS size FROM revoke_keys"
+            " WHERE answer IS NOT NULL ORDER BY at"
         ).fetchall()
-        surplus = self._characters - 3 * self.MAX_ANSWERS // 4
+        surplus = self._bytes - 3 * self.MAX_ANSWERS // 4
         for row in rows:
             if surplus <= 0:
                 break

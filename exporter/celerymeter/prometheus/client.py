@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -110,14 +110,17 @@ class PrometheusClient:
         return values.matrix(self._ask("query_range", parameters))
 
     def instants(self, queries: Mapping[str, str], *, time: float | None = None) -> dict[str, Vector]:
-        """Run several instant queries at once; the first failure is raised after all have ended."""
+        """Run several instant queries at once; the first failure is raised, and queries that have not begun do not."""
         return self.together({key: partial(self.instant, query, time=time) for key, query in queries.items()})
 
     def together(self, calls: Mapping[str, Callable[[], _T]]) -> dict[str, _T]:
         """Run calls of this client at once, at most ``concurrency`` at a time; never from within such a call."""
         futures = {key: self._pool.submit(call) for key, call in calls.items()}
-        errors = [error for future in futures.values() if (error := future.exception())]
+        ended = wait(futures.values(), return_when=FIRST_EXCEPTION).done
+        errors = [error for future in futures.values() if future in ended and (error := future.exception())]
         if errors:
+            for future in futures.values():
+                future.cancel()
             raise errors[0]
         return {key: future.result() for key, future in futures.items()}
 
