@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from flask import Response
 from prometheus_client import Counter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from celerymeter import escaping
 from celerymeter.control.feed.hub import Hub
@@ -22,13 +22,16 @@ from celerymeter.control.routing import ControlBlueprint, Instant, Permission, Q
 from celerymeter.control.store import Store
 
 MAX_ALERTS: Final = 10_000
+MAX_POSTED: Final = 1000
+"""Alerts of one notification that are taken; `max_alerts` in our Alertmanager's configuration is the same."""
 MAX_TEXT: Final = 16 * 1024
 """Bytes of an alert's labels and annotations, each; ten times what ours have. 500 alerts are in one reply."""
+MAX_SEVERITY: Final = 64
 RETENTION: Final = 30 * 86400.0
 """Seconds for which an alert is listed."""
 
-Text = Annotated[str, StringConstraints(max_length=4096)]
-Labels = Annotated[dict[Annotated[str, StringConstraints(max_length=256)], Text], Field(max_length=100)]
+Labels = Annotated[dict[str, str], Field(max_length=1000)]
+"""Texts of any length: Alertmanager does not post again what was refused, so a long one may not cost other alerts."""
 AlertStatus = Literal["firing", "resolved"]
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ class PostedAlert(BaseModel):
     annotations: Labels = Field(default_factory=dict)
     startsAt: Instant  # noqa: N815 - the wire's name
     endsAt: Instant | None = Field(default=None, description="The year 1 while the alert fires")  # noqa: N815 - the wire's name
-    fingerprint: Text = Field(default="", description="Hash of the labels")
+    fingerprint: Annotated[str, StringConstraints(max_length=256)] = Field(default="", description="Hash of the labels")
 
     @property
     def identity(self) -> str:
@@ -63,16 +66,32 @@ class Notification(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    version: Text = ""
-    alerts: list[PostedAlert] = Field(max_length=1000)
+    alerts: list[PostedAlert] = Field(description=f"Of more than {MAX_POSTED} the first; the others are counted")
+    truncatedAlerts: int = Field(  # noqa: N815 - the wire's name
+        default=0, ge=0, le=1_000_000_000, description="Alerts that Alertmanager left out, beyond its `max_alerts`"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_first(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(posted := value.get("alerts"), list):
+            return value
+        surplus, truncated = len(posted) - MAX_POSTED, value.get("truncatedAlerts", 0)
+        if surplus <= 0 or not isinstance(truncated, int):
+            return value
+        return {**value, "alerts": posted[:MAX_POSTED], "truncatedAlerts": truncated + surplus}
 
 
 class NotificationReply(BaseModel):
-    """The number of alerts that were accepted; ``repeated`` ones were known already and changed nothing."""
+    """The number of alerts that were accepted; ``repeated`` ones were known already and changed nothing.
+
+    ``truncated`` ones were left out, by Alertmanager or here, and counted.
+    """
 
     received: int
     new: int
     repeated: int
+    truncated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +116,7 @@ class AlertsQuery(Query):
 
     status: AlertStatus | None = None
     name: str | None = Field(default=None, max_length=256)
-    severity: str | None = Field(default=None, max_length=64)
+    severity: str | None = Field(default=None, max_length=MAX_SEVERITY)
     limit: int = Field(default=100, ge=1, le=500)
 
 
@@ -108,8 +127,8 @@ class AlertsReply(BaseModel):
     firing: int
 
 
-def blueprint(*, store: AlertStore, hub: Hub, counter: Counter) -> ControlBlueprint:
-    """Return the operations on alerts."""
+def blueprint(*, store: AlertStore, hub: Hub, counter: Counter, left_out: Callable[[int], object]) -> ControlBlueprint:
+    """Return the operations on alerts; ``left_out`` is called with the number of alerts that did not fit."""
     bp = ControlBlueprint("alerts")
 
     @bp.post(
@@ -131,8 +150,12 @@ def blueprint(*, store: AlertStore, hub: Hub, counter: Counter) -> ControlBluepr
             _log(alert)
             counter.labels(alert.status).inc()
             hub.publish("alert", alert)
-        received = len(body.alerts)
-        return answer(NotificationReply(received=received, new=len(new), repeated=received - len(new)))
+        received, truncated = len(body.alerts), body.truncatedAlerts
+        if truncated:
+            left_out(truncated)
+            log.warning("a notification has %d alerts more than fit: they are only in Alertmanager", truncated)
+        reply = NotificationReply(received=received, new=len(new), repeated=received - len(new), truncated=truncated)
+        return answer(reply)
 
     @bp.get("/alerts", permission=Permission.VIEWER, responses={200: AlertsReply}, errors=(503,))
     def list_alerts(query: AlertsQuery) -> Response:
@@ -234,8 +257,8 @@ class AlertStore:
             alert.startsAt.timestamp(),
             alert.ended_at or _NOT_ENDED,
             self._clock(),
-            alert.labels.get("alertname", ""),
-            alert.labels.get("severity", "none"),
+            escaping.name(alert.labels.get("alertname", "")),
+            escaping.name(alert.labels.get("severity", "none"))[:MAX_SEVERITY],
             self._text(alert.labels),
             self._text(alert.annotations),
         )
@@ -253,7 +276,10 @@ class AlertStore:
         kept: dict[str, str] = {}
         room = MAX_TEXT
         # The shortest first: names and severities are short, and who fills an alert does not choose them.
-        for name, text in sorted(texts.items(), key=lambda item: len(item[1])):
+        for name, text in sorted(texts.items(), key=lambda item: len(item[0]) + len(item[1])):
+            if len(name) >= room:
+                self._shortened(1)
+                continue
             room -= _stored_size(name) + 4
             begin = text[: max(0, room)]
             cut = begin if _stored_size(begin) <= room and begin == text else _cut(begin, room)

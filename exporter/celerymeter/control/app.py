@@ -45,7 +45,12 @@ def blueprints(settings: ControlSettings, parts: Parts) -> tuple[ControlBlueprin
         tasks.blueprint(service=parts.revocations, keys=parts.idempotency, base_path=settings.base_path),
         lookup.blueprint(lookups=parts.lookups, per_minute=settings.limits.lookups_per_minute),
         feed.blueprint(feed=parts.feed),
-        alerts.blueprint(store=parts.alerts, hub=parts.monitoring.hub, counter=parts.metrics.alerts),
+        alerts.blueprint(
+            store=parts.alerts,
+            hub=parts.monitoring.hub,
+            counter=parts.metrics.alerts,
+            left_out=parts.metrics.evicted.labels("alerts").inc,
+        ),
         reports.blueprint(runner=parts.reports, language=settings.lang),
         audit.blueprint(trail=parts.audit),
     )
