@@ -24,7 +24,9 @@ _INVISIBLE = "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\
 _UNSAFE = re.compile(f"[\x00-\x1f{_INVISIBLE}]")
 _UNSAFE_BUT_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_INVISIBLE}]")
 _UNSAFE_IN_JSON = re.compile(f"[{_INVISIBLE}]")  # json itself escapes the others
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&!]|(?<=:)/(?=/)|(?<=www)\.|^[-+=](?!$)|(?<=^\d)[.)])", re.IGNORECASE)
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&!]|(?<=:)/(?=/)|(?<=www)\.|^[-+=](?!$))", re.IGNORECASE)
+_MARKDOWN_NUMBER = re.compile(r"^(\d{1,9})(?=[.)])")
+"""Begins a list, with as many digits as CommonMark allows."""
 _FORMULA = re.compile(r"(^|[;,|\t])(?=[\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _LABEL = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
@@ -91,7 +93,8 @@ def markdown(text: str) -> str:
     >>> print(markdown("[here](https://example.org) *now*"))
     \[here\](https:\//example.org) \*now\*
     """
-    return _MARKDOWN.sub(r"\\\1", terminal(" ".join(text.split())))
+    line = _MARKDOWN.sub(r"\\\1", terminal(" ".join(text.split())))
+    return _MARKDOWN_NUMBER.sub(r"\1\\", line)
 
 
 # For programs

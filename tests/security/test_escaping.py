@@ -160,6 +160,7 @@ def test_numbers_stay_numbers_in_csv() -> None:
         "# a",
         "- a",
         "1. a",
+        "123456789) a",
         "> a",
         "~~a~~",
     ],
@@ -168,7 +169,7 @@ def test_markdown_shows_text_as_it_is(text: str) -> None:
     """No links, pictures, headings, tables or lists of others."""
     escaped = escaping.markdown(text)
     assert re.sub(r"\\(.)", r"\1", escaped) == text
-    assert not re.search(r"(?<!\\)[\[\]<>|&!#~]|^[-+=]|^\d[.)]", escaped)
+    assert not re.search(r"(?<!\\)[\[\]<>|&!#~]|^[-+=]|^\d+[.)]", escaped)
 
 
 @pytest.mark.parametrize("text", ["https://example.org/x", "see http://x.example", "www.example.org"])
