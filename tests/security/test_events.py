@@ -5,15 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from functools import partial
 
 import pytest
+import redis
+from tests.events.running import Readers, app_of, emit_until_received
+from tests.events.sinks import RecordingSink
+from tests.security.process import peak_of
 from tests.security.test_memory import page
 from tests.tracking.cluster import START, Cluster, make_settings
 from tools.hostile import Events
 
+from celerymeter.demo.processes import wait_until
+from celerymeter.demo.servers import Redis
+from celerymeter.events import open_reader
 from celerymeter.events.decode import Decoder
 from celerymeter.exporter.polls import SharedTracker
 from celerymeter.model import BeatReport, Event, ScheduleRow
+from celerymeter.settings import BrokerSettings
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -46,6 +55,30 @@ def test_an_entry_may_be_due_ever_so_often(every: float | None) -> None:
         event = Event(type="beat-schedule", hostname=f"beat@{instance}", timestamp=at, beat=beat)
         cluster.tracker.apply([event], at)
     assert sum(schedule.due for schedule in cluster.tracker.schedules) <= 1_000_001
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("megabytes", [5, 30, 40])
+def test_messages_of_many_megabytes_take_few_at_once(redis_server: Redis, readers: Readers, megabytes: int) -> None:
+    """Each is counted; of more than 32 MB Redis ends the subscription, which is made again at once."""
+    sink = RecordingSink()
+    readers.start(open_reader(BrokerSettings(url=redis_server.url), sink))
+    sink.await_connections()
+    message = b"x" * (megabytes * 1024 * 1024)
+
+    def are_counted(sent: int) -> bool:
+        return sink.rejections["too_large"] + len(sink.losses) >= sent
+
+    def flood() -> None:
+        with redis.Redis(port=redis_server.port) as client:
+            for number in range(1, 6):
+                client.publish("/0.celeryev/task.multi", message)
+                wait_until(partial(are_counted, number))
+                sink.await_connections(len(sink.losses) + 1)
+
+    _, grown = peak_of(flood)
+    assert grown < 160  # with the copies of the client that publishes
+    emit_until_received(app_of(redis_server.url), sink)
 
 
 class Broken:
