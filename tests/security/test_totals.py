@@ -13,6 +13,7 @@ from tests.tracking.cluster import START, Cluster, make_settings
 
 from celerymeter.model import Event
 from celerymeter.settings import Limits
+from celerymeter.tracking.totals import BYTES_PER_WORKER
 
 decode = msgspec.json.Decoder(Event).decode
 
@@ -79,13 +80,27 @@ def test_what_waits_is_bounded_in_bytes() -> None:
     series = {f"k{key}": ["n" * 400, "q" * 400] for key in range(2000)}
 
     def feed() -> None:
-        for number in range(20):
+        for number in range(40):
             cluster.tracker.apply([totals(f"celery@h{number}", f"i{number}", series=series)], cluster.now)
 
-    assert kept_by(feed) < 10 * MEGABYTE
-    assert cluster.tracker.rejections["too_large"] > 10
+    assert kept_by(feed) < 24 * MEGABYTE
+    assert cluster.tracker.rejections["too_large"] > 20
     cluster.tracker.totals.add_up(everything=True)
-    assert cluster.tracker.totals._waiting_left == 4 * 1024 * 1000
+    assert cluster.tracker.totals._waiting_left == BYTES_PER_WORKER * 1000
+
+
+def test_every_worker_may_have_fifty_series() -> None:
+    """Of 10,000 workers most had to wait for another message, and the alert for refused events fired."""
+    cluster = small(workers=2000)
+    row = [4, 4, 4, 0, 0, 0.12, 0, 0.0, START, 0.12, [0, 4], 2.0, [0, 4]]
+    for number in range(2000):
+        series = {f"{key}": [f"shop.orders.task_{key:03}", f"queue-{key % 5}", *row] for key in range(50)}
+        event = totals(f"celery@worker-{number}.example.com", f"{number:032x}", series=series)
+        cluster.tracker.apply([event], cluster.now)
+    assert cluster.tracker.rejections == {}
+    cluster.tracker.totals.add_up(everything=True)
+    assert cluster.tracker.rejections == {}
+    assert sum(series.succeeded for series in cluster.tracker.task_series) == 2000 * 50 * 4
 
 
 def test_a_small_series_does_not_keep_a_large_message() -> None:

@@ -31,9 +31,10 @@ RETENTION = 6 * 3600.0
 """Seconds that the totals of a silent process are kept: it may come back after an outage of its network."""
 MAX_FORGOTTEN = 50_000
 BYTES_PER_WORKER = 16 * 1024
-"""Memory for the totals of each of `Limits.workers` on average: 50 series take some 6 KiB."""
-WAITING_PER_WORKER = 4 * 1024
-"""Memory for what waits to be added up, likewise."""
+"""Memory for the totals of each of `Limits.workers` on average, and as much for those that wait to be added up.
+
+50 series take some 14 KiB. If less could wait, messages of a large cluster would be refused that a bit later fit.
+"""
 OVERHEAD = 150
 """Bytes of memory that a series takes beside its text."""
 FULL = 0.5
@@ -128,8 +129,7 @@ class TotalsTable:
             "folded": tasks.table.folded,
         }
         """What the fields of a message with the same names are added to."""
-        self._bytes_left = BYTES_PER_WORKER * max(1000, settings.limits.workers)
-        self._waiting_left = WAITING_PER_WORKER * max(1000, settings.limits.workers)
+        self._bytes_left = self._waiting_left = BYTES_PER_WORKER * max(1000, settings.limits.workers)
         self._full_until = 0.0
         self._reject = reject
         self._count_retry_exceptions = settings.count_retry_exceptions
