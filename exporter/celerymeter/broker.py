@@ -116,6 +116,7 @@ def connect_redis(broker: BrokerSettings) -> RedisBroker:
         keys, pool = _keys(channel, broker), channel.pool
     # The end of the block closes kombu's own sockets; the pool stays usable and opens new ones on demand.
     pool.connection_kwargs["retry"] = Retry(NoBackoff(), 1)
+    pool.max_connections = 2**31  # a pool counts each that was ever made, and kombu's limit is 10
     return RedisBroker(redis.Redis(connection_pool=pool), keys)
 
 

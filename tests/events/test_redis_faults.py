@@ -105,6 +105,21 @@ def test_a_deaf_subscription_is_noticed_and_renewed(
     emit_until_received(app_of(redis_server.url), sink)
 
 
+def test_a_night_without_events_is_survived(redis_server: Redis, readers: Readers) -> None:
+    """After four silences another connection looks where the broker is; the tenth of them ended the reader."""
+    sink = reading(readers, redis_server.url, Timeouts(silence=0.02, reply=30, silences=1))
+    sink.await_connections()
+    with redis.Redis(port=redis_server.port) as client:
+
+        def connections() -> int:
+            return int(client.info("stats")["total_connections_received"])
+
+        before = connections()
+        wait_until(lambda: connections() > before + 30)
+    assert sink.losses == []
+    emit_until_received(app_of(redis_server.url), sink)
+
+
 @TIMEOUT_CASES
 def test_a_subscription_that_leads_nowhere_is_renewed(
     redis_server: Redis, readers: Readers, timeouts: Timeouts, within: float

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
 from tests.events.sinks import RecordingSink
 
 from celerymeter.demo.processes import wait_until
@@ -91,6 +92,20 @@ def test_a_lost_subscription_is_closed_and_replaced() -> None:
 
     assert [reason for _, reason in running.sink.losses] == ["gone"]
     assert (lost.closed, good.closed) == (1, 1)
+
+
+def test_a_fault_of_ours_ends_a_subscription_and_not_the_reader(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged with its place; the loss says only what it was."""
+    broken, good = FakeSubscription(IndexError("amqp://u:hush@h")), FakeSubscription()
+    waiting = [broken, good]
+
+    running = Running(lambda: waiting.pop(0))
+    running.sink.await_connections(2)
+    running.end()
+
+    assert [reason for _, reason in running.sink.losses] == ["unexpected IndexError: see the log"]
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    assert broken.closed == 1
 
 
 def test_an_attempt_that_hangs_is_left_behind_and_closed_later() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -11,6 +12,8 @@ from typing import Protocol
 
 from celerymeter.errors import BrokerUnavailable, CelerymeterError
 from celerymeter.model import Event
+
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -82,6 +85,9 @@ def stay_subscribed(subscribe: Callable[[], Subscription], sink: EventSink, stop
                 _deliver(subscription, sink, stop, pauses)
         except (CelerymeterError, OSError) as error:  # noqa: PERF203 - an iteration is a connection
             sink.disconnected(time.time(), str(error))
+        except Exception as error:  # whatever it is, an exporter that reads no more is worse
+            log.exception("the subscription to events ended unexpectedly; making another one")
+            sink.disconnected(time.time(), f"unexpected {type(error).__name__}: see the log")
 
 
 def _deliver(subscription: Subscription, sink: EventSink, stop: threading.Event, pauses: Pauses) -> None:

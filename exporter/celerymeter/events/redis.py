@@ -146,14 +146,15 @@ def _is_elsewhere(broker: RedisBroker, server: bytes | None) -> bool:
     """Return whether a new connection leads to another server: behind a proxy, the old one can stay open for ever."""
     if server is None:
         return False
-    connection: Any = broker.client.connection_pool.make_connection()
     try:
-        connection.connect()
-        return _run_id(connection) not in (None, server)
+        connection: Any = broker.client.connection_pool.make_connection()
+        try:
+            connection.connect()
+            return _run_id(connection) not in (None, server)
+        finally:
+            connection.disconnect()
     except (redis.RedisError, OSError):
         return False
-    finally:
-        connection.disconnect()
 
 
 def _patterns(keys: RedisKeys, exchange: str) -> list[str]:
