@@ -51,3 +51,8 @@ def start_worker(
         settings[worker_app.AGGREGATE] = json.dumps(dict(aggregate))
     worker = ForkedProcess(hostname, [*argv, *options], log=log, env={**settings, **(env or {})}, cwd=ROOT)
     return worker.start(ready=lambda: f"{hostname} ready." in worker.tail(1000), timeout=timeout)
+
+
+def pool_process(worker: Process) -> int:
+    """The pid of a worker's only pool process."""
+    return int(Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()[0])

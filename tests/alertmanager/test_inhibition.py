@@ -60,12 +60,13 @@ def test_a_full_broker_is_one_page(office: Office) -> None:
         alert("CeleryBrokerMemoryHigh", "warning", "exporter", "eu"),
         alert("CeleryNoWorkers", "critical", "workers", "eu"),
         alert("CeleryRunsWithoutResult", "critical", "tasks", "eu"),
+        alert("CeleryWorkerStuck", "critical", "workers", "eu", hostname="celery@a"),
         alert("CeleryQueueStalled", "critical", "queues", "eu", queue_name="orders"),
         alert("CeleryHighErrorRate", "warning", "tasks", "eu", name="shop.pay"),
     )
     active = {("CeleryBrokerBlocked", "eu", "critical"), ("CeleryHighErrorRate", "eu", "warning")}
     wait_until(lambda: {key for key, state in office.states().items() if state == "active"} == active)
-    assert len(office.states()) == 6
+    assert len(office.states()) == 7
 
 
 def test_one_queue_does_not_silence_another(office: Office) -> None:
@@ -104,6 +105,17 @@ def test_one_queue_pages_once(office: Office) -> None:
         wanted |= {(queue["queue_name"], "CeleryQueueStalled", "warning")} if number > 1 else set()
         expected |= wanted
     wait_until(lambda: office.active("queue_name", "alertname", "severity") == expected)
+
+
+def test_a_queue_that_stalls_pages_for_its_stuck_workers(office: Office) -> None:
+    """Another cluster's are sent."""
+    office.tell(
+        alert("CeleryQueueStalled", "critical", "queues", "eu", queue_name="orders"),
+        alert("CeleryWorkerStuck", "critical", "workers", "eu", hostname="celery@a"),
+        alert("CeleryWorkerStuck", "critical", "workers", "us", hostname="celery@a"),
+    )
+    expected = {("CeleryQueueStalled", "eu"), ("CeleryWorkerStuck", "us")}
+    wait_until(lambda: office.active("alertname", "cluster") == expected)
 
 
 def test_no_worker_at_all_is_one_message(office: Office) -> None:

@@ -146,6 +146,22 @@ def test_without_a_reply_of_every_live_worker_no_sum_is_known() -> None:
     assert 'celery_queue_pool_slots{queue_name="mail"}' not in page, "its only worker did not say"
 
 
+def test_how_many_tasks_a_worker_holds_is_unknown_once_it_no_longer_replies() -> None:
+    """It missed every poll of a minute, although its heartbeats go on; how many slots it has does not change."""
+    cluster = Cluster()
+    cluster.heartbeat()
+    cluster.answer(slots=4, reserved=3, scheduled=2)
+    cluster.pass_time(60, beating=(WORKER,))
+    page = with_queues(cluster)
+    assert f'celery_worker_tasks_reserved{{hostname="{WORKER}"}} 3' in page
+    assert f'celery_worker_tasks_scheduled{{hostname="{WORKER}"}} 2' in page
+    cluster.pass_time(1, beating=(WORKER,))
+    page = with_queues(cluster)
+    assert "celery_worker_tasks_reserved{" not in page
+    assert "celery_worker_tasks_scheduled{" not in page
+    assert f'celery_worker_pool_size{{hostname="{WORKER}"}} 4' in page
+
+
 def test_without_any_worker_there_is_no_consumer() -> None:
     """Once workers had the time for a heartbeat."""
     cluster = Cluster()

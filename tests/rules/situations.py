@@ -47,9 +47,10 @@ def worker(
     busy: float = 0,
     reserved: float = 0,
     scheduled: float = 0,
+    processed: float = 1,
     heartbeats: bool = True,
 ) -> tuple[Series, ...]:
-    """Return the series of one worker; ``busy`` slots on average."""
+    """Return the series of one worker; ``busy`` slots on average, ``processed`` runs begun a minute."""
     own = {"hostname": hostname}
     there = timeline(life.up)
     alive = [1.0 if value == 1 else None for value in there]
@@ -68,7 +69,12 @@ def worker(
     )
     if not heartbeats:
         return series
-    return (*series, moment("celery_worker_last_heartbeat_timestamp_seconds", always(1), **own))
+    return (
+        *series,
+        moment("celery_worker_last_heartbeat_timestamp_seconds", always(1), **own),
+        gauge("celery_worker_tasks_active", [None if v is None else busy for v in alive], **own),
+        counter("celery_worker_tasks_processed_total", always(processed), **own),
+    )
 
 
 def queue(
@@ -196,6 +202,15 @@ HEALTHY = (
             ),
             counter("celery_task_runtime_seconds_count", timeline(between(60, 61, 1)), **TASK),
             gauge("celery_task_oldest_start_timestamp_seconds", timeline(between(40, 60, 2400, None)), **TASK),
+        ),
+    ),
+    Situation(
+        "tasks of an hour fill a worker that has prefetched more",
+        (
+            *worker("celery@a", busy=4, reserved=16, processed=0),
+            *worker("celery@idle", processed=0),
+            *queue(free=lambda _: 0),
+            *runs(lambda minute: 4 if minute % 60 == 0 else 0),
         ),
     ),
     Situation(
@@ -409,6 +424,16 @@ INCIDENTS = (
             *runs(lambda _: 2),
         ),
         {"CeleryWorkerHoarding": "warning"},
+    ),
+    Situation(
+        "the pool of a worker is dead, and what it holds waits while its queue is empty",
+        (
+            *worker("celery@dead", reserved=3, processed=0),
+            *worker("celery@a", busy=1),
+            *queue(slots=8, free=lambda _: 7, consumers=lambda _: 2),
+            *runs(),
+        ),
+        {"CeleryWorkerStuck": "critical"},
     ),
     Situation(
         "a poison message that kills one process after another",

@@ -359,6 +359,17 @@ WORKERS = (
     Case("CeleryWorkerNoTaskEvents", (gauge("celery_worker_task_events_enabled", Wave(4, 1).values(0, 1), **HOST),)),
     Case("CeleryWorkerClockSkew", (gauge("celery_worker_clock_offset_seconds", Wave(7, 4).values(6, -4), **HOST),)),
     Case(
+        "CeleryWorkerStuck",
+        (
+            *worker(Wave(0, 1), shutdown=0),
+            gauge("celery_worker_tasks_reserved", Wave(130, 0).values(3, 0), **HOST),
+            gauge("celery_worker_tasks_active", always(0), **HOST),
+            counter("celery_worker_tasks_processed_total", Wave(12, 1).values(0, 1, 0), **HOST),
+            moment("celery_worker_last_heartbeat_timestamp_seconds", always(1), **HOST),
+        ),
+        CRITICAL,
+    ),
+    Case(
         "CeleryWorkerHoarding",
         (
             gauge("celery_worker_tasks_reserved", Wave(7, 4).values(24, 16), **HOST),

@@ -106,6 +106,11 @@ def _replies(value: Callable[[WorkerState], float | None]) -> Writer:
     return _values(lambda scrape: {state.hostname: value(state) for state in scrape.replies or ()})
 
 
+def _held_tasks(value: Callable[[WorkerState], float | None]) -> Writer:
+    """A count of tasks that every worker holds, as long as it replies."""
+    return _values(lambda scrape: {state.hostname: value(state) for state in scrape.recent_replies})
+
+
 def _by_queue(value: Callable[[QueueState], float | None]) -> Writer:
     """A value of every queue."""
     return _values(lambda scrape: scrape.by_queue(value))
@@ -387,8 +392,8 @@ WRITERS: Mapping[Family, Writer] = {
     m.WORKER_ACTIVE: _up_workers(lambda worker: worker.active),
     m.WORKER_PROCESSED: _workers(lambda worker: worker.processed_total),
     m.WORKER_BUSY: _values(_worker_busy),
-    m.WORKER_RESERVED: _replies(lambda state: state.reserved),
-    m.WORKER_SCHEDULED: _replies(lambda state: state.scheduled),
+    m.WORKER_RESERVED: _held_tasks(lambda state: state.reserved),
+    m.WORKER_SCHEDULED: _held_tasks(lambda state: state.scheduled),
     m.WORKER_POOL_SIZE: _replies(lambda state: state.slots),
     m.WORKER_LOAD1: _up_workers(lambda worker: worker.load1),
     m.WORKER_CLOCK_OFFSET: _workers(lambda worker: worker.offset),

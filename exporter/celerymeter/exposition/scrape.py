@@ -18,6 +18,10 @@ NEWBORN = 60.0
 FIRST_HEARTBEATS = 10.0
 """Seconds of subscription after which every worker that sends heartbeats was heard."""
 
+HELD_TASKS = 60.0
+"""Seconds after its last reply, or four polls, for which a worker counts as holding the tasks that it listed: they come
+and go, unlike its slots and queues."""
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -95,6 +99,13 @@ class Scrape:
         """The last replies of workers that are up; ``None`` when the last poll is too long ago."""
         if tracker.is_fresh("workers", now):
             self.replies = [worker.state for worker in self.up if worker.state is not None]
+        recent = max(HELD_TASKS, 4 * tracker.settings.poll_interval)
+        self.recent_replies = [
+            worker.state
+            for worker in (self.up if self.replies is not None else ())
+            if worker.state is not None and worker.has_replied(now, within=recent)
+        ]
+        """Those of them that are not older than `HELD_TASKS`."""
         self.queues: QueuesSnapshot | None = tracker.queues if tracker.is_fresh("queues", now) else None
 
     def by_queue(self, value: Callable[[QueueState], float | None]) -> dict[str, float | None]:

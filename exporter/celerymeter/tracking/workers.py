@@ -142,6 +142,10 @@ class Worker:
             return True
         return self.last_heartbeat is not None and self.last_heartbeat - self.first_seen >= HISTORY
 
+    def has_replied(self, now: float, *, within: float) -> bool:
+        """Return True if it replied to a poll of the last ``within`` seconds."""
+        return self.inspected_at is not None and now - self.inspected_at <= within
+
     @property
     def duplicate(self) -> bool:
         """True if two processes send under this node name."""

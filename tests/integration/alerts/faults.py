@@ -6,11 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import redis
-from tests.integration.alerts.monitored import Cluster, Starters
+from tests.integration.alerts.monitored import Starters
 from tests.integration.alerts.timing import AlertTimer, Expected, host, queue, sending, task
+from tests.workers import pool_process
 
 from celerymeter.demo.processes import wait_until
 
@@ -68,12 +68,6 @@ EXPORTER_DOWN = Expected("exporter stopped", "broker", "CeleryExporterDown", "cr
 EVENTS_MISSED = Expected("events missed", "broker", "CeleryEventsMissed", "warning")
 
 
-def pool_process(cluster: Cluster, worker: str) -> int:
-    """The pid of a worker's only pool process."""
-    pid = cluster.workers[worker].pid
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-
-
 def workers_die(timer: AlertTimer) -> None:
     """One is killed, then the other, and messages wait; both are started again."""
     cluster = timer.monitored.clusters["workers"]
@@ -117,7 +111,7 @@ def queues_are_unread(timer: AlertTimer) -> None:
 def a_queue_stalls(timer: AlertTimer) -> None:
     """The worker's pool process is stopped: heartbeats go on, nothing starts."""
     cluster = timer.monitored.clusters["queues"]
-    child = pool_process(cluster, "ghost@queues")
+    child = pool_process(cluster.workers["ghost@queues"])
     since = time.monotonic()
     os.kill(child, signal.SIGSTOP)
     cluster.send("tests.add", 1, 2, queue="ghost", count=10)
@@ -174,7 +168,7 @@ def a_pool_process_is_killed(timer: AlertTimer) -> None:
     cluster.send("tests.hold", str(cluster.folder), queue="mortal")
     wait_until((cluster.folder / "began").exists, timeout=60, what="the task runs")
     since = time.monotonic()
-    os.kill(pool_process(cluster, "mortal@tasks"), signal.SIGKILL)
+    os.kill(pool_process(cluster.workers["mortal@tasks"]), signal.SIGKILL)
     timer.arrives(PROCESS_LOST, since=since)
     timer.resolves(PROCESS_LOST, since=time.monotonic())
 

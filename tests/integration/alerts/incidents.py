@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,7 @@ from tests.apps.worker_app import BACKEND, OPTIONS, SETTINGS, make_app
 from tests.integration.alerts.monitored import Cluster, Starters
 from tests.integration.alerts.pace import LEAST_FOR
 from tests.integration.alerts.timing import AlertTimer, Expected, host, queue, sending, task
+from tests.workers import pool_process
 
 from celerymeter.demo.processes import wait_until
 
@@ -29,6 +32,7 @@ MEMORY = Expected("broker near its memory limit", "full", "CeleryBrokerMemoryHig
 BLOCKED = Expected("broker full", "full", "CeleryBrokerBlocked", "critical")
 EVICTED = Expected("Redis deletes keys", "eta", "CeleryBrokerEvictsKeys", "warning")
 HOARDING = Expected("one worker holds the messages", "unfair", "CeleryWorkerHoarding", "warning", host("greedy@unfair"))
+STUCK = Expected("a pool hangs", "full", "CeleryWorkerStuck", "critical", host("f@full"))
 FEWER = Expected("most slots leave", "fewer", "CeleryCapacityLost", "warning")
 ENDLESS = Expected("result backend down", "resultless", "CeleryRunsWithoutResult", "critical")
 LOST = Expected("messages are lost", "lossy", "CeleryMessagesLost", "warning", queue("mail"))
@@ -187,6 +191,20 @@ def the_broker_is_full(timer: AlertTimer) -> None:
         timer.arrives(BLOCKED, since=since)
         client.config_set("maxmemory", 0)
     timer.resolves(BLOCKED, MEMORY, since=time.monotonic())
+    _a_pool_hangs(timer)
+
+
+def _a_pool_hangs(timer: AlertTimer) -> None:
+    """The worker's pool process is stopped, and the worker has taken the only message."""
+    cluster = timer.monitored.clusters["full"]
+    child = pool_process(cluster.workers["f@full"])
+    since = time.monotonic()
+    os.kill(child, signal.SIGSTOP)
+    cluster.send("tests.add", 1, 2)
+    timer.arrives(STUCK, since=since)
+    since = time.monotonic()
+    os.kill(child, signal.SIGCONT)
+    timer.resolves(STUCK, since=since)
 
 
 def one_worker_takes_all(timer: AlertTimer) -> None:
@@ -286,7 +304,7 @@ SCRIPTS: dict[Callable[[AlertTimer], None], tuple[Expected, ...]] = {
     tasks_run_twice: (TWICE,),
     events_are_garbage: (UNREADABLE,),
     tasks_wait_in_a_worker: (SCHEDULED, EVICTED, ORPHANS),
-    the_broker_is_full: (MEMORY, BLOCKED),
+    the_broker_is_full: (MEMORY, BLOCKED, STUCK),
     one_worker_takes_all: (HOARDING,),
     most_slots_leave: (FEWER,),
     messages_are_lost: (LOST,),
