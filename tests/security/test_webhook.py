@@ -105,6 +105,8 @@ REFUSED: dict[str, object] = {
     "a fingerprint that is a number": changed("fingerprint", value=5),
     "a long fingerprint": changed("fingerprint", value="f" * 257),
     "fewer than none left out": {"alerts": [], "truncatedAlerts": -1},
+    "left out or not": {"alerts": [], "truncatedAlerts": False},
+    "left out by a text": {"alerts": [], "truncatedAlerts": "0"},
     "left out without number": {"alerts": [ALERT] * (MAX_POSTED + 1), "truncatedAlerts": "many"},
     "left out beyond all numbers": b'{"alerts": [], "truncatedAlerts": 1' + b"0" * 400 + b"}",
     "deep": b'{"alerts": ' + b"[" * 100_000,

@@ -26,6 +26,8 @@ WEB_PLACES = {
     "a password": "basic_auth_users: {{ann: {}}}",
     "a header": "http_server_config: {{headers: {{X: {}}}}}",
     "HTTP": "http_server_config: {}",
+    "a key": "{{{}: 1}}",
+    "a key of HTTP": "http_server_config: {{{}: 1}}",
 }
 CONFIG_PLACES = {
     "the file": "{}",
@@ -37,6 +39,8 @@ CONFIG_PLACES = {
     "a section": "exporter: {}",
     "a switch": "enable_events: {}",
     "nobody's": "nobody: {}",
+    "a key": "{{{}: 1}}",
+    "a key of a section": "exporter: {{{}: 1}}",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from celerymeter import escaping
 from celerymeter.errors import SettingsError
 from celerymeter.options import key
 
@@ -87,7 +88,7 @@ def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, object], *, wh
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "the keys are the options of the commands (see --help)"
-            raise SettingsError(f"--config: {where}: unknown key {name}; {hint}")
+            raise SettingsError(f"--config: {where}: unknown key {escaping.name(name)}; {hint}")
 
 
 def _shape(option: click.Option, value: Any, path: Path) -> Any:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import click
 
+from celerymeter import escaping
 from celerymeter.cli.configfile import load
 from celerymeter.errors import SettingsError
 from celerymeter.escaping import terminal_lines
@@ -96,7 +97,7 @@ def _mapping(content: object, known: set[str], *, where: str) -> Mapping[str, ob
     if not isinstance(content, dict):
         raise SettingsError(f"{where} must be a mapping")
     if unknown := sorted(map(str, content.keys() - known)):
-        raise SettingsError(f"{where}: unknown key {unknown[0]}; known are {', '.join(sorted(known))}")
+        raise SettingsError(f"{where}: unknown key {escaping.name(unknown[0])}; known are {', '.join(sorted(known))}")
     return content
 
 

@@ -68,7 +68,10 @@ class Notification(BaseModel):
 
     alerts: list[PostedAlert] = Field(description=f"Of more than {MAX_POSTED} the first; the others are counted")
     truncatedAlerts: int = Field(  # noqa: N815 - the wire's name
-        default=0, ge=0, le=1_000_000_000, description="Alerts that Alertmanager left out, beyond its `max_alerts`"
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="Alerts that Alertmanager left out, beyond its `max_alerts`",
     )
 
     @model_validator(mode="before")
@@ -77,7 +80,9 @@ class Notification(BaseModel):
         if not isinstance(value, dict) or not isinstance(posted := value.get("alerts"), list):
             return value
         surplus, truncated = len(posted) - MAX_POSTED, value.get("truncatedAlerts", 0)
-        if surplus <= 0 or not isinstance(truncated, int):
+        if isinstance(truncated, bool) or not isinstance(truncated, int | float):
+            raise ValueError("truncatedAlerts must be a number")
+        if surplus <= 0:
             return value
         return {**value, "alerts": posted[:MAX_POSTED], "truncatedAlerts": truncated + surplus}
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from celerymeter import escaping
 from celerymeter.errors import SettingsError
 from celerymeter.files import MAX_SECRET_BYTES, check_key_file, everybody_reads, read_limited
 
@@ -97,7 +98,7 @@ def _section(content: object, known: frozenset[str], path: Path, *, where: str) 
     for name in found:
         if name not in known:
             within = f"{where}." if where else ""
-            raise _wrong(path, f"unknown key {within}{name}; known are {', '.join(sorted(known))}")
+            raise _wrong(path, f"unknown key {within}{escaping.name(name)}; known are {', '.join(sorted(known))}")
     return found
 
 

@@ -90,6 +90,10 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
     """True when a worker received that message."""
     replaced: bool = False
     """True when that message is of a task that replaces the run, which then ends without an event."""
+    in_place: bool = False
+    """True when a message was sent or received of a task that surely replaces a run: the run is its parent."""
+    received_in_place: bool = False
+    """True when the newest reception is of such a message."""
     runs: tuple[PastRun, ...] = ()
     earlier_runs: int = 0
     discarded: Discarded | None = None
@@ -102,17 +106,24 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
             return self._received(event, at)
         if event.type == "task-started":
             run = PastRun(intern(event.hostname), event.pid, _time(event, at), seen_at=at)
+            if self.received_in_place and self.received is not None and run.worker != self.received.worker:
+                return self._with_replaced_run(run)
             # A pool process may send the task in its place before its worker says that it began.
-            replaced = self.replaced and not self.runs
+            replaced = self.replaced and not self.runs and not self.received_in_place
             return replace(
                 self._with_run(run), new_message=replaced, received_again=False, replaced=replaced, discarded=None
             )
         return self._ended(event, at)
 
     def _sent(self, event: Event, at: float) -> TaskHistory:
-        # Workers that aggregate show no runs: there it is the second message that differs from the first.
-        follows = (bool(self.runs) or self.sent_at is not None) and self._follows(event)
         name, queue = self._named(event), _queue(event)
+        if self._is_of_replaced(event):
+            return self
+        if self.received_in_place and name == self.name and (event.retries or 0) <= self.retries:
+            return replace(self, queue=queue or self.queue)
+        in_place = _is_in_place(event)
+        # Workers that aggregate show no runs: there it is the second message that differs from the first.
+        follows = in_place or ((bool(self.runs) or self.sent_at is not None) and self._follows(event))
         if self.sent_at is not None and not follows and self.runs:
             return replace(self, name=self.name or name, queue=self.queue or queue)
         received_first = self.received is not None and not self.runs
@@ -128,9 +139,13 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
             new_message=self.new_message or follows,
             runs=self._retried_runs(event),
             replaced=self.replaced or (follows and self._is_replacement(event)),
+            in_place=self.in_place or in_place,
         )
 
     def _received(self, event: Event, at: float) -> TaskHistory:
+        if self._is_of_replaced(event):
+            return self
+        in_place = _is_in_place(event)
         return replace(
             self,
             name=self._named(event),
@@ -141,8 +156,10 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
             new_message=bool(self.runs),
             runs=self._retried_runs(event),
             received_again=bool(self.runs),
-            replaced=self.replaced or (bool(self.runs) and self._is_replacement(event)),
+            replaced=self.replaced or ((bool(self.runs) or in_place) and self._is_replacement(event)),
             discarded=None,
+            in_place=self.in_place or in_place,
+            received_in_place=in_place,
         )
 
     def _ended(self, event: Event, at: float) -> TaskHistory:
@@ -187,9 +204,23 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         return replace(self, runs=(*self.runs[:index], run, *self.runs[index + 1 :]))
 
     def _with_run(self, run: PastRun) -> TaskHistory:
-        runs = (*self.runs, run)
+        return self._keep((*self.runs, run))
+
+    def _keep(self, runs: tuple[PastRun, ...]) -> TaskHistory:
         dropped = max(len(runs) - MAX_RUNS, 0)
         return replace(self, runs=runs[dropped:], earlier_runs=self.earlier_runs + dropped)
+
+    def _with_replaced_run(self, run: PastRun) -> TaskHistory:
+        """Return the history with a run that is heard after a worker has received the task in its place."""
+        begun = [n for n, other in enumerate(self.runs) if self.received and other.worker == self.received.worker]
+        if not begun:
+            return replace(self._with_run(run), new_message=True, received_again=True, replaced=True)
+        place = begun[-1]
+        return self._keep((*self.runs[:place], replace(run, outcome="replaced"), *self.runs[place:]))
+
+    def _is_of_replaced(self, event: Event) -> bool:
+        """Return True for a message, heard late, of the run that another task has replaced."""
+        return self.in_place and not _is_in_place(event) and (event.retries or 0) <= self.retries
 
     def _follows(self, event: Event) -> bool:
         return (event.retries or 0) > self.retries or self._is_replacement(event)
@@ -198,13 +229,17 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         """A task that a run sends in its place has the run as its parent, or another name."""
         if (event.retries or 0) > self.retries:
             return False
-        return event.parent_id == event.uuid or (None not in (event.name, self.name) and event.name != self.name)
+        return _is_in_place(event) or (None not in (event.name, self.name) and event.name != self.name)
 
     def _named(self, event: Event) -> str | None:
         return intern(event.name) if event.name else self.name
 
 
 NO_HISTORY: Final = TaskHistory()
+
+
+def _is_in_place(event: Event) -> bool:
+    return event.parent_id == event.uuid
 
 
 def _end(run: PastRun, outcome: Outcome, event: Event, at: float) -> PastRun:
