@@ -43,7 +43,7 @@ def test_a_worker_whose_pool_hangs_holds_tasks_and_begins_none(
             time.sleep(0.5)
     finally:
         os.kill(child, signal.SIGCONT)
-    assert seen == {(1, 3, 0, 1)}
+    assert seen - {(1, None, 0, 1)} == {(1, 3, 0, 1)}  # a poll of a busy machine may bring no count
     assert len(heartbeats) > 2
     wait_until(lambda: exporter.value("celery_worker_tasks_processed_total", **HOST) == 4)
     wait_until(lambda: exporter.value("celery_worker_tasks_reserved", **HOST) == 0)
