@@ -11,6 +11,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.forked import ForkedProcess
 
 from celerymeter.demo.processes import free_port
+from celerymeter.exposition.page import Page
+
+
+def text_of(page: Page, now: float) -> str:
+    """The page at ``now`` (UTC seconds), as a scrape gets it."""
+    return b"".join(page.render(now)).decode()
 
 
 class Scrape:

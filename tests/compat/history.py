@@ -10,7 +10,7 @@ from typing import Literal
 
 from prometheus_client.parser import text_string_to_metric_families
 from tests.engines import Canned
-from tests.scrape import Scrape
+from tests.scrape import Scrape, text_of
 from tests.tracking.cluster import START, WORKER, Cluster, make_settings
 
 from celerymeter.exposition.page import Page
@@ -93,7 +93,7 @@ def pages(compat: Compat) -> tuple[tuple[float, str], ...]:
         minutes.cluster.tracker.task_series.get(name, queue)
     page = Page(minutes.cluster.tracker, build=BUILD)
     return tuple(
-        (minutes.cluster.now, b"".join(page.render(minutes.cluster.now)).decode())
+        (minutes.cluster.now, text_of(page, minutes.cluster.now))
         for minute in range(MINUTES)
         for _ in minutes.pass_minute(minute)
     )

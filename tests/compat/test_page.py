@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.compat.history import scrapes
-from tests.scrape import Scrape
+from tests.scrape import Scrape, text_of
 from tests.tracking.cluster import Cluster, make_settings
 
 from celerymeter.exposition.page import Page
@@ -73,7 +73,7 @@ def test_failures_of_a_class_s_first_minute_stay_without_its_name() -> None:
 
     def failed() -> dict[tuple[str, ...], float]:
         cluster.run(f"run-{cluster.now}", "pay", outcome="failed")
-        return Scrape(b"".join(page.render(cluster.now)).decode()).by(FAILED, "exception")
+        return Scrape(text_of(page, cluster.now)).by(FAILED, "exception")
 
     cluster.publish("first", "pay")
     assert failed() == {("",): 1}
@@ -92,7 +92,7 @@ def test_exceptions_of_retries_are_no_failures() -> None:
         cluster.publish(f"{number}", "pay")
         cluster.start(f"{number}")
         cluster.end(f"{number}", "failed" if number else "retried", exception="KeyError('x')")
-    page = Scrape(b"".join(Page(cluster.tracker, build=BUILD).render(cluster.now)).decode())
+    page = Scrape(text_of(Page(cluster.tracker, build=BUILD), cluster.now))
     assert page.sum(FAILED, **PAY) == 2
     assert page.get("celery_task_exceptions_total", exception="KeyError", **PAY) == 3
 
@@ -100,4 +100,4 @@ def test_exceptions_of_retries_are_no_failures() -> None:
 def test_what_cannot_be_known_is_absent() -> None:
     """Before the first poll there are no consumers, rather than none."""
     cluster = Cluster(make_settings(compat="celery-exporter"))
-    assert "celery_active_" not in b"".join(Page(cluster.tracker, build=BUILD).render(cluster.now)).decode()
+    assert "celery_active_" not in text_of(Page(cluster.tracker, build=BUILD), cluster.now)

@@ -81,31 +81,26 @@ def test_attempts_go_on_whatever_they_raise() -> None:
     ]
 
 
-def test_a_lost_subscription_is_closed_and_replaced() -> None:
-    """Each is closed once, the lost one and the one that was stopped."""
-    lost, good = FakeSubscription(BrokerUnavailable("gone")), FakeSubscription()
+def reasons_after(error: Exception) -> list[str]:
+    """Let a subscription end with an error and another one be stopped: each is closed once; return what was lost."""
+    lost, good = FakeSubscription(error), FakeSubscription()
     waiting = [lost, good]
-
     running = Running(lambda: waiting.pop(0))
     running.sink.await_connections(2)
     running.end()
-
-    assert [reason for _, reason in running.sink.losses] == ["gone"]
     assert (lost.closed, good.closed) == (1, 1)
+    return [reason for _, reason in running.sink.losses]
+
+
+def test_a_lost_subscription_is_closed_and_replaced() -> None:
+    """The loss says why."""
+    assert reasons_after(BrokerUnavailable("gone")) == ["gone"]
 
 
 def test_a_fault_of_ours_ends_a_subscription_and_not_the_reader(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged with its place; the loss says only what it was."""
-    broken, good = FakeSubscription(IndexError("amqp://u:hush@h")), FakeSubscription()
-    waiting = [broken, good]
-
-    running = Running(lambda: waiting.pop(0))
-    running.sink.await_connections(2)
-    running.end()
-
-    assert [reason for _, reason in running.sink.losses] == ["unexpected IndexError: see the log"]
+    assert reasons_after(IndexError("amqp://u:hush@h")) == ["unexpected IndexError: see the log"]
     assert [record.exc_info is not None for record in caplog.records] == [True]
-    assert broken.closed == 1
 
 
 def test_an_attempt_that_hangs_is_left_behind_and_closed_later() -> None:

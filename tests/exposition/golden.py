@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tests.scrape import text_of
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
 from celerymeter.exposition.page import Page
@@ -19,7 +20,7 @@ BUILD = Build(version="1.2.3", python="3.11.7", celery="5.7.0")
 
 def render(cluster: Cluster) -> str:
     """The page of a cluster, now."""
-    return b"".join(Page(cluster.tracker, build=BUILD).render(cluster.now)).decode()
+    return text_of(Page(cluster.tracker, build=BUILD), cluster.now)
 
 
 def mishaps(cluster: Cluster) -> None:

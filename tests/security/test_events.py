@@ -11,8 +11,8 @@ import pytest
 import redis
 from tests.events.running import Readers, app_of, emit_until_received
 from tests.events.sinks import RecordingSink
+from tests.exposition.golden import render
 from tests.security.process import peak_of
-from tests.security.test_memory import page
 from tests.tracking.cluster import START, Cluster, make_settings
 from tools.hostile import Events
 
@@ -36,7 +36,7 @@ def test_a_flood_of_nonsense_breaks_nothing(seed: int) -> None:
         cluster.tracker.apply(events, cluster.now)
         cluster.now += 0.05
     cluster.pass_time(20)
-    text = page(cluster)
+    text = render(cluster)
     assert rejected["body"] > 0
     assert cluster.tracker.rejections.keys() <= {"fields", "too_large"}
     for line in text.splitlines():
@@ -118,4 +118,4 @@ def test_settings_of_any_size_bound_the_flood() -> None:
         cluster.tracker.apply(events, cluster.now)
     cluster.pass_time(5)
     assert len(cluster.tracker.tasks.runs) <= 20
-    assert page(cluster)
+    assert render(cluster)

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.transport import pyamqp
 from kombu.transport.virtual import exchange as virtual
+from tests.scrape import text_of
 from tests.tracking.cluster import START, WORKER, Cluster
 
 from celerymeter import escaping
@@ -160,9 +161,7 @@ def _places(document: Any) -> Any:
 def assert_shown(cluster: Cluster) -> None:
     """Let time pass; then the page has whole lines only."""
     cluster.tracker.tick(START + 100)
-    page = b"".join(
-        Page(cluster.tracker, build=Build(version="1", python="3", celery="5")).render(START + 100)
-    ).decode()
+    page = text_of(Page(cluster.tracker, build=Build(version="1", python="3", celery="5")), START + 100)
     assert page.endswith("\n")
     for line in page[:-1].split("\n"):
         assert LINE.fullmatch(line), line

@@ -12,12 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.exposition.golden import render
 from tests.tracking.cluster import PRODUCER, START, Cluster, make_settings
 
 from celerymeter.escaping import MAX_NAME
 from celerymeter.events.decode import Decoder
-from celerymeter.exposition.page import Page
-from celerymeter.exposition.scrape import Build
 from celerymeter.metrics import CATALOGUE
 from celerymeter.model import Event, QueueBinding
 from celerymeter.settings import Limits
@@ -41,12 +40,6 @@ def kept_by(feed: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def page(cluster: Cluster) -> str:
-    """Return what a scrape gets."""
-    build = Build(version="1", python="3", celery="5")
-    return b"".join(Page(cluster.tracker, build=build).render(cluster.now)).decode()
-
-
 def test_names_are_cut_with_a_mark_and_counted() -> None:
     """Of tasks, queues, workers, events and exceptions."""
     cluster = Cluster()
@@ -60,7 +53,7 @@ def test_names_are_cut_with_a_mark_and_counted() -> None:
     cut = "n" * (MAX_NAME - 1) + "…"
     series = cluster.series(cut, "q" * (MAX_NAME - 1) + "…")
     assert (series.sent, series.received, series.started, series.failed) == (1, 1, 1, 1)
-    text = page(cluster)
+    text = render(cluster)
     assert f'celery_task_failed_total{{name="{cut}"' in text
     assert 'celerymeter_names_cut_total{label="hostname"} 1' in text
     assert 'celerymeter_names_cut_total{label="event"} 1' in text
@@ -83,8 +76,8 @@ def test_no_name_has_a_character_that_acts(sign: str) -> None:
     cluster.send(f"custom{sign}")
     series = cluster.series("shop\ufffdpay", "q\ufffd")
     assert (series.sent, series.received, series.started, series.succeeded) == (2, 2, 2, 2)
-    assert sign not in page(cluster).replace("\n", "" if sign == "\n" else "\n")
-    assert "\\n" not in page(cluster)
+    assert sign not in render(cluster).replace("\n", "" if sign == "\n" else "\n")
+    assert "\\n" not in render(cluster)
 
 
 def test_real_names_are_as_they_were() -> None:
@@ -110,7 +103,7 @@ def test_a_page_stays_small_whatever_the_names(sign: str) -> None:
             cluster.send(name)
 
     assert kept_by(feed) < 60 * MEGABYTE
-    text = page(cluster)
+    text = render(cluster)
     assert len(text.encode()) < 48 * MEGABYTE
     assert cluster.tracker.task_series.folded["pair"] > 0
 
@@ -277,7 +270,7 @@ def test_a_new_worker_has_room_among_invented_ones() -> None:
     for number in range(500, 1000):
         cluster.heartbeat(f"celery@invented{number}")
     assert cluster.tracker.workers.get("celery@new") is not None
-    assert 'celery_worker_up{hostname="celery@new"} 1' in page(cluster)
+    assert 'celery_worker_up{hostname="celery@new"} 1' in render(cluster)
 
 
 def test_a_real_cluster_beyond_the_limit_is_folded_as_before() -> None:
@@ -287,7 +280,7 @@ def test_a_real_cluster_beyond_the_limit_is_folded_as_before() -> None:
         cluster.heartbeat(f"celery@w{number}")
         cluster.answer(f"celery@w{number}", queues=("celery",))
     assert {worker.hostname for worker in cluster.tracker.workers} == {f"celery@w{number}" for number in range(10)}
-    assert 'celery_worker_up{hostname="__other__"} 1' in page(cluster)
+    assert 'celery_worker_up{hostname="__other__"} 1' in render(cluster)
 
 
 def test_runs_of_a_worker_that_is_dropped_are_not_in_progress_for_ever() -> None:
@@ -420,7 +413,7 @@ def test_odd_ids_and_hosts_take_little(field: str, make: Callable[[int], object]
                 cluster.tracker.apply(events, cluster.now)
 
     assert kept_by(feed) < 3 * MEGABYTE
-    assert set(families(page(cluster))) <= NAMES
+    assert set(families(render(cluster))) <= NAMES
 
 
 NAMES = {metric.name.removesuffix("_total") for metric in CATALOGUE} | {"process", "python_info"}
@@ -457,6 +450,6 @@ def test_no_name_forges_a_sample(name: str) -> None:
     cluster.heartbeat(f"celery@{name}", sw_ver=name)
     cluster.answer(f"celery@{name}", queues=(name,))
     cluster.send(f"my-{name}")
-    text = page(cluster)
+    text = render(cluster)
     assert set(families(text)) <= NAMES
     assert "forged" not in re.sub(r'"(?:[^"\\]|\\.)*"', "", text)

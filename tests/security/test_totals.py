@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.security.test_memory import MEGABYTE, WIDE, kept_by, page
+from tests.exposition.golden import render
+from tests.security.test_memory import MEGABYTE, WIDE, kept_by
 from tests.security.test_work import seconds
 from tests.tracking.cluster import START, Cluster, make_settings
 
@@ -142,7 +143,7 @@ def test_names_in_totals_are_cut_as_others() -> None:
     series = {"a": [f"shop\x1b{WIDE * 300}", "q\n"]}
     cluster.tracker.apply([totals("celery@h", "i", series=series)], cluster.now)
     cluster.tracker.totals.add_up(everything=True)
-    text = page(cluster)
+    text = render(cluster)
     assert "\x1b" not in text
     assert "\\n" not in text
     assert max(len(part) for line in text.splitlines() for part in line.split('"')[1::2]) <= 200

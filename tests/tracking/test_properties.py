@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.scrape import Scrape
+from tests.scrape import Scrape, text_of
 from tests.tracking.cluster import Cluster, make_settings
 from tests.tracking.test_loss import Office
 
@@ -102,7 +102,7 @@ def test_every_page_can_be_read_and_none_of_its_counters_falls(steps: list[tuple
     before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
     for step in steps:
         play(cluster, step)
-        scrape = Scrape(b"".join(page.render(cluster.now)).decode())
+        scrape = Scrape(text_of(page, cluster.now))
         after = scrape.counters()
         assert all(value >= 0 for value in after.values())
         gone = {

@@ -13,6 +13,7 @@ from statistics import median, quantiles
 import requests
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.scrape import text_of
 from tools.bench.consumer import EXPORTER, Consumer
 from tools.bench.measure import await_quiet
 from tools.bench.publish import Publisher
@@ -73,7 +74,7 @@ def make_registry(text: str) -> CollectorRegistry:
 def page_cost(series: int, rounds: int = 15) -> tuple[int, float, float]:
     """Series on the page, and CPU seconds for it: ours, and the client library's."""
     page = make_page(series)
-    text = b"".join(page.render(NOW + 2)).decode()
+    text = text_of(page, NOW + 2)
     registry = make_registry(text)
     lines = sum(1 for line in text.splitlines() if not line.startswith("#"))
     ours = median(_cpu(lambda: page.render(NOW + 2)) for _ in range(rounds))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.scrape import Scrape
+from tests.scrape import Scrape, text_of
 from tools.celery_workload.recorder import ARRIVED
 from tools.celery_workload.truth import compare, find_truth
 
@@ -44,7 +44,7 @@ def replay(events: Sequence[dict[str, Any]], queues: tuple[str, ...]) -> Scrape:
         last = at
     _pass_time(tracker, last, last + AFTERWARDS)
     page = Page(tracker, build=Build("", "", ""))
-    return Scrape(b"".join(page.render(last + AFTERWARDS)).decode())
+    return Scrape(text_of(page, last + AFTERWARDS))
 
 
 def _arrival(event: dict[str, Any]) -> float:

@@ -57,7 +57,7 @@ class Page:
         for family in self._families:
             writer_of(family)(scrape, family)
         scrape.text.add(self._process())
-        parts = scrape.text.bytes()
+        parts = scrape.text.encoded()
         self._kept.series = sum(_count_samples(part) for part in parts)
         return parts
 

@@ -39,7 +39,7 @@ class PageText:
         self._encoded: list[bytes] = []
         self._tags: dict[tuple[str, str], str] = {}
 
-    def bytes(self) -> list[bytes]:
+    def encoded(self) -> list[bytes]:
         """The page so far, a family an item."""
         self._encode()
         return self._encoded

@@ -28,6 +28,7 @@ EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 GZIP_LEVEL = 1
 """A page of metrics shrinks some twentyfold at the cheapest level already."""
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
+"""Asks zlib for gzip's header and checksum."""
 RENDERERS = 2
 """Threads that render and compress pages; more scrapers at once wait for the next page, and share it."""
 MAX_VERIFYING = 16

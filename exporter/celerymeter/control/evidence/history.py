@@ -62,6 +62,8 @@ class Reception(msgspec.Struct, frozen=True, gc=False):
     pid: int
     at: float
     eta: float | None = None
+    in_place: bool = False
+    """True when the message is of a task that surely replaces a run."""
 
 
 class Discarded(msgspec.Struct, frozen=True, gc=False):
@@ -92,8 +94,6 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
     """True when that message is of a task that replaces the run, which then ends without an event."""
     in_place: bool = False
     """True when a message was sent or received of a task that surely replaces a run: the run is its parent."""
-    received_in_place: bool = False
-    """True when the newest reception is of such a message."""
     runs: tuple[PastRun, ...] = ()
     earlier_runs: int = 0
     discarded: Discarded | None = None
@@ -106,20 +106,21 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
             return self._received(event, at)
         if event.type == "task-started":
             run = PastRun(intern(event.hostname), event.pid, _time(event, at), seen_at=at)
-            if self.received_in_place and self.received is not None and run.worker != self.received.worker:
-                return self._with_replaced_run(run)
+            receiver = self._receiver_in_place
+            if receiver not in (None, run.worker):
+                return self._with_replaced_run(run, receiver)
             # A pool process may send the task in its place before its worker says that it began.
-            replaced = self.replaced and not self.runs and not self.received_in_place
+            replaced = self.replaced and not self.runs and receiver is None
             return replace(
                 self._with_run(run), new_message=replaced, received_again=False, replaced=replaced, discarded=None
             )
         return self._ended(event, at)
 
     def _sent(self, event: Event, at: float) -> TaskHistory:
-        name, queue = self._named(event), _queue(event)
         if self._is_of_replaced(event):
             return self
-        if self.received_in_place and name == self.name and (event.retries or 0) <= self.retries:
+        name, queue = self._named(event), _queue(event)
+        if self._receiver_in_place is not None and name == self.name and (event.retries or 0) <= self.retries:
             return replace(self, queue=queue or self.queue)
         in_place = _is_in_place(event)
         # Workers that aggregate show no runs: there it is the second message that differs from the first.
@@ -145,21 +146,20 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
     def _received(self, event: Event, at: float) -> TaskHistory:
         if self._is_of_replaced(event):
             return self
-        in_place = _is_in_place(event)
+        received = Reception(intern(event.hostname), event.pid, at, _eta(event), _is_in_place(event))
         return replace(
             self,
             name=self._named(event),
             queue=self.queue or _queue(event),
             retries=max(self.retries, event.retries or 0),
-            eta=_eta(event),
-            received=Reception(intern(event.hostname), event.pid, at, _eta(event)),
+            eta=received.eta,
+            received=received,
             new_message=bool(self.runs),
             runs=self._retried_runs(event),
             received_again=bool(self.runs),
-            replaced=self.replaced or ((bool(self.runs) or in_place) and self._is_replacement(event)),
+            replaced=self.replaced or ((bool(self.runs) or received.in_place) and self._is_replacement(event)),
             discarded=None,
-            in_place=self.in_place or in_place,
-            received_in_place=in_place,
+            in_place=self.in_place or received.in_place,
         )
 
     def _ended(self, event: Event, at: float) -> TaskHistory:
@@ -210,9 +210,14 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         dropped = max(len(runs) - MAX_RUNS, 0)
         return replace(self, runs=runs[dropped:], earlier_runs=self.earlier_runs + dropped)
 
-    def _with_replaced_run(self, run: PastRun) -> TaskHistory:
-        """Return the history with a run that is heard after a worker has received the task in its place."""
-        begun = [n for n, other in enumerate(self.runs) if self.received and other.worker == self.received.worker]
+    @property
+    def _receiver_in_place(self) -> str | None:
+        """The worker of the newest reception, if that is of a task that surely replaces a run."""
+        return self.received.worker if self.received is not None and self.received.in_place else None
+
+    def _with_replaced_run(self, run: PastRun, receiver: str | None) -> TaskHistory:
+        """Return the history with a run that is heard after ``receiver`` has received the task in its place."""
+        begun = [n for n, other in enumerate(self.runs) if other.worker == receiver]
         if not begun:
             return replace(self._with_run(run), new_message=True, received_again=True, replaced=True)
         place = begun[-1]
