@@ -180,6 +180,8 @@ CASES: list[tuple[str, str, Evidence]] = [
     ("unknown", "ended_unseen", evidence(broker=READ, stored=StoredResult("STARTED", worker="a@t"))),
     ("lost", "never", evidence(broker=READ, stored=StoredResult("STARTED", worker="a@t"), workers=(dead(),))),
     ("unknown", "worker_silent", evidence(broker=READ, stored=StoredResult("STARTED", worker="z@t"))),
+    ("unknown", "worker_silent", evidence(broker=READ, stored=StoredResult("STARTED", worker="a@t"),
+                                          workers=(dead(ambiguous=True),))),
     ("unknown", "ended_unseen", evidence(RECEIVED, STARTED, stored=StoredResult("SUCCESS", NOW - 99), broker=READ)),
 ]  # fmt: skip
 

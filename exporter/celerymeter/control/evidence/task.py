@@ -88,6 +88,11 @@ class WorkerFacts:
     """Tasks that wait in it; only asked of the worker that holds the task."""
     queues: frozenset[str] | None = None
 
+    @property
+    def gone(self) -> bool:
+        """True when it is neither heard nor connected, and no other process uses its name."""
+        return not (self.ambiguous or self.alive or self.answered) and self.connected is False
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingMessage:

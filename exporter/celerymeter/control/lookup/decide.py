@@ -222,7 +222,7 @@ class _Case:
             return False
         other = bool(facts.pid and pid and facts.pid != pid)
         restarted = facts.started_at is not None and facts.started_at > since + CLOCKS
-        return other or restarted or (not facts.alive and not facts.answered and facts.connected is False)
+        return other or restarted or facts.gone
 
     def _lost(self, worker: str, *, started: bool) -> Decision:
         broker, facts = self.evidence.broker, self.evidence.facts
@@ -257,7 +257,7 @@ class _Case:
 
     def _after_stored_start(self, worker: str) -> Decision:
         facts = self.evidence.workers.get(worker)
-        if facts is not None and not facts.alive and not facts.answered and facts.connected is False:
+        if facts is not None and facts.gone:
             return self._lost(worker, started=True)
         silent = facts is None or not facts.answered
         return self._unknown("worker_silent" if silent else "ended_unseen", worker=worker)
