@@ -42,7 +42,16 @@ def replaces(run: Run, event: Event) -> bool:
         return (following.name, following.parent_id) == (event.name, event.parent_id)
     if is_own(run, event) and (not run.received or is_called(run, event.name)):
         return False
-    return is_replacement(run, event)
+    return is_replacement(run, event) and not is_of_earlier_try(run, event)
+
+
+def is_of_earlier_try(run: Run, event: Event) -> bool:
+    """Return True if a `task-sent` or `task-received` is of a try before ``run``.
+
+    A retry of a task without a parent is its own parent, and so is a replacement, which begins with no retries.
+    """
+    parent = run.parent_id if run.parent_id != run.uuid else None
+    return (event.retries or 0) < run.retries and event.parent_id == parent and is_called(run, event.name)
 
 
 def is_of_next(run: Run, event: Event) -> bool:

@@ -37,13 +37,13 @@ class RepeatedRuns:
     def __bool__(self) -> bool:
         return bool(self._runs)
 
-    def note(self, run: Run, series: TaskSeries, before: Run | None) -> None:
+    def note(self, run: Run, series: TaskSeries, before: Run | None, at: float) -> None:
         """Take a run; one of the same task that was noted before counts now."""
         noted = self._runs.pop(run.uuid, None)
         if noted is not None:
             noted.series.redelivered += 1
         if len(self._runs) < MAX_REPEATED:
-            self._runs[run.uuid] = Repeated(run.touched, run, series, before)
+            self._runs[run.uuid] = Repeated(at, run, series, before)
         else:
             series.redelivered += 1
 
@@ -57,6 +57,10 @@ class RepeatedRuns:
         if not same or run.addressed or not is_called(run, event.name):
             return None
         return self._runs.pop(run.uuid)
+
+    def drop(self, uuid: str) -> bool:
+        """Forget the run of this task, which so is no second one of its message; return False if there is none."""
+        return self._runs.pop(uuid, None) is not None
 
     def count(self, now: float) -> None:
         """Count those whose `task-sent` does not come any more."""

@@ -212,6 +212,14 @@ class RunTable:
         newest = self._runs.get(uuid)
         return [*self.beside.get(uuid, ()), *([newest] if newest is not None else [])]
 
+    def of_same_message(self, run: Run) -> list[Run]:
+        """The other unfinished runs of the message of ``run``, if their queue is not known: it came more than once."""
+        if run.uuid not in self.beside:
+            return []
+        message = (run.name, run.retries, run.parent_id)
+        others = (one for one in self.of_task(run.uuid) if one is not run and one.queue is None)
+        return [one for one in others if (one.name, one.retries, one.parent_id) == message]
+
     def _at(self, uuid: str, hostname: str) -> list[Run]:
         """The unfinished runs of a task at this worker, oldest first, then those that no worker has reported yet."""
         runs = self.of_task(uuid)
@@ -247,7 +255,7 @@ class RunTable:
 
     def open_earlier(self, run: Run, hostname: str, at: float) -> Run:
         """Open a run that came before the newest, at another worker, and is heard of only now."""
-        earlier = Run(run.uuid, at, at, run.name, run.queue, worker=hostname)
+        earlier = Run(run.uuid, at, at, run.name, run.queue or run.queue_before, worker=hostname)
         self.set_beside(earlier, at)
         return earlier
 

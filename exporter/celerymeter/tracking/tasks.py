@@ -14,7 +14,16 @@ from celerymeter.exception_names import WORKER_LOST, exception_name, last_line
 from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
 from celerymeter.routing import is_broadcast
 from celerymeter.tracking.clocks import LONGEST_HOST, ProducerClocks, parse_eta
-from celerymeter.tracking.identity import is_called, is_late_for, is_of_next, is_replacement, late_run, link, replaces
+from celerymeter.tracking.identity import (
+    is_called,
+    is_late_for,
+    is_of_earlier_try,
+    is_of_next,
+    is_replacement,
+    late_run,
+    link,
+    replaces,
+)
 from celerymeter.tracking.repeated import RepeatedRuns
 from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, is_shadow
@@ -119,15 +128,9 @@ class TaskTracker:
         if run is None and follows:
             self._keep_for_next(self._open_unreported(event, at), event, at)
             return sent_at
+        run = self.runs.open(Run(uuid, at, at)) if run is None else self._find_sent(run, event, at)
         if run is None:
-            run = self.runs.open(Run(uuid, at, at))
-        elif run.before is not None and (before := late_run(run, event)) is not None:
-            run = before
-        elif is_of_next(run, event):
-            self._keep_for_next(run, event, at)
             return sent_at
-        elif run.redelivered:
-            self._take_as_sent(run, self._before(run), event, at)
         self._address(run, event, sent_at)
         self._count_addressed(run, (name, queue), event, at)
         return sent_at
@@ -181,7 +184,7 @@ class TaskTracker:
         if series is None:
             self._wait_for_queue(run, event, at)
         else:
-            self._start(run, series, event, offset)
+            self._start(run, series, event, offset, at)
 
     def ended(self, event: Event, at: float, worker: Worker | None) -> None:
         """Take any event that may end a run; what comes after the run's one end is a duplicate."""
@@ -269,6 +272,25 @@ class TaskTracker:
 
     # Which run
 
+    def _find_sent(self, run: Run, event: Event, at: float) -> Run | None:
+        """The run whose `task-sent` this is, or ``None`` if there is none yet or any more; ``run`` is the newest."""
+        if run.before is not None and (before := late_run(run, event)) is not None:
+            return before
+        if is_of_earlier_try(run, event):
+            beside = self.runs.beside.get(run.uuid, ())
+            earlier = next((one for one in beside if is_late_for(one, event)), None)
+            if earlier is None:  # it is over, or its worker has not said anything of it yet
+                queue = event.queue or self._workers.routes.queue_of(event) or UNKNOWN
+                run.queue_before = run.queue_before or self.table.queue(queue)
+                self._count_sent(self.table.name(event.name or run.name or UNKNOWN), run.queue_before)
+            return earlier
+        if is_of_next(run, event):
+            self._keep_for_next(run, event, at)
+            return None
+        if run.redelivered:
+            self._take_as_sent(run, self._before(run), event, at)
+        return run
+
     def _find_started(self, event: Event, at: float) -> Run | None:
         """The run of a `task-started` of a task that has no unfinished run, or ``None`` if it was counted as late.
 
@@ -291,9 +313,11 @@ class TaskTracker:
         it several times before it began.
         """
         run = self.runs.open_next(newest, at)
-        elsewhere = newest.worker not in (None, event.hostname)
-        run.redelivered = newest.received and not newest.sent_ahead and (elsewhere or newest.started is not None)
-        run.received = run.redelivered  # before the other worker's: so a third one's start is another redelivery
+        link(run, newest)
+        if newest.received and not newest.sent_ahead:
+            later = run if newest.started is not None else newest
+            later.redelivered = later is run or newest.worker not in (None, event.hostname)
+            run.received = True  # before the other worker's: so a third one's start is another redelivery
         return run
 
     def _find_received(self, run: Run | None, event: Event, at: float) -> Run | None:
@@ -437,8 +461,12 @@ class TaskTracker:
             series = self.table.get(run.name, run.queue)
             if series.labels[:2] == sent:
                 self._sent_series[sent] = series
-        if run.pending is not None:
-            self._count_pending(run, at)
+        others = self.runs.of_same_message(run)
+        for other in others:
+            other.queue = run.queue
+        for one in (run, *others):
+            if one.pending is not None:
+                self._count_pending(one, at)
 
     def _take_as_sent(self, run: Run, before: Run | None, event: Event, at: float) -> None:
         """Take a run for one of its own, which looked like the same message once more until its `task-sent` came.
@@ -549,7 +577,7 @@ class TaskTracker:
         if event.type == "task-received":
             series.received += 1
         elif event.type == "task-started":
-            self._start(run, series, event, None if worker is None else worker.offset)
+            self._start(run, series, event, None if worker is None else worker.offset, at)
         elif event.type == "task-sent":
             self._count_sent(run.name or UNKNOWN, run.queue or UNKNOWN)
         else:
@@ -582,12 +610,12 @@ class TaskTracker:
         """Producers are not workers: under `--task-hostname-label` a sent task has an empty hostname."""
         self.table.get(name, queue).sent += 1
 
-    def _start(self, run: Run, series: TaskSeries, event: Event, offset: float | None) -> None:
+    def _start(self, run: Run, series: TaskSeries, event: Event, offset: float | None, at: float) -> None:
         series.started += 1
         if run.redelivered:
             run.redelivered = False
             if not self._may_be_broadcast(run, series):
-                self.repeated.note(run, series, self._before(run))
+                self.repeated.note(run, series, self._before(run), at)
         if run.replaced and not run.ended:
             self._close(run, run.touched, remember=False)
         elif not run.ended and not run.end_pending:
@@ -689,9 +717,7 @@ class TaskTracker:
             # that raises `Reject(requeue=True)` sends the same.
             worker = self._workers.get(run.worker or "")
             series.process_lost += run.started is not None and (worker is None or worker.pool in ("", "prefork"))
-            newest = self.runs.get(run.uuid)
-            if newest is not None and newest is not run and newest.redelivered and newest.started is None:
-                newest.redelivered = False  # the broker was faster than the event of the rejection
+            if self._explains_repeated(run):  # the message came again before we heard of the rejection
                 self._close(run, at, remember=False)
             else:
                 self.runs.requeue(run, at, on_purpose=True)
@@ -701,6 +727,15 @@ class TaskTracker:
             run.rejected = True
             self.runs.stop(run, at)
             self._waiting.append((at, run))
+
+    def _explains_repeated(self, run: Run) -> bool:
+        """Return True if a run of this task seemed to be a redelivery, which the requeue of ``run`` explains."""
+        if self.repeated.drop(run.uuid):
+            return True
+        repeated = next((one for one in self.runs.of_task(run.uuid) if one.redelivered), None)
+        if repeated is not None:
+            repeated.redelivered = False
+        return repeated is not None
 
     def _cancelled(self, run: Run, _series: TaskSeries, _event: Event, at: float) -> None:
         self.runs.requeue(run, at)
