@@ -114,22 +114,34 @@ def test_a_worker_that_joins_later_gets_the_command_until_it_acknowledges(store:
 
 
 def test_a_worker_that_reconnects_gets_the_command_again(store: Store, remote: FakeRemote) -> None:
-    """A reconnect makes it forget; so does a restart with -E, which is its own from then on."""
+    """A reconnect makes it forget; so does a restart with `-E`, which is its own from then on."""
     switch = subscribed_switch(store, remote)
     switch.turn_on()
     switch.start()
     try:
         remote.workers["plain"].on = False
         send(switch, "worker-online", "plain")
-        wait_until(lambda: remote.workers["plain"].on)
+        wait_until(lambda: states(switch)["plain"] == "enabled")
+        assert remote.workers["plain"].on
         remote.workers["plain"].always = True
-        time.sleep(0.01)
         send(switch, "worker-online", "plain")
         wait_until(lambda: states(switch)["plain"] == "always_on")
     finally:
         switch.stop()
+
+
+def test_a_worker_that_restarts_after_its_reply_gets_the_command_again(store: Store, remote: FakeRemote) -> None:
+    """Its reply was of the process before; if it has `-E` now, that is its own, and nobody turns it off."""
+    switch = subscribed_switch(store, remote)
+    remote.restarting = "plain"
+    switch.turn_on()
+    switch.start()
+    try:
+        wait_until(lambda: states(switch)["plain"] == "always_on")
+    finally:
+        switch.stop()
     switch.withdraw()
-    assert remote.asked[-1][0] == "enable_events" or "plain" not in (remote.asked[-1][1] or ())
+    assert remote.asked[-1][0] == "enable_events"
 
 
 def test_all_workers_get_the_command_again_when_the_subscription_is_back(store: Store, remote: FakeRemote) -> None:

@@ -40,12 +40,16 @@ class FakeWorker:
 
 @dataclass
 class FakeRemote(FakeRemoteControl):
-    """Remote control of fake workers, which answer a request for heartbeats through the switch."""
+    """Remote control of fake workers, which answer a request for heartbeats through the switch.
+
+    ``restarting``: a worker that starts again, with ``-E``, once it has replied to the next command.
+    """
 
     workers: dict[str, FakeWorker] = field(default_factory=dict)
     asked: list[tuple[str, tuple[str, ...] | None]] = field(default_factory=list)
     away: bool = False
     switch: TaskEventSwitch | None = None
+    restarting: str | None = None
 
     def deliver(self, commands: Sequence[Command], replies: Replies, wait: Wait) -> None:
         (command,) = commands
@@ -56,6 +60,10 @@ class FakeRemote(FakeRemoteControl):
             wanted = command.destination is None or name in command.destination
             if wanted and (words := worker.reply(command.method)):
                 add_reply(replies, command, name, {"ok": words})
+        if self.restarting is not None and self.switch is not None:
+            name, self.restarting = self.restarting, None
+            self.workers[name] = FakeWorker(always=True)
+            send(self.switch, "worker-online", name)
 
     def send(self, command: Command, *, once: bool = False) -> None:
         assert command.method == "heartbeat"

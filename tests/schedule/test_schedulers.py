@@ -41,7 +41,7 @@ if sys.argv[3] == "add":
     PeriodicTask.objects.create(name="nightly", task="tests.add", args="[1, 2]", crontab=nightly)
     past = datetime.now(timezone.utc) - timedelta(days=1)
     PeriodicTask.objects.create(name="expired", task="tests.add", crontab=nightly, expires=past)
-    never, _ = CrontabSchedule.objects.get_or_create(minute="0", hour="3", day_of_month="30", month_of_year="2")
+    never, _ = CrontabSchedule.objects.get_or_create(minute="30", hour="3", day_of_month="30", month_of_year="2")
     PeriodicTask.objects.create(name="never", task="tests.add", crontab=never)
     PeriodicTask.objects.create(name="off", task="tests.add", interval=every, enabled=False)
 else:

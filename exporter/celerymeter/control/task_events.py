@@ -96,7 +96,7 @@ class DesiredStateStore:
         return tuple(row["hostname"] for row in self._store.read("SELECT hostname FROM monitoring_ours"))
 
     def add_enabled(self, hostnames: Iterable[str], *, at: float) -> None:
-        """We turned these on, and they confirmed it at ``at``; those that did not for a week are forgotten."""
+        """We turned these on at ``at``, and they confirmed it; those that did not for a week are forgotten."""
         with self._store.write() as connection:
             connection.execute("DELETE FROM monitoring_ours WHERE at < ?", (at - _REMEMBERED_FOR,))
             connection.executemany("INSERT OR REPLACE INTO monitoring_ours VALUES (?, ?)", [(h, at) for h in hostnames])
@@ -278,39 +278,47 @@ class TaskEventSwitch:
         to = destinations(names) if enable else names
         replies = self._send(Command("enable_events" if enable else "disable_events", destination=to))
         now, alive = self._clock(), self.workers.alive()
-        for name in names:
-            self._retries.settle(name, done=name in replies or name not in alive, now=now)
+        for name in set(names) - replies.keys():
+            self._retries.settle(name, done=name not in alive, now=now)
 
     def _send(self, command: Command) -> Mapping[str, Reply]:
         # Only once: to a repeated command a worker replies "already enabled", as if it had been so before us.
+        asked_at = self._clock()
         answers = self._remote.ask(
             [command], expected=command.destination or (), silence=REPLY_TIMEOUT, timeout=REPLY_TIMEOUT, once=True
         )
         replies = event_replies(answers, command.method)
-        self.workers.answered(replies.keys())
         enabled, now = command.method == "enable_events", self._clock()
-        by_us = self._note_owner(replies, now, enabled=enabled)
+        for name in replies:
+            self._retries.settle(name, done=True, now=now)
+        for name in [name for name in replies if self._restarted_since(name, asked_at)]:
+            del replies[name]  # that may have been its last process
+            self._retries.add(name, now)
+        self.workers.answered(replies.keys())
+        by_us = self._note_owner(replies, asked_at, enabled=enabled)
         with self._lock:
             for name, reply in replies.items():
                 self._replied_at[name] = now
-                if reply == "failed" and self.workers.get(name):
+                if self._restarted_since(name, asked_at) or (reply == "failed" and self.workers.get(name)):
                     continue  # it gets the command again; a failure counts only for a worker that is never heard
                 self._acknowledge(name, Acknowledgement(enabled, at=now, by_us=name in by_us), reply)
-        for name in replies:
-            self._retries.settle(name, done=True, now=now)
         if self._awaits_proof():
             # A heartbeat of every worker, lest one that has nothing to say look as if it could send nothing.
             self._remote.send(Command("heartbeat"))
         return replies
 
-    def _note_owner(self, replies: Mapping[str, Reply], now: float, *, enabled: bool) -> Collection[str]:
+    def _restarted_since(self, name: str, since: float) -> bool:
+        worker = self.workers.get(name)
+        return worker is not None and worker.restarted and worker.joined_at >= since
+
+    def _note_owner(self, replies: Mapping[str, Reply], at: float, *, enabled: bool) -> Collection[str]:
         """Return the workers that send task events because of us: those that had to change, now or earlier."""
         if not enabled:
-            self.desired.forget_enabled(replies, before=now)
+            self.desired.forget_enabled(replies, before=at)
             return ()
         before = set(self._enabled_by_us())
         by_us = {name for name, reply in replies.items() if reply == "changed" or name in before}
-        self.desired.add_enabled(by_us, at=now)
+        self.desired.add_enabled(by_us, at=at)
         return by_us
 
     def _enabled_by_us(self) -> tuple[str, ...]:
