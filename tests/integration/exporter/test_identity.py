@@ -85,7 +85,6 @@ def test_task_protocol_1_and_shadow_names(
 ) -> None:
     """Messages of the first protocol name no parent; a shadow name shows in what the worker reports, and counts not."""
     exporter = new_exporter()
-    new_worker("w1@test", concurrency=2, queues=("mail",))
     expected = Expected()
     for number in range(5):
         producer.send_task("tests.add", (1, 2), queue="mail", shadow=f"adding to {number}")
@@ -94,6 +93,9 @@ def test_task_protocol_1_and_shadow_names(
     for _ in range(5):
         producer.send_task("tests.add", (1, 2), queue="mail")
         producer.send_task("tests.retry", (1,), queue="mail")
+    # the real names come with `task-sent`, for which a busy machine may take longer than for the worker's events
+    wait_until(lambda: exporter.scrape().sum("celery_task_sent_total") == 20, what="task-sent")
+    new_worker("w1@test", concurrency=2, queues=("mail",))
     expected.add("tests.add", "mail", times=10, succeeded=1)
     expected.add("tests.retry", "mail", times=10, runs=2, retried=1, succeeded=1)
     page = settle(exporter, expected)
