@@ -24,6 +24,9 @@ MAX_RUNS: Final = 10
 """Runs of one task that are kept, the newest; the others are counted."""
 DELAYED: Final = 300.0
 """Seconds by which an event may come late and its own time is still taken: a busy solo worker sends late."""
+OVERTAKEN: Final = 5.0
+"""Seconds by which one worker's events may come after later ones of another: each sends its own in batches."""
+MAX_RECEIVERS: Final = 4
 Outcome = Literal[
     "succeeded", "failed", "retried", "rejected", "requeued", "revoked", "expired", "terminate_sent", "running", "lost",
     "replaced", "unknown",
@@ -64,6 +67,7 @@ class Reception(msgspec.Struct, frozen=True, gc=False):
     eta: float | None = None
     in_place: bool = False
     """True when the message is of a task that surely replaces a run."""
+    retries: int = 0
 
 
 class Discarded(msgspec.Struct, frozen=True, gc=False):
@@ -86,6 +90,8 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
     delayed_by_broker: bool = False
     """True when it was sent through RabbitMQ's native delayed delivery."""
     received: Reception | None = None
+    received_before: tuple[Reception, ...] = ()
+    """The last receptions by other workers, the newest last; most tasks have none."""
     new_message: bool = False
     """True when a message was sent or received after the newest run began."""
     received_again: bool = False
@@ -106,11 +112,10 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
             return self._received(event, at)
         if event.type == "task-started":
             run = PastRun(intern(event.hostname), event.pid, _time(event, at), seen_at=at)
-            receiver = self._receiver_in_place
-            if receiver not in (None, run.worker):
-                return self._with_replaced_run(run, receiver)
+            if (outcome := self._overtaken(run.worker)) is not None:
+                return self._with_overtaken(run, outcome)
             # A pool process may send the task in its place before its worker says that it began.
-            replaced = self.replaced and not self.runs and receiver is None
+            replaced = self.replaced and not self.runs and self._receiver_in_place is None
             return replace(
                 self._with_run(run), new_message=replaced, received_again=False, replaced=replaced, discarded=None
             )
@@ -146,9 +151,14 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
     def _received(self, event: Event, at: float) -> TaskHistory:
         if self._is_of_replaced(event):
             return self
-        received = Reception(intern(event.hostname), event.pid, at, _eta(event), _is_in_place(event))
+        received = Reception(
+            intern(event.hostname), event.pid, at, _eta(event), _is_in_place(event), event.retries or 0
+        )
+        if self._is_of_earlier_try(received):
+            return self._with_reception_before(received)
+        before = self.received
         return replace(
-            self,
+            self if before is None or before.worker == received.worker else self._with_reception_before(before),
             name=self._named(event),
             queue=self.queue or _queue(event),
             retries=max(self.retries, event.retries or 0),
@@ -172,8 +182,20 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         if index is None:
             run = PastRun(intern(event.hostname), event.pid, seen_at=at)
             return self._with_run(_end(run, outcome, event, at))._after(outcome)
-        history = self._with(index, _end(self.runs[index], outcome, event, at))
+        run = _end(self.runs[index], outcome, event, at)
+        if outcome == "requeued" and (place := self._taken_over(index)) is not None:
+            return replace(self, runs=(*self.runs[:index], *self.runs[index + 1 :]))._with_run_at(place, run)
+        history = self._with(index, run)
         return history._after(outcome) if index == len(self.runs) - 1 else history
+
+    def _taken_over(self, index: int) -> int | None:
+        """Return the place of the run to which a requeue by a later one gave the message, if that one was overtaken."""
+        run = self.runs[index]
+        for place, other in enumerate(self.runs[:index]):
+            took = other.worker != run.worker and other.outcome != "requeued"
+            if took and abs((other.started_at or 0.0) - (run.started_at or 0.0)) < OVERTAKEN:
+                return place
+        return None
 
     def _after(self, outcome: Outcome) -> TaskHistory:
         """A retry and a requeued message are new messages, whether or not anybody says that they were sent."""
@@ -204,9 +226,10 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         return replace(self, runs=(*self.runs[:index], run, *self.runs[index + 1 :]))
 
     def _with_run(self, run: PastRun) -> TaskHistory:
-        return self._keep((*self.runs, run))
+        return self._with_run_at(len(self.runs), run)
 
-    def _keep(self, runs: tuple[PastRun, ...]) -> TaskHistory:
+    def _with_run_at(self, place: int, run: PastRun) -> TaskHistory:
+        runs = (*self.runs[:place], run, *self.runs[place:])
         dropped = max(len(runs) - MAX_RUNS, 0)
         return replace(self, runs=runs[dropped:], earlier_runs=self.earlier_runs + dropped)
 
@@ -215,13 +238,34 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         """The worker of the newest reception, if that is of a task that surely replaces a run."""
         return self.received.worker if self.received is not None and self.received.in_place else None
 
-    def _with_replaced_run(self, run: PastRun, receiver: str | None) -> TaskHistory:
-        """Return the history with a run that is heard after ``receiver`` has received the task in its place."""
-        begun = [n for n, other in enumerate(self.runs) if other.worker == receiver]
-        if not begun:
-            return replace(self._with_run(run), new_message=True, received_again=True, replaced=True)
-        place = begun[-1]
-        return self._keep((*self.runs[:place], replace(run, outcome="replaced"), *self.runs[place:]))
+    def _is_of_earlier_try(self, received: Reception) -> bool:
+        """Return True for a message that another worker received before the retry that was heard just now."""
+        newest = self.received
+        if newest is None or newest.worker == received.worker or received.in_place:
+            return False
+        return received.retries < newest.retries and received.at - newest.at < OVERTAKEN
+
+    def _with_reception_before(self, received: Reception) -> TaskHistory:
+        return replace(self, received_before=(*self.received_before, received)[-MAX_RECEIVERS:])
+
+    def _overtaken(self, worker: str) -> Outcome | None:
+        """Return how a run ended that begins now at this worker, if another has received what follows that run."""
+        newest = self.received
+        if newest is None or newest.worker == worker:
+            return None
+        if newest.in_place:
+            return "replaced"
+        own = next((one for one in reversed(self.received_before) if one.worker == worker), None)
+        return "retried" if own is not None and own.retries < newest.retries else None
+
+    def _with_overtaken(self, run: PastRun, outcome: Outcome) -> TaskHistory:
+        """Return the history with a run that is heard after another worker has received what follows it."""
+        begun = [n for n, other in enumerate(self.runs) if self.received and other.worker == self.received.worker]
+        if begun:
+            return self._with_run_at(begun[-1], replace(run, outcome=outcome))
+        replaced = outcome == "replaced"
+        run = run if replaced else replace(run, outcome=outcome)
+        return replace(self._with_run(run), new_message=True, received_again=True, replaced=replaced or self.replaced)
 
     def _is_of_replaced(self, event: Event) -> bool:
         """Return True for a message, heard late, of the run that another task has replaced."""
@@ -244,7 +288,8 @@ NO_HISTORY: Final = TaskHistory()
 
 
 def _is_in_place(event: Event) -> bool:
-    return event.parent_id == event.uuid
+    """A retry of a task without a parent is its own parent too."""
+    return event.parent_id == event.uuid and not event.retries
 
 
 def _end(run: PastRun, outcome: Outcome, event: Event, at: float) -> PastRun:
