@@ -174,7 +174,7 @@ class TaskTracker:
         if run is None or run.worker != hostname or run.started is not None or uuid in self.runs.beside:
             newest, run = run, self.runs.starting(uuid, hostname)
             if run is None:
-                run = self._find_started(event, at) if newest is None else self._start_elsewhere(newest, event, at)
+                run = self._find_started(event, at) if newest is None else self._start_elsewhere(newest, at)
                 if run is None:
                     return
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
@@ -305,18 +305,17 @@ class TaskTracker:
             run.name, run.queue, run.received, run.redelivered = ended.name, ended.queue, True, ended.ended
         return run
 
-    def _start_elsewhere(self, newest: Run, event: Event, at: float) -> Run:
+    def _start_elsewhere(self, newest: Run, at: float) -> Run:
         """The run of a `task-started` that fits no unfinished run.
 
         If another worker has received the task meanwhile, this one held it for longer than the broker waits for an
-        acknowledgement (an ETA beyond Redis' visibility timeout): both will run it. So will one worker that received
-        it several times before it began.
+        acknowledgement (an ETA beyond Redis' visibility timeout): both will run it, and whichever starts second is a
+        redelivery. So will one worker that received it several times before it began.
         """
         run = self.runs.open_next(newest, at)
         link(run, newest)
         if newest.received and not newest.sent_ahead:
-            later = run if newest.started is not None else newest
-            later.redelivered = later is run or newest.worker not in (None, event.hostname)
+            (newest if newest.started is None else run).redelivered = True
             run.received = True  # before the other worker's: so a third one's start is another redelivery
         return run
 
