@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -88,6 +91,22 @@ def test_tls(tmp_path: Path, by: str) -> None:
         assert reached(broker).client.ping()
         with pytest.raises(BrokerUnavailable, match="certificate"):
             connect_redis(BrokerSettings(url=f"{url}?ssl_cert_reqs=required"))
+
+
+@pytest.mark.integration
+def test_connections_that_were_dropped_take_no_memory(shared_redis: Redis) -> None:
+    """Where no worker replies each poll makes one. Their buffers are in cycles, which nothing else frees for hours."""
+    held = HeldConnection(BrokerSettings(url=shared_redis.url))
+    channels: list[weakref.ref[Any]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            held.use(lambda connection: channels.append(weakref.ref(connection.default_channel)))
+            held.close()
+    finally:
+        gc.enable()
+    assert sum(channel() is not None for channel in channels) <= 1
 
 
 @pytest.mark.integration

@@ -6,6 +6,7 @@ key prefix mean here exactly what they mean to the workers.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -154,6 +155,9 @@ class HeldConnection:
                 raise
 
     def _open(self) -> Any:
+        # The connection before is in cycles, with a buffer of 128 KiB (`amqp.method_framing.frame_writer`); where no
+        # worker replies there is a new one at each poll, and a collection by itself may be hours away.
+        gc.collect(0)
         with _checking_settings(self._broker):
             self._connection = self.app.connection_for_read(newest(self._broker).url)
             _connect(self._connection)
