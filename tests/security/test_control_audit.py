@@ -10,7 +10,8 @@ import pytest
 
 from celerymeter.cli import main
 from celerymeter.control.audit.offline import verify
-from celerymeter.control.audit.trail import Actor, AuditTrail
+from celerymeter.control.audit.trail import Actor, AuditQuery, AuditTrail
+from celerymeter.control.audit.views import AuditPage
 from celerymeter.control.store import DATABASE, Store
 from celerymeter.errors import SettingsError, StateError
 
@@ -115,6 +116,49 @@ def test_a_chain_that_was_cut_is_not_signed_on(trail: AuditTrail, tmp_path: Path
     with pytest.raises(StateError, match="is not written"):
         trail.probe()
     assert sqlite3.connect(tmp_path / DATABASE).execute("SELECT count(*) FROM audit").fetchone() == before
+
+
+NESTED = "replace(hex(zeroblob(5000)), '0', '[')"
+VALUES = {
+    "at": ["1e300", "-1e300", "9e999", "'x'", "x'00ff'", "253402300800"],
+    "kind": ["x'ff'", "CAST(kind AS BLOB)", "char(27) || '[2J'"],
+    "action": ["x'ff'", "CAST(x'ff' AS TEXT)", "char(10, 8238) || 'forged'", "hex(zeroblob(1000000))"],
+    "intent": ["'x'", "x'00'", "1.5", "-5", "CAST(zeroblob(100) AS TEXT)"],
+    "sub": ["x'ff'", "CAST(x'fffe' AS TEXT)", "char(0) || 'a'"],
+    "target": ["'x'", "''", "'{}'", "'5'", "'null'", "'[1, 2]'", """'["a", {}]'""", "'[NaN]'", "x'ff'", NESTED],
+    "reason": ["x'ff'", "char(13, 10) || 'forged'"],
+    "outcome": ["x'ff'"],
+    "detail": [
+        "'x'",
+        "'[]'",
+        "'5'",
+        """'{"a": NaN}'""",
+        """'{"a": 1e999}'""",
+        r"""'{"a": "\ud800"}'""",
+        "x'ff'",
+        NESTED,
+    ],
+    "mac": ["'x'", "7", "x''", "zeroblob(1000000)"],
+}
+
+
+@pytest.mark.parametrize(("column", "value"), [(column, value) for column in VALUES for value in VALUES[column]])
+def test_a_row_of_any_values_hides_no_other(
+    trail: AuditTrail, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, value: str
+) -> None:
+    """`audit show` ended with a stack trace at that row, and the API with an error, for as long as it was there."""
+    tamper(tmp_path, f"UPDATE audit SET {column} = {value} WHERE row = 3")
+    for options in ([], ["--json"]):
+        assert main(["audit", "show", "--state-dir", str(tmp_path), *options]) == 0
+        out = capsys.readouterr().out
+        assert len(out.splitlines()) == 4
+        assert out.replace("\n", "").isprintable()
+        assert len(out) < 100_000
+    assert verify(tmp_path, key=KEY, head=None).findings[0].row == 3
+    assert trail.page(AuditQuery(target="of none"), 100) == []
+    page = AuditPage(rows=trail.page(AuditQuery(), 100), next=None, head="")
+    assert [row.row for row in page.rows] == [4, 3, 2, 1]
+    assert len(page.model_dump_json()) < 100_000
 
 
 def test_a_command_beside_the_program_may_write(trail: AuditTrail, tmp_path: Path) -> None:

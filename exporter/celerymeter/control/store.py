@@ -94,7 +94,7 @@ class Store:
         connection = sqlite3.connect(
             self.folder / DATABASE, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
-        connection.row_factory = sqlite3.Row
+        connection.row_factory, connection.text_factory = sqlite3.Row, decode
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
@@ -104,6 +104,14 @@ class Store:
         if found > VERSION:
             raise SettingsError(f"--state-dir {self.folder}: written by a newer celerymeter (version {found})")
         self._writer.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def decode(stored: bytes) -> str:
+    """Decode a stored text; what is not UTF-8 becomes a text that nothing of ours has."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return repr(stored)
 
 
 @contextmanager

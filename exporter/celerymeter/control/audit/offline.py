@@ -16,7 +16,7 @@ from pathlib import Path
 
 from celerymeter.control.audit.rows import GENESIS, SELECT, AuditRow, Head, from_db, sign
 from celerymeter.control.audit.trail import FOREIGN, KEY_FILE, Actor, AuditQuery, kept_key, open_trail
-from celerymeter.control.store import DATABASE
+from celerymeter.control.store import DATABASE, decode
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import SettingsError, StateError
 from celerymeter.files import open_own
@@ -51,7 +51,7 @@ def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
         ) from error
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
+            connection.row_factory, connection.text_factory = sqlite3.Row, decode
             yield connection
     except sqlite3.Error as error:
         raise StateError(f"the audit trail cannot be read: {error}") from error

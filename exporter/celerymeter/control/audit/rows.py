@@ -7,6 +7,7 @@ import hmac
 import json
 import re
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -49,7 +50,25 @@ _SIGNED = tuple(
     "kind at action row intent sub jti address target reason outcome detail instance".split()  # noqa: SIM905 - words
 )
 """The signed columns, in the order of the first version: another order would break every existing chain."""
-SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit"  # noqa: S608 - our own column names
+TEXTS = tuple("kind action sub jti address target reason outcome detail instance".split())  # noqa: SIM905 - words
+MAX_TEXT, MAX_JSON = 64 * 1024, 8 * 2**20
+"""Characters of a stored text that are read; ours are shorter (a thousand ids take 3 MB)."""
+MAX_DEPTH = 50
+"""Levels of stored JSON; ours has three."""
+LAST_TIME = 253402300799.0
+"""The last second of the year 9999, in UTC seconds."""
+
+
+def _bounded(name: str) -> str:
+    """Return how a column is read: whoever may write the file may have put anything there, of any length."""
+    if name in TEXTS:
+        return f"substr({name}, 1, {MAX_JSON if name in ('target', 'detail') else MAX_TEXT}) AS {name}"
+    if name == "row":  # the primary key is always a number
+        return name
+    return f"CASE WHEN LENGTH({name}) <= 64 THEN {name} END AS {name}"
+
+
+SELECT = f"SELECT {', '.join(map(_bounded, COLUMNS))} FROM audit"  # noqa: S608 - our own column names
 INSERT = f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - as above
 
 
@@ -84,6 +103,45 @@ def checkpoint(*, at: float, through: AuditRow) -> AuditRow:
 
 
 def from_db(found: sqlite3.Row) -> AuditRow:
-    """Convert a stored row. A tampered HMAC may have any type; it becomes bytes."""
-    row = AuditRow(**{name: found[name] for name in COLUMNS})
-    return row if isinstance(row.mac, bytes) else replace(row, mac=b"")
+    """Convert a stored row. Of one that somebody has tampered with, what can be shown is kept; it fits no HMAC."""
+    texts = {name: _text(found[name]) for name in TEXTS}
+    target, detail = _json(texts.pop("target")), _json(texts.pop("detail"))
+    if not isinstance(target, list) or not all(isinstance(one, str) for one in target):
+        target = None
+    mac, intent = found["mac"], found["intent"]
+    return AuditRow(
+        row=found["row"],
+        at=_time(found["at"]),
+        intent=intent if isinstance(intent, int | None) else -1,
+        target=_text(found["target"]) if target is not None else json.dumps([_text(found["target"])]),
+        detail=_text(found["detail"]) if isinstance(detail, dict) else json.dumps({"text": _text(found["detail"])}),
+        mac=mac if isinstance(mac, bytes) else b"",
+        **texts,  # type: ignore[arg-type] # a kind that we do not know is shown as it is
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _time(value: object) -> float:
+    return value if isinstance(value, float) and 0 <= value <= LAST_TIME else 0.0
+
+
+def _json(text: str) -> object:
+    """Return the value of a stored JSON text, or ``None`` if it could not be written again."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [one for each in level for one in _members(each)]
+    return None if level else value
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -22,6 +22,7 @@ from celerymeter.control.audit.rows import (
     GENESIS,
     INSERT,
     SELECT,
+    TEXTS,
     AuditRow,
     Head,
     Kind,
@@ -67,7 +68,7 @@ class Actor:
 
 MAX_PAGE: Final = 4 * 1024 * 1024
 """Bytes of the rows of one page."""
-_SIZE = "LENGTH(target) + LENGTH(reason) + LENGTH(detail)"
+_SIZE = " + ".join(f"LENGTH({name})" for name in TEXTS)
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class AuditQuery(Query):
             "kind = ?": self.kind,
             "outcome = ?": self.outcome,
             "? IN (intent, row)": self.intent,
-            "EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?)": self.target,
+            "json_valid(target) AND EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?)": self.target,
             "row < ?": self.before,
         }
         asked = {condition: value for condition, value in conditions.items() if value is not None}
@@ -232,13 +233,13 @@ class AuditTrail:
 
     def oldest(self) -> float | None:
         """Return the time of the first row (UTC seconds); None while there is none."""
-        rows = self._store.read("SELECT at FROM audit ORDER BY row LIMIT 1")
-        return float(rows[0]["at"]) if rows else None
+        rows = self._store.read(f"{SELECT} ORDER BY row LIMIT 1")
+        return from_db(rows[0]).at if rows else None
 
     def head(self) -> Head:
         """Return the end of the chain; row 0 while there is none."""
-        rows = self._store.read("SELECT row, mac FROM audit ORDER BY row DESC LIMIT 1")
-        return Head(rows[0]["row"], bytes(rows[0]["mac"]).hex()) if rows else Head(0, GENESIS.hex())
+        rows = self._store.read(f"{SELECT} ORDER BY row DESC LIMIT 1")
+        return Head(rows[0]["row"], from_db(rows[0]).mac.hex()) if rows else Head(0, GENESIS.hex())
 
     def _follow(
         self,
