@@ -161,6 +161,37 @@ def test_a_row_of_any_values_hides_no_other(
     assert len(page.model_dump_json()) < 100_000
 
 
+NAMES = "kind, at, action, intent, sub, jti, address, target, reason, outcome, detail, instance, mac"
+OLD = COPY.replace("audit", "old")
+ENDLESS = f"WITH RECURSIVE n(row) AS (SELECT 1 UNION ALL SELECT row + 1 FROM n) SELECT n.row, {OLD}, n"
+TABLES = {
+    "a view without end": f"CREATE VIEW audit AS {ENDLESS}",
+    "a virtual table": f"CREATE VIRTUAL TABLE audit USING fts5(row, {NAMES})",
+    "a column that is computed": f"CREATE TABLE audit (row INTEGER PRIMARY KEY, {NAMES.replace('sub,', '')}, "
+    "sub AS (hex(zeroblob(400000000))))",
+    "numbers that are texts": f"CREATE TABLE audit (row TEXT PRIMARY KEY, {NAMES}) WITHOUT ROWID",
+    "no table": "SELECT 1",
+}
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
+def test_another_table_in_its_place_is_not_read(
+    trail: AuditTrail, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, command: str
+) -> None:
+    """It could have rows without end, or values of any length."""
+    tamper(tmp_path, "ALTER TABLE audit RENAME TO old", table)
+    if "INTEGER" not in table and "CREATE TABLE" in table:
+        tamper(tmp_path, f"INSERT INTO audit (row, {NAMES}) SELECT 'x' || row, {OLD}")
+    (tmp_path / "key").write_bytes(KEY)
+    (tmp_path / "key").chmod(0o600)
+    options = ["--audit-key-file", str(tmp_path / "key")] if command == "verify" else []
+    assert main(["audit", command, "--state-dir", str(tmp_path), *options]) == 1
+    told = capsys.readouterr().err
+    assert "somebody has changed it" in told
+    assert len(told.splitlines()) == 1
+
+
 def test_a_command_beside_the_program_may_write(trail: AuditTrail, tmp_path: Path) -> None:
     """`celerymeter token` has the key: both go on with one chain."""
     other = AuditTrail(trail._store, key=KEY)

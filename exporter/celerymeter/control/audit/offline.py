@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from celerymeter.control.audit.rows import GENESIS, SELECT, AuditRow, Head, from_db, sign
-from celerymeter.control.audit.trail import FOREIGN, KEY_FILE, Actor, AuditQuery, kept_key, open_trail
+from celerymeter.control.audit.trail import FOREIGN, KEY_FILE, SCHEMA, Actor, AuditQuery, kept_key, open_trail
 from celerymeter.control.store import DATABASE, decode
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import SettingsError, StateError
@@ -52,9 +52,22 @@ def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory, connection.text_factory = sqlite3.Row, decode
+            _check_table(connection)
             yield connection
     except sqlite3.Error as error:
         raise StateError(f"the audit trail cannot be read: {error}") from error
+
+
+def _check_table(connection: sqlite3.Connection) -> None:
+    """Raise `StateError` unless the table is stored, with our columns: any other may compute rows without end."""
+    columns = "SELECT name, type, pk, hidden FROM pragma_table_xinfo('audit')"
+    with closing(sqlite3.connect(":memory:")) as memory:
+        memory.execute(SCHEMA[0])
+        ours = memory.execute(columns).fetchall()
+    stored = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'audit' AND type = 'table'").fetchone()
+    if stored is None or not stored["rootpage"] or [tuple(found) for found in connection.execute(columns)] != ours:
+        raise StateError("the database has no table `audit` as celerymeter makes it: somebody has changed it")
+    connection.execute("SELECT rowid FROM audit LIMIT 1")  # fails where the numbers of rows may be anything
 
 
 def verify(state_dir: Path, *, key: bytes | None, head: str | None) -> Verification:
