@@ -34,6 +34,7 @@ def read_rows(folder: Path, query: AuditQuery = ALL, *, last: int = -1) -> Itera
     Raises `SettingsError` when there is no trail.
     """
     with _opened(folder) as connection:
+        _check_table(connection)
         where, parameters = query.clause()
         chosen = f"SELECT row FROM audit WHERE {where} ORDER BY row DESC LIMIT ?"  # noqa: S608 - our own words
         for row in connection.execute(f"{SELECT} WHERE row IN ({chosen}) ORDER BY row", [*parameters, last]):
@@ -52,7 +53,6 @@ def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory, connection.text_factory = sqlite3.Row, decode
-            _check_table(connection)
             yield connection
     except sqlite3.Error as error:
         raise StateError(f"the audit trail cannot be read: {error}") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import ConfigDict, Field, PlainSerializer
 
 from celerymeter.control.routing import utc
@@ -131,8 +132,9 @@ def _time(value: object) -> float:
 def _json(text: str) -> object:
     """Return the value of a stored JSON text, or ``None`` if it could not be written again."""
     try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        value = msgspec.json.decode(
+            text
+        )  # unlike `json` it takes no NaN and no lone surrogate, which no reply can hold
     except (ValueError, RecursionError):
         return None
     level = [value]
