@@ -110,7 +110,7 @@ class TaskTracker:
             self._count_addressed(before, (name, queue), event, at)
             return sent_at
         if run is None and uuid in self.runs.beside:  # the runs that followed are over
-            run = next((one for one in self.runs.beside[uuid] if is_late_for(one, event)), None)
+            run = self._find_late(event)
         follows = retries > 0 or event.parent_id == uuid
         direct = run is None and not follows and not event.exchange  # the queue is certain: see `QueueRoutes.queue_of`
         if direct and (series := self._sent_series.get((name, queue))) is not None:
@@ -277,10 +277,9 @@ class TaskTracker:
         if run.before is not None and (before := late_run(run, event)) is not None:
             return before
         if is_of_earlier_try(run, event):
-            beside = self.runs.beside.get(run.uuid, ())
-            earlier = next((one for one in beside if is_late_for(one, event)), None)
+            earlier = self._find_late(event)
             if earlier is None:  # it is over, or its worker has not said anything of it yet
-                queue = event.queue or self._workers.routes.queue_of(event) or UNKNOWN
+                queue = self._workers.routes.queue_of(event) or UNKNOWN
                 run.queue_before = run.queue_before or self.table.queue(queue)
                 self._count_sent(self.table.name(event.name or run.name or UNKNOWN), run.queue_before)
             return earlier
@@ -290,6 +289,10 @@ class TaskTracker:
         if run.redelivered:
             self._take_as_sent(run, self._before(run), event, at)
         return run
+
+    def _find_late(self, event: Event) -> Run | None:
+        """The run beside the newest whose `task-sent` this is."""
+        return next((one for one in self.runs.beside.get(event.uuid or "", ()) if is_late_for(one, event)), None)
 
     def _find_started(self, event: Event, at: float) -> Run | None:
         """The run of a `task-started` of a task that has no unfinished run, or ``None`` if it was counted as late.
@@ -309,7 +312,7 @@ class TaskTracker:
         """The run of a `task-started` that fits no unfinished run.
 
         If another worker has received the task meanwhile, this one held it for longer than the broker waits for an
-        acknowledgement (an ETA beyond Redis' visibility timeout): both will run it, and whichever starts second is a
+        acknowledgement (an ETA beyond Redis' visibility timeout): both will run it, and the second start is a
         redelivery. So will one worker that received it several times before it began.
         """
         run = self.runs.open_next(newest, at)
@@ -716,7 +719,7 @@ class TaskTracker:
             # that raises `Reject(requeue=True)` sends the same.
             worker = self._workers.get(run.worker or "")
             series.process_lost += run.started is not None and (worker is None or worker.pool in ("", "prefork"))
-            if self._explains_repeated(run):  # the message came again before we heard of the rejection
+            if self._explain_repeated(run):  # the message came again before we heard of the rejection
                 self._close(run, at, remember=False)
             else:
                 self.runs.requeue(run, at, on_purpose=True)
@@ -727,8 +730,8 @@ class TaskTracker:
             self.runs.stop(run, at)
             self._waiting.append((at, run))
 
-    def _explains_repeated(self, run: Run) -> bool:
-        """Return True if a run of this task seemed to be a redelivery, which the requeue of ``run`` explains."""
+    def _explain_repeated(self, run: Run) -> bool:
+        """Take a run that seemed to be a redelivery for what the requeue of ``run`` led to; False if there is none."""
         if self.repeated.drop(run.uuid):
             return True
         repeated = next((one for one in self.runs.of_task(run.uuid) if one.redelivered), None)
