@@ -51,7 +51,7 @@ _SIGNED = tuple(
     "kind at action row intent sub jti address target reason outcome detail instance".split()  # noqa: SIM905 - words
 )
 """The signed columns, in the order of the first version: another order would break every existing chain."""
-TEXTS = tuple("kind action sub jti address target reason outcome detail instance".split())  # noqa: SIM905 - words
+TEXTS = tuple(name for name in COLUMNS if name not in ("row", "at", "intent", "mac"))
 MAX_TEXT, MAX_JSON = 64 * 1024, 8 * 2**20
 """Characters of a stored text that are read; ours are shorter (a thousand ids take 3 MB)."""
 MAX_DEPTH = 50
@@ -60,8 +60,8 @@ LAST_TIME = 253402300799.0
 """The last second of the year 9999, in UTC seconds."""
 
 
-def _bounded(name: str) -> str:
-    """Return how a column is read: whoever may write the file may have put anything there, of any length."""
+def bounded(name: str) -> str:
+    """Return how a column is read: others who may write the file may have put anything there, of any length."""
     if name in TEXTS:
         return f"substr({name}, 1, {MAX_JSON if name in ('target', 'detail') else MAX_TEXT}) AS {name}"
     if name == "row":  # the primary key is always a number
@@ -69,7 +69,7 @@ def _bounded(name: str) -> str:
     return f"CASE WHEN LENGTH({name}) <= 64 THEN {name} END AS {name}"
 
 
-SELECT = f"SELECT {', '.join(map(_bounded, COLUMNS))} FROM audit"  # noqa: S608 - our own column names
+SELECT = f"SELECT {', '.join(map(bounded, COLUMNS))} FROM audit"  # noqa: S608 - our own column names
 INSERT = f"INSERT INTO audit ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - as above
 
 
@@ -106,35 +106,38 @@ def checkpoint(*, at: float, through: AuditRow) -> AuditRow:
 def from_db(found: sqlite3.Row) -> AuditRow:
     """Convert a stored row. Of one that somebody has tampered with, what can be shown is kept; it fits no HMAC."""
     texts = {name: _text(found[name]) for name in TEXTS}
-    target, detail = _json(texts.pop("target")), _json(texts.pop("detail"))
+    target, intent = _json(texts["target"]), found["intent"]
     if not isinstance(target, list) or not all(isinstance(one, str) for one in target):
-        target = None
-    mac, intent = found["mac"], found["intent"]
+        texts["target"] = json.dumps([texts["target"]])
+    if not isinstance(_json(texts["detail"]), dict):
+        texts["detail"] = json.dumps({"text": texts["detail"]})
     return AuditRow(
         row=found["row"],
-        at=_time(found["at"]),
+        at=time_from_db(found["at"]),
         intent=intent if isinstance(intent, int | None) else -1,
-        target=_text(found["target"]) if target is not None else json.dumps([_text(found["target"])]),
-        detail=_text(found["detail"]) if isinstance(detail, dict) else json.dumps({"text": _text(found["detail"])}),
-        mac=mac if isinstance(mac, bytes) else b"",
+        mac=mac_from_db(found["mac"]),
         **texts,  # type: ignore[arg-type] # a kind that we do not know is shown as it is
     )
+
+
+def time_from_db(value: object) -> float:
+    """Return a stored time (UTC seconds); 0 for what is none."""
+    return value if isinstance(value, float) and 0 <= value <= LAST_TIME else 0.0
+
+
+def mac_from_db(value: object) -> bytes:
+    """Return a stored HMAC; empty for what is none."""
+    return value if isinstance(value, bytes) else b""
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _time(value: object) -> float:
-    return value if isinstance(value, float) and 0 <= value <= LAST_TIME else 0.0
-
-
 def _json(text: str) -> object:
     """Return the value of a stored JSON text, or ``None`` if it could not be written again."""
     try:
-        value = msgspec.json.decode(
-            text
-        )  # unlike `json` it takes no NaN and no lone surrogate, which no reply can hold
+        value = msgspec.json.decode(text)  # takes no NaN and no lone surrogate, which no reply can hold
     except (ValueError, RecursionError):
         return None
     level = [value]

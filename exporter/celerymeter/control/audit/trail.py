@@ -26,9 +26,12 @@ from celerymeter.control.audit.rows import (
     AuditRow,
     Head,
     Kind,
+    bounded,
     checkpoint,
     from_db,
+    mac_from_db,
     sign,
+    time_from_db,
 )
 from celerymeter.control.keys import check_strength
 from celerymeter.control.routing import Instant, Query
@@ -233,13 +236,13 @@ class AuditTrail:
 
     def oldest(self) -> float | None:
         """Return the time of the first row (UTC seconds); None while there is none."""
-        rows = self._store.read(f"{SELECT} ORDER BY row LIMIT 1")
-        return from_db(rows[0]).at if rows else None
+        rows = self._store.read(f"SELECT {bounded('at')} FROM audit ORDER BY row LIMIT 1")  # noqa: S608 - our own words
+        return time_from_db(rows[0]["at"]) if rows else None
 
     def head(self) -> Head:
         """Return the end of the chain; row 0 while there is none."""
-        rows = self._store.read(f"{SELECT} ORDER BY row DESC LIMIT 1")
-        return Head(rows[0]["row"], from_db(rows[0]).mac.hex()) if rows else Head(0, GENESIS.hex())
+        rows = self._store.read(f"SELECT row, {bounded('mac')} FROM audit ORDER BY row DESC LIMIT 1")  # noqa: S608 - our own words
+        return Head(rows[0]["row"], mac_from_db(rows[0]["mac"]).hex()) if rows else Head(0, GENESIS.hex())
 
     def _follow(
         self,
