@@ -291,8 +291,9 @@ class TaskEventSwitch:
         enabled, now = command.method == "enable_events", self._clock()
         for name in replies:
             self._retries.settle(name, done=True, now=now)
+        # After that: a worker that restarts from now on is added by `joined`.
         for name in [name for name in replies if self._restarted_since(name, asked_at)]:
-            del replies[name]  # that may have been its last process
+            del replies[name]  # the process before may have sent it
             self._retries.add(name, now)
         self.workers.answered(replies.keys())
         by_us = self._note_owner(replies, asked_at, enabled=enabled)

@@ -189,11 +189,10 @@ class TaskHistory(msgspec.Struct, frozen=True, gc=False):
         return history._after(outcome) if index == len(self.runs) - 1 else history
 
     def _taken_over(self, index: int) -> int | None:
-        """Return the place of the run to which a requeue by a later one gave the message, if that one was overtaken."""
+        """Return the place of the run that took the message which this later one requeued, if its events came first."""
         run = self.runs[index]
         for place, other in enumerate(self.runs[:index]):
-            took = other.worker != run.worker and other.outcome != "requeued"
-            if took and abs((other.started_at or 0.0) - (run.started_at or 0.0)) < OVERTAKEN:
+            if other.worker != run.worker and other.outcome != "requeued" and _began_together(other, run):
                 return place
         return None
 
@@ -290,6 +289,12 @@ NO_HISTORY: Final = TaskHistory()
 def _is_in_place(event: Event) -> bool:
     """A retry of a task without a parent is its own parent too."""
     return event.parent_id == event.uuid and not event.retries
+
+
+def _began_together(one: PastRun, other: PastRun) -> bool:
+    if one.started_at is None or other.started_at is None:
+        return False
+    return abs(one.started_at - other.started_at) < OVERTAKEN
 
 
 def _end(run: PastRun, outcome: Outcome, event: Event, at: float) -> PastRun:
