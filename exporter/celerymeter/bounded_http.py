@@ -12,7 +12,7 @@ import json
 import socket
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 _CHUNK = 64 * 1024
+_STEP = 1024 * 1024
 
 
 class TooLarge(requests.RequestException):
@@ -77,9 +78,10 @@ def _read(response: requests.Response, most: int) -> bytes:
     unzip = _decompressor(response.headers.get("Content-Encoding", ""))
     try:
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
-            body += chunk if unzip is None else unzip.decompress(chunk, most + 1 - len(body))
-            if len(body) > most:
-                raise TooLarge(f"the answer has more than {most} bytes")
+            for piece in (chunk,) if unzip is None else _decompressed(unzip, chunk):
+                body += piece
+                if len(body) > most:
+                    raise TooLarge(f"the answer has more than {most} bytes")
     except ReadTimeoutError as error:
         raise requests.ReadTimeout(error) from error
     except (HTTPError, ValueError) as error:  # ValueError: a chunk of a negative size
@@ -89,6 +91,18 @@ def _read(response: requests.Response, most: int) -> bytes:
     if unzip is not None and not unzip.eof and body:
         raise requests.exceptions.ContentDecodingError("the answer ends too early")
     return bytes(body)
+
+
+def _decompressed(unzip: Any, chunk: bytes) -> Iterator[bytes]:
+    """Yield what a chunk contains in pieces of at most `_STEP` bytes: it may be a thousand times as long.
+
+    Raises `requests.exceptions.ContentDecodingError` for what follows the end, which ``unzip`` would keep.
+    """
+    while chunk:
+        yield unzip.decompress(chunk, _STEP)
+        chunk = unzip.unconsumed_tail
+        if unzip.unused_data:
+            raise requests.exceptions.ContentDecodingError("the answer goes on after its end")
 
 
 def _decompressor(encoding: str) -> Any:

@@ -129,6 +129,9 @@ HUGE: dict[str, Speak] = {
     "a gzip bomb in chunks": says(
         OK + b"Content-Encoding: x-gzip\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BOMB), BOMB)
     ),
+    "a gzip body that goes on after its end": endless(
+        OK + b"Content-Encoding: gzip\r\n\r\n" + zipped(b"{}"), b" " * 65536
+    ),
     "a deflate bomb": _gzip(BOMB[10:-8], b"deflate"),
     "a page of 404 without end": endless(b"HTTP/1.1 404 Not Found\r\n\r\n", b"x" * 65536),
     "a page of 500 without end": endless(b"HTTP/1.1 500 No\r\n\r\n", b"x" * 65536),

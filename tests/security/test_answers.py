@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 SECRET = "hush"
 PATIENCE = 0.2
-MAX_MB = 170.0
+MAX_MB = 120.0
 """By which a process may grow over an answer: the largest that Prometheus may give has 64 MiB."""
 
 
