@@ -20,6 +20,7 @@ from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import Alertmanager, Prometheus, Redis
 from celerymeter.demo.settings import Ports
 from celerymeter.errors import ServerMissing, StartFailed
+from celerymeter.files import write_new
 
 Yaml: TypeAlias = "Mapping[str, Yaml] | list[Yaml] | str | int | float | bool | None"
 Web: TypeAlias = Literal["exporter", "prometheus", "alertmanager", "control", "grafana"]
@@ -76,10 +77,8 @@ def shipped(part: str) -> Path:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text)
+    """Write a file that only its owner can read; whoever waits for it finds it whole."""
+    write_new(path, text.encode(), mode=0o600)
 
 
 def redis(site: Site) -> Redis:
