@@ -17,7 +17,7 @@ _RUNNING = re.compile(r"celery:(queue_age|queue_unacked_age|task_oldest):seconds
 """Grow while nobody looks: alike within 10 s."""
 _RATE = re.compile(r"celery:(pool_busy:sum|task_busy:rate10m|\w+_busy:ratio|(pool|worker)_saturation:ratio)")
 """Rates, whose windows begin with a scrape: alike within a twentieth of a slot, or of the value."""
-_MEASURED = "celery:queue_(wait|unknown)"
+_MEASURED = "celery:queue_(wait|wait_good|unknown)"
 """Waits span two hosts: each exporter measures the clocks for itself, and leaves out what it cannot measure."""
 _WINDOWED = re.compile(
     r"celery:.*(burn|:sum(30m|1h|6h|3d)|:limit|:effective|exporter_watched|control_watched|queue_slots:wanted).*"
