@@ -87,5 +87,8 @@ class SeriesTotals(msgspec.Struct, gc=False, array_like=True):
     rare: Rare | None = None
 
 
+decode_all = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""Return the series of `encode_all` by their keys; each keeps all of them in memory."""
+encode_all = msgspec.json.Encoder().encode
 decode_series = msgspec.json.Decoder(SeriesTotals).decode
 """Return a series; raises `msgspec.DecodeError`."""

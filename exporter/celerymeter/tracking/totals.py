@@ -17,7 +17,7 @@ import msgspec
 
 from celerymeter.model import OTHER, Event
 from celerymeter.settings import ExporterSettings
-from celerymeter.totals_message import Rare, SeriesTotals, WorkerTotals, decode_series
+from celerymeter.totals_message import Rare, SeriesTotals, WorkerTotals, decode_all, decode_series, encode_all
 from celerymeter.tracking.runs import InProgress
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.tasks import TaskTracker
@@ -33,10 +33,13 @@ MAX_FORGOTTEN = 50_000
 BYTES_PER_WORKER = 16 * 1024
 """Memory for the totals of each of `Limits.workers` on average, and as much for those that wait to be added up.
 
-50 series take some 14 KiB. If less could wait, messages of a large cluster would be refused that a bit later fit.
+50 series take some 14 KiB, and half of that while they wait. If less could wait, messages of a large cluster would be
+refused that a bit later fit.
 """
-OVERHEAD = 150
+SERIES_OVERHEAD = 150
 """Bytes of memory that a series takes beside its text."""
+MESSAGE_OVERHEAD = 64
+"""Bytes of memory that a message which waits takes beside its series."""
 FULL = 0.5
 """Seconds until the table looks again for processes to forget, if it has found few."""
 COUNTERS: Mapping[str, frozenset[str]] = {
@@ -93,10 +96,11 @@ class Instance:
     offset: float = 0.0
     added: dict[str, bytes] = field(default_factory=dict)
     """The JSON of each series that is added up: decoded again for a difference, it takes a fifth of the memory."""
-    waiting: dict[str, bytes] = field(default_factory=dict)
+    waiting: list[bytes] = field(default_factory=list)
+    """The series that wait to be added up, all in one JSON object, and then those of each later message."""
     waiting_bytes: int = 0
     baselines: set[str] = field(default_factory=set)
-    """Series whose waiting totals are a baseline."""
+    """Series whose waiting totals are a baseline, unless they have been added up before."""
     running: dict[str, Running] = field(default_factory=dict)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     """Counts of the process that belong to no series, as added up."""
@@ -146,18 +150,17 @@ class TotalsTable:
         instance = self.instances.get(totals.instance) or self._admit(event, totals, at)
         if instance is None or totals.sequence <= instance.sequence:
             return
-        size = sum(map(len, totals.series.values())) + OVERHEAD * len(totals.series)
-        if size > self._waiting_left:
+        series = encode_all(totals.series)
+        if len(series) + MESSAGE_OVERHEAD > self._waiting_left:
             self._reject("too_large")
             return
         instance.sequence, instance.heard_at, instance.begun = totals.sequence, at, totals.begun
         instance.pid = event.pid
         if instance.mid_life:
-            instance.baselines.update(key for key in totals.series if key not in instance.added)
+            instance.baselines.update(totals.series)
             instance.mid_life = not totals.full
-        self._let_wait(instance, totals.series)
-        if instance.waiting:
-            self._dirty[instance] = None
+        if totals.series:
+            self._let_wait(instance, series)
         self._count(instance, totals)
         if worker is not None:
             before = self._by_host.get(worker.hostname)
@@ -167,12 +170,27 @@ class TotalsTable:
             instance.offset = worker.offset or 0.0
             self._measure_loss(instance, totals, worker)
 
-    def _let_wait(self, instance: Instance, series: Mapping[str, msgspec.Raw]) -> None:
-        """Keep a copy of each series: as it came it would keep its whole message."""
-        waiting, before = instance.waiting, instance.waiting_bytes
-        waiting.update(zip(series, map(bytes, series.values()), strict=True))
-        instance.waiting_bytes = sum(map(len, waiting.values())) + OVERHEAD * len(waiting)
+    def _let_wait(self, instance: Instance, series: bytes) -> None:
+        """Keep the series of a message, and merge them with what waits as soon as they are an eighth of it.
+
+        So a small message costs little where much waits, and what is replaced takes little memory.
+        """
+        before, waiting = instance.waiting_bytes, instance.waiting
+        waiting.append(series)
+        instance.waiting_bytes += len(series) + MESSAGE_OVERHEAD
+        if 8 * instance.waiting_bytes > 9 * (len(waiting[0]) + MESSAGE_OVERHEAD):
+            instance.waiting = [encode_all(_merged(waiting))]
+            instance.waiting_bytes = len(instance.waiting[0]) + MESSAGE_OVERHEAD
         self._waiting_left -= instance.waiting_bytes - before
+        self._dirty[instance] = None
+
+    def _take_waiting(self, instance: Instance) -> dict[str, msgspec.Raw]:
+        """Return what waits of an instance, which is then nothing."""
+        waiting, instance.waiting = instance.waiting, []
+        self._waiting_left += instance.waiting_bytes
+        instance.waiting_bytes = 0
+        self._dirty.pop(instance, None)
+        return _merged(waiting)
 
     def _admit(self, event: Event, totals: WorkerTotals, at: float) -> Instance | None:
         if len(self.instances) >= self._limit and not self._forget_some(at):
@@ -208,7 +226,7 @@ class TotalsTable:
     # Adding up
 
     def add_up(self, *, everything: bool = False) -> None:
-        """Add what waits, the longest waiting first: at least `AT_ONCE` series and a `CYCLE`-th of the instances.
+        """Add what waits, the longest waiting first: about `AT_ONCE` series and a `CYCLE`-th of the instances.
 
         So a small cluster is never behind, and of a large one most messages are replaced before they cost anything.
         """
@@ -230,12 +248,10 @@ class TotalsTable:
             self._bytes_left -= _size(instance.added)
 
     def _add_instance(self, instance: Instance) -> int:
-        self._dirty.pop(instance, None)
-        waiting, instance.waiting = instance.waiting, {}
-        self._waiting_left += instance.waiting_bytes
-        instance.waiting_bytes = 0
+        """Add what waits of an instance, and return how many series that were."""
+        waiting = self._take_waiting(instance)
         for key, text in waiting.items():
-            self._add(instance, key, text)
+            self._add(instance, key, bytes(text))
         instance.baselines.clear()
         return len(waiting)
 
@@ -253,13 +269,13 @@ class TotalsTable:
         ):
             self._reject("fields")
             return
-        growth = len(text) - len(before) if before is not None else len(text) + OVERHEAD
+        growth = len(text) - len(before) if before is not None else len(text) + SERIES_OVERHEAD
         if growth > self._bytes_left:
             self._reject("too_large")
             return
         self._bytes_left -= growth
         instance.added[key] = text
-        if key not in instance.baselines:
+        if before is not None or key not in instance.baselines:
             self._grow(instance, series, new, old)
         if (new.running or key in instance.running) and instance.hostname != OTHER:  # whose death nobody would notice
             self._set_running(instance, key, series, new)
@@ -357,10 +373,9 @@ class TotalsTable:
 
     def _forget(self, instance: Instance) -> None:
         self._drop_running(instance, offline=False)
-        self._dirty.pop(instance, None)
+        self._take_waiting(instance)
         del self.instances[instance.id]
         self._bytes_left += _size(instance.added)
-        self._waiting_left += instance.waiting_bytes
         if self._by_host.get(instance.hostname) is instance:
             del self._by_host[instance.hostname]
         self._forgotten[instance.id] = None
@@ -388,7 +403,12 @@ def _known(name: str, totals: WorkerTotals) -> dict[str, int]:
 
 
 def _size(added: Mapping[str, bytes]) -> int:
-    return sum(map(len, added.values())) + OVERHEAD * len(added)
+    return sum(map(len, added.values())) + SERIES_OVERHEAD * len(added)
+
+
+def _merged(messages: list[bytes]) -> dict[str, msgspec.Raw]:
+    """Return the series of all messages; of each the last."""
+    return {key: series for message in messages for key, series in decode_all(message).items()}
 
 
 def _bucket_map(theirs: tuple[float, ...], ours: tuple[float, ...]) -> list[int] | None:
