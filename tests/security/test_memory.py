@@ -192,11 +192,11 @@ def test_waiting_events_are_bounded_in_number() -> None:
     cluster = Cluster(make_settings(Limits(tracked_tasks=100)))
     for number in range(5000):
         cluster.send("task-succeeded", uuid=f"u{number % 90}")
-    assert cluster.tracker.tasks._events_waiting <= 200
+    assert cluster.tracker.tasks.labels._events_waiting <= 200
     cluster.pass_time(20)
-    assert cluster.tracker.tasks._events_waiting == 0
+    assert cluster.tracker.tasks.labels._events_waiting == 0
     counted = sum(series.succeeded for series in cluster.tracker.task_series)
-    assert counted + cluster.tracker.tasks.duplicates["task-succeeded"] == 5000
+    assert counted + cluster.tracker.tasks.counts.duplicates["task-succeeded"] == 5000
 
 
 @pytest.mark.parametrize("field", ["uuid", "parent_id"])
@@ -231,7 +231,7 @@ def test_pairs_beyond_their_limit_are_not_remembered() -> None:
     cluster = Cluster(make_settings(Limits(task_pairs=10)))
     for number in range(2000):
         cluster.publish(f"u{number}", name=f"task{number % 100}", queue=f"queue{number % 97}")
-    assert len(cluster.tracker.tasks._sent_series) <= 10
+    assert len(cluster.tracker.tasks.counts.sent_series) <= 10
 
 
 # Workers

@@ -72,7 +72,7 @@ def test_counts_of_unknown_names_are_dropped(field: str) -> None:
 
     assert kept_by(feed) < 2 * MEGABYTE
     tasks = cluster.tracker.tasks
-    assert len(tasks.waits_unmeasured) + len(tasks.duplicates) + len(tasks.table.folded) < 20
+    assert len(tasks.counts.waits_unmeasured) + len(tasks.counts.duplicates) + len(tasks.table.folded) < 20
 
 
 def test_what_waits_is_bounded_in_bytes() -> None:

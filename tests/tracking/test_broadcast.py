@@ -90,7 +90,7 @@ def test_two_workers_and_the_producer_may_report_in_any_order() -> None:
         series = cluster.series("reload", "reloads")
         counted = (series.sent, series.received, series.started, series.succeeded, series.redelivered)
         assert counted == (1, 2, 2, 2, 0), order
-        assert not cluster.tracker.tasks.duplicates, order
+        assert not cluster.tracker.tasks.counts.duplicates, order
 
 
 def test_without_task_sent_a_run_that_may_be_of_a_broadcast_is_no_redelivery(cluster: Cluster) -> None:

@@ -65,7 +65,7 @@ def counts(cluster: Cluster) -> Counter[str]:
             found[field] += getattr(series, field)
         found["requeued"] += series.rejected_requeued
         found[f"under {series.labels[:2]}"] += series.received
-    return +(found + Counter({f"twice {kind}": n for kind, n in cluster.tracker.tasks.duplicates.items()}))
+    return +(found + Counter({f"twice {kind}": n for kind, n in cluster.tracker.tasks.counts.duplicates.items()}))
 
 
 @pytest.mark.parametrize(

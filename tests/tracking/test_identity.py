@@ -58,7 +58,7 @@ def test_a_replaced_task_ends_without_an_event(cluster: Cluster, worker: str, pa
     assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
     assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
     assert len(cluster.tracker.tasks.runs) == 0
-    assert not cluster.tracker.tasks.duplicates
+    assert not cluster.tracker.tasks.counts.duplicates
 
 
 def test_a_replacement_that_fails_is_a_failure_of_its_own(cluster: Cluster) -> None:
@@ -151,7 +151,7 @@ def test_events_of_two_workers_may_come_in_any_order(cluster: Cluster, order: tu
     cluster.pass_time(3)
     assert counts(cluster, "outer", "q1") == (1, 1, 1, 0, 0)
     assert counts(cluster, "inner", "q2") == (1, 1, 1, 1, 0)
-    assert not cluster.tracker.tasks.duplicates
+    assert not cluster.tracker.tasks.counts.duplicates
 
 
 @pytest.mark.parametrize("worker", [WORKER, OTHER_WORKER])
@@ -394,7 +394,7 @@ def test_tasks_of_one_id_that_are_revoked_while_they_wait(cluster: Cluster, sent
         cluster.end("a", "revoked")
     series = cluster.series("nap", "q1")
     assert (series.sent, series.received, series.revoked) == (4, 4, 4)
-    assert not cluster.tracker.tasks.duplicates
+    assert not cluster.tracker.tasks.counts.duplicates
     assert len(cluster.tracker.tasks.runs) == 0
 
 

@@ -52,9 +52,9 @@ def play(cluster: Cluster, step: tuple[object, ...]) -> None:
 def counters(cluster: Cluster) -> dict[str, float]:
     """Every number that may only grow."""
     tracker = cluster.tracker
-    found: dict[str, float] = {f"duplicate {k}": v for k, v in tracker.tasks.duplicates.items()}
+    found: dict[str, float] = {f"duplicate {k}": v for k, v in tracker.tasks.counts.duplicates.items()}
     found |= {f"evicted {k}": v for k, v in tracker.tasks.runs.evicted.items()}
-    found |= {f"unmeasured {k}": v for k, v in tracker.tasks.waits_unmeasured.items()}
+    found |= {f"unmeasured {k}": v for k, v in tracker.tasks.counts.waits_unmeasured.items()}
     for series in tracker.task_series:
         for name in (
             "sent",

@@ -54,7 +54,7 @@ def test_a_task_that_waits_is_received_again_every_hour(cluster: Cluster) -> Non
     for hostname in (THIRD, WORKER, SECOND):
         cluster.end("a", hostname=hostname)
     assert (series.succeeded, series.in_progress) == (3, 0)
-    assert not cluster.tracker.tasks.duplicates
+    assert not cluster.tracker.tasks.counts.duplicates
 
 
 def test_a_task_runs_at_three_workers_that_went_silent_over_it(cluster: Cluster) -> None:

@@ -60,7 +60,7 @@ def test_an_eta_beyond_the_visibility_timeout(cluster: Cluster, overlap: bool) -
         cluster.end("a")
     cluster.end("a", hostname=OTHER_WORKER)
     assert (cluster.series().started, cluster.series().succeeded, cluster.series().in_progress) == (2, 2, 0)
-    assert not cluster.tracker.tasks.duplicates
+    assert not cluster.tracker.tasks.counts.duplicates
 
 
 def test_one_worker_that_received_a_message_several_times_runs_it_as_often(cluster: Cluster) -> None:
@@ -74,7 +74,7 @@ def test_one_worker_that_received_a_message_several_times_runs_it_as_often(clust
     for _ in range(3):
         cluster.end("a")
     assert (cluster.series().started, cluster.series().succeeded, cluster.series().in_progress) == (3, 3, 0)
-    assert not cluster.tracker.tasks.duplicates
+    assert not cluster.tracker.tasks.counts.duplicates
 
 
 def test_the_worker_died_and_another_runs_the_task(cluster: Cluster) -> None:

@@ -196,7 +196,7 @@ def test_failures_with_successes_in_between_are_not_in_a_row() -> None:
         cluster.beat("sent", row(due=number, sent=number), due_at=cluster.now, uuid=f"u{number}")
         cluster.run(f"u{number}", outcome="revoked")
         cluster.pass_time(1)
-        cluster.tracker.tasks.last_success["tasks.nightly"] = cluster.now
+        cluster.tracker.tasks.counts.last_success["tasks.nightly"] = cluster.now
         cluster.pass_time(1)
     assert (schedule(cluster).runs_failed, schedule(cluster).failures) == (3, 1)
 

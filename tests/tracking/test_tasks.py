@@ -113,7 +113,7 @@ def test_a_retry_begins_a_run_of_its_own(cluster: Cluster) -> None:
     assert (series.sent, series.received, series.started, series.retried, series.failed) == (2, 2, 2, 1, 1)
     assert series.exceptions == {"ValueError": 1}
     assert not series.in_progress
-    assert not cluster.tracker.tasks.duplicates
+    assert not cluster.tracker.tasks.counts.duplicates
 
 
 def test_a_retry_may_overtake_the_whole_run_before(cluster: Cluster) -> None:
@@ -221,7 +221,7 @@ def test_reject_with_failed_is_one_failure(cluster: Cluster) -> None:
     cluster.pass_time(3)
     series = cluster.series()
     assert (series.failed, series.rejected_end) == (2, 0)
-    assert cluster.tracker.tasks.duplicates == {"task-rejected": 2}
+    assert cluster.tracker.tasks.counts.duplicates == {"task-rejected": 2}
 
 
 def test_reject_alone_is_an_end(cluster: Cluster) -> None:
@@ -320,7 +320,7 @@ def test_a_hard_time_limit_fails_once(cluster: Cluster) -> None:
     cluster.run("a", outcome="failed")
     cluster.end("a", "failed")
     assert cluster.series().failed == 1
-    assert cluster.tracker.tasks.duplicates == {"task-failed": 1}
+    assert cluster.tracker.tasks.counts.duplicates == {"task-failed": 1}
 
 
 def test_a_hard_time_limit_is_named_by_its_traceback(cluster: Cluster) -> None:
@@ -352,7 +352,7 @@ def test_a_terminated_task_that_runs_on_does_not_count_twice(cluster: Cluster) -
         cluster.run(f"other-{number}", name="other")
     cluster.end("a", "succeeded")
     assert (cluster.series().revoked_terminated, cluster.series().succeeded) == (1, 0)
-    assert cluster.tracker.tasks.duplicates == {"task-succeeded": 1}
+    assert cluster.tracker.tasks.counts.duplicates == {"task-succeeded": 1}
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_an_end_that_comes_after_all_is_counted(cluster: Cluster) -> None:
     cluster.end("a")
     cluster.end("a")
     assert cluster.series().succeeded == 1
-    assert cluster.tracker.tasks.duplicates == {"task-succeeded": 1}
+    assert cluster.tracker.tasks.counts.duplicates == {"task-succeeded": 1}
 
 
 def lose_end(cluster: Cluster, *, active: int) -> None:
@@ -546,7 +546,7 @@ def test_a_killed_greenlet_has_not_succeeded(cluster: Cluster, pool: str, first:
     series = cluster.series()
     assert (series.succeeded, series.revoked_terminated, series.without_result) == (0, 1, 0)
     assert series.busy.seconds(0.0) == 2.0
-    assert "add" not in cluster.tracker.tasks.last_success
+    assert "add" not in cluster.tracker.tasks.counts.last_success
 
 
 def test_a_killed_greenlet_may_run_again(cluster: Cluster) -> None:

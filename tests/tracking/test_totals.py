@@ -47,8 +47,8 @@ def test_every_count_of_a_run_arrives(cluster: Cluster, sender: Sender) -> None:
     assert series.wait.sum == 4.0
     assert series.busy.seconds(0.0) == pytest.approx(2.0)
     assert series.failed_runtime_count == 1
-    assert cluster.tracker.tasks.waits_unmeasured == {"not_sent": 3}
-    assert cluster.tracker.tasks.last_success == {"add": cluster.now}
+    assert cluster.tracker.tasks.counts.waits_unmeasured == {"not_sent": 3}
+    assert cluster.tracker.tasks.counts.last_success == {"add": cluster.now}
 
 
 def test_a_lost_message_is_healed_by_the_next(cluster: Cluster, sender: Sender) -> None:

@@ -64,7 +64,7 @@ def test_what_cannot_be_measured_is_counted_apart(reason: str, fields: dict[str,
     if reason == "negative":
         cluster.skew["one"] = -5.0
     cluster.start("a")
-    assert cluster.tracker.tasks.waits_unmeasured == {reason: 1}
+    assert cluster.tracker.tasks.counts.waits_unmeasured == {reason: 1}
     assert sum(cluster.series().wait.counts) == 0
 
 
@@ -76,7 +76,7 @@ def test_without_task_sent_there_is_no_wait() -> None:
     cluster.receive("a")
     cluster.start("a")
     cluster.pass_time(3)
-    assert cluster.tracker.tasks.waits_unmeasured == {"not_sent": 1}
+    assert cluster.tracker.tasks.counts.waits_unmeasured == {"not_sent": 1}
 
 
 def test_a_retry_waits_from_its_own_sending() -> None:

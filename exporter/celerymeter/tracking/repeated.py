@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 from celerymeter.model import Event
 from celerymeter.tracking.identity import is_called
-from celerymeter.tracking.runs import Run
+from celerymeter.tracking.runs import GRACE, Run
 from celerymeter.tracking.series import TaskSeries
 
-GRACE = 2.0
-"""Seconds by which a `task-sent` may be late."""
 MAX_REPEATED = 10_000
 
 

@@ -27,6 +27,8 @@ BESIDE_AGE = 600.0
 """Seconds that a run beside the newest is kept for a worker to report it."""
 REPLACEMENT_AGE = 3600.0
 """Seconds that a run which vanished may be replaced by what follows the tasks that it sent."""
+GRACE = 2.0
+"""Seconds by which an event may come later than another of the same run that was sent after it."""
 MAX_UNREPORTED = 10_000
 """Runs whose missing end may have been turned off; of more the oldest are never counted as without a result."""
 VANISHED = 5.0
@@ -279,6 +281,11 @@ class RunTable:
                 series.busy.ended += seconds
                 if (worker := self._worker(run.worker or "")) is not None:
                     worker.busy.ended += seconds
+
+    def started_before(self, run: Run) -> Run | None:
+        """The last unfinished run of the same task that started before this one."""
+        started = [one for one in self.beside.get(run.uuid, ()) if one is not run and one.started is not None]
+        return started[-1] if started else None
 
     def requeue(self, run: Run, at: float, *, on_purpose: bool = False) -> None:
         """The message is with the broker again: the task may come to any worker."""

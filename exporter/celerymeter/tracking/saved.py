@@ -97,7 +97,7 @@ def save(tracker: Tracker) -> Saved:
         [_saved_instance(instance) for instance in tracker.totals.instances.values()],
         tracker.workers.remember(),
         {name: dict(counter) for name, counter in _counters(tracker).items()},
-        dict(tracker.tasks.last_success),
+        dict(tracker.tasks.counts.last_success),
         _saved_histogram(tracker.lag),
         tracker.reconnects,
         save_schedules(tracker.schedules),
@@ -119,7 +119,7 @@ def restore(tracker: Tracker, saved: Saved, *, now: float) -> None:
     for name, counter in _counters(tracker).items():
         for label, count in saved.counters.get(name, {}).items():
             counter[label] += count
-    tracker.tasks.last_success.update(saved.last_success)
+    tracker.tasks.counts.last_success.update(saved.last_success)
     _restore_histogram(tracker.lag, saved.lag)
     tracker.reconnects += saved.reconnects
     restore_schedules(tracker.schedules, saved.schedules)
@@ -131,11 +131,11 @@ def _counters(tracker: Tracker) -> Mapping[str, MutableMapping[str, int]]:
     counters: dict[str, Counter[str]] = {
         "accepted": tracker.workers.accepted,
         "cut": tracker.task_series.cut,
-        "duplicates": tracker.tasks.duplicates,
+        "duplicates": tracker.tasks.counts.duplicates,
         "evicted": tracker.tasks.runs.evicted,
         "folded": tracker.task_series.folded,
         "rejections": tracker.rejections,
-        "unmeasured": tracker.tasks.waits_unmeasured,
+        "unmeasured": tracker.tasks.counts.waits_unmeasured,
     }
     return {**counters, "events": tracker.event_counts}
 

@@ -1,19 +1,17 @@
-"""Task events into counts: every event under its (name, queue_name), every run with one end.
+"""Task events into counts: which run an event is of. Each counts under its (name, queue_name), and a run ends once.
 
-An event waits until its run's queue is known, because `task-received` can overtake `task-sent`. After `GRACE` it is
-counted under the only queue that its worker consumes, else under ``unknown``, and so is the rest of that run.
+What an event counts for is `RunCounter`'s, and under which labels `RunLabels`'.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from celerymeter.exception_names import WORKER_LOST, exception_name, last_line
-from celerymeter.model import OTHER, UNKNOWN, ActiveTask, Event
+from celerymeter.model import UNKNOWN, ActiveTask, Event
 from celerymeter.routing import is_broadcast
-from celerymeter.tracking.clocks import LONGEST_HOST, ProducerClocks, parse_eta
+from celerymeter.tracking.clocks import ProducerClocks
+from celerymeter.tracking.counting import RunCounter
 from celerymeter.tracking.identity import (
     is_called,
     is_late_for,
@@ -24,26 +22,13 @@ from celerymeter.tracking.identity import (
     link,
     replaces,
 )
-from celerymeter.tracking.repeated import RepeatedRuns
+from celerymeter.tracking.labels import RunLabels, strip
 from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
-from celerymeter.tracking.series import TaskSeries, TaskSeriesTable, is_shadow
+from celerymeter.tracking.series import TaskSeriesTable, is_shadow
 from celerymeter.tracking.workers import Worker, WorkerTable
 
-GRACE = 2.0
-"""Seconds that an event waits for the one that names its queue."""
-GRACE_NEW_WORKER = 15.0
-"""The same while a worker has not yet said which queues it consumes."""
 MAX_AGE = 7 * 86400.0
-TOLERANCE = 0.05
-"""Seconds below 0 that a wait may come out from measurement error alone."""
-MAX_PENDING = 256
-"""Events of one run that wait for its queue: every worker may receive a broadcast before the first starts it."""
 MAX_SENT_AHEAD = 8
-MAX_TEXT = 1000
-"""Characters of an exception that are kept while its event waits; only its class counts."""
-MAX_NAMES = 10_000
-"""Task names known to send events; any beyond them count as names that send none."""
-GREENLETS = ("gevent", "eventlet")
 _UNREGISTERED = re.compile(r"NotRegistered\((['\"])(.+)\1\)", re.DOTALL)
 """The exception by which a worker answers a message of a task that it does not know (`Consumer.on_unknown_task`)."""
 
@@ -57,32 +42,14 @@ class TaskTracker:
         self.table = table
         self.runs = RunTable(limit, workers)
         self.producers = ProducerClocks()
-        self.duplicates: Counter[str] = Counter()
-        self.waits_unmeasured: Counter[str] = Counter()
-        self.last_success: dict[str, float] = {}
-        self.names_received: set[str] = set()
-        self.broadcasts: set[str] = set()
-        """Queues whose tasks every worker gets, by their labels, as far as `task-sent` have said so."""
-        self._sent_series: dict[tuple[str | None, str | None], TaskSeries] = {}
-        """The series that a `task-sent` of this name and queue counts for, where neither is folded."""
+        self.counts = RunCounter(
+            table, self.runs, workers, limit=limit, count_retry_exceptions=count_retry_exceptions, close=self._close
+        )
+        self.labels = RunLabels(table, self.runs, workers, self.counts, limit=limit)
         self._workers = workers
         self._limit = limit
-        self._count_retry_exceptions = count_retry_exceptions
-        self._waiting: deque[tuple[float, Run]] = deque()
-        self._killed: deque[tuple[float, Run, TaskSeries]] = deque()
-        """Runs in greenlets that were killed, until another event says why."""
-        self._events_waiting = 0
         self._sent_ahead = 0
-        self.repeated = RepeatedRuns()
         """At least the number of `task-sent` that runs keep; `tick` counts them anew."""
-        self._ends: Mapping[str, Callable[[Run, TaskSeries, Event, float], None]] = {
-            "task-succeeded": self._succeeded,
-            "task-failed": self._failed,
-            "task-retried": self._retried,
-            "task-revoked": self._revoked,
-            "task-rejected": self._rejected,
-            "task-cancelled": self._cancelled,
-        }
 
     # Events
 
@@ -100,20 +67,20 @@ class TaskTracker:
         sent_at = self.producers.observe(event, at)
         if event.parent_id is not None:
             self._note_parent(event)
-        if self.repeated and (noted := self.repeated.pop(event)) is not None:
+        if self.counts.repeated and (noted := self.counts.repeated.pop(event)) is not None:
             self._take_as_sent(noted.run, noted.before, event, at)
-            self._count_sent(*noted.series.labels[:2])
+            self.counts.sent(*noted.series.labels[:2])
             return sent_at
         run = self.runs.get(uuid)
         if run is None and (before := self._before_ended(event)) is not None:
-            self._address(before, event, sent_at)
+            self.labels.address(before, event, sent_at)
             self._count_addressed(before, (name, queue), event, at)
             return sent_at
         if run is None and uuid in self.runs.beside:  # the runs that followed are over
             run = self._find_late(event)
         follows = retries > 0 or event.parent_id == uuid
         direct = run is None and not follows and not event.exchange  # the queue is certain: see `QueueRoutes.queue_of`
-        if direct and (series := self._sent_series.get((name, queue))) is not None:
+        if direct and (series := self.counts.sent_series.get((name, queue))) is not None:
             series.sent += 1
             own = None if self.table.by_host else series
             name, queue = series.labels[0], series.labels[1]  # one string for all tasks of a name
@@ -124,14 +91,14 @@ class TaskTracker:
             event.name = name = self.table.name.clean(name)
         if is_broadcast(event):
             queue = self.table.queue(event.exchange or "")
-            self._broadcast(uuid, queue, at)
+            self.labels.broadcast(uuid, queue, at)
         if run is None and follows:
             self._keep_for_next(self._open_unreported(event, at), event, at)
             return sent_at
         run = self.runs.open(Run(uuid, at, at)) if run is None else self._find_sent(run, event, at)
         if run is None:
             return sent_at
-        self._address(run, event, sent_at)
+        self.labels.address(run, event, sent_at)
         self._count_addressed(run, (name, queue), event, at)
         return sent_at
 
@@ -157,11 +124,11 @@ class TaskTracker:
         run.worker, run.touched, run.received = event.hostname, at, True
         if run.eta is None:
             run.eta = event.eta
-        if run.name not in self.names_received:
-            self.learn_name(event.name)
-        series = run.series or self._resolve(run)
+        if run.name not in self.labels.names_received:
+            self.labels.learn_name(event.name)
+        series = run.series or self.labels.resolve(run)
         if series is None:
-            self._wait_for_queue(run, event, at)
+            self.labels.wait(run, event, at)
         else:
             series.received += 1
 
@@ -180,11 +147,11 @@ class TaskTracker:
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
         offset = None if worker is None else worker.offset
         run.busy_since = at if offset is None else event.timestamp + offset
-        series = run.series or self._resolve(run)
+        series = run.series or self.labels.resolve(run)
         if series is None:
-            self._wait_for_queue(run, event, at)
+            self.labels.wait(run, event, at)
         else:
-            self._start(run, series, event, offset, at)
+            self.counts.start(run, series, event, offset, at)
 
     def ended(self, event: Event, at: float, worker: Worker | None) -> None:
         """Take any event that may end a run; what comes after the run's one end is a duplicate."""
@@ -198,35 +165,22 @@ class TaskTracker:
                 run = self._unheard(event, at)
             if run.worker is None and not run.ended:
                 run.worker = event.hostname
-        series = run.series or self._resolve(run)
+        series = run.series or self.labels.resolve(run)
         if series is None and run.name is None and (name := _unregistered_name(event)) is not None:
             run.name = self.table.name(name)
-            series = self._resolve(run)
+            series = self.labels.resolve(run)
         if series is None:
-            self._wait_for_queue(run, event, at)
+            self.labels.wait(run, event, at)
             run.end_pending = True
         else:
-            self._end(run, series, event, at)
+            self.counts.end(run, series, event, at)
 
     def tick(self, now: float) -> None:
-        """Give up waiting for what did not come, or when too many wait; drop what is too old."""
-        still: list[tuple[float, Run]] = []
-        excess = len(self._waiting) - self._limit
-        while self._waiting and (excess > 0 or abs(now - self._waiting[0][0]) >= GRACE):
-            since, run = self._waiting.popleft()
-            if excess <= 0 and abs(now - since) < GRACE_NEW_WORKER and self._queues_may_be_learned(run):
-                still.append((since, run))
-            else:
-                self._stop_waiting(run, now)
-            excess -= 1
-        self._waiting.extendleft(reversed(still))
+        """Give up waiting for what did not come, and drop what is too old."""
+        self.labels.tick(now)
         if self._sent_ahead > self._limit // 8:
             self._sent_ahead = self.runs.count_sent_ahead()
-        if self.repeated:
-            self.repeated.count(now)
-        while self._killed and (len(self._killed) > self._limit or abs(now - self._killed[0][0]) >= GRACE):
-            _, run, series = self._killed.popleft()
-            self._give_up_killed(run, series, now)
+        self.counts.tick(now)
         self.runs.evict_old(now, MAX_AGE)
 
     # What others read
@@ -251,7 +205,7 @@ class TaskTracker:
             run.busy_since = task.started_at + (self._workers.offset_of(hostname) or 0.0)
             run.name = run.name or self.table.name(task.registered_name or task.name)
             run.queue = run.queue or (self.table.queue(task.queue_name) if task.queue_name else None)
-            self._settle(run, at)
+            self.labels.settle(run, at)
             if not run.ended:
                 self.runs.start(run)
 
@@ -268,7 +222,7 @@ class TaskTracker:
             if run.queue is None and task.queue_name:
                 run.queue = self.table.queue(task.queue_name)
             if run.pending is not None:
-                self._count_pending(run, at)
+                self.labels.count_pending(run, at)
 
     # Which run
 
@@ -281,13 +235,13 @@ class TaskTracker:
             if earlier is None:  # it is over, or its worker has not said anything of it yet
                 queue = self._workers.routes.queue_of(event) or UNKNOWN
                 run.queue_before = run.queue_before or self.table.queue(queue)
-                self._count_sent(self.table.name(event.name or run.name or UNKNOWN), run.queue_before)
+                self.counts.sent(self.table.name(event.name or run.name or UNKNOWN), run.queue_before)
             return earlier
         if is_of_next(run, event):
             self._keep_for_next(run, event, at)
             return None
         if run.redelivered:
-            self._take_as_sent(run, self._before(run), event, at)
+            self._take_as_sent(run, self.runs.started_before(run), event, at)
         return run
 
     def _find_late(self, event: Event) -> Run | None:
@@ -346,7 +300,7 @@ class TaskTracker:
         ):
             ahead, run.sent_ahead, is_retry = run.sent_ahead, None, retries > run.retries
             following = self.runs.open_next(run, at)
-            if is_retry and (run.addressed or not self._may_consume(hostname, run.queue)):
+            if is_retry and (run.addressed or not self.labels.may_consume(hostname, run.queue)):
                 following.queue, following.queue_before = None, run.queue  # `Task.retry(queue=…)` may move it
             link(following, run)
             run = self._take_next(following, ahead)
@@ -355,7 +309,7 @@ class TaskTracker:
         if len(event.parent_id or "") > LONG_TEXT or len(name or "") > LONG_TEXT:
             self.runs.note_large(run, at)
         if name is not None:
-            self.learn_name(name)
+            self.labels.learn_name(name)
             if run.name not in (None, name):
                 run.shadow = name
                 self.table.learn_shadow(name, run.name)
@@ -414,12 +368,12 @@ class TaskTracker:
         """Count the `task-sent` of a run that follows ``run``, and keep what is needed of it for then."""
         routed = self._workers.routes.queue_of(event)
         name, queue = event.name or run.name or UNKNOWN, routed or run.queue or UNKNOWN
-        self._count_sent(self.table.name(name), self.table.queue(queue))
+        self.counts.sent(self.table.name(name), self.table.queue(queue))
         if self._sent_ahead >= self._limit // 4:
             self.runs.evicted["limit"] += 1
             return
         self._sent_ahead += 1
-        _strip(event, run)
+        strip(event, run)
         if routed is not None:
             event.queue, event.exchange, event.routing_key = self.table.queue.clean(routed), None, None
         if run.sent_ahead is None:
@@ -433,7 +387,7 @@ class TaskTracker:
     def _take_next(self, run: Run, ahead: list[Event] | None) -> Run:
         """Give a run its `task-sent`, which came before the run before it was over."""
         if ahead:
-            self._address(run, ahead[0], self.producers.sent_at(ahead[0]))
+            self.labels.address(run, ahead[0], self.producers.sent_at(ahead[0]))
             if ahead[1:]:
                 run.sent_ahead = ahead[1:]
                 run.replaced = is_replacement(run, ahead[1])
@@ -456,19 +410,19 @@ class TaskTracker:
     def _count_addressed(self, run: Run, sent: tuple[str | None, str | None], event: Event, at: float) -> None:
         """Count a run's own `task-sent`, and what has waited for it."""
         if run.queue is None or run.name is None:
-            self._wait_for_queue(run, event, at)
+            self.labels.wait(run, event, at)
             return
-        self._count_sent(run.name, run.queue)
+        self.counts.sent(run.name, run.queue)
         if sent == (run.name, run.queue):
             series = self.table.get(run.name, run.queue)
             if series.labels[:2] == sent:
-                self._sent_series[sent] = series
+                self.counts.sent_series[sent] = series
         others = self.runs.of_same_message(run)
         for other in others:
             other.queue = run.queue
         for one in (run, *others):
             if one.pending is not None:
-                self._count_pending(one, at)
+                self.labels.count_pending(one, at)
 
     def _take_as_sent(self, run: Run, before: Run | None, event: Event, at: float) -> None:
         """Take a run for one of its own, which looked like the same message once more until its `task-sent` came.
@@ -479,20 +433,6 @@ class TaskTracker:
         if event.parent_id != run.uuid or before is None or before.end_pending:
             return
         self._close(run if before.ended and not run.ended else before, at, remember=False)
-
-    def _broadcast(self, uuid: str, queue: str, at: float) -> None:
-        """Note that every worker gets the tasks of this queue, and count what some of them said of this one before."""
-        if queue != OTHER:
-            self.broadcasts.add(queue)
-        for run in self.runs.of_task(uuid):
-            if run.queue is None:
-                run.queue = queue
-                self._count_pending(run, at)
-
-    def _before(self, run: Run) -> Run | None:
-        """The last unfinished run of the same task that started before this one."""
-        started = [one for one in self.runs.beside.get(run.uuid, ()) if one is not run and one.started is not None]
-        return started[-1] if started else None
 
     def _unheard(self, event: Event, at: float) -> Run:
         """The run of an end whose beginning did not come, or not from this worker."""
@@ -512,244 +452,11 @@ class TaskTracker:
         else:
             run.series.started += 1
 
-    # Which series
-
-    def _address(self, run: Run, event: Event, sent_at: float | None) -> None:
-        """Take name, queue and send time from a `task-sent`; what was counted once keeps its labels."""
-        run.sent, run.addressed, run.eta = sent_at, True, event.eta
-        run.retries, run.parent_id = event.retries or 0, event.parent_id
-        if run.series is None:
-            queue = self._workers.routes.queue_of(event)
-            if queue is not None:  # else a retry has that of its task
-                run.queue = self.table.queue(queue)
-            if event.name is not None:
-                name = self.table.name(event.name)
-                if run.name not in (None, name):
-                    run.shadow = run.shadow or run.name
-                    self.table.learn_shadow(run.shadow or "", name)
-                run.name = name
-
-    def learn_name(self, name: str | None) -> None:
-        """Remember that tasks of this name are reported."""
-        if name is not None and len(self.names_received) < MAX_NAMES:
-            self.names_received.add(name)
-
-    def _resolve(self, run: Run) -> TaskSeries | None:
-        if run.name is None or run.queue is None:
-            return None
-        run.series = self.table.get(run.name, run.queue, run.worker or "")
-        return run.series
-
-    def _wait_for_queue(self, run: Run, event: Event, at: float) -> None:
-        _strip(event, run)
-        self._events_waiting += 1
-        if run.pending is None:
-            run.pending = [event]
-            self._waiting.append((at, run))
-        else:
-            run.pending.append(event)
-        if len(run.pending) > MAX_PENDING or self._events_waiting > 2 * self._limit:
-            self._settle(run, at)
-
-    def _settle(self, run: Run, at: float) -> TaskSeries:
-        """Decide the labels of a run whose `task-sent` did not come, and count what waits for them."""
-        run.name = run.name or UNKNOWN
-        if run.queue is None and run.worker is not None and self._may_consume(run.worker, run.queue_before):
-            run.queue = run.queue_before
-        run.queue = run.queue or self._only_queue(run) or self.runs.queue_of_others(run) or UNKNOWN
-        if run.name == OTHER and run.shadow is not None:
-            self.table.folded["shadow"] += 1
-        series = run.series or self.table.get(run.name, run.queue, run.worker or "")
-        run.series = series
-        self._count_pending(run, at)
-        return series
-
-    def _count_pending(self, run: Run, at: float) -> None:
-        series = run.series or self._resolve(run)
-        if series is None:
-            return
-        pending, run.pending = run.pending, None
-        self._events_waiting -= len(pending or ())
-        for event in pending or ():
-            self._count(run, series, event, at)
-
-    def _count(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        """Count an event that had to wait."""
-        worker = self._workers.get(event.hostname)
-        if event.type == "task-received":
-            series.received += 1
-        elif event.type == "task-started":
-            self._start(run, series, event, None if worker is None else worker.offset, at)
-        elif event.type == "task-sent":
-            self._count_sent(run.name or UNKNOWN, run.queue or UNKNOWN)
-        else:
-            self._end(run, series, event, at if worker is None else worker.our_time(event, at))
-
-    def _only_queue(self, run: Run) -> str | None:
-        queues = self._workers.queues_of(run.worker) if run.worker is not None else None
-        return self.table.queue(queues[0]) if queues is not None and len(queues) == 1 else None
-
-    def _may_consume(self, hostname: str, queue: str | None) -> bool:
-        """Return False if the worker has said that it consumes other queues only."""
-        queues = self._workers.queues_of(hostname)
-        return queues is None or queue in (None, UNKNOWN, OTHER, *map(self.table.queue.clean, queues))
-
-    def _queues_may_be_learned(self, run: Run) -> bool:
-        known = run.queue_before is not None or run.worker is None or self._workers.queues_of(run.worker) is not None
-        return run.pending is not None and not known
-
-    def _stop_waiting(self, run: Run, now: float) -> None:
-        if run.pending is not None:
-            self._settle(run, now)
-        if run.rejected and not run.ended and run.series is not None:
-            run.series.rejected_end += 1
-            run.rejected = False
-            self._close(run, now)
-
-    # Counting
-
-    def _count_sent(self, name: str, queue: str) -> None:
-        """Producers are not workers: under `--task-hostname-label` a sent task has an empty hostname."""
-        self.table.get(name, queue).sent += 1
-
-    def _start(self, run: Run, series: TaskSeries, event: Event, offset: float | None, at: float) -> None:
-        series.started += 1
-        if run.redelivered:
-            run.redelivered = False
-            if not self._may_be_broadcast(run, series):
-                self.repeated.note(run, series, self._before(run), at)
-        if run.replaced and not run.ended:
-            self._close(run, run.touched, remember=False)
-        elif not run.ended and not run.end_pending:
-            self.runs.start(run)
-        if run.sent is None or offset is None or run.eta is not None:
-            self._observe_scheduled_wait(run, series, event, offset)
-        else:
-            self._observe_wait(series, event.timestamp + offset - run.sent)
-
-    def _may_be_broadcast(self, run: Run, series: TaskSeries) -> bool:
-        """Return True if other workers get the message too; without its `task-sent` one that may be is taken for it."""
-        name, queue = series.labels[:2]
-        worker = self._workers.get(run.worker or "")
-        addressed = (name, queue) in self._sent_series
-        gets = worker is not None and worker.state is not None and bool(worker.state.broadcasts)
-        return queue in self.broadcasts or (gets and not addressed)
-
-    def _observe_wait(self, series: TaskSeries, wait: float) -> None:
-        if wait < -TOLERANCE:
-            self.waits_unmeasured["negative"] += 1
-        else:
-            series.wait.observe(wait)
-
-    def _observe_scheduled_wait(self, run: Run, series: TaskSeries, event: Event, offset: float | None) -> None:
-        """Observe the wait since a task's ETA, by the worker's clock, or count why a wait cannot be measured."""
-        if run.sent is None:
-            self.waits_unmeasured["not_sent"] += 1
-        elif offset is None:
-            self.waits_unmeasured["clock_offset"] += 1
-        elif (eta := parse_eta(run.eta or "")) is None:
-            self.waits_unmeasured["eta"] += 1
-        else:
-            self._observe_wait(series, event.timestamp + offset - max(run.sent, eta + offset))
-
-    def _end(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        if run.ended:
-            self.duplicates[event.type] += 1
-        else:
-            self._ends[event.type](run, series, event, at)
-
-    def _succeeded(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        if event.runtime is not None:
-            series.runtime.observe(event.runtime)
-        elif self._is_in_greenlet(run):
-            self._take_as_killed(run, series, at)
-            return
-        series.succeeded += 1
-        self.last_success[run.name or UNKNOWN] = at
-        self._close(run, at)
-
-    def _is_in_greenlet(self, run: Run) -> bool:
-        worker = self._workers.get(run.worker or "")
-        return worker is not None and worker.pool in GREENLETS
-
-    def _take_as_killed(self, run: Run, series: TaskSeries, at: float) -> None:
-        """Wait for the event that says why a greenlet was killed: Celery lets it succeed, without a run time.
-
-        See `celery.concurrency.gevent.TaskPool._make_killable_target`. The other event comes before or after this one.
-        """
-        self.runs.stop(run, at)
-        self._killed.append((at, run, series))
-
-    def _give_up_killed(self, run: Run, series: TaskSeries, now: float) -> None:
-        if not run.ended and run.started is not None and run.busy_since is None:  # nor does it run again
-            series.without_result += 1
-            self._close(run, now)
-
-    def _failed(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        series.failed += 1
-        series.process_lost += _is_process_lost(event)
-        self._count_exception(series.exceptions, event)
-        if run.started is not None:
-            series.failed_runtime_count += 1
-            series.failed_runtime_sum += max(0.0, event.timestamp - run.started)
-        self._close(run, at)
-
-    def _retried(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        series.retried += 1
-        series.polled += event.exception in (None, "None")
-        series.process_lost += _is_process_lost(event)
-        if self._count_retry_exceptions:
-            self._count_exception(series.retry_exceptions, event)
-        self._close(run, at, remember=False)
-
-    def _revoked(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        if event.expired:
-            series.revoked_expired += 1
-        elif event.terminated:
-            series.revoked_terminated += 1
-        else:
-            series.revoked += 1
-        self._close(run, at, terminated=bool(event.terminated), ran=run.started is not None)
-
-    def _rejected(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        """A rejection is the end only if no `task-failed` of the same run comes with it, and never when it requeues."""
-        if event.requeue:
-            series.rejected_requeued += 1
-            # With task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`). A task
-            # that raises `Reject(requeue=True)` sends the same.
-            worker = self._workers.get(run.worker or "")
-            series.process_lost += run.started is not None and (worker is None or worker.pool in ("", "prefork"))
-            if self._explain_repeated(run):  # the message came again before we heard of the rejection
-                self._close(run, at, remember=False)
-            else:
-                self.runs.requeue(run, at, on_purpose=True)
-        elif run.rejected:
-            self.duplicates["task-rejected"] += 1
-        else:
-            run.rejected = True
-            self.runs.stop(run, at)
-            self._waiting.append((at, run))
-
-    def _explain_repeated(self, run: Run) -> bool:
-        """Take a run that seemed to be a redelivery for what the requeue of ``run`` led to; False if there is none."""
-        if self.repeated.drop(run.uuid):
-            return True
-        repeated = next((one for one in self.runs.of_task(run.uuid) if one.redelivered), None)
-        if repeated is not None:
-            repeated.redelivered = False
-        return repeated is not None
-
-    def _cancelled(self, run: Run, _series: TaskSeries, _event: Event, at: float) -> None:
-        self.runs.requeue(run, at)
-
-    def _count_exception(self, counts: dict[str, int], event: Event) -> None:
-        self.table.count_exception(counts, _exception_name(event))
-
     def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False, ran: bool = True) -> None:
         newest = self.runs.forget(run, at)
         run.ended = True
         if run.rejected:  # it was not the end after all
-            self.duplicates["task-rejected"] += 1
+            self.counts.duplicates["task-rejected"] += 1
         if newest and run.sent_ahead:
             ahead, run.sent_ahead = run.sent_ahead, None
             following = self.runs.open(Run(run.uuid, at, at))
@@ -776,24 +483,3 @@ def _unregistered_name(event: Event) -> str | None:
         return None
     found = _UNREGISTERED.fullmatch(event.exception or "")
     return None if found is None else found.group(2)
-
-
-def _exception_name(event: Event) -> str:
-    return exception_name(event.exception, event.traceback)
-
-
-def _strip(event: Event, run: Run) -> None:
-    """Drop from an event that is kept what nothing will read: it may be of many megabytes."""
-    event.uuid = run.uuid  # one text for all events of a run
-    if event.type == "task-sent":
-        event.hostname = event.hostname.rpartition("@")[2][:LONGEST_HOST]  # for its clock
-    event.expires = event.application_version = event.totals = event.beat = None
-    event.celerymeter_counted = bool(event.celerymeter_counted)
-    if event.traceback is not None:
-        event.traceback = last_line(event.traceback)
-    if event.exception is not None:
-        event.exception = event.exception[:MAX_TEXT]
-
-
-def _is_process_lost(event: Event) -> bool:
-    return _exception_name(event) == WORKER_LOST

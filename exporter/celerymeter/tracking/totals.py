@@ -128,8 +128,8 @@ class TotalsTable:
         self._workers = workers
         self._limit = 2 * settings.limits.workers
         self._counters: Mapping[str, Counter[str]] = {
-            "unmeasured": tasks.waits_unmeasured,
-            "duplicates": tasks.duplicates,
+            "unmeasured": tasks.counts.waits_unmeasured,
+            "duplicates": tasks.counts.duplicates,
             "folded": tasks.table.folded,
         }
         """What the fields of a message with the same names are added to."""
@@ -280,7 +280,7 @@ class TotalsTable:
         if (new.running or key in instance.running) and instance.hostname != OTHER:  # whose death nobody would notice
             self._set_running(instance, key, series, new)
         if new.succeeded != old.succeeded:
-            last, names = new.last_success + instance.offset, self._tasks.last_success
+            last, names = new.last_success + instance.offset, self._tasks.counts.last_success
             if last > names.get(series.labels[0], 0.0):
                 names[series.labels[0]] = last
 
@@ -289,7 +289,7 @@ class TotalsTable:
         table = self._table
         name, queue = table.name(new.name), table.queue(new.queue)
         series = table.get(name, queue, hostname)
-        self._tasks.learn_name(table.name.clean(new.name))
+        self._tasks.labels.learn_name(table.name.clean(new.name))
         if series.labels == (new.name, new.queue):
             self._series[new.name, new.queue] = series
         return series

@@ -71,7 +71,7 @@ class Tracker:
             retention=settings.worker_retention,
             poll_interval=settings.poll_interval,
             folded=self.task_series.folded,
-            last_success=self.tasks.last_success,
+            last_success=self.tasks.counts.last_success,
         )
         self.rates = RateWindow(settings.rate_window, now)
         self._was_connected = False
@@ -258,7 +258,7 @@ class Tracker:
     def inspected(self, snapshot: WorkersSnapshot) -> None:
         """Take the workers' replies to one poll; ``snapshot.at`` is when it was sent."""
         self._polled_at["workers"] = snapshot.at
-        self.workers.inspected(snapshot, heard_names=self.tasks.names_received)
+        self.workers.inspected(snapshot, heard_names=self.tasks.labels.names_received)
         active = {
             host: state.active
             for host, state in snapshot.workers.items()
@@ -339,7 +339,7 @@ class Tracker:
     def known_queues(self) -> frozenset[str]:
         """Queues that workers consume or tasks were sent to."""
         consumed = {queue for worker in self.workers if worker.state for queue in worker.state.queues or ()}
-        sent_to = {series.labels[1] for series in self.task_series if series.sent} - self.tasks.broadcasts
+        sent_to = {series.labels[1] for series in self.task_series if series.sent} - self.tasks.counts.broadcasts
         return frozenset(consumed | {queue for queue in sent_to if not escaping.was_changed(queue)})
 
     def visibility_timeout(self) -> float | None:
