@@ -1,4 +1,4 @@
-"""One task on two workers, its events heard in every order in which three senders' events can come.
+"""One task, its events heard in every order in which those of several senders can come.
 
 A sender's own events keep their order. Workers send theirs in batches, so those of one may come a second after what
 another did later (`celery.events.dispatcher.EventDispatcher`, `buffer_group`).
@@ -97,3 +97,32 @@ def test_every_order_counts_the_same(
         if (found := counts(play(order, retry_parent=retry_parent))) != +expected
     }
     assert not wrong, f"{len(wrong)} orders, of which one is {next(iter(wrong.items()))}; expected {expected}"
+
+
+TRIES = (*RUN[:2], ("retried", 0), *SECOND_TRY[:2], ("retried", 1), ("received", 2), ("started", 2), ("succeeded", 2))
+TRIES_AT_ONCE = (
+    *(*RUN[:2], ("received", 1), ("retried", 0), ("started", 1)),
+    *(("received", 2), ("retried", 1), ("started", 2), ("succeeded", 2)),
+)
+"""A retry comes to the worker while the process that sent it still runs."""
+
+
+@pytest.mark.parametrize("worker", [TRIES, TRIES_AT_ONCE], ids=["one after the other", "at once"])
+@pytest.mark.parametrize("retry_parent", [None, "a"])
+def test_retries_are_sent_in_any_order(worker: tuple[Step, ...], retry_parent: str | None) -> None:
+    """Each by another process of the worker's pool, which may be kept waiting between the message and its event."""
+    expected = Counter(kind for kind, _ in worker) + Counter({"sent": 3, f"under {('add', 'celery')}": 3})
+    wrong = {}
+    for order in orders((worker, (("sent", 0),), (("sent", 1),), (("sent", 2),))):
+        steps = [step for _, step in order]
+        by_sender = tuple((2 if kind == "sent" else 0, (kind, tries)) for kind, tries in steps)
+        if _is_possible(steps) and (found := counts(play(by_sender, retry_parent=retry_parent))) != expected:
+            wrong[order] = found
+    assert not wrong, f"{len(wrong)} orders, of which one is {next(iter(wrong.items()))}; expected {expected}"
+
+
+def _is_possible(steps: list[Step]) -> bool:
+    """A worker has received a try before it sends the next but one; each is sent before its `task-retried`."""
+    at = steps.index
+    sent_before_told = all(at(("sent", tries)) < at(("retried", tries - 1)) for tries in (1, 2))
+    return sent_before_told and at(("received", 0)) < at(("sent", 2))

@@ -6,6 +6,8 @@ they may name the task differently (`celery.app.task.Task.shadow_name`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from celerymeter.model import OTHER, UNKNOWN, Event
 from celerymeter.tracking.runs import Run
 
@@ -61,6 +63,20 @@ def is_of_next(run: Run, event: Event) -> bool:
     if not run.addressed and is_own(run, event):
         return False
     return run.addressed or run.sent_ahead is not None or is_replacement(run, event)
+
+
+def place_ahead(ahead: Sequence[Event], event: Event) -> int:
+    """Return the place of a `task-sent` among those kept for later runs: tries of a task stand in their order.
+
+    Each try is sent by another process or thread of a worker, and that of an earlier one may have had to wait.
+    """
+    later = (index for index, sent in enumerate(ahead) if sent.name == event.name and is_later_try(sent, event))
+    return next(later, len(ahead))
+
+
+def is_later_try(one: Event, other: Event) -> bool:
+    """Return True if ``one`` is of a later try than ``other``, which is a retry too."""
+    return (one.retries or 0) > (other.retries or 0) > 0
 
 
 MAX_BEFORE = 8

@@ -20,6 +20,7 @@ from celerymeter.tracking.identity import (
     is_replacement,
     late_run,
     link,
+    place_ahead,
     replaces,
 )
 from celerymeter.tracking.labels import RunLabels, strip
@@ -303,7 +304,7 @@ class TaskTracker:
             if is_retry and (run.addressed or not self.labels.may_consume(hostname, run.queue)):
                 following.queue, following.queue_before = None, run.queue  # `Task.retry(queue=…)` may move it
             link(following, run)
-            run = self._take_next(following, ahead)
+            run = self._take_try(following, ahead, retries)
             run.redelivered = not is_retry and not ahead
         run.retries, run.parent_id = retries, event.parent_id
         if len(event.parent_id or "") > LONG_TEXT or len(name or "") > LONG_TEXT:
@@ -382,7 +383,7 @@ class TaskTracker:
             if run.replaced and run.started is not None and not run.end_pending:
                 self._close(run, at, remember=False)
         elif len(run.sent_ahead) < MAX_SENT_AHEAD:
-            run.sent_ahead.append(event)
+            run.sent_ahead.insert(place_ahead(run.sent_ahead, event), event)
 
     def _take_next(self, run: Run, ahead: list[Event] | None) -> Run:
         """Give a run its `task-sent`, which came before the run before it was over."""
@@ -392,6 +393,13 @@ class TaskTracker:
                 run.sent_ahead = ahead[1:]
                 run.replaced = is_replacement(run, ahead[1])
         return run
+
+    def _take_try(self, run: Run, ahead: list[Event] | None, retries: int) -> Run:
+        """Give a run its `task-sent`, unless only that of a later try has come."""
+        if ahead and (ahead[0].retries or 0) > retries:
+            run.sent_ahead = ahead
+            return run
+        return self._take_next(run, ahead)
 
     def _open_replacement(self, run: Run, event: Event, at: float) -> Run:
         """Open the run that replaces ``run``, which is over if it started: a worker may receive the one first."""
