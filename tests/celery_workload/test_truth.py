@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.scrape import Scrape
-from tools.celery_workload.truth import compare, find_truth
+from tools.celery_workload.truth import compare, find_truth, left_over
 
 UUID = "a"
 
@@ -73,6 +73,21 @@ def test_all_that_is_wrong_on_a_page_is_named() -> None:
     assert not compare(page(*right, 'celery_task_started_total{name="add",queue_name="q"} 1'), truth)
     wrong = page(*right[:1], 'celery_task_started_total{name="mul",queue_name="q"} 1', "celery_task_in_progress 2")
     assert [one.what for one in compare(wrong, truth)] == ["started add q", "started mul q", "celery_task_in_progress"]
+
+
+def test_a_worker_that_stands_still_is_told_by_what_is_left() -> None:
+    """What it runs is rightly in progress; without anything left, nothing may be."""
+    notes = [note("task-received"), note("task-started")]
+    truth = find_truth([event(one["type"]) for one in notes], notes)
+    counted = [f'celery_task_{step}_total{{name="add",queue_name="q"}} 1' for step in ("received", "started")]
+    events = [f'celerymeter_events_total{{event="task-{step}"}} 1' for step in ("received", "started")]
+    lines = [*counted, *events, 'celery_task_in_progress{name="add",queue_name="q"} 1']
+    elsewhere = 'celery_queue_length{queue_name="other"} 7'
+    still = page(*lines, elsewhere, 'celery_queue_length{queue_name="q"} 3')
+    assert (left_over(still, truth), compare(still, truth)) == (3, [])
+    over = page(*lines, elsewhere)
+    assert left_over(over, truth) == 0
+    assert [str(one) for one in compare(over, truth)] == ["celery_task_in_progress: 1 on the page, 0 is right"]
 
 
 def test_what_was_received_again_without_being_sent_may_count_as_redelivered() -> None:

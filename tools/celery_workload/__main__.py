@@ -3,7 +3,8 @@
 ``--broker rabbitmq`` and ``--pool threads`` run them elsewhere; ``--celery 5.6`` takes another release, whose tests and
 worker it then is. ``--versions`` runs a smaller workload of our own with every supported release, on every pool and
 broker, one of which is Redis under Sentinel whose master dies in the middle. Logs, recorded events and the page stay in
-``--keep FOLDER``. The exit status is 1 when a count was wrong.
+``--keep FOLDER``. The exit status is 1 when a count was wrong. A worker that stands still by a fault of Celery's is
+named; what it did until then is compared.
 """
 
 from __future__ import annotations
