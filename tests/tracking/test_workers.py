@@ -6,7 +6,7 @@ import pytest
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
 from celerymeter.settings import Limits
-from celerymeter.tracking.workers import Worker
+from celerymeter.tracking.worker import Worker
 
 SECOND = "celery-2@one"
 

@@ -18,7 +18,7 @@ from celerymeter.model import OTHER, UNKNOWN, BrokerMemory, QueueState, WorkerSt
 from celerymeter.tracking.schedules import Schedule
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.tracker import Tracker
-from celerymeter.tracking.workers import Worker
+from celerymeter.tracking.worker import Worker
 
 FAMILIES = tuple(family for family in m.CATALOGUE if family.area != "control")
 """The control API has a page of its own."""

@@ -10,7 +10,8 @@ from celerymeter.exception_names import WORKER_LOST, exception_name
 from celerymeter.model import UNKNOWN, Event
 from celerymeter.tracking.clocks import parse_eta
 from celerymeter.tracking.repeated import RepeatedRuns
-from celerymeter.tracking.runs import GRACE, Run, RunTable
+from celerymeter.tracking.run import GRACE, Run
+from celerymeter.tracking.runs import RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable
 from celerymeter.tracking.workers import WorkerTable
 

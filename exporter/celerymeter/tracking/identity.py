@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from celerymeter.model import OTHER, UNKNOWN, Event
-from celerymeter.tracking.runs import Run
+from celerymeter.tracking.run import Run
 
 
 def is_called(run: Run, name: str | None) -> bool:

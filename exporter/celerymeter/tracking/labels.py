@@ -12,7 +12,8 @@ from celerymeter.exception_names import last_line
 from celerymeter.model import OTHER, UNKNOWN, Event
 from celerymeter.tracking.clocks import LONGEST_HOST
 from celerymeter.tracking.counting import RunCounter
-from celerymeter.tracking.runs import GRACE, Run, RunTable
+from celerymeter.tracking.run import GRACE, Run
+from celerymeter.tracking.runs import RunTable
 from celerymeter.tracking.series import TaskSeries, TaskSeriesTable
 from celerymeter.tracking.workers import WorkerTable
 

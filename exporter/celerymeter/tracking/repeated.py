@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from celerymeter.model import Event
 from celerymeter.tracking.identity import is_called
-from celerymeter.tracking.runs import GRACE, Run
+from celerymeter.tracking.run import GRACE, Run
 from celerymeter.tracking.series import TaskSeries
 
 MAX_REPEATED = 10_000

@@ -16,7 +16,7 @@ from celerymeter.tracking.saved_schedules import SavedSchedules, restore_schedul
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.totals import Instance
 from celerymeter.tracking.tracker import Tracker
-from celerymeter.tracking.workers import RememberedWorker
+from celerymeter.tracking.worker import RememberedWorker
 
 _NUMBERS = tuple(
     name

@@ -24,9 +24,11 @@ from celerymeter.tracking.identity import (
     replaces,
 )
 from celerymeter.tracking.labels import RunLabels, strip
-from celerymeter.tracking.runs import LONG_TEXT, Run, RunTable
+from celerymeter.tracking.run import Run
+from celerymeter.tracking.runs import LONG_TEXT, RunTable
 from celerymeter.tracking.series import TaskSeriesTable, is_shadow
-from celerymeter.tracking.workers import Worker, WorkerTable
+from celerymeter.tracking.worker import Worker
+from celerymeter.tracking.workers import WorkerTable
 
 MAX_AGE = 7 * 86400.0
 MAX_SENT_AHEAD = 8

@@ -21,7 +21,8 @@ from celerymeter.totals_message import Rare, SeriesTotals, WorkerTotals, decode_
 from celerymeter.tracking.runs import InProgress
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.tasks import TaskTracker
-from celerymeter.tracking.workers import Worker, WorkerTable
+from celerymeter.tracking.worker import Worker
+from celerymeter.tracking.workers import WorkerTable
 
 AT_ONCE = 1000
 """Series that are added up at each tick, some 5 ms."""

@@ -18,7 +18,8 @@ from celerymeter.tracking.schedules import BEAT_EVENTS, RUN_ENDS, ScheduleTable
 from celerymeter.tracking.series import Histogram, RateWindow, TaskSeriesTable
 from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.totals import TotalsTable
-from celerymeter.tracking.workers import Worker, WorkerTable
+from celerymeter.tracking.worker import Worker
+from celerymeter.tracking.workers import WorkerTable
 
 MAX_RESTARTS = 20
 """Workers that started again, whose runs are looked for at once; those of others are looked for at the next tick."""
