@@ -14,7 +14,7 @@ import requests
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import PortInUse, SettingsError
-from celerymeter.httpd import MetricsServer
+from celerymeter.httpd import MetricsServer, connection
 from celerymeter.httpd import server as server_module
 from celerymeter.httpd.server import bind
 
@@ -156,15 +156,15 @@ def test_pipelined_requests_are_answered_in_turn(site: Site) -> None:
 
 def test_a_client_that_dawdles_is_sent_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte and then silence gives 408, not even that one byte the end of the connection."""
-    monkeypatch.setattr(server_module, "FIRST_TIMEOUT", 0.3)
-    monkeypatch.setattr(server_module, "HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(connection, "FIRST_TIMEOUT", 0.3)
+    monkeypatch.setattr(connection, "HEAD_TIMEOUT", 0.3)
     assert ask(site, b"G").startswith(b"HTTP/1.1 408 ")
     assert ask(site, b"") == b""
 
 
 def test_a_head_that_trickles_has_one_deadline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that keep coming do not keep the connection."""
-    monkeypatch.setattr(server_module, "HEAD_TIMEOUT", 0.5)
+    monkeypatch.setattr(connection, "HEAD_TIMEOUT", 0.5)
     started = time.monotonic()
     with socket.create_connection(site.server.address, timeout=0.05) as raw:
         answer = b""
@@ -179,7 +179,7 @@ def test_a_head_that_trickles_has_one_deadline(site: Site, monkeypatch: pytest.M
 
 def test_a_client_that_does_not_read_is_cut(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that nobody takes does not stay in memory."""
-    monkeypatch.setattr(server_module, "WRITE_TIMEOUT", 0.3)
+    monkeypatch.setattr(connection, "WRITE_TIMEOUT", 0.3)
     site.page = lambda: b"x" * 50_000_000
     with socket.create_connection(site.server.address, timeout=10) as raw:
         raw.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
