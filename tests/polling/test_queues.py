@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from amqp.exceptions import AccessRefused, NotFound
+from amqp.protocol import queue_declare_ok_t
+from kombu.transport.memory import Channel
 
 from celerymeter.polling import open_queue_poller
 from celerymeter.polling.amqp_queues import AmqpQueuePoller, ListedQueue, ManagementBinding, TaskQueueFinder
@@ -55,6 +58,23 @@ def test_configured_queues_are_the_only_ones() -> None:
 def test_each_transport_has_its_poller(url: str, poller: type[object]) -> None:
     """Opening one does not connect."""
     assert type(open_queue_poller(ExporterSettings(BrokerSettings(url=url)))) is poller
+
+
+def test_queues_whose_length_is_refused_make_a_poll_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As RabbitMQ 4.3 does for a user without a permission on them; one that does not exist is left out."""
+
+    def queue_declare(_channel: object, queue: str, **_: object) -> queue_declare_ok_t:
+        if queue == "mine":
+            return queue_declare_ok_t(queue, 3, 0)
+        raise NotFound() if queue == "missing" else AccessRefused()
+
+    monkeypatch.setattr(Channel, "queue_declare", queue_declare)
+    known = KnownQueues()
+    poller = AmqpQueuePoller(ExporterSettings(BrokerSettings(url="memory://")), known)
+    snapshot = poller.poll({"mine", "missing", "a", "b"}, now=0.0)
+    assert [(state.name, state.length) for state in snapshot.queues] == [("mine", 3)]
+    assert (snapshot.incomplete or "").startswith("the broker refuses its user the length of a and 1 others")
+    assert set(known.names) == {"mine", "a", "b"}
 
 
 def test_result_queues_by_the_thousand_are_no_queues_of_tasks() -> None:

@@ -68,6 +68,22 @@ def filled(rabbitmq: RabbitMQ) -> Iterator[None]:
             channel.exchange_delete(name)
 
 
+def test_a_queue_whose_length_is_refused_is_never_missing_in_silence(rabbitmq: RabbitMQ, filled: None) -> None:
+    """RabbitMQ 4.3 tells it only to those who have a permission on the queue; those before tell it to everybody."""
+    api = f"http://127.0.0.1:{rabbitmq.management_port}/api"
+    requests.put(f"{api}/users/nobody", json={"password": "s", "tags": ""}, auth=GUEST, timeout=10).raise_for_status()
+    nothing = {"configure": "^$", "write": "^a-quorum$", "read": "^$"}
+    requests.put(f"{api}/permissions/%2F/nobody", json=nothing, auth=GUEST, timeout=10).raise_for_status()
+    url = rabbitmq.url.replace("guest:guest", "nobody:s")
+    poller = AmqpQueuePoller(ExporterSettings(BrokerSettings(url=url)))
+    snapshot = poller.poll({*QUEUES, "missing"}, now=0.0)
+    poller.close()
+    lengths = {state.name: state.length for state in snapshot.queues}
+    assert lengths["a-quorum"] == 3
+    assert ("a-classic" in lengths) == (snapshot.incomplete is None)
+    assert "a-classic" in (snapshot.incomplete or lengths)
+
+
 def settings(rabbitmq: RabbitMQ, management: str | None = None) -> ExporterSettings:
     """Settings with or without a management URL."""
     return ExporterSettings(BrokerSettings(url=rabbitmq.url), rabbitmq_management_url=management)

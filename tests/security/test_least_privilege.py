@@ -43,7 +43,7 @@ def rules(name: str) -> list[str]:
     """Return the words of a block of the README; what is in parentheses is one word."""
     found = re.search(rf"<!-- tried: {name} -->\n```\n(.*?)```", README.read_text(), re.DOTALL)
     assert found, name
-    parts = re.findall(r"\([^)]*\)|\S+", found[1].replace("PASSWORD", PASSWORD))
+    parts = re.findall(r"\([^)]*\)|\S+", found[1].replace("PASSWORD", PASSWORD).replace("QUEUES", "celery|idle"))
     return [" ".join(part.split()) for part in parts]
 
 

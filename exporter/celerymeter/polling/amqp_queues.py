@@ -35,6 +35,7 @@ MAX_PAGE = 32 * 2**20
 """Bytes of a reply of the management API; more than 100,000 queues fit."""
 MAX_VALUES = 1_000_000
 """Values in it, of which a queue has seven: as objects they take many times the memory of their text."""
+ACCESS_REFUSED = 403
 MAX_ERROR = 300
 """Characters of an error that are repeated."""
 
@@ -70,8 +71,10 @@ class AmqpQueuePoller:
         if len(queues) > MAX_KNOWN:  # each is a question, and who may declare queues may declare any number
             incomplete = incomplete or f"{len(queues)} queues of tasks: the first {MAX_KNOWN} are polled"
             queues = queues[:MAX_KNOWN]
-        states = self._held.use(lambda connection: _states(connection, queues, listed))
-        self._known.keep(state.name for state in states)
+        states, refused = self._held.use(lambda connection: _states(connection, queues, listed))
+        self._known.keep([*(state.name for state in states), *refused])
+        if refused:
+            incomplete = incomplete or _refusal(refused)
         if self._management is not None and states and incomplete is None and not listed:
             incomplete = f"{self._management} lists no queue: is it the right virtual host?"
         levels = [queue.messages for queue in listed.values() if is_delay_level(queue.name)]
@@ -98,16 +101,22 @@ class AmqpQueuePoller:
         self._held.close()
 
 
-def _states(connection: Any, queues: Collection[str], listed: Mapping[str, ListedQueue]) -> list[QueueState]:
-    states = []
+def _states(
+    connection: Any, queues: Collection[str], listed: Mapping[str, ListedQueue]
+) -> tuple[list[QueueState], list[str]]:
+    """Return what the broker says of these queues, and those of which it refuses to say anything."""
+    states: list[QueueState] = []
+    refused: list[str] = []
     counts_consumers = connection.transport.driver_type == "amqp"
     channel: Any = None
     for queue in queues:
         channel = channel or connection.channel()
         try:
             declared = channel.queue_declare(queue=queue, passive=True)
-        except connection.channel_errors:
+        except connection.channel_errors as error:
             channel = None  # the broker closes the channel on which a queue was missing
+            if getattr(error, "reply_code", None) == ACCESS_REFUSED:
+                refused.append(queue)
             continue
         consumers = declared.consumer_count if counts_consumers else None
         unacked = listed[queue].messages_unacknowledged if queue in listed else None
@@ -115,7 +124,14 @@ def _states(connection: Any, queues: Collection[str], listed: Mapping[str, Liste
     if channel is not None:
         with suppress(*UNREACHABLE):
             channel.close()
-    return states
+    return states, refused
+
+
+def _refusal(refused: Sequence[str]) -> str:
+    others = f" and {len(refused) - 1} others" if refused[1:] else ""
+    return (
+        f"the broker refuses its user the length of {refused[0]}{others}: RabbitMQ 4.3 wants a permission on the queue"
+    )
 
 
 class _Arguments(msgspec.Struct):
