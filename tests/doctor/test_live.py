@@ -286,7 +286,10 @@ def test_workers_on_another_exchange_and_with_other_options(
 
 
 def test_workers_in_another_place_of_the_same_redis(worker: StartWorker, redis_server: Redis) -> None:
-    """Another database and a key prefix; and a database that holds nothing but results."""
+    """Another database and a key prefix; and a database that holds nothing but results.
+
+    Other monitors showed the workers of every database (celery 3101), or none and made them log errors (flower 8).
+    """
     worker(transport_options={"global_keyprefix": "shop_"})
     with redis.Redis(port=redis_server.port, db=3) as results:
         results.set("celery-task-meta-1", "{}")

@@ -33,6 +33,18 @@ def test_rabbitmq(rabbitmq: RabbitMQ) -> None:
     assert list(examine(f"amqp://guest:guest@127.0.0.1:{free_port()}//")[1]) == ["broker-refused"]
 
 
+def test_workers_in_another_virtual_host(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    """A monitor with another URL than its workers shows nothing, and no reason (flower 151): here it is named."""
+    rabbitmq.control("add_vhost", "shop")
+    rabbitmq.control("set_permissions", "-p", "shop", "guest", ".*", ".*", ".*")
+    shop = rabbitmq.url.removesuffix("/") + "shop"
+    with start_worker(shop, tmp_path):
+        status, found, output = examine(rabbitmq.url)
+        assert (status, list(found)) == (1, ["no-workers"])
+        assert "compare database number, virtual host" in output
+        assert "no-workers" not in examine(shop, watch=3.0)[1]
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [

@@ -8,6 +8,9 @@ Reports of other kinds stand where that code is tested:
 - connections that became useless (docker-library-redis 227, redisson 3897): ``tests/events/test_connection_errors.py``
 - queues without workers after a restart (danihodovic/celery-exporter 260): ``tests/polling/test_rabbitmq.py``; tasks
   without names and lost counters after one (flower 765 and 481): ``tests/integration/exporter/test_ends.py``
+- workers that are busy or late (danihodovic/celery-exporter 172, celery 7647):
+  ``tests/integration/exporter/test_mute_workers.py``
+- a monitor in another place than its workers (flower 151 and 8, celery 3101): ``tests/doctor``
 - draining (celery 10180, 6244 and 9213): ``tests/integration/exporter/test_draining.py``
 - ends that Celery does not report: a broker lost meanwhile (celery 8541), terminated greenlets (celery 4019):
   ``tests/integration/exporter/test_ends.py``

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 
 import pytest
 from tests.apps.worker_app import SETTINGS, make_app
@@ -67,3 +68,47 @@ def test_a_worker_that_cannot_reply_is_unknown_and_left_alone(
         assert "celery_queue_pool_slots{" not in page.text
         assert worker.tail(1000).count("CRITICAL") <= 1
         worker.kill()
+
+
+def consumers_while(exporter: ExporterProcess, *, polls: int) -> set[tuple[float | None, float | None]]:
+    """Every pair of "the worker is up" and its queue's consumers, during so many polls of the workers."""
+    pairs: set[tuple[float | None, float | None]] = set()
+    durations: set[float | None] = set()
+
+    def watched() -> bool:
+        page = exporter.scrape()
+        up = page.get("celery_worker_up", hostname="w1@test")
+        pairs.add((up, page.get("celery_queue_consumers", queue_name="celery")))
+        durations.add(page.get("celerymeter_poll_duration_seconds", collector="workers"))
+        return len(durations) > polls
+
+    wait_until(watched, timeout=90, interval=0.1)
+    return pairs
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork"])
+def test_a_worker_that_is_busy_or_late_has_not_left_its_queue(redis_server: Redis, tmp_path: Path, pool: str) -> None:
+    """A solo worker replies to nobody while a task runs: another exporter showed 0 (danihodovic/celery-exporter 172).
+
+    `active_queues` comes back without the workers that are late (celery 7647): theirs are not known then, not 0.
+    """
+    with (
+        start_worker(redis_server.url, tmp_path, pool=pool) as worker,
+        start_worker(redis_server.url, tmp_path, hostname="w2@test", queues=("mail",)),
+        ExporterProcess(tmp_path, redis_server.url) as exporter,
+    ):
+        exporter.up()
+        wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 1, timeout=30)
+        make_app(redis_server.url).send_task("tests.hold", (str(tmp_path),))
+        wait_until((tmp_path / "began").exists, timeout=30)
+        if pool == "prefork":
+            worker.signal(SIGSTOP)
+        pairs = consumers_while(exporter, polls=6)
+        assert (1, 0) not in pairs
+        assert (1, None) in pairs
+        assert ((0, 0) in pairs) == (pool == "prefork")
+        worker.signal(SIGCONT)
+        (tmp_path / "go").touch()
+        wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 1, timeout=60)
+        done = {"name": "tests.hold", "queue_name": "celery"}
+        wait_until(lambda: exporter.value("celery_task_succeeded_total", **done) == 1, timeout=60)
