@@ -157,8 +157,8 @@ def compare(page: Scrape, truth: Truth) -> list[Difference]:
 def left_over(page: Scrape, truth: Truth) -> int:
     """Return how many messages wait where the worker took others: more than 0 at the end say that it stands still.
 
-    Before 5.7 Celery waits for itself when the garbage collector finds a result while another one is forgotten
-    (celery #10477): `AsyncResult.__del__` wants a lock of redis-py's that the same thread holds.
+    Celery 5.3 and 5.4 wait for themselves when the garbage collector finds a result while another one is forgotten
+    (celery #10477): `AsyncResult.__del__` wants the lock of redis-py 5.3 that the same thread holds.
     """
     queues = {queue for _, queue in truth.steps["received"]}
     return int(sum(page.get("celery_queue_length", queue_name=queue) or 0 for queue in queues))
