@@ -49,7 +49,7 @@ class _Unreported:
     hostname: str
     started: float
     seen: float
-    """When it was last known to run; both times are by our clock."""
+    """The last time it was known to run; both times are by our clock."""
 
 
 class RunTable:

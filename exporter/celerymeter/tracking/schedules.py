@@ -125,9 +125,9 @@ class ScheduleTable:
     ) -> None:
         """``last_success`` is kept by task name, also of workers that send no event for a success."""
         self.answered: dict[str, float] = {}
-        """When a beat last answered a ping (Celery 5.7, `beat_enable_remote_control`), by its node name."""
+        """The time of each beat's last answer to a ping (Celery 5.7, `beat_enable_remote_control`), by node name."""
         self._pinged_at = 0.0
-        """When beats were last pinged: while polls fail nothing is known anew."""
+        """The time of the last ping to beats: while polls fail nothing is known anew."""
         self._retention = retention
         self._ping_timeout = PING_TIMEOUT * poll_interval
         self._folded = folded

@@ -133,7 +133,7 @@ class TotalsTable:
             "duplicates": tasks.counts.duplicates,
             "folded": tasks.table.folded,
         }
-        """What the fields of a message with the same names are added to."""
+        """The counters to which the fields of a message with the same names are added."""
         self._bytes_left = self._waiting_left = BYTES_PER_WORKER * max(1000, settings.limits.workers)
         self._full_until = 0.0
         self._reject = reject
