@@ -16,7 +16,7 @@ BUCKETS = (1.0, 10.0, 100.0)
 
 
 class Worker:
-    """What Celery reports to a worker with two clocks: ``utc``, which is set, and ``steady``."""
+    """A worker with two clocks, ``utc``, which is set, and ``steady``; its methods report events as Celery does."""
 
     def __init__(self) -> None:
         self.utc, self.steady = 1_700_000_000.0, 5_000.0

@@ -18,7 +18,7 @@ class Base:
     """Celery's dispatcher, as far as it is used."""
 
     def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's own name
-        """What it publishes."""
+        """Keep the type and the task of each event that is published."""
         self.published.append((type, fields.get("uuid")))
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ def dispatcher() -> Dispatcher:
 
 
 def ask(command: Any, dispatcher: object, **arguments: object) -> Any:
-    """What the worker replies."""
+    """Return the worker's reply to a command."""
     return command(SimpleNamespace(consumer=SimpleNamespace(event_dispatcher=dispatcher)), **arguments)
 
 

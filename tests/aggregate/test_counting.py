@@ -1,4 +1,4 @@
-"""What one worker counts, step by step: every run has one end, whatever order and number of events Celery sends."""
+"""One worker counts step by step: every run has one end, whatever order and number of events Celery sends."""
 
 from __future__ import annotations
 
