@@ -1,4 +1,4 @@
-"""Where messages end up in tests: an SMTP server and an HTTP server on loopback that keep what they are given."""
+"""Receivers of messages in tests: an SMTP server and an HTTP server on loopback that keep what they are given."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Posted:
 
 
 def awaited(found: Callable[[], list[T]], *, what: str, count: int = 1, timeout: float = 30.0) -> list[T]:
-    """What ``found`` gives once that is ``count`` or more; raises `TimeoutError`."""
+    """Return what ``found`` gives once that is ``count`` or more; raises `TimeoutError`."""
     wait_until(lambda: len(found()) >= count, timeout=timeout, what=what)
     return found()
 
@@ -48,7 +48,7 @@ class HttpSink:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def to(self, path: str, status: str | None = None) -> list[Posted]:
-        """What was posted to a path, with this status of Alertmanager's webhook body."""
+        """Return what was posted to a path, with this status of Alertmanager's webhook body."""
         return [one for one in list(self.posted) if one.path == path and status in (None, one.body.get("status"))]
 
     def alerts(self, path: str, status: str) -> set[tuple[str, str]]:

@@ -88,7 +88,7 @@ CHAIN = (
     "CeleryWaitBudgetBurn",
     "CeleryQueueBacklog",
 )
-"""What names a queue's trouble best comes first."""
+"""The alerts about a queue, the most specific one first."""
 
 
 def test_one_queue_pages_once(office: Office) -> None:
@@ -131,7 +131,7 @@ def test_no_worker_at_all_is_one_message(office: Office) -> None:
 
 
 def test_a_dead_beat_is_one_message(office: Office) -> None:
-    """What it has not sent is none; other trouble of schedules is."""
+    """The entries that it does not send bring no messages; other trouble of schedules does."""
     entry = {"schedule": "nightly", "name": "reports.build"}
     office.tell(
         alert("CeleryBeatDown", "critical", "schedules", "eu"),

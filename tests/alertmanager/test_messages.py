@@ -1,4 +1,4 @@
-"""What people read: what is wrong, where, since when, how badly, and what to open next; then that it is over."""
+"""Messages say what is wrong, where, since when, how badly, and what to open next; then that it is over."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def charted() -> Rules:
 
 
 def relabelings(folder: Path) -> list[dict[str, Any]]:
-    """What the command prints for the file."""
+    """Return what the command prints for the file."""
     (folder / "owners.yml").write_text(OWNERS)
     ran = CliRunner().invoke(command, ["owners", str(folder / "owners.yml")], catch_exceptions=False)
     found: list[dict[str, Any]] = yaml.safe_load(ran.stdout)
@@ -117,13 +117,13 @@ def routing(shipped: str, url: str) -> str:
 
 @pytest.fixture(params=["relabeling", "chart"])
 def way(request: pytest.FixtureRequest) -> str:
-    """How alerts get the label: by what the command prints, or by rules of the Helm chart."""
+    """Return the way in which alerts get the label: by what the command prints, or by rules of the Helm chart."""
     return str(request.param)
 
 
 @pytest.fixture(params=["installed", "newer"])
 def sink(request: pytest.FixtureRequest, way: str, tmp_path: Path) -> Iterator[HttpSink]:
-    """Where messages go of an Alertmanager that a Prometheus sends its alerts to; both of one generation."""
+    """Yield the receiver of a Prometheus' alerts, behind an Alertmanager of the same generation."""
     programs = {name: binary(str(request.param), name) for name in ("prometheus", "alertmanager")}
     (tmp_path / "secrets").mkdir()
     with ExitStack() as stack:
