@@ -26,7 +26,7 @@ LOST = "celery@two"
 BROKEN = 10
 """The minute from which a second exception is raised."""
 EVERY_MINUTE: Mapping[str, int] = {"succeeded": 8, "failed": 2, "retried": 1, "revoked": 1, "rejected": 1}
-"""What becomes of ``pay``'s runs, in the queue ``celery``; from `BROKEN` on one more fails."""
+"""Outcomes of ``pay``'s runs each minute, in the queue ``celery``; from `BROKEN` on one more fails."""
 MAILS = 3
 """Runs of ``mail`` a minute, all of which succeed, in the queue ``mail``."""
 RUNTIMES = {"pay": 0.2, "mail": 2.0}

@@ -1,4 +1,4 @@
-"""What dashboards and alerts for danihodovic/celery-exporter ask, asked of a real Prometheus that holds our page.
+"""Queries of dashboards and alerts for danihodovic/celery-exporter, on a real Prometheus that holds our page.
 
 The selectors, labels and operations are those of that project's mixin (its alerts, and the dashboards 17508 and 17509);
 what they must give is known from what the make-believe cluster did.
