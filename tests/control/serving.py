@@ -60,7 +60,7 @@ class Control(ForkedProcess):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the API listens, by the first line of the log."""
+        """The address on which the API listens, by the first line of the log."""
         host, _, port = self.lines[0]["address"].rpartition(":")
         return host, int(port)
 

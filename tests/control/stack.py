@@ -50,7 +50,7 @@ def running_stack(folder: Path, options: tuple[str, ...] = ()) -> Iterator[Stack
 
 
 def gives_metrics(control: Control) -> bool:
-    """Whether the metrics object can be had."""
+    """Return whether the metrics object can be read."""
     try:
         return control.get("/monitoring/metrics/realtime").status_code == 200
     except requests.RequestException:

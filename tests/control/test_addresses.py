@@ -32,7 +32,7 @@ TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 def test_the_address_is_the_nearest_that_is_no_trusted_proxy(
     peer: str | None, forwarded: list[str], expected: str
 ) -> None:
-    """What a stranger wrote at the left of X-Forwarded-For is never believed."""
+    """Anybody can write something at the left of X-Forwarded-For: it is never believed."""
     assert client_address(peer, forwarded, TRUSTED) == expected
 
 

@@ -30,7 +30,7 @@ def event(action: str = "tasks.revoke") -> AuditRow:
 
 
 def findings(rows: Sequence[AuditRow], head: Head | None = None) -> list[ChainFinding]:
-    """What verification says."""
+    """Return the findings of a verification."""
     return list(verify_rows(rows, key=KEY, head=head).findings)
 
 

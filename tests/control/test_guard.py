@@ -1,4 +1,4 @@
-"""What stands before every view: tokens, roles, rates, sizes and shapes."""
+"""Every view is guarded: tokens, roles, rates, sizes and shapes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def attempts(client: FlaskClient, count: int, headers: dict[str, str] | None = N
 
 
 def failures(parts: Parts, reason: str) -> float:
-    """How often authentication failed for this reason, as the metrics have it."""
+    """Return how often authentication failed for this reason, according to the metrics."""
     return parts.metrics.registry.get_sample_value("celerymeter_control_auth_failures_total", {"reason": reason}) or 0.0
 
 

@@ -51,7 +51,7 @@ class Maker:
 
 @pytest.fixture
 def maker() -> Iterator[Maker]:
-    """What makes the reports."""
+    """Yield the maker of the reports; at the end none of them waits any longer."""
     made = Maker()
     yield made
     made.may_go.set()

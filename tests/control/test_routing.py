@@ -61,7 +61,7 @@ class What(BaseModel):
 
 
 class Echo(BaseModel):
-    """What arrived."""
+    """The value that arrived."""
 
     got: str
 
@@ -95,7 +95,7 @@ def sample() -> ControlBlueprint:
 
     @bp.get("/when", permission=Permission.VIEWER, responses={200: Echo})
     def when(query: When) -> Response:
-        """When."""
+        """Return the time as it was read."""
         return answer(Echo(got=str(query.since)))
 
     @bp.get("/raise/<string:what>", permission=Permission.ANYONE, responses={200: Echo})
@@ -189,7 +189,7 @@ def test_what_is_json_and_wrong_is_422(client: FlaskClient, body: str, pointer: 
 
 
 def test_a_million_wrong_fields_are_a_short_answer(client: FlaskClient) -> None:
-    """What is wrong is said a hundred times at most, and names are cut."""
+    """At most a hundred faults are listed, and names are cut."""
     status, problem = order(client, json.dumps({"count": 1, **{f"{n}{'x' * 300}": n for n in range(1000)}}))
     errors = problem["errors"]
     assert isinstance(errors, list)

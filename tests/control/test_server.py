@@ -44,7 +44,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
 
 
 def raw(control: Control, request: bytes) -> bytes:
-    """What comes back for these bytes, until the connection is closed or idle for a second."""
+    """Return the reply to these bytes, until the connection is closed or idle for a second."""
     with socket.create_connection(control.address, timeout=5) as connection:
         connection.sendall(request)
         connection.settimeout(1)

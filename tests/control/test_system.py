@@ -85,7 +85,7 @@ def test_unhealthy_is_a_503_that_still_says_what_is_wrong(settings: ControlSetti
 
 
 def test_health_says_when_the_disk_does_not_take_the_audit_trail(parts: Parts, client: FlaskClient) -> None:
-    """What must be kept and cannot be is a critical failure."""
+    """An audit trail that cannot be written is a critical failure."""
     parts.store.close()
     parts.maintenance.round()
     assert (client.get(HEALTH).status_code, client.get(HEALTH).get_json()["checks"]["state"]) == (503, "failed")

@@ -170,13 +170,13 @@ def test_two_processes_write_one_chain(process: Running, clock: Clock) -> None:
 
 
 def test_a_token_is_noted_once_whoever_notes_it(process: Running) -> None:
-    """When it is minted, or else when it is first used."""
+    """Minting it notes it; if nothing was noted then, its first use does."""
     noted = [process.trail.token(ANN, action, exp=2e9, detail={}) for action in ("token.mint", "token.first_use")]
     assert (noted, [row.action for row in rows(process)]) == ([True, False], ["token.mint"])
 
 
 def test_old_rows_are_pruned_behind_a_checkpoint(process: Running, clock: Clock) -> None:
-    """What is left verifies, against an earlier head as well."""
+    """The rows that are left verify, against an earlier head as well."""
     for _ in range(3):
         process.trail.refusal(ANN, "authenticate", reasons={"missing": 1})
         clock.now += 10
