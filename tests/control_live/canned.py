@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.engines import Canned
 
 NOW = 1_700_000_000.0
-"""When the last scrape of a canned exporter was; queries are asked three seconds later."""
+"""The time of a canned exporter's last scrape; queries are asked three seconds later."""
 ASKED = NOW + 3.0
 FAMILIES = ("succeeded", "failed", "retried")
 
@@ -28,7 +28,7 @@ class Exporter:
     broker_up: float = 1.0
     polled: float | None = 1.0
     before: int = 100
-    """What each counter stood at before the counts, when the process is older than the pages."""
+    """The value of each counter before the counts, when the process is older than the pages."""
     known: Sequence[str] = ("shop.pay", "shop.mail")
     born: Mapping[str, float] = field(default_factory=dict)
     """Tasks whose series begin so many seconds before NOW, with all that they counted by then."""

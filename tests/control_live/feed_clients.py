@@ -21,7 +21,7 @@ Meanwhile = Callable[[], None]
 
 @dataclass
 class UpdateTimes:
-    """When each client got the message of each interval, metrics or an error (monotonic seconds)."""
+    """Times at which each client got the message of each interval, metrics or an error (monotonic seconds)."""
 
     updates: list[list[float]] = field(default_factory=list)
 

@@ -29,7 +29,7 @@ SCRAPE = "500ms"
 
 @dataclass
 class Page:
-    """What the exporter under Prometheus would say."""
+    """The page of the exporter under Prometheus."""
 
     started: float = field(default_factory=lambda: time.time() - 30)
     broker_up: int = 1
@@ -64,7 +64,7 @@ class LiveApi:
     prometheus: Prometheus
     control: Control
     elsewhere: str
-    """Where that page is: another site, to a browser."""
+    """The URL of that page at another address, which to a browser is another site."""
 
     @property
     def feed_url(self) -> str:
@@ -140,7 +140,7 @@ Message = dict[str, Any]
 
 
 def messages(client: ClientConnection, *, timeout: float = 10.0) -> Iterator[Message]:
-    """What the feed sends, until ``timeout`` seconds bring nothing."""
+    """Yield the messages of the feed, until ``timeout`` seconds bring nothing."""
     while True:
         yield json.loads(client.recv(timeout=timeout))
 

@@ -54,13 +54,13 @@ def client(parts: Parts) -> FlaskClient:
 
 
 def post(client: FlaskClient, *alerts: dict[str, Any], headers: dict[str, str] = OURS) -> Any:
-    """What Alertmanager posts; the answer."""
+    """Post alerts as Alertmanager does; return the answer."""
     body = {"version": "4", "groupKey": "{}", "status": "firing", "receiver": "log", "alerts": alerts}
     return client.post("/celery-admin/alerts/webhook", json=body, headers=headers)
 
 
 def listed(client: FlaskClient, query: str = "") -> dict[str, Any]:
-    """What ``GET /alerts`` gives."""
+    """Return the answer of ``GET /alerts``."""
     found: dict[str, Any] = client.get(f"/celery-admin/alerts{query}", headers=bearer(Role.VIEWER)).get_json()
     return found
 

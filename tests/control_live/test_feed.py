@@ -44,7 +44,7 @@ def test_a_client_is_greeted_and_kept_up_to_date(api: LiveApi) -> None:
 
 
 def test_updates_follow_the_metrics(api: LiveApi) -> None:
-    """What Prometheus scraped is in an update a moment later."""
+    """A new value reaches the clients a moment after Prometheus scraped it."""
     with api.feed() as client:
         api.page.queues = {"celery": 3, "slow": 4}
         found = until(client, lambda m: m["data"].get("metrics", {}).get("pending_tasks") == 7)
@@ -69,7 +69,7 @@ def test_a_client_that_comes_back_is_sent_what_it_missed(api: LiveApi) -> None:
 
 @pytest.mark.parametrize("since", ["1", "99999999999999"])
 def test_a_client_that_was_away_too_long_is_told_so(api: LiveApi, since: str) -> None:
-    """What is no longer remembered, or never was, cannot be resumed."""
+    """Updates that are forgotten, or never were, cannot be resumed."""
     with api.feed(f"?since={since}") as client:
         assert next(messages(client))["data"]["complete"] is False
         client.socket.shutdown(socket.SHUT_RDWR)  # unread messages would hold up a closing handshake

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 @dataclass
 class Measured:
-    """What was measured meanwhile: seconds of each kind of request, and resident memory in MiB."""
+    """Measurements while clients listen: seconds of each kind of request, and resident memory in MiB."""
 
     seconds: float
     calls: list[float] = field(default_factory=list)

@@ -47,7 +47,7 @@ class FakePrometheus:
 
 @pytest.fixture
 def prometheus() -> FakePrometheus:
-    """What the API asks."""
+    """Return the Prometheus that the API asks."""
     return FakePrometheus()
 
 

@@ -25,7 +25,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
 
 
 def health(api: LiveApi) -> dict[str, Any]:
-    """What anybody may read."""
+    """Return the health that anybody may read."""
     found: dict[str, Any] = api.control.get("/system/health").json()
     return found
 

@@ -108,7 +108,7 @@ def test_a_prometheus_that_is_away_leaves_the_rest_unknown() -> None:
     ],
 )
 def test_components_are_judged_by_what_prometheus_holds(values: dict[str, float], expected: dict[str, str]) -> None:
-    """What nobody says is unknown; a worker that went without a goodbye is a failure."""
+    """A component without a series is unknown; a worker that went without a goodbye is a failure."""
     found = conditions(ClusterReader(FakeQueries(**values), Scope()))
 
     assert {name: found[name] for name in expected} == expected

@@ -1,4 +1,4 @@
-"""What a worker's events say about its task events."""
+"""A worker's events show the state of its task events."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_worker_that_acknowledges_and_sends_nothing_cannot() -> None:
 
 
 def test_task_events_after_they_were_turned_off_cannot_be_turned_off() -> None:
-    """What a worker had buffered is forgiven."""
+    """An event of the first 1.5 s may have been in its buffer, so only a later one proves it."""
     worker = Worker()
     worker.task_event(101.0)
     assert worker.state(WITHDRAWN) == ("disabled", False)

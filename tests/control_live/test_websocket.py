@@ -39,7 +39,7 @@ class Pair:
     greeting: bytes
 
     def events(self) -> list[Event]:
-        """What has arrived by now, at least one thing."""
+        """Return the events that have arrived by now, at least one."""
         data = self.sock.recv(1 << 20)
         self.protocol.receive_data(data or None)
         return list(self.protocol.events())
@@ -186,7 +186,7 @@ class Running:
         self.thread.start()
 
     def ended(self) -> bool:
-        """Whether the session is over."""
+        """Return whether the session is over."""
         self.thread.join(5)
         self.waker.close()
         return not self.thread.is_alive()

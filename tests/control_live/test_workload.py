@@ -1,4 +1,4 @@
-"""What the API and the feed say agrees with what Celery really did."""
+"""API and feed agree with what Celery really did."""
 
 from __future__ import annotations
 
