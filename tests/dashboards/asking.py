@@ -44,7 +44,7 @@ QUIET = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What Prometheus says to a query: its series by labels with their last value, what it warns of, and the time."""
+    """The answer of Prometheus to a query: its series by labels with their last value, its warnings, and the time."""
 
     query: Query
     series: dict[frozenset[tuple[str, str]], float]

@@ -55,7 +55,7 @@ class Panel:
         return (link["url"] for link in found)
 
     def overrides(self, matcher: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What each override of this matcher applies to, and its options."""
+        """Yield what each override of this matcher applies to, and its options."""
         for override in self.raw.get("fieldConfig", {}).get("overrides", []):
             if override["matcher"]["id"] == matcher:
                 yield (

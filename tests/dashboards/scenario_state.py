@@ -22,7 +22,7 @@ class ScenarioState:
 
     @property
     def started(self) -> float:
-        """When the exporter started."""
+        """The start of the exporter."""
         return self.reference_time - STARTED_AGO
 
     @property
@@ -32,17 +32,17 @@ class ScenarioState:
 
     @property
     def broker_down(self) -> bool:
-        """Whether the broker is out of reach, so that no event arrives and no poll succeeds."""
+        """True while the broker is out of reach, so that no event arrives and no poll succeeds."""
         return self.scenario.broker_down and self.fault_seconds > 0
 
     @property
     def exporter_down(self) -> bool:
-        """Whether the exporter does not answer."""
+        """True while the exporter does not answer."""
         return self.scenario.exporter_gone and self.fault_seconds > 0
 
     @property
     def has_live_worker(self) -> bool:
-        """Whether any worker is up."""
+        """True while any worker is up."""
         return any(map(self.up, self.scenario.workers))
 
     @property
@@ -52,7 +52,7 @@ class ScenarioState:
         return self.now - self.started - (self.fault_seconds if idle else 0.0)
 
     def up(self, worker: str) -> bool:
-        """Whether this worker sends heartbeats."""
+        """Return whether this worker sends heartbeats."""
         return not (worker in self.scenario.lost and self.fault_seconds > 0)
 
     def count(self, key: str, rate: float) -> float:

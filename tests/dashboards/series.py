@@ -1,4 +1,4 @@
-"""What each family of the catalogue shows at a time, so that a dashboard that queries it finds something."""
+"""Samples of each family of the catalogue at a time, so that a dashboard that queries it finds something."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def length(at: ScenarioState, queue: Queue) -> float:
 
 
 def heads(at: ScenarioState) -> Iterator[tuple[Labels, float]]:
-    """When the oldest message of each queue that holds one was sent."""
+    """Yield the time at which the oldest message of each queue that holds one was sent."""
     queues = {queue.name: queue for queue in at.scenario.queues}
     for (name,), waiting in by_queue(length)(at):
         stood = at.fault_seconds if queues[name].stalled else 0.0
@@ -118,13 +118,13 @@ def by_entry(value: Callable[[ScenarioState, Entry], float] | float) -> Samples:
 
 
 def _last_due(at: ScenarioState, entry: Entry) -> float:
-    """When an entry was last sent."""
+    """Return the time at which an entry was last sent."""
     now = at.now - at.fault_seconds if entry.stuck or at.broker_down else at.now
     return now - now % entry.every
 
 
 def _times(at: ScenarioState, entry: Entry) -> float:
-    """How often it was sent."""
+    """Return how often an entry was sent."""
     return math.floor((_last_due(at, entry) - at.started) / entry.every) + 1
 
 

@@ -122,7 +122,7 @@ class Simulation:
         return settled if self._scraped(settled - begun) else self._settle()
 
     def _scraped(self, seconds: float) -> bool:
-        """Whether in the last ``seconds`` all pages answered that should, and the others were tried."""
+        """Return whether in the last ``seconds`` all pages answered that should, and the others were tried."""
         rightly_up = sum(target.control or not target.scenario.exporter_gone for target in self._targets)
         recent = f"[{math.ceil(seconds)}s]"
         answers = f"count(min_over_time(up{recent}) == 1) == {rightly_up}"
@@ -131,7 +131,7 @@ class Simulation:
         return bool(reply.json()["data"]["result"])
 
     def _evaluated(self, since: float) -> bool:
-        """Whether every group of rules began and ended an evaluation after ``since``."""
+        """Return whether every group of rules began and ended an evaluation after ``since``."""
         groups = requests.get(f"{self.url}/api/v1/rules", timeout=10).json()["data"]["groups"]
         return all(_timestamp(one["lastEvaluation"]) > since for one in groups)
 

@@ -53,7 +53,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 def _remembers(demo: Demo, seconds: int) -> bool:
-    """Whether Prometheus knows what was so long ago. Asks the control API too, so that there are requests to show."""
+    """Return whether Prometheus knows values of so long ago. Asks the control API too, for requests to show."""
     headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
     metrics = f"{demo.env['CELERYMETER_CONTROL_URL']}/celery-admin/monitoring/metrics/realtime"
     requests.get(metrics, headers=headers, timeout=10).raise_for_status()

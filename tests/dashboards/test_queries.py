@@ -1,4 +1,4 @@
-"""What the dashboards show of healthy clusters and of clusters with a fault, on a real Prometheus."""
+"""Dashboards show what they should of healthy clusters and of clusters with a fault, on a real Prometheus."""
 
 from __future__ import annotations
 

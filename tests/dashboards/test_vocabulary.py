@@ -60,7 +60,7 @@ def test_series_exist_and_have_the_labels_that_they_are_chosen_by(board: Board) 
 
 @every_board
 def test_labels_that_join_and_group_exist(board: Board) -> None:
-    """What stands in ``by`` and ``on`` is a label of some series in the query, or made by the query."""
+    """Every label in ``by`` and ``on`` is one of some series in the query, or made by the query."""
     for place, _, expr in queries(board):
         had = {label for one in selectors(expr) for label in labels(one.name)} | created(expr)
         wanted = {label for group, _ in aggregations(expr) for label in group} | {
