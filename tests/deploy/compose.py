@@ -88,7 +88,7 @@ def run(*words: str, files: Sequence[str] = (MAIN,), secrets: Path | None) -> su
 
 
 def resolved(*files: str, secrets: Path) -> Compose:
-    """What compose makes of the files."""
+    """Return the services and networks that compose reads in the files."""
     ran = run("config", "--format", "json", files=files or (MAIN,), secrets=secrets)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)

@@ -42,13 +42,13 @@ def last_stage() -> dict[str, Instruction]:
 
 
 def copied() -> set[str]:
-    """What is copied out of the build context."""
+    """Return the paths that are copied out of the build context."""
     copies = [each.words for each in instructions() if each.keyword == "COPY" and not each.words[0].startswith("--")]
     return {source for *sources, _ in copies for source in sources}
 
 
 def allowed() -> set[str]:
-    """What .dockerignore lets into the build context; the rest of it takes things out."""
+    """Return the paths that .dockerignore lets into the build context; the rest of it takes things out."""
     lines = [line for line in IGNORE.read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     return {line[1:] for line in lines if line.startswith("!")}

@@ -37,7 +37,7 @@ PROGRAMS = {
 }
 PACKAGES = ("redis-server", "prometheus", "prometheus-alertmanager")
 ROOT_FILE_SYSTEM = ROOT / ".cache" / "compose-test.tar"
-"""What debootstrap made, for the next time."""
+"""The file system that debootstrap made, for the next time."""
 BASE = "localhost/debian:latest"
 OURS = f"docker.io/library/celerymeter:{__version__}"
 PROJECT = "celerymeter"
@@ -47,7 +47,7 @@ PUBLISHED = {"control": 8000, "prometheus": 9090, "alertmanager": 9093}
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
-    """What an image says of itself, and the folder that is its user's."""
+    """The user and the entry point of an image, and the folder that belongs to that user."""
 
     user: str
     entrypoint: Sequence[str]
@@ -88,7 +88,7 @@ runroot = "{folder}/run"
 
 
 def missing() -> str:
-    """What this machine lacks to run containers, with the way to get it; empty if nothing."""
+    """Return what this machine lacks to run containers, with the way to get it; empty if nothing."""
     beside = f"{os.environ['PATH']}:/usr/sbin:/usr/lib/podman:/usr/libexec/podman"
     packages = [package for tool, package in PROGRAMS.items() if not shutil.which(tool, path=beside)]
     if packages:
@@ -100,7 +100,7 @@ def missing() -> str:
 
 
 def open_at(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+    """Return whether a server listens there."""
     with socket.socket() as tried:
         tried.settimeout(2)
         return tried.connect_ex((host, port)) == 0
@@ -143,7 +143,7 @@ class Engine:
             self._checks.join(30)
 
     def podman(self, *words: str | Path, stdin: str = "", timeout: float = 1500) -> str:
-        """What a command of Podman wrote; fails with its words."""
+        """Run a command of Podman and return its output; fails with its words."""
         ran = self.try_podman(*words, stdin=stdin, timeout=timeout)
         assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
         return ran.stdout
@@ -170,7 +170,7 @@ class Engine:
         self.podman("build", *how, "--tag", OURS, context)
 
     def compose(self, *words: str, variants: Sequence[str] = ()) -> str:
-        """What compose wrote; fails with its words. ``variants`` are files beside ``cluster.yml``."""
+        """Run compose and return its output; fails with its words. ``variants`` are files beside ``cluster.yml``."""
         files = [MAIN, *(f"deploy/compose/{each}.yml" for each in variants), str(self.folder / "names.yml")]
         named = [word for file in files for word in ("--file", file)]
         argv = [compose.binary(), "--project-directory", str(ROOT), "--env-file", os.devnull, *named, *words]
@@ -184,7 +184,7 @@ class Engine:
         return self.try_podman("exec", container(name), *words)
 
     def inspect(self, name: str) -> Mapping[str, Any]:
-        """What the engine knows of the container of a service."""
+        """Return what the engine knows of the container of a service."""
         (found,) = json.loads(self.podman("inspect", container(name)))
         known: Mapping[str, Any] = found
         return known

@@ -57,7 +57,7 @@ class Builder:
         return Image(config["User"], config["Entrypoint"], path, root=self("mount", laid_out).strip())
 
     def config(self) -> Mapping[str, Any]:
-        """What the image says of itself, in the format of Docker."""
+        """Return the image's configuration, in the format of Docker."""
         found: Mapping[str, Any] = json.loads(self("inspect", "--type=image", TAG))["Docker"]["config"]
         return found
 

@@ -84,7 +84,7 @@ def _secrets(volumes: Iterable[Raw]) -> Iterator[str]:
 
 
 def build(folder: Path) -> list[Resource]:
-    """What ``kubectl kustomize`` makes of a folder; fails with its words."""
+    """Return what ``kubectl kustomize`` makes of a folder; fails with its words."""
     ran = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     return parsed(ran.stdout)
@@ -114,5 +114,5 @@ def pods(resources: Sequence[Resource] | None = None) -> list[Pod]:
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether a selector by labels takes something with these."""
+    """Return whether a selector by labels selects something with these."""
     return selector.items() <= labels.items()

@@ -11,7 +11,7 @@ from tests.deploy.dockerfile import last_stage
 from tests.deploy.manifests import Pod, Raw
 
 Running: TypeAlias = "Mapping[str, str]"
-"""What runs: options, variables and limits by name."""
+"""Options, variables and limits of a process by name."""
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 

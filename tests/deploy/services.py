@@ -24,12 +24,12 @@ from celerymeter.demo.processes import Process
 from celerymeter.demo.servers import find_binary
 
 TOOLS = "/image"
-"""Where each container finds the programs that its image would have."""
+"""The folder in which each container finds the programs that its image would have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What compose takes from an image. Those with the root ``/`` are stood in for by the programs of this machine."""
+    """The parts of an image that compose uses. For those with the root ``/`` this machine's programs stand in."""
 
     user: str
     entrypoint: Sequence[str] = ()
@@ -110,7 +110,7 @@ class RunningServices:
             self._running.enter_context(part.start())
 
     def healthy(self, name: str) -> bool:
-        """Whether the service's own health check says so; raises when the service has ended."""
+        """Return whether the service's own health check succeeds; raises when the service has ended."""
         assert self._parts[name].running, self.log(name)
         return self.execute(name, *self.compose.services[name].healthcheck).returncode == 0
 
@@ -129,7 +129,7 @@ class RunningServices:
         return ran.stdout
 
     def memory(self, name: str) -> int:
-        """What the service's processes hold, in bytes; what they share is counted once."""
+        """Return the memory of the service's processes in bytes; what they share is counted once."""
         group = str(self._parts[name].pid)
         stats = (path for path in Path("/proc").glob("[0-9]*/stat") if path.exists())
         members = [path.parent for path in stats if path.read_text().rpartition(")")[2].split()[2] == group]

@@ -114,7 +114,7 @@ def test_a_pinned_release_exists(name: str, stack: Compose) -> None:
 
 
 def test_each_service_is_locked_down(service: Service) -> None:
-    """What breaks into one of them can write nowhere, and gains nothing."""
+    """An attacker who breaks into one of them can write nowhere, and gains nothing."""
     assert service.read_only
     assert service.options >= {"no-new-privileges:true", "drop ALL"}
     assert 0 < service.memory <= 2**30

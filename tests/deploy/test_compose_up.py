@@ -41,7 +41,7 @@ FLOOD = 100 * MEGABYTE
 
 @pytest.fixture(scope="module")
 def stack(secrets: Path) -> Compose:
-    """What compose makes of the file."""
+    """Return the services and networks that compose reads in the file."""
     return compose.resolved(secrets=secrets)
 
 
@@ -70,7 +70,7 @@ def await_healthy(engine: Engine, stack: Compose, names: tuple[str, ...]) -> Non
 
 
 def value(query: str) -> float:
-    """What Prometheus answers to a query of one series; 0 if there is none, or no answer yet."""
+    """Return Prometheus' answer to a query of one series; 0 if there is none, or no answer yet."""
     try:
         answer = requests.get(f"{PROMETHEUS}/api/v1/query", params={"query": query}, timeout=30).json()
     except requests.RequestException:

@@ -34,7 +34,7 @@ def lines(path: Path) -> list[str]:
 
 
 def needs(requirement: Requirement, extra: str) -> bool:
-    """Whether it is installed with this extra into the image: its Python, not the one that runs the test."""
+    """Return whether the image needs it with this extra, by the image's Python, not by the one that runs the test."""
     release = re.search(r"python:([\d.]+)", DOCKERFILE.read_text())
     assert release
     image = {
@@ -70,7 +70,7 @@ def test_what_builds_stays_behind() -> None:
 
 
 def test_no_step_goes_through_a_shell() -> None:
-    """What runs is what is written."""
+    """Without a shell nothing is expanded: each step runs exactly what is written."""
     runs = [each for each in instructions() if each.keyword in {"RUN", "CMD", "ENTRYPOINT"}]
     assert runs
     assert [each for each in runs if not each.rest.startswith("[")] == []

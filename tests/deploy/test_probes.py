@@ -42,7 +42,7 @@ class Started:
         return word.replace("http://prometheus-operated.monitoring:9090", "http://127.0.0.1:9")
 
     def probes(self) -> set[int]:
-        """What the probes get by IPv4 and by IPv6: status codes, 0 for no answer."""
+        """Return what the probes get by IPv4 and by IPv6: status codes, 0 for no answer."""
         urls = [self.urls[probe.port] + probe.path for probe in self.pod.probes]
         return {code(url.replace(HOSTS[0], host)) for url in urls for host in HOSTS}
 

@@ -77,7 +77,7 @@ def of_pods(found: Mapping[str, Pod]) -> Way:
 
 
 def differences(ways: Sequence[Way]) -> Mapping[str, Sequence[str | None]]:
-    """What is not the same in all of them."""
+    """Return what is not the same in all of them."""
     found = {}
     for component in COMPONENTS:
         for name in {name for way in ways for name in way[component]}:

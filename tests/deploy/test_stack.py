@@ -1,4 +1,4 @@
-"""What `docker compose up` starts, without an engine: command lines, mounts and users are those of the file."""
+"""The services of `docker compose up`, run without an engine: command lines, mounts and users are those of the file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def send_probe(services: RunningServices) -> None:
 
 
 def value(services: RunningServices, query: str) -> float | None:
-    """What Prometheus answers to a query of one series."""
+    """Return Prometheus' answer to a query of one series."""
     found = json.loads(services.fetch(f"{PROMETHEUS}/api/v1/query?query={query}"))["data"]["result"]
     return float(found[0]["value"][1]) if found else None
 
