@@ -32,11 +32,11 @@ UNPROVEN = {
 }
 """Commands about an id of no task, or a queue that the demo has not: what they say before they end with 1."""
 PASTED = "https://hooks.slack.com/services/T0000/B0000/pasted\n"
-"""What a reader types where a command reads the terminal."""
+"""The line that a reader types where a command reads the terminal."""
 
 
 def scripts(path: Path) -> Iterator[str]:
-    """What each bash block does: a service or a `make` or `pip` line by itself, the lines between as one script."""
+    """Yield each bash block's parts: a service or a `make` or `pip` line by itself, the lines between as one script."""
     for block in _BASH.findall(path.read_text()):
         lines = [line for line in block.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
         for alone, group in groupby(lines, key=lambda line: bool(_ALONE.match(line))):
@@ -59,7 +59,7 @@ def run(command: str, *, folder: Path, addresses: Mapping[str, str]) -> None:
 
 
 def _harmless(command: str) -> str:
-    """What changes the machine, or takes minutes, is looked at but not done: other checks do it."""
+    """Replace what changes the machine, or takes minutes, by a check that changes nothing: other tests run it."""
     if command.startswith("make "):
         return f"make --directory {ROOT} --dry-run {command.removeprefix('make ')}"
     if command.startswith("pip install "):
@@ -135,7 +135,7 @@ def _serve(command: str, folder: Path) -> None:
 
 
 def _answers(service: Process) -> bool:
-    """Whether the address of its first log line answers a request, whatever it says."""
+    """Return whether the address of its first log line answers a request, with any status."""
     found = _ADDRESS.search(service.tail())
     try:
         return found is not None and requests.get(found[0], timeout=5).status_code > 0

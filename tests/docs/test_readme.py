@@ -50,7 +50,7 @@ def test_both_languages_have_the_same_parts() -> None:
 
 
 def test_both_languages_lead_to_the_same_pages() -> None:
-    """What one tells, the other does too; each names the other, which is left out."""
+    """Neither language leaves out a page; the link from each to the other is not compared."""
 
     def links(path: Path) -> set[str]:
         found = set(re.findall(r"\]\(((?!#)[^)]+)\)", path.read_text()))
