@@ -1,4 +1,4 @@
-"""What the doctor says of workers that aggregate, and of an exporter without a broker."""
+"""The doctor's findings for workers that aggregate, and for an exporter without a broker."""
 
 from __future__ import annotations
 

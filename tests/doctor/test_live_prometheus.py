@@ -81,7 +81,7 @@ class Monitoring:
         requests.post(f"{self.prometheus.url}/-/reload", timeout=60).raise_for_status()
 
     def found(self) -> set[str]:
-        """What the doctor finds, by code."""
+        """Return the codes of the doctor's findings."""
         seen = prometheus.collect(self.prometheus.url, scope=Scope())
         return {one.code for one in diagnose(Evidence(WELL.broker, http.collect_exporter(self.exporter), seen))}
 

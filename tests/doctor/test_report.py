@@ -1,4 +1,4 @@
-"""How findings are printed, and what the exit status is made of."""
+"""Findings are printed as text and JSON; the exit status is made of them."""
 
 from __future__ import annotations
 
