@@ -20,7 +20,7 @@ class Blackhole:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return int(self._listener.getsockname()[1])
 
     def swallow(self) -> None:

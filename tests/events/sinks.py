@@ -39,7 +39,7 @@ class RecordingSink:
         self.losses.append((at, reason))
 
     def types(self) -> Counter[str]:
-        """How many events of each type came."""
+        """Return how many events of each type came."""
         return Counter(event.type for event in self.received)
 
     def await_connections(self, count: int = 1, timeout: float = 60) -> None:
@@ -51,6 +51,6 @@ class RecordingSink:
         wait_until(lambda: len(self.received) >= count, timeout=timeout, what=f"{count} events")
 
     def await_loss(self, timeout: float = 60) -> str:
-        """Why the subscription was lost last, once it was."""
+        """Wait until the subscription was lost; return the reason of the last loss."""
         wait_until(lambda: self.losses, timeout=timeout, what="a disconnection")
         return self.losses[-1][1]

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
 
 
 def ask(server: RabbitMQ, path: str) -> Any:
-    """What the management API says."""
+    """Return an answer of the management API."""
     url = f"http://127.0.0.1:{server.management_port}/api/{path}"
     return requests.get(url, auth=("guest", "guest"), timeout=5).json()
 

@@ -57,7 +57,7 @@ class Holders:
         return next((queue.length for queue in snapshot.queues if queue.name == "shop"), None)
 
     def failure(self) -> str:
-        """Why the workers cannot be asked now."""
+        """Return the reason why the workers cannot be asked now."""
         with pytest.raises(BrokerUnavailable) as caught:
             self.control.ask([Command("ping")], silence=0.2)
         return str(caught.value)

@@ -54,7 +54,7 @@ def test_real_messages_decode_to_their_fields(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 def test_real_messages_take_the_fast_path(path: Path) -> None:
-    """What kombu 5.3 to 5.7 write is cut, not parsed, and the cut gives the same body."""
+    """Messages of kombu 5.3 to 5.7 are cut, not parsed, and the cut gives the same body."""
     for _, data in recorded(path):
         end = data.find(b'"', envelope.START)
         assert data.startswith(envelope.HEAD)

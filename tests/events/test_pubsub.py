@@ -55,7 +55,7 @@ def publication(uuid: str, kind: bytes = RESP2) -> bytes:
 
 
 def deliver(connection: FakeConnection, *sent: bytes, timeouts: Timeouts | None = None) -> tuple[RecordingSink, str]:
-    """What a sink got until the subscription ended, and why it did; the server closes after what it sent."""
+    """Return what a sink got until the subscription ended, and the reason; the server closes after what it sent."""
     for data in sent:
         connection.server.sendall(data)
     connection.server.shutdown(socket.SHUT_WR)
@@ -94,7 +94,7 @@ def test_other_frames_are_passed_over(connection: FakeConnection) -> None:
 
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$x\r\n", b"\0\0\0"])
 def test_garbage_ends_the_subscription(connection: FakeConnection, garbage: bytes) -> None:
-    """What is no Redis is left; what came before counts."""
+    """A peer that does not speak Redis' protocol is left; what came before counts."""
     sink, reason = deliver(connection, confirmation() + publication("a"), garbage)
     assert "Redis protocol" in reason
     assert len(sink.received) <= 1

@@ -107,7 +107,7 @@ def test_everything_comes_in_order(kind: str, request: pytest.FixtureRequest) ->
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 def test_one_look_takes_all_that_is_there(kind: str, request: pytest.FixtureRequest) -> None:
-    """What the peer sent before it went away is in memory after the first chunk, in TLS too, record by record."""
+    """Data that the peer sent before it went away is in memory after the first chunk, in TLS too, record by record."""
     ours, peer = request.getfixturevalue(kind)
     sent = numbered(64_000)  # less than the first window, more than a record
     peer.sendall(sent)

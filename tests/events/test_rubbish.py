@@ -51,7 +51,7 @@ def rubbish(dice: random.Random) -> list[bytes]:
 
 
 def test_rubbish_neither_stops_an_exporter_nor_costs_it_an_event(redis_server: Redis, tmp_path: Path) -> None:
-    """What is good among it is counted exactly, the rest by reason, and every page is whole."""
+    """Good events among it are counted exactly, the rest by reason, and every page is whole."""
     everything = rubbish(random.Random(8))
     assert len(everything) > 10_000
     stop, pages = threading.Event(), [0, 0]
