@@ -54,7 +54,7 @@ class Collector:
 
 
 def outcome(state: SharedTracker) -> bool:
-    """Whether the last poll of the queues succeeded."""
+    """Return whether the last poll of the queues succeeded."""
     with state.locked() as tracker:
         return tracker.polls["queues"].success
 

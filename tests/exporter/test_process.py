@@ -13,7 +13,7 @@ from celerymeter.exporter.process import process_lines
 
 
 def theirs() -> str:
-    """What prometheus-client says of this process."""
+    """Return prometheus-client's metrics of this process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -21,7 +21,7 @@ class Numbers:
         self.numbers = list(numbers)
 
     def dump(self) -> object:
-        """What it has."""
+        """Return its numbers."""
         return self.numbers
 
     def load(self, saved: msgspec.Raw) -> None:
@@ -31,12 +31,12 @@ class Numbers:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the file is."""
+    """Return the path of the file."""
     return tmp_path / "state.json"
 
 
 def save(path: Path, **parts: Numbers) -> None:
-    """What one process leaves behind."""
+    """Write the state file as a process does that ends."""
     file = StateFile(path)
     for name, part in parts.items():
         file.add(name, dump=part.dump, load=part.load)
