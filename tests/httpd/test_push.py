@@ -21,7 +21,7 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def bodies() -> list[bytes]:
-    """What was pushed."""
+    """Return the list in which the bodies of pushes are kept."""
     return []
 
 

@@ -18,7 +18,7 @@ HASH = "$2y$05$" + "a" * 53
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where a test puts its file."""
+    """Return the path at which a test writes its file."""
     return tmp_path / "web.yml"
 
 
