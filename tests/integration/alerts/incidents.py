@@ -22,7 +22,7 @@ from celerymeter.demo.processes import wait_until
 QUICK_OVERRIDES: list[dict[str, object]] = [
     {"record": "celery:worker_scheduled:limit", "expr": 50, "labels": {"severity": "warning", "cluster": "eta"}},
 ]
-"""What takes thousands of tasks here takes fifty."""
+"""Fifty tasks are enough here; by default it takes thousands."""
 
 EXPIRED = Expected("tasks expire", "tasks", "CeleryTasksExpired", "warning", task("tests.add"))
 TWICE = Expected("tasks run twice", "tasks", "CeleryTaskRanTwice", "warning", task("tests.sleep_late"))

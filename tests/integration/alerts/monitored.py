@@ -30,7 +30,7 @@ from celerymeter.prometheus import PrometheusClient, PrometheusSettings
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast time goes: rules are divided by ``factor``; the rest is how often things look."""
+    """The pace of time: rules are divided by ``factor``; the rest is how often programs scrape, evaluate or poll."""
 
     factor: float
     scrape: str
@@ -143,7 +143,7 @@ class MonitoredClusters:
         self.pace = pace
         self.folder = folder
         self.since = 0.0
-        """When Prometheus began to watch (monotonic seconds)."""
+        """The time since which Prometheus has watched (monotonic seconds)."""
         self.sink = HttpSink()
         self._cast = clusters
         self.clusters = {name: Cluster(name, folder, pace=pace) for name in clusters}
@@ -209,7 +209,7 @@ class MonitoredClusters:
         return bool(answer["data"]["activeAlertmanagers"])
 
     def _watches(self) -> bool:
-        """Whether a counter that is born now counts from 0 in every cluster."""
+        """Return whether a counter that is born now counts from 0 in every cluster."""
         watched = f"count(celerymeter_build_info offset {round(1000 * self.pace.five_minutes)}ms)"
         return self.value(watched) == len(self.clusters)
 

@@ -22,7 +22,7 @@ QUICK_OVERRIDES: list[dict[str, object]] = [
     {"record": "celery:event_silence:limit", "expr": 10, "labels": {"severity": "warning", "cluster": "silent"}},
     {"record": "celery:task_runtime:limit", "expr": 0.5, "labels": {"severity": "warning", "name": "tests.sleep"}},
 ]
-"""What may happen five times in half an hour here may twice, and what may take minutes, or most of an hour, seconds."""
+"""Twice fires here what by default takes five times in half an hour; minutes and hours are seconds."""
 
 TWINS = Expected("two workers of one name", "names", "CeleryWorkerDuplicate", "warning", host("twin@names"))
 FLAPPING = Expected("worker comes and goes", "names", "CeleryWorkerFlapping", "warning", host("shaky@names"))

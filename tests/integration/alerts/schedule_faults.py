@@ -26,7 +26,7 @@ OVERRIDES: list[dict[str, object]] = [
         "labels": {"severity": "critical", "cluster": "plain", "name": "tests.add"},
     },
 ]
-"""What may take minutes or a day takes seconds. At this pace a frozen beat would miss entries before it is down."""
+"""Limits of seconds instead of minutes or a day. A frozen beat would miss entries before it is down at this pace."""
 FAKETIME = "/usr/bin/faketime"
 
 DOWN = Expected("beat frozen", "frozen", "CeleryBeatDown", "critical")

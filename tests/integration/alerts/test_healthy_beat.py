@@ -21,7 +21,7 @@ from tests.schedule.beats import start_beat
 from celerymeter.demo.processes import Process, wait_until
 
 MINUTES = float(os.environ.get("CELERYMETER_HEALTHY_MINUTES", "60"))
-"""How long nothing may fire; less for a quick look."""
+"""Minutes in which nothing may fire; fewer for a quick check."""
 HOOKED, PLAIN = "hooked", "plain"
 APP = "tests.apps.cron_app"
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(60 
 
 
 def limits() -> list[dict[str, object]]:
-    """What an operator without the hook writes, a line a task; learned intervals for both clusters."""
+    """Return what an operator without the hook writes, a line a task; learned intervals for both clusters."""
     lines: list[dict[str, object]] = [
         {
             "record": "celery:task_max_age:limit",

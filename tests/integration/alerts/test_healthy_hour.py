@@ -14,7 +14,7 @@ from celerymeter.demo.processes import wait_until
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings
 
 MINUTES = float(os.environ.get("CELERYMETER_HEALTHY_MINUTES", "60"))
-"""How long the demos run; less for a quick look."""
+"""Minutes for which the demos run; fewer for a quick check."""
 LOADS = ("light", "busy")
 LIVED = "(time() - min(process_start_time_seconds{job='prometheus'})) / 60"
 

@@ -26,7 +26,7 @@ SILENT = [
     for script, all_of_it in of.SCRIPTS.items()
     if not all_of_it
 ]
-"""What nobody needs to know."""
+"""Scripts of faults for which no alert must arrive."""
 
 
 @pytest.fixture(scope="module")

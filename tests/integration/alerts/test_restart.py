@@ -1,4 +1,4 @@
-"""What happens to a healthy site all the time: Prometheus is restarted while an alert fires, workers are replaced."""
+"""Healthy sites do it all the time: restart Prometheus while an alert fires, and replace workers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_deploy_that_replaces_every_worker_pages_nobody(monitored: MonitoredCl
 
 
 def gone(monitored: MonitoredClusters) -> float | None:
-    """How many workers of the shop Prometheus knows to be down."""
+    """Return how many workers of the shop Prometheus knows to be down."""
     return monitored.value('count(celery:worker_up:max{cluster="shop"} == 0)')
 
 

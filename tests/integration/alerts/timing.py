@@ -77,7 +77,7 @@ class Outcome:
     ran: Mapping[Callable[[AlertTimer], None], Future[None]]
 
     def of(self, script: Callable[[AlertTimer], None], expected: Expected) -> NotificationTimes:
-        """How long one alert took; raises what ended its script when it was not heard, or not to the end."""
+        """Return how long one alert took; raises what ended its script when it was not heard, or not to the end."""
         if expected not in self.timer.times:
             self.ran[script].result()
         return self.timer.times[expected]

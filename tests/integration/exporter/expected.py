@@ -1,4 +1,4 @@
-"""What a workload must give on the page."""
+"""The counts that a workload must give on the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Key = tuple[str, ...]
 
 
 class Expected:
-    """What a workload must give, by (name, queue)."""
+    """The counts that a workload must give, by (name, queue)."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Counter[Key]] = {

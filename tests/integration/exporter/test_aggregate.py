@@ -24,12 +24,12 @@ from celerymeter.demo.servers import Redis
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 DURATIONS = {0.15: "0.5", 0.6: "1.0", 1.4: "2.5", 2.8: "5.0"}
-"""How long a task takes, and the bucket that its run falls in."""
+"""Seconds that a task takes, and the bucket that its run falls in."""
 
 
 @pytest.fixture(autouse=True)
 def _stamped() -> Iterator[None]:
-    """What this process sends says when it was sent."""
+    """Stamp every message that this process sends with the time."""
     stamp.install()
     yield
     stamp.uninstall()
@@ -49,7 +49,7 @@ def aggregating(new_worker: StartWorker) -> StartWorker:
 
 
 def nothing_is_missed(page: Scrape) -> None:
-    """What must hold at the end of every workload."""
+    """Check what must hold at the end of every workload."""
     assert page.sum("celerymeter_events_missed_total") == 0
     assert page.sum("celerymeter_events_unexplained") == 0
     assert page.sum("celerymeter_events_invalid_total") == 0

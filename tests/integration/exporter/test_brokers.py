@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 @dataclass(frozen=True)
 class Broker:
-    """How workers, producers and the exporter find it."""
+    """The URL and the options by which workers, producers and the exporter connect."""
 
     url: str
     transport_options: Mapping[str, Any] = field(default_factory=dict)

@@ -56,7 +56,7 @@ def revoke_two(app: Celery, exporter: ExporterProcess, expected: Expected) -> No
 
 
 def complaints(page: Scrape) -> str:
-    """What `promtool check metrics` has to say of a page."""
+    """Return the complaints of `promtool check metrics` about a page."""
     command = [find_binary("promtool"), "check", "metrics"]
     check = subprocess.run(command, input=page.text, text=True, capture_output=True, check=False)
     return check.stdout + check.stderr

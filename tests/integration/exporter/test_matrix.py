@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240
 QUEUES = ("mail", "bulk")
 ROUNDS = 20
 DURATIONS = (1.1, 2.6)
-"""How long tasks take: a busy machine takes longer, and then too they are in the bucket."""
+"""Seconds that tasks take: a busy machine takes longer, and then too they are in the bucket."""
 LATER = 1.3
 """Seconds that each may take longer."""
 
@@ -67,7 +67,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Broker:
-    """Where workers and producers connect, and what else they are given."""
+    """The URL by which workers and producers connect, the exporter's, and their transport options."""
 
     url: str
     exporter_url: str
@@ -76,7 +76,7 @@ class Broker:
 
 @pytest.fixture(autouse=True)
 def _stamped() -> Iterator[None]:
-    """What this process sends says when it was sent."""
+    """Stamp every message that this process sends with the time."""
     stamp.install()
     yield
     stamp.uninstall()

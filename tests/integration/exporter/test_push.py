@@ -84,7 +84,7 @@ def test_counters_are_exact_without_a_broker(tmp_path: Path, options: dict[str, 
 
 
 def outages(worker: Process) -> list[str]:
-    """What a worker logged of its pushes: each outage is logged once, and its end."""
+    """Return a worker's log of its pushes: each outage is logged once, and its end."""
     return re.findall("pushing totals (fails|works again)", worker.log.read_text())
 
 

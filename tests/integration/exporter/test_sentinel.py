@@ -1,4 +1,4 @@
-"""What people reported of other monitors under Redis Sentinel: clusters side by side, and queues with priorities."""
+"""Users reported faults of other monitors under Redis Sentinel: clusters side by side, queues with priorities."""
 
 from __future__ import annotations
 
