@@ -1,4 +1,4 @@
-"""What a look-up costs: its client time, a worker's control loop time, Redis a bounded look."""
+"""A look-up has a bounded cost: time of its client and of a worker's control loop, and reads of Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not there to be seen: events of before, results, a worker that hangs; and what comes after a loss."""
+"""Some evidence is missing (events of before, results, a worker that hangs), or comes only after a loss."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def control(cluster: Cluster, name: str, *options: str) -> Control:
 
 @MOST_SLOW
 def test_sent_before_we_listened_and_without_a_result_backend(tmp_path: Path, broker: str, pool: str) -> None:
-    """What is there is found; what is over is not known, and the answer says what was not asked."""
+    """A task that is still there is found; one that is over is unknown, and the answer says what was not asked."""
     with running_cluster(tmp_path, Setting(broker)) as cluster:
         cluster.worker("one@t", pool=pool)
         done = cluster.send("tests.add", 1, 2, queue="one")

@@ -1,4 +1,4 @@
-"""What aggregating workers remember, as a history."""
+"""The memories of aggregating workers make a history."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def remembered(state: str, name: str = "a@t", **fields: Any) -> Remembered:
     ],
 )
 def test_a_memory_is_as_good_as_events(memories: list[Remembered], verdict: str) -> None:
-    """Where events of single tasks are not published."""
+    """Aggregating workers publish no events of single tasks: their memories decide instead."""
     given = evidence(history=with_memories(NO_HISTORY, memories), broker=BrokerFacts("rabbitmq", depth=3))
     decision = decide(given)
     assert (decision.verdict, decision.name, decision.queue) == (verdict, "tests.add", "q")
@@ -59,7 +59,7 @@ def test_events_go_before_a_memory_of_the_same_worker() -> None:
 
 
 def test_a_worker_may_answer_whatever_it_likes() -> None:
-    """What cannot be read is left out."""
+    """Parts of an answer that cannot be read are left out."""
     answer = {"ok": {"one": {"state": "started", "started": NOW, "retries": "x", "eta": True}, "two": 3, "three": {}}}
     assert list(parse(answer, "a@t")) == ["one"]
     assert parse("nothing", "a@t") == {}

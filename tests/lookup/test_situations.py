@@ -1,4 +1,4 @@
-"""Where is my task: each situation caused for real, on Redis and RabbitMQ, in pools of processes and of threads.
+"""Each answer to "where is my task", caused for real: on Redis and RabbitMQ, in pools of processes and of threads.
 
 One cluster serves all tests of a setting. Its workers have a queue of their own name and one slot.
 """
@@ -141,7 +141,7 @@ def test_succeeded_and_failed(shop: Shop) -> None:
 
 
 def test_waiting_for_its_retry(shop: Shop) -> None:
-    """When again."""
+    """The answer says when it runs again."""
     task_id = shop.cluster.send("tests.retry", 1, 3600, queue="two")
     reply = shop.lookups.becomes(task_id, "retrying", before=ON_THE_WAY, worker="two@t")
     wait_until(lambda: shop.lookups.look(task_id)["eta"], timeout=10, what="the event of the new message")
@@ -250,7 +250,7 @@ def test_runs_twice_at_once(shop: Shop) -> None:
 
 
 def test_lost_with_its_worker(shop: Shop) -> None:
-    """What was acknowledged never comes back; on Redis the rest does after the visibility timeout."""
+    """An acknowledged message never comes back; on Redis the others do after the visibility timeout."""
     time_limit = ALIVE + TIMEOUT
     before = ("running", "reserved", "queued")
     if shop.pool == "aggregate":  # what it remembered died with it
