@@ -1,4 +1,4 @@
-"""What `make audit` makes of pip-audit's answers; whether there are advisories is the Package Index's business."""
+"""`make audit` reads pip-audit's answers; whether there are advisories is the Package Index's business."""
 
 from __future__ import annotations
 

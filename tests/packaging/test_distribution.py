@@ -1,4 +1,4 @@
-"""What is given to people: the wheel, and the source distribution that builds the same one."""
+"""The files that people get: the wheel, and the source distribution that builds the same one."""
 
 from __future__ import annotations
 
