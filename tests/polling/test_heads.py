@@ -1,4 +1,4 @@
-"""How long the head of a list has been there, and which of several heads is the oldest."""
+"""The head of a list has the age since which it was seen; of several heads the oldest is chosen."""
 
 from __future__ import annotations
 

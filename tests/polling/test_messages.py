@@ -84,7 +84,7 @@ def test_a_message_that_does_not_tell_where_it_came_from(raw: bytes) -> None:
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_anything_may_lie_in_a_list(raw: bytes) -> None:
-    """What is no message has no sender and no age."""
+    """Bytes that are no message have no sender and no age."""
     assert parse_head(raw).stamped_at is None
     assert parse_destination(raw) is None
 

@@ -93,7 +93,7 @@ def test_result_queues_by_the_thousand_are_no_queues_of_tasks() -> None:
 
 
 def test_known_queues_continue_after_a_restart() -> None:
-    """What is no queue of tasks is left out, and there is a limit to them."""
+    """Queues of no tasks are left out, and the number of queues has a limit."""
     before, after = KnownQueues(), KnownQueues()
     before.add(["orders", "mail", "w1@host.celery.pidbox"])
     before.keep(["orders", "mail", "other"])

@@ -32,7 +32,7 @@ def poller(redis_server: Redis) -> Iterator[RedisQueuePoller]:
 
 
 def memory(poller: RedisQueuePoller) -> BrokerMemory:
-    """What the next poll says."""
+    """Return the memory that the next poll reads."""
     return poller.poll([], now=1.0).memory
 
 

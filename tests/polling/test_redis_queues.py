@@ -141,7 +141,7 @@ def test_beyond_the_limit_only_the_total_is_told(redis_server: Redis) -> None:
 
 
 def test_unacknowledged_messages_are_followed_from_poll_to_poll(redis_server: Redis) -> None:
-    """What was acknowledged is gone, what is new is read, what moved between is still known."""
+    """An acknowledged message is gone, a new one is read, one that moved between is still known."""
     look = poller(redis_server.url)
     hold(redis_server, 3)
     assert queue(look.poll([], now=NOW)).unacked == 3
@@ -237,7 +237,7 @@ def test_a_thousand_queues_take_well_under_a_second(redis_server: Redis, app: Ce
 
 
 def test_a_database_full_of_results_is_walked_in_steps(redis_server: Redis, app: Celery) -> None:
-    """What was declared is found in the end, and one poll looks at a bounded number of keys."""
+    """Every declared queue is found in the end, and one poll reads a bounded number of keys."""
     admin, look = client(redis_server), poller(redis_server.url)
     admin.eval("for i = 1, 100000 do redis.call('SET', 'celery-task-meta-' .. i, 'x') end", 0)
     send(app, 1)

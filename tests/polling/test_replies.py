@@ -1,4 +1,4 @@
-"""What workers answer, as recorded from real ones of every pool, and what they should not have answered."""
+"""Replies of workers, recorded from real ones of every pool, and replies that no worker should send."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def replies_of(method: str, answer: object, *, hostname: str = "w1@test") -> Rep
 
 
 def state(replies: Replies) -> WorkerState:
-    """What the exporter makes of it."""
+    """Return the exporter's reading of them."""
     return worker_state(replies, "w1@test")
 
 
