@@ -37,7 +37,7 @@ class Asked:
 
 @dataclass
 class Script:
-    """What the server answers: the next of ``answers``, the last one again and again; a callable runs first."""
+    """The server's answers: the next of ``answers``, the last one again and again; a callable runs first."""
 
     answers: list[tuple[int, object]] = field(default_factory=lambda: [(200, EMPTY)])
     before: Callable[[], object] | None = None

@@ -72,7 +72,7 @@ def test_a_time_is_exact_to_the_millisecond(client: PrometheusClient) -> None:
 
 
 def test_a_gap_is_missing_points(client: PrometheusClient) -> None:
-    """Where nothing was scraped for longer than the lookback there are no points, and no zeros."""
+    """Neither points nor zeros stand where nothing was scraped for longer than the lookback."""
     (series,) = client.range("gap", start=T0, end=T0 + 49 * 60, step=60)
 
     at = {round((point.at - T0) / 60): point.value for point in series.points}

@@ -1,4 +1,4 @@
-"""How values and matchers get into expressions, and what cannot."""
+"""Values and matchers get into expressions, and nothing else does."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_slots_inside_values_are_not_filled(value: str) -> None:
     ],
 )
 def test_a_selector_that_is_no_list_of_matchers_is_refused(selector: str) -> None:
-    """What could close the braces or is no matcher is a wrong setting."""
+    """A selector that could close the braces or is no matcher is a wrong setting."""
     with pytest.raises(SettingsError, match="list of matchers"):
         Scope(selector=selector)
 
