@@ -23,7 +23,7 @@ from celerymeter.reports.request import Filters
 
 
 def ends(*, successful: int = 0, failed: int = 0, retried: int = 0, expired: int = 0, redelivered: int = 0) -> Ends:
-    """How tasks ended."""
+    """Return the ends of tasks."""
     total = successful + failed + expired
     share = 100 * failed / total if total else None
     return Ends(total, successful, failed, expired, 0, retried, share, expired, redelivered)

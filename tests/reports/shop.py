@@ -71,7 +71,7 @@ class Shop:
                         self.waited.append((at, task, task.waits[count[task.name] % len(task.waits)]))
 
     def scrapes(self) -> Iterator[float]:
-        """When Prometheus came by."""
+        """Yield the times at which Prometheus scraped."""
         at = BEGIN
         while at <= END:
             yield at
@@ -155,7 +155,7 @@ class Shop:
             yield self._counted(f"{name}_bucket", {**labels, "le": le}, times, 1.0)
 
     def ends_in(self, start: float, end: float) -> int:
-        """How many came to an end in (start, end]."""
+        """Return how many came to an end in (start, end]."""
         return sum(1 for at, _, outcome, _ in self.ended if start < at <= end and outcome != "retried")
 
     def _recorded(self) -> Canned:

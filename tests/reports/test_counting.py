@@ -171,7 +171,7 @@ def test_a_process_without_a_scrape_before_the_window_cannot_be_counted(client: 
 
 
 def test_a_gap_over_the_edge_is_bridged_by_the_scrape_before_it(client: PrometheusClient) -> None:
-    """What ended in the gap cannot be placed better; the last scrape is five minutes old."""
+    """Tasks that ended in the gap cannot be placed better; the last scrape is five minutes old."""
     assert succeeded(count(client, "gap")) == 90 - 29
 
 

@@ -63,7 +63,7 @@ def test_html_says_at_its_top_what_limits_it() -> None:
 
 @pytest.mark.parametrize("form", CONTENT_TYPES)
 def test_schedules_are_in_every_form(form: str) -> None:
-    """Where beat has the hook; without any the section is left out."""
+    """Reports have that section only if beat has the hook."""
     entry = ScheduleRow("nightly-report", "reports.build", 12, 9, 3, 1, 7, 2, 250.0)
     text = render(samples.report(schedules=(entry,)), form).decode()
     assert "nightly-report" in text

@@ -252,7 +252,7 @@ def test_a_window_without_scrapes_has_no_numbers(client: PrometheusClient, hours
 
 
 def test_a_year_may_be_asked_for(client: PrometheusClient) -> None:
-    """What there is of it is counted, and the report says how little that is."""
+    """Prometheus holds little of a year: that is counted, and the report says how little it is."""
     report = ask(client, Window(END - 366 * 86_400.0, END))
     assert report.total_tasks == SHOP.ends_in(0, END)
     assert report.data_quality.verdict == "limited"

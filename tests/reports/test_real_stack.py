@@ -47,7 +47,7 @@ SEVERAL_SCRAPES = 5.0
 
 @dataclass(frozen=True)
 class Afternoon:
-    """What is left of it: Prometheus, and when it was."""
+    """The Prometheus that is left of it, and its times."""
 
     prometheus: str
     instances: tuple[str, str]
@@ -100,7 +100,7 @@ def ended(exporter: ExporterProcess) -> float:
 
 
 def newest_start(client: PrometheusClient) -> float:
-    """When the youngest exporter that was scraped started."""
+    """Return the start of the youngest exporter that was scraped."""
     return client.instant("max(celerymeter_start_time_seconds)").value() or 0.0
 
 
@@ -213,7 +213,7 @@ def raw_scrapes(client: PrometheusClient, selector: str, start: float, end: floa
 
 
 def test_prometheus_killed_in_the_window_costs_no_task(afternoon: Afternoon) -> None:
-    """What ended meanwhile is counted at the next scrape; the gap is measured, and the verdict says so."""
+    """Tasks that ended meanwhile are counted at the next scrape; the gap is measured, and the verdict says so."""
     quality = afternoon.report(f'instance="{afternoon.instances[1]}"').data_quality
     assert quality.verdict == "limited"
     assert quality.longest_gap_seconds is not None

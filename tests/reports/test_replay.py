@@ -93,7 +93,7 @@ def test_tasks_are_placed_within_their_step() -> None:
 
 
 def test_arrivals_are_what_was_taken_and_what_the_queue_grew_by() -> None:
-    """What waited at first arrives in the first step."""
+    """Tasks that waited at first arrive in the first step."""
     assert count_arrivals([3, 2, 4], [5, 7, 7, 0], step=15.0) == ([10, 2, 0], 3)
     assert count_arrivals([1, 1, 1], [0, 0, 0, 0], step=15.0) == ([1, 1, 1], 0)
     assert count_arrivals([], [None], step=15.0) == ([], 0)
@@ -108,7 +108,7 @@ def test_a_length_that_is_read_late_neither_adds_nor_loses_arrivals() -> None:
 
 
 def test_a_gap_in_the_length_is_bridged() -> None:
-    """What arrived while it was unknown arrives when it is known again."""
+    """Tasks that arrived while the length was unknown arrive when it is known again."""
     assert count_arrivals([1, 1, 1], [2, None, None, 8], step=15.0) == ([3, 1, 7], 0)
 
 
