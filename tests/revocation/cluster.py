@@ -75,7 +75,7 @@ class Cluster:
             held.let_go()
 
     def state(self, task_id: str) -> str:
-        """What the result backend says."""
+        """Return the state of a task in the result backend."""
         return str(self.app.AsyncResult(task_id).state)
 
     def ends(self, task_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Where batch revokes are tried: Redis and RabbitMQ, and the releases of Celery that `make celeries` puts aside."""
+"""The settings for batch revokes: Redis and RabbitMQ, and the releases of Celery that `make celeries` installs."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_a_stored_revoked_proves_nothing() -> None:
     ],
 )
 def test_what_an_event_tells(kind: str, location: str) -> None:
-    """Where no worker holds the task."""
+    """The event decides only if no worker holds the task."""
     assert locate("x", TaskEvidence(NOW, events={"x": event(kind)})).location == location
 
 

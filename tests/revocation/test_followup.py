@@ -167,7 +167,7 @@ def test_events_do_not_wait_for_silent_workers(process: ControlProcess) -> None:
 
 
 def test_open_batches_are_resumed_at_the_start(make: MakeProcess) -> None:
-    """What was settled stays; what was not is followed, and sent again to the worker that had not acknowledged."""
+    """Settled tasks stay settled; the others are followed, and sent again to the worker that had not acknowledged."""
     first = make()
     first.begin("t1", "t2")()
     first.handle_event("task-succeeded", "t1", at=time.time())

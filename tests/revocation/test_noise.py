@@ -120,7 +120,7 @@ def quiet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 def test_the_rows_while_a_worker_is_stopped(quiet: Cluster) -> None:
-    """What it has not acknowledged is not claimed; when it goes on, all is as without it."""
+    """It has not acknowledged its flags: they are not claimed. When it goes on, all rows are as without it."""
     rows.start_workers(quiet)
     stopped = quiet.worker("stopped@t")
     caused = rows.cause(quiet)

@@ -36,7 +36,7 @@ class Cluster(FakeRemoteControl):
 
     @property
     def workers(self) -> Workers:
-        """What is tested."""
+        """The object under test."""
         return Workers([self], clock=lambda: self.now)
 
     def deliver(self, commands: Sequence[Command], replies: Replies, wait: Wait) -> None:
