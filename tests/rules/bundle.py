@@ -48,7 +48,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one test expects of one alert name at one moment (seconds): the labels of those that fire."""
+    """The expectation of one test for one alert name at one moment (seconds): the labels of those that fire."""
 
     test: str
     at: int

@@ -1,4 +1,4 @@
-"""What a PromQL expression reads, and which labels its result has; parsed by `promql_parser`, nothing guessed."""
+"""The series that a PromQL expression reads, and its result's labels; parsed by `promql_parser`, nothing guessed."""
 
 from __future__ import annotations
 

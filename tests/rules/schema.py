@@ -11,9 +11,9 @@ from tests.rules.promql import Labels, labels_of
 from celerymeter.metrics import CATALOGUE
 
 TARGET: Labels = frozenset({"cluster", "job", "instance"})
-"""What the scrape configuration adds."""
+"""The labels that the scrape configuration adds."""
 OVERRIDES: Labels = frozenset({"cluster", "queue_name", "name", "schedule"})
-"""What a line of somebody's own thresholds may add to a limit."""
+"""The labels that a line of an operator's own thresholds may add to a limit."""
 FOREIGN = {"up": TARGET, "process_start_time_seconds": TARGET}
 """Series that Prometheus and its client library make."""
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
@@ -31,7 +31,7 @@ def exposed() -> dict[str, Labels]:
 
 
 def known(name: str) -> bool:
-    """Whether somebody makes this series."""
+    """Return whether a page, Prometheus or a rule makes this series."""
     return name in exposed() or name in FOREIGN or name in {rule.name for rule in recordings()}
 
 

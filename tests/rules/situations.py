@@ -29,7 +29,7 @@ def timeline(at: Callable[[int], Value]) -> list[Value]:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """When a worker is up, whether it announced its shutdown, and the minute in which it was first seen."""
+    """Minutes in which a worker is up, and announced its shutdown, and the minute in which it was first seen."""
 
     up: Callable[[int], Value] = lambda _: 1
     shutdown: Callable[[int], Value] = lambda _: 0

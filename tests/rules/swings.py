@@ -14,7 +14,7 @@ from tests.rules.parts import Group, write_test
 END = 240
 """Minutes, of the longest."""
 FIRST, SECOND, CONTROL = "a:9808", "b:9808", "c:9809"
-"""Where two exporters and the control API listen."""
+"""The addresses of two exporters and of the control API."""
 FILES = (
     "thresholds",
     "recording",
@@ -56,7 +56,7 @@ class Wave:
     span: Span = SHORT
 
     def there(self, minute: int) -> bool:
-        """Whether the cause is there."""
+        """Return whether the cause is there."""
         if not self.span.first <= minute < self.span.last:
             return False
         since = minute - self.span.first - self.lead
@@ -79,13 +79,13 @@ class Series:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What another series must have in common to take its place."""
+        """The parts that another series must have in common to take its place."""
         return (self.name, self.instance, *map(str, sorted(self.labels.items())))
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What swings around the limit of one alert; ``labels`` tell it from others of its name.
+    """The series that swing around the limit of one alert; ``labels`` distinguish it from others of its name.
 
     ``also`` are alerts that the same cause may bring; ``fires`` is whether a swing is long enough for it at all.
     """
@@ -111,12 +111,12 @@ class Case:
 
 
 def gauge(name: str, values: Iterable[Value], /, **labels: str) -> Series:
-    """What the page says at each minute."""
+    """Return a gauge from its value at each minute."""
     return Series(name, tuple(values), labels)
 
 
 def counter(name: str, increments: Iterable[Value], /, **labels: str) -> Series:
-    """What adds up."""
+    """Return a counter from its growth in each minute."""
     return Series(name, tuple(itertools.accumulate(step or 0.0 for step in increments)), labels)
 
 
@@ -188,7 +188,7 @@ def _causes(cases: Iterable[Case]) -> Group:
 
 
 def _changes(series: str, minutes: int) -> str:
-    """How often it came or went."""
+    """Return the expression of how often it came or went."""
     return f"changes(((count({series}) > bool 0) or vector(0))[{minutes}m:1m])"
 
 

@@ -1,4 +1,4 @@
-"""What is made of the rules is as the rules are."""
+"""Files that are generated from the rules agree with them."""
 
 from __future__ import annotations
 

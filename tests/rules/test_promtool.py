@@ -44,7 +44,7 @@ def test_the_files_pass_as_they_are(promtool: str, path: Path) -> None:
 
 
 def test_a_part_has_all_that_it_depends_on() -> None:
-    """What an alert reads, by name or by a pattern, itself or in its texts; and nothing that only others read."""
+    """It has the rules that an alert reads, by name or by a pattern, itself or in its texts, and no others."""
     groups = [
         {
             "name": "records",

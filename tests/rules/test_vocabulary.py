@@ -46,7 +46,7 @@ def test_every_label_that_is_grouped_or_joined_by_exists_on_both_sides(rules: Ru
 
 @every_file
 def test_no_rule_matches_a_job_or_an_instance(rules: Rules) -> None:
-    """What a scrape job is called is its owner's business."""
+    """Operators choose the names of their scrape jobs."""
     for rule in rules:
         matched = {label for selector in selectors(rule.expr) for label in selector.matched}
         assert not {"job", "instance"} & matched, rule.name
