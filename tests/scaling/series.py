@@ -1,4 +1,4 @@
-"""What an engine holds, as values to compare."""
+"""The series that an engine holds, as values to compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What KEDA and prometheus-adapter get from a real Prometheus, from a queue that nobody knows to its last worker.
+"""KEDA and prometheus-adapter get the right numbers of a real Prometheus, from an unknown queue to its last worker.
 
 Neither can run here: this asks as they do, with the queries of their manifests, and judges answers as they do.
 """
@@ -39,7 +39,7 @@ def manifest(name: str) -> Mapping[str, Any]:
 
 
 def keda(prometheus: str) -> float | None:
-    """What KEDA scales by; ``None`` where it counts a failure, since the answer is empty."""
+    """Return the number KEDA scales by; ``None`` where it counts a failure, since the answer is empty."""
     (trigger,) = manifest("keda.yaml")["spec"]["triggers"]
     assert trigger["metadata"]["ignoreNullValues"] == "false"
     found = query(prometheus, trigger["metadata"]["query"])
@@ -48,7 +48,7 @@ def keda(prometheus: str) -> float | None:
 
 
 def adapter(prometheus: str) -> float | None:
-    """What the autoscaler gets of prometheus-adapter; ``None`` where it gets no metric."""
+    """Return the number the autoscaler gets of prometheus-adapter; ``None`` where it gets no metric."""
     (rule,) = manifest("prometheus-adapter.yaml")["rules"]["external"]
     (metric,) = manifest("hpa.yaml")["spec"]["metrics"]
     wanted = metric["external"]["metric"]

@@ -158,5 +158,5 @@ def test_a_batch_goes_on_when_the_api_is_killed_and_started_again(api: ProxiedAp
 
 
 def goes_on(control: Control, batch: str) -> bool:
-    """Whether it says that it goes on with the batch."""
+    """Return whether it logs that it goes on with the batch."""
     return any(line.get("batch_id") == batch for line in control.lines)

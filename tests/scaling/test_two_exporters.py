@@ -42,7 +42,7 @@ class ExporterPair:
         wait_until(lambda: self.ended("alone") == self.sent, timeout=120, what="all runs, recorded")
 
     def agree(self) -> Series:
-        """What is recorded of the pair, which is what is recorded of the witness."""
+        """Wait until the pair and the witness have the same recorded series; return these."""
         url = self.prometheus.url
         return await_equal({"pair": lambda: recorded(url, "main"), "witness": lambda: recorded(url, "alone")})
 
@@ -51,7 +51,7 @@ class ExporterPair:
         return value(self.prometheus.url, f'sum(celery:task_ended:increase5m{{cluster="{cluster}"}})')
 
     def extra_alerts(self, *, state: str = "pending|firing") -> set[Labels]:
-        """What was ever held against the pair, and never against the witness."""
+        """Return the alerts that the pair ever had and the witness never."""
         url = self.prometheus.url
         return alerts(url, "main", ever=True, state=state) - alerts(url, "alone", ever=True)
 
@@ -90,7 +90,7 @@ def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ExporterPai
 
 
 def recorded_of(samples: Series) -> dict[str, float | None]:
-    """What is known to be true of what was sent."""
+    """Return the values that the work which was sent determines."""
 
     def value_of(what: str, /, **labels: str) -> float | None:
         return samples.get(frozenset({("__name__", f"celery:{what}"), *labels.items()}))
