@@ -53,7 +53,7 @@ class Night:
         self._clock.write_text(f"{self._ahead:+.0f}\n")
 
     def _due(self, page: Scrape) -> dict[str, float]:
-        """When each entry is due next, by beat's clock."""
+        """Return the time at which each entry is due next, by beat's clock."""
         found = page.by("celery_schedule_next_due_timestamp_seconds", "schedule")
         return {schedule: at + self._ahead for (schedule,), at in found.items()}
 

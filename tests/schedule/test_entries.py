@@ -1,4 +1,4 @@
-"""What the hook reads in an entry: when it is due, how often, and which times have passed."""
+"""The hook reads an entry: when it is due, how often, and which times have passed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BERLIN.conf.timezone = "Europe/Berlin"
 
 
 def plan(kind: BaseSchedule, last_run_at: datetime, *, now: datetime = NOW, app: Celery = APP) -> Plan:
-    """What the hook reports of an entry with this schedule."""
+    """Return the hook's report of an entry with this schedule."""
     kind.nowfun = lambda: now
     kind.app = app
     entry = ScheduleEntry(name="nightly", task="reports.build", schedule=kind, last_run_at=last_run_at, app=app)
@@ -29,7 +29,7 @@ def plan(kind: BaseSchedule, last_run_at: datetime, *, now: datetime = NOW, app:
 
 
 def due(kind: BaseSchedule, last_run_at: datetime, *, now: datetime = NOW, app: Celery = APP) -> datetime:
-    """When it is due, in UTC."""
+    """Return the time at which it is due, in UTC."""
     at = plan(kind, last_run_at, now=now, app=app).next_due_at
     assert at is not None
     return datetime.fromtimestamp(at, tz=timezone.utc)

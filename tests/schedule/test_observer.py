@@ -72,7 +72,7 @@ class Beat:
                 pass
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """What was published of a type."""
+        """Return what was published of a type."""
         return [report for published, report in self.published if published == kind]
 
 
@@ -148,7 +148,7 @@ def test_a_clock_that_is_set_makes_nothing_due_or_late(step: float) -> None:
 
 
 def test_a_clock_that_is_set_is_reported_with_the_schedule_at_once() -> None:
-    """What was said of due times before is by another clock."""
+    """Due times that were reported before are by the clock as it was before."""
     beat = Beat({"sync": 600})
     beat.pass_time(10)
     before = beat.of("beat-schedule")

@@ -36,7 +36,7 @@ def of(page: Scrape, family: str) -> float:
 
 
 def test_a_beat_on_rabbitmq(tmp_path: Path, stack: ExitStack) -> None:
-    """What it sends and what becomes of it; two at once; frozen, it is down, and what it slept through was due."""
+    """Its tasks are followed to their ends; two at once are seen; a frozen one is down, and its entries were due."""
     broker = stack.enter_context(RabbitMQ(tmp_path / "rabbitmq")).up()
     exporter = stack.enter_context(ExporterProcess(tmp_path, broker.url)).up()
     stack.enter_context(start_worker(broker.url, tmp_path))

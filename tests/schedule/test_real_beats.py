@@ -40,7 +40,7 @@ def new_beat(redis_server: Redis, tmp_path: Path, stack: ExitStack) -> Callable[
 
 
 def sent(page: Scrape) -> float:
-    """How often the entry was sent."""
+    """Return how often the entry was sent."""
     return of(page, "sent_total")
 
 
