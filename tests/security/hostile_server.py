@@ -21,7 +21,7 @@ class HostileServer:
     def __init__(self, speak: Speak) -> None:
         self.speak = speak
         self.heads: list[bytes] = []
-        """What was asked."""
+        """The head of each request."""
         self._ended = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]

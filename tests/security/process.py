@@ -1,4 +1,4 @@
-"""What an attack takes of the process that it is made on."""
+"""The memory of this process that an attack takes."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def connected_as(control: Control, host: str, headers: dict[str, str], query: st
 
 @pytest.mark.parametrize("seconds", [2.0])
 def test_a_client_that_pings_without_pause_is_closed(control: Control, seconds: float) -> None:
-    """When its token ends at the latest; so much of it is no use to anybody."""
+    """Its token's end is the latest time: such a client is of no use to anybody."""
     with connected(control, f"?access_token={token(ttl=seconds)}") as feed, pytest.raises(ConnectionClosed):
         _ping_for(feed, 10.0)
 
@@ -327,7 +327,7 @@ def test_a_page_whose_name_suddenly_leads_to_us_reads_no_feed(nameless: Control,
 
 @pytest.mark.parametrize("origin", [None, "http://127.0.0.1:{port}"])
 def test_programs_and_our_own_pages_read_it(nameless: Control, origin: str | None) -> None:
-    """Where no name is configured an address will do."""
+    """No host name is configured: an address will do."""
     port = nameless.address[1]
     headers = {} if origin is None else {"Origin": origin.format(port=port)}
     with connected_as(nameless, f"127.0.0.1:{port}", headers) as feed:

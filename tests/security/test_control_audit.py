@@ -203,7 +203,7 @@ def test_a_command_beside_the_program_may_write(trail: AuditTrail, tmp_path: Pat
 
 
 def test_every_act_logs_the_head(trail: AuditTrail, caplog: pytest.LogCaptureFixture) -> None:
-    """When it begins and when it ends: a log kept elsewhere proves both."""
+    """Both its begin and its end do: a log kept elsewhere proves both."""
     with caplog.at_level("INFO"), trail.act(ANN, "monitoring.start"):
         pass
     heads = [str(record.audit_head) for record in caplog.records if hasattr(record, "audit_head")]

@@ -56,7 +56,7 @@ def test_other_folders_are_accepted(tmp_path: Path, mode: int) -> None:
 @pytest.mark.parametrize("name", [DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal"])
 @pytest.mark.parametrize("target", ["elsewhere", "missing", "self", "/dev/null"])
 def test_a_link_in_place_of_the_database_is_refused(folder: Path, name: str, target: str) -> None:
-    """Whether or not there is something behind it."""
+    """A link with a target is refused, and so is one without."""
     (folder / "elsewhere").touch()
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to({"self": name}.get(target, target))

@@ -1,4 +1,4 @@
-"""What others send is kept within budgets of bytes, and what goes for it is counted."""
+"""Data that others send is kept within budgets of bytes, and whatever had to go for it is counted."""
 
 from __future__ import annotations
 

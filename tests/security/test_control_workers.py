@@ -83,7 +83,7 @@ FLOODS: dict[str, Callable[[Cluster], None]] = {
     "ever new ones": _ever_new,
     "long names": lambda cluster: cluster.send(*invented(MANY, length=400)),
 }
-"""What somebody does who may publish events."""
+"""Floods that anybody with the right to publish events can make."""
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())

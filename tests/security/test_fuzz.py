@@ -393,7 +393,7 @@ def test_bindings_as_kombu_has_them(pattern: str, key: str) -> None:
 @thorough
 @given(st.lists(st.binary(max_size=40) | st.text(max_size=40), max_size=5), st.text(max_size=30))
 def test_bindings_of_any_bytes(members: list[bytes | str], key: str) -> None:
-    """What somebody wrote into the sets of Redis."""
+    """Anybody with access to Redis may have written into its sets of bindings."""
     redis_messages.Routes({"x": redis_messages.parse_bindings(members, "\x06\x16")}).queue("x", key)
 
 
@@ -434,7 +434,7 @@ def test_web_configs(content: str) -> None:
 
 
 LATIN = st.text(st.characters(max_codepoint=255), max_size=60)
-"""What a header may hold."""
+"""The text that a header may hold."""
 BASE64 = st.lists(st.binary(max_size=40), max_size=3).map(b":".join).map(base64.b64encode).map(bytes.decode)
 HEADERS = st.tuples(
     st.sampled_from(["Basic", "basic", "BASIC", "Bearer", ""]) | LATIN, st.sampled_from([" ", "  ", "\t", ""]), BASE64

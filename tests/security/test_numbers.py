@@ -66,7 +66,7 @@ def test_a_reply_of_very_many_values_is_not_read(server: HostileServer, body: by
 
 
 def test_queues_beyond_a_number_are_not_polled(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who may declare queues may declare very many: each would be a question to the broker at every poll."""
+    """Anybody who may declare queues may declare very many: each would be a question to the broker at every poll."""
     monkeypatch.setattr(amqp_queues, "MAX_KNOWN", 1000)
     names = [f"q{number}" for number in range(1200)]
     queues = json.dumps([{"name": name, "messages": 1} for name in names]).encode()

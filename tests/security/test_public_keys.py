@@ -45,7 +45,7 @@ def jwk(key: rsa.RSAPrivateKey, **more: object) -> dict[str, Any]:
 
 
 def content(header: Header, body: str | None = None) -> str:
-    """What is signed of a token."""
+    """Return the signed part of a token."""
     return f"{part(json.dumps({'typ': 'JWT', **header}).encode())}.{part((body or claims()).encode())}"
 
 
@@ -210,7 +210,7 @@ def test_a_set_of_keys_that_verifies_nothing_is_refused(text: bytes) -> None:
 
 
 NOW = int(time.time())
-"""When the tests were collected: an hour or so may pass until they run."""
+"""The time at which the tests were collected: an hour or so may pass until they run."""
 SIGNED = JwtSettings(secrets=(b"0kQvZ8xw3nE5rT7yU1iO9pA2sD4fG6hJ",), issuer="us", audience="api")
 GOOD = {"iss": "us", "aud": "api"}
 NO_TIMES: list[object] = [float("nan"), float("inf"), [], {}, "tomorrow", 1e308, [NOW + 7200]]

@@ -110,7 +110,7 @@ def test_every_worker_may_have_fifty_series() -> None:
 
 @pytest.mark.parametrize("every_tick", [False, True], ids=["waiting", "added up"])
 def test_small_messages_of_a_large_process_cost_little(every_tick: bool) -> None:
-    """What a process has sent before is not read again for each of them."""
+    """The series that a process has sent before are not read again for each of its messages."""
     cluster = small(workers=2000)
     series = {str(key): ["n", "q", 1, 1, 1] for key in range(20_000)}
     many = [totals("celery@h", f"i{number}", series=series) for number in range(5)]
@@ -128,7 +128,7 @@ def test_small_messages_of_a_large_process_cost_little(every_tick: bool) -> None
 
 
 def test_a_small_series_does_not_keep_a_large_message() -> None:
-    """What it was decoded from may be of many megabytes."""
+    """The message that it was decoded from may be of many megabytes."""
     cluster = small(workers=1000)
 
     def feed() -> None:
