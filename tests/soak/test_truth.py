@@ -18,7 +18,7 @@ def judge(tmp_path: Path) -> Judge:
 
 
 def write(folder: Path, worker: str, **steps: tuple[float, ...]) -> None:
-    """What it has done, and when."""
+    """Write down the steps of a worker's tasks with their times, as the worker does."""
     lines = [f"{at:.3f} {step} add\n" for step, times in steps.items() for at in times]
     with (folder / worker).open("a") as file:
         file.writelines(lines)

@@ -20,6 +20,6 @@ def test_a_counter_that_falls_is_noticed() -> None:
 
 
 def test_memory_is_compared_after_the_start() -> None:
-    """What is taken in the first quarter is no growth; a short life says nothing."""
+    """Memory taken in the first quarter is no growth; a short life shows nothing."""
     assert quarters([10.0] * 15 + [50.0] * 30 + [70.0] * 15) == (50.0, 70.0)
     assert quarters([50.0] * (ENOUGH - 1)) is None
