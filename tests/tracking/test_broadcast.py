@@ -32,7 +32,7 @@ def send(cluster: Cluster, key: str) -> None:
 @pytest.mark.parametrize("sent_first", [True, False])
 @pytest.mark.parametrize("overlap", [True, False])
 def test_every_run_is_counted_under_the_exchange(cluster: Cluster, sent_first: bool, overlap: bool) -> None:
-    """Whether all run at once or one after the other; workers may be faster than the producer's event."""
+    """Runs may be all at once or one after the other, and workers faster than the producer's event."""
     for key in ("a", "b"):
         if sent_first:
             send(cluster, key)
@@ -94,7 +94,7 @@ def test_two_workers_and_the_producer_may_report_in_any_order() -> None:
 
 
 def test_without_task_sent_a_run_that_may_be_of_a_broadcast_is_no_redelivery(cluster: Cluster) -> None:
-    """Where its worker gets broadcasts; where it gets none, or the task is sent to a queue, it is."""
+    """It is one where its worker gets no broadcasts, or the task is sent to a queue."""
     for hostname in HOSTS[:2]:
         cluster.answer(hostname, queues=("celery", "other"), broadcasts=BROADCASTS)
     cluster.publish("b", "add")

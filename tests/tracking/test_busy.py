@@ -70,7 +70,7 @@ def test_a_run_that_waits_for_its_queue_to_be_known_is_counted_then(cluster: Clu
 
 
 def test_a_dead_worker_was_busy_as_long_as_it_was_heard(cluster: Cluster) -> None:
-    """What it ran is not in progress any more, and may run again elsewhere."""
+    """Its runs are not in progress any more, and may run again elsewhere."""
     start(cluster, "a")
     cluster.pass_time(10, beating=(WORKER,))
     cluster.pass_time(300)

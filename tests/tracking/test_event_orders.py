@@ -58,7 +58,7 @@ def play(order: tuple[tuple[int, Step], ...], *, retry_parent: str | None) -> Cl
 
 
 def counts(cluster: Cluster) -> Counter[str]:
-    """What the task's series count, by the words of `Step`, and what went wrong."""
+    """Return the counts of the task's series, by the words of `Step`, and of what went wrong."""
     found: Counter[str] = Counter()
     for series in cluster.tracker.task_series:
         for field in ("sent", "received", "started", "succeeded", "failed", "retried", "redelivered", "in_progress"):

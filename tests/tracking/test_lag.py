@@ -1,4 +1,4 @@
-"""How late events come is measured by our clock, whatever the senders' clocks say."""
+"""The lag of late events is measured by our clock, whatever the senders' clocks say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was missed is known from the workers' own counts, without false alarms."""
+"""Missed events are known from the workers' own counts, without false alarms."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Office:
 
     @property
     def off(self) -> bool:
-        """Whether the worker's task events count as turned off."""
+        """True while the worker's task events count as turned off."""
         return self.account.off
 
 
@@ -142,7 +142,7 @@ def test_started_events_may_arrive_after_the_heartbeat_that_counts_them() -> Non
 
 
 def test_a_restarted_worker_begins_a_new_account() -> None:
-    """What was missed before stays; the new process starts from nothing."""
+    """Events that were missed before stay missed; the new process starts from nothing."""
     office = Office()
     office.round(heard=1, lost=4)
     office.round(heard=1)

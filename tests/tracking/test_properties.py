@@ -132,7 +132,7 @@ def test_what_was_lost_is_never_told_as_more(rounds: list[tuple[int, int]], sile
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.booleans()), max_size=40))
 def test_what_was_lost_is_told_exactly(rounds: list[tuple[int, int, bool]]) -> None:
-    """Where all tasks send events, after the first two heartbeats, whenever the worker is asked."""
+    """All tasks must send events, and two heartbeats must have come; it does not matter when the worker is asked."""
     office = Office()
     for _ in range(2):
         office.round(heard=1)

@@ -1,4 +1,4 @@
-"""What people reported of other monitors, as events, with the counts that are right.
+"""Faults that users of other monitors reported, as events, with the counts that are right.
 
 Reports of other kinds stand where that code is tested:
 

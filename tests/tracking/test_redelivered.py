@@ -120,7 +120,7 @@ def test_a_requeue_on_purpose_is_none(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_an_id_that_is_sent_again_is_none(cluster: Cluster, ended: bool) -> None:
-    """Where `task-sent` shows it."""
+    """Its `task-sent` shows it."""
     cluster.publish("a")
     begin(cluster)
     if ended:

@@ -21,7 +21,7 @@ def row(
 
 
 def schedule(cluster: Cluster, name: str = "nightly") -> Schedule:
-    """What is known of an entry."""
+    """Return what is known of an entry."""
     [found] = [one for one in cluster.tracker.schedules if one.labels[0] == name]
     return found
 
@@ -82,7 +82,7 @@ def test_nothing_is_known_of_beats_while_our_subscription_is_down() -> None:
 
 
 def test_counts_make_up_for_lost_events() -> None:
-    """What a beat counted since its last word is added, whatever event says so."""
+    """The runs that a beat counted since its last event are added, whatever event says so."""
     cluster = Cluster()
     cluster.beat("sent", row(due=1, sent=1), due_at=START, uuid="a")
     cluster.beat("sent", row(due=4, sent=3), due_at=START, uuid="d")
@@ -238,7 +238,7 @@ def test_a_beat_without_the_hook_is_up_while_it_answers_pings() -> None:
 
 
 def test_an_exporter_with_a_state_file_goes_on_where_it_was() -> None:
-    """What beat did meanwhile is counted; one that died meanwhile is down half a minute later."""
+    """Runs that beat counted meanwhile are counted; one that died meanwhile is down half a minute later."""
     cluster = Cluster()
     cluster.beat("schedule", row(due=4, sent=4))
     cluster.beat("heartbeat", instance="other", hostname="celerybeat@two")
@@ -252,7 +252,7 @@ def test_an_exporter_with_a_state_file_goes_on_where_it_was() -> None:
 
 
 def test_schedules_and_beats_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is beyond is counted."""
+    """Schedules and beats beyond the limits are counted as folded."""
     monkeypatch.setattr(schedules, "MAX_SCHEDULES", 2)
     monkeypatch.setattr(schedules, "MAX_BEATS", 2)
     monkeypatch.setattr(schedules, "MAX_AWAITED", 3)

@@ -243,7 +243,7 @@ def test_nothing_is_missed_of_a_worker_that_was_only_silent(cluster: Cluster, se
 
 
 def test_two_processes_under_one_name_miss_nothing(cluster: Cluster) -> None:
-    """What one of them replies is not taken for the other's."""
+    """The replies of one are not taken for the other's."""
     first, second = Sender(cluster), Sender(cluster)
     for turn in range(8):
         for pid, sender, runs in ((1, first, 5), (2, second, 1)):

@@ -1,4 +1,4 @@
-"""Who is alive, judged by receipt time."""
+"""Workers are alive or not, judged by receipt time."""
 
 from __future__ import annotations
 
