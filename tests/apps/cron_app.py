@@ -30,7 +30,7 @@ TASKS: dict[str, str | int] = {
     **{f"seconds.{every}.{number}": every for every in SECONDS for number in range(5)},
     **{f"cron.{place}.{number}": line for place, line in enumerate(CRON) for number in range(5)},
 }
-"""What each task's entry says: seconds or a cron line."""
+"""The seconds or the cron line of each task's entry."""
 
 
 def interval(task: str) -> int:

@@ -30,7 +30,7 @@ def a_run(uuid: str) -> list[dict[str, Any]]:
 
 
 def notes_of(run: list[dict[str, Any]], *, name: str = "add") -> list[dict[str, Any]]:
-    """What the worker noted of them."""
+    """Return what the worker noted of them."""
     return [
         {
             "run": event["uuid"],

@@ -76,7 +76,7 @@ def test_all_that_is_wrong_on_a_page_is_named() -> None:
 
 
 def test_a_worker_that_stands_still_is_told_by_what_is_left() -> None:
-    """What it runs is rightly in progress; without anything left, nothing may be."""
+    """Messages are left: what it runs is rightly in progress. None is left: nothing may be in progress."""
     notes = [note("task-received"), note("task-started")]
     truth = find_truth([event(one["type"]) for one in notes], notes)
     counted = [f'celery_task_{step}_total{{name="add",queue_name="q"}} 1' for step in ("received", "started")]

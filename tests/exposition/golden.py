@@ -24,7 +24,7 @@ def render(cluster: Cluster) -> str:
 
 
 def mishaps(cluster: Cluster) -> None:
-    """What seldom happens to tasks, each thing once, so that no counter of tasks is 0."""
+    """Let each thing that seldom happens to tasks happen once, so that no counter of tasks is 0."""
     cluster.run("rejected", outcome="rejected")
     cluster.run("revoked", outcome="revoked")
     for uuid in ("killed", "twice", "ignored"):
