@@ -35,7 +35,7 @@ class Tab:
         self._call("Page.navigate", url=url)
 
     def value(self, expression: str) -> Any:
-        """What an expression gives in the page; raises `AssertionError` for what it throws."""
+        """Return the value of an expression in the page; raises `AssertionError` for what it throws."""
         found = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")

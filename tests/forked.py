@@ -68,7 +68,7 @@ class ForkedProcess(Process):
 
 
 class Fork:
-    """What `subprocess.Popen` is to a process that it started."""
+    """A process that was forked, with the methods of `subprocess.Popen`."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path) -> None:
         self._process = _forks.Process(target=_run, name="MainProcess", args=(argv, env, cwd, log), daemon=True)

@@ -95,7 +95,7 @@ def test_tls(tmp_path: Path, by: str) -> None:
 
 @pytest.mark.integration
 def test_connections_that_were_dropped_take_no_memory(shared_redis: Redis) -> None:
-    """Where no worker replies each poll makes one. Their buffers are in cycles, which nothing else frees for hours."""
+    """Each poll makes one if no worker replies. Their buffers are in cycles, which nothing else frees for hours."""
     held = HeldConnection(BrokerSettings(url=shared_redis.url))
     channels: list[weakref.ref[Any]] = []
     gc.collect()

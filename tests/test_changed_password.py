@@ -45,7 +45,7 @@ def change(server: Redis) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("first", ["server", "file"])
 def test_the_exporter_goes_on_with_the_new_password(first: str, tmp_path: Path) -> None:
-    """Whether the file is there before Redis changes, or too late."""
+    """The file may be there before Redis changes, or too late."""
     file = tmp_path / "broker_url"
     with Redis(tmp_path / "redis", options=["--requirepass", OLD]) as server:
         write(file, guarded(server.up(), OLD))

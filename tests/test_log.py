@@ -17,7 +17,7 @@ from celerymeter.log import redact
 
 @pytest.fixture
 def stream() -> io.StringIO:
-    """Where the log goes."""
+    """Return the stream to which the log is written."""
     return io.StringIO()
 
 

@@ -39,7 +39,7 @@ def published(app: Celery) -> list[float]:
 
 
 def by_beat(app: Celery) -> None:
-    """What beat does when an entry is due."""
+    """Send a task as beat does when an entry is due."""
     entry = ScheduleEntry(name="x", task="tests.add", args=(1, 2), schedule=timedelta(seconds=1), app=app)
     Scheduler(app=app).apply_async(entry)
 

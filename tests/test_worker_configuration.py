@@ -1,4 +1,4 @@
-"""What a worker says of its configuration, under all the names that an application may use."""
+"""A worker reports its configuration, under all the names that an application may use."""
 
 from __future__ import annotations
 
