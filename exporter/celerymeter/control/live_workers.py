@@ -350,7 +350,7 @@ class WorkerProbe:
         if workers.crowded:
             log.warning("more than %d unknown workers send events; only those that answer count as alive", FEW)
         self._next_at, self._believed = now + PROBE_PAUSE, workers.believed
-        # Not `ping`, which others than workers answer. Whom to expect is what this is to find out.
+        # Not `ping`, which others than workers answer. No worker is expected: which there are is what this finds out.
         workers.answered(self._remote.ask([Command("active_queues")]).hostnames)
 
 

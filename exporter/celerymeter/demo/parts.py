@@ -77,7 +77,7 @@ def shipped(part: str) -> Path:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; whoever waits for it finds it whole."""
+    """Write a file that only its owner can read; a process that waits for it finds it whole."""
     write_new(path, text.encode(), mode=0o600)
 
 

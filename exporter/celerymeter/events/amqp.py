@@ -83,8 +83,8 @@ class AmqpSubscription:
         self._connection = connection
         self._messages: list[Any] = []
         self._bytes = 0
-        self._looked = 0.0
-        """Before the last look at the socket."""
+        self._waited_from = 0.0
+        """The time before the last wait for the socket."""
         channel = connection.default_channel
         channel.auto_decode = False
         self._queue = queue(channel)
@@ -117,7 +117,7 @@ class AmqpSubscription:
         try:
             with suppress(TimeoutError):
                 while len(self._messages) < BATCH and self._bytes < BATCH_BYTES:
-                    self._looked = time.time()
+                    self._waited_from = time.time()
                     self._connection.drain_events(timeout=wait)
                     wait = 0
             self._connection.heartbeat_check()
@@ -127,7 +127,7 @@ class AmqpSubscription:
 
     def _hand_over(self, decoder: Decoder, sink: EventSink) -> None:
         if not self._messages:
-            sink.events([], self._looked)
+            sink.events([], self._waited_from)
             return
         at, full = time.time(), self._bytes >= BATCH_BYTES
         events: list[Event] = []

@@ -205,7 +205,7 @@ class PubSub:
             sink.events(decode(self._published(self._early)), time.time())
         rested = False
         while not stop.is_set():
-            looked = time.time()
+            checked = time.time()
             if (taken := self._bytes.take()) is not None:
                 at, chunk = taken
                 sink.events(decode(self._published(_messages(self._frames(chunk)))), at)
@@ -216,7 +216,7 @@ class PubSub:
                 self._bytes.rest()
                 rested = True
             else:
-                sink.events([], looked)
+                sink.events([], checked)
                 self._check_liveness()
                 self._bytes.wait(TICK)
 

@@ -15,7 +15,7 @@ from celerymeter.polling.redis_scripts import Scripts, scan
 
 MAX_LISTS = 1000
 MAX_NAME = 1024
-"""Bytes of the name of such a list; others are not looked at."""
+"""Bytes of the name of such a list; others are not measured."""
 SCAN_STEPS = 5
 
 

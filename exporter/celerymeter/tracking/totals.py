@@ -296,7 +296,7 @@ class TotalsTable:
         return series
 
     def _grow(self, instance: Instance, series: TaskSeries, new: SeriesTotals, old: SeriesTotals) -> None:
-        """Add the difference of two totals; what has not changed is the most of a row, so it is looked at first."""
+        """Add the difference of two totals; most of a row has not changed, so that is checked first."""
         if new.runtime != old.runtime:
             _add_buckets(series.runtime, new.runtime, old.runtime, instance.runtime_map)
             series.runtime.sum += new.runtime_sum - old.runtime_sum

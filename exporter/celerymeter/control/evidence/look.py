@@ -143,7 +143,7 @@ class TaskLooker:
         if not silent:
             return
         if isinstance(self._broker, RedisQueues):
-            # Whoever answered is connected. If there are no more connections than these, nobody else is.
+            # A worker that answered is connected. If there are no more connections than these, nobody else is.
             others = self._broker.listeners(self._control_exchange) > len(look.replies.hostnames)
             look.connected = {} if others else dict.fromkeys(silent, False)
         elif self._broker is not None:

@@ -102,7 +102,7 @@ class _Case:
 
     def _queued_in_list(self) -> Decision:
         waiting = self.evidence.broker.waiting
-        assert waiting is not None  # noqa: S101 - the caller has looked
+        assert waiting is not None  # noqa: S101 - the caller has checked it
         decision = self._queued(waiting.queue, Position(waiting.position, waiting.total, waiting.priority))
         return replace(decision, verdict="retrying", reason="queued") if self._is_retry() else decision
 
