@@ -105,7 +105,7 @@ def test_an_error_is_logged_and_counted_and_ends_nothing(
     assert {(record.levelname, record.message.partition(":")[0]) for record in caplog.records} == {(level, "work")}
 
 
-def test_after_an_error_there_is_a_pause_whoever_wakes_it() -> None:
+def test_after_an_error_there_is_a_pause_even_if_it_is_woken() -> None:
     """A broken dependency is not called in a tight loop."""
     work = Work(fail)
     thread = PeriodicThread("work", work, interval=600, error_pause=0.2)

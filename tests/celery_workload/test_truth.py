@@ -75,7 +75,7 @@ def test_all_that_is_wrong_on_a_page_is_named() -> None:
     assert [one.what for one in compare(wrong, truth)] == ["started add q", "started mul q", "celery_task_in_progress"]
 
 
-def test_a_worker_that_stands_still_is_told_by_what_is_left() -> None:
+def test_a_worker_that_stands_still_is_judged_by_what_is_left() -> None:
     """Messages are left: what it runs is rightly in progress. None is left: nothing may be in progress."""
     notes = [note("task-received"), note("task-started")]
     truth = find_truth([event(one["type"]) for one in notes], notes)

@@ -66,7 +66,7 @@ def test_an_intent_leads_to_its_outcome(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "before=0", "kind=other", "since=yesterday", "colour=red"])
-def test_what_cannot_be_asked_is_told(client: FlaskClient, query: str) -> None:
+def test_a_wrong_query_is_refused(client: FlaskClient, query: str) -> None:
     """422, with the name of the parameter."""
     answer = client.get(f"/celery-admin/audit?{query}", headers=bearer(Role.ADMIN))
     assert answer.status_code == 422

@@ -169,7 +169,7 @@ def test_two_processes_write_one_chain(process: Running, clock: Clock) -> None:
     other.store.close()
 
 
-def test_a_token_is_noted_once_whoever_notes_it(process: Running) -> None:
+def test_a_token_is_noted_once(process: Running) -> None:
     """Minting it notes it; if nothing was noted then, its first use does."""
     noted = [process.trail.token(ANN, action, exp=2e9, detail={}) for action in ("token.mint", "token.first_use")]
     assert (noted, [row.action for row in rows(process)]) == ([True, False], ["token.mint"])

@@ -73,7 +73,7 @@ def read_dashboard(client: PrometheusClient) -> Dashboard:
 Holding = Callable[..., PrometheusClient]
 
 
-def test_a_busy_cluster_is_told_as_it_is(holding: Holding) -> None:
+def test_a_busy_cluster_is_reported_as_it_is(holding: Holding) -> None:
     """Every number is what the pages say, to the task."""
     found = read(holding(BUSY))
 

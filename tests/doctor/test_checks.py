@@ -417,7 +417,7 @@ def test_what_is_nearly_a_fault_is_none(evidence: Evidence) -> None:
     assert findings(evidence) == []
 
 
-def test_where_nobody_is_other_places_are_told() -> None:
+def test_where_nobody_is_other_places_are_named() -> None:
     """Beside the fault that nobody is here; with workers here the other places are nobody's business."""
     empty = {"replies": {}, "watch": replace(WELL.broker.watch, senders={})}
     places = ("database 1", "database 2 with global_keyprefix=shop_")

@@ -175,7 +175,7 @@ def test_a_queue_that_was_deleted_is_declared_again(server: RabbitMQ, readers: R
 
 
 @pytest.mark.parametrize("fault", ["wrong password", "nobody listens"])
-def test_a_refusal_is_told_without_the_password(server: RabbitMQ, readers: Readers, fault: str) -> None:
+def test_a_refusal_is_reported_without_the_password(server: RabbitMQ, readers: Readers, fault: str) -> None:
     """And attempts go on."""
     url = server.url.replace("guest:guest", "guest:hush")
     if fault == "nobody listens":

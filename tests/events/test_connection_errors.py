@@ -193,15 +193,15 @@ class Alternating(Blackhole):
 
 
 @pytest.mark.integration
-def test_an_address_of_several_servers_is_looked_at_less_and_less(
+def test_an_address_of_several_servers_is_checked_less_and_less(
     redis_server: Redis, readers: Readers, tmp_path: Path
 ) -> None:
-    """Every look finds another server than that of the subscription, and nothing is better afterwards."""
+    """Every check finds another server than that of the subscription, and nothing is better afterwards."""
     sink = RecordingSink()
     with Redis(tmp_path / "other") as other, Alternating(redis_server.port, other.up().port) as address:
         broker = BrokerSettings(url=f"redis://127.0.0.1:{address.port}/0")
         readers.start(RedisReader(broker, sink, timeouts=Timeouts(silence=0.1, reply=10, silences=2)))
-        wait_until(lambda: len(sink.losses) >= 3, what="three looks")
+        wait_until(lambda: len(sink.losses) >= 3, what="three checks")
         first, second, third = (at for at, _ in sink.losses[:3])
         assert third - second > 1.5 * (second - first)
 
@@ -446,7 +446,7 @@ def test_permissions_that_rabbitmq_takes_away(rabbitmq: Broker) -> None:
         (ConnectionResetError("Connection reset by peer"), None),
     ],
 )
-def test_what_is_told_by_the_text_alone(error: Exception, kind: str | None) -> None:
+def test_some_errors_are_known_by_their_text_alone(error: Exception, kind: str | None) -> None:
     """Inside scripts and with older clients there is no class for it; a wrong command is not in the table."""
     row = why_useless(error)
     assert (row.kind if row else None) == kind

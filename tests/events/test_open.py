@@ -39,7 +39,7 @@ def test_transports_without_events_are_refused(url: str) -> None:
         ("redis://h", {"global_keyprefix": 5}, "global_keyprefix"),
     ],
 )
-def test_wrong_settings_are_told_at_once(url: str, options: dict[str, object], named: str) -> None:
+def test_wrong_settings_are_refused_at_once(url: str, options: dict[str, object], named: str) -> None:
     """A setting that can never work is an error before anything runs, without the password."""
     with pytest.raises(SettingsError, match=named) as caught:
         open_reader(BrokerSettings(url=url, transport_options=options), RecordingSink())

@@ -100,7 +100,7 @@ def test_garbage_ends_the_subscription(connection: FakeConnection, garbage: byte
     assert len(sink.received) <= 1
 
 
-def test_a_refused_subscription_is_told(connection: FakeConnection) -> None:
+def test_a_refused_subscription_is_reported(connection: FakeConnection) -> None:
     """In the server's words."""
     connection.server.sendall(b"-NOPERM this user has no permissions to access one of the channels\r\n")
     with pytest.raises(BrokerUnavailable, match="no permissions"):

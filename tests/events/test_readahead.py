@@ -196,7 +196,7 @@ def test_a_burst_ends_a_rest(tcp: Pair) -> None:
     wait_until(lambda: rested() < REST, timeout=60, what="a rest that was cut short")
 
 
-def test_a_reset_is_told(tcp: Pair) -> None:
+def test_a_reset_is_reported(tcp: Pair) -> None:
     """A connection that is torn down has a reason."""
     ours, peer = tcp
     ahead = ReadAhead(ours)

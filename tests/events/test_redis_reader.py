@@ -112,7 +112,7 @@ def test_every_way_to_reach_redis(server: Redis, readers: Readers, address: str)
         ("redis+socket:///nowhere/redis.sock", "No such file"),
     ],
 )
-def test_a_refusal_is_told_without_the_password(server: Redis, readers: Readers, address: str, reason: str) -> None:
+def test_a_refusal_is_reported_without_the_password(server: Redis, readers: Readers, address: str, reason: str) -> None:
     """The reason names what is wrong in one line, and attempts go on."""
     sink = RecordingSink()
     readers.start(open_reader(BrokerSettings(url=address.format(tcp=server.port)), sink))

@@ -96,7 +96,7 @@ def test_an_account_without_the_right_to_the_old_channels_hears_the_others(
     [{"master_name": "unheard-of", "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}, {"master_name": "shop"}],
     ids=["unknown master", "Sentinel's password missing"],
 )
-def test_a_master_that_cannot_be_found_is_told(
+def test_a_master_that_cannot_be_found_is_reported(
     cluster: SentinelCluster, readers: Readers, options: dict[str, object]
 ) -> None:
     """Attempts go on, and the reason holds no password."""

@@ -212,7 +212,7 @@ def test_terminated(shop: Shop) -> None:
     assert outcomes(answer) == [("one@t", "terminated")]
 
 
-def test_told_to_die_by_somebody_else_and_living_on(shop: Shop) -> None:
+def test_terminated_by_somebody_else_and_living_on(shop: Shop) -> None:
     """Celery announces the end of a process that ignores the signal."""
     if shop.pool == "threads":
         pytest.skip("threads cannot be terminated")

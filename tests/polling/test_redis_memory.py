@@ -119,12 +119,12 @@ def test_what_the_account_may_not_ask_is_unknown(redis_server: Redis, client: An
 
 
 def test_evictions_of_another_process_are_no_news() -> None:
-    """After a failover the new master tells its own past; after CONFIG RESETSTAT the count begins anew."""
+    """After a failover the new master reports its own past; after CONFIG RESETSTAT the count begins anew."""
     evictions = Evictions()
     polls = [("a", 1000), ("a", 1007), ("b", 5000), ("b", 5001), ("b", 2), ("b", None)]
     assert [evictions.count(process, evicted) for process, evicted in polls] == [0, 7, 7, 8, 10, 10]
 
 
-def test_who_never_told_has_no_count() -> None:
+def test_a_server_that_never_reported_evictions_has_no_count() -> None:
     """Absent, not 0."""
     assert Evictions().count("None", None) is None

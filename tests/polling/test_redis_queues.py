@@ -132,7 +132,7 @@ def hold(server: Redis, count: int, *, destination: str = '"", "celery"', first:
     pipe.execute()
 
 
-def test_beyond_the_limit_only_the_total_is_told(redis_server: Redis) -> None:
+def test_beyond_the_limit_only_the_total_is_reported(redis_server: Redis) -> None:
     """The oldest are read, for they come close to the visibility timeout first."""
     hold(redis_server, 700, first=100)
     snapshot = poller(redis_server.url, unacked_limit=450).poll([], now=NOW)
@@ -287,7 +287,7 @@ def test_a_redis_that_went_away_is_found_again(redis_server: Redis, app: Celery,
     assert queue(look.poll(["celery"], now=NOW)).length == 0
 
 
-def test_only_configured_queues_are_told(redis_server: Redis, app: Celery) -> None:
+def test_only_configured_queues_are_reported(redis_server: Redis, app: Celery) -> None:
     """Whatever else there is."""
     send(app, 2, queue="a")
     send(app, 3, queue="b")

@@ -59,7 +59,7 @@ def test_what_is_not_proven_is_no_success(token: Path, capsys: pytest.CaptureFix
 
 
 @responses.activate
-def test_progress_is_told_when_there_is_some(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_reported_when_there_is_some(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not at every look; what is open at the end is said with where to look again."""
     responses.post(URL, json=reply("terminate_sent", settled=False))
     responses.get(f"{URL}/b1", json=reply("terminate_sent", settled=False))

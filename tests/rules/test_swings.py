@@ -16,7 +16,7 @@ LEAST_KEEP = 300
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("release", ONE_IN_SLOW)
 @pytest.mark.parametrize("exporters", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_each_alert_is_told_once_in_its_own_cluster_alone(release: str, exporters: int, tmp_path: Path) -> None:
+def test_each_alert_is_sent_once_in_its_own_cluster_alone(release: str, exporters: int, tmp_path: Path) -> None:
     """One or two hours of swings, every cause in a cluster of its own, all under one Prometheus.
 
     Two exporters, of which one calls the queue of every task unknown, bring no alert that one does not, and none twice.

@@ -52,7 +52,7 @@ def test_what_outlives_the_grace_period_is_counted(cluster: Cluster) -> None:
     assert cluster.series().shutdown_lost == 2
 
 
-def test_what_outlives_the_grace_period_is_told_once(cluster: Cluster) -> None:
+def test_what_outlives_the_grace_period_is_reported_once(cluster: Cluster) -> None:
     """By the next tick, whose caller logs it."""
     lost = []
     for _ in range(12 * 60):

@@ -116,7 +116,7 @@ def test_every_page_can_be_read_and_none_of_its_counters_falls(steps: list[tuple
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=40), st.integers(0, 9))
-def test_what_was_lost_is_never_told_as_more(rounds: list[tuple[int, int]], silent: int) -> None:
+def test_losses_are_never_counted_as_more(rounds: list[tuple[int, int]], silent: int) -> None:
     """Whatever is heard, lost or sent without events between heartbeats: missed never exceeds what was lost."""
     office = Office()
     for heard, lost in rounds:
@@ -131,7 +131,7 @@ def test_what_was_lost_is_never_told_as_more(rounds: list[tuple[int, int]], sile
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.booleans()), max_size=40))
-def test_what_was_lost_is_told_exactly(rounds: list[tuple[int, int, bool]]) -> None:
+def test_losses_are_counted_exactly(rounds: list[tuple[int, int, bool]]) -> None:
     """All tasks must send events, and two heartbeats must have come; it does not matter when the worker is asked."""
     office = Office()
     for _ in range(2):

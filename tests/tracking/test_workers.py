@@ -183,7 +183,7 @@ def test_liveness_waits_after_our_own_reconnect(cluster: Cluster) -> None:
     assert not worker(cluster).up
 
 
-def test_two_processes_under_one_name_are_told(cluster: Cluster) -> None:
+def test_two_processes_under_one_name_are_reported(cluster: Cluster) -> None:
     """Their heartbeats alternate."""
     for _ in range(3):
         cluster.heartbeat(pid=1)

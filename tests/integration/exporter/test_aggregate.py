@@ -149,7 +149,7 @@ def test_counters_are_exact_over_restarts_of_worker_and_exporter(
     send(50)
     wait_until(lambda: queue_is_empty(producer))
     exporter = new_exporter(*state, name="second")
-    expected.counts["sent"]["tests.add", "celery"] -= 100  # which producers told nobody
+    expected.counts["sent"]["tests.add", "celery"] -= 100  # which were sent while no exporter was there
     settle(exporter, expected)
     worker.stop(20)
     send(50)
@@ -197,7 +197,7 @@ def test_a_killed_worker_loses_at_most_one_interval(
 
 
 @pytest.mark.slow
-def test_what_a_killed_worker_had_not_told_is_missed_exactly(
+def test_what_a_killed_worker_had_not_reported_is_missed_exactly(
     redis_server: Redis, producer: Celery, tmp_path: Path, new_exporter: StartExporter
 ) -> None:
     """Its last totals are dropped on the way; replies to `inspect stats` say how many runs it had begun."""
