@@ -12,7 +12,7 @@ from celerymeter.remote_control import SILENCE, TIMEOUT, Command, RemoteControl
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """For whom, and how long, a call waits."""
+    """The workers for which a call waits, and how long."""
 
     expected: frozenset[str]
     silence: float

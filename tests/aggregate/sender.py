@@ -16,7 +16,7 @@ decode = msgspec.json.Decoder(Event).decode
 
 
 class Sender:
-    """Counts what it is told, with the clock of a `Cluster`."""
+    """Counts the steps that a test lets happen, with the clock of a `Cluster`."""
 
     def __init__(self, cluster: Cluster, options: Options | None = None, hostname: str = WORKER) -> None:
         self.cluster = cluster

@@ -29,7 +29,7 @@ HOUR = {"start": "-1h", "end": "now"}
 
 
 class Maker:
-    """Makes a report at once, or when it is let; raises what it is told to."""
+    """Makes a report at once, or once `may_go` is set; raises `error` if there is one."""
 
     def __init__(self) -> None:
         self.may_go = threading.Event()

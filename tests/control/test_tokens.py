@@ -123,7 +123,7 @@ def test_a_clock_that_is_half_a_minute_off_is_forgiven() -> None:
 
 @pytest.mark.parametrize(("setting", "claim"), [("issuer", "iss"), ("audience", "aud")])
 def test_issuer_and_audience_must_fit_where_they_are_configured(setting: str, claim: str) -> None:
-    """Wrong and absent are refused; unconfigured is not looked at."""
+    """A wrong or absent claim is refused; one that is not configured is ignored."""
     configured = replace(HS, issuer="celerymeter") if setting == "issuer" else replace(HS, audience="celerymeter")
     assert Keyring(configured).verify(signed(**{claim: "celerymeter"})).sub == "ann"
     assert setting == refusal(signed(**{claim: "elsewhere"}), configured)

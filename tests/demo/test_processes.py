@@ -92,7 +92,7 @@ def test_no_two_processes_are_given_the_same_port() -> None:
 
 
 def test_a_port_in_use_is_not_given() -> None:
-    """Whoever listens on it; when all are taken the error says so."""
+    """Any program may listen on it; when all are taken the error says so."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port()))
         listener.listen()

@@ -104,7 +104,7 @@ def test_what_the_shop_does_is_scraped(up: Engine) -> None:
 
 
 def test_alerts_go_from_prometheus_to_the_control_api(up: Engine) -> None:
-    """The Watchdog to Alertmanager, which sends what it is told to the API with the token of both."""
+    """The Watchdog reaches Alertmanager, and an alert from there the API, with the token of both."""
     seen = f"{ALERTMANAGER}/api/v2/alerts"
     wait_until(lambda: "Watchdog" in requests.get(seen, timeout=10).text, timeout=TIMEOUT)
     probe = {"labels": {"alertname": "Probe", "severity": "warning"}, "annotations": {"summary": "a probe"}}

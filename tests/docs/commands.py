@@ -122,7 +122,7 @@ class Server(Process):
 
 
 def _serve(command: str, folder: Path) -> None:
-    """A service: it must come up, answer, and end when told to."""
+    """A service: it must come up, answer, and end at a signal."""
     log = folder / "service.log"
     log.unlink(missing_ok=True)
     argv = [*shlex.split(command, comments=True), "--listen=127.0.0.1:0"]

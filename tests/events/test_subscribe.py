@@ -15,7 +15,7 @@ from celerymeter.events.reader import LONGEST_PAUSE, EventSink, Pauses, stay_sub
 
 
 class FakeSubscription:
-    """Lasts until it is told to end."""
+    """Lasts until it is stopped."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.closed = 0

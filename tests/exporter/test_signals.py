@@ -1,4 +1,4 @@
-"""The exporter ends when it is told to, at whatever moment."""
+"""The exporter ends at a signal, at whatever moment."""
 
 from __future__ import annotations
 

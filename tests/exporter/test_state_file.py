@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_the_old_file_and_is_logged_once(path: Path, caplog: 
     before = path.read_bytes()
     file = StateFile(path)
     draft = path.with_name(f".state.json.{os.getpid()}.part")
-    draft.mkdir()  # so that the new one cannot be written, whoever runs this
+    draft.mkdir()  # so that the new one cannot be written, not even by root
     file.add("a", dump=Numbers(2).dump, load=Numbers().load)
     with pytest.raises(StateError, match="cannot write"):
         file.save()

@@ -27,7 +27,7 @@ from celerymeter.demo.servers import Prometheus
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SOON = 5
-"""Seconds after which Redis delivers again what was not acknowledged, where a worker and the API are told so."""
+"""Seconds after which Redis delivers again what was not acknowledged, where worker and API have the option."""
 ALL = [(broker, pool) for broker in ("redis", "rabbitmq") for pool in ("prefork", "threads")]
 EVERYWHERE = pytest.mark.parametrize(("broker", "pool"), ALL)
 MOST_SLOW = pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_worker_that_hangs_is_not_gone(tmp_path: Path, broker: str, pool: str)
 def test_delivered_again_after_its_worker_died(tmp_path: Path, broker: str, pool: str) -> None:
     """The first run is lost, the second one runs, and that is not twice."""
     vt = {"visibility_timeout": SOON} if broker == "redis" else {}
-    told = [f"{name}={value}" for name, value in vt.items()]
-    options = [word for option in told for word in ("--transport-option", option)]
+    pairs = [f"{name}={value}" for name, value in vt.items()]
+    options = [word for option in pairs for word in ("--transport-option", option)]
     with running_cluster(tmp_path, Setting(broker), options) as cluster:
         lookups = Lookups(cluster.control)
         doomed = cluster.worker("doomed@t", queues=["q"], pool=pool, transport_options=vt)

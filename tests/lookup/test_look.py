@@ -29,7 +29,7 @@ ID = "one"
 
 @dataclass
 class FakeWorkers(FakeRemoteControl):
-    """Workers that answer each command as told, and with nothing to others; ``asked`` are the commands after stats."""
+    """Workers with their answers, to other commands an empty one; ``asked`` are the commands since it was cleared."""
 
     workers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)

@@ -43,7 +43,7 @@ def test_a_memory_is_as_good_as_events(memories: list[Remembered], verdict: str)
 
 
 def test_a_task_in_the_place_of_one_that_ran_has_its_own_name() -> None:
-    """Its message was sent after the run of the other began, which no event told."""
+    """Its message was sent after the run of the other began, which no event reported."""
     other = event("sent", 5, worker="gen2@t", name="tests.other", queue="r", parent_id=ID, retries=0)
     made = with_memories(history(SENT, other), [remembered("started")])
     given = evidence(history=made, broker=BrokerFacts("redis", waiting=WaitingMessage("r", 1, 1)))

@@ -61,7 +61,7 @@ def test_a_hundred_look_ups_at_once_are_two_questions() -> None:
 
 
 def test_the_same_task_is_asked_for_once_a_second() -> None:
-    """Whoever asks."""
+    """Two clients that ask for it cost its workers one question."""
     cluster = Cluster()
     cluster.may_answer.set()
     service = cluster.service()
@@ -109,7 +109,7 @@ def test_a_prometheus_that_does_not_answer_is_named() -> None:
 
 
 def test_a_subject_may_not_look_up_without_end(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Beyond its rate it is told when to come again."""
+    """Beyond its rate the answer says when to come again."""
     limits = replace(control_settings().limits, lookups_per_minute=2.0)
     settings = replace(control_settings(), limits=limits)
     process = ControlProcess(tmp_path_factory.mktemp("state"), settings)

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def test_an_audit_that_could_not_ask_is_no_clean_audit(
     tmp_path: Path, said: str, status: int, expected: int, last: str
 ) -> None:
-    """pip-audit skips what it cannot look up; here that is told apart from nothing being known."""
+    """pip-audit skips what it cannot look up; that must not read as "nothing is known"."""
     tool = tmp_path / "pip-audit"
     tool.write_text(
         f"#!/bin/sh\ncase \"$*\" in *--strict*requirements.lock*) ;; *) exit 9 ;; esac\necho '{said}'\nexit {status}\n"

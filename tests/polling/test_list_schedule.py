@@ -12,7 +12,7 @@ def schedule_of_a_minute() -> ListSchedule:
 
 
 def asked(schedule: ListSchedule, workers: dict[str, WorkerStats], *, at: list[float]) -> list[list[str]]:
-    """Whom polls at these times ask."""
+    """Return the workers that polls at these times ask."""
     return [schedule.due(workers, now=now) for now in at]
 
 

@@ -85,7 +85,7 @@ def test_only_tls_and_only_with_a_token(api: ProxiedApi) -> None:
 
 
 def test_the_address_is_the_clients_whatever_it_says(api: ProxiedApi) -> None:
-    """nginx appends whom it saw; what stands before that is a stranger's word."""
+    """nginx appends the address that it saw; anybody can write what stands before that."""
     lies = {"X-Forwarded-For": "198.51.100.7"}
     assert api.edge.ask_from("127.0.0.9", "/audit", {**bearer(Role.VIEWER), **lies}) == 403
     wait_until(lambda: "127.0.0.9" in api.addresses(), timeout=60, what="the refusal in the audit trail")

@@ -118,7 +118,7 @@ def test_a_message_of_many_values_is_refused_before_it_is_objects(body: bytes) -
     ("bomb", "encode"), [(b"[]", bytes), (b"{}", bytes.decode), (b"1", memoryview), (b'""', bytes)]
 )
 def test_a_reply_of_many_values_is_not_read(bomb: bytes, encode: Any) -> None:
-    """Whoever saw the question can answer; what real workers say, of however many tasks, is read."""
+    """Anybody who saw the question can answer; replies of real workers, of however many tasks, are read."""
     body = b'{"h@a":{"total":[' + (bomb + b",") * 1_600_000 + b"1]}}"
     inbox = _Inbox((), Replies())
     inbox.tickets = {"t": Command("stats")}

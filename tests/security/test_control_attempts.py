@@ -1,4 +1,4 @@
-"""Attempts on a running control API: whoever has no right gets nothing, breaks nothing, and keeps nobody out."""
+"""Attempts on a running control API: a client without the right gets nothing, breaks nothing, and keeps nobody out."""
 
 from __future__ import annotations
 

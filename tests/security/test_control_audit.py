@@ -1,4 +1,4 @@
-"""Whoever may write the audit trail's file, and has not its key, can neither silence it nor shorten it unnoticed."""
+"""With write access to the audit trail's file, but not its key, nobody can silence it or shorten it unnoticed."""
 
 from __future__ import annotations
 
@@ -187,9 +187,9 @@ def test_another_table_in_its_place_is_not_read(
     (tmp_path / "key").chmod(0o600)
     options = ["--audit-key-file", str(tmp_path / "key")] if command == "verify" else []
     assert main(["audit", command, "--state-dir", str(tmp_path), *options]) == 1
-    told = capsys.readouterr().err
-    assert "somebody has changed it" in told
-    assert len(told.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert "somebody has changed it" in printed
+    assert len(printed.splitlines()) == 1
 
 
 def test_a_command_beside_the_program_may_write(trail: AuditTrail, tmp_path: Path) -> None:

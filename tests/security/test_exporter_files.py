@@ -32,7 +32,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.mark.parametrize("mode", [0o666, 0o606, 0o622, 0o602])
 def test_a_web_config_that_everybody_may_write_is_refused(open_folder: Path, mode: int) -> None:
-    """Whoever writes it chooses the passwords."""
+    """Anybody who may write it chooses the passwords."""
     path = open_folder / "web.yml"
     path.write_text(USERS)
     path.chmod(mode)

@@ -1,4 +1,4 @@
-"""Whoever may publish events cannot make the exporter large: names, waiting events, retries, workers."""
+"""A client that publishes events cannot make the exporter large: names, waiting events, retries, workers."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ FORGED = {
 @pytest.mark.parametrize("token", FORGED.values(), ids=FORGED)
 @pytest.mark.parametrize("kind", ["PEM", "JWKS"])
 def test_no_token_is_forged_where_rsa_verifies(kind: str, token: str) -> None:
-    """By whoever knows the public key in any of its forms, or signs otherwise than is configured."""
+    """Neither the public key, in any form, nor another algorithm than the configured one makes a valid token."""
     jwks = json.dumps({"keys": [jwk(RSA, kid="ours", alg="RS256")]}).encode()
     keyring = Keyring(JwtSettings(public_keys=(pem(RSA),)) if kind == "PEM" else JwtSettings(jwks=jwks))
     assert keyring.verify(with_rsa(RSA)).sub == "mallory"

@@ -1,4 +1,4 @@
-"""Whoever may write to Redis decides about names, their lengths and their number: a poll stays small and quick."""
+"""Clients that write to Redis decide about names, their lengths and their number: a poll stays small and quick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever may write to the broker can reply to a command: no reply makes the program large, or costs others theirs."""
+"""Any client of the broker can reply to a command: no reply makes the program large, or costs others theirs."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def replying(server: Redis, hostile: Callable[[str], str | int]) -> Iterator[Rem
 
 @pytest.mark.parametrize("compression", BOMBS)
 def test_no_reply_is_decompressed(shared_redis: Redis, compression: str) -> None:
-    """kombu does so for whoever asks: 3,659 bytes were 1.2 GB and eleven seconds."""
+    """kombu would decompress any reply: 3,659 bytes were 1.2 GB and eleven seconds."""
     compressed = BOMBS[compression]()
 
     def ask() -> Replies:
@@ -118,7 +118,7 @@ def test_no_reply_is_decompressed(shared_redis: Redis, compression: str) -> None
 
 @pytest.mark.parametrize("size", [50_000_000, 100_000_000])
 def test_of_a_reply_that_is_too_long_little_is_kept(shared_redis: Redis, size: int) -> None:
-    """It was read whole, and copied four times, before anybody looked at its length."""
+    """Else it is read whole, and copied four times, before its length is known."""
 
     def ask() -> Replies:
         with replying(shared_redis, lambda _: size) as control:
@@ -132,7 +132,7 @@ def test_of_a_reply_that_is_too_long_little_is_kept(shared_redis: Redis, size: i
 
 @pytest.mark.parametrize("kind", [pyamqp.Channel, virtual.Channel])
 def test_no_transport_decompresses(kind: type) -> None:
-    """RabbitMQ's channel and that of all others; once a channel is told, it stays so."""
+    """RabbitMQ's channel and that of all others are changed, each channel's class only once."""
 
     class Channel:
         Message: type = kind.Message  # type: ignore[attr-defined]  # kombu is untyped

@@ -1,4 +1,4 @@
-"""Whoever may write to the result backend decides how long results are: asking for states stays small and quick."""
+"""Clients that write to the result backend decide how long results are: asking for states stays small and quick."""
 
 from __future__ import annotations
 

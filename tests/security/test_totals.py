@@ -44,7 +44,7 @@ def small(**limits: int) -> Cluster:
 
 
 def test_processes_are_bounded_in_number_and_work() -> None:
-    """Each one that came beyond the limit looked through all of them."""
+    """One beyond the limit must not be compared with all others."""
     cluster = small(workers=500)
     events = [totals(f"celery@h{number % 3}", f"i{number}") for number in range(5000)]
     assert seconds(lambda: cluster.tracker.apply(events, cluster.now)) < 0.5
@@ -173,7 +173,7 @@ def test_names_in_totals_are_cut_as_others() -> None:
 
 
 def test_a_worker_that_changes_its_mind_costs_little() -> None:
-    """Events, totals, events …: each time its runs were looked for among all."""
+    """Events, totals, events …: its runs must not be searched for among all each time."""
     cluster = small(tracked_tasks=30_000)
     for number in range(20_000):
         cluster.publish(f"u{number}")

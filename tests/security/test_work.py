@@ -93,7 +93,7 @@ def restarts(cluster: Cluster, hostnames: list[str]) -> None:
 
 
 def test_workers_that_start_again_and_again_cost_little() -> None:
-    """Each time the runs in progress were looked through: 20,000 here."""
+    """A restart must not read all runs in progress: there are 20,000 here."""
     cluster = Cluster(make_settings(Limits(tracked_tasks=30_000)))
     cluster.heartbeat()
     for number in range(20_000):
@@ -235,7 +235,7 @@ def test_no_pattern_freezes_the_exporter(pattern: str, key: str) -> None:
 
 @pytest.mark.parametrize("expression", ["^(a+)+$", "^(a|a)*b$", "(", "^(?P<x>a)(?P=x)*$", "^[$"])
 def test_expressions_out_of_redis_are_never_run(expression: str) -> None:
-    """Whoever may write there chooses them."""
+    """Anybody with write access to Redis chooses them."""
     routes = Routes({"x": parse_bindings([SEPARATOR.join(("a", expression, "q"))], SEPARATOR)})
     assert seconds(lambda: routes.queue("x", "a" * 50 + "!")) < 0.1
 

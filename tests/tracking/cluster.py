@@ -100,7 +100,7 @@ class Cluster:
             self.tracker.tick(self.now)
 
     def beat(self, kind: str, *rows: ScheduleRow, hostname: str = BEAT, instance: str = "i1", **fields: object) -> None:
-        """An event of the hook in beat, which began when the exporter did unless told otherwise."""
+        """An event of the hook in beat, which began when the exporter did unless ``fields`` say otherwise."""
         report = BeatReport(instance=instance, schedule=list(rows), **{"started_at": START + 0.1, **fields})  # type: ignore[arg-type] # a test's own names
         self.send(f"beat-{kind}", hostname, beat=report)
 

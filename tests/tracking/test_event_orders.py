@@ -124,5 +124,5 @@ def test_retries_are_sent_in_any_order(worker: tuple[Step, ...], retry_parent: s
 def _is_possible(steps: list[Step]) -> bool:
     """A worker has received a try before it sends the next but one; each is sent before its `task-retried`."""
     at = steps.index
-    sent_before_told = all(at(("sent", tries)) < at(("retried", tries - 1)) for tries in (1, 2))
-    return sent_before_told and at(("received", 0)) < at(("sent", 2))
+    sent_before_retried = all(at(("sent", tries)) < at(("retried", tries - 1)) for tries in (1, 2))
+    return sent_before_retried and at(("received", 0)) < at(("sent", 2))

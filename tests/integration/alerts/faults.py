@@ -193,7 +193,7 @@ def a_rare_task_always_fails(timer: AlertTimer) -> None:
 
 
 def a_worker_is_quiet(timer: AlertTimer) -> None:
-    """It works and sends no task events, until told to."""
+    """It works and sends no task events until they are turned on."""
     cluster = timer.monitored.clusters["tasks"]
     since = time.monotonic()
     with sending(lambda: cluster.send("tests.add", 1, 2, queue="quiet"), every=1):

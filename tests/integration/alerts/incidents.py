@@ -260,7 +260,7 @@ def a_chord_waits(timer: AlertTimer) -> None:
 
 
 def workers_get_new_names(timer: AlertTimer) -> None:
-    """Both are killed without a goodbye, and two of other names take their place, as pods do: nobody is told."""
+    """Both are killed without a goodbye, and two of other names take their place, as pods do: no alert is sent."""
     watched = timer.monitored
     cluster = watched.clusters["renamed"]
     age = 'time() - max(celerymeter_start_time_seconds{cluster="renamed"})'

@@ -39,7 +39,7 @@ REFUSED = Expected("log-ins refused", "names", "CeleryControlAuthFailures", "war
 
 
 PATIENT = {OPTIONS: json.dumps({"visibility_timeout": 86400})}
-"""Workers from which Redis takes a message back after a day; exporter and producers are not told."""
+"""Workers from which Redis takes a message back after a day; exporter and producers do not know."""
 
 
 def starters() -> Starters:

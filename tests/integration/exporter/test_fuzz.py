@@ -68,7 +68,7 @@ def counters(page: Scrape) -> set[str]:
 
 
 def watch(exporter: ExporterProcess, stop: Event) -> int:
-    """Scrape until told to stop: each page is whole, and nothing on it falls; how many there were."""
+    """Scrape until ``stop`` is set: each page is whole, and nothing on it falls; return how many there were."""
     before, pages = exporter.scrape(), 0
     while not stop.is_set():
         page = exporter.scrape()

@@ -21,7 +21,7 @@ def test_a_task_that_outlasts_the_visibility_timeout_is_redelivered(
 ) -> None:
     """Acknowledged late, it is given to a worker again while the first still runs it."""
     exporter = new_exporter()
-    # kombu looks for such messages every 100 s unless told otherwise; the exporter itself never delivers them again
+    # kombu looks for such messages every 100 s by default; the exporter itself never delivers them again
     sweep = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
     for hostname in ("w1@test", "w2@test"):
         new_worker(hostname, queues=("mail",), transport_options=sweep)
