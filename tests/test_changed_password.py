@@ -65,7 +65,7 @@ def test_the_exporter_goes_on_with_the_new_password(first: str, tmp_path: Path) 
                 write(file, guarded(server, NEW))
             wait_until(lambda: exporter.value("celerymeter_broker_up") == 1, what="events are read again")
             for collector in ("queues", "workers"):
-                wait_until(lambda: exporter.value("celerymeter_poll_success", collector=collector) == 1)  # noqa: B023
+                wait_until(lambda: exporter.value("celerymeter_poll_success", collector=collector) == 1)
             beat = {"type": "worker-heartbeat", "hostname": "w1@h", "timestamp": 1e9, "clock": 1, "freq": 2.0}
             with redis.Redis(port=server.port, password=NEW) as client:
                 client.publish("/0.celeryev/worker.heartbeat", envelope(beat, "worker.heartbeat", {}))

@@ -46,7 +46,7 @@ WRITTEN = {
 def replied(app: Celery) -> dict[str, Any]:
     """The reply of a worker of this application, by Celery's own function."""
     replies = Replies()
-    replies.receive("conf", dumps({"w1@test": conf(SimpleNamespace(app=app))}))  # type: ignore[no-untyped-call]
+    replies.receive("conf", dumps({"w1@test": conf(SimpleNamespace(app=app))}))
     answer = replies.answer("conf", "w1@test")
     assert isinstance(answer, dict)
     return answer
@@ -89,8 +89,8 @@ def test_arguments_of_queues() -> None:
     """Given as Queue objects, which Celery writes out whole."""
     app = Celery("shop", set_as_current=False)
     app.conf.task_queues = [
-        Queue("mail", max_priority=5, queue_arguments={"x-queue-type": "classic"}),  # type: ignore[no-untyped-call]
-        Queue("plain"),  # type: ignore[no-untyped-call]
+        Queue("mail", max_priority=5, queue_arguments={"x-queue-type": "classic"}),
+        Queue("plain"),
     ]
     found = parse_configuration(replied(app))
     assert found.queue_arguments == {"mail": {"x-queue-type": "classic", "x-max-priority": 5}}

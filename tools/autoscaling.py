@@ -193,7 +193,7 @@ def main() -> None:
         ]
         for label, trigger in triggers:
             chance = random.Random(11)
-            runtimes = iter(lambda chance=chance, mean=mean: chance.uniform(0.5, 1.5) * mean, None)  # type: ignore[misc]
+            runtimes = iter(lambda: chance.uniform(0.5, 1.5) * mean, None)
             outcome = simulate(arrivals, runtimes, trigger)
             waits = f"{outcome.in_time:.1%} | {outcome.waited(0.95):.0f} s | {max(outcome.waits):.0f} s"
             pods = f"{outcome.pod_hours:.1f} | {outcome.changes} | {outcome.reversals}"

@@ -30,7 +30,7 @@ def redact(text: str) -> str:
     return text
 
 
-def setup(*, format: Format = "json", level: str = "INFO", stream: IO[str] | None = None) -> None:  # noqa: A002 - the option's name
+def setup(*, format: Format = "json", level: str = "INFO", stream: IO[str] | None = None) -> None:
     """Send all log records to ``stream`` (stderr), those of libraries from WARNING up; replaces earlier handlers."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())

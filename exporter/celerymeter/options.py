@@ -114,7 +114,7 @@ class _NotAnOption:
 
 def option(
     kind: click.ParamType[Any],
-    help: str,  # noqa: A002 - click's name for it
+    help: str,
     *,
     flag: str = "",
     repeated: bool = False,
@@ -131,7 +131,7 @@ def option(
     return {_METADATA: declared}
 
 
-def setting(default: T, kind: click.ParamType[Any], help: str, **more: Any) -> T:  # noqa: A002 - as above
+def setting(default: T, kind: click.ParamType[Any], help: str, **more: Any) -> T:
     """Return a field with a default and the `option` that the other arguments make.
 
     ``repr`` leaves out what may hold a secret: secrets themselves, URLs and pairs.

@@ -17,7 +17,7 @@ from celerymeter.aggregate.member import MAX_FOLLOWED, Member, Options
 class Base:
     """Celery's dispatcher, as far as it is used."""
 
-    def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's own name
+    def send(self, type: str, *args: Any, **fields: Any) -> Any:
         """Keep the type and the task of each event that is published."""
         self.published.append((type, fields.get("uuid")))
 

@@ -75,7 +75,7 @@ class HttpSink:
                 self.end_headers()
                 self.wfile.write(b"ok")
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
+            def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
         return Handler

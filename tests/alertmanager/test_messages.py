@@ -126,14 +126,14 @@ def test_webhooks_carry_every_label_and_annotation_and_their_own_token(office: O
     backlog = rendered("CeleryQueueBacklog", "critical")
     office.tell(backlog)
     for path, token in ((PAGER, "pager-secret"), (LOG, "log-secret")):
-        [first, *_] = awaited(lambda path=path: office.http.to(path, "firing"), what=path)  # type: ignore[misc]  # a bound default
+        [first, *_] = awaited(lambda: office.http.to(path, "firing"), what=path)
         assert first.authorization == f"Bearer {token}"
         [alert] = first.body["alerts"]
         assert alert["labels"] == backlog["labels"]
         assert alert["annotations"] == backlog["annotations"]
     office.tell(backlog, ended=True)
     for path in (PAGER, LOG):
-        awaited(lambda path=path: office.http.to(path, "resolved"), what=f"the end at {path}")  # type: ignore[misc]  # a bound default
+        awaited(lambda: office.http.to(path, "resolved"), what=f"the end at {path}")
 
 
 def test_alerts_of_one_kind_share_a_message_and_their_names_cannot_break_it(office: Office) -> None:

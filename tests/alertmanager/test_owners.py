@@ -177,7 +177,7 @@ def test_each_team_gets_its_alerts_and_everybody_else_what_they_got(sink: HttpSi
     warnings = {case for case, (labels, _) in FIRING.items() if labels["alertname"] != "Watchdog"}
     for team in ("payments", "media"):
         own = {case for case, (_, owner) in FIRING.items() if owner == team}
-        awaited(lambda own=own, team=team: list(own & cases(sink, f"/team/{team}")), what=team, count=len(own))  # type: ignore[misc]
+        awaited(lambda: list(own & cases(sink, f"/team/{team}")), what=team, count=len(own))
         assert cases(sink, f"/team/{team}") == own
     awaited(lambda: list(cases(sink, LOG)), what="the log", count=len(warnings))
     assert cases(sink, LOG) == warnings

@@ -161,7 +161,7 @@ if BROKER in os.environ:
 
         stamp.install(**json.loads(os.environ.get(STAMP, "{}")))
     if BROADCAST in os.environ:
-        app.conf.task_queues = [Broadcast(os.environ[BROADCAST]), Queue("celery")]  # type: ignore[no-untyped-call]
+        app.conf.task_queues = [Broadcast(os.environ[BROADCAST]), Queue("celery")]
     if AGGREGATE in os.environ:
         from celerymeter import aggregate
 

@@ -225,7 +225,7 @@ class JustStarted(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b'[[], {"mem_used": 1, "mem_limit": 4, "mem_alarm": false, "disk_free_alarm": false}]')
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parameter's name
+    def log_message(self, format: str, *args: object) -> None:
         """Be silent."""
 
 

@@ -155,7 +155,7 @@ def test_vmalert_records_and_alerts_as_prometheus_does(watched: WatchedSite) -> 
         prometheus = stack.enter_context(reference(folder / "reference", watched.exporter.port)).up()
         engines = {"vmalert": watched.victoria, "Prometheus": prometheus.url}
         for url in engines.values():
-            wait_until(lambda url=url: value(url, "sum(celery:task_ended:increase5m)") == 1, timeout=90)  # type: ignore[misc]
+            wait_until(lambda: value(url, "sum(celery:task_ended:increase5m)") == 1, timeout=90)
         watched.work()
         wait_until(lambda: value(watched.victoria, "sum(celery:task_ended:increase5m)") == 51, timeout=90)
         await_equal({name: partial(recorded, url, "main") for name, url in engines.items()})

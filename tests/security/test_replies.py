@@ -68,7 +68,7 @@ def envelope(ticket: object, body: bytes = GOOD, **headers: object) -> Envelope:
 def replying(server: Redis, hostile: Callable[[str], str | int]) -> Iterator[RemoteControl]:
     """Have every command answered with something hostile (a number: so many bytes), and then by a worker."""
     client = redis.Redis(port=server.port)
-    commands = client.pubsub()  # type: ignore[no-untyped-call]  # redis has no types for it
+    commands = client.pubsub()
     commands.psubscribe("/0.celery.pidbox*")
     ended = threading.Event()
 

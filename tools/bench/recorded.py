@@ -31,7 +31,7 @@ def read_stream(path: Path, copies: int) -> Stream:
     lines = path.read_text().splitlines()
     stream = Stream()
     for number in range(copies):
-        events = (json.loads(_UUID.sub(lambda found: _another(found[0], number), line)) for line in lines)  # noqa: B023
+        events = (json.loads(_UUID.sub(lambda found: _another(found[0], number), line)) for line in lines)
         for batch in _batches(events):
             kind = batch[0]["type"].replace("-", ".", 1)
             publish(stream, "task.multi" if len(batch) > 1 else kind, batch if len(batch) > 1 else batch[0])

@@ -144,7 +144,7 @@ class Cluster:
 
 
 def _version_of(rabbitmq_url: str) -> str:
-    with Connection(rabbitmq_url) as connection:  # type: ignore[no-untyped-call] # kombu is untyped
+    with Connection(rabbitmq_url) as connection:
         connection.ensure_connection(max_retries=3)
         properties: Any = connection.connection.server_properties
         return str(properties["version"])

@@ -38,7 +38,7 @@ def write(request: Any, kind: str, **fields: object) -> None:
     os.close(sink)
 
 
-def send_event(request: Any, type: str, **fields: Any) -> None:  # noqa: A002  # as Celery names it
+def send_event(request: Any, type: str, **fields: Any) -> None:  # as Celery names it
     """`Request.send_event`, noted; before 5.7 it sends nothing of a run that began on an earlier connection."""
     if request._eventer and request.task.send_events:
         write(request, type, **fields)

@@ -48,14 +48,10 @@ class Recorder:
         path.write_text("".join(json.dumps(event) + "\n" for event in arrived))
 
     def _consume(self) -> None:
-        with Connection(self._url) as connection:  # type: ignore[no-untyped-call] # kombu is untyped
+        with Connection(self._url) as connection:
             exchange = get_exchange(connection)
-            queue: Any = Queue(  # type: ignore[no-untyped-call]
-                "", exchange, routing_key="#", exclusive=True, auto_delete=True, durable=False
-            )
-            consumer: Any = Consumer(  # type: ignore[no-untyped-call]
-                connection, [queue], callbacks=[self._take], no_ack=True, accept=["json"]
-            )
+            queue: Any = Queue("", exchange, routing_key="#", exclusive=True, auto_delete=True, durable=False)
+            consumer: Any = Consumer(connection, [queue], callbacks=[self._take], no_ack=True, accept=["json"])
             with consumer:
                 self._ready.set()
                 while not self._over.is_set():

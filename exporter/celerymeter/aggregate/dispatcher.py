@@ -34,7 +34,7 @@ class AggregatingDispatcher:
 
     # Celery reports to us
 
-    def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's own name
+    def send(self, type: str, *args: Any, **fields: Any) -> Any:
         """Count a task event, or publish any other as Celery does, with the totals after a heartbeat."""
         member = self.member
         if member is None:

@@ -40,7 +40,7 @@ GRACE = 4
 
 def run(settings: ControlSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; raises `SettingsError` or `PortInUse` at once."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # two lines of prometheus-client without types
+    disable_created_metrics()
     with ExitStack() as stack:
         folder = stack.enter_context(state_folder(settings))
         stack.enter_context(locked(folder))

@@ -223,7 +223,7 @@ def _handler(receive: Callable[[list[DeliveredAlert]], object]) -> type[BaseHTTP
                 self.send_response(400)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
+        def log_message(self, format: str, *args: object) -> None:
             """Log nothing: the notifications themselves are shown."""
 
     return Handler

@@ -63,7 +63,7 @@ class KombuReader:
             with reaching(self._settings):
                 attempts = max(1, len(connection.alt))
                 connection.ensure_connection(max_retries=attempts, interval_start=0, interval_step=0)
-                queue: Any = Queue(  # type: ignore[no-untyped-call]  # kombu is untyped
+                queue: Any = Queue(
                     self._queue_name,
                     exchange=get_exchange(connection, name=app.conf.event_exchange),
                     routing_key="#",

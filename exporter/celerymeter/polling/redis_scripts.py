@@ -50,7 +50,7 @@ def run(client: redis.Redis, commands: Iterable[tuple[Word, ...]]) -> list[Any]:
     for start in range(0, len(todo), BATCH):
         with client.pipeline(transaction=False) as pipe:
             for command in todo[start : start + BATCH]:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
+                pipe.execute_command(*command)
             replies += pipe.execute(raise_on_error=False)
     for reply in replies:
         if isinstance(reply, redis.ResponseError) and (row := why_useless(reply)) and row.kind != "forbidden":

@@ -49,7 +49,7 @@ def test_every_worker_runs_it_and_none_a_second_time(
         wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 2, timeout=60)
         for _ in range(2):
             app = make_app(broker_url)
-            app.conf.task_queues = [Broadcast("reloads")]  # type: ignore[no-untyped-call] # kombu is untyped
+            app.conf.task_queues = [Broadcast("reloads")]
             with app.connection_for_write() as connection:
                 app.amqp.queues["reloads"](connection).declare()
                 for _ in range(3):

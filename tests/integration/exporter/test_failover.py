@@ -64,7 +64,7 @@ def test_a_failover_while_tasks_run(fail_over: Callable[[SentinelCluster], None]
         send(50, "tests.add", 1, 2)
         wait_until(lambda: done() >= 104, timeout=60, what="50 more are counted, and the ends of the 4")
         for collector in ("queues", "workers"):
-            wait_until(lambda: exporter.value("celerymeter_poll_success", collector=collector) == 1, timeout=30)  # noqa: B023
+            wait_until(lambda: exporter.value("celerymeter_poll_success", collector=collector) == 1, timeout=30)
         wait_until(lambda: exporter.value("celery_queue_length", queue_name="celery") == 0)
         page = exporter.scrape()
         worker.kill()

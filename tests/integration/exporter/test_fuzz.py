@@ -106,7 +106,7 @@ def test_every_spoiled_event_is_accounted_for(seconds: float, redis_server: Redi
                 pipeline.publish("/0.celeryev/task.multi", data)
             pipeline.execute()
             sent += BURST
-            wait_until(lambda: accounted(exporter.scrape()) >= sent, what=f"{sent} are accounted for")  # noqa: B023 - called at once
+            wait_until(lambda: accounted(exporter.scrape()) >= sent, what=f"{sent} are accounted for")
         heartbeat = event(type="worker-heartbeat", hostname="good@test", uuid=..., freq=2, timestamp=time.time())
         client.publish("/0.celeryev/worker.heartbeat", message(heartbeat))
         wait_until(lambda: exporter.value("celery_worker_up", hostname="good@test") == 1)

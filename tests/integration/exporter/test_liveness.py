@@ -23,7 +23,7 @@ def test_a_killed_worker_is_down_within_ten_seconds_and_leaves_after_the_retenti
     exporter = new_exporter("--worker-retention", "8s")
     new_worker("after@test")
     for hostname in ("before@test", "after@test"):
-        wait_until(lambda name=hostname: exporter.value("celery_worker_up", hostname=name) == 1, what=hostname)  # type: ignore[misc] # bound now
+        wait_until(lambda: exporter.value("celery_worker_up", hostname=hostname) == 1, what=hostname)
     before.kill()
     killed = time.monotonic()
     wait_until(lambda: exporter.value("celery_worker_up", hostname="before@test") == 0, timeout=10)
