@@ -90,8 +90,8 @@ class Site:
         url = self.app.conf.broker_url
         for queue, number in slots.items():
             name = f"{queue}@proof"
-            options = {"pool": "threads", "concurrency": number, "queues": (queue,)}
-            self.stack.enter_context(start_worker(url, self.folder, hostname=name, **options))  # type: ignore[arg-type]
+            options: dict[str, Any] = {"pool": "threads", "concurrency": number, "queues": (queue,)}
+            self.stack.enter_context(start_worker(url, self.folder, hostname=name, **options))
         wait_until(lambda: self._slots(slots) == list(slots.values()), timeout=90, what="slots of all queues")
         time.sleep(2 * SCRAPE_EVERY)  # a scrape that shows the slots before the window
         begin = time.time()

@@ -60,7 +60,7 @@ class HttpSink:
             if alert["status"] == status
         }
 
-    def _handler(sink) -> type[BaseHTTPRequestHandler]:  # noqa: N805  # ``self`` is the handler's
+    def _handler(sink) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - ``self`` is the handler's
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -114,7 +114,7 @@ class MailSink:
         right = isinstance(data, LoginPassword) and data.password == self._password
         return AuthResult(success=right, handled=False)
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's name
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
         """Take one message, of those who have shown the password."""
         if not session.authenticated:
             return "530 log in first"

@@ -63,7 +63,7 @@ def _sleep(seconds: float) -> None:
 
 
 if "FAKETIME_TIMESTAMP_FILE" in os.environ:
-    time.sleep = _sleep  # type: ignore[assignment] # libfaketime 0.9.10 breaks clock_nanosleep, which Python calls
+    time.sleep = _sleep  # type: ignore[assignment]  # libfaketime 0.9.10 breaks clock_nanosleep, which Python calls
 if BROKER in os.environ:
     if DJANGO in os.environ:
         set_up_django(os.environ[DJANGO])

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.compat.history import STEP, canned
+from tests.compat.history import STEP, Compat, canned
 from tests.engines import Canned
 from tests.rules.bundle import RULES, recordings
 
@@ -48,10 +48,11 @@ def differing(name: str) -> str:
 def test_the_rules_record_the_same(tmp_path: Path) -> None:
     """Every recorded series of both clusters, at five moments, by promtool and the shipped files."""
     start = canned(None)[0].samples[0][0]
+    modes: dict[str, Compat] = {"plain": None, "compat": "celery-exporter"}
     series = [
         given(one, start)
-        for cluster, compat in (("plain", None), ("compat", "celery-exporter"))
-        for one in canned(compat, job="celery", instance=f"{cluster}:9808", cluster=cluster)  # type: ignore[arg-type] # the two that there are
+        for cluster, compat in modes.items()
+        for one in canned(compat, job="celery", instance=f"{cluster}:9808", cluster=cluster)
     ]
     names = sorted({rule.name for rule in recordings() if not rule.name.endswith(":limit")})
     equal = [

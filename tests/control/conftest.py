@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -51,8 +52,8 @@ def make_client(settings: ControlSettings, tmp_path: Path) -> Iterator[MakeClien
     """APIs of settings that differ: ``make_client(base_path="")``."""
     made: list[Parts] = []
 
-    def make(**changes: object) -> FlaskClient:
-        varied = replace(settings, **changes)  # type: ignore[arg-type]  # the test names fields of the settings
+    def make(**changes: Any) -> FlaskClient:
+        varied = replace(settings, **changes)
         made.append(build(varied, tmp_path / f"state-{len(made)}"))
         return create_app(varied, made[-1]).test_client()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from celerymeter.doctor.evidence import (
     AlertmanagerEvidence,
@@ -88,14 +89,14 @@ WELL = Evidence(
 )
 
 
-def broker(**changes: object) -> Evidence:
+def broker(**changes: Any) -> Evidence:
     """Return a healthy cluster but for the broker's part; without an exporter, which would know better."""
-    return Evidence(broker=replace(WELL.broker, **changes))  # type: ignore[arg-type]  # fields by name
+    return Evidence(broker=replace(WELL.broker, **changes))
 
 
-def watched(**changes: object) -> Evidence:
+def watched(**changes: Any) -> Evidence:
     """Return a healthy cluster but for what was heard."""
-    return broker(watch=replace(WELL.broker.watch, **changes))  # type: ignore[arg-type]  # fields by name
+    return broker(watch=replace(WELL.broker.watch, **changes))
 
 
 def paged(name: str, *samples: PageSample) -> Evidence:
@@ -113,7 +114,7 @@ def hosts(**values: float) -> tuple[PageSample, ...]:
     return tuple(PageSample({"hostname": {"w1": W1, "w2": W2}[host]}, value) for host, value in values.items())
 
 
-def prometheus(**changes: object) -> Evidence:
+def prometheus(**changes: Any) -> Evidence:
     """Return a healthy cluster but for what Prometheus has."""
     assert WELL.prometheus
-    return replace(WELL, prometheus=replace(WELL.prometheus, **changes))  # type: ignore[arg-type]  # fields by name
+    return replace(WELL, prometheus=replace(WELL.prometheus, **changes))

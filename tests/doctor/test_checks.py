@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,9 @@ FAILED = Failure("refused", "Connection refused")
 REPLIES = WELL.broker.replies
 
 
-def with_reply(worker: str, **changes: object) -> Evidence:
+def with_reply(worker: str, **changes: Any) -> Evidence:
     """Return a healthy cluster but for what one worker answered."""
-    return broker(replies={**REPLIES, worker: replace(REPLIES[worker], **changes)})  # type: ignore[arg-type]  # by name
+    return broker(replies={**REPLIES, worker: replace(REPLIES[worker], **changes)})
 
 
 def visibility(first: float, second: float, *, exporter: float | None = None) -> Evidence:
@@ -48,9 +49,9 @@ def visibility(first: float, second: float, *, exporter: float | None = None) ->
     return replace(page, broker=replace(page.broker, replies=replies))
 
 
-def configured(*, queues: frozenset[str] = frozenset({"q"}), **settings: object) -> Evidence:
+def configured(*, queues: frozenset[str] = frozenset({"q"}), **settings: Any) -> Evidence:
     """Return a healthy cluster but for the configuration of one worker; both have the same pool."""
-    plain, other = WorkerConfiguration(), replace(WorkerConfiguration(), **settings)  # type: ignore[arg-type]  # by name
+    plain, other = WorkerConfiguration(), replace(WorkerConfiguration(), **settings)
     replies = {W1: replace(REPLIES[W1], configuration=other, queues=queues)}
     replies[W2] = replace(REPLIES[W2], configuration=plain, pool=replies[W1].pool)
     return broker(replies=replies)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 
@@ -49,8 +50,8 @@ class Blackhole:
             if generation == self._generation:
                 target.shutdown(socket.SHUT_WR)
 
-    def _run(self, target: object, *words: object) -> None:
-        thread = threading.Thread(target=target, args=words)  # type: ignore[arg-type]  # always a method of this class
+    def _run(self, target: Callable[..., None], *words: object) -> None:
+        thread = threading.Thread(target=target, args=words)
         self._threads.append(thread)
         thread.start()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -19,7 +20,7 @@ from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope, 
 EMPTY = {"status": "success", "data": {"resultType": "vector", "result": []}}
 
 
-def vector(*items: tuple[dict[str, str], str]) -> dict[str, object]:
+def vector(*items: tuple[dict[str, str], str]) -> dict[str, Any]:
     """An instant answer with these labels and values."""
     result = [{"metric": labels, "value": [1.5, value]} for labels, value in items]
     return {"status": "success", "data": {"resultType": "vector", "result": result}}
@@ -258,7 +259,7 @@ def test_a_failure_among_several_is_raised(script: Script) -> None:
 def test_warnings_and_left_out_histograms_are_carried(script: Script) -> None:
     """An incomplete answer says so."""
     answer = {**vector(({}, "1")), "warnings": ["a store is away"]}
-    answer["data"]["result"].append({"metric": {"x": "y"}, "histogram": [1, {"count": "1"}]})  # type: ignore[index]  # a literal of ours
+    answer["data"]["result"].append({"metric": {"x": "y"}, "histogram": [1, {"count": "1"}]})
     script.answers = [(200, answer)]
     with PrometheusClient(PrometheusSettings(script.url)) as client:
         found = client.instant("q")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 from celerymeter.reports.formatting import in_language
 from celerymeter.reports.report import (
@@ -51,13 +52,13 @@ def worker(name: str, *, busy: float, highest: float = 0.0, reserved: float = 0.
     return WorkerRow(name, 1, busy, max(busy, highest), 4.0, reserved)
 
 
-def unknowable(**changes: object) -> Report:
+def unknowable(**changes: Any) -> Report:
     """Nothing was scraped in its hour."""
     why = Note("no_scrapes")
     return report(total_tasks=None, peak=None, unknown={"total_tasks": why, "peak_throughput": why}, **changes)
 
 
-def report(**changes: object) -> Report:
+def report(**changes: Any) -> Report:
     """A quiet hour, but for the changes."""
     begins, over = (datetime(2026, 1, 31, hour, tzinfo=timezone.utc) for hour in (12, 13))
     quality = Quality("complete", "", 100.0, 15.0, 15.0, 1, 0, 0, 0, 0, (), ())
@@ -97,4 +98,4 @@ def report(**changes: object) -> Report:
         history=History(60.0),
         queries={"counts": "up"},
     )
-    return in_language(replace(made, **changes), "en")  # type: ignore[arg-type]  # the test names fields of the report
+    return in_language(replace(made, **changes), "en")

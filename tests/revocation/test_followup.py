@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from tests.control.access import control_settings
@@ -29,8 +30,8 @@ def make(tmp_path: Path) -> Iterator[MakeProcess]:
     """Start a process on the state directory; one after the other."""
     made: list[ControlProcess] = []
 
-    def start(**settings: object) -> ControlProcess:
-        varied = replace(control_settings(), **settings)  # type: ignore[arg-type]  # the test names fields
+    def start(**settings: Any) -> ControlProcess:
+        varied = replace(control_settings(), **settings)
         made.append(ControlProcess(tmp_path / "state", varied))
         return made[-1]
 

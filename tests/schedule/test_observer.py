@@ -44,7 +44,7 @@ class Beat:
         self.scheduler = self.service.scheduler
         self.scheduler.send_task = self._send
         self.observer = Observer(self.service, clock=lambda: self.now, monotonic=lambda: self.monotonic)
-        self.observer._publisher = self  # type: ignore[assignment] # takes what would be published
+        self.observer._publisher = self  # type: ignore[assignment]  # takes what would be published
         self.dropped = 0
 
     def start(self) -> None:
@@ -167,7 +167,7 @@ def test_an_error_of_the_hook_never_reaches_beat() -> None:
 
     sent: list[str] = []
     beat.scheduler.send_task = lambda name, *_, **__: sent.append(name)
-    beat.put = broken  # type: ignore[method-assign, assignment] # it fails from now on
+    beat.put = broken  # type: ignore[method-assign, assignment]  # it fails from now on
     beat.pass_time(35)
     assert sent == ["tasks.sync"] * 3
 
@@ -179,7 +179,7 @@ def test_beat_looks_at_its_schedule_each_minute(interval: object, slept: object)
     service = Service(Celery("tests", set_as_current=False), scheduler_cls=Scheduler)
     service.scheduler.tick = lambda: interval
     observer = Observer(service, clock=lambda: beat.now, monotonic=lambda: beat.monotonic)
-    observer._publisher = beat  # type: ignore[assignment] # takes what would be published
+    observer._publisher = beat  # type: ignore[assignment]  # takes what would be published
     assert service.scheduler.tick() == slept
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.apps import beat_app
@@ -31,8 +32,8 @@ SYNC = {"schedule": "sync", "name": TASK}
 def new_beat(redis_server: Redis, tmp_path: Path, stack: ExitStack) -> Callable[..., Process]:
     """Starts a beat with the options of `start_beat`."""
 
-    def start(entries: dict[str, float], **options: object) -> Process:
-        beat = start_beat(redis_server.url, tmp_path, entries, **options)  # type: ignore[arg-type] # passed through
+    def start(entries: dict[str, float], **options: Any) -> Process:
+        beat = start_beat(redis_server.url, tmp_path, entries, **options)
         stack.callback(beat.kill)
         return beat
 

@@ -67,7 +67,7 @@ def test_a_batch_is_bounded_in_bytes(size: int) -> None:
         handed.append(len(batch))
         broker.waiting = 0
 
-    sink.events = events  # type: ignore[method-assign]
+    sink.events = events  # type: ignore[method-assign]  # in place of keeping them
     AmqpSubscription(broker, broker).deliver(sink, stop)
     assert broker.most <= BATCH_BYTES + len(body)
     assert sum(handed) == (40 if size < decode.MAX_MESSAGE else 0)

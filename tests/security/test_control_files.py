@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,10 +78,10 @@ def test_a_link_in_place_of_the_lock_or_the_key_is_refused(folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_refused(folder: Path, make: object) -> None:
+def test_what_is_no_file_is_refused(folder: Path, make: Callable[[Path], None]) -> None:
     """A pipe would let the program wait for ever."""
     (folder / DATABASE).unlink()
-    make(folder / DATABASE)  # type: ignore[operator]  # both take a path
+    make(folder / DATABASE)
     with pytest.raises(SettingsError, match=DATABASE):
         Store(folder)
 

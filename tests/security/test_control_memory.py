@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,8 +52,8 @@ def allocated(work: Callable[[], object]) -> float:
 
 def task_event(kind: str, number: int, text: Callable[[str], str]) -> Event:
     """An event of which every name is another."""
-    names = {field: text(f"{field}{number}") for field in ("hostname", "name", "queue", "routing_key")}
-    return Event(type=kind, timestamp=NOW, uuid=f"id-{number}", pid=1, **names)  # type: ignore[arg-type]  # all are text
+    names: dict[str, Any] = {field: text(f"{field}{number}") for field in ("hostname", "name", "queue", "routing_key")}
+    return Event(type=kind, timestamp=NOW, uuid=f"id-{number}", pid=1, **names)
 
 
 NAMES: dict[str, Callable[[str], str]] = {

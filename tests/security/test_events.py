@@ -99,7 +99,7 @@ class Broken:
 def test_a_bug_that_an_event_meets_ends_no_stream(caplog: pytest.LogCaptureFixture) -> None:
     """It is counted each time, and logged once a minute."""
     broken = Broken()
-    state = SharedTracker(broken)  # type: ignore[arg-type] # what it uses of one
+    state = SharedTracker(broken)  # type: ignore[arg-type]  # what it uses of one
     for number in range(100):
         state.events([Event(type="x", hostname="h", timestamp=1.0)] * 3, START + number)
     assert broken.rejected == 300

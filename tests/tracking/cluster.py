@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from celerymeter.model import BeatReport, Event, ScheduleRow, WorkersSnapshot, WorkerState
 from celerymeter.settings import BrokerSettings, ExporterSettings, Limits
@@ -17,12 +18,10 @@ WORKER = "celery@one"
 BEAT = "celerybeat@one"
 
 
-def make_settings(
-    limits: Limits | None = None, **changes: float | bool | str | tuple[float, ...] | None
-) -> ExporterSettings:
+def make_settings(limits: Limits | None = None, **changes: Any) -> ExporterSettings:
     """Settings of an exporter that needs no broker."""
     broker = BrokerSettings(url="redis://localhost")
-    return ExporterSettings(broker=broker, limits=limits or Limits(), **changes)  # type: ignore[arg-type] # a test's own names
+    return ExporterSettings(broker=broker, limits=limits or Limits(), **changes)
 
 
 @dataclass
@@ -41,11 +40,11 @@ class Cluster:
         self.tracker = Tracker(self.settings, now=self.now)
         self.tracker.connected(self.now)
 
-    def event(self, kind: str, hostname: str, **fields: object) -> Event:
+    def event(self, kind: str, hostname: str, **fields: Any) -> Event:
         """An event of this host, stamped by its clock."""
         host = hostname.rpartition("@")[2]
         stamp = self.now + self.skew.get(host, 0.0)
-        return Event(type=kind, hostname=hostname, timestamp=stamp, clock=next(self.clock), **fields)  # type: ignore[arg-type] # a test's own names
+        return Event(type=kind, hostname=hostname, timestamp=stamp, clock=next(self.clock), **fields)
 
     def send(self, kind: str, hostname: str = WORKER, **fields: object) -> None:
         """Let an event arrive at once."""
@@ -85,10 +84,10 @@ class Cluster:
         known = {"pid": 1, "freq": 2.0, "active": active, "processed": self.processed.get(hostname, 0)}
         self.send(kind, hostname, **{**known, **fields})
 
-    def answer(self, hostname: str = WORKER, **fields: object) -> None:
+    def answer(self, hostname: str = WORKER, **fields: Any) -> None:
         """A worker's reply to a poll that was sent now."""
         self.tracker.asking()
-        state = WorkerState(hostname=hostname, **fields)  # type: ignore[arg-type] # a test's own names
+        state = WorkerState(hostname=hostname, **fields)
         self.tracker.inspected(WorkersSnapshot(at=self.now, workers={hostname: state}))
 
     def pass_time(self, seconds: float, *, beating: tuple[str, ...] = ()) -> None:
@@ -99,9 +98,9 @@ class Cluster:
                 self.heartbeat(hostname)
             self.tracker.tick(self.now)
 
-    def beat(self, kind: str, *rows: ScheduleRow, hostname: str = BEAT, instance: str = "i1", **fields: object) -> None:
+    def beat(self, kind: str, *rows: ScheduleRow, hostname: str = BEAT, instance: str = "i1", **fields: Any) -> None:
         """An event of the hook in beat, which began when the exporter did unless ``fields`` say otherwise."""
-        report = BeatReport(instance=instance, schedule=list(rows), **{"started_at": START + 0.1, **fields})  # type: ignore[arg-type] # a test's own names
+        report = BeatReport(instance=instance, schedule=list(rows), **{"started_at": START + 0.1, **fields})
         self.send(f"beat-{kind}", hostname, beat=report)
 
     def series(self, name: str = "add", queue: str = "celery") -> TaskSeries:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from tests.tracking.cluster import BEAT, START, Cluster
@@ -13,11 +15,11 @@ from celerymeter.tracking.schedules import Schedule
 
 
 def row(
-    name: str = "nightly", *, every: float | None = 60.0, due_in: float | None = 60.0, **fields: float
+    name: str = "nightly", *, every: float | None = 60.0, due_in: float | None = 60.0, **fields: Any
 ) -> ScheduleRow:
     """An entry, due so many seconds after the start of all."""
     next_due_at = START + due_in if due_in is not None else None
-    return ScheduleRow(schedule=name, name=f"tasks.{name}", every=every, next_due_at=next_due_at, **fields)  # type: ignore[arg-type] # a test's own names
+    return ScheduleRow(schedule=name, name=f"tasks.{name}", every=every, next_due_at=next_due_at, **fields)
 
 
 def schedule(cluster: Cluster, name: str = "nightly") -> Schedule:

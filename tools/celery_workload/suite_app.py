@@ -19,7 +19,7 @@ app.conf.update(
 )
 
 
-@app.on_after_finalize.connect  # type: ignore[untyped-decorator]
+@app.on_after_finalize.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def _register(**_: object) -> None:
     from t.integration.tasks import ClassBasedAutoRetryTask  # type: ignore[import-not-found]  # in the archive
 

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -50,9 +51,9 @@ def chord_producer(redis_server: Redis) -> Iterator[Celery]:
 def new_worker(redis_server: Redis, tmp_path: Path, stack: ExitStack) -> StartWorker:
     """Starts a worker by name, with the options of `tests.workers.start_worker`."""
 
-    def start(hostname: str, *, env: dict[str, str] | None = None, **options: object) -> Process:
+    def start(hostname: str, *, env: dict[str, str] | None = None, **options: Any) -> Process:
         environment = {BACKEND: f"{redis_server.url[:-1]}1", **(env or {})}
-        worker = start_worker(redis_server.url, tmp_path, hostname=hostname, env=environment, **options)  # type: ignore[arg-type] # passed through
+        worker = start_worker(redis_server.url, tmp_path, hostname=hostname, env=environment, **options)
         stack.callback(worker.kill)
         return worker
 
