@@ -143,7 +143,7 @@ def setting(default: T, kind: click.ParamType[Any], help: str, **more: Any) -> T
         if isinstance(default, dict)
         else field(default=default, repr=not unprinted, metadata=metadata)
     )
-    return declared  # type: ignore[no-any-return] # for type checkers a field is its default, as in dataclasses
+    return declared  # type: ignore[no-any-return]  # for type checkers a field is its default, as in dataclasses
 
 
 def secret(default: T, file: str, *, kind: click.ParamType[Any] = SECRET, **more: Any) -> T:

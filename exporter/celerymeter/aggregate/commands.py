@@ -31,7 +31,7 @@ MAX_ASKED = 1000
 _NOT_COUNTING = "this worker does not aggregate"
 
 
-@control_command(name="celerymeter_follow", signature="[seconds [id1 [id2 …]]]")  # type: ignore[untyped-decorator]
+@control_command(name="celerymeter_follow", signature="[seconds [id1 [id2 …]]]")  # type: ignore[untyped-decorator]  # Celery has no types
 def follow(state: Any, ids: Any = (), seconds: Any = 60.0, **_: Any) -> Any:
     """Publish the events of these tasks too."""
     member = _member(state)
@@ -44,7 +44,7 @@ def follow(state: Any, ids: Any = (), seconds: Any = 60.0, **_: Any) -> Any:
     return ok({"followed": followed, "refused": len(wanted) - followed})
 
 
-@inspect_command(name="celerymeter_task", signature="[id1 [id2 …]]")  # type: ignore[untyped-decorator]
+@inspect_command(name="celerymeter_task", signature="[id1 [id2 …]]")  # type: ignore[untyped-decorator]  # Celery has no types
 def task(state: Any, ids: Any = (), **_: Any) -> Any:
     """Reply what this worker knows of tasks."""
     member = _member(state)

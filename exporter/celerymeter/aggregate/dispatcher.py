@@ -68,7 +68,7 @@ class AggregatingDispatcher:
 
     def disable(self) -> None:
         """As Celery's, but go on counting: threads report ends to the old dispatcher while the worker reconnects."""
-        super().disable()  # type: ignore[misc]
+        super().disable()  # type: ignore[misc]  # as above
         if self.member is not None and not self.member.failed:
             self._closed_for_good = True
             self.enabled = True

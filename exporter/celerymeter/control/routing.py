@@ -164,7 +164,7 @@ class ControlBlueprint(APIBlueprint):
         operation = Operation(permission)
         return self._register(super().get, rule, operation, responses=responses, errors=errors, options=options)
 
-    def post(  # type: ignore[override]
+    def post(  # type: ignore[override]  # as above
         self,
         rule: str,
         *,

@@ -96,7 +96,7 @@ class Matrix:
 
 
 class _Data(msgspec.Struct):
-    resultType: str  # noqa: N815 (the wire's name)
+    resultType: str  # noqa: N815 - the wire's name
     result: msgspec.Raw
 
 
@@ -105,7 +105,7 @@ class ApiResponse(msgspec.Struct):
 
     status: str
     data: msgspec.Raw = msgspec.Raw()
-    errorType: str = ""  # noqa: N815 (the wire's name)
+    errorType: str = ""  # noqa: N815 - the wire's name
     error: str = ""
     warnings: list[str] = []
 

@@ -125,7 +125,7 @@ def _read(name: str, make: Callable[[], T], unread: dict[str, Exception]) -> lis
     """Return the entry, or nothing: its schedule was deleted, never comes, or is damaged."""
     try:
         return [make()]
-    except Exception as error:  # noqa: BLE001  whatever somebody wrote there
+    except Exception as error:  # noqa: BLE001 - whatever somebody wrote there
         unread[name] = error
         return []
 

@@ -71,7 +71,7 @@ class Publisher:
             with self._app.connection_for_write() as connection:
                 connection.connect()
                 self._publish(self._app.events.Dispatcher(connection, hostname=self._hostname))
-        except Exception as error:  # noqa: BLE001  whatever a broker's client raises: beat goes on
+        except Exception as error:  # noqa: BLE001 - whatever a broker's client raises: beat goes on
             log.warning("celerymeter: beat's events could not be published: %r", error)
             return True
         return False

@@ -116,7 +116,7 @@ def from_db(found: sqlite3.Row) -> AuditRow:
         at=time_from_db(found["at"]),
         intent=intent if isinstance(intent, int | None) else -1,
         mac=mac_from_db(found["mac"]),
-        **texts,  # type: ignore[arg-type] # a kind that we do not know is shown as it is
+        **texts,  # type: ignore[arg-type]  # a kind that we do not know is shown as it is
     )
 
 
