@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 import requests
 
 from celerymeter.demo.processes import Process, free_port
@@ -38,8 +37,6 @@ class Canned:
 
 def start_engine(name: str, folder: Path, series: Sequence[Canned]) -> tuple[Process, str]:
     """A running engine of this name that holds the series, and its URL; raises `ServerMissing`."""
-    if name == "prometheus-newer" and not (NEWER / "prometheus").exists():
-        pytest.skip(f"no {NEWER / 'prometheus'}: run `make newer`, or set CELERYMETER_NEWER to a folder that has it")
     return _victoria(folder, series) if name == "victoria-metrics" else _prometheus(name, folder, series)
 
 
@@ -80,8 +77,11 @@ def prometheus(name: str, folder: Path, *, config: Path, options: Sequence[str] 
 
 def binary(name: str, tool: str) -> str:
     """Path of a tool that comes with the engine of this name; raises `ServerMissing`."""
-    if name == "prometheus":
-        return find_binary(tool)
+    return find_binary(tool) if name == "prometheus" else newer(tool)
+
+
+def newer(tool: str) -> str:
+    """Return the path of a program of `make newer`; raises `ServerMissing`."""
     if not (NEWER / tool).exists():
         raise ServerMissing(f"no {NEWER / tool}: run `make newer`, or set CELERYMETER_NEWER to a folder that has it")
     return str(NEWER / tool)

@@ -1,4 +1,4 @@
-"""Servers that only the tests start: RabbitMQ on loopback, with all ports free ones and all state in one folder."""
+"""Programs that only tests use: RabbitMQ, with free ports on loopback and all state in one folder, and libfaketime."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from celerymeter.demo.processes import Process, free_ports
 from celerymeter.demo.servers import find_binary, listens
+from celerymeter.errors import ServerMissing
 
 
 class RabbitMQ(Process):
@@ -73,3 +74,10 @@ class RabbitMQ(Process):
 
     def _stop_epmd(self) -> None:
         subprocess.run(["epmd", "-port", str(self._epmd), "-kill"], capture_output=True, check=False, timeout=10)
+
+
+def faketime() -> str:
+    """Return the path of the library that gives a process another clock; raises `ServerMissing`."""
+    for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1"):
+        return str(path)
+    raise ServerMissing("no libfaketime on this machine: install Debian's package faketime")

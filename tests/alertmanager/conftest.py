@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from tests.alertmanager.sinks import HttpSink, MailSink
-from tests.engines import NEWER
+from tests.engines import newer
 from tests.rules.bundle import ALERTS
 
 from celerymeter.demo.servers import Alertmanager, find_binary
@@ -23,11 +23,10 @@ SECRETS = {"smtp_password": "mail-secret", "webhook_token": "pager-secret", "con
 
 
 def binary(release: str, tool: str) -> str:
-    """Alertmanager or amtool of one generation; skips the test when it is not there."""
-    name = {"alertmanager": "prometheus-alertmanager"}.get(tool, tool)
-    if release == "newer" and not (NEWER / name).exists():
-        pytest.skip(f"no {NEWER / name}: run `make newer`, or set CELERYMETER_NEWER to a folder that has it")
-    return str(NEWER / name) if release == "newer" else find_binary(tool)
+    """Return the path of a program of one generation; raises `ServerMissing`."""
+    if release == "newer":
+        return newer({"alertmanager": "prometheus-alertmanager"}.get(tool, tool))
+    return find_binary(tool)
 
 
 def adapted(folder: Path, *, http: str, smtp: str) -> str:

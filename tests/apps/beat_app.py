@@ -50,8 +50,10 @@ def _database(where: str) -> dict[str, object]:
 
 def faked_clock(file: Path) -> dict[str, str]:
     """Return the environment of a process whose clock is ahead by what stands in a file, such as ``-3600``."""
+    from tests.servers import faketime
+
     return {
-        "LD_PRELOAD": "/usr/$LIB/faketime/libfaketime.so.1",
+        "LD_PRELOAD": faketime(),
         "FAKETIME_TIMESTAMP_FILE": str(file),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

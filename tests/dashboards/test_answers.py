@@ -10,8 +10,6 @@ from tests.dashboards.asking import NONE_CHOSEN, QUIET, Choice, ask_all, ask_mar
 from tests.dashboards.grafana import Board, boards
 from tests.dashboards.simulation import Pace, Simulation
 
-from celerymeter.errors import ServerMissing
-
 pytestmark = pytest.mark.integration
 
 GOOD = {**NONE_CHOSEN, "cluster": (scenarios.GOOD.cluster,)}
@@ -41,13 +39,8 @@ PACE = Pace(interval="2s")
 @pytest.fixture(scope="module", params=["prometheus", "prometheus-newer"])
 def prometheus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
     """Twenty minutes of a healthy cluster, seen by one exporter and by two."""
-    try:
-        prometheus = Simulation(
-            tmp_path_factory.mktemp("prometheus"), (scenarios.GOOD, scenarios.TWIN), PACE, engine=request.param
-        )
-    except ServerMissing as error:
-        pytest.skip(str(error))
-    with prometheus:
+    folder = tmp_path_factory.mktemp("prometheus")
+    with Simulation(folder, (scenarios.GOOD, scenarios.TWIN), PACE, engine=request.param) as prometheus:
         yield prometheus
 
 

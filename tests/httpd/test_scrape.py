@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
-from tests.engines import NEWER
+from tests.engines import newer
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Prometheus, find_binary
@@ -28,10 +28,7 @@ Start = Callable[[Jobs], Prometheus]
 def prometheus(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Make a Prometheus with these scrape jobs, each every 200 ms."""
     if request.param == "newer":
-        binary = NEWER / "prometheus"
-        if not binary.exists():
-            pytest.skip(f"no {binary}: run `make newer`, or set CELERYMETER_NEWER to a folder that has it")
-        monkeypatch.setenv("CELERYMETER_PROMETHEUS", str(binary))
+        monkeypatch.setenv("CELERYMETER_PROMETHEUS", newer("prometheus"))
     find_binary("prometheus")
 
     def start(jobs: Jobs) -> Prometheus:

@@ -9,6 +9,8 @@ from typing import Final
 
 import pytest
 
+from celerymeter.errors import ServerMissing
+
 CACHE: Final = Path(__file__).parents[2] / ".cache"
 OTHERS: Final = ("5.4", "5.6")
 INSTALLED: Final = "installed"
@@ -23,12 +25,12 @@ class Setting:
     aggregate: bool = False
 
     def environment(self) -> Mapping[str, str]:
-        """Variables under which Python finds that Celery first; skips the test where there is none."""
+        """Variables under which Python finds that Celery first; raises `ServerMissing` where there is none."""
         if self.release == INSTALLED:
             return {}
         folder = CACHE / f"celery-{self.release}"
         if not (folder / ".installed").exists():
-            pytest.skip(f"no Celery {self.release} in {folder}: run `make celeries`")
+            raise ServerMissing(f"no Celery {self.release} in {folder}: run `make celeries`")
         return {"PYTHONPATH": str(folder)}
 
 

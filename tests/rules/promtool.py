@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from tests.engines import NEWER
+from tests.engines import NEWER, newer
 
 from celerymeter.demo.servers import find_binary
 
@@ -21,10 +21,8 @@ Ran = subprocess.CompletedProcess[str]
 
 
 def tool(release: str) -> str:
-    """The path of one; skips the test when it is not there."""
-    if release == "newer" and not (NEWER / "promtool").exists():
-        pytest.skip(f"no {NEWER / 'promtool'}: run `make newer`, or set CELERYMETER_NEWER to a folder that has it")
-    return str(NEWER / "promtool") if release == "newer" else find_binary("promtool")
+    """Return the path of one; raises `ServerMissing`."""
+    return newer("promtool") if release == "newer" else find_binary("promtool")
 
 
 def run(*argv: str) -> Ran:

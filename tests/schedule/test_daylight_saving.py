@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from tests.apps import beat_app
 from tests.apps.worker_app import SETTINGS
-from tests.integration.alerts.schedule_faults import FAKETIME
 from tests.schedule.beats import TASK, start_beat, until
 from tests.scrape import ExporterProcess, Scrape
 
@@ -22,7 +21,6 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not Path(FAKETIME).exists(), reason="faketime is not installed"),
 ]
 
 HOUR = 3600.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -122,7 +121,6 @@ def test_what_became_of_the_runs_of_a_beat_inside_a_worker(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
 @pytest.mark.parametrize("step", ["+3600", "-3600"])
 def test_a_clock_that_is_set_by_an_hour(
     exporter: ExporterProcess, new_beat: Callable[..., Process], tmp_path: Path, step: str

@@ -86,7 +86,6 @@ class RedBeat:
 @pytest.fixture
 def redbeat(redis_server: Redis, tmp_path: Path, stack: ExitStack) -> tuple[RedBeat, Redis]:
     """RedBeat, and the Redis that holds its schedule."""
-    pytest.importorskip("redbeat")
     schedule = stack.enter_context(Redis(tmp_path / "schedule"))
     schedule.up()
     return RedBeat(redis_server.url, schedule.url, tmp_path), schedule
@@ -138,7 +137,6 @@ def test_entries_of_a_database_come_and_go(
 
     One that nobody can read, since February has no 30th, hides no other.
     """
-    pytest.importorskip("django_celery_beat")
     database = str(tmp_path / "django.sqlite3")
     env = {beat_app.DJANGO: database, SETTINGS: json.dumps({"beat_max_loop_interval": 1})}
     options = ["--scheduler", DATABASE_SCHEDULER]

@@ -27,7 +27,6 @@ OVERRIDES: list[dict[str, object]] = [
     },
 ]
 """Limits of seconds instead of minutes or a day. A frozen beat would miss entries before it is down at this pace."""
-FAKETIME = "/usr/bin/faketime"
 
 DOWN = Expected("beat frozen", "frozen", "CeleryBeatDown", "critical")
 KILLED = Expected("beat killed", "killed", "CeleryBeatDown", "critical")

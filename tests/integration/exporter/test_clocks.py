@@ -5,22 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 from tests.events.sinks import RecordingSink
 from tests.integration.exporter.conftest import StartExporter, StartWorker
+from tests.servers import faketime
 from tests.workers import ROOT
 
 from celerymeter.demo.processes import wait_until
 from celerymeter.demo.servers import Redis
-from celerymeter.errors import ServerMissing
 from celerymeter.events import open_reader
 from celerymeter.settings import BrokerSettings
 
 pytestmark = pytest.mark.integration
 
-FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 SEND = """
 from tests.apps.worker_app import make_app
 import os, sys
@@ -32,10 +30,8 @@ for _ in range(10):
 
 def skewed(seconds: int, zone: str) -> dict[str, str]:
     """The environment of a process whose clock is so far ahead, in this zone."""
-    if FAKETIME is None:
-        raise ServerMissing("no libfaketime on this machine: install Debian's package faketime")
     return {
-        "LD_PRELOAD": str(FAKETIME),
+        "LD_PRELOAD": faketime(),
         "FAKETIME": f"{seconds:+d}s",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "TZ": zone,

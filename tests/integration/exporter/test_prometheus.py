@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import requests
 from celery import Celery
-from tests.engines import NEWER
+from tests import engines
 from tests.integration.exporter.conftest import StartExporter, StartWorker
 from tests.scrape import ExporterProcess
 
 from celerymeter.demo.processes import wait_until
-from celerymeter.demo.servers import Prometheus, find_binary
+from celerymeter.demo.servers import Prometheus
 
 pytestmark = pytest.mark.integration
 
@@ -33,12 +33,8 @@ scrape_configs:
 
 @pytest.fixture(params=["prometheus", "prometheus-newer"])
 def binary(request: pytest.FixtureRequest) -> str:
-    """Each generation of Prometheus that is installed."""
-    if request.param == "prometheus-newer":
-        if not (NEWER / "prometheus").exists():
-            pytest.skip(f"no newer Prometheus in {NEWER}")
-        return str(NEWER / "prometheus")
-    return find_binary("prometheus")
+    """Return the path of a Prometheus of each generation."""
+    return engines.binary(request.param, "prometheus")
 
 
 def start(binary: str, exporter: ExporterProcess, folder: Path, stack: ExitStack) -> Prometheus:
