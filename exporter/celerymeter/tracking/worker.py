@@ -144,7 +144,7 @@ class Worker:
 
     @property
     def mode(self) -> str:
-        """How it reports its tasks: ``events``, or ``aggregate`` for totals (`celerymeter.aggregate`)."""
+        """The way in which it reports its tasks: ``events``, or ``aggregate`` for totals (`celerymeter.aggregate`)."""
         return "aggregate" if self.loss.aggregated else "events"
 
     @property
