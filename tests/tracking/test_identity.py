@@ -587,3 +587,22 @@ def test_a_retry_that_no_event_addresses_is_in_a_queue_of_its_worker(cluster: Cl
     cluster.end("a", "retried")
     cluster.pass_time(3, beating=(WORKER, OTHER_WORKER))
     assert counts(cluster, "outer", "q2") == (0, 1, 1, 0, 1)
+
+
+def test_a_reply_that_overtakes_the_events_of_a_replaced_task(cluster: Cluster) -> None:
+    """It lists the task before its `task-started` has come, and the replacement is sent by another process."""
+    cluster.heartbeat(kind="worker-online")
+    cluster.publish("a", "outer", "q")
+    cluster.pass_time(3, beating=(WORKER,))
+    began = ActiveTask("a", "outer", cluster.now + 0.1, "q")
+    cluster.answer(active=(began,), queues=("q", "r"))
+    cluster.publish("a", "inner", "q", parent_id="a")
+    cluster.receive("a", "outer")
+    cluster.start("a")
+    cluster.receive("a", "inner", parent_id="a")
+    cluster.start("a")
+    cluster.end("a")
+    cluster.pass_time(20, beating=(WORKER,))
+    found = {s.labels[:2]: (s.sent, s.received, s.started, s.succeeded) for s in cluster.tracker.task_series}
+    assert found == {("outer", "q"): (1, 1, 1, 0), ("inner", "q"): (1, 1, 1, 1)}
+    assert sum(series.in_progress + series.redelivered for series in cluster.tracker.task_series) == 0

@@ -25,7 +25,7 @@ from celerymeter.tracking.identity import (
 )
 from celerymeter.tracking.labels import RunLabels, strip
 from celerymeter.tracking.run import Run
-from celerymeter.tracking.runs import LONG_TEXT, RunTable
+from celerymeter.tracking.runs import LONG_TEXT, VANISHED, RunTable
 from celerymeter.tracking.series import TaskSeriesTable, is_shadow
 from celerymeter.tracking.worker import Worker
 from celerymeter.tracking.workers import WorkerTable
@@ -193,8 +193,18 @@ class TaskTracker:
         run = self.runs.get(uuid)
         return None if run is None else run.sent
 
-    def reconcile(self, active: Mapping[str, Iterable[ActiveTask]], *, at: float, replied_at: float) -> None:
-        """Compare the runs in progress with the workers' own lists; a task never heard of was started before us."""
+    def reconcile(
+        self,
+        active: Mapping[str, Iterable[ActiveTask]],
+        *,
+        at: float,
+        replied_at: float,
+        connected_at: float | None,
+    ) -> None:
+        """Compare the runs in progress with the workers' own lists; a task never heard of was started before us.
+
+        Of one that began just now the events may be on their way: replies overtake them.
+        """
         for task in (task for tasks in active.values() for task in tasks):
             if task.registered_name not in (None, task.name):
                 self.table.learn_shadow(task.name, self.table.name(task.registered_name or UNKNOWN))
@@ -203,9 +213,12 @@ class TaskTracker:
             known = run is not None and (run.started is not None or run.touched >= at)
             if known or task.started_at is None or self.runs.recently_ended.get(task.uuid) is not None:
                 continue
+            began = task.started_at + (self._workers.offset_of(hostname) or 0.0)
+            if connected_at is not None and began > max(connected_at, at - VANISHED):
+                continue
             run = run or self.runs.open(Run(task.uuid, at, at))
             run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
-            run.busy_since = task.started_at + (self._workers.offset_of(hostname) or 0.0)
+            run.busy_since = began
             run.name = run.name or self.table.name(task.registered_name or task.name)
             run.queue = run.queue or (self.table.queue(task.queue_name) if task.queue_name else None)
             self.labels.settle(run, at)

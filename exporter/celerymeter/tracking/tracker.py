@@ -271,7 +271,8 @@ class Tracker:
         for host, state in snapshot.workers.items():
             if state.held and host in active:
                 self.tasks.learn_held(host, state.held, at=snapshot.at)
-        self.tasks.reconcile(active, at=snapshot.at, replied_at=snapshot.replied_at or snapshot.at)
+        replied_at = snapshot.replied_at or snapshot.at
+        self.tasks.reconcile(active, at=snapshot.at, replied_at=replied_at, connected_at=self.connected_at)
 
     def beats_answered(self, hostnames: Collection[str], at: float) -> None:
         """Take the node names of the beats that answered a ping."""
