@@ -68,7 +68,7 @@ def test_a_crontab_that_is_too_late_waits_for_the_next_time() -> None:
     assert due(crontab(minute="30", hour="11"), last, app=app) == datetime(2026, 11, 28, 11, 30, tzinfo=timezone.utc)
 
 
-class _Odd(BaseSchedule):  # type: ignore[misc]  # Celery has no types
+class _Odd(BaseSchedule):
     def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
         return False, 60.0
 
@@ -94,7 +94,7 @@ class _Row:
 class _Table:
     """A scheduler whose ``Model`` is no Django model, as that of sqlalchemy-celery-beat."""
 
-    class Entry(ScheduleEntry):  # type: ignore[misc]  # Celery has no types
+    class Entry(ScheduleEntry):
         """Has a row."""
 
         model = _Row()

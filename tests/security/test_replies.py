@@ -131,11 +131,11 @@ def test_of_a_reply_that_is_too_long_little_is_kept(shared_redis: Redis, size: i
 
 
 @pytest.mark.parametrize("kind", [pyamqp.Channel, virtual.Channel])
-def test_no_transport_decompresses(kind: type) -> None:
+def test_no_transport_decompresses(kind: Any) -> None:
     """RabbitMQ's channel and that of all others are changed, each channel's class only once."""
 
     class Channel:
-        Message: type = kind.Message  # type: ignore[attr-defined]  # kombu is untyped
+        Message: type = kind.Message
 
         def decode_body(self, body: bytes, _: object) -> bytes:
             return body

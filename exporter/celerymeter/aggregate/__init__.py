@@ -144,7 +144,7 @@ def _send_last(worker: Any, member: Member) -> None:
             dispatcher = worker.app.events.Dispatcher(connection, hostname=worker.hostname, buffer_while_offline=False)
             dispatcher.send(TOTALS, totals=member.message(final=True))
             dispatcher.close()
-    except Exception as error:  # noqa: BLE001 - as above all, the worker must stop
+    except Exception as error:  # noqa: BLE001 - whatever it is, the worker must stop
         log.warning("celerymeter: the last totals were not sent: %r", error)
 
 

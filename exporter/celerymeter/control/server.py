@@ -74,7 +74,7 @@ def state_folder(settings: ControlSettings) -> Iterator[Path]:
         rmtree(folder, ignore_errors=True)
 
 
-class ControlServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+class ControlServer(BaseApplication):
     """The application for gunicorn. Its parts are built after the fork, in `load`, and started in `start`."""
 
     def __init__(self, settings: ControlSettings, folder: Path, *, api: socket.socket, metrics: socket.socket) -> None:
@@ -137,7 +137,7 @@ def _stop(part: Background) -> None:
         log.exception("could not be stopped: %s", type(part).__name__)
 
 
-class ControlArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+class ControlArbiter(Arbiter):
     """The parent of one worker. Signals that would start another or restart it are ignored."""
 
     def _ignore(self) -> None:
@@ -146,7 +146,7 @@ class ControlArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     handle_hup = handle_ttin = handle_ttou = handle_usr2 = _ignore
 
 
-class PlainLog(Logger):  # type: ignore[misc]  # gunicorn has no types
+class PlainLog(Logger):
     """gunicorn's log messages, sent to the handlers that `celerymeter.log` set up."""
 
     def setup(self, cfg: Any) -> None:

@@ -40,7 +40,7 @@ _READ = 16 * 1024
 _CLIENT_ERRORS = {"LimitRequestLine": 414, "LimitRequestHeaders": 431}
 
 
-class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
+class Connection(TConn):
     """A connection, with what has come of the head of its next request."""
 
     def __init__(self, *args: Any, opened: Counter[str]) -> None:
@@ -73,7 +73,7 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         return b"\r\n\r\n" in self.head
 
 
-class ControlWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class ControlWorker(ThreadWorker):
     """The worker for a `ControlServer`; after SIGTERM it first stops the background threads."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
