@@ -133,7 +133,7 @@ def test_a_terminated_greenlet_is_no_success(
 ) -> None:
     """Celery sends `task-succeeded` for it too. Before 5.5 it cannot terminate greenlets of gevent."""
     if (pool, release) == ("gevent", "5.4"):
-        pytest.skip("celery 9083")
+        pytest.skip("Celery before 5.5 cannot terminate them (celery 9083)")
     exporter = new_exporter("--poll-interval", "1")
     new_worker("w1@test", pool=pool, concurrency=2, env=dict(Setting(release=release).environment()))
     wait_until(lambda: exporter.value("celery_worker_pool_size", hostname="w1@test") == 2)
