@@ -57,10 +57,21 @@ def fetch(method: str, url: str, *, timeout: float, max_bytes: int, **fields: An
         return send(session, method, url, timeout=timeout, max_bytes=max_bytes, **fields)
 
 
-def send(session: requests.Session, method: str, url: str, *, max_bytes: int, **fields: Any) -> Answer:
-    """Send a request in a session of `open_session`, with a ``timeout``; as `fetch`."""
+def send(
+    session: requests.Session,
+    method: str,
+    url: str,
+    *,
+    max_bytes: int,
+    grow: Callable[[int], object] = lambda _: None,
+    **fields: Any,
+) -> Answer:
+    """Send a request in a session of `open_session`, with a ``timeout``; as `fetch`.
+
+    ``grow`` is called with the bytes by which the body grows, before it does, and may raise.
+    """
     with session.request(method, url, stream=True, allow_redirects=False, **fields) as response:
-        return Answer(response.status_code, response.headers, _read(response, max_bytes))
+        return Answer(response.status_code, response.headers, _read(response, max_bytes, grow))
 
 
 def open_session(*, connections: int = 1) -> requests.Session:
@@ -72,13 +83,14 @@ def open_session(*, connections: int = 1) -> requests.Session:
     return session
 
 
-def _read(response: requests.Response, most: int) -> bytes:
+def _read(response: requests.Response, most: int, grow: Callable[[int], object]) -> bytes:
     """Return the body; what is compressed is decompressed no further than allowed."""
     body = bytearray()
     unzip = _decompressor(response.headers.get("Content-Encoding", ""))
     try:
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
             for piece in (chunk,) if unzip is None else _decompressed(unzip, chunk):
+                grow(len(piece))
                 body += piece
                 if len(body) > most:
                     raise TooLarge(f"the answer has more than {most} bytes")

@@ -18,6 +18,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 
 from celerymeter.errors import (
     AmbiguousCluster,
+    AnswerTooLarge,
     BrokerUnavailable,
     InvalidToken,
     PrometheusError,
@@ -142,6 +143,9 @@ def install(app: Flask) -> None:
     app.register_error_handler(BrokerUnavailable, lambda _: _unavailable("broker_unavailable", "the broker"))
     app.register_error_handler(AmbiguousCluster, lambda error: problem_response(RequestRefused("invalid", str(error))))
     app.register_error_handler(ReportRefused, lambda error: problem_response(RequestRefused(error.code, str(error))))
+    app.register_error_handler(
+        AnswerTooLarge, lambda error: problem_response(RequestRefused("prometheus_unavailable", str(error)))
+    )
     app.register_error_handler(PrometheusError, lambda _: _unavailable("prometheus_unavailable", "Prometheus"))
     app.register_error_handler(StateError, lambda _: _unavailable("state_unavailable", "the state directory"))
     app.register_error_handler(

@@ -33,7 +33,7 @@ class Sample:
         return tuple(self.label(name) for name in names)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vector:
     """The result of an instant query; ``warnings`` come from the engine, for example about a partial result."""
 
@@ -81,7 +81,7 @@ class Series:
         return self.labels.get(name, "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Matrix:
     """The result of a range query, or raw samples."""
 

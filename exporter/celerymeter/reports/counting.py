@@ -26,6 +26,7 @@ LOOKBACK = 3600.0
 """Seconds before the window in which the scrape to count from is searched; older ones are searched only when needed."""
 FURTHEST = 31 * DAY
 HELD = 8
+HELD_COUNTERS = 400_000
 """Scrapes in memory: each has all counters of an exporter, and the next piece needs those at its beginning."""
 
 Progress = Callable[[str, float], None]
@@ -188,6 +189,9 @@ class WindowCounter:
             by_target[process.target].add(counts.since(before))
         return (totals.counts() for totals in by_target.values())
 
+    def _held(self) -> int:
+        return sum(len(counts.values) for counts in self._scrapes.values())
+
     def _read_scrape(self, scrape: ScrapeRef, warnings: set[str], *, histograms: bool) -> Counts:
         known = self._scrapes.get((scrape, True)) or self._scrapes.get((scrape, histograms))
         if known is not None:
@@ -198,7 +202,7 @@ class WindowCounter:
         )
         warnings.update(answer.warnings)
         counts = self._scrapes[scrape, histograms] = Counts.read(answer)
-        if len(self._scrapes) > HELD:
+        while len(self._scrapes) > HELD or (len(self._scrapes) > 1 and self._held() > HELD_COUNTERS):
             self._scrapes.popitem(last=False)
         return counts
 
