@@ -338,6 +338,11 @@ CONTROL_EVICTED = _control.counter(
     ("what",),
     "Things forgotten early because too many of them came, or too large.",
 )
+CONTROL_UNREADABLE = _control.counter(
+    "celerymeter_control_unreadable_rows_total",
+    ("table",),
+    "Rows of the state directory that somebody else or a broken disk changed, found and left out.",
+)
 
 CATALOGUE: tuple[Family, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Family))
 """All families in the order of the page."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,12 +91,17 @@ def test_the_state_is_its_owners_alone(tmp_path: Path) -> None:
     store.close()
 
 
+def _insert(connection: sqlite3.Connection, *tables: str) -> None:
+    for table in tables:
+        connection.execute(f"INSERT INTO {table} VALUES (1)")
+
+
 def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """All of it or none, and the next block works."""
     store = Store(tmp_path)
     store.declare("CREATE TABLE IF NOT EXISTS thing (x)")
-    with pytest.raises(StateError):
-        store.declare("INSERT INTO thing VALUES (1)", "INSERT INTO nowhere VALUES (1)")
+    with pytest.raises(StateError), store.write() as connection:
+        _insert(connection, "thing", "nowhere")
     with store.write() as connection:
         connection.execute("INSERT INTO thing VALUES (2)")
     assert [row["x"] for row in store.read("SELECT x FROM thing")] == [2]
@@ -108,10 +114,11 @@ def test_a_full_disk_is_an_error_that_passes(tmp_path: Path) -> None:
     store.declare("CREATE TABLE IF NOT EXISTS thing (x)")
     (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
     store._writer.execute(f"PRAGMA max_page_count = {pages + 1}")
-    with pytest.raises(StateError, match="full"):
-        store.declare(f"INSERT INTO thing VALUES (zeroblob({100 * 4096}))")
+    with pytest.raises(StateError, match="full"), store.write() as connection:
+        connection.execute(f"INSERT INTO thing VALUES (zeroblob({100 * 4096}))")
     store._writer.execute(f"PRAGMA max_page_count = {pages + 1000}")
-    store.declare(f"INSERT INTO thing VALUES (zeroblob({100 * 4096}))")
+    with store.write() as connection:
+        connection.execute(f"INSERT INTO thing VALUES (zeroblob({100 * 4096}))")
     assert len(store.read("SELECT x FROM thing")) == 1
     store.close()
 

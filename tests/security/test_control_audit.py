@@ -76,7 +76,7 @@ def test_nothing_is_done_while_a_trigger_could_swallow_its_row(
     ["sub TEXT UNIQUE ON CONFLICT IGNORE", "sub TEXT", "sub TEXT NOT NULL ON CONFLICT IGNORE", "sub BLOB"],
 )
 def test_a_table_that_takes_rows_otherwise_is_noticed(trail: AuditTrail, tmp_path: Path, clause: str) -> None:
-    """A conflict clause needs no trigger; a table that only looks different goes on as long as it holds the rows."""
+    """A conflict clause needs no trigger."""
     columns = ", ".join(column for column in COPY.removesuffix(" FROM audit").split(", ") if column != "sub")
     tamper(
         tmp_path,
@@ -84,12 +84,7 @@ def test_a_table_that_takes_rows_otherwise_is_noticed(trail: AuditTrail, tmp_pat
         f"CREATE TABLE audit (row INTEGER PRIMARY KEY, {clause}, {columns}, UNIQUE (action) ON CONFLICT IGNORE)",
         f"INSERT INTO audit (row, sub, {columns}) SELECT row, sub || row, {columns} FROM old WHERE row = 4",
     )
-    with pytest.raises(StateError, match=r"removed or changed|did not take"):
-        _refuse_twice(trail)
-
-
-def _refuse_twice(trail: AuditTrail) -> None:
-    for _ in range(2):
+    with pytest.raises(StateError, match=r"'audit.*' was (changed|added|removed)"):
         trail.refusal(EVE, "authenticate", reasons={"missing": 1})
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from flask import Response
 from prometheus_client import Counter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
 from celerymeter import escaping
 from celerymeter.control.feed.hub import Hub
@@ -201,6 +201,8 @@ _TABLES: Final = (
         UNIQUE (fingerprint, starts_at, ends_at, status))""",
     "CREATE INDEX IF NOT EXISTS alerts_received ON alerts (received_at)",
 )
+_ALERT: Final = TypeAdapter(Alert)
+_TEXTS: Final = TypeAdapter(dict[str, str])
 _INSERT: Final = """
     INSERT OR IGNORE INTO alerts
     (fingerprint, status, starts_at, ends_at, received_at, name, severity, labels, annotations)
@@ -237,7 +239,8 @@ class AlertStore:
         with self._store.write() as connection:
             ids = [new_id for alert in posted if (new_id := self._insert(connection, alert))]
             connection.execute(
-                "DELETE FROM alerts WHERE received_at < ? OR id <= (SELECT MAX(id) FROM alerts) - ?",
+                "DELETE FROM alerts WHERE received_at < ? "
+                "OR id <= (SELECT id FROM alerts ORDER BY id DESC LIMIT 1 OFFSET ?)",
                 (self._clock() - RETENTION, MAX_ALERTS),
             )
         marks = ", ".join("?" * len(ids))
@@ -295,23 +298,24 @@ class AlertStore:
         return escaping.json_text(kept)
 
     def _select(self, query: str, parameters: Sequence[object]) -> list[Alert]:
-        return [self._alert(row) for row in self._store.read(query, parameters)]
+        return self._store.load("alerts", self._alert, query, parameters)
 
     def _alert(self, row: sqlite3.Row) -> Alert:
-        annotations = json.loads(row["annotations"])
-        return Alert(
-            name=row["name"],
-            message=_message(row["name"], annotations, language=self._language),
-            severity=row["severity"],
-            timestamp=utc(row["ends_at"] or row["starts_at"]),
-            status=row["status"],
-            starts_at=utc(row["starts_at"]),
-            ends_at=utc(row["ends_at"]) if row["ends_at"] else None,
-            received_at=utc(row["received_at"]),
-            fingerprint=row["fingerprint"],
-            labels=json.loads(row["labels"]),
-            annotations=annotations,
-        )
+        annotations = _TEXTS.validate_json(row["annotations"])
+        fields = {
+            "name": row["name"],
+            "message": _message(row["name"], annotations, language=self._language),
+            "severity": row["severity"],
+            "timestamp": utc(row["ends_at"] or row["starts_at"]),
+            "status": row["status"],
+            "starts_at": utc(row["starts_at"]),
+            "ends_at": utc(row["ends_at"]) if row["ends_at"] else None,
+            "received_at": utc(row["received_at"]),
+            "fingerprint": row["fingerprint"],
+            "labels": _TEXTS.validate_json(row["labels"]),
+            "annotations": annotations,
+        }
+        return _ALERT.validate_python(fields)
 
 
 def _stored_size(text: str) -> int:

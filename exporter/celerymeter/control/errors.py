@@ -147,13 +147,18 @@ def install(app: Flask) -> None:
         AnswerTooLarge, lambda error: problem_response(RequestRefused("prometheus_unavailable", str(error)))
     )
     app.register_error_handler(PrometheusError, lambda _: _unavailable("prometheus_unavailable", "Prometheus"))
-    app.register_error_handler(StateError, lambda _: _unavailable("state_unavailable", "the state directory"))
+    app.register_error_handler(StateError, _state_unavailable)
     app.register_error_handler(
         ParseException, lambda _: problem_response(RequestRefused("malformed", _WORDS["malformed"]))
     )
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(WebsocketMismatch, lambda _: problem_response(RequestRefused("malformed", _MISMATCH)))
     app.register_error_handler(Exception, _unexpected)
+
+
+def _state_unavailable(error: Exception) -> Response:
+    log.error("the state directory cannot be used: %s", error)
+    return _unavailable("state_unavailable", "the state directory")
 
 
 def _unavailable(code: str, what: str) -> Response:

@@ -42,6 +42,7 @@ class ControlMetrics:
         self.held = self._gauge(families.CONTROL_HELD)
         self.held_dropped = self._counter(families.CONTROL_HELD_DROPPED)
         self.evicted = self._counter(families.CONTROL_EVICTED)
+        self.unreadable = self._counter(families.CONTROL_UNREADABLE)
 
     def _counter(self, family: Family) -> Counter:
         return Counter(family.name, family.help, family.labels, registry=self.registry)

@@ -133,7 +133,7 @@ def build(
     switches task events and revokes.
     """
     metrics = ControlMetrics()
-    store = Store(state_dir)
+    store = Store(state_dir, unreadable=lambda table, number: metrics.unreadable.labels(table).inc(number))
     audit = AuditTrail(store, key=audit_key(store, settings.audit_key))
     maintenance = AuditMaintenance(audit, retention=settings.audit_retention)
     auth = Authenticator(settings, metrics=metrics, maintenance=maintenance)

@@ -18,7 +18,7 @@ from threading import BoundedSemaphore
 from typing import Annotated, Final, Literal, Protocol
 
 from flask import Response, request, url_for
-from pydantic import AfterValidator, BaseModel, Field, RootModel
+from pydantic import AfterValidator, BaseModel, Field, RootModel, TypeAdapter
 
 from celerymeter.control.auth import current_identity
 from celerymeter.control.routing import PAGE_POLICY, Body, ControlBlueprint, Permission, Query, answer, utc
@@ -51,6 +51,8 @@ _DELETE_SURPLUS: Final = """
     WITH ranked AS (SELECT number, ROW_NUMBER() OVER (PARTITION BY sub ORDER BY number DESC) AS nth FROM reports)
     DELETE FROM reports WHERE number IN (SELECT number FROM ranked WHERE nth > :of_one)
     OR number IN (SELECT number FROM ranked ORDER BY nth, number DESC LIMIT -1 OFFSET :kept)"""
+_SUBJECT: Final = {"reports": "sub TEXT NOT NULL DEFAULT ''"}
+"""A column that came later."""
 _COLUMNS: Final = "id, asked_at, begins, ends, task, queue, problem, body IS NOT NULL AS ready"
 
 
@@ -132,10 +134,7 @@ class ReportStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Call ``evicted`` with the number of reports that are deleted before their time."""
-        store.declare(SCHEMA)
-        with store.write() as connection:
-            if "sub" not in [column["name"] for column in connection.execute("PRAGMA table_info(reports)")]:
-                connection.execute("ALTER TABLE reports ADD COLUMN sub TEXT NOT NULL DEFAULT ''")
+        store.declare(SCHEMA, columns=_SUBJECT)
         self._store = store
         self._keep = keep
         self._evicted = evicted
@@ -179,8 +178,9 @@ class ReportStore:
 
     def read(self, report_id: str) -> Report | None:
         """Return a report that is ready."""
-        rows = self._store.read("SELECT body FROM reports WHERE id = ? AND body IS NOT NULL", (report_id,))
-        return from_json(rows[0]["body"]) if rows else None
+        query = "SELECT body FROM reports WHERE id = ? AND body IS NOT NULL"
+        found = self._store.load_whole("reports", lambda row: from_json(row["body"]), query, (report_id,))
+        return found[0] if found else None
 
     def _end(self, statement: str, report_id: str, value: str | bytes) -> None:
         try:
@@ -191,23 +191,27 @@ class ReportStore:
 
     def _select(self, where: str, parameters: Sequence[object]) -> list[StoredReport]:
         making = set(self._making)  # before the rows: one that is ready a moment later must not look lost
-        rows = self._store.read(f"SELECT {_COLUMNS} FROM reports WHERE {where}", parameters)  # noqa: S608 - our own words
-        return [_stored(row, lost=row["id"] not in making) for row in rows]
+        query = f"SELECT {_COLUMNS} FROM reports WHERE {where}"  # noqa: S608 - our own words
+        return self._store.load("reports", lambda row: _stored(row, lost=row["id"] not in making), query, parameters)
+
+
+_STORED: Final = TypeAdapter(StoredReport)
 
 
 def _stored(row: sqlite3.Row, *, lost: bool) -> StoredReport:
     problem = row["problem"] or ("internal" if lost and not row["ready"] else None)
-    return StoredReport(
-        report_id=row["id"],
-        status="ready" if row["ready"] else "failed" if problem else "running",
-        created_at=utc(row["asked_at"]),
-        start=utc(row["begins"]),
-        end=utc(row["ends"]),
-        task=row["task"],
-        queue=row["queue"],
-        problem=problem,
-        url="",
-    )
+    fields = {
+        "report_id": row["id"],
+        "status": "ready" if row["ready"] else "failed" if problem else "running",
+        "created_at": utc(row["asked_at"]),
+        "start": utc(row["begins"]),
+        "end": utc(row["ends"]),
+        "task": row["task"],
+        "queue": row["queue"],
+        "problem": problem,
+        "url": "",
+    }
+    return _STORED.validate_python(fields)
 
 
 class MakeReport(Protocol):
@@ -308,22 +312,22 @@ def blueprint(*, runner: ReportRunner, language: str) -> ControlBlueprint:
         found = runner.store.find(path.report_id)
         if found is not None and found.status == "running":
             return _pending(found.report_id)
-        return _file(_read(runner, path.report_id, language), "json")
+        return _stored_file(runner, path.report_id, language, "json")
 
     @bp.get(f"{REPORT}.html", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_page(path: ReportPath) -> Response:
         """Read the report as one self-contained HTML page with charts."""
-        return _file(_read(runner, path.report_id, language), "html")
+        return _stored_file(runner, path.report_id, language, "html")
 
     @bp.get(f"{REPORT}.csv", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_table(path: ReportPath) -> Response:
         """Read the report's rows as CSV, for a spreadsheet."""
-        return _file(_read(runner, path.report_id, language), "csv")
+        return _stored_file(runner, path.report_id, language, "csv")
 
     @bp.get(f"{REPORT}.md", permission=Permission.VIEWER, responses={200: None}, errors=(404, 409, 503))
     def read_report_text(path: ReportPath) -> Response:
         """Read the report as Markdown, for a ticket."""
-        return _file(_read(runner, path.report_id, language), "md")
+        return _stored_file(runner, path.report_id, language, "md")
 
     return bp
 
@@ -353,6 +357,13 @@ def _pending(report_id: str) -> Response:
     return answer(
         ReportPending(report_id=report_id, url=url), 202, {"Location": url, "Retry-After": f"{RETRY_AFTER:.0f}"}
     )
+
+
+def _stored_file(runner: ReportRunner, report_id: str, language: str, form: str) -> Response:
+    try:
+        return _file(_read(runner, report_id, language), form)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise StateError(f"report {report_id} cannot be shown; somebody may have changed its row") from error
 
 
 def _file(report: Report, form: str) -> Response:

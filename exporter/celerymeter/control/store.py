@@ -2,22 +2,32 @@
 
 A module that stores something declares its own tables (`Store.declare`) and goes through `Store.write`, which is one
 ``BEGIN IMMEDIATE`` transaction, durable when it returns (WAL, synchronous=FULL).
+
+Others who may write the file, or a broken disk, may have put anything there. Where the tables themselves are changed,
+or something was added that could swallow rows or compute without end, nothing is read or written. Values, answers and
+time are bounded, and a row that cannot be used is logged and counted.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import socket
 import sqlite3
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock
+from typing import Annotated, Final, TypeVar
+
+from pydantic import Field, ValidationError
 
 from celerymeter.errors import SettingsError, StateError
 from celerymeter.files import check_own_folder, open_own
@@ -26,6 +36,21 @@ DATABASE = "state.db"
 VERSION = 1
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another thread, or a `celerymeter token`, that writes."""
+TIMEOUT: Final = 20.0
+"""Seconds that a query, or the statements of a transaction, may take."""
+MAX_VALUE: Final = 16 * 2**20
+"""Bytes of a value; ours have 3 MB at most. Python 3.10 cannot tell SQLite."""
+MAX_READ: Final = 48 * 2**20
+"""Bytes of memory that the rows of one answer may take."""
+MAX_REASON: Final = 300
+"""Characters of the reason for which a row cannot be used."""
+MAX_OBJECTS: Final = 1000
+"""Tables, indexes and others that a database may have."""
+_STEPS: Final = 10_000
+"""Steps of SQLite between two looks at the clock: a millisecond or less."""
+LAST_TIME: Final = 253402300799.0
+Time = Annotated[float, Field(ge=0.0, le=LAST_TIME)]
+"""A stored time (UTC seconds), up to the last second of the year 9999."""
 LOCK = "lock"
 LOCK_WAIT = 3.0
 """Seconds to wait for the lock: the worker of a process that was killed ends about a second later."""
@@ -37,11 +62,20 @@ MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-class Store:
-    """The database of a state directory. Open it after a fork, never before: SQLite's locks belong to a process."""
+_T = TypeVar("_T")
+log = logging.getLogger(__name__)
 
-    def __init__(self, folder: Path) -> None:
+
+class Store:
+    """The database of a state directory. Open it after a fork, never before: SQLite's locks belong to a process.
+
+    ``unreadable`` is called with a table and the number of its rows that could not be used.
+    """
+
+    def __init__(self, folder: Path, *, unreadable: Callable[[str, int], object] = lambda *_: None) -> None:
         self.folder = folder
+        self._unreadable = unreadable
+        self._schema = _Schema()
         prepare_folder(folder)
         self._lock = Lock()
         try:
@@ -52,49 +86,97 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             raise SettingsError(f"--state-dir {folder}: cannot hold a database ({error})") from error
 
-    def declare(self, *statements: str) -> None:
-        """Create tables and indexes, each statement an ``… IF NOT EXISTS``."""
-        with self.write() as connection:
-            for statement in statements:
-                connection.execute(statement)
+    def declare(self, *statements: str, columns: Mapping[str, str] | None = None) -> None:
+        """Create tables and indexes, each statement an ``… IF NOT EXISTS``, and columns that came later, by table.
+
+        Raises `SettingsError` when the database has them in another form.
+        """
+        self._schema.declare(statements, columns or {})
+        with self._transaction() as connection:
+            _create(connection, statements, columns or {})
+            fault = self._schema.fault(connection)
+        if fault:
+            raise SettingsError(
+                f"--state-dir {self.folder}: {fault}, and celerymeter did not make it so: somebody has changed the "
+                "database; see `celerymeter audit verify`, or choose another --state-dir"
+            )
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """Run a transaction: on disk when the block ends, rolled back by an error. Raises `StateError`."""
-        if not self._lock.acquire(timeout=BUSY_TIMEOUT):
-            raise StateError("the state directory is busy")
-        try:
-            with _translated():
-                self._writer.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._writer
-                    self._writer.execute("COMMIT")
-                except BaseException:
-                    if self._writer.in_transaction:
-                        self._writer.execute("ROLLBACK")
-                    raise
-        finally:
-            self._lock.release()
+        with self._transaction() as connection:
+            self._check_schema(connection)
+            yield connection
 
     def read(self, query: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
         """Return all rows of a query, from a new connection, so that readers never wait. Raises `StateError`."""
-        with _translated():
-            connection = self._connect()
-            try:
-                return connection.execute(query, parameters).fetchall()
-            finally:
-                connection.close()
+        with _translated(), closing(self._connect()) as connection, _time_limit(connection):
+            self._check_schema(connection)
+            return _bounded(connection.execute(query, parameters))
+
+    def load(
+        self, table: str, convert: Callable[[sqlite3.Row], _T], query: str, parameters: Sequence[object] = ()
+    ) -> list[_T]:
+        """Return the rows of a query as values. Rows that are none are left out, logged and counted."""
+        return self._converted(table, convert, self.read(query, parameters))[0]
+
+    def load_whole(
+        self, table: str, convert: Callable[[sqlite3.Row], _T], query: str, parameters: Sequence[object] = ()
+    ) -> list[_T]:
+        """Return the rows of a query as values; raises `StateError` when one of them is none."""
+        return self.convert_whole(table, convert, self.read(query, parameters))
+
+    def convert_whole(self, table: str, convert: Callable[[sqlite3.Row], _T], rows: Iterable[sqlite3.Row]) -> list[_T]:
+        """Return rows that a transaction has read as values; raises `StateError` when one of them is none."""
+        values, broken = self._converted(table, convert, rows)
+        if broken:
+            raise StateError(f"the state directory has rows of {table} that cannot be used")
+        return values
 
     def close(self) -> None:
         """Close the connection; what is committed is safe without it."""
         with self._lock:
             self._writer.close()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if not self._lock.acquire(timeout=BUSY_TIMEOUT):
+            raise StateError("the state directory is busy")
+        try:
+            with _translated(), _time_limit(self._writer):
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._writer
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    self._writer.set_progress_handler(None, 0)
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+        finally:
+            self._lock.release()
+
+    def _converted(
+        self, table: str, convert: Callable[[sqlite3.Row], _T], rows: Iterable[sqlite3.Row]
+    ) -> tuple[list[_T], int]:
+        results = [_attempt(convert, row) for row in rows]
+        broken = [result for result in results if isinstance(result, _Unusable)]
+        if broken:
+            self._unreadable(table, len(broken))
+            log.error("%d row(s) of %s in the state directory cannot be used: %s", len(broken), table, broken[0].reason)
+        return [result for result in results if not isinstance(result, _Unusable)], len(broken)
+
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        if fault := self._schema.fault(connection):
+            raise StateError(f"the state directory cannot be used: {fault}; somebody has changed its database")
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.folder / DATABASE, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
         connection.row_factory, connection.text_factory = sqlite3.Row, decode
+        if sys.version_info >= (3, 11):
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
@@ -104,6 +186,104 @@ class Store:
         if found > VERSION:
             raise SettingsError(f"--state-dir {self.folder}: written by a newer celerymeter (version {found})")
         self._writer.execute(f"PRAGMA user_version = {VERSION}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Unusable:
+    reason: str
+
+
+def _attempt(convert: Callable[[sqlite3.Row], _T], row: sqlite3.Row) -> _T | _Unusable:
+    try:
+        return convert(row)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        return _Unusable(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """Say in a line why a row cannot be used, without its values."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"[:MAX_REASON]
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:MAX_REASON]
+
+
+class _Schema:
+    """The tables and indexes that were declared, and the check that the database has exactly these."""
+
+    _QUERY: Final = "SELECT type, name, tbl_name, sql, rootpage != 0 AS stored FROM sqlite_schema"
+
+    def __init__(self) -> None:
+        self._declared: dict[str, tuple[object, ...]] = {}
+        self._right: list[tuple[object, ...]] | None = None
+        """The rows that were checked last and found right: all others are checked again."""
+
+    def declare(self, statements: Iterable[str], columns: Mapping[str, str]) -> None:
+        with closing(sqlite3.connect(":memory:")) as memory:
+            _create(memory, statements, columns)
+            self._declared.update({row[1]: _normal(row) for row in memory.execute(self._QUERY)})
+        self._right = None
+
+    def fault(self, connection: sqlite3.Connection) -> str | None:
+        """Say what is wrong with the database; ``None`` if nothing is."""
+        found = [tuple(row) for row in connection.execute(f"{self._QUERY} LIMIT {MAX_OBJECTS}")]
+        if found == self._right:
+            return None
+        fault = self._find_fault(found)
+        if fault is None:
+            self._right = found
+        return fault
+
+    def _find_fault(self, found: Sequence[tuple[object, ...]]) -> str | None:
+        missing = dict(self._declared)
+        for row in found:
+            kind, name, table, _, _ = row
+            if kind in ("table", "index") and table not in self._declared and name not in self._declared:
+                continue  # of another module, or nobody's: no statement of ours touches it
+            if name not in self._declared:
+                return f"the {kind} {name!r} was added"
+            if _normal(row) != missing.pop(str(name), None):
+                return f"the {kind} {name!r} was changed"
+        return f"the table or index {min(missing)!r} was removed" if missing else None
+
+
+def _normal(row: Sequence[object]) -> tuple[object, ...]:
+    """Return an object of a schema without the white space that its statement had in our source."""
+    kind, name, table, sql, stored = row
+    words = " ".join(sql.split()) if isinstance(sql, str) else ""
+    return kind, name, table, re.sub(r" ?([(),]) ?", r"\1", words), stored
+
+
+def _create(connection: sqlite3.Connection, statements: Iterable[str], columns: Mapping[str, str]) -> None:
+    for statement in statements:
+        connection.execute(statement)
+    for table, column in columns.items():
+        names = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+        if column.split()[0] not in names:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+
+
+@contextmanager
+def _time_limit(connection: sqlite3.Connection) -> Iterator[None]:
+    """End statements that take longer than `TIMEOUT`, with SQLite's error."""
+    deadline = time.monotonic() + TIMEOUT
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _bounded(rows: Iterable[sqlite3.Row]) -> list[sqlite3.Row]:
+    """Return rows that take no more memory than `MAX_READ`; raises `StateError`."""
+    found: list[sqlite3.Row] = []
+    size = 0
+    for row in rows:
+        size += sum(map(sys.getsizeof, row))
+        if size > MAX_READ:
+            raise StateError(f"the state directory's answer takes more than {MAX_READ // 2**20} MiB")
+        found.append(row)
+    return found
 
 
 def decode(stored: bytes) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pydantic import TypeAdapter
+
 from celerymeter.control.live_workers import MAX_WORKERS, LiveWorker, LiveWorkers, Retries, destinations
 from celerymeter.control.routing import utc
-from celerymeter.control.store import Store
+from celerymeter.control.store import Store, Time
 from celerymeter.control.task_event_evidence import (
     FLUSH_TIME,
     PROOF_TIME,
@@ -21,6 +24,7 @@ from celerymeter.control.task_event_evidence import (
     task_event_state,
 )
 from celerymeter.errors import BrokerUnavailable
+from celerymeter.escaping import MAX_NAME
 from celerymeter.inspect_replies import Replies, mapping
 from celerymeter.model import Event
 from celerymeter.remote_control import Command, RemoteControl
@@ -57,7 +61,10 @@ class DesiredState:
 
     events: DesiredEvents
     feed_on: bool
-    since: float
+    since: Time
+
+
+_STATE: Final = TypeAdapter(DesiredState)
 
 
 class DesiredStateStore:
@@ -67,11 +74,10 @@ class DesiredStateStore:
         store.declare(*_TABLES)
         self._store = store
         self._clock = clock
-        rows = store.read("SELECT events, feed_on, since FROM monitoring")
-        self._stored = bool(rows)
-        self._state = DesiredState("untouched", feed_on=True, since=clock())
-        if rows:
-            self._state = DesiredState(rows[0]["events"], bool(rows[0]["feed_on"]), rows[0]["since"])
+        query = "SELECT events, feed_on = 1 AS feed_on, since FROM monitoring LIMIT 1"
+        found = store.load("monitoring", _desired, query)
+        self._stored = bool(found)
+        self._state = found[0] if found else DesiredState("untouched", feed_on=True, since=clock())
 
     def get(self) -> DesiredState:
         """Return the desired state."""
@@ -93,7 +99,8 @@ class DesiredStateStore:
 
     def enabled_by_us(self) -> tuple[str, ...]:
         """Return the workers whose task events we turned on."""
-        return tuple(row["hostname"] for row in self._store.read("SELECT hostname FROM monitoring_ours"))
+        query = "SELECT hostname FROM monitoring_ours LIMIT ?"
+        return tuple(self._store.load("monitoring_ours", _hostname, query, (MAX_WORKERS,)))
 
     def add_enabled(self, hostnames: Iterable[str], *, at: float) -> None:
         """We turned these on at ``at``, and they confirmed it; those that did not for a week are forgotten."""
@@ -106,6 +113,16 @@ class DesiredStateStore:
         with self._store.write() as connection:
             rows = [(hostname, before) for hostname in hostnames]
             connection.executemany("DELETE FROM monitoring_ours WHERE hostname = ? AND at < ?", rows)
+
+
+def _desired(row: sqlite3.Row) -> DesiredState:
+    return _STATE.validate_python({"events": row["events"], "feed_on": bool(row["feed_on"]), "since": row["since"]})
+
+
+def _hostname(row: sqlite3.Row) -> str:
+    if not isinstance(row["hostname"], str) or len(row["hostname"]) > MAX_NAME:
+        raise ValueError("no worker has this name")
+    return row["hostname"]
 
 
 class TaskEventSwitch:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from flask import Response, request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from celerymeter.control.auth import current_actor, current_identity, require_role
 from celerymeter.control.revocation import decide
@@ -27,7 +27,7 @@ from celerymeter.control.revocation.models import (
 )
 from celerymeter.control.revocation.service import ACTION, RevocationService, new_batch_id, revoke_request
 from celerymeter.control.routing import Body, ControlBlueprint, Permission, answer, utc
-from celerymeter.control.store import Store
+from celerymeter.control.store import Store, Time
 from celerymeter.control.tokens import Role
 from celerymeter.errors import BrokerUnavailable, RequestRefused
 
@@ -91,8 +91,18 @@ class EarlierUse:
     """
 
     batch: str
-    status: int | None
+    status: Literal[200, 202] | None
     answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredUse:
+    body: str
+    at: Time
+    earlier: EarlierUse
+
+
+_STORED_USE: Final = TypeAdapter(_StoredUse)
 
 
 class IdempotencyKeys:
@@ -133,13 +143,14 @@ class IdempotencyKeys:
                 row = (use.scope, use.key, use.body, batch, now)
                 connection.execute("INSERT INTO revoke_keys VALUES (?, ?, ?, ?, ?, NULL, NULL)", row)
                 return None
-        if found["body"] != use.body:
+        [stored] = self._store.convert_whole("revoke_keys", _stored_use, [found])
+        if stored.body != use.body:
             raise RequestRefused("invalid", "this Idempotency-Key was used with another body")
-        if found["status"] is None and now - found["at"] < self.TIMEOUT:
+        if stored.earlier.status is None and now - stored.at < self.TIMEOUT:
             raise RequestRefused(
                 "conflict", "the first request with this Idempotency-Key is still running", retry_after=2.0
             )
-        return EarlierUse(found["batch"], found["status"], found["answer"])
+        return stored.earlier
 
     def finish(self, use: KeyUse, *, status: int, answer: str) -> None:
         """Store the answer."""
@@ -172,7 +183,8 @@ class IdempotencyKeys:
         """Drop the oldest answers until a quarter of the budget is free."""
         rows = connection.execute(
             "SELECT scope, key, LENGTH(CAST(answer AS BLOB)) AS size FROM revoke_keys"
-            " WHERE answer IS NOT NULL ORDER BY at"
+            " WHERE answer IS NOT NULL ORDER BY at LIMIT ?",
+            (self.MAX_KEYS,),
         ).fetchall()
         surplus = self._bytes - 3 * self.MAX_ANSWERS // 4
         for row in rows:
@@ -181,6 +193,11 @@ class IdempotencyKeys:
             connection.execute("UPDATE revoke_keys SET answer = NULL WHERE scope = ? AND key = ?", tuple(row)[:2])
             surplus -= row["size"]
         self._count(connection)
+
+
+def _stored_use(row: sqlite3.Row) -> _StoredUse:
+    earlier = {name: row[name] for name in ("batch", "status", "answer")}
+    return _STORED_USE.validate_python({"body": row["body"], "at": row["at"], "earlier": earlier})
 
 
 @dataclass(frozen=True, slots=True)

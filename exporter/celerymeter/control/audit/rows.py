@@ -16,6 +16,7 @@ import msgspec
 from pydantic import ConfigDict, Field, PlainSerializer
 
 from celerymeter.control.routing import utc
+from celerymeter.control.store import LAST_TIME
 
 GENESIS = bytes(32)
 """The HMAC in place of the row before the first."""
@@ -56,8 +57,6 @@ MAX_TEXT, MAX_JSON = 64 * 1024, 8 * 2**20
 """Characters of a stored text that are read; ours are shorter (a thousand ids take 3 MB)."""
 MAX_DEPTH = 50
 """Levels of stored JSON; ours has three."""
-LAST_TIME = 253402300799.0
-"""The last second of the year 9999, in UTC seconds."""
 
 
 def bounded(name: str) -> str:

@@ -17,6 +17,7 @@ from celerymeter.control.feed.hub import Hub
 from celerymeter.control.metrics import ControlMetrics
 from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.models import (
+    MAX_IDS,
     OPEN,
     Acknowledgements,
     Batch,
@@ -25,6 +26,7 @@ from celerymeter.control.revocation.models import (
     TaskResult,
 )
 from celerymeter.control.store import Store
+from celerymeter.errors import StateError
 
 MAX_OPEN: Final = 10_000
 """Open ids that are held; beyond that the oldest are given up."""
@@ -33,6 +35,9 @@ MESSAGE_SIZE: Final = 100
 KEPT: Final = 1000
 """Batches that stay readable; open ones stay beyond that."""
 _WORKERS: Final = TypeAdapter(Acknowledgements)
+_RESULT: Final = TypeAdapter(TaskResult)
+_REQUEST: Final = TypeAdapter(RevokeRequest)
+_BATCH: Final = TypeAdapter(Batch)
 _OPEN: Final = ", ".join(f"'{status}'" for status in sorted(OPEN))
 _BATCHES_WITH_OPEN_TASKS: Final = f"SELECT batch FROM revoke_tasks WHERE status IN ({_OPEN})"  # noqa: S608 - our own statuses
 
@@ -202,37 +207,58 @@ class BatchStore:
 
     def get(self, batch: str) -> Batch | None:
         """Return the current state of a batch."""
-        rows = self._store.read("SELECT * FROM revoke_batches WHERE batch = ?", (batch,))
-        return self._load(rows[0]) if rows else None
+        query = "SELECT batch FROM revoke_batches WHERE batch = ?"
+        found = self._store.load_whole("revoke_batches", self._load, query, (batch,))
+        return found[0] if found else None
 
     def open_batches(self) -> list[Batch]:
         """Return the batches that are not settled, the oldest first."""
-        query = f"SELECT * FROM revoke_batches WHERE batch IN ({_BATCHES_WITH_OPEN_TASKS}) ORDER BY at"  # noqa: S608 - as above
-        return [self._load(row) for row in self._store.read(query)]
+        query = f"SELECT batch FROM revoke_batches WHERE batch IN ({_BATCHES_WITH_OPEN_TASKS}) ORDER BY at LIMIT ?"  # noqa: S608 - as above
+        return self._store.load("revoke_batches", self._load, query, (MAX_OPEN,))
 
     def previously_terminated(self, task_ids: Sequence[str]) -> Mapping[str, Termination]:
         """Return the latest terminate of the ids that a batch terminated, or sent it to, and that did not run on."""
-        found = self._store.read(
-            "SELECT task_id, result FROM revoke_tasks JOIN revoke_batches USING (batch) "
+        results = self._store.load(
+            "revoke_tasks",
+            _result,
+            "SELECT task_id, status, result FROM revoke_tasks JOIN revoke_batches USING (batch) "
             "WHERE status IN ('terminated', 'terminate_sent') AND task_id IN (SELECT value FROM json_each(?)) "
             "ORDER BY at",
             (json.dumps(list(task_ids)),),
         )
-        results = (TaskResult(**json.loads(row["result"])) for row in found)
         return {each.task_id: Termination(each.pid, died=each.status == "terminated") for each in results}
 
-    def _load(self, row: sqlite3.Row) -> Batch:
-        tasks = self._store.read("SELECT result FROM revoke_tasks WHERE batch = ? ORDER BY place", (row["batch"],))
-        results = tuple(TaskResult(**json.loads(task["result"])) for task in tasks)
+    def _load(self, found: sqlite3.Row) -> Batch:
+        row, tasks = self._read(found["batch"])
+        if len(tasks) > MAX_IDS:
+            raise ValueError("no batch has so many ids")
+        results = tuple(map(_result, tasks))
         task_ids = tuple(result.task_id for result in results if result.status != "invalid")
-        return Batch(
-            id=row["batch"],
-            at=row["at"],
-            intent=row["intent"],
-            request=RevokeRequest(task_ids, **json.loads(row["asked"])),
-            results=results,
-            workers=_WORKERS.validate_json(row["workers"]),
-        )
+        fields = {
+            "id": row["batch"],
+            "at": row["at"],
+            "intent": row["intent"],
+            "request": _REQUEST.validate_python({**json.loads(row["asked"]), "task_ids": task_ids}),
+            "results": results,
+            "workers": _WORKERS.validate_json(row["workers"]),
+        }
+        return _BATCH.validate_python(fields)
+
+    def _read(self, batch: str) -> tuple[sqlite3.Row, list[sqlite3.Row]]:
+        """Return the rows of a batch; raises `ValueError` where they are too large, so that others are found."""
+        query = "SELECT task_id, status, result FROM revoke_tasks WHERE batch = ? ORDER BY place LIMIT ?"
+        try:
+            [row] = self._store.read("SELECT * FROM revoke_batches WHERE batch = ?", (batch,))
+            return row, self._store.read(query, (batch, MAX_IDS + 1))
+        except StateError as error:
+            raise ValueError(str(error)) from error
+
+
+def _result(row: sqlite3.Row) -> TaskResult:
+    result = _RESULT.validate_json(row["result"])
+    if (result.task_id, result.status) != (row["task_id"], row["status"]):
+        raise ValueError("the columns say something else")
+    return result
 
 
 class Recorder:

@@ -9,6 +9,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from celerymeter.control.store import Time
+
 Status = Literal[
     "terminated",
     "revoked",
@@ -130,7 +132,7 @@ class Batch:
     """The state of a batch. ``at`` is when it was accepted (UTC seconds), ``intent`` its row in the audit trail."""
 
     id: str
-    at: float
+    at: Time
     intent: int
     request: RevokeRequest
     results: tuple[TaskResult, ...]

@@ -36,7 +36,7 @@ from celerymeter.control.revocation.models import (
     TerminateResult,
 )
 from celerymeter.control.revocation.workers import FlagResult, Workers
-from celerymeter.errors import BrokerUnavailable, RequestRefused
+from celerymeter.errors import BrokerUnavailable, RequestRefused, StateError
 
 COLLECT: Final = 1.3
 """Seconds after a request came by which its evidence is collected."""
@@ -117,15 +117,24 @@ class RevocationService:
         except (BrokerUnavailable, RequestRefused) as error:
             job.error = error
             if not job.begun:
-                code = error.code if isinstance(error, RequestRefused) else "broker_unavailable"
-                intent = self._audit.begin(actor, ACTION, target=request.task_ids, reason=request.reason)
-                self._audit.finish(intent, "refused", detail={"error": code})
+                self._record_refusal(error, request, actor)
+        except StateError as error:
+            job.error = error
+            log.error("revoke: %s", error)
         except Exception as error:
             job.error = error
             log.exception("revoke: unexpected error")
         finally:
             job.answerable.set()
             job.ended.set()
+
+    def _record_refusal(self, error: BrokerUnavailable | RequestRefused, request: RevokeRequest, actor: Actor) -> None:
+        code = error.code if isinstance(error, RequestRefused) else "broker_unavailable"
+        try:
+            intent = self._audit.begin(actor, ACTION, target=request.task_ids, reason=request.reason)
+            self._audit.finish(intent, "refused", detail={"error": code})
+        except StateError as unwritten:
+            log.error("revoke: %s", unwritten)
 
     def collect(self, request: RevokeRequest, *, until: float) -> TaskEvidence:
         """Collect the evidence (``until``: `time.monotonic`)."""
