@@ -15,7 +15,7 @@ PAGE = SCALING / "README.md"
 QUICK = {"scrape_interval: 10s": "scrape_interval: 1s", "evaluation_interval: 15s": "evaluation_interval: 1s"}
 _BASH = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _BUSY = re.compile(r"(?<=_busy_seconds_total)\[\w+\]")
-_INTERVAL = re.compile(r"^( +)interval: 1m$", re.MULTILINE)
+_INTERVAL = re.compile(r"^ +interval: \d+m$", re.MULTILINE)
 
 
 def changed(text: str, changes: Mapping[str, str]) -> str:
@@ -43,7 +43,7 @@ def command(begins: str, changes: Mapping[str, str]) -> list[str]:
 
 
 def quick_rules(folder: Path) -> None:
-    """The shipped rules beside a configuration; groups that are evaluated each minute are evaluated like the others.
+    """The shipped rules beside a configuration; groups that are evaluated every few minutes are evaluated like the others.
 
     Their windows of five minutes are an hour: on a slow machine a test takes longer than five minutes, and the first of
     the runs that it counts would no longer be among those of the last five. Only busy time is of half a minute:
