@@ -102,8 +102,9 @@ class Api:
     def statuses(self, table: str = "") -> dict[str, int]:
         """Ask for all that a table has (or for everything), and have something new kept; return the statuses."""
         self.number += 1
-        asked = {"alerts": self._alerts, "revoke": self._revokes, "reports": self._reports, "monitoring": self._others}
-        chosen = [ask for name, ask in asked.items() if table.startswith(name)] or list(asked.values())
+        asked = {"alerts": self._alerts, "revoke": self._revokes, "reports": self._reports, "other": self._others}
+        chosen = [ask for name, ask in asked.items() if table.startswith(name)]
+        chosen = chosen or ([self._others] if table else list(asked.values()))
         found = {path: status for ask in chosen for path, status in ask().items()}
         self.process.parts.maintenance.round()
         return found
