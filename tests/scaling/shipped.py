@@ -43,7 +43,7 @@ def command(begins: str, changes: Mapping[str, str]) -> list[str]:
 
 
 def quick_rules(folder: Path) -> None:
-    """The shipped rules beside a configuration; groups that are evaluated every few minutes are evaluated like the others.
+    """The shipped rules beside a configuration; slow groups are evaluated as often as the others.
 
     Their windows of five minutes are an hour: on a slow machine a test takes longer than five minutes, and the first of
     the runs that it counts would no longer be among those of the last five. Only busy time is of half a minute:
