@@ -29,6 +29,7 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import Field, ValidationError
 
+from celerymeter.control.schema import Schema, create
 from celerymeter.errors import SettingsError, StateError
 from celerymeter.files import check_own_folder, open_own
 
@@ -44,8 +45,6 @@ MAX_READ: Final = 48 * 2**20
 """Bytes of memory that the rows of one answer may take."""
 MAX_REASON: Final = 300
 """Characters of the reason for which a row cannot be used."""
-MAX_OBJECTS: Final = 1000
-"""Tables, indexes and others that a database may have."""
 _STEPS: Final = 10_000
 """Steps of SQLite between two looks at the clock: a millisecond or less."""
 LAST_TIME: Final = 253402300799.0
@@ -75,7 +74,7 @@ class Store:
     def __init__(self, folder: Path, *, unreadable: Callable[[str, int], object] = lambda *_: None) -> None:
         self.folder = folder
         self._unreadable = unreadable
-        self._schema = _Schema()
+        self._schema = Schema()
         prepare_folder(folder)
         self._lock = Lock()
         try:
@@ -93,7 +92,7 @@ class Store:
         """
         self._schema.declare(statements, columns or {})
         with self._transaction() as connection:
-            _create(connection, statements, columns or {})
+            create(connection, statements, columns or {})
             fault = self._schema.fault(connection)
         if fault:
             raise SettingsError(
@@ -206,61 +205,6 @@ def _reason(error: Exception) -> str:
         return f"{type(error).__name__}: {error}"[:MAX_REASON]
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:MAX_REASON]
-
-
-class _Schema:
-    """The tables and indexes that were declared, and the check that the database has exactly these."""
-
-    _QUERY: Final = "SELECT type, name, tbl_name, sql, rootpage != 0 AS stored FROM sqlite_schema"
-
-    def __init__(self) -> None:
-        self._declared: dict[str, tuple[object, ...]] = {}
-        self._right: list[tuple[object, ...]] | None = None
-        """The rows that were checked last and found right: all others are checked again."""
-
-    def declare(self, statements: Iterable[str], columns: Mapping[str, str]) -> None:
-        with closing(sqlite3.connect(":memory:")) as memory:
-            _create(memory, statements, columns)
-            self._declared.update({row[1]: _normal(row) for row in memory.execute(self._QUERY)})
-        self._right = None
-
-    def fault(self, connection: sqlite3.Connection) -> str | None:
-        """Say what is wrong with the database; ``None`` if nothing is."""
-        found = [tuple(row) for row in connection.execute(f"{self._QUERY} LIMIT {MAX_OBJECTS}")]
-        if found == self._right:
-            return None
-        fault = self._find_fault(found)
-        if fault is None:
-            self._right = found
-        return fault
-
-    def _find_fault(self, found: Sequence[tuple[object, ...]]) -> str | None:
-        missing = dict(self._declared)
-        for row in found:
-            kind, name, table, _, _ = row
-            if kind in ("table", "index") and table not in self._declared and name not in self._declared:
-                continue  # of another module, or nobody's: no statement of ours touches it
-            if name not in self._declared:
-                return f"the {kind} {name!r} was added"
-            if _normal(row) != missing.pop(str(name), None):
-                return f"the {kind} {name!r} was changed"
-        return f"the table or index {min(missing)!r} was removed" if missing else None
-
-
-def _normal(row: Sequence[object]) -> tuple[object, ...]:
-    """Return an object of a schema without the white space that its statement had in our source."""
-    kind, name, table, sql, stored = row
-    words = " ".join(sql.split()) if isinstance(sql, str) else ""
-    return kind, name, table, re.sub(r" ?([(),]) ?", r"\1", words), stored
-
-
-def _create(connection: sqlite3.Connection, statements: Iterable[str], columns: Mapping[str, str]) -> None:
-    for statement in statements:
-        connection.execute(statement)
-    for table, column in columns.items():
-        names = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-        if column.split()[0] not in names:
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
 
 @contextmanager
