@@ -151,8 +151,8 @@ class TotalsTable:
         instance = self.instances.get(totals.instance) or self._admit(event, totals, at)
         if instance is None or totals.sequence <= instance.sequence:
             return
-        series = encode_all(totals.series)
-        if len(series) + MESSAGE_OVERHEAD > self._waiting_left:
+        message = encode_all(totals.series)
+        if len(message) + MESSAGE_OVERHEAD > self._waiting_left:
             self._reject("too_large")
             return
         instance.sequence, instance.heard_at, instance.begun = totals.sequence, at, totals.begun
@@ -161,7 +161,7 @@ class TotalsTable:
             instance.baselines.update(totals.series)
             instance.mid_life = not totals.full
         if totals.series:
-            self._let_wait(instance, series)
+            self._let_wait(instance, totals.series, message)
         self._count(instance, totals)
         if worker is not None:
             before = self._by_host.get(worker.hostname)
@@ -171,18 +171,22 @@ class TotalsTable:
             instance.offset = worker.offset or 0.0
             self._measure_loss(instance, totals, worker)
 
-    def _let_wait(self, instance: Instance, series: bytes) -> None:
+    def _let_wait(self, instance: Instance, series: Mapping[str, msgspec.Raw], message: bytes) -> None:
         """Keep the series of a message, and merge them with what waits as soon as they are an eighth of it.
 
         So a small message costs little where much waits, and what is replaced takes little memory.
         """
         before, waiting = instance.waiting_bytes, instance.waiting
-        waiting.append(series)
-        instance.waiting_bytes += len(series) + MESSAGE_OVERHEAD
-        if 8 * instance.waiting_bytes > 9 * (len(waiting[0]) + MESSAGE_OVERHEAD):
-            instance.waiting = [encode_all(_merged(waiting))]
-            instance.waiting_bytes = len(instance.waiting[0]) + MESSAGE_OVERHEAD
-        self._waiting_left -= instance.waiting_bytes - before
+        size = before + len(message) + MESSAGE_OVERHEAD
+        if waiting and 8 * size > 9 * (len(waiting[0]) + MESSAGE_OVERHEAD):
+            merged = _merged(waiting)
+            merged.update(series)
+            instance.waiting = waiting = []
+            message = message if len(merged) == len(series) else encode_all(merged)
+            size = len(message) + MESSAGE_OVERHEAD
+        waiting.append(message)
+        instance.waiting_bytes = size
+        self._waiting_left -= size - before
         self._dirty[instance] = None
 
     def _take_waiting(self, instance: Instance) -> dict[str, msgspec.Raw]:
@@ -409,7 +413,10 @@ def _size(added: Mapping[str, bytes]) -> int:
 
 def _merged(messages: list[bytes]) -> dict[str, msgspec.Raw]:
     """Return the series of all messages; of each the last."""
-    return {key: series for message in messages for key, series in decode_all(message).items()}
+    series = decode_all(messages[0]) if messages else {}
+    for message in messages[1:]:
+        series.update(decode_all(message))
+    return series
 
 
 def _bucket_map(theirs: tuple[float, ...], ours: tuple[float, ...]) -> list[int] | None:
