@@ -237,6 +237,7 @@ SAMPLES: dict[Family, Samples] = {
     m.CONTROL_HELD: plain(1.0),
     m.CONTROL_HELD_DROPPED: by_value(("limit", "expired")),
     m.CONTROL_EVICTED: by_value(("batches",)),
+    m.CONTROL_UNREADABLE: by_value(("alerts",)),
 }
 DISTRIBUTIONS: dict[Family, Distributions] = {
     m.TASK_RUNTIME: timed(lambda task: task.runtime),
