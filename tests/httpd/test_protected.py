@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bcrypt
@@ -11,10 +15,10 @@ import pytest
 import requests
 
 from celerymeter.demo.processes import wait_until
-from celerymeter.httpd import WebConfig, load_web_config, server
+from celerymeter.httpd import WebConfig, connection, load_web_config, server
 from celerymeter.httpd.web_config import REMEMBERED, BasicAuth, TlsConfig
 
-from .conftest import PAGE, Authority, Serve
+from .conftest import PAGE, Authority, Serve, Site
 
 
 def hashed(password: str, rounds: int = 4) -> str:
@@ -113,6 +117,47 @@ def test_tls_connections_that_end_leave_nothing(serve: Serve, authority: Authori
     for _ in range(10):
         assert requests.get(f"{site.url}/-/ready", verify=str(authority.ca), timeout=10).status_code == 200
     wait_until(lambda: not site.server._connections, timeout=5, what="all connections are gone")
+
+
+@contextmanager
+def deaf(site: Site, authority: Authority, request: bytes) -> Iterator[None]:
+    """Be a client that has its answer, and leaves the end of TLS unanswered."""
+    trusted = ssl.create_default_context(cafile=str(authority.ca))
+    with socket.create_connection(site.server.address, timeout=10) as raw:
+        client = trusted.wrap_socket(raw, server_hostname="localhost")
+        client.sendall(request)
+        assert client.recv(12).startswith(b"HTTP/1.1 ")
+        yield
+        client.close()
+
+
+ENDING = pytest.mark.parametrize(
+    "request_", [b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"x\r\n\r\n"]
+)
+
+
+@ENDING
+def test_a_tls_connection_counts_until_it_is_closed(
+    serve: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch, request_: bytes
+) -> None:
+    """Asyncio waits half a minute for the client to answer the end: any number was open beside the limit."""
+    site = serve(web_config=WebConfig(tls=TlsConfig(*authority.issue("deaf"))))
+    with deaf(site, authority, request_):
+        [one] = site.server._connections
+        assert one.waits
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.2)
+    with deaf(site, authority, request_):
+        wait_until(lambda: not site.server._connections, timeout=5, what="it is cut off")
+
+
+@ENDING
+def test_a_server_that_stops_closes_tls_connections(serve: Serve, authority: Authority, request_: bytes) -> None:
+    """Also one whose client has not answered its end: an open one is an error of this test."""
+    site = serve(web_config=WebConfig(tls=TlsConfig(*authority.issue("deaf"))))
+    with deaf(site, authority, request_):
+        site.server.stop()
+        gc.collect()
+        assert not site.server._connections
 
 
 def test_client_certificates(serve: Serve, authority: Authority, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ IDLE_TIMEOUT = 150.0
 HEAD_TIMEOUT = 10.0
 BODY_TIMEOUT = 10.0
 WRITE_TIMEOUT = 30.0
+CLOSE_TIMEOUT = 5.0
 
 Respond = Callable[[Request, ReadBody], Awaitable[Response]]
 END_OF_HEAD = b"\r\n\r\n"
@@ -71,7 +72,7 @@ class Connection:
                 while not self._finishing and await self._one(timeout):
                     timeout = IDLE_TIMEOUT
             finally:
-                self.close()
+                await self._end()
 
     async def _shake_hands(self) -> None:
         loop = asyncio.get_running_loop()
@@ -83,6 +84,17 @@ class Connection:
         self._writer = asyncio.StreamWriter(transport, protocol, self._reader, loop)
         # `drain` returns when all is sent. Not 0: asyncio's TLS transport stops for good at an empty buffer then.
         self._writer.transport.set_write_buffer_limits(high=1, low=0)
+
+    async def _end(self) -> None:
+        """Close, and wait until that is done: over TLS the client has to answer. One that does not is cut off."""
+        self.close()
+        if self._writer is not None:
+            self._idle = True
+            self._wait(True)
+            try:
+                await asyncio.wait_for(self._writer.wait_closed(), CLOSE_TIMEOUT)
+            finally:
+                self._writer.transport.abort()
 
     def close(self) -> None:
         """Close the connection once what was written is sent."""
