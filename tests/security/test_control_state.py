@@ -95,7 +95,7 @@ class Api:
         sent = {**self.token, **headers}
         reply = self.client.open(f"/celery-admin{path}", method=method, json=body, headers=sent)
         assert reply.status_code != 500, path
-        assert time.monotonic() - begun < 10, path
+        assert time.monotonic() - begun < 30, path
         return reply
 
     def alert(self, name: str) -> TestResponse:
@@ -151,7 +151,7 @@ def opened(folder: Path) -> Api:
     limits = RequestLimits(requests_per_minute=1e9, auth_failures_per_minute=1e9)
     settings = replace(control_settings(), webhook_token=TOKEN.encode(), limits=limits)
     process = ControlProcess(folder, settings)
-    runner = ReportRunner(make, ReportStore(process.parts.store))
+    runner = ReportRunner(make, ReportStore(process.parts.store), timeout=60)
     parts = replace(process.parts, reports=runner)
     return Api(process, create_app(settings, parts).test_client(), [])
 
@@ -353,7 +353,7 @@ def test_rows_without_number_end_a_query_in_time(own: Api, monkeypatch: pytest.M
     )
     begun = time.monotonic()
     assert own.ask("GET", "/alerts").status_code == 503
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
     assert own.ask("GET", "/monitoring/reports").status_code == 200
 
 
