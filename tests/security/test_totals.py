@@ -108,6 +108,15 @@ def test_every_worker_may_have_fifty_series() -> None:
     assert sum(series.succeeded for series in cluster.tracker.task_series) == 1000 * 50 * 4
 
 
+def test_a_message_without_series_needs_no_room() -> None:
+    """A worker that did nothing is heard, however much of others waits."""
+    cluster = small(workers=1000)
+    cluster.tracker.totals._waiting_left = 0
+    cluster.tracker.apply([totals("celery@h", "i", begun=3)], cluster.now)
+    assert cluster.tracker.rejections == {}
+    assert cluster.tracker.totals.instances["i"].begun == 3
+
+
 @pytest.mark.parametrize("every_tick", [False, True], ids=["waiting", "added up"])
 def test_small_messages_of_a_large_process_cost_little(every_tick: bool) -> None:
     """The series that a process has sent before are not read again for each of its messages."""

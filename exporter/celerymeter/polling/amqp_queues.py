@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 import requests
+from amqp import AccessRefused
 
 from celerymeter.bounded_http import fetch
 from celerymeter.broker import HeldConnection
@@ -35,7 +36,6 @@ MAX_PAGE = 32 * 2**20
 """Bytes of a reply of the management API; more than 100,000 queues fit."""
 MAX_VALUES = 1_000_000
 """Values in it, of which a queue has seven: as objects they take many times the memory of their text."""
-ACCESS_REFUSED = 403
 MAX_ERROR = 300
 """Characters of an error that are repeated."""
 
@@ -115,7 +115,7 @@ def _states(
             declared = channel.queue_declare(queue=queue, passive=True)
         except connection.channel_errors as error:
             channel = None  # the broker closes the channel on which a queue was missing
-            if getattr(error, "reply_code", None) == ACCESS_REFUSED:
+            if isinstance(error, AccessRefused):
                 refused.append(queue)
             continue
         consumers = declared.consumer_count if counts_consumers else None

@@ -151,8 +151,8 @@ class TotalsTable:
         instance = self.instances.get(totals.instance) or self._admit(event, totals, at)
         if instance is None or totals.sequence <= instance.sequence:
             return
-        message = encode_all(totals.series)
-        if len(message) + MESSAGE_OVERHEAD > self._waiting_left:
+        message = encode_all(totals.series) if totals.series else b""
+        if message and len(message) + MESSAGE_OVERHEAD > self._waiting_left:
             self._reject("too_large")
             return
         instance.sequence, instance.heard_at, instance.begun = totals.sequence, at, totals.begun
@@ -160,7 +160,7 @@ class TotalsTable:
         if instance.mid_life:
             instance.baselines.update(totals.series)
             instance.mid_life = not totals.full
-        if totals.series:
+        if message:
             self._let_wait(instance, totals.series, message)
         self._count(instance, totals)
         if worker is not None:
@@ -189,13 +189,13 @@ class TotalsTable:
         self._waiting_left -= size - before
         self._dirty[instance] = None
 
-    def _take_waiting(self, instance: Instance) -> dict[str, msgspec.Raw]:
-        """Return what waits of an instance, which is then nothing."""
+    def _take_waiting(self, instance: Instance) -> list[bytes]:
+        """Return the messages that wait of an instance, which are then none."""
         waiting, instance.waiting = instance.waiting, []
         self._waiting_left += instance.waiting_bytes
         instance.waiting_bytes = 0
         self._dirty.pop(instance, None)
-        return _merged(waiting)
+        return waiting
 
     def _admit(self, event: Event, totals: WorkerTotals, at: float) -> Instance | None:
         if len(self.instances) >= self._limit and not self._forget_some(at):
@@ -254,7 +254,7 @@ class TotalsTable:
 
     def _add_instance(self, instance: Instance) -> int:
         """Add what waits of an instance, and return how many series that were."""
-        waiting = self._take_waiting(instance)
+        waiting = _merged(self._take_waiting(instance))
         for key, text in waiting.items():
             self._add(instance, key, bytes(text))
         instance.baselines.clear()

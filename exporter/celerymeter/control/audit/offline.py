@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from celerymeter.control.audit.rows import GENESIS, SELECT, AuditRow, Head, from_db, sign
-from celerymeter.control.audit.trail import FOREIGN, KEY_FILE, SCHEMA, Actor, AuditQuery, kept_key, open_trail
+from celerymeter.control.audit.trail import KEY_FILE, SCHEMA, Actor, AuditQuery, kept_key, open_trail
 from celerymeter.control.store import DATABASE, decode
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import SettingsError, StateError
@@ -25,6 +25,8 @@ MAX_FINDINGS = 100
 """Findings that are listed: with a wrong key every row is one."""
 MAX_TARGETS = 5
 """Targets that a line names."""
+FOREIGN = "SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY name LIMIT 1"
+"""Finds what the API never makes: with it, others could have rows vanish as they are written."""
 ALL = AuditQuery()
 
 

@@ -56,8 +56,6 @@ KEY_BYTES = 32
 MAX_ROW = 2**63 - 1
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 _RowNumber = Annotated[int, Field(ge=1, le=MAX_ROW)]
-FOREIGN = "SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY name LIMIT 1"
-"""Finds what the API never makes: with it, others could have rows vanish as they are written."""
 MAX_ORPHANS: Final = 1000
 """Intents of earlier processes that get their outcome in one transaction; the next ones a minute later."""
 
