@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -123,8 +124,11 @@ class Redis(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def ready(self) -> bool:
-        """Return True if the server listens."""
-        return listens(self.port)
+        """Return True if the server replies, whatever it is: by then it listens everywhere, not on this port alone."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as client:
+            client.sendall(b"PING\r\n")
+            return bool(client.recv(1))
+        return False
 
 
 class Prometheus(Server):
