@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def test_the_orphans_of_a_child_that_was_killed_are_swept(tmp_path: Path) -> Non
     assert alive(pid)
     process.stop()
     wait_until(lambda: not alive(pid), what="the end of the grandchild")
+
+
+class GoneUnseen(Process):
+    """Has a child that ended after the last look at it."""
+
+    @property
+    def running(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("end", [Process.stop, Process.kill])
+def test_a_child_that_ends_before_the_signal(tmp_path: Path, end: Callable[[Process], int]) -> None:
+    """Nobody is there to be signalled: that is no error."""
+    process = GoneUnseen("script", [sys.executable, "-c", ""], log=tmp_path / "script.log").start()
+    process.wait(10)
+    assert end(process) == 0
 
 
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:

@@ -124,11 +124,10 @@ def deaf(site: Site, authority: Authority, request: bytes) -> Iterator[None]:
     """Be a client that has its answer, and leaves the end of TLS unanswered."""
     trusted = ssl.create_default_context(cafile=str(authority.ca))
     with socket.create_connection(site.server.address, timeout=10) as raw:
-        client = trusted.wrap_socket(raw, server_hostname="localhost")
-        client.sendall(request)
-        assert client.recv(12).startswith(b"HTTP/1.1 ")
-        yield
-        client.close()
+        with trusted.wrap_socket(raw, server_hostname="localhost") as client:
+            client.sendall(request)
+            assert client.recv(12).startswith(b"HTTP/1.1 ")
+            yield
 
 
 ENDING = pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_a_tls_connection_counts_until_it_is_closed(
     site = serve(web_config=WebConfig(tls=TlsConfig(*authority.issue("deaf"))))
     with deaf(site, authority, request_):
         [one] = site.server._connections
-        assert one.waits
+        wait_until(lambda: one.waits, timeout=5, what="the client owes the end")
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.2)
     with deaf(site, authority, request_):
         wait_until(lambda: not site.server._connections, timeout=5, what="it is cut off")

@@ -157,9 +157,10 @@ class Process:
             time.sleep(0.05)
 
     def signal(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to the child, or to its whole group (a prefork worker and its pool)."""
+        """Send a signal to the child, or to its whole group (a prefork worker and its pool), if it still runs."""
         if self.running:
-            (os.killpg if group else os.kill)(self.pid, number)
+            with suppress(ProcessLookupError):  # it may end just now
+                (os.killpg if group else os.kill)(self.pid, number)
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
         """Stop the child with SIGTERM, after ``timeout`` with SIGKILL, and return its exit status.
