@@ -22,26 +22,35 @@ class HostileServer:
         self.speak = speak
         self.heads: list[bytes] = []
         """The head of each request."""
-        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._clients: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> HostileServer:
         """Listen."""
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads[0].start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
-        self._ended.set()
+        """Close, and wait until nothing is sent any more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        for client in self._clients:
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
         self._listener.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
-            while not self._ended.is_set():
+            while True:
                 client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+                self._clients.append(client)
+                self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+                self._threads[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError), client:
@@ -77,7 +86,7 @@ def drips(begin: bytes, drop: bytes = b" ", *, every: float = 0.05) -> Speak:
 
 
 def endless(begin: bytes, more: bytes) -> Speak:
-    """Send as much as the client takes."""
+    """Send as much as the client takes; ``more`` is not empty, or sending it would never fail."""
 
     def speak(client: socket.socket) -> None:
         client.sendall(begin)
@@ -87,9 +96,14 @@ def endless(begin: bytes, more: bytes) -> Speak:
     return speak
 
 
-def silent(client: socket.socket) -> None:
-    """Say nothing until the client leaves."""
-    client.recv(1)
+def stops(begin: bytes = b"") -> Speak:
+    """Send a beginning, then nothing until the client leaves."""
+
+    def speak(client: socket.socket) -> None:
+        client.sendall(begin)
+        client.recv(1)
+
+    return speak
 
 
 def zipped(body: bytes, times: int = 1) -> bytes:
@@ -106,7 +120,7 @@ def _gzip(body: bytes, encoding: bytes = b"gzip") -> Speak:
 BOMB = zipped(b" " * 300_000_000)
 
 SLOW: dict[str, Speak] = {
-    "silence": silent,
+    "silence": stops(),
     "a slow first line": drips(b"", b"H"),
     "a slow head": drips(OK, b"X: y\r\n"),
     "a slow line of the head": drips(OK + b"X: ", b"y"),
@@ -116,7 +130,7 @@ SLOW: dict[str, Speak] = {
     "a slow size of a chunk": drips(CHUNKED, b"0"),
     "slow trailers": drips(CHUNKED + b"1\r\n \r\n0\r\n", b"X: y\r\n"),
     "please continue, without end": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "a body that stops": endless(OK + b"Content-Length: 9\r\n\r\n", b""),
+    "a body that stops": stops(OK + b"Content-Length: 9\r\n\r\n"),
 }
 """Answers without an end, of which some bytes come all the time."""
 HUGE: dict[str, Speak] = {
