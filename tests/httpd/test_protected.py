@@ -123,11 +123,11 @@ def test_tls_connections_that_end_leave_nothing(serve: Serve, authority: Authori
 def deaf(site: Site, authority: Authority, request: bytes) -> Iterator[None]:
     """Be a client that has its answer, and leaves the end of TLS unanswered."""
     trusted = ssl.create_default_context(cafile=str(authority.ca))
-    with socket.create_connection(site.server.address, timeout=10) as raw:
-        with trusted.wrap_socket(raw, server_hostname="localhost") as client:
-            client.sendall(request)
-            assert client.recv(12).startswith(b"HTTP/1.1 ")
-            yield
+    raw = socket.create_connection(site.server.address, timeout=10)
+    with trusted.wrap_socket(raw, server_hostname="localhost") as client:
+        client.sendall(request)
+        assert client.recv(12).startswith(b"HTTP/1.1 ")
+        yield
 
 
 ENDING = pytest.mark.parametrize(
