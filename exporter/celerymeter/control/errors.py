@@ -157,12 +157,16 @@ def install(app: Flask) -> None:
 
 
 def _state_unavailable(error: Exception) -> Response:
-    log.error("the state directory cannot be used: %s", error)
-    return _unavailable("state_unavailable", "the state directory")
+    log.error("request refused: %s", error)
+    return _later("state_unavailable", "the state directory")
 
 
 def _unavailable(code: str, what: str) -> Response:
     log.warning("request refused: %s is unavailable", what, exc_info=log.isEnabledFor(logging.DEBUG))
+    return _later(code, what)
+
+
+def _later(code: str, what: str) -> Response:
     return problem_response(RequestRefused(code, f"{what} is unavailable now", retry_after=RETRY_AFTER))
 
 

@@ -57,6 +57,8 @@ NETWORK = frozenset(
     """9p afp afs beegfs ceph cephfs cifs davfs fuse.ceph fuse.davfs2 fuse.glusterfs fuse.juicefs fuse.rclone fuse.s3fs
     fuse.sshfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 orangefs pvfs2 smb2 smb3 smbfs""".split()  # noqa: SIM905 - a list of words
 )
+UNUSABLE: Final = (sqlite3.Error, MemoryError, UnicodeDecodeError)
+"""What `sqlite3` raises for a broken file: one may claim a row of 4 GiB, or have bytes quoted that are no UTF-8."""
 MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -82,8 +84,8 @@ class Store:
             check_journals(folder)
             self._writer = self._connect()
             self._check_version()
-        except (sqlite3.Error, OSError) as error:
-            raise SettingsError(f"--state-dir {folder}: cannot hold a database ({error})") from error
+        except (*UNUSABLE, OSError) as error:
+            raise SettingsError(f"--state-dir {folder}: cannot hold a database ({explain(error)})") from error
 
     def declare(self, *statements: str, columns: Mapping[str, str] | None = None) -> None:
         """Create tables and indexes, each statement an ``… IF NOT EXISTS``, and columns that came later, by table.
@@ -230,6 +232,13 @@ def _bounded(rows: Iterable[sqlite3.Row]) -> list[sqlite3.Row]:
     return found
 
 
+def explain(error: Exception) -> str:
+    """Say in words what `sqlite3` raised, one of `UNUSABLE` or an `OSError`."""
+    if isinstance(error, UnicodeDecodeError):
+        return decode(error.object)
+    return str(error) or "it needs more memory than there is"
+
+
 def decode(stored: bytes) -> str:
     """Decode a stored text; what is not UTF-8 becomes a text that nothing of ours has."""
     try:
@@ -242,8 +251,8 @@ def decode(stored: bytes) -> str:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
-        raise StateError(f"the state directory cannot be used: {error}") from error
+    except UNUSABLE as error:
+        raise StateError(f"the state directory cannot be used: {explain(error)}") from error
 
 
 def prepare_folder(folder: Path, mounts: Path = MOUNTS) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,6 +28,7 @@ from celerymeter.reports.report import (
 )
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from markupsafe import Markup
 
 CONTENT_TYPES = {
@@ -69,6 +70,19 @@ def from_json(text: bytes) -> Report:
 
 def to_html(report: Report) -> bytes:
     """Return a page that loads nothing: style, charts and tables are inside."""
+    page = _template().render(
+        report=report,
+        say=partial(label, report),
+        charts=_charts(report),
+        amount=amount,
+        rows=HTML_ROWS,
+        show=formatting,
+    )
+    return page.encode()
+
+
+@cache
+def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -79,15 +93,7 @@ def to_html(report: Report) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html").render(
-        report=report,
-        say=partial(label, report),
-        charts=_charts(report),
-        amount=amount,
-        rows=HTML_ROWS,
-        show=formatting,
-    )
-    return page.encode()
+    return environment.get_template("report.html")
 
 
 def _one_line(value: object) -> object:

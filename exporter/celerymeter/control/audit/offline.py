@@ -16,7 +16,7 @@ from pathlib import Path
 
 from celerymeter.control.audit.rows import GENESIS, SELECT, AuditRow, Head, from_db, sign
 from celerymeter.control.audit.trail import KEY_FILE, SCHEMA, Actor, AuditQuery, kept_key, open_trail
-from celerymeter.control.store import DATABASE, decode
+from celerymeter.control.store import DATABASE, UNUSABLE, decode, explain
 from celerymeter.control.tokens import Identity
 from celerymeter.errors import SettingsError, StateError
 from celerymeter.files import open_own
@@ -56,8 +56,8 @@ def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory, connection.text_factory = sqlite3.Row, decode
             yield connection
-    except sqlite3.Error as error:
-        raise StateError(f"the audit trail cannot be read: {error}") from error
+    except UNUSABLE as error:
+        raise StateError(f"the audit trail cannot be read: {explain(error)}") from error
 
 
 def _check_table(connection: sqlite3.Connection) -> None:
