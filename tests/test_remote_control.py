@@ -133,6 +133,8 @@ def test_an_action_after_all_connections_were_cut_is_done_once(
 def test_a_command_without_replies(shared_redis: Redis, control: RemoteControl, tmp_path: Path) -> None:
     """At the workers that are named."""
     with start_worker(shared_redis.url, tmp_path, hostname=W1, events=False) as worker:
+        # it subscribes only after it has said that it is ready
+        wait_until(lambda: control.ask([Command("ping")], expected=[W1]).hostnames)
         control.send(Command("enable_events", destination=[W2]))
         control.send(Command("enable_events", destination=[W1]))
         wait_until(lambda: "Events of group {task} enabled by remote" in worker.tail())
