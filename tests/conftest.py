@@ -9,9 +9,11 @@ import gc
 import logging
 import os
 from collections.abc import Generator, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import flask_openapi3.utils
 import hypothesis
 import kombu.pools
 import pytest
@@ -24,6 +26,8 @@ from celerymeter.errors import ServerMissing
 pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.glob("[a-z]*")))
 # Prometheus, promtool and the like: collecting garbage when twice as much was made would take a quarter of their time.
 os.environ.setdefault("GOGC", "800")
+# What an application documents of its models costs 0.1 s each time, and hundreds of tests make one.
+flask_openapi3.utils.get_model_schema = cache(flask_openapi3.utils.get_model_schema)
 hypothesis.settings.register_profile(
     "any machine",
     deadline=None,  # a machine that is busy with other tests is no finding

@@ -38,7 +38,7 @@ PLACES = {
 
 @pytest.mark.parametrize(
     ("table", "change"),
-    [pair for number, pair in enumerate(product(TABLES, (*CHANGES, *PLACES))) if number % 5 in (0, 2)],
+    [pair for number, pair in enumerate(product(TABLES, (*CHANGES, *PLACES))) if number % 5 == 0],
 )
 def test_nothing_is_read_or_written_while_a_table_is_changed(own: Api, table: str, change: str) -> None:
     """An alert was answered 200 and swallowed; a view without end kept a thread for ever."""

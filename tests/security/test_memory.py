@@ -401,18 +401,18 @@ ODD_IDS: dict[str, Callable[[int], object]] = {
 @pytest.mark.parametrize("field", ["uuid", "root_id", "hostname", "parent_id"])
 def test_odd_ids_and_hosts_take_little(field: str, make: Callable[[int], object]) -> None:
     """As bytes off the wire; whatever comes of them, a page is whole."""
-    cluster = Cluster(make_settings(Limits(tracked_tasks=1000, workers=100)))
+    cluster = Cluster(make_settings(Limits(tracked_tasks=500, workers=50)))
     decoder = Decoder(lambda reason, count: None)
 
     def feed() -> None:
-        for number in range(300):
+        for number in range(150):
             event = {"hostname": "celery@h", "timestamp": START, "uuid": f"u{number}", "name": "a", "queue": "q"}
             for kind in ("task-sent", "task-received", "task-started"):
                 body = json.dumps({**event, "type": kind, field: make(number)}).encode()
                 events = decoder.bare(body, content_type="application/json", content_encoding="utf-8")
                 cluster.tracker.apply(events, cluster.now)
 
-    assert kept_by(feed) < 3 * MEGABYTE
+    assert kept_by(feed) < 1.5 * MEGABYTE
     assert set(families(render(cluster))) <= NAMES
 
 
