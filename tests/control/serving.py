@@ -55,8 +55,9 @@ class Control(ForkedProcess):
 
     @property
     def lines(self) -> list[dict[str, str]]:
-        """Its log."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Its log, without a line that is being written."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     @property
     def address(self) -> tuple[str, int]:
