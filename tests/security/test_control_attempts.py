@@ -473,13 +473,13 @@ def test_no_kind_of_request_of_strangers_fills_the_log(control: Control, request
 def test_a_good_token_passes_from_an_address_that_guesses(control: Control) -> None:
     """Of a proxy, or of a network behind one address; its first use as well."""
     headers = {"X-Forwarded-For": "198.51.100.7"}
-    answers = [
+    answers = (
         requests.get(
             f"{control.url}/audit", headers={**headers, "Authorization": f"Bearer {GOOD[:-4]}{n:04}"}, timeout=5
         )
-        for n in range(70)
-    ]
-    assert answers[-1].status_code == 429
+        for n in range(1000)  # one more may be tried each second, so a slow machine needs more than 61
+    )
+    assert 429 in (answer.status_code for answer in answers)
     fresh = {"Authorization": f"Bearer {token(Role.ADMIN, subject='never seen before')}"}
     assert requests.get(f"{control.url}/audit", headers={**headers, **fresh}, timeout=5).status_code == 200
 
