@@ -87,11 +87,17 @@ class Edge(Process):
             client.close()
 
     def feed(self, query: str = "", *, bearing: Mapping[str, str] | None = None, origin: str | None = None) -> Any:
-        """A client of the feed."""
+        """A client of the feed.
+
+        It reads in a thread of its own. Only from 3.13 on Python locks what both threads use of a TLS connection, and
+        with TLS 1.3, whose server sends tickets while the client sends its request, the answer was sometimes lost.
+        """
+        context = ssl.create_default_context(cafile=str(self.certificates.authority))
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
         connected: ClientConnection = connect(
             f"wss://localhost:{self.port}{BASE}/monitoring/ws{query}",
             additional_headers=dict(bearing or {}),
-            ssl=ssl.create_default_context(cafile=str(self.certificates.authority)),
+            ssl=context,
             origin=None if origin is None else Origin(origin),
             compression=None,
             proxy=None,
