@@ -89,8 +89,8 @@ class Edge(Process):
     def feed(self, query: str = "", *, bearing: Mapping[str, str] | None = None, origin: str | None = None) -> Any:
         """A client of the feed.
 
-        It reads in a thread of its own. Only from 3.13 on Python locks what both threads use of a TLS connection, and
-        with TLS 1.3, whose server sends tickets while the client sends its request, the answer was sometimes lost.
+        It reads in a thread of its own. Only from 3.13 on Python locks what both threads use of a TLS connection. With
+        TLS 1.3 the server sends tickets while the client sends its request, which may be why answers were lost.
         """
         context = ssl.create_default_context(cafile=str(self.certificates.authority))
         context.maximum_version = ssl.TLSVersion.TLSv1_2

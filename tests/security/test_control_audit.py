@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.security.state_directory import tamper
 
 from celerymeter.cli import main
 from celerymeter.control.audit.offline import verify
@@ -29,15 +30,6 @@ def trail(tmp_path: Path) -> Iterator[AuditTrail]:
         trail.refusal(ANN, "authenticate", reasons={"missing": 1})
     yield trail
     store.close()
-
-
-def tamper(folder: Path, *statements: str) -> None:
-    """Change the file, as somebody can who has no key."""
-    connection = sqlite3.connect(folder / DATABASE)
-    with connection:
-        for statement in statements:
-            connection.execute(statement)
-    connection.close()
 
 
 SILENCERS = [
