@@ -10,7 +10,7 @@ from tests.fake_remote_control import FakeRemoteControl, Wait, add_reply
 
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import WorkersSnapshot
-from celerymeter.polling.reply_habits import SECOND_CHANCE, YOUNG, PollTarget
+from celerymeter.polling.reply_habits import PAUSES, YOUNG, PollTarget
 from celerymeter.polling.workers import MAX_HELD, MAX_NEW, WorkerPoller
 from celerymeter.remote_control import Command
 from celerymeter.settings import BrokerSettings, ExporterSettings
@@ -82,8 +82,8 @@ class Cluster(FakeRemoteControl):
         return self._poller.poll(now=self.now, live=live, heard_since=lambda _: beating)
 
 
-def test_a_worker_that_replies_to_nothing_has_one_more_chance() -> None:
-    """After five minutes, and then when it has restarted; others are asked on."""
+def test_a_worker_that_replies_to_nothing_has_two_more_chances() -> None:
+    """Soon, after five minutes, and then when it has restarted; others are asked on."""
     mute, well = Worker(mute=METHODS), Worker()
     cluster = Cluster(mute=mute, well=well)
     asked = []
@@ -92,7 +92,7 @@ def test_a_worker_that_replies_to_nothing_has_one_more_chance() -> None:
         asked.append(mute.asked.copy())
         assert (silent == {"mute"}) == bool(mute.asked)
         assert well.asked[:3] == METHODS
-    assert asked == [["stats"], [], [], ["stats"], [], [], [], []]
+    assert asked == [["stats"], ["stats"], [], [], ["stats"], [], [], []]
     mute.process = 2
     assert cluster.poll() == {"mute"}
     assert mute.asked == ["stats"]
@@ -111,6 +111,7 @@ def test_chance_keeps_nobody_silent() -> None:
 def test_where_nobody_can_reply_nothing_is_sent() -> None:
     """A worker logs an error for every command that it cannot decode, also for those to other workers."""
     cluster = Cluster(mute=Worker(mute=METHODS))
+    cluster.poll()
     cluster.poll()
     rounds = len(cluster.silences)
     cluster.poll()
@@ -163,8 +164,9 @@ def test_one_command_that_fails_is_left_out_alone() -> None:
     cluster.poll()
     assert odd.asked == [*METHODS, *LISTS, *ONCE]
     odd.mute = ["reserved"]
-    cluster.now += SECOND_CHANCE
-    cluster.poll()
+    for pause in PAUSES:
+        cluster.now += pause
+        cluster.poll()
     for _ in range(4):
         cluster.poll()
         assert odd.asked == [*METHODS, "scheduled"]
@@ -184,8 +186,8 @@ def test_a_reply_that_comes_too_late_keeps_nobody_silent(late: str) -> None:
     assert set(METHODS) <= set(worker.asked)
 
 
-def test_a_command_that_fails_later_is_sent_twice_at_most() -> None:
-    """At once, and once more after five minutes."""
+def test_a_command_that_fails_later_is_sent_three_times_at_most() -> None:
+    """At once, soon, and once more after five minutes."""
     worker = Worker()
     cluster = Cluster(odd=worker)
     cluster.poll()
@@ -194,7 +196,7 @@ def test_a_command_that_fails_later_is_sent_twice_at_most() -> None:
     for _ in range(8):
         cluster.poll()
         counts.append(worker.asked.count("reserved"))
-    assert counts == [1, 0, 0, 1, 0, 0, 0, 0]
+    assert counts == [1, 1, 0, 0, 1, 0, 0, 0]
     assert worker.asked == [*METHODS, "scheduled"]
 
 
@@ -225,7 +227,7 @@ def test_each_worker_process_is_asked_once_for_its_configuration() -> None:
 
 
 def test_a_worker_that_cannot_tell_its_configuration_is_left_alone() -> None:
-    """It is asked once more, and keeps nobody else from being asked; an error is a reply."""
+    """It is asked twice more, and keeps nobody else from being asked; an error is a reply."""
     mute, well = Worker(mute=["conf"]), Worker()
     cluster = Cluster(REDIS, mute=mute, well=well)
     asked = []
@@ -233,7 +235,7 @@ def test_a_worker_that_cannot_tell_its_configuration_is_left_alone() -> None:
         found = cluster.snapshot().workers
         asked.append("conf" in mute.asked)
         assert (found["mute"].visibility_timeout, found["well"].visibility_timeout) == (None, 3600)
-    assert asked == [True, False, False, True, False, False]
+    assert asked == [True, True, False, False, True, False]
 
 
 def test_a_poll_asks_few_of_many_workers_for_their_configuration() -> None:

@@ -11,8 +11,12 @@ from celerymeter.remote_control import Command
 
 PROOF = "stats"
 """The command that a worker is asked first: one that replies to it is able to reply."""
-SECOND_CHANCE = 300.0
-"""Seconds after which a worker that did not reply is asked once more."""
+PAUSES = (20.0, 300.0)
+"""Seconds for which a worker that did not reply is not asked, the first and the second time; then it cannot reply.
+
+The first is short: a worker that gets little processor time while it starts may send heartbeats before it listens, and
+as long as it is not asked, it has no gauges and none of its lost events are counted.
+"""
 WITHOUT_ARGUMENTS = frozenset({PROOF, "active_queues", "active"})
 """Commands whose replies hold no arguments of tasks (``active`` is sent with ``safe``): a process that has replied to
 one is able to, and when it does not its machine is busy."""
@@ -33,7 +37,7 @@ class PollTarget:
 
 
 class ReplyHabits:
-    """Remembers which worker replies to which command, so that one that cannot is sent it twice at most.
+    """Remembers which worker replies to which command, so that one that cannot is sent it three times at most.
 
     A worker cannot reply when it accepts only pickled commands (each of ours makes it log an error), when its remote
     control is turned off, when its replies are pickled, or when its tasks hold arguments that JSON cannot express
@@ -113,10 +117,10 @@ class ReplyHabits:
             if not able:  # else something else is wrong just now
                 times = self._silences.setdefault((name, method), [])
                 times.append(self._now)
-                again = f"{SECOND_CHANCE / 60:.0f} minutes have passed" if len(times) == 1 else "it restarts"
-                log.warning("%s does not reply to %s and is not asked again until %s", name, method, again)
+                again = f"for {PAUSES[len(times) - 1]:.0f} s" if len(times) <= len(PAUSES) else "until it restarts"
+                log.warning("%s does not reply to %s and is not asked again %s", name, method, again)
 
     def _cannot(self, name: str, method: str) -> bool:
-        """Whatever went wrong the first time may have been chance, so there is a second one, once."""
-        times = self._silences.get((name, method), ())
-        return len(times) > 1 or (len(times) == 1 and self._now - times[0] < SECOND_CHANCE)
+        """Whatever went wrong at first may have been chance, so there are further ones, after `PAUSES`."""
+        times = self._silences.get((name, method))
+        return times is not None and (len(times) > len(PAUSES) or self._now - times[-1] < PAUSES[len(times) - 1])
