@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from celerymeter.httpd import MetricsServer
 from celerymeter.prometheus import Scope
 
 from .cases import W1, W2, WELL
+from .examining import examine
 
 pytestmark = pytest.mark.integration
 
@@ -41,11 +43,11 @@ BROKEN = """groups:
 """
 
 
-def serve(page: str) -> MetricsServer:
-    """Something that Prometheus can scrape."""
+def serve(page: str, *, more: Callable[[], str] = str) -> MetricsServer:
+    """Something that Prometheus can scrape; ``more`` adds to the page."""
 
     def text() -> list[bytes]:
-        return [page.format(started=repr(STARTED), now=repr(time.time()), w1=W1, w2=W2).encode()]
+        return [page.format(started=repr(STARTED), now=repr(time.time()), w1=W1, w2=W2).encode(), more().encode()]
 
     server = MetricsServer("127.0.0.1:0", page=text, healthy=lambda: None, ready=lambda: None)
     server.start()
@@ -122,6 +124,28 @@ def test_scraped_twice_and_in_part_without_rules(monitoring: Monitoring) -> None
     expected = {"exporter-scraped-twice", "metrics-dropped", "labels-renamed", "rules-not-loaded"}
     wait_until(lambda: expected <= monitoring.found(), timeout=120, interval=1)
     assert "no-alertmanager" not in monitoring.found()
+
+
+def test_a_family_that_is_new_on_the_page_was_not_dropped(monitoring: Monitoring) -> None:
+    """The doctor waits for the next scrape before it blames relabelling."""
+    read = threading.Event()
+    failed = 'celery_task_failed_total{name="add",queue_name="q"} 1\n'
+
+    def as_the_doctor_reads_it() -> str:
+        read.set()
+        return failed
+
+    scraped = serve(PAGE, more=lambda: failed if read.is_set() else "")
+    page = serve(PAGE, more=as_the_doctor_reads_it)
+    try:
+        monitoring.configure(job(scraped.url, scrape_interval="3s"), rules=(), alertmanager=None)
+        wait_until(lambda: prometheus.collect(monitoring.prometheus.url, scope=Scope()).exporters, timeout=60)
+        _, found, _ = examine("redis://127.0.0.1:1/0", exporter_url=page.url, prometheus_url=monitoring.prometheus.url)
+        assert "metrics-dropped" not in found
+        assert "rules-not-loaded" in found
+    finally:
+        scraped.stop()
+        page.stop()
 
 
 def test_without_labels_limits_and_an_alertmanager(monitoring: Monitoring, tmp_path: Path) -> None:

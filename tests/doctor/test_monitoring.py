@@ -37,6 +37,11 @@ def exporter(**changes: Any) -> Evidence:
             ("fault", "exporter-not-scraped"),
             id="another one is scraped",
         ),
+        pytest.param(
+            prometheus(exporters=(), targets=(replace(TARGET, healthy=False, scraped=False),)),
+            ("fault", "exporter-not-scraped"),
+            id="not yet scraped",
+        ),
         pytest.param(prometheus(exporters=(), targets=(WRONG,)), ("fault", "scrape-wrong-target"), id="the wrong port"),
         pytest.param(
             prometheus(exporters=(replace(SCRAPED, names=SCRAPED.names - {"celery_worker_up"}),)),

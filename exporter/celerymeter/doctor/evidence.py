@@ -212,6 +212,8 @@ class ScrapeTarget:
     interval: float = 0.0
     timeout: float = 0.0
     took: float = 0.0
+    scraped: bool = True
+    """False before the first scrape."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,14 @@ def not_scraped(evidence: Evidence) -> Iterator[Finding]:
         return
     if prometheus.exporters and not _lacks_ours(evidence):
         return
-    port = (urlsplit(evidence.exporter.url).port if evidence.exporter else None) or DEFAULT_PORT
-    likely = [
-        target
-        for target in prometheus.targets or ()
-        if urlsplit(target.url).port == port or "celery" in target.job.lower()
-    ]
+    likely = _likely_targets(evidence)
+    if pending := [target for target in likely if not target.scraped]:
+        yield fault(
+            "exporter-not-scraped",
+            f"Prometheus {prometheus.url} has not scraped {listed(target.url for target in pending)} yet",
+            f"run the doctor again in {pending[0].interval:.0f} s",
+        )
+        return
     if failing := [target for target in likely if not target.healthy]:
         error = failing[0].error
         fix = next((fix for part, fix in _FIXES.items() if part in error), "see Prometheus' page /targets")
@@ -69,7 +71,7 @@ def not_scraped(evidence: Evidence) -> Iterator[Finding]:
         )
         return
     others = f", but those of {listed(map(str, prometheus.exporters))}" if prometheus.exporters else ""
-    job = f"{{job_name: celerymeter, static_configs: [{{targets: ['HOST:{port}']}}]}}"
+    job = f"{{job_name: celerymeter, static_configs: [{{targets: ['HOST:{_port(evidence)}']}}]}}"
     yield fault(
         "exporter-not-scraped",
         f"Prometheus {prometheus.url} has no metrics of {'this' if others else 'an'} exporter{others}",
@@ -101,6 +103,14 @@ def incomplete(evidence: Evidence) -> Iterator[Finding]:
             f"the exporter serves {listed(missing)}, which Prometheus does not have",
             "look for drop and keep in metric_relabel_configs of the job: dashboards and rules need all metrics",
         )
+
+
+def seconds_to_next_scrape(evidence: Evidence) -> float:
+    """Return how long to wait where something is missing in Prometheus that its next scrape may bring, or 0."""
+    incomplete_page = any(incomplete(evidence))
+    targets = [target for target in _likely_targets(evidence) if incomplete_page or not target.scraped]
+    unknown = RARE if incomplete_page else 0.0
+    return min(RARE, max((target.interval + target.timeout for target in targets), default=unknown))
 
 
 def labels_changed(evidence: Evidence) -> Iterator[Finding]:
@@ -211,6 +221,17 @@ def other_exporter(evidence: Evidence) -> Iterator[Finding]:
             f"{listed(others)} also serves celery_… series, and is not a celerymeter exporter",
             "while both are scraped, give one of them a label `cluster` of its own, or sums count tasks twice",
         )
+
+
+def _port(evidence: Evidence) -> int:
+    return (urlsplit(evidence.exporter.url).port if evidence.exporter else None) or DEFAULT_PORT
+
+
+def _likely_targets(evidence: Evidence) -> list[ScrapeTarget]:
+    """Return the targets that may be the exporter, by port or job."""
+    port = _port(evidence)
+    targets = (evidence.prometheus.targets if evidence.prometheus else None) or ()
+    return [target for target in targets if urlsplit(target.url).port == port or "celery" in target.job.lower()]
 
 
 def _exporters(evidence: Evidence) -> tuple[ScrapedExporter, ...]:

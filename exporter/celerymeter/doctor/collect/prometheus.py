@@ -32,7 +32,8 @@ _QUERIES = {
     "broker_up": f"max {_BY} (celerymeter_broker_up{{SEL}})",
     "last_event": f"max {_BY} (celerymeter_last_event_timestamp_seconds{{SEL}})",
     "workers": "max by (cluster, job, instance, hostname) (celery_worker_up{SEL}) == 1",
-    "names": 'group by (cluster, job, instance, __name__) ({SEL, __name__=~"celery(meter)?_.+"})',
+    # Some families come and go with what runs just now.
+    "names": 'group by (cluster, job, instance, __name__) (last_over_time({SEL, __name__=~"celery(meter)?_.+"}[5m]))',
     "others": f'group {_BY} ({{SEL, __name__=~"celery_worker_up|celery_task_received_total"}}) unless {_EXPORTERS}',
     "time": "vector(time())",
     "limits": 'count(celery:queue_backlog:limit{cluster="", queue_name=""})',
@@ -120,6 +121,7 @@ def _target(found: dict[str, Any]) -> ScrapeTarget:
         interval=_seconds(found.get("scrapeInterval")),
         timeout=_seconds(found.get("scrapeTimeout")),
         took=float(found.get("lastScrapeDuration") or 0),
+        scraped=found["health"] != "unknown",
     )
 
 
