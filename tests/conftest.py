@@ -22,6 +22,12 @@ import redis
 from celerymeter.demo.servers import Redis
 from celerymeter.errors import ServerMissing
 
+BASE = pytest.StashKey[Path]()
+"""The folder of all temporary folders of this process."""
+MAX_LOGS = 8
+LOG_END = 3000
+"""Bytes of a log that are shown."""
+
 # Helpers too say which values differ.
 pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.glob("[a-z]*")))
 # Prometheus, promtool and the like: collecting garbage when twice as much was made would take a quarter of their time.
@@ -55,6 +61,18 @@ def pytest_runtest_setup() -> Generator[None, object, object]:
 def pytest_pyfunc_call() -> Generator[None, object, object]:
     """A test that starts one itself."""
     return (yield from _skip_without_server())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Show with a failure the end of each log that a process of the test wrote meanwhile."""
+    report = yield
+    if report.failed and (folder := item.config.stash.get(BASE, None)) is not None:
+        written = [path for path in folder.rglob("*.log") if path.stat().st_mtime >= call.start]
+        for path in sorted(written, key=lambda path: path.stat().st_mtime)[-MAX_LOGS:]:
+            end = path.read_bytes()[-LOG_END:].decode(errors="replace")
+            report.sections.append((f"end of {path.relative_to(folder)}", end))
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
@@ -102,6 +120,11 @@ def _expected_seconds(tests: list[pytest.Item]) -> float:
     found = [one for one in tests if one.get_closest_marker("integration") and not one.get_closest_marker("slow")]
     marks = [one.get_closest_marker("timeout") for one in found]
     return max(10.0 * len(found), *(float(mark.args[0]) for mark in marks if mark), 0.0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _base_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    request.config.stash[BASE] = tmp_path_factory.getbasetemp()
 
 
 @pytest.fixture(scope="session")

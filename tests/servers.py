@@ -59,7 +59,7 @@ class RabbitMQ(Process):
     def control(self, *arguments: str) -> None:
         """Run `rabbitmqctl` on this node."""
         tool = Path(find_binary("rabbitmq")).with_name("rabbitmqctl")
-        subprocess.run([tool, *arguments], env=self.environment, capture_output=True, check=True, timeout=60)
+        subprocess.run([tool, *arguments], env=self.environment, capture_output=True, check=True, timeout=200)
 
     def stop(self, timeout: float = 20.0) -> int:
         """Stop the node, then the epmd that it started."""
