@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import socket
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -117,7 +119,18 @@ def _gzip(body: bytes, encoding: bytes = b"gzip") -> Speak:
     return answers(body, b"Content-Encoding: " + encoding)
 
 
-BOMB = zipped(b" " * 300_000_000)
+def _bomb(megabytes: int) -> bytes:
+    """Return zipped spaces; each megabyte is the same block, since compressing them all would take seconds."""
+    spaces, crc = b" " * 1_000_000, 0
+    block = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = block.compress(spaces) + block.flush(zlib.Z_FULL_FLUSH)
+    for _ in range(megabytes):
+        crc = zlib.crc32(spaces, crc)
+    empty = gzip.compress(b"", mtime=0)
+    return empty[:10] + packed * megabytes + empty[10:-8] + struct.pack("<LL", crc, megabytes * len(spaces))
+
+
+BOMB = _bomb(300)
 
 SLOW: dict[str, Speak] = {
     "silence": stops(),
