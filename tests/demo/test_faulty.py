@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.alertmanager.sinks import HttpSink, awaited
 from tests.demo.running import Demo, command_line, started
 
 from celerymeter.demo.processes import wait_until
+from celerymeter.prometheus import PrometheusClient, PrometheusSettings
 
 pytestmark = pytest.mark.integration
 WEBHOOK = "/services/T0000/B0000/hush-hush"
@@ -77,6 +79,21 @@ def test_the_webhook_stays_in_its_file(demo: Demo, slack: HttpSink) -> None:
     awaited(lambda: slack.to(WEBHOOK), timeout=240, what="a message in Slack")
     processes = [path for name in ("cmdline", "environ") for path in Path("/proc").glob(f"[0-9]*/{name}")]
     assert [path for path in (*demo.folder.rglob("*"), *processes) if holds_webhook(path)] == []
+
+
+def test_the_workload_has_successes_failures_retries_and_a_schedule(demo: Demo) -> None:
+    """Every kind of result is in Prometheus, of quick tasks and of slow ones."""
+    kinds = (
+        'celery_task_succeeded_total{queue_name="orders"}',
+        'celery_task_failed_total{name="orders.charge_card"}',
+        'celery_task_retried_total{name="orders.charge_card"}',
+        'celery_task_succeeded_total{name="reports.refresh_sales"}',
+        'celery_task_succeeded_total{queue_name="media"}',
+    )
+    with PrometheusClient(PrometheusSettings(demo.env["PROMETHEUS_URL"])) as prometheus:
+        for series in kinds:
+            wait_until(partial(prometheus.instant, f"sum({series}) > 0"), timeout=120, interval=1, what=series)
+        assert not prometheus.instant('celery_task_started_total{queue_name="unknown"}')
 
 
 def holds_webhook(path: Path) -> bool:
