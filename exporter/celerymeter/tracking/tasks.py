@@ -1,6 +1,6 @@
-"""Task events into counts: which run an event is of. Each counts under its (name, queue_name), and a run ends once.
+"""Task events into counts. Each event counts under the (name, queue_name) of its run, and a run ends once.
 
-What an event counts for is `RunCounter`'s, and under which labels `RunLabels`'.
+`RunMatcher` finds that run where several are possible, `RunLabels` its labels, and `RunCounter` counts.
 """
 
 from __future__ import annotations
@@ -13,20 +13,14 @@ from celerymeter.routing import is_broadcast
 from celerymeter.tracking.clocks import ProducerClocks
 from celerymeter.tracking.counting import RunCounter
 from celerymeter.tracking.identity import (
-    is_called,
-    is_late_for,
-    is_of_earlier_try,
-    is_of_next,
-    is_replacement,
-    late_run,
     link,
-    place_ahead,
-    replaces,
 )
-from celerymeter.tracking.labels import RunLabels, strip
+from celerymeter.tracking.labels import RunLabels
+from celerymeter.tracking.matching import RunMatcher
 from celerymeter.tracking.run import Run
-from celerymeter.tracking.runs import LONG_TEXT, VANISHED, RunTable
-from celerymeter.tracking.series import TaskSeriesTable, is_shadow
+from celerymeter.tracking.runs import VANISHED, RunTable
+from celerymeter.tracking.sent_ahead import Parts, SentAhead
+from celerymeter.tracking.series import TaskSeriesTable
 from celerymeter.tracking.worker import Worker
 from celerymeter.tracking.workers import WorkerTable
 
@@ -51,8 +45,9 @@ class TaskTracker:
         self.labels = RunLabels(table, self.runs, workers, self.counts, limit=limit)
         self._workers = workers
         self._limit = limit
-        self._sent_ahead = 0
-        """At least the number of `task-sent` that runs keep; `tick` counts them anew."""
+        parts = Parts(table, self.runs, workers, self.labels, self.counts, self.producers, limit, self._close)
+        self._ahead = SentAhead(parts)
+        self._matcher = RunMatcher(parts, self._ahead)
 
     # Events
 
@@ -71,16 +66,16 @@ class TaskTracker:
         if event.parent_id is not None:
             self._note_parent(event)
         if self.counts.repeated and (noted := self.counts.repeated.pop(event)) is not None:
-            self._take_as_sent(noted.run, noted.before, event, at)
+            self._matcher.take_as_sent(noted.run, noted.before, event, at)
             self.counts.sent(*noted.series.labels[:2])
             return sent_at
         run = self.runs.get(uuid)
-        if run is None and (before := self._before_ended(event)) is not None:
+        if run is None and (before := self._matcher.of_sent_after_end(event)) is not None:
             self.labels.address(before, event, sent_at)
             self._count_addressed(before, (name, queue), event, at)
             return sent_at
         if run is None and uuid in self.runs.beside:  # the runs that followed are over
-            run = self._find_late(event)
+            run = self._matcher.of_late_sent(event)
         follows = retries > 0 or event.parent_id == uuid
         direct = run is None and not follows and not event.exchange  # the queue is certain: see `QueueRoutes.queue_of`
         if direct and (series := self.counts.sent_series.get((name, queue))) is not None:
@@ -96,9 +91,9 @@ class TaskTracker:
             queue = self.table.queue(event.exchange or "")
             self.labels.broadcast(uuid, queue, at)
         if run is None and follows:
-            self._keep_for_next(self._open_unreported(event, at), event, at)
+            self._ahead.keep(self._matcher.open_unreported(event, at), event, at)
             return sent_at
-        run = self.runs.open(Run(uuid, at, at)) if run is None else self._find_sent(run, event, at)
+        run = self.runs.open(Run(uuid, at, at)) if run is None else self._matcher.of_sent(run, event, at)
         if run is None:
             return sent_at
         self.labels.address(run, event, sent_at)
@@ -119,11 +114,11 @@ class TaskTracker:
             or run.parent_id != event.parent_id
             or run.retries != (event.retries or 0)
         ):
-            run = self._find_received(run, event, at)
+            run = self._matcher.of_received(run, event, at)
             if run is None:
                 return
             if run.name is None and event.name is not None:
-                self._name(run, event.name, worker)
+                self._matcher.name_by_received(run, event.name, worker)
         run.worker, run.touched, run.received = event.hostname, at, True
         if run.eta is None:
             run.eta = event.eta
@@ -144,7 +139,11 @@ class TaskTracker:
         if run is None or run.worker != hostname or run.started is not None or uuid in self.runs.beside:
             newest, run = run, self.runs.starting(uuid, hostname)
             if run is None:
-                run = self._find_started(event, at) if newest is None else self._start_elsewhere(newest, at)
+                run = (
+                    self._matcher.of_started(event, at)
+                    if newest is None
+                    else self._matcher.started_elsewhere(newest, at)
+                )
                 if run is None:
                     return
         run.worker, run.started, run.touched, run.adopted = hostname, event.timestamp, at, False
@@ -165,7 +164,7 @@ class TaskTracker:
         if run is None or run.worker != event.hostname or uuid in self.runs.beside:
             run = self.runs.ending(uuid, event.hostname) or self.runs.recently_ended.get(uuid)
             if run is None:
-                run = self._unheard(event, at)
+                run = self._matcher.of_end(event, at)
             if run.worker is None and not run.ended:
                 run.worker = event.hostname
         series = run.series or self.labels.resolve(run)
@@ -181,8 +180,7 @@ class TaskTracker:
     def tick(self, now: float) -> None:
         """Give up waiting for what did not come, and drop what is too old."""
         self.labels.tick(now)
-        if self._sent_ahead > self._limit // 8:
-            self._sent_ahead = self.runs.count_sent_ahead()
+        self._ahead.tick()
         self.counts.tick(now)
         self.runs.evict_old(now, MAX_AGE)
 
@@ -242,193 +240,11 @@ class TaskTracker:
 
     # Which run
 
-    def _find_sent(self, run: Run, event: Event, at: float) -> Run | None:
-        """The run whose `task-sent` this is, or ``None`` if there is none yet or any more; ``run`` is the newest."""
-        if run.before is not None and (before := late_run(run, event)) is not None:
-            return before
-        if is_of_earlier_try(run, event):
-            earlier = self._find_late(event)
-            if earlier is None:  # it is over, or its worker has not said anything of it yet
-                queue = self._workers.routes.queue_of(event) or UNKNOWN
-                run.queue_before = run.queue_before or self.table.queue(queue)
-                self.counts.sent(self.table.name(event.name or run.name or UNKNOWN), run.queue_before)
-            return earlier
-        if is_of_next(run, event):
-            self._keep_for_next(run, event, at)
-            return None
-        if run.redelivered:
-            self._take_as_sent(run, self.runs.started_before(run), event, at)
-        return run
-
-    def _find_late(self, event: Event) -> Run | None:
-        """The run beside the newest whose `task-sent` this is."""
-        return next((one for one in self.runs.beside.get(event.uuid or "", ()) if is_late_for(one, event)), None)
-
-    def _find_started(self, event: Event, at: float) -> Run | None:
-        """The run of a `task-started` of a task that has no unfinished run, or ``None`` if it was counted as late.
-
-        If the last run had started, two workers held the message, and the other one was done before this one began.
-        """
-        ended = self.runs.recently_ended.get(event.uuid or "")
-        if ended is not None and ended.started is None:
-            self._count_late(ended, event)
-            return None
-        run = self.runs.open(Run(event.uuid or "", at, at))
-        if ended is not None:
-            run.name, run.queue, run.received, run.redelivered = ended.name, ended.queue, True, ended.ended
-        return run
-
-    def _start_elsewhere(self, newest: Run, at: float) -> Run:
-        """The run of a `task-started` that fits no unfinished run.
-
-        If another worker has received the task meanwhile, this one held it for longer than the broker waits for an
-        acknowledgement (an ETA beyond Redis' visibility timeout): both will run it, and the second start is a
-        redelivery. So will one worker that received it several times before it began.
-        """
-        run = self.runs.open_next(newest, at)
-        link(run, newest)
-        if newest.received and not newest.sent_ahead:
-            (newest if newest.started is None else run).redelivered = True
-            run.received = True  # before the other worker's: so a third one's start is another redelivery
-        return run
-
-    def _find_received(self, run: Run | None, event: Event, at: float) -> Run | None:
-        """The run that a `task-received` begins, or ``None`` if it was counted as late; ``run`` is the newest known."""
-        if event.name is not None:
-            event.name = self.table.name.clean(event.name)
-        uuid, hostname, retries, name = event.uuid or "", event.hostname, event.retries or 0, event.name
-        ended = self.runs.recently_ended.get(uuid) if run is None else None
-        if (overtaken := self.runs.overtaken(event) or self._replaced_before(run or ended, event, at)) is not None:
-            run = overtaken
-        elif run is None:
-            if ended is not None and not ended.received:
-                self._count_late(ended, event)
-                return None
-            run = self._open_received(ended, event, at)
-        elif replaces(run, event):
-            run = self._open_replacement(run, event, at)
-        elif retries < run.retries and run.worker != hostname:
-            run = self.runs.open_earlier(run, hostname, at)
-        elif (
-            retries > run.retries
-            or (run.started is not None and (run.received or run.worker != hostname))
-            or (run.received and run.sent_ahead)
-        ):
-            ahead, run.sent_ahead, is_retry = run.sent_ahead, None, retries > run.retries
-            following = self.runs.open_next(run, at)
-            if is_retry and (run.addressed or not self.labels.may_consume(hostname, run.queue)):
-                following.queue, following.queue_before = None, run.queue  # `Task.retry(queue=…)` may move it
-            link(following, run)
-            run = self._take_try(following, ahead, retries)
-            run.redelivered = not is_retry and not ahead
-        run.retries, run.parent_id = retries, event.parent_id
-        if len(event.parent_id or "") > LONG_TEXT or len(name or "") > LONG_TEXT:
-            self.runs.note_large(run, at)
-        if name is not None:
-            self.labels.learn_name(name)
-            if run.name not in (None, name):
-                run.shadow = name
-                self.table.learn_shadow(name, run.name)
-        return run
-
-    def _open_received(self, ended: Run | None, event: Event, at: float) -> Run:
-        """Open the run that a `task-received` begins; ``ended`` is the last of its task, if that ended recently."""
-        uuid = event.uuid or ""
-        run = self.runs.open(Run(uuid, at, at))
-        if ended is not None and is_called(ended, event.name):
-            run.queue, run.redelivered = ended.queue, ended.ended
-        elif ended is None and event.parent_id == uuid and not event.retries:
-            run.before = run.unheard = Run(uuid, at, at, replaced=True)
-        return run
-
-    def _replaced_before(self, run: Run | None, event: Event, at: float) -> Run | None:
-        """The run of a `task-received` that ``run`` replaces, if another worker received that before."""
-        if run is None or run.unheard is None or event.parent_id == event.uuid:
-            return None
-        before, run.unheard = run.unheard, None
-        if run.ended:
-            return self.runs.open(before)
-        self.runs.set_beside(before, at)
-        return before
-
-    def _before_ended(self, event: Event) -> Run | None:
-        """The run whose `task-sent` this is, although a later run of its task has ended."""
-        ended = self.runs.recently_ended.get(event.uuid or "")
-        if ended is None or ended.before is None:
-            return None
-        if event.name is not None:
-            event.name = self.table.name.clean(event.name)
-        return late_run(ended, event)
-
-    def _name(self, run: Run, name: str, worker: Worker | None) -> None:
-        """Name a run by its `task-received` alone, which may have a shadow name."""
-        registered = worker.registered if worker is not None else None
-        run.name = self.table.real_name(name, registered)
-        if is_shadow(name, registered):
-            run.shadow = name
-
     def _note_parent(self, event: Event) -> None:
         """Note that a run sent this task."""
         parent = self.runs.get(event.parent_id or "")
         if parent is not None and event.parent_id != event.uuid:
             parent.is_parent = True
-
-    def _open_unreported(self, event: Event, at: float) -> Run:
-        """Open the run before a `task-sent` of a retry or a replacement: a worker sends that before its own events."""
-        run = self.runs.open(Run(event.uuid or "", at, at))
-        if event.retries and event.name is not None and (queue := self._workers.routes.queue_of(event)) is not None:
-            run.name, run.queue = self.table.name(event.name), self.table.queue(queue)
-        return run
-
-    def _keep_for_next(self, run: Run, event: Event, at: float) -> None:
-        """Count the `task-sent` of a run that follows ``run``, and keep what is needed of it for then."""
-        routed = self._workers.routes.queue_of(event)
-        name, queue = event.name or run.name or UNKNOWN, routed or run.queue or UNKNOWN
-        self.counts.sent(self.table.name(name), self.table.queue(queue))
-        if self._sent_ahead >= self._limit // 4:
-            self.runs.evicted["limit"] += 1
-            return
-        self._sent_ahead += 1
-        strip(event, run)
-        if routed is not None:
-            event.queue, event.exchange, event.routing_key = self.table.queue.clean(routed), None, None
-        if run.sent_ahead is None:
-            run.sent_ahead = [event]
-            run.replaced = is_replacement(run, event)
-            if run.replaced and run.started is not None and not run.end_pending:
-                self._close(run, at, remember=False)
-        elif len(run.sent_ahead) < MAX_SENT_AHEAD:
-            run.sent_ahead.insert(place_ahead(run.sent_ahead, event), event)
-
-    def _take_next(self, run: Run, ahead: list[Event] | None) -> Run:
-        """Give a run its `task-sent`, which came before the run before it was over."""
-        if ahead:
-            self.labels.address(run, ahead[0], self.producers.sent_at(ahead[0]))
-            if ahead[1:]:
-                run.sent_ahead = ahead[1:]
-                run.replaced = is_replacement(run, ahead[1])
-        return run
-
-    def _take_try(self, run: Run, ahead: list[Event] | None, retries: int) -> Run:
-        """Give a run its `task-sent`, unless only that of a later try has come."""
-        if ahead and (ahead[0].retries or 0) > retries:
-            run.sent_ahead = ahead
-            return run
-        return self._take_next(run, ahead)
-
-    def _open_replacement(self, run: Run, event: Event, at: float) -> Run:
-        """Open the run that replaces ``run``, which is over if it started: a worker may receive the one first."""
-        ahead, run.sent_ahead = run.sent_ahead, None
-        if ahead and ahead[1:]:  # the first may be of a run whose `task-received` got lost
-            ahead = ahead[next((index for index, sent in enumerate(ahead) if sent.name == event.name), 0) :]
-        if run.started is not None:
-            self._close(run, at, remember=False)
-        following = self.runs.open_over(run, Run(run.uuid, at, at))
-        link(following, run)
-        run.replaced = True
-        if not (run.addressed or run.received or run.started is not None):
-            following.unheard = run
-        return self._take_next(following, ahead)
 
     def _count_addressed(self, run: Run, sent: tuple[str | None, str | None], event: Event, at: float) -> None:
         """Count a run's own `task-sent`, and what has waited for it."""
@@ -447,34 +263,6 @@ class TaskTracker:
             if one.pending is not None:
                 self.labels.count_pending(one, at)
 
-    def _take_as_sent(self, run: Run, before: Run | None, event: Event, at: float) -> None:
-        """Take a run for one of its own, which looked like the same message once more until its `task-sent` came.
-
-        If it replaces the unfinished one before it, that is over. An end that came meanwhile went to the older.
-        """
-        run.redelivered, run.addressed = False, True
-        if event.parent_id != run.uuid or before is None or before.end_pending:
-            return
-        self._close(run if before.ended and not run.ended else before, at, remember=False)
-
-    def _unheard(self, event: Event, at: float) -> Run:
-        """The run of an end whose beginning did not come, or not from this worker."""
-        uuid = event.uuid or ""
-        newest = self.runs.get(uuid)
-        return (
-            self.runs.open(Run(uuid, at, at)) if newest is None else self.runs.open_earlier(newest, event.hostname, at)
-        )
-
-    def _count_late(self, run: Run, event: Event) -> None:
-        """An earlier step of a run, overtaken by its end."""
-        if run.series is None:
-            return
-        if event.type == "task-received":
-            run.received = True
-            run.series.received += 1
-        else:
-            run.series.started += 1
-
     def _close(self, run: Run, at: float, *, remember: bool = True, terminated: bool = False, ran: bool = True) -> None:
         newest = self.runs.forget(run, at)
         run.ended = True
@@ -486,7 +274,7 @@ class TaskTracker:
             link(following, run)
             if (ahead[0].retries or 0) > run.retries:
                 following.queue = run.queue
-            self._take_next(following, ahead)
+            self._ahead.take(following, ahead)
         elif newest and remember:
             self.runs.recently_ended.add(run, terminated=terminated)
         if self.runs.beside and ran:
