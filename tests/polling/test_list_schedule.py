@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celerymeter.inspect_replies import Replies, WorkerStats
-from celerymeter.polling.workers import FEW, MAX_HELD, ListSchedule
+from celerymeter.polling.list_schedule import FEW, MAX_HELD, ListSchedule
 
 
 def schedule_of_a_minute() -> ListSchedule:

@@ -10,8 +10,9 @@ from tests.fake_remote_control import FakeRemoteControl, Wait, add_reply
 
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import WorkersSnapshot
+from celerymeter.polling.list_schedule import MAX_HELD
 from celerymeter.polling.reply_habits import PAUSES, YOUNG, PollTarget
-from celerymeter.polling.workers import MAX_HELD, MAX_NEW, WorkerPoller
+from celerymeter.polling.workers import MAX_NEW, WorkerPoller
 from celerymeter.remote_control import Command
 from celerymeter.settings import BrokerSettings, ExporterSettings
 
