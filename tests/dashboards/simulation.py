@@ -75,7 +75,8 @@ class Simulation:
         with ExitStack() as stack:  # closes the pages, should anything fail: their socket would fail a later test
             stack.enter_context(self._pages)
             self._write_history()
-            self._write_configuration()
+            self._write_rules()
+            self._write_configuration(self._pace.interval)
             stack.enter_context(self._prometheus).up()
             self._running = stack.pop_all()
         return self
@@ -91,20 +92,22 @@ class Simulation:
         subprocess.run([*command, str(self._folder / "data")], check=True, capture_output=True)
         source.unlink()
 
-    def _write_configuration(self) -> None:
+    def _write_rules(self) -> None:
         rules = self._folder / "rules"
         rules.mkdir(exist_ok=True)
         for path in self._rules:
             (rules / path.name).write_text(path.read_text() if self._pace.patient else _impatient(path))
+
+    def _write_configuration(self, interval: str) -> None:
         jobs = defaultdict(list)
         for target in self._targets:
             labels = {**target.labels, "__metrics_path__": target.path}
             job = labels.pop("job")
             jobs[job].append({"targets": [f"127.0.0.1:{self._pages.port}"], "labels": labels})
-        every = {f"{what}_interval": self._pace.interval for what in ("scrape", "evaluation")}
+        every = {f"{what}_interval": interval for what in ("scrape", "evaluation")}
         config = {
             "global": {**every, "scrape_timeout": self._pace.interval},
-            "rule_files": [str(rules / "*.yml")],
+            "rule_files": [str(self._folder / "rules" / "*.yml")],
             "scrape_configs": [{"job_name": job, "static_configs": configs} for job, configs in jobs.items()],
         }
         (self._folder / "prometheus.yml").write_text(yaml.safe_dump(config))
@@ -112,7 +115,10 @@ class Simulation:
     @cached_property
     def settled(self) -> float:
         """A time at which every page was scraped as it should be and every alert had seen it: the time to ask about."""
-        return self._settle()
+        settled = self._settle()
+        self._write_configuration("1h")  # what comes later is not asked about, and would cost much
+        requests.post(f"{self.url}/-/reload", timeout=60).raise_for_status()
+        return settled
 
     def _settle(self) -> float:
         begun = time.time()

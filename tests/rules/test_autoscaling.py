@@ -10,6 +10,8 @@ import yaml
 from tests.rules.promtool import run, tool
 from tools.autoscaling import RULES, BySlots, Cluster, Sample, by_length, days, main, simulate
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "deploy" / "autoscaling"
 LABELS = '{job="celery",instance="a:9808"'

@@ -10,6 +10,8 @@ from tests.rules.promtool import ONE_IN_SLOW, run, tool
 from tests.rules.situations import HEALTHY, INCIDENTS, Situation
 from tests.rules.swings import END, Case, series_of, write_world
 
+pytestmark = pytest.mark.timeout(600)
+
 
 def _inputs(situation: Situation) -> Iterator[dict[str, str]]:
     yield from series_of(Case(situation.name, situation.series), cluster=situation.name, exporters=1)

@@ -185,9 +185,9 @@ def a_rare_task_always_fails(timer: AlertTimer) -> None:
     """It cannot sleep for a word; then it succeeds."""
     cluster = timer.monitored.clusters["tasks"]
     since = time.monotonic()
-    cluster.send("tests.sleep_late", "soon", count=4)
-    timer.arrives(NEVER_SUCCEEDS, since=since)
-    since = time.monotonic()
+    with sending(lambda: cluster.send("tests.sleep_late", "soon"), every=2):
+        timer.arrives(NEVER_SUCCEEDS, since=since)
+        since = time.monotonic()
     cluster.send("tests.sleep_late", 0)
     timer.resolves(NEVER_SUCCEEDS, since=since)
 
