@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tests.control_live.workers import FakeRemote, FakeWorker, connect, disconnect, send, subscribed_switch
 
+from celerymeter.control.desired_state import DesiredStateStore
 from celerymeter.control.store import Store
-from celerymeter.control.task_events import DesiredStateStore, Reply, TaskEventSwitch, event_replies
+from celerymeter.control.task_events import Reply, TaskEventSwitch, event_replies
 from celerymeter.demo.processes import wait_until
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.inspect_replies import Replies

@@ -11,10 +11,11 @@ from tests.apps.worker_app import make_app
 from tests.servers import RabbitMQ
 from tests.workers import start_worker
 
+from celerymeter.control.desired_state import DesiredStateStore
 from celerymeter.control.event_listener import EventListener
 from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.store import Store
-from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
+from celerymeter.control.task_events import TaskEventSwitch
 from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis
 from celerymeter.remote_control import RemoteControl

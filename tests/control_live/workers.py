@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from tests.fake_remote_control import FakeRemoteControl, Wait, add_reply
 
+from celerymeter.control.desired_state import DesiredStateStore
 from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.store import Store
-from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
+from celerymeter.control.task_events import TaskEventSwitch
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event

@@ -14,12 +14,13 @@ import pytest
 from celerymeter import escaping
 from celerymeter.control.alerts import MAX_TEXT, AlertsQuery, AlertStore, PostedAlert
 from celerymeter.control.audit.trail import MAX_PAGE, Actor, AuditQuery, AuditTrail
+from celerymeter.control.desired_state import DesiredStateStore
 from celerymeter.control.evidence.events import MAX_ID, EventCache
 from celerymeter.control.live_workers import MAX_NEW, MAX_SILENT, MAX_WORKERS, LiveWorkers
 from celerymeter.control.reports import KEPT, KEPT_OF_ONE, ReportStore
 from celerymeter.control.revocation.service import revoke_request
 from celerymeter.control.store import Store
-from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
+from celerymeter.control.task_events import TaskEventSwitch
 from celerymeter.control.tasks import EarlierUse, IdempotencyKeys, KeyUse
 from celerymeter.errors import RequestRefused
 from celerymeter.model import Event

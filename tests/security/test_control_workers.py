@@ -20,10 +20,10 @@ from celerymeter.control.live_workers import (
     MAX_WORKERS,
     LiveWorker,
     LiveWorkers,
-    WorkerProbe,
     destinations,
 )
 from celerymeter.control.revocation.models import MAX_SHOWN
+from celerymeter.control.worker_probe import WorkerProbe
 from celerymeter.inspect_replies import Replies
 from celerymeter.model import Event
 from celerymeter.remote_control import RemoteControl

@@ -10,8 +10,8 @@ from tests.tracking.cluster import BEAT, START, Cluster
 
 from celerymeter.model import ScheduleRow
 from celerymeter.tracking import schedules
+from celerymeter.tracking.beats import Schedule
 from celerymeter.tracking.saved import Saved, restore, save
-from celerymeter.tracking.schedules import Schedule
 
 
 def row(

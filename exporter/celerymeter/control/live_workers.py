@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 from celerymeter import escaping
 from celerymeter.model import Event
-from celerymeter.remote_control import Command, RemoteControl
-from celerymeter.threads import PeriodicThread
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +34,6 @@ MAX_SILENT: Final = 1000
 """Workers that have a history and never answered: a whole cluster answers, unless its remote control is off."""
 MAX_NEW: Final = 1000
 MAX_DESTINATIONS: Final = 100
-PROBE_INTERVAL: Final = 5.0
-PROBE_PAUSE: Final = 30.0
-"""Seconds between two requests for an answer of workers that only send events."""
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 30.0
 
 
 @dataclass(slots=True)
@@ -321,78 +314,3 @@ class LiveWorkers:
 def destinations(hostnames: Collection[str]) -> Collection[str] | None:
     """Return the workers for a command to name; None, which means all, when it would get too long."""
     return hostnames if len(hostnames) <= MAX_DESTINATIONS else None
-
-
-class WorkerProbe:
-    """Asks all workers for an answer when some are known by their events alone, or many are new."""
-
-    def __init__(self, remote: RemoteControl, workers: LiveWorkers, *, clock: Callable[[], float] = time.time) -> None:
-        self._remote = remote
-        self._workers = workers
-        self._clock = clock
-        self._believed = 0
-        self._next_at = 0.0
-        self._thread = PeriodicThread("workers: probe", self.probe, interval=PROBE_INTERVAL)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._thread.stop()
-
-    def probe(self) -> None:
-        """Ask, unless nothing has changed since the last time or that was a moment ago."""
-        now, workers = self._clock(), self._workers
-        if now < self._next_at or not (workers.crowded or workers.believed != self._believed):
-            return
-        if workers.crowded:
-            log.warning("more than %d unknown workers send events; only those that answer count as alive", FEW)
-        self._next_at, self._believed = now + PROBE_PAUSE, workers.believed
-        # Not `ping`, which others than workers answer. No worker is expected: which there are is what this finds out.
-        workers.answered(self._remote.ask([Command("active_queues")]).hostnames)
-
-
-@dataclass(slots=True)
-class _Retry:
-    due: float
-    pause: float = FIRST_PAUSE
-
-
-class Retries:
-    """The workers to which something is to be sent again, each at its time: its pauses double. Bounded, thread-safe.
-
-    Times are in seconds of the caller's clock.
-    """
-
-    def __init__(self) -> None:
-        self._retries: dict[str, _Retry] = {}
-        self._lock = Lock()
-
-    def add(self, name: str, due: float) -> None:
-        """Make a name due from then on, with the shortest pause."""
-        with self._lock:
-            if name in self._retries or len(self._retries) < MAX_WORKERS:
-                self._retries[name] = _Retry(due)
-
-    def take(self, now: float) -> tuple[str, ...]:
-        """Return the names that are due; each must be settled."""
-        with self._lock:
-            return tuple(name for name, retry in self._retries.items() if retry.due <= now)
-
-    def settle(self, name: str, *, done: bool, now: float) -> None:
-        """Remove a name that is done; make any other due again after its pause, which doubles."""
-        with self._lock:
-            if done:
-                self._retries.pop(name, None)
-                return
-            retry = self._retries.setdefault(name, _Retry(now))
-            retry.due = now + retry.pause
-            retry.pause = min(2 * retry.pause, LONGEST_PAUSE)
-
-    def pause(self, now: float, *, longest: float) -> float:
-        """Return the seconds until the next name is due, at most ``longest``."""
-        with self._lock:
-            soonest = min((retry.due for retry in self._retries.values()), default=now + longest)
-        return min(max(soonest - now, 0.0), longest)

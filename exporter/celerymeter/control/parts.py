@@ -21,6 +21,7 @@ from celerymeter.control.audit.maintenance import AuditMaintenance
 from celerymeter.control.audit.trail import AuditTrail, audit_key, open_trail
 from celerymeter.control.auth import Authenticator
 from celerymeter.control.cluster.snapshot import ClusterReader, Queries, alertmanager_component
+from celerymeter.control.desired_state import DesiredStateStore
 from celerymeter.control.event_listener import EventListener
 from celerymeter.control.evidence.amqp_queues import AmqpQueues
 from celerymeter.control.evidence.collector import EvidenceCollector
@@ -33,7 +34,7 @@ from celerymeter.control.evidence.workers import CONNECTIONS
 from celerymeter.control.feed.hub import Hub
 from celerymeter.control.feed.sampler import Sampler
 from celerymeter.control.feed.views import Feed
-from celerymeter.control.live_workers import LiveWorkers, WorkerProbe
+from celerymeter.control.live_workers import LiveWorkers
 from celerymeter.control.lookup.service import LookupService
 from celerymeter.control.lookup.usual import UsualTimes
 from celerymeter.control.metrics import ControlMetrics, QueryMetrics
@@ -46,9 +47,10 @@ from celerymeter.control.revocation.workers import Workers
 from celerymeter.control.settings import ControlSettings
 from celerymeter.control.store import Store
 from celerymeter.control.system import SnapshotSource
-from celerymeter.control.task_events import DesiredStateStore, TaskEventSwitch
+from celerymeter.control.task_events import TaskEventSwitch
 from celerymeter.control.tasks import IdempotencyKeys
 from celerymeter.control.tokens import Keyring
+from celerymeter.control.worker_probe import WorkerProbe
 from celerymeter.httpd import MetricsServer, WebConfig
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings, Scope
 from celerymeter.remote_control import RemoteControl

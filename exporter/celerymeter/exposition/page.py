@@ -15,7 +15,7 @@ from celerymeter.exposition.scrape import Build, FailuresByClass, Kept, Scrape
 from celerymeter.exposition.text import fill, histogram_template, labels
 from celerymeter.metrics import Family
 from celerymeter.model import OTHER, UNKNOWN, BrokerMemory, QueueState, WorkerState
-from celerymeter.tracking.schedules import Schedule
+from celerymeter.tracking.beats import Schedule
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.tracker import Tracker
 from celerymeter.tracking.worker import Worker

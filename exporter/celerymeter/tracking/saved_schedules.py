@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from celerymeter.tracking.schedules import Beat, Schedule, ScheduleTable
+from celerymeter.tracking.beats import Beat, Schedule
+from celerymeter.tracking.schedules import ScheduleTable
 
 _NUMBERS = tuple(name for name in Schedule.__slots__ if name not in ("labels", "lateness"))
 

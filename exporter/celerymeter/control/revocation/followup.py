@@ -17,7 +17,8 @@ from typing import Final
 
 from celerymeter.control.evidence.models import LastEvent, TaskLocation
 from celerymeter.control.evidence.sources import Sources
-from celerymeter.control.live_workers import INFORMED, LiveWorker, Retries
+from celerymeter.control.live_workers import INFORMED, LiveWorker
+from celerymeter.control.retries import Retries
 from celerymeter.control.revocation import decide
 from celerymeter.control.revocation.batches import ActiveBatch, ActiveBatches, Recorder
 from celerymeter.control.revocation.models import Acknowledgements, Batch, Outcome, TaskResult
