@@ -67,14 +67,18 @@ def is_free(port: int) -> bool:
 
 
 def wait_until(
-    condition: Callable[[], object], *, timeout: float = 60.0, interval: float = 0.05, what: str = ""
+    condition: Callable[[], object], *, timeout: float = 60.0, interval: float | None = None, what: str = ""
 ) -> None:
-    """Wait until ``condition()`` is true; raises `TimeoutError` after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
+    """Wait until ``condition()`` is true; raises `TimeoutError` after ``timeout`` seconds.
+
+    Without an ``interval`` it looks often at first and up to four times a second later, since looking has a cost too.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise TimeoutError(f"not within {timeout:g} s: {what or condition!r}")
-        time.sleep(interval)
+        time.sleep(interval or min(max(0.05, waited / 10), 0.25))
 
 
 class Child(Protocol):
