@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 # Most tests wait most of the time, so there are more of them at once than processors.
-JOBS ?= 6
+JOBS ?= 8
 # Hundreds of processes are started: each would compile every module again.
 export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
