@@ -13,7 +13,7 @@ from celerymeter.doctor import report
 from celerymeter.doctor.checks import diagnose
 from celerymeter.doctor.checks.prometheus import seconds_to_next_scrape
 from celerymeter.doctor.collect import broker, http, prometheus
-from celerymeter.doctor.evidence import Evidence
+from celerymeter.doctor.evidence import Evidence, PrometheusEvidence
 from celerymeter.doctor.settings import DoctorSettings
 from celerymeter.escaping import terminal
 from celerymeter.prometheus import Scope
@@ -60,14 +60,17 @@ def collect_evidence(settings: DoctorSettings, *, progress: Callable[[str], None
         progress(f"reading {without_password(url)}")
         return collect(url)
 
+    def read_prometheus() -> PrometheusEvidence | None:
+        return read(settings.prometheus_url, partial(prometheus.collect, scope=scope))
+
     evidence = Evidence(
         broker=broker.collect(settings.broker, watch=settings.watch, progress=progress),
         exporter=read(settings.exporter_url, http.collect_exporter),
-        prometheus=read(settings.prometheus_url, partial(prometheus.collect, scope=scope)),
+        prometheus=read_prometheus(),
         control=read(settings.control_url, http.collect_control),
     )
     if pause := seconds_to_next_scrape(evidence):
         progress(f"waiting {pause:.0f} s for the next scrape: metrics are missing in Prometheus, perhaps new ones")
         time.sleep(pause)
-        evidence = replace(evidence, prometheus=read(settings.prometheus_url, partial(prometheus.collect, scope=scope)))
+        evidence = replace(evidence, prometheus=read_prometheus())
     return evidence

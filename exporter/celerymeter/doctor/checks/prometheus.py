@@ -108,6 +108,8 @@ def incomplete(evidence: Evidence) -> Iterator[Finding]:
 def seconds_to_next_scrape(evidence: Evidence) -> float:
     """Return how long to wait where something is missing in Prometheus that its next scrape may bring, or 0."""
     incomplete_page = any(incomplete(evidence))
+    if not incomplete_page and not any(not_scraped(evidence)):
+        return 0.0
     targets = [target for target in _likely_targets(evidence) if incomplete_page or not target.scraped]
     unknown = RARE if incomplete_page else 0.0
     return min(RARE, max((target.interval + target.timeout for target in targets), default=unknown))
