@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
@@ -12,8 +11,6 @@ from typing import Final, Protocol
 
 from celerymeter import escaping
 from celerymeter.model import Event
-
-log = logging.getLogger(__name__)
 
 ALIVE: Final = 30.0
 """Seconds since its last event for which a worker counts as alive: many heartbeats of 2 s."""

@@ -18,7 +18,7 @@ from celerymeter.tracking.identity import (
 )
 from celerymeter.tracking.run import Run
 from celerymeter.tracking.runs import LONG_TEXT
-from celerymeter.tracking.sent_ahead import Parts, SentAhead
+from celerymeter.tracking.sent_ahead import SentAhead, TaskParts
 from celerymeter.tracking.series import is_shadow
 from celerymeter.tracking.worker import Worker
 
@@ -26,7 +26,7 @@ from celerymeter.tracking.worker import Worker
 class RunMatcher:
     """Finds runs for `TaskTracker`, where the newest of the task is not certainly the one."""
 
-    def __init__(self, parts: Parts, ahead: SentAhead) -> None:
+    def __init__(self, parts: TaskParts, ahead: SentAhead) -> None:
         self._table, self._runs, self._workers = parts.table, parts.runs, parts.workers
         self._labels, self._counts, self._close = parts.labels, parts.counts, parts.close
         self._ahead = ahead

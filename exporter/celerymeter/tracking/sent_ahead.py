@@ -19,7 +19,7 @@ MAX_SENT_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class TaskParts:
     """What the parts of a `TaskTracker` share; ``close`` ends a run."""
 
     table: TaskSeriesTable
@@ -35,7 +35,7 @@ class Parts:
 class SentAhead:
     """Counts such an event at once, and keeps it until its run begins."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: TaskParts) -> None:
         self._table, self._runs, self._workers = parts.table, parts.runs, parts.workers
         self._labels, self._counts, self._producers = parts.labels, parts.counts, parts.producers
         self._limit, self._close = parts.limit, parts.close

@@ -19,7 +19,7 @@ from celerymeter.tracking.labels import RunLabels
 from celerymeter.tracking.matching import RunMatcher
 from celerymeter.tracking.run import Run
 from celerymeter.tracking.runs import VANISHED, RunTable
-from celerymeter.tracking.sent_ahead import Parts, SentAhead
+from celerymeter.tracking.sent_ahead import SentAhead, TaskParts
 from celerymeter.tracking.series import TaskSeriesTable
 from celerymeter.tracking.worker import Worker
 from celerymeter.tracking.workers import WorkerTable
@@ -45,7 +45,7 @@ class TaskTracker:
         self.labels = RunLabels(table, self.runs, workers, self.counts, limit=limit)
         self._workers = workers
         self._limit = limit
-        parts = Parts(table, self.runs, workers, self.labels, self.counts, self.producers, limit, self._close)
+        parts = TaskParts(table, self.runs, workers, self.labels, self.counts, self.producers, limit, self._close)
         self._ahead = SentAhead(parts)
         self._matcher = RunMatcher(parts, self._ahead)
 
