@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Show with a failure the end of each log that a process of the test wrote meanwhile."""
     report = yield
     if report.failed and (folder := item.config.stash.get(BASE, None)) is not None:
-        written = [path for path in folder.rglob("*.log") if path.stat().st_mtime >= call.start]
-        for path in sorted(written, key=lambda path: path.stat().st_mtime)[-MAX_LOGS:]:
-            end = path.read_bytes()[-LOG_END:].decode(errors="replace")
-            report.sections.append((f"end of {path.relative_to(folder)}", end))
+        report.sections += _ends_of_logs(folder, call.start)
     return report
+
+
+def _ends_of_logs(folder: Path, since: float) -> list[tuple[str, str]]:
+    """Return title and text of the logs that were written last, but for those that have just vanished."""
+    written = []
+    for path in folder.rglob("*.log"):
+        with suppress(OSError):
+            if (at := path.stat().st_mtime) >= since:
+                end = path.read_bytes()[-LOG_END:].decode(errors="replace")
+                written.append((at, f"end of {path.relative_to(folder)}", end))
+    return [(title, end) for _, title, end in sorted(written)[-MAX_LOGS:]]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import redis
@@ -36,7 +37,7 @@ def test_the_page_is_there_while_the_broker_hangs(redis_server: Redis, new_expor
     try:
         wait_until(lambda: exporter.value("celerymeter_broker_up") == 0)
         for _ in range(20):
-            assert requests.get(f"{exporter.url}/metrics", timeout=2).status_code == 200
+            assert requests.get(f"{exporter.url}/metrics", timeout=1).status_code == 200
     finally:
         redis_server.signal(signal.SIGCONT)
     wait_until(lambda: exporter.value("celerymeter_broker_up") == 1)
@@ -48,13 +49,14 @@ def test_a_broker_that_goes_and_comes_costs_no_counter(
 ) -> None:
     """Redis is stopped under load and started again: up goes 1, 0, 1, and counting goes on."""
     exporter = new_exporter()
-    worker = new_worker("w1@test", pool="threads", concurrency=4)
+    start = partial(new_worker, "w1@test", pool="threads", concurrency=4)
+    worker = start()
 
     def supervised(condition: Callable[[], bool]) -> bool:
         """Start the worker again if Celery gave it up, which it does for a message that was being acknowledged."""
         nonlocal worker
         if not worker.running:
-            worker = new_worker("w1@test", pool="threads", concurrency=4)
+            worker = start()
         return condition()
 
     for _ in range(200):
