@@ -116,17 +116,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             [part for path in (FEED, WEBHOOK, REPORT, BATCH, TASK) for part in ("--exclude-path", path)],
         ),
         (WEBHOOK_TOKEN, ["--include-path", WEBHOOK]),
-        # no schema can say that a window's end is later than its start, that an Idempotency-Key came with another body
-        # before, nor which characters are visible
+        # no schema can say that an Idempotency-Key came with another body before
+        (token(Role.ADMIN), ["--include-path", BATCH, "--exclude-checks", "positive_data_acceptance"]),
+        # nor that a window's end is later than its start, nor which characters are visible
         (
-            token(Role.ADMIN),
+            token(),
             [
-                *(part for path in (REPORT, BATCH, TASK) for part in ("--include-path", path)),
+                *("--include-path", REPORT, "--include-path", TASK),
                 *("--exclude-checks", "positive_data_acceptance"),
             ],
         ),
     ],
-    ids=["admin", "alertmanager", "reports, batch and task"],
+    ids=["admin", "alertmanager", "batch", "reports and task"],
 )
 def test_schemathesis_finds_nothing(stack: Stack, tmp_path: Path, bearer: str, paths: list[str]) -> None:
     """No 5xx, no undeclared status, no schema broken, no bad data taken, no good data refused, nothing left open."""
