@@ -50,6 +50,16 @@ def cluster_setting(purpose: str) -> str | None:
     return setting(None, TEXT, f"The cluster to {purpose}, if Prometheus has metrics of several (the label cluster).")
 
 
+def management_setting(purpose: str) -> str | None:
+    """Return the field for RabbitMQ's management API, such as one ``which reports unacknowledged messages``."""
+    return setting(
+        None,
+        HTTP_URL,
+        f"RabbitMQ's management API (http://USER:PASSWORD@HOST:15672), {purpose}.",
+        file="File that holds the URL of the management API.",
+    )
+
+
 def selector_setting() -> str:
     """Return the field for the label matchers of a program that reads Prometheus."""
     return setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
@@ -184,12 +194,7 @@ class ExporterSettings:
         INTERVAL,
         "Minimum time between two requests for the tasks that a worker holds; longer for a worker that holds many.",
     )
-    rabbitmq_management_url: str | None = setting(
-        None,
-        HTTP_URL,
-        "RabbitMQ's management API (http://USER:PASSWORD@HOST:15672), which reports unacknowledged messages.",
-        file="File that holds the URL of the management API.",
-    )
+    rabbitmq_management_url: str | None = management_setting("which reports unacknowledged messages")
     state_file: Path | None = setting(
         None,
         FILE,

@@ -9,6 +9,7 @@ from celerymeter.doctor.checks import diagnose
 from celerymeter.doctor.collect.broker import collect
 from celerymeter.doctor.evidence import BrokerEvidence, Evidence, PageSample, SenderEvents, TotalsSeen
 from celerymeter.doctor.report import as_json, as_text
+from celerymeter.doctor.settings import DoctorSettings
 from celerymeter.settings import BrokerSettings
 
 from .cases import BUSY, W1, W2, WELL, paged, watched
@@ -59,6 +60,6 @@ def test_without_the_exporter_buckets_are_compared_among_workers() -> None:
 
 
 def test_without_a_broker_it_says_that_queues_are_unknown() -> None:
-    broker = collect(BrokerSettings(url="none"), watch=7.0, progress=lambda _: None)
+    broker = collect(DoctorSettings(BrokerSettings(url="none")), progress=lambda _: None)
     assert broker == BrokerEvidence("none", absent=True)
     assert codes(replace(WELL, broker=broker)) == ["queues-unknown"]

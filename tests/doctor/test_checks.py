@@ -13,7 +13,7 @@ from celerymeter.doctor.evidence import (
     ExporterEvidence,
     Failure,
     FailureKind,
-    OrphanedList,
+    Orphan,
     PageSample,
     PrometheusEvidence,
     ScrapeTarget,
@@ -273,8 +273,12 @@ def test_a_broker_out_of_reach_is_one_finding(kind: FailureKind, code: str) -> N
             id="pickled replies",
         ),
         pytest.param(
-            broker(orphans=(OrphanedList("celeryev.1", 10_000, 2048),)), ("hint", "orphaned-lists"), id="orphans"
+            broker(orphaned_lists=(Orphan("celeryev.1", 10_000, 2048),)), ("hint", "orphaned-lists"), id="orphans"
         ),
+        pytest.param(
+            broker(orphaned_queues=(Orphan("celeryev.1", 10_000),)), ("hint", "orphaned-queues"), id="orphaned queues"
+        ),
+        pytest.param(broker(queues_incomplete="HTTP 401"), ("fault", "queues-incomplete"), id="no management API"),
         pytest.param(visibility(3600, 3600, exporter=1800), ("fault", "visibility-timeout-differs"), id="visibility"),
         pytest.param(visibility(3600, 86400), ("hint", "visibility-timeout-differs"), id="two visibility timeouts"),
         pytest.param(rabbitmq(), ("hint", "no-management-url"), id="no management URL"),

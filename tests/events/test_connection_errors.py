@@ -27,6 +27,7 @@ from celerymeter.control.evidence.redis_queues import RedisQueues
 from celerymeter.demo.processes import free_port, wait_until
 from celerymeter.demo.servers import Redis, listens
 from celerymeter.doctor.collect.broker import collect
+from celerymeter.doctor.settings import DoctorSettings
 from celerymeter.errors import BrokerUnavailable
 from celerymeter.events import open_reader
 from celerymeter.events.redis import RedisReader, Timeouts
@@ -64,7 +65,7 @@ class Holders:
 
     def diagnosis(self) -> str | None:
         """The kind of failure that the doctor sees."""
-        failure = collect(self.broker, watch=0.1, progress=lambda _: None).failure
+        failure = collect(DoctorSettings(self.broker, watch=0.1), progress=lambda _: None).failure
         return failure.kind if failure else None
 
 
@@ -328,7 +329,7 @@ class Broker(RabbitMQ):
     def api(self, method: str, path: str, *, auth: tuple[str, str] = GUEST, **body: str) -> requests.Response:
         """One request to the management API."""
         url = f"http://127.0.0.1:{self.management_port}/api/{path}"
-        response = requests.request(method, url, auth=auth, json=body or None, timeout=10)
+        response = requests.request(method, url, auth=auth, json=body or None, timeout=30)
         response.raise_for_status()
         return response
 

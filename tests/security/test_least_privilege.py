@@ -24,6 +24,7 @@ from tests.workers import start_worker
 from celerymeter.control.evidence.result_backend import open_result_backend
 from celerymeter.demo.servers import Redis
 from celerymeter.doctor.collect import broker as doctor
+from celerymeter.doctor.settings import DoctorSettings
 from celerymeter.events import open_reader
 from celerymeter.events.reader import Reader
 from celerymeter.polling import open_queue_poller
@@ -64,7 +65,7 @@ def use_everything(url: str, producer: Celery, sink: RecordingSink) -> None:
     with closing(RemoteControl(settings.broker)) as control:
         replies = control.ask([Command("revoke", {"task_id": ["waits-0"]})], expected=["w1@test"], once=True)
     assert replies.settled("revoke") == {"w1@test"}
-    found = doctor.collect(settings.broker, watch=0.5, progress=lambda _: None)
+    found = doctor.collect(DoctorSettings(settings.broker, watch=0.5), progress=lambda _: None)
     assert "w1@test" in found.workers
 
 
@@ -210,7 +211,7 @@ def test_the_rabbitmq_user_is_enough_and_reads_no_queue(tmp_path: Path) -> None:
 
         def put(path: str, **body: str) -> None:
             url = f"http://127.0.0.1:{server.management_port}/api/{path}"
-            requests.put(url, json=body, auth=("guest", "guest"), timeout=10).raise_for_status()
+            requests.put(url, json=body, auth=("guest", "guest"), timeout=30).raise_for_status()
 
         put("users/celerymeter", password=PASSWORD, tags="")
         put("permissions/%2F/celerymeter", configure=configure, write=write, read=read)

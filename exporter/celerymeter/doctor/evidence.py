@@ -112,10 +112,10 @@ class WorkerReplies:
 
 
 @dataclass(frozen=True, slots=True)
-class OrphanedList:
-    """A Redis list that a client left behind; ``size`` in bytes where Redis tells it."""
+class Orphan:
+    """A Redis list or RabbitMQ queue that a client left behind; ``size`` in bytes where the broker tells it."""
 
-    key: str
+    name: str
     length: int
     size: int | None = None
 
@@ -142,7 +142,12 @@ class BrokerEvidence:
     """Other places on this server where Celery has queues; searched only when there is no worker."""
     only_results: bool = False
     """True when this database holds task results and no queues."""
-    orphans: tuple[OrphanedList, ...] = ()
+    queues_incomplete: str | None = None
+    """Why not all queues are known."""
+    orphaned_lists: tuple[Orphan, ...] = ()
+    """On Redis."""
+    orphaned_queues: tuple[Orphan, ...] = ()
+    """On RabbitMQ, with the management API alone."""
     beats: frozenset[str] = frozenset()
     """Beats that answered a ping or sent an event."""
 

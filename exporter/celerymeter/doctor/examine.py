@@ -64,7 +64,7 @@ def collect_evidence(settings: DoctorSettings, *, progress: Callable[[str], None
         return read(settings.prometheus_url, partial(prometheus.collect, scope=scope))
 
     evidence = Evidence(
-        broker=broker.collect(settings.broker, watch=settings.watch, progress=progress),
+        broker=broker.collect(settings, progress=progress),
         exporter=read(settings.exporter_url, http.collect_exporter),
         prometheus=read_prometheus(),
         control=read(settings.control_url, http.collect_control),

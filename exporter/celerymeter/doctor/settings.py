@@ -9,7 +9,7 @@ import click
 
 from celerymeter.kinds import HTTP_URL, INTERVAL
 from celerymeter.options import group, setting
-from celerymeter.settings import BrokerSettings, cluster_setting, selector_setting
+from celerymeter.settings import BrokerSettings, cluster_setting, management_setting, selector_setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class DoctorSettings:
     """Settings of the doctor; ``watch`` is in seconds."""
 
     broker: BrokerSettings = field(metadata=group(BrokerSettings))
+    rabbitmq_management_url: str | None = management_setting("which tells of queues that nobody reads")
     exporter_url: str | None = setting(None, HTTP_URL, "The exporter, such as http://127.0.0.1:9808.")
     prometheus_url: str | None = setting(
         None, HTTP_URL, "The Prometheus that should scrape the exporter, such as http://127.0.0.1:9090."

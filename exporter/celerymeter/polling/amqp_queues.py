@@ -151,6 +151,7 @@ class ListedQueue(msgspec.Struct):
     messages: Number | None = None
     messages_unacknowledged: Number | None = None
     message_bytes: Number | None = None
+    consumers: Number | None = None
     arguments: _Arguments = msgspec.field(default_factory=_Arguments)
 
 
@@ -171,6 +172,11 @@ class Node(msgspec.Struct):
     disk_free_alarm: bool | None = None
 
 
+def is_orphaned(queue: ListedQueue) -> bool:
+    """Return whether messages wait in a queue of events, or of remote control, that nobody reads."""
+    return is_remote_queue(queue.name) and bool(queue.messages) and not queue.consumers
+
+
 def broker_memory(nodes: Sequence[Node], queues: Iterable[ListedQueue]) -> BrokerMemory:
     """Return the memory of the node nearest to its limit: one alarm blocks the publishers of the whole cluster."""
     full = [
@@ -180,7 +186,7 @@ def broker_memory(nodes: Sequence[Node], queues: Iterable[ListedQueue]) -> Broke
     ]
     _, used, limit = max(full, default=(0, None, None))
     alarms = {alarm for node in nodes for alarm in (node.mem_alarm, node.disk_free_alarm) if alarm is not None}
-    orphaned = sum(queue.message_bytes or 0 for queue in queues if is_remote_queue(queue.name))
+    orphaned = sum(queue.message_bytes or 0 for queue in queues if is_orphaned(queue))
     return BrokerMemory(used=used, limit=limit, blocked=any(alarms) if alarms else None, orphaned=orphaned)
 
 
@@ -270,7 +276,7 @@ class Management:
         """Return all queues by name; raises `PollError`."""
         # Not `enable_queue_totals`: with it RabbitMQ 3.10 says 0 for every quorum queue.
         queues = self._get(
-            f"queues/{self._vhost}?columns=name,messages,messages_unacknowledged,message_bytes,arguments",
+            f"queues/{self._vhost}?columns=name,messages,messages_unacknowledged,message_bytes,consumers,arguments",
             list[ListedQueue],
         )
         return {queue.name: queue for queue in queues}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from shlex import quote
 
-from celerymeter.doctor.evidence import Evidence, FailureKind, OrphanedList
+from celerymeter.doctor.evidence import Evidence, FailureKind, Orphan
 from celerymeter.doctor.report import LISTED, Finding, fault, hint, listed
 
 _FIXES: dict[FailureKind, tuple[str, str]] = {
@@ -97,17 +97,47 @@ def queues_without_consumers(evidence: Evidence) -> Iterator[Finding]:
 
 def orphaned_lists(evidence: Evidence) -> Iterator[Finding]:
     """Clients that have ended left lists in Redis, which nothing will ever read or delete."""
-    orphans = sorted(evidence.broker.orphans, key=lambda orphan: -orphan.length)
-    if orphans:
-        more = f" and {len(orphans) - LISTED} more" if len(orphans) > LISTED else ""
-        keys = " ".join(quote(orphan.key) for orphan in orphans[:LISTED])
+    if orphans := _longest_first(evidence.broker.orphaned_lists):
+        keys = " ".join(quote(orphan.name) for orphan in orphans[:LISTED])
         yield hint(
             "orphaned-lists",
-            f"Redis holds lists that nobody reads: {', '.join(map(_size, orphans[:LISTED]))}{more}",
+            f"Redis holds lists that nobody reads: {_named(orphans)}",
             f"their event receiver or remote-control client has ended; delete them: redis-cli -n DB UNLINK {keys}",
         )
 
 
-def _size(orphan: OrphanedList) -> str:
+def orphaned_queues(evidence: Evidence) -> Iterator[Finding]:
+    """Clients that have ended left queues in RabbitMQ, which still get every event of the cluster."""
+    if orphans := _longest_first(evidence.broker.orphaned_queues):
+        yield hint(
+            "orphaned-queues",
+            f"RabbitMQ holds queues that nobody reads: {_named(orphans)}",
+            "their event receiver or remote-control client has ended; delete each: "
+            f"rabbitmqctl -p VHOST delete_queue {quote(orphans[0].name)}",
+        )
+
+
+def queues_incomplete(evidence: Evidence) -> Iterator[Finding]:
+    """The broker or its management API did not tell of all queues."""
+    if why := evidence.broker.queues_incomplete:
+        yield fault(
+            "queues-incomplete",
+            f"not all queues could be read: {why}",
+            "check the URL, user and virtual host of --rabbitmq-management-url, and the broker's user "
+            "(exporter/README.md lists the permissions)",
+        )
+
+
+def _longest_first(orphans: Iterable[Orphan]) -> list[Orphan]:
+    return sorted(orphans, key=lambda orphan: (-orphan.length, orphan.name))
+
+
+def _named(orphans: Sequence[Orphan]) -> str:
+    """Return the first ones with their sizes, and how many there are beside them."""
+    more = f" and {len(orphans) - LISTED} more" if len(orphans) > LISTED else ""
+    return f"{', '.join(map(_size, orphans[:LISTED]))}{more}"
+
+
+def _size(orphan: Orphan) -> str:
     size = "" if orphan.size is None else f", {orphan.size / 1024:,.0f} KiB"
-    return f"{orphan.key} ({orphan.length:,} messages{size})"
+    return f"{orphan.name} ({orphan.length:,} messages{size})"

@@ -12,14 +12,16 @@ from celerymeter.connection_errors import UNREACHABLE
 from celerymeter.doctor.collect import redis_keys
 from celerymeter.doctor.collect.events import Watcher
 from celerymeter.doctor.collect.http import failure_of
+from celerymeter.doctor.collect.rabbitmq_queues import OrphanedQueues
 from celerymeter.doctor.evidence import BrokerEvidence, EventWatch, WorkerReplies
+from celerymeter.doctor.settings import DoctorSettings
 from celerymeter.errors import BrokerError, PollError
 from celerymeter.inspect_replies import Replies, mapping
 from celerymeter.kinds import NO_BROKER
 from celerymeter.model import QueuesSnapshot
 from celerymeter.polling import open_queue_poller
 from celerymeter.remote_control import Command, RemoteControl
-from celerymeter.settings import BrokerSettings, ExporterSettings
+from celerymeter.settings import ExporterSettings
 from celerymeter.worker_configuration import parse_configuration
 
 log = logging.getLogger(__name__)
@@ -31,32 +33,35 @@ BEAT = "celerybeat@"
 Progress = Callable[[str], None]
 
 
-def collect(broker: BrokerSettings, *, watch: float, progress: Progress) -> BrokerEvidence:
+def collect(settings: DoctorSettings, *, progress: Progress) -> BrokerEvidence:
     """Connect, ask the workers and read the queues while listening to events; raises only for wrong settings."""
+    broker = settings.broker
     if broker.url == NO_BROKER:
         return BrokerEvidence(broker.url, absent=True)
     progress(f"connecting to {broker.safe_url}")
-    watcher = Watcher(broker, seconds=watch)
+    watcher = Watcher(broker, seconds=settings.watch)
     control = RemoteControl(broker)
     try:
         control.connect()
-        return _collect(broker, control, watcher, progress)
+        return _collect(settings, control, watcher, progress)
     except BrokerError as error:
         return BrokerEvidence(broker.safe_url, failure=failure_of(error.__cause__ or error))
     finally:
         control.close()
 
 
-def _collect(broker: BrokerSettings, control: RemoteControl, watcher: Watcher, progress: Progress) -> BrokerEvidence:
+def _collect(settings: DoctorSettings, control: RemoteControl, watcher: Watcher, progress: Progress) -> BrokerEvidence:
+    broker = settings.broker
+    orphaned_queues = OrphanedQueues(settings.rabbitmq_management_url, broker)
     with watcher:
         progress("reading the queues")
-        orphans = redis_keys.orphaned_lists(broker)
-        first = _read_queues(broker)
+        orphaned_lists = redis_keys.orphaned_lists(broker)
+        first = _read_queues(settings)
         progress("asking the workers")
         replies, other_bodies, beats = _ask(control, redis=broker.transport in REDIS_TRANSPORTS)
         consumed = {name for reply in replies.values() for name in reply.queues or ()}
         known = first is not None and consumed <= {queue.name for queue in first.queues}
-        queues = first if known else _read_queues(broker, consumed)
+        queues = first if known else _read_queues(settings, consumed)
         progress("listening to events")
         events = watcher.result(empty_at=_empty_at(queues, consumed))
     found = BrokerEvidence(
@@ -65,9 +70,11 @@ def _collect(broker: BrokerSettings, control: RemoteControl, watcher: Watcher, p
         replies=replies,
         other_replies=_senders(other_bodies, events),
         queues=queues.queues if queues else None,
+        queues_incomplete=queues.incomplete if queues else None,
         event_exchange=str(broker.celery_settings.get("event_exchange", "celeryev")),
         transport_options=broker.transport_options,
-        orphans=redis_keys.still_orphaned(broker, orphans),
+        orphaned_lists=redis_keys.still_orphaned(broker, orphaned_lists),
+        orphaned_queues=orphaned_queues.still(),
         beats=beats.union(name for name, sender in events.senders.items() if sender.is_beat),
     )
     return found if found.workers else redis_keys.with_other_places(found, broker)
@@ -118,9 +125,11 @@ def _senders(bodies: Collection[tuple[str, bytes]], events: EventWatch) -> Mappi
     return {content_type: frozenset(names) for content_type, names in found.items()}
 
 
-def _read_queues(broker: BrokerSettings, names: Collection[str] = ()) -> QueuesSnapshot | None:
+def _read_queues(settings: DoctorSettings, names: Collection[str] = ()) -> QueuesSnapshot | None:
     """Return the queues of these names and those that the broker knows; ``None`` when it does not tell."""
-    poller = open_queue_poller(ExporterSettings(broker=broker))
+    poller = open_queue_poller(
+        ExporterSettings(broker=settings.broker, rabbitmq_management_url=settings.rabbitmq_management_url)
+    )
     try:
         return poller.poll(names, now=time.time())
     except (BrokerError, PollError, *UNREACHABLE) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from celerymeter.broker import connect_redis
-from celerymeter.doctor.evidence import BrokerEvidence, OrphanedList
+from celerymeter.doctor.evidence import BrokerEvidence, Orphan
 from celerymeter.errors import CelerymeterError
 from celerymeter.settings import BrokerSettings
 
@@ -22,7 +22,7 @@ _BINDING, _RESULT = b"_kombu.binding.", b"celery-task-meta-"
 _EVENTS, _REPLIES = b"celeryev.", b".reply.celery.pidbox"
 
 
-def orphaned_lists(broker: BrokerSettings) -> tuple[OrphanedList, ...]:
+def orphaned_lists(broker: BrokerSettings) -> tuple[Orphan, ...]:
     """Return the lists of event receivers and of replies that hold messages; their readers normally empty them at once.
 
     Events on Redis go through pub/sub, so only old clients have such lists, and replies to a client that has ended
@@ -38,17 +38,17 @@ def orphaned_lists(broker: BrokerSettings) -> tuple[OrphanedList, ...]:
     return ()
 
 
-def still_orphaned(broker: BrokerSettings, seen: Collection[OrphanedList]) -> tuple[OrphanedList, ...]:
+def still_orphaned(broker: BrokerSettings, seen: Collection[Orphan]) -> tuple[Orphan, ...]:
     """Return those of the lists that nobody has read meanwhile."""
     if not seen:
         return ()
     with suppress(CelerymeterError, redis.RedisError):
-        now = _read_lists(connect_redis(broker).client, [found.key.encode() for found in seen])
+        now = _read_lists(connect_redis(broker).client, [found.name.encode() for found in seen])
         return tuple(found for found, before in zip(now, seen, strict=True) if found.length >= before.length)
     return ()
 
 
-def _read_lists(client: redis.Redis, keys: Collection[bytes]) -> list[OrphanedList]:
+def _read_lists(client: redis.Redis, keys: Collection[bytes]) -> list[Orphan]:
     """Read length and size; an ACL may forbid either, and a key of another type has no length."""
     pipeline = client.pipeline(transaction=False)
     for key in keys:
@@ -56,7 +56,7 @@ def _read_lists(client: redis.Redis, keys: Collection[bytes]) -> list[OrphanedLi
         pipeline.memory_usage(key)
     answers = [answer if isinstance(answer, int) else None for answer in pipeline.execute(raise_on_error=False)]
     return [
-        OrphanedList(key.decode(errors="replace"), length or 0, size)
+        Orphan(key.decode(errors="replace"), length or 0, size)
         for key, length, size in zip(keys, answers[::2], answers[1::2], strict=True)
     ]
 
