@@ -59,7 +59,7 @@ def browser(folder: Path) -> Iterator[Tab]:
     port = folder / "profile" / "DevToolsActivePort"
     argv = [binary, *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={folder / 'profile'}", "about:blank"]
     process = Process("chromium", argv, log=folder / "chromium.log")
-    with process.start(ready=lambda: port.exists() and port.read_text().count("\n"), timeout=60):
+    with process.start(ready=lambda: port.exists() and port.read_text().count("\n")):
         root = f"http://127.0.0.1:{port.read_text().splitlines()[0]}"
         wait_until(lambda: _pages(root))
         with connect(_pages(root)[0], max_size=None, proxy=None) as devtools:
@@ -67,5 +67,5 @@ def browser(folder: Path) -> Iterator[Tab]:
 
 
 def _pages(root: str) -> list[str]:
-    found = requests.get(f"{root}/json", timeout=5).json()
+    found = requests.get(f"{root}/json", timeout=30).json()
     return [page["webSocketDebuggerUrl"] for page in found if page["type"] == "page"]

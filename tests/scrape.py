@@ -80,13 +80,13 @@ class ExporterProcess(ForkedProcess):
     def code(self, path: str) -> int:
         """The status code of a GET, 0 when nothing answers."""
         try:
-            return requests.get(self.url + path, timeout=5).status_code
+            return requests.get(self.url + path, timeout=30).status_code
         except requests.RequestException:
             return 0
 
     def scrape(self) -> Scrape:
         """The page, now."""
-        answer = requests.get(f"{self.url}/metrics", timeout=5)
+        answer = requests.get(f"{self.url}/metrics", timeout=30)
         answer.raise_for_status()
         return Scrape(answer.text)
 

@@ -53,7 +53,7 @@ class RabbitMQ(Process):
 
     def up(self) -> RabbitMQ:
         """Start and wait until it accepts AMQP connections (3 to 5 s)."""
-        self.start(ready=lambda: listens(self.port), timeout=60)
+        self.start(ready=lambda: listens(self.port))
         return self
 
     def control(self, *arguments: str) -> None:

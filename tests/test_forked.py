@@ -37,7 +37,7 @@ def test_a_program_is_the_head_of_its_session(kind: type[Process], tmp_path: Pat
     """So that its children end with it; its folder is the one that it was given."""
     argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "0"]
     program = kind("server", argv, log=tmp_path / "log", env={"PYTHONUNBUFFERED": "1"}, cwd=tmp_path)
-    program.start(ready=lambda: "Serving" in program.tail(), timeout=60)
+    program.start(ready=lambda: "Serving" in program.tail())
     assert os.getsid(program.pid) == os.getpgid(program.pid) == program.pid
     assert Path(f"/proc/{program.pid}/cwd").resolve() == tmp_path
     assert program.kill() == -signal.SIGKILL

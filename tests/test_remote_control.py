@@ -188,7 +188,7 @@ def test_replies_that_come_too_late_leave_nothing_behind(
         for _ in range(3):
             app.send_task("tests.sleep", (0.5,))
             control.ask([Command("stats")], silence=0.01, timeout=0.01)
-        wait_until(lambda: control.ask([Command("stats")], expected=[W1]).hostnames == {W1}, timeout=30)
+        wait_until(lambda: control.ask([Command("stats")], expected=[W1]).hostnames == {W1})
         with redis.Redis(port=shared_redis.port) as client:
             left = [key for key in client.keys("*reply.celery.pidbox*") if client.type(key) == b"list"]
             assert left == []

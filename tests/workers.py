@@ -29,7 +29,6 @@ def start_worker(
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     transport_options: Mapping[str, object] | None = None,
-    timeout: float = 60,
     app: str = "tests.apps.worker_app",
 ) -> Process:
     """Start ``celery worker`` and wait until it consumes; ``options`` are further words of its command line.
@@ -50,7 +49,7 @@ def start_worker(
     if aggregate is not None:
         settings[worker_app.AGGREGATE] = json.dumps(dict(aggregate))
     worker = ForkedProcess(hostname, [*argv, *options], log=log, env={**settings, **(env or {})}, cwd=ROOT)
-    return worker.start(ready=lambda: f"{hostname} ready." in worker.tail(1000), timeout=timeout)
+    return worker.start(ready=lambda: f"{hostname} ready." in worker.tail(1000))
 
 
 def pool_process(worker: Process) -> int:

@@ -66,11 +66,11 @@ class Office:
         body = [
             {**alert, **times, "generatorURL": "http://prometheus.example.org/graph?g0.expr=up"} for alert in alerts
         ]
-        requests.post(f"{self.url}/api/v2/alerts", json=body, timeout=10).raise_for_status()
+        requests.post(f"{self.url}/api/v2/alerts", json=body, timeout=30).raise_for_status()
 
     def states(self) -> dict[tuple[str, str, str], str]:
         """``active`` or ``suppressed`` by ``(alertname, cluster, severity)``."""
-        alerts = requests.get(f"{self.url}/api/v2/alerts", timeout=10).json()
+        alerts = requests.get(f"{self.url}/api/v2/alerts", timeout=30).json()
         return {
             (alert["labels"]["alertname"], alert["labels"].get("cluster", ""), alert["labels"]["severity"]): str(
                 alert["status"]["state"]
@@ -80,7 +80,7 @@ class Office:
 
     def active(self, *labels: str) -> set[tuple[str, ...]]:
         """These labels of each alert that is not suppressed."""
-        alerts = requests.get(f"{self.url}/api/v2/alerts?inhibited=false", timeout=10).json()
+        alerts = requests.get(f"{self.url}/api/v2/alerts?inhibited=false", timeout=30).json()
         return {tuple(alert["labels"].get(label, "") for label in labels) for alert in alerts}
 
 

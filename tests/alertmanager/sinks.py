@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from celerymeter.demo.processes import free_port, wait_until
+from celerymeter.demo.processes import START_TIMEOUT, free_port, wait_until
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Posted:
     at: float
 
 
-def awaited(found: Callable[[], list[T]], *, what: str, count: int = 1, timeout: float = 30.0) -> list[T]:
+def awaited(found: Callable[[], list[T]], *, what: str, count: int = 1, timeout: float = START_TIMEOUT) -> list[T]:
     """Return what ``found`` gives once that is ``count`` or more; raises `TimeoutError`."""
     wait_until(lambda: len(found()) >= count, timeout=timeout, what=what)
     return found()

@@ -47,7 +47,7 @@ def body(message: EmailMessage, kind: str) -> str:
 def titled(office: Office, subject: str) -> EmailMessage:
     """The first e-mail with this subject, once it is there."""
     found = awaited(
-        lambda: [message for message in office.mail.messages if message["Subject"] == subject], what=subject, timeout=60
+        lambda: [message for message in office.mail.messages if message["Subject"] == subject], what=subject
     )
     return found[0]
 
@@ -59,7 +59,7 @@ def all_cards(office: Office) -> list[dict[str, str]]:
 
 def cards(office: Office, title: str) -> list[dict[str, str]]:
     """The cards with this title in the channel, once there is one."""
-    return awaited(lambda: [card for card in all_cards(office) if card["title"] == title], what=title, timeout=60)
+    return awaited(lambda: [card for card in all_cards(office) if card["title"] == title], what=title)
 
 
 def tells_all(text: str, alert: Message) -> bool:

@@ -148,7 +148,7 @@ def sink(request: pytest.FixtureRequest, way: str, tmp_path: Path) -> Iterator[H
             stack.enter_context(server)
             server.up()
         owners = {case: owner for case, (_, owner) in FIRING.items()}
-        wait_until(lambda: received(alertmanager.url).keys() == owners.keys(), timeout=60, what="all alerts")
+        wait_until(lambda: received(alertmanager.url).keys() == owners.keys(), what="all alerts")
         assert received(alertmanager.url) == owners
         assert set(fired(prometheus.url).values()) == (set(owners.values()) if way == "chart" else {""})
         yield http
@@ -156,13 +156,13 @@ def sink(request: pytest.FixtureRequest, way: str, tmp_path: Path) -> Iterator[H
 
 def received(url: str) -> dict[str, str]:
     """The owner of each case that Alertmanager knows."""
-    alerts = requests.get(f"{url}/api/v2/alerts", timeout=10).json()
+    alerts = requests.get(f"{url}/api/v2/alerts", timeout=30).json()
     return {alert["labels"]["case"]: alert["labels"].get("owner", "") for alert in alerts if "case" in alert["labels"]}
 
 
 def fired(url: str) -> dict[str, str]:
     """The owner of each case in Prometheus' own series of alerts, which dashboards can select by."""
-    found = requests.get(f"{url}/api/v1/query", params={"query": 'ALERTS{case!=""}'}, timeout=10).json()
+    found = requests.get(f"{url}/api/v1/query", params={"query": 'ALERTS{case!=""}'}, timeout=30).json()
     return {each["metric"]["case"]: each["metric"].get("owner", "") for each in found["data"]["result"]}
 
 

@@ -149,7 +149,7 @@ def test_their_variables_offer_what_is_there(client: PrometheusClient) -> None:
     def values(label: str, *, match: str) -> tuple[str, ...]:
         parameters: dict[str, str | float] = {"match[]": match, "start": END - 3600, "end": END}
         url = f"{client.settings.url}/api/v1/label/{label}/values"
-        return tuple(requests.get(url, params=parameters, timeout=10).json()["data"])
+        return tuple(requests.get(url, params=parameters, timeout=30).json()["data"])
 
     assert values("job", match="celery_worker_up") == ("celery-exporter",)
     assert values("queue_name", match='celery_task_received_total{job="celery-exporter"}') == ("celery", "mail")

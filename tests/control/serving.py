@@ -87,4 +87,4 @@ class Control(ForkedProcess):
 
     def get(self, path: str, role: Role = Role.ADMIN) -> requests.Response:
         """GET a path below the base path."""
-        return requests.get(self.url + path, headers=bearer(role), timeout=10)
+        return requests.get(self.url + path, headers=bearer(role), timeout=30)

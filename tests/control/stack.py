@@ -45,7 +45,7 @@ def running_stack(folder: Path, options: tuple[str, ...] = ()) -> Iterator[Stack
         prometheus = stack.enter_context(Prometheus(folder / "prometheus", config=config)).up()
         urls = ("--broker-url", redis.url, "--prometheus-url", prometheus.url, "--feed-interval", "1s")
         control = stack.enter_context(Control(folder, (*urls, *options))).up()
-        wait_until(lambda: gives_metrics(control), timeout=30, interval=0.3, what="metrics of a scraped cluster")
+        wait_until(lambda: gives_metrics(control), interval=0.3, what="metrics of a scraped cluster")
         yield Stack(redis=redis, exporter=exporter, prometheus=prometheus, control=control)
 
 

@@ -45,7 +45,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
 
 def raw(control: Control, request: bytes) -> bytes:
     """Return the reply to these bytes, until the connection is closed or idle for a second."""
-    with socket.create_connection(control.address, timeout=5) as connection:
+    with socket.create_connection(control.address, timeout=30) as connection:
         connection.sendall(request)
         connection.settimeout(1)
         answer = b""
@@ -60,7 +60,9 @@ def raw(control: Control, request: bytes) -> bytes:
 def test_the_first_line_says_both_ports(shared: Control) -> None:
     """Port 0 takes a free one; the metrics have a listener of their own."""
     assert shared.lines[0]["message"].startswith(f"listening on {shared.url}, metrics on {shared.metrics_url}")
-    names = [family.name for family in text_string_to_metric_families(requests.get(shared.metrics_url, timeout=5).text)]
+    names = [
+        family.name for family in text_string_to_metric_families(requests.get(shared.metrics_url, timeout=30).text)
+    ]
     assert "celerymeter_control_requests" in names
     assert not [name for name in names if name.endswith("_created")]
 
@@ -79,7 +81,7 @@ def test_a_body_of_untold_length_is_read_up_to_the_limit(shared: Control) -> Non
     """Chunked, it is refused like one whose length is announced."""
     chunks = (b"x" * 65536 for _ in range(80))
     headers = {**bearer(Role.ADMIN), "Content-Type": "application/json"}
-    assert requests.post(f"{shared.url}/monitoring/stop", data=chunks, headers=headers, timeout=10).status_code == 413
+    assert requests.post(f"{shared.url}/monitoring/stop", data=chunks, headers=headers, timeout=30).status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -99,13 +101,13 @@ def test_what_is_no_http_is_answered_with_its_status_alone(shared: Control, requ
     assert b"application/problem+json" in answer
     assert b"sesame" not in answer
     assert "sesame" not in shared.log.read_text()
-    assert requests.get(shared.info, timeout=5).status_code == 200
+    assert requests.get(shared.info, timeout=30).status_code == 200
 
 
 def test_a_token_in_an_address_is_in_no_log(shared: Control) -> None:
     """Not even of a request that fails."""
     secret = token(Role.ADMIN)
-    requests.post(f"{shared.url}/nothing?access_token={secret}", timeout=5)
+    requests.post(f"{shared.url}/nothing?access_token={secret}", timeout=30)
     wait_until(lambda: "/celery-admin/nothing" in shared.log.read_text())
     assert secret not in shared.log.read_text()
 
@@ -117,7 +119,7 @@ def test_clients_that_do_not_hang_up_delay_nobody(shared: Control) -> None:
         connection.sendall(b"GET /celery-admin/system/info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     begun = time.monotonic()
     for _ in range(5):
-        requests.get(shared.info, timeout=20)
+        requests.get(shared.info, timeout=30)
     assert time.monotonic() - begun < 20
     for connection in idle:
         connection.close()
@@ -135,7 +137,7 @@ def test_requests_that_never_end_hold_no_thread(tmp_path: Path) -> None:
         for part in parts * 4:
             connection = open_sockets.enter_context(socket.create_connection(server.address))
             connection.sendall(part)
-        assert requests.get(server.info, timeout=8).status_code == 200
+        assert requests.get(server.info, timeout=30).status_code == 200
         assert "Traceback" not in server.log.read_text()
 
 
@@ -145,7 +147,7 @@ def test_no_signal_makes_two_of_it_or_none(shared: Control, number: signal.Signa
     before = workers_of(shared)
     shared.signal(number)
     wait_until(lambda: "signal ignored" in shared.log.read_text())
-    assert requests.get(shared.info, timeout=5).status_code == 200
+    assert requests.get(shared.info, timeout=30).status_code == 200
     assert (len(before), workers_of(shared)) == (1, before)
 
 
@@ -170,7 +172,7 @@ def test_it_ends_within_five_seconds(control: Control, number: signal.Signals) -
         control.signal(number)
         assert control.wait(timeout=60) == 0
         assert time.monotonic() - begun < RequestLimits().read_seconds
-        wait_until(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()], timeout=30)
+        wait_until(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=1)
 
@@ -208,7 +210,7 @@ def test_no_acknowledged_row_is_lost_to_kill_9(control: Control) -> None:
             subject = f"{name}-{number}"
             try:
                 headers = {"Authorization": f"Bearer {token(Role.VIEWER, subject=subject)}"}
-                reply = requests.get(f"{control.url}/audit", headers=headers, timeout=5)
+                reply = requests.get(f"{control.url}/audit", headers=headers, timeout=30)
             except requests.RequestException:
                 return
             if reply.status_code == 403:
@@ -238,7 +240,7 @@ def test_a_second_process_on_a_state_directory_is_refused(control: Control, tmp_
         with pytest.raises(StartFailed, match=f"--state-dir {control.state}.*pid {control.pid} on "):
             second.up()
         assert second.wait() == 2
-    assert requests.get(control.info, timeout=5).status_code == 200
+    assert requests.get(control.info, timeout=30).status_code == 200
 
 
 def test_it_starts_again_although_its_worker_outlives_it_for_a_moment(control: Control) -> None:

@@ -125,7 +125,7 @@ def test_no_log_shows_a_token(api: LiveApi) -> None:
     with feed(f"{api.feed_url}?access_token={secret}") as client:
         next(messages(client))
     closed(f"{api.feed_url}?access_token=bad{secret}")
-    requests.get(f"{api.feed_url.replace('ws', 'http', 1)}?access_token={secret}", timeout=5)
+    requests.get(f"{api.feed_url.replace('ws', 'http', 1)}?access_token={secret}", timeout=30)
     with socket.create_connection(api.control.address) as plain:
         plain.sendall(f"GET /celery-admin/monitoring/ws?access_token={secret} HTTP/9.9\r\n\r\n".encode())
         plain.recv(1000)
@@ -173,7 +173,7 @@ def test_what_a_client_sends_is_thrown_away_and_bounded(api: LiveApi) -> None:
 
 def test_a_plain_request_is_told_what_this_is(api: LiveApi) -> None:
     """A GET without a handshake is a problem, not an open connection."""
-    answer = requests.get(api.feed_url.replace("ws", "http", 1), timeout=5)
+    answer = requests.get(api.feed_url.replace("ws", "http", 1), timeout=30)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
     assert "ws://" in answer.json()["detail"]

@@ -101,5 +101,5 @@ def choosable(url: str, variable: Json) -> list[str]:
     """The values that a variable offers."""
     selector, label = variable["definition"].removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)
     match = {"match[]": fill(selector, NONE_CHOSEN)}
-    found: list[str] = requests.get(f"{url}/api/v1/label/{label}/values", params=match, timeout=10).json()["data"]
+    found: list[str] = requests.get(f"{url}/api/v1/label/{label}/values", params=match, timeout=30).json()["data"]
     return found

@@ -133,12 +133,12 @@ class Simulation:
         recent = f"[{math.ceil(seconds)}s]"
         answers = f"count(min_over_time(up{recent}) == 1) == {rightly_up}"
         query = f"count(max_over_time(up{recent})) == {len(self._targets)} and {answers}"
-        reply = requests.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=10)
+        reply = requests.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=30)
         return bool(reply.json()["data"]["result"])
 
     def _evaluated(self, since: float) -> bool:
         """Return whether every group of rules began and ended an evaluation after ``since``."""
-        groups = requests.get(f"{self.url}/api/v1/rules", timeout=10).json()["data"]["groups"]
+        groups = requests.get(f"{self.url}/api/v1/rules", timeout=30).json()["data"]["groups"]
         return all(_timestamp(one["lastEvaluation"]) > since for one in groups)
 
 

@@ -49,16 +49,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         wait_until(lambda: _remembers(running, WATCHED), timeout=2 * WATCHED, interval=5, what="ten minutes of history")
         yield running
     finally:
-        running.process.stop(timeout=15)
+        running.process.stop(timeout=60)
 
 
 def _remembers(demo: Demo, seconds: int) -> bool:
     """Return whether Prometheus knows values of so long ago. Asks the control API too, for requests to show."""
     headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
     metrics = f"{demo.env['CELERYMETER_CONTROL_URL']}/celery-admin/monitoring/metrics/realtime"
-    requests.get(metrics, headers=headers, timeout=10).raise_for_status()
+    requests.get(metrics, headers=headers, timeout=30).raise_for_status()
     query = {"query": f"celery_task_succeeded_total offset {seconds}s"}
-    reply = requests.get(f"{demo.env['PROMETHEUS_URL']}/api/v1/query", params=query, timeout=10)
+    reply = requests.get(f"{demo.env['PROMETHEUS_URL']}/api/v1/query", params=query, timeout=30)
     return bool(reply.json()["data"]["result"])
 
 
@@ -90,8 +90,8 @@ def test_a_tasks_link_finds_its_reports(demo: Demo) -> None:
     url = url.replace("${__data.fields.name:percentencode}", "orders.place")
     headers = {"Authorization": f"Bearer {demo.env['CELERYMETER_TOKEN']}"}
 
-    assert requests.get(url, timeout=10).json()["code"] == "unauthenticated"
-    assert requests.get(url, headers=headers, timeout=10).json()["reports"] == []
+    assert requests.get(url, timeout=30).json()["code"] == "unauthenticated"
+    assert requests.get(url, headers=headers, timeout=30).json()["reports"] == []
 
 
 @pytest.mark.timeout(3 * WATCHED)

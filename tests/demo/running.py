@@ -8,7 +8,7 @@ from pathlib import Path
 
 from celerymeter.demo.processes import Process
 
-START = 150.0
+START = 300.0
 """Seconds that a loaded machine may take to start one."""
 
 

@@ -36,7 +36,7 @@ def demo(slack: HttpSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         yield running
     finally:
-        running.process.stop(timeout=15)
+        running.process.stop(timeout=60)
 
 
 def delivered(demo: Demo, notification: str) -> bool:
@@ -92,7 +92,7 @@ def test_the_workload_has_successes_failures_retries_and_a_schedule(demo: Demo) 
     )
     with PrometheusClient(PrometheusSettings(demo.env["PROMETHEUS_URL"])) as prometheus:
         for series in kinds:
-            wait_until(partial(prometheus.instant, f"sum({series}) > 0"), timeout=120, interval=1, what=series)
+            wait_until(partial(prometheus.instant, f"sum({series}) > 0"), interval=1, what=series)
         assert not prometheus.instant('celery_task_started_total{queue_name="unknown"}')
 
 

@@ -69,7 +69,7 @@ def server(
 
 def test_it_runs_with_our_provisioning(server: Grafana, site: Site) -> None:
     """It listens on loopback, shows the dashboards to everybody, and asks the demo's Prometheus."""
-    assert requests.get(f"{server.url}/api/health", timeout=5).ok
+    assert requests.get(f"{server.url}/api/health", timeout=30).ok
     folder = site.folder / "grafana"
     started = json.loads((folder / "started.json").read_text())
     assert started["settings"] == []

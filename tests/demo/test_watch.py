@@ -18,7 +18,7 @@ ALERT = {
 def test_a_notification_is_taken_once() -> None:
     """`take` yields what was posted, once."""
     with NotificationSink(free_port()).serving() as sink:
-        answer = requests.post(f"{sink.url}/pager", json={"receiver": "pager", "alerts": [ALERT]}, timeout=5)
+        answer = requests.post(f"{sink.url}/pager", json={"receiver": "pager", "alerts": [ALERT]}, timeout=30)
         assert answer.status_code == 200
         assert list(sink.take()) == [
             DeliveredAlert("pager", "firing", "CeleryNoWorkers", "critical", "No worker is up")
@@ -30,5 +30,5 @@ def test_a_notification_is_taken_once() -> None:
 def test_anything_else_is_refused(body: bytes) -> None:
     """Any other body gets 400 and yields nothing."""
     with NotificationSink(free_port()).serving() as sink:
-        assert requests.post(sink.url, data=body, timeout=5).status_code == 400
+        assert requests.post(sink.url, data=body, timeout=30).status_code == 400
         assert list(sink.take()) == []

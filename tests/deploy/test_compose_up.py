@@ -106,11 +106,11 @@ def test_what_the_shop_does_is_scraped(up: Engine) -> None:
 def test_alerts_go_from_prometheus_to_the_control_api(up: Engine) -> None:
     """The Watchdog reaches Alertmanager, and an alert from there the API, with the token of both."""
     seen = f"{ALERTMANAGER}/api/v2/alerts"
-    wait_until(lambda: "Watchdog" in requests.get(seen, timeout=10).text, timeout=TIMEOUT)
+    wait_until(lambda: "Watchdog" in requests.get(seen, timeout=30).text, timeout=TIMEOUT)
     probe = {"labels": {"alertname": "Probe", "severity": "warning"}, "annotations": {"summary": "a probe"}}
-    assert requests.post(seen, json=[probe], timeout=10).ok
+    assert requests.post(seen, json=[probe], timeout=30).ok
     headers = token(up)
-    wait_until(lambda: "Probe" in requests.get(f"{API}/alerts", headers=headers, timeout=10).text, timeout=TIMEOUT)
+    wait_until(lambda: "Probe" in requests.get(f"{API}/alerts", headers=headers, timeout=30).text, timeout=TIMEOUT)
 
 
 def test_a_waiting_task_is_revoked_for_good(up: Engine) -> None:
@@ -267,7 +267,7 @@ def test_the_image_runs_by_itself_as_any_user(user: str, up: Engine, secrets: Pa
     up.podman("run", "--detach", "--name", "alone", *([f"--user={user}"] if user else []), *shlex.split(text))
     try:
         wait_until(lambda: open_at("127.0.0.1", 9808), timeout=TIMEOUT, what="a port")
-        wait_until(lambda: requests.get("http://127.0.0.1:9808/-/healthy", timeout=10).ok, timeout=TIMEOUT)
+        wait_until(lambda: requests.get("http://127.0.0.1:9808/-/healthy", timeout=30).ok, timeout=TIMEOUT)
     finally:
         up.podman("rm", "--force", "--time", "2", "alone")
 
@@ -309,7 +309,7 @@ def test_with_slack_a_warning_goes_there_too(up: Engine, secrets: Path) -> None:
         probe = {"labels": {"alertname": "ForSlack", "severity": "warning"}, "annotations": {"summary": "for Slack"}}
 
         def send() -> bool:
-            return requests.post(f"{ALERTMANAGER}/api/v2/alerts", json=[probe], timeout=10).ok
+            return requests.post(f"{ALERTMANAGER}/api/v2/alerts", json=[probe], timeout=30).ok
 
         wait_until(ignoring(send), timeout=TIMEOUT)
         awaited(

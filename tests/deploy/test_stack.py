@@ -37,7 +37,7 @@ def start(services: RunningServices, *names: str, then: Callable[[RunningService
     """Start services and wait for them; ``then`` is called once the first of them is healthy."""
     services.start(*names)
     for name in names:
-        wait_until(partial(services.healthy, name), timeout=TIMEOUT, interval=0.5, what=name)
+        wait_until(partial(services.healthy, name), interval=0.5, what=name)
         if then and name == names[0]:
             then(services)
 
@@ -57,16 +57,16 @@ def value(services: RunningServices, query: str) -> float | None:
 
 def test_prometheus_sees_what_the_shop_does(services: RunningServices) -> None:
     """From the workload over broker, workers and exporter; every target is up."""
-    wait_until(lambda: value(services, "sum(celery_task_succeeded_total)"), timeout=TIMEOUT)
-    wait_until(lambda: value(services, "count(up==1)") == 4, timeout=TIMEOUT)
-    wait_until(lambda: value(services, "sum(celery_worker_up)") == 2, timeout=TIMEOUT)
+    wait_until(lambda: value(services, "sum(celery_task_succeeded_total)"))
+    wait_until(lambda: value(services, "count(up==1)") == 4)
+    wait_until(lambda: value(services, "sum(celery_worker_up)") == 2)
 
 
 def test_prometheus_has_the_rules_and_its_alertmanager(services: RunningServices) -> None:
     """The mounted folder of rules, and the Alertmanager by its name."""
     groups = json.loads(services.fetch(f"{PROMETHEUS}/api/v1/rules"))["data"]["groups"]
     assert {Path(group["file"]).parent for group in groups} == {Path("/etc/prometheus/rules")}
-    wait_until(lambda: "alertmanager:9093" in services.fetch(f"{PROMETHEUS}/api/v1/alertmanagers"), timeout=TIMEOUT)
+    wait_until(lambda: "alertmanager:9093" in services.fetch(f"{PROMETHEUS}/api/v1/alertmanagers"))
 
 
 def documented(beginning: str) -> list[str]:
@@ -78,7 +78,7 @@ def documented(beginning: str) -> list[str]:
 def test_an_alert_arrives_at_the_control_api(services: RunningServices) -> None:
     """With the token that both have from a file; read with one minted by the command in deploy/README.md."""
     token = services.execute("control", *documented("docker compose exec control")).stdout.splitlines()[-1]
-    wait_until(lambda: "Probe" in services.fetch(f"{CONTROL}/alerts", token=token), timeout=TIMEOUT, interval=0.5)
+    wait_until(lambda: "Probe" in services.fetch(f"{CONTROL}/alerts", token=token), interval=0.5)
     assert "openapi" in services.fetch(f"{CONTROL}/docs")
 
 

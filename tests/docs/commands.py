@@ -118,7 +118,7 @@ class Server(Process):
 
     def up(self) -> Server:
         """Start, and wait until it is ready."""
-        return self.start(ready=lambda: answers(f"{self.url}/-/ready"), timeout=60)
+        return self.start(ready=lambda: answers(f"{self.url}/-/ready"))
 
 
 def _serve(command: str, folder: Path) -> None:
@@ -129,7 +129,7 @@ def _serve(command: str, folder: Path) -> None:
     if "celerymeter control" in command:
         argv.append("--metrics-listen=127.0.0.1:0")
     service = Process("service", argv, log=log, cwd=folder, env=_environment())
-    service.start(ready=lambda: _answers(service), timeout=60)
+    service.start(ready=lambda: _answers(service))
     status = service.stop()
     assert status == 0, f"{command} ended with {status}\n{service.tail()}"
 
@@ -138,7 +138,7 @@ def _answers(service: Process) -> bool:
     """Return whether the address of its first log line answers a request, with any status."""
     found = _ADDRESS.search(service.tail())
     try:
-        return found is not None and requests.get(found[0], timeout=5).status_code > 0
+        return found is not None and requests.get(found[0], timeout=30).status_code > 0
     except requests.RequestException:
         return False
 

@@ -32,7 +32,7 @@ def test_a_greeting_arrives_in_the_chat(tmp_path: Path) -> None:
                 folder=tmp_path,
                 addresses=hello,
             )
-            [message, *_] = awaited(lambda: slack.to(WEBHOOK), timeout=120, what="a message in the chat")
+            [message, *_] = awaited(lambda: slack.to(WEBHOOK), what="a message in the chat")
             assert message.body["channel"] == "#your-channel"
             assert message.body["attachments"][0]["title"] == "WARNING: Alerts arrive here"
             assert "|Runbook>" not in message.body["attachments"][0]["text"]

@@ -109,7 +109,7 @@ def monitoring(tmp_path: Path) -> Iterator[Monitoring]:
 def test_all_is_well(monitoring: Monitoring) -> None:
     """ScrapedExporter, rules and limits loaded, an Alertmanager that answers."""
     monitoring.configure(job(monitoring.exporter), rules=(RULES,), alertmanager=monitoring.alertmanager)
-    wait_until(lambda: monitoring.found() == set(), timeout=120, interval=1)
+    wait_until(lambda: monitoring.found() == set(), interval=1)
 
 
 def test_scraped_twice_and_in_part_without_rules(monitoring: Monitoring) -> None:
@@ -122,7 +122,7 @@ def test_scraped_twice_and_in_part_without_rules(monitoring: Monitoring) -> None
         alertmanager=None,
     )
     expected = {"exporter-scraped-twice", "metrics-dropped", "labels-renamed", "rules-not-loaded"}
-    wait_until(lambda: expected <= monitoring.found(), timeout=120, interval=1)
+    wait_until(lambda: expected <= monitoring.found(), interval=1)
     assert "no-alertmanager" not in monitoring.found()
 
 
@@ -139,7 +139,7 @@ def test_a_family_that_is_new_on_the_page_was_not_dropped(monitoring: Monitoring
     page = serve(PAGE, more=as_the_doctor_reads_it)
     try:
         monitoring.configure(job(scraped.url, scrape_interval="3s"), rules=(), alertmanager=None)
-        wait_until(lambda: prometheus.collect(monitoring.prometheus.url, scope=Scope()).exporters, timeout=60)
+        wait_until(lambda: prometheus.collect(monitoring.prometheus.url, scope=Scope()).exporters)
         _, found, _ = examine("redis://127.0.0.1:1/0", exporter_url=page.url, prometheus_url=monitoring.prometheus.url)
         assert "metrics-dropped" not in found
         assert "rules-not-loaded" in found
@@ -158,9 +158,9 @@ def test_without_labels_limits_and_an_alertmanager(monitoring: Monitoring, tmp_p
     nowhere = f"http://127.0.0.1:{free_port()}"
     monitoring.configure(job(monitoring.exporter, metric_relabel_configs=drop), rules=rules, alertmanager=nowhere)
     expected = {"labels-dropped", "limits-not-loaded", "rules-failing", "alertmanager-unreachable"}
-    wait_until(lambda: expected <= monitoring.found(), timeout=120, interval=1)
+    wait_until(lambda: expected <= monitoring.found(), interval=1)
     monitoring.configure(job(monitoring.exporter, metric_relabel_configs=drop), rules=rules, alertmanager=None)
-    wait_until(lambda: "no-alertmanager" in monitoring.found(), timeout=120, interval=1)
+    wait_until(lambda: "no-alertmanager" in monitoring.found(), interval=1)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,6 @@ def test_another_page_in_the_exporter_s_place(monitoring: Monitoring, page: str,
         monitoring.configure(job(other.url), rules=(RULES,), alertmanager=monitoring.alertmanager)
         wait_until(
             lambda: {code: code in found for found in [monitoring.found()] for code in expected} == expected,
-            timeout=120,
             interval=1,
         )
     finally:

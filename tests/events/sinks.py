@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from celerymeter.demo.processes import wait_until
+from celerymeter.demo.processes import START_TIMEOUT, wait_until
 from celerymeter.model import Event
 
 
@@ -42,15 +42,15 @@ class RecordingSink:
         """Return how many events of each type came."""
         return Counter(event.type for event in self.received)
 
-    def await_connections(self, count: int = 1, timeout: float = 60) -> None:
+    def await_connections(self, count: int = 1, timeout: float = START_TIMEOUT) -> None:
         """Return once so many subscriptions were confirmed."""
         wait_until(lambda: len(self.connections) >= count, timeout=timeout, what=f"{count} subscriptions")
 
-    def await_events(self, count: int, timeout: float = 60) -> None:
+    def await_events(self, count: int, timeout: float = START_TIMEOUT) -> None:
         """Return once so many events came."""
         wait_until(lambda: len(self.received) >= count, timeout=timeout, what=f"{count} events")
 
-    def await_loss(self, timeout: float = 60) -> str:
+    def await_loss(self, timeout: float = START_TIMEOUT) -> str:
         """Wait until the subscription was lost; return the reason of the last loss."""
         wait_until(lambda: self.losses, timeout=timeout, what="a disconnection")
         return self.losses[-1][1]

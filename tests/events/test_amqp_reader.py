@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
 def ask(server: RabbitMQ, path: str) -> Any:
     """Return an answer of the management API."""
     url = f"http://127.0.0.1:{server.management_port}/api/{path}"
-    return requests.get(url, auth=("guest", "guest"), timeout=5).json()
+    return requests.get(url, auth=("guest", "guest"), timeout=30).json()
 
 
 def close_connections(server: RabbitMQ) -> int:
@@ -42,7 +42,7 @@ def close_connections(server: RabbitMQ) -> int:
     connections = ask(server, "connections")
     for connection in connections:
         url = f"http://127.0.0.1:{server.management_port}/api/connections/{connection['name']}"
-        requests.delete(url, auth=("guest", "guest"), timeout=5)
+        requests.delete(url, auth=("guest", "guest"), timeout=30)
     return len(connections)
 
 
@@ -114,7 +114,7 @@ def test_real_workers_are_heard(server: RabbitMQ, readers: Readers, tmp_path: An
         for number in range(20):
             app.send_task("tests.add", (number, 1))
             app.send_task("tests.fail")
-        wait_until(lambda: sink.types()["task-succeeded"] + sink.types()["task-failed"] >= 40, timeout=60)
+        wait_until(lambda: sink.types()["task-succeeded"] + sink.types()["task-failed"] >= 40)
 
     expected = {"task-sent": 40, "task-received": 40, "task-started": 40, "task-succeeded": 20, "task-failed": 20}
     assert {kind: count for kind, count in sink.types().items() if kind in expected} == expected
@@ -129,11 +129,11 @@ def test_a_connection_that_the_server_closes_is_renewed_without_loss(server: Rab
     app = app_of(server.url)
     emit_until_received(app, sink)
 
-    wait_until(lambda: close_connections(server) and sink.losses, timeout=60, what="the reader's connection is closed")
+    wait_until(lambda: close_connections(server) and sink.losses, what="the reader's connection is closed")
     emit(app, *["shop-closed"] * 5)
     sink.await_connections(2)
 
-    wait_until(lambda: sink.types()["shop-closed"] == 5, timeout=60, what="events that were sent meanwhile")
+    wait_until(lambda: sink.types()["shop-closed"] == 5, what="events that were sent meanwhile")
     assert "CONNECTION_FORCED" in sink.losses[0][1]
 
 
@@ -164,11 +164,11 @@ def test_a_queue_that_was_deleted_is_declared_again(server: RabbitMQ, readers: R
     sink = RecordingSink()
     readers.start(open_reader(BrokerSettings(url=server.url), sink))
     sink.await_connections()
-    wait_until(lambda: event_queues(server), timeout=60, what="the management API knows the queue")
+    wait_until(lambda: event_queues(server), what="the management API knows the queue")
 
     for queue in event_queues(server):
         url = f"http://127.0.0.1:{server.management_port}/api/queues/%2F/{queue['name']}"
-        requests.delete(url, auth=("guest", "guest"), timeout=5)
+        requests.delete(url, auth=("guest", "guest"), timeout=30)
     sink.await_connections(2)
 
     emit_until_received(app_of(server.url), sink)

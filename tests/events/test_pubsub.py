@@ -131,7 +131,7 @@ def test_silence_is_asked_about_and_an_answer_is_enough(connection: FakeConnecti
     for _ in range(3):
         assert connection.server.recv(1000) == b"*1\r\n$4\r\nPING\r\n"
         connection.server.sendall(frame(b"pong", b""))
-    wait_until(lambda: reasons, timeout=60, what="giving up")
+    wait_until(lambda: reasons, what="giving up")
     thread.join()
 
     assert "no reply to PING" in reasons[0]

@@ -151,7 +151,7 @@ def test_a_quiet_subscription_is_left_alone(redis_server: Redis, readers: Reader
         return stats.get("cmdstat_ping", {}).get("calls", 0)
 
     before = pings()
-    wait_until(lambda: pings() >= before + 3, timeout=60, what="asked again, which takes an answer")
+    wait_until(lambda: pings() >= before + 3, what="asked again, which takes an answer")
 
     assert not sink.losses
     emit_until_received(app_of(redis_server.url), sink)
@@ -184,7 +184,7 @@ def test_a_subscriber_that_was_dropped_says_so_and_subscribes_at_once(redis_serv
     for number in range(20_000):
         pipeline.publish("/0.celeryev/task.multi", message([event(uuid=str(number), args="x" * 1000)]))
     pipeline.execute()
-    wait_until(lambda: not client.client_list(_type="pubsub"), timeout=60, what="Redis has dropped the subscriber")
+    wait_until(lambda: not client.client_list(_type="pubsub"), what="Redis has dropped the subscriber")
     sink.open.set()
     sink.await_connections(2)
 

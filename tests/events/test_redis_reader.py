@@ -194,7 +194,7 @@ def test_real_workers_are_heard(server: Redis, readers: Readers, tmp_path: Path)
         for number in range(20):
             app.send_task("tests.add", (number, 1))
             app.send_task("tests.fail")
-        wait_until(lambda: sink.types()["task-succeeded"] + sink.types()["task-failed"] >= 40, timeout=60)
+        wait_until(lambda: sink.types()["task-succeeded"] + sink.types()["task-failed"] >= 40)
 
     expected = {"task-sent": 40, "task-received": 40, "task-started": 40, "task-succeeded": 20, "task-failed": 20}
     assert {kind: count for kind, count in sink.types().items() if kind in expected} == expected

@@ -33,7 +33,7 @@ USERS = {"alice": hashed("right"), "bob": hashed("pass:with:colons")}
 def test_nothing_is_shown_to_strangers(serve: Serve, path: str) -> None:
     """Every path asks for a password, as with Prometheus' own exporters."""
     site = serve(web_config=WebConfig(users=USERS))
-    answer = requests.get(site.url + path, timeout=10)
+    answer = requests.get(site.url + path, timeout=30)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"].startswith("Basic ")
     assert b"up 1" not in answer.content
@@ -55,7 +55,7 @@ def test_names_and_passwords(serve: Serve, user: str, password: str, status: int
     """The right pair passes, the second time as well."""
     site = serve(web_config=WebConfig(users=USERS))
     for _ in range(2):
-        assert requests.get(f"{site.url}/metrics", auth=(user, password), timeout=10).status_code == status
+        assert requests.get(f"{site.url}/metrics", auth=(user, password), timeout=30).status_code == status
 
 
 @pytest.mark.parametrize("header", ["", "Basic", "Basic !!!", "Basic YWxpY2U=", "Bearer x", "Basic /w==", "Basic \xff"])
@@ -92,11 +92,11 @@ def test_tls(serve: Serve, authority: Authority) -> None:
     """The page over TLS, with the configured headers; plain HTTP and old TLS get nothing."""
     config = WebConfig(tls=TlsConfig(*authority.issue("plain")), headers={"X-Frame-Options": "deny"})
     site = serve(web_config=config)
-    answer = requests.get(f"{site.url}/metrics", verify=str(authority.ca), timeout=10)
+    answer = requests.get(f"{site.url}/metrics", verify=str(authority.ca), timeout=30)
     assert (answer.content, answer.headers["X-Frame-Options"]) == (PAGE, "deny")
     with pytest.raises(requests.ConnectionError):
-        requests.get(site.url.replace("https", "http"), timeout=10)
-    assert requests.get(f"{site.url}/-/ready", verify=str(authority.ca), timeout=10).status_code == 200
+        requests.get(site.url.replace("https", "http"), timeout=30)
+    assert requests.get(f"{site.url}/-/ready", verify=str(authority.ca), timeout=30).status_code == 200
 
 
 def test_one_tls_connection_carries_many_requests(serve: Serve, authority: Authority) -> None:
@@ -106,7 +106,7 @@ def test_one_tls_connection_carries_many_requests(serve: Serve, authority: Autho
         for size in (*[1] * 50, 5_000_000, 100_000, 1):
             site.page = lambda: b"x" * size
             plain = {"Accept-Encoding": "identity"}
-            answer = session.get(f"{site.url}/metrics", headers=plain, verify=str(authority.ca), timeout=10)
+            answer = session.get(f"{site.url}/metrics", headers=plain, verify=str(authority.ca), timeout=30)
             assert len(answer.content) == size
         assert len(site.server._connections) == 1
 
@@ -115,15 +115,15 @@ def test_tls_connections_that_end_leave_nothing(serve: Serve, authority: Authori
     """A client that leaves as soon as it has its page holds no place on the server."""
     site = serve(web_config=WebConfig(tls=TlsConfig(*authority.issue("left"))))
     for _ in range(10):
-        assert requests.get(f"{site.url}/-/ready", verify=str(authority.ca), timeout=10).status_code == 200
-    wait_until(lambda: not site.server._connections, timeout=5, what="all connections are gone")
+        assert requests.get(f"{site.url}/-/ready", verify=str(authority.ca), timeout=30).status_code == 200
+    wait_until(lambda: not site.server._connections, what="all connections are gone")
 
 
 @contextmanager
 def deaf(site: Site, authority: Authority, request: bytes) -> Iterator[None]:
     """Be a client that has its answer, and leaves the end of TLS unanswered."""
     trusted = ssl.create_default_context(cafile=str(authority.ca))
-    raw = socket.create_connection(site.server.address, timeout=10)
+    raw = socket.create_connection(site.server.address, timeout=30)
     with trusted.wrap_socket(raw, server_hostname="localhost") as client:
         client.sendall(request)
         assert client.recv(12).startswith(b"HTTP/1.1 ")
@@ -143,10 +143,10 @@ def test_a_tls_connection_counts_until_it_is_closed(
     site = serve(web_config=WebConfig(tls=TlsConfig(*authority.issue("deaf"))))
     with deaf(site, authority, request_):
         [one] = site.server._connections
-        wait_until(lambda: one.waits, timeout=5, what="the client owes the end")
+        wait_until(lambda: one.waits, what="the client owes the end")
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.2)
     with deaf(site, authority, request_):
-        wait_until(lambda: not site.server._connections, timeout=5, what="it is cut off")
+        wait_until(lambda: not site.server._connections, what="it is cut off")
 
 
 @ENDING
@@ -169,9 +169,9 @@ def test_client_certificates(serve: Serve, authority: Authority, tmp_path: Path)
     )
     site = serve(web_config=load_web_config(web))
     cert, key = authority.issue("client")
-    assert requests.get(site.url, verify=str(authority.ca), cert=(str(cert), str(key)), timeout=10).status_code == 200
+    assert requests.get(site.url, verify=str(authority.ca), cert=(str(cert), str(key)), timeout=30).status_code == 200
     with pytest.raises((requests.ConnectionError, ssl.SSLError)):
-        requests.get(site.url, verify=str(authority.ca), timeout=10)
+        requests.get(site.url, verify=str(authority.ca), timeout=30)
 
 
 def test_a_renewed_certificate_is_served(serve: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_without_a_token_anybody_may_push(serve: Serve) -> None:
 )
 def test_what_it_does_not_take(serve: Serve, bodies: list[bytes], status: int, headers: dict[str, str]) -> None:
     host, _, path = serve().removeprefix("http://").partition("/")
-    connection = http.client.HTTPConnection(host, timeout=10)
+    connection = http.client.HTTPConnection(host, timeout=30)
     connection.putrequest("POST", f"/{path}")
     for name, value in {**RIGHT, **headers}.items():
         connection.putheader(name, value.encode("latin-1"))
@@ -156,7 +156,7 @@ def test_one_address_that_sends_slowly_keeps_no_other_out(serve: Serve) -> None:
             slow = held.enter_context(socket.create_connection((name, int(port))))
             slow.sendall(f"POST /{path} HTTP/1.1\r\n{head}\r\n\r\n{{".encode())
         assert slow.recv(100).startswith(b"HTTP/1.1 429"), "the others were read before the last one"
-        connection = http.client.HTTPConnection(host, timeout=10, source_address=("127.0.0.9", 0))
+        connection = http.client.HTTPConnection(host, timeout=30, source_address=("127.0.0.9", 0))
         connection.request("POST", f"/{path}", b'{"type": 1}', RIGHT)
         assert connection.getresponse().status == 200
         connection.close()

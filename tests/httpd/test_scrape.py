@@ -65,7 +65,7 @@ def test_prometheus_scrapes_plain_and_protected(prometheus: Start, serve: Serve,
         }
 
         def states() -> dict[str, tuple[str, str]]:
-            targets = requests.get(f"{server.url}/api/v1/targets", timeout=10).json()["data"]["activeTargets"]
+            targets = requests.get(f"{server.url}/api/v1/targets", timeout=30).json()["data"]["activeTargets"]
             return {target["labels"]["job"]: (target["health"], target["lastError"][:31]) for target in targets}
 
         wait_until(lambda: states() == expected, what=f"{expected}")

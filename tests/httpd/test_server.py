@@ -24,7 +24,7 @@ from .conftest import PAGE, Serve, Site
 
 def get(url: str, **options: Any) -> requests.Response:
     """One GET without compression."""
-    return requests.get(url, timeout=10, headers={"Accept-Encoding": "identity"}, **options)
+    return requests.get(url, timeout=30, headers={"Accept-Encoding": "identity"}, **options)
 
 
 def test_the_page_is_text_format(site: Site) -> None:
@@ -39,7 +39,7 @@ def test_the_page_is_text_format(site: Site) -> None:
 def test_the_page_is_compressed_when_asked(site: Site) -> None:
     """A client that takes gzip gets the same page, smaller."""
     site.page = lambda: PAGE * 1000
-    answer = requests.get(f"{site.url}/metrics", headers={"Accept-Encoding": "gzip"}, timeout=10)
+    answer = requests.get(f"{site.url}/metrics", headers={"Accept-Encoding": "gzip"}, timeout=30)
     assert answer.headers["Content-Encoding"] == "gzip"
     assert answer.content == PAGE * 1000
     assert int(answer.headers["Content-Length"]) < len(PAGE) * 100
@@ -47,7 +47,7 @@ def test_the_page_is_compressed_when_asked(site: Site) -> None:
 
 def test_one_connection_carries_many_requests(site: Site) -> None:
     """A scraper keeps its connection; HEAD has no body, and none is awaited."""
-    client = http.client.HTTPConnection(*site.server.address, timeout=10)
+    client = http.client.HTTPConnection(*site.server.address, timeout=30)
     for method, path, status in (("GET", "/metrics", 200), ("HEAD", "/metrics", 200), ("GET", "/-/ready", 200)):
         client.request(method, path)
         answer = client.getresponse()
@@ -83,7 +83,7 @@ def test_the_first_page_links_the_others(site: Site) -> None:
 )
 def test_other_paths_and_methods(site: Site, method: str, path: str, status: int) -> None:
     """404 or 405, and the server lives."""
-    answer = requests.request(method, site.url + path, data=b"x" * 10, timeout=10)
+    answer = requests.request(method, site.url + path, data=b"x" * 10, timeout=30)
     assert answer.status_code == status
     assert answer.headers.get("Allow", "") == ("GET, HEAD" if status == 405 else "")
     assert get(f"{site.url}/metrics").status_code == 200
@@ -133,7 +133,7 @@ def test_health_answers_while_pages_are_slow(site: Site) -> None:
 
 def ask(site: Site, data: bytes) -> bytes:
     """Send bytes and return all that comes back until the server ends the connection."""
-    with socket.create_connection(site.server.address, timeout=10) as raw:
+    with socket.create_connection(site.server.address, timeout=30) as raw:
         raw.sendall(data)
         received = b""
         while chunk := raw.recv(65536):
@@ -182,7 +182,7 @@ def test_a_client_that_does_not_read_is_cut(site: Site, monkeypatch: pytest.Monk
     """A page that nobody takes does not stay in memory."""
     monkeypatch.setattr(connection, "WRITE_TIMEOUT", 0.3)
     site.page = lambda: b"x" * 50_000_000
-    with socket.create_connection(site.server.address, timeout=10) as raw:
+    with socket.create_connection(site.server.address, timeout=30) as raw:
         raw.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         wait_until(lambda: not site.server._connections, what="the connection is cut")
     assert get(f"{site.url}/-/healthy").status_code == 200
@@ -191,7 +191,7 @@ def test_a_client_that_does_not_read_is_cut(site: Site, monkeypatch: pytest.Monk
 def test_at_the_cap_the_client_that_waits_for_longest_leaves(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newcomer is served at once."""
     monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
-    held = [socket.create_connection(site.server.address, timeout=10) for _ in range(2)]
+    held = [socket.create_connection(site.server.address, timeout=30) for _ in range(2)]
     wait_until(lambda: len(site.server._connections) == 2)
     assert get(f"{site.url}/metrics").status_code == 200
     assert held[0].recv(1) == b""
@@ -258,7 +258,7 @@ def test_stop_ends_what_is_idle_and_lets_the_rest_finish(serve: Serve) -> None:
         return PAGE
 
     site.page = page
-    idle = socket.create_connection(site.server.address, timeout=10)
+    idle = socket.create_connection(site.server.address, timeout=30)
     with ThreadPoolExecutor(1) as pool:
         scrape = pool.submit(get, f"{site.url}/metrics")
         assert rendering.wait(10)

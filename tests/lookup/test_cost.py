@@ -54,7 +54,7 @@ def crowd(cluster: Cluster, count: int) -> Process:
     """Start so many workers that answer as real ones do."""
     argv = [sys.executable, "-m", "tests.lookup.crowd", cluster.broker.url, str(count)]
     started = Process("crowd", argv, log=cluster.folder / "crowd.log", cwd=ROOT)
-    return cluster.stack.enter_context(started.start(ready=lambda: "ready" in started.tail(10), timeout=TIMEOUT))
+    return cluster.stack.enter_context(started.start(ready=lambda: "ready" in started.tail(10)))
 
 
 def cpu_seconds(pid: int, *, children: bool = False) -> float:
@@ -72,7 +72,7 @@ def test_a_look_up_among_many_workers_and_messages_is_quick(cluster: Cluster) ->
     client = redis.Redis.from_url(cluster.broker.url)
     client.lpush("busy", *(message(task_id) for task_id in ids))
     lookups = Lookups(cluster.control)
-    wait_until(lambda: all_answered(lookups.look(ids[0])), timeout=TIMEOUT, interval=1.0)
+    wait_until(lambda: all_answered(lookups.look(ids[0])), interval=1.0)
     took = []
     processes = {"API": cluster.control.pid, "Redis": cluster.broker.pid, "all workers": workers.pid}
     before = {name: cpu_seconds(pid, children=True) for name, pid in processes.items()}

@@ -121,7 +121,7 @@ def test_delivered_again_after_its_worker_died(tmp_path: Path, broker: str, pool
         doomed.kill()
         cluster.worker("next@t", queues=["q"], pool=pool, transport_options=vt)
         before = ("running", "reserved", "queued", "lost")
-        reply = lookups.becomes(task_id, "running", before=before, worker="next@t", timeout=120)
+        reply = lookups.becomes(task_id, "running", before=before, worker="next@t")
         assert outcomes(reply)[-1] == ("next@t", "running")
         lookups.becomes(task_id, "succeeded", before=("running",))
         end = time.monotonic() + ALIVE + TIMEOUT
@@ -174,7 +174,7 @@ def test_running_far_beyond_its_usual_time(measured: tuple[Cluster, Lookups], po
     def compared() -> bool:
         return "times the 95th percentile" in str(lookups.look(task_id)["sentence"]["en"])
 
-    wait_until(compared, timeout=150, interval=2.0, what="a percentile of tests.sleep")
+    wait_until(compared, interval=2.0, what="a percentile of tests.sleep")
     reply = lookups.look(task_id)
     assert reply["verdict"] == "running"
     assert 0 < reply["usual_seconds"] < 1

@@ -196,4 +196,4 @@ def test_a_worker_without_heartbeats(cluster: Cluster, lookups: Lookups) -> None
         assert (reply["verdict"], reply["worker"]) == ("running", "mute@t"), reply
         time.sleep(1)
     held.let_go()
-    wait_until(lambda: lookups.look(held.id)["verdict"] == "succeeded", timeout=TIMEOUT, interval=0.5)
+    wait_until(lambda: lookups.look(held.id)["verdict"] == "succeeded", interval=0.5)

@@ -144,7 +144,7 @@ def test_waiting_for_its_retry(shop: Shop) -> None:
     """The answer says when it runs again."""
     task_id = shop.cluster.send("tests.retry", 1, 3600, queue="two")
     reply = shop.lookups.becomes(task_id, "retrying", before=ON_THE_WAY, worker="two@t")
-    wait_until(lambda: shop.lookups.look(task_id)["eta"], timeout=10, what="the event of the new message")
+    wait_until(lambda: shop.lookups.look(task_id)["eta"], what="the event of the new message")
     reply = shop.lookups.look(task_id)
     # A worker that aggregates remembers the newest run of a task.
     assert outcomes(reply) == ([("two@t", "retried")] if shop.pool != "aggregate" else [])
@@ -156,14 +156,14 @@ def test_replaced(shop: Shop) -> None:
     task_id = shop.cluster.send("tests.replace", "task", "nobody.replaced", queue="two")
     shop.lookups.becomes(task_id, "queued", before=ON_THE_WAY, queue="nobody.replaced", name="tests.add")
     # Its message may be seen in the queue before the event of it.
-    wait_until(lambda: outcomes(shop.lookups.look(task_id)) == [("two@t", "replaced")], timeout=10, what="the event")
+    wait_until(lambda: outcomes(shop.lookups.look(task_id)) == [("two@t", "replaced")], what="the event")
 
 
 def test_rejected(shop: Shop) -> None:
     """It does not run again."""
     task_id = shop.cluster.send("tests.reject", queue="two")
     shop.lookups.becomes(task_id, "rejected", before=(*ON_THE_WAY, "failed"))
-    wait_until(lambda: outcomes(shop.lookups.look(task_id)) == [("two@t", "rejected")], timeout=10, what="its event")
+    wait_until(lambda: outcomes(shop.lookups.look(task_id)) == [("two@t", "rejected")], what="its event")
 
 
 def test_rate_limited(shop: Shop) -> None:
@@ -172,7 +172,7 @@ def test_rate_limited(shop: Shop) -> None:
     shop.lookups.becomes(first, "succeeded", before=ON_THE_WAY)
     second = shop.cluster.send("tests.limited", 1, 2, queue="two")
     reply = shop.lookups.becomes(second, "reserved", before=("queued",), worker="two@t")
-    wait_until(lambda: "1/h" in shop.lookups.look(second)["sentence"]["en"], timeout=TIMEOUT, interval=0.5)
+    wait_until(lambda: "1/h" in shop.lookups.look(second)["sentence"]["en"], interval=0.5)
     assert reply["runs"] == []
 
 

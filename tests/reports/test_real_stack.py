@@ -117,26 +117,22 @@ def afternoon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Afternoon]:
         stack.enter_context(start_worker(redis.url, folder, concurrency=3, queues=("fast", "slow")))
         client = stack.enter_context(PrometheusClient(PrometheusSettings(prometheus.url)))
         app = make_app(redis.url)
-        wait_until(
-            lambda: len(client.instant("celerymeter_start_time_seconds")) == 2, timeout=90, what="scrapes of both"
-        )
+        wait_until(lambda: len(client.instant("celerymeter_start_time_seconds")) == 2, what="scrapes of both")
         begins = time.time()
         first_half(app)
-        wait_until(lambda: scraped(client) == [500, 500], timeout=120, interval=0.3, what="the first half, scraped")
+        wait_until(lambda: scraped(client) == [500, 500], interval=0.3, what="the first half, scraped")
         pair[0].kill()
         killed = time.time()
         pair[0].up()
-        wait_until(lambda: newest_start(client) > killed, timeout=90, interval=0.3, what="a scrape of the new one")
+        wait_until(lambda: newest_start(client) > killed, interval=0.3, what="a scrape of the new one")
         second_half(app)
         prometheus.kill()
         away = time.time()
-        wait_until(
-            lambda: [ended(one) for one in pair] == [500, 1000], timeout=120, interval=0.3, what="all have ended"
-        )
+        wait_until(lambda: [ended(one) for one in pair] == [500, 1000], interval=0.3, what="all have ended")
         wait_until(lambda: time.time() > away + SEVERAL_SCRAPES, what="scrapes that Prometheus missed")
         blind = time.time() - away
         prometheus.up()
-        wait_until(lambda: scraped(client) == [500, 1000], timeout=120, interval=0.3, what="the second half, scraped")
+        wait_until(lambda: scraped(client) == [500, 1000], interval=0.3, what="the second half, scraped")
         app.close()
         yield Afternoon(
             prometheus.url,
@@ -244,16 +240,14 @@ def test_short_tasks_are_in_the_busy_figures(tmp_path: Path) -> None:
         stack.enter_context(start_worker(redis.url, tmp_path, concurrency=3))
         client = stack.enter_context(PrometheusClient(PrometheusSettings(prometheus.url)))
         app = make_app(redis.url)
-        wait_until(
-            lambda: client.instant("celery_worker_pool_size").value() == 3, timeout=90, what="a scrape of the worker"
-        )
+        wait_until(lambda: client.instant("celery_worker_pool_size").value() == 3, what="a scrape of the worker")
         begins = time.time()
         for _ in range(90):
             app.send_task("tests.sleep", (0.1,))
         app.send_task("tests.fail")
         app.send_task("tests.sleep", (3,))
-        wait_until(lambda: scraped(client) == [92], timeout=90, interval=0.3, what="all ends, scraped")
-        wait_until(lambda: time.time() > begins + 40, timeout=60, what="a window with several points")
+        wait_until(lambda: scraped(client) == [92], interval=0.3, what="all ends, scraped")
+        wait_until(lambda: time.time() > begins + 40, what="a window with several points")
         app.close()
         report = ReportService(client, Scope()).report(ReportRequest(Window(begins, time.time())))
         measured = client.instant('sum(celery_task_runtime_seconds_sum{name="tests.sleep"})').value() or 0.0
@@ -295,7 +289,7 @@ def test_expired_and_redelivered_runs_and_when_their_alerts_fired(tmp_path: Path
         begins = time.time()
 
         def fires(alert: str) -> float:
-            wait_until(lambda: client.instant(f'ALERTS{{alertname="{alert}"}}'), timeout=90, interval=0.3, what=alert)
+            wait_until(lambda: client.instant(f'ALERTS{{alertname="{alert}"}}'), interval=0.3, what=alert)
             return time.time()
 
         with start_worker(redis.url, tmp_path):
@@ -313,7 +307,7 @@ def test_expired_and_redelivered_runs_and_when_their_alerts_fired(tmp_path: Path
         def reported() -> Report:
             return service.report(ReportRequest(Window(begins, time.time())))
 
-        wait_until(lambda: len(reported().alerts) == 2, timeout=60, interval=2, what="a point of the chart with both")
+        wait_until(lambda: len(reported().alerts) == 2, interval=2, what="a point of the chart with both")
         report = reported()
     assert report.expired_tasks == 3
     assert (report.redelivered_runs or 0) >= 1

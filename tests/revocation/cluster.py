@@ -24,7 +24,7 @@ from celerymeter.demo.processes import Process, wait_until
 from celerymeter.demo.servers import Redis
 
 BATCH = "/tasks/batch"
-TIMEOUT = 60.0
+TIMEOUT = 180.0
 """Seconds: many times what anything here takes on a machine that is not busy."""
 PERSISTENT = ("--appendonly", "yes")
 
@@ -65,7 +65,7 @@ class Cluster:
         folder.mkdir()
         held = Held(self.send("tests.hold", str(folder), unmoved, queue=queue), folder)
         self.held.append(held)
-        wait_until((folder / "began").exists, timeout=TIMEOUT, what="the task runs")
+        wait_until((folder / "began").exists, what="the task runs")
         self.knows(held.id, known)
         return held
 
@@ -99,7 +99,6 @@ class Cluster:
         """Wait until the API knows where a task is."""
         wait_until(
             lambda: only(self.revoke(task_id, dry_run=True))["detail"].startswith(what),
-            timeout=TIMEOUT,
             interval=0.1,
             what=f"{what}, by a dry run",
         )
@@ -118,7 +117,7 @@ class Cluster:
             return statuses(seen[-1]) == wanted
 
         with suppress(TimeoutError):
-            wait_until(there, timeout=TIMEOUT, interval=0.1)
+            wait_until(there, interval=0.1)
         assert statuses(seen[-1]) == wanted
         return seen[-1]
 

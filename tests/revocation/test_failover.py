@@ -95,7 +95,7 @@ def followed(cluster: Cluster, batch_id: str, wanted: Mapping[str, str]) -> None
         return found == wanted
 
     try:
-        wait_until(there, timeout=TIMEOUT, interval=0.5)
+        wait_until(there, interval=0.5)
     finally:
         assert there(), (cluster.follow(batch_id), wanted)
 
@@ -118,10 +118,10 @@ def test_flags_outlive_a_failover_that_ends_the_workers(cluster: Cluster, sentin
         worker.stop()
     second = rows.start_workers(cluster, transport_options=SOON)
     for worker in second:
-        wait_until(has_flag(worker, queued), timeout=TIMEOUT, what="the flags are sent again")
+        wait_until(has_flag(worker, queued), what="the flags are sent again")
     cluster.app.control.add_consumer("nowhere", destination=["one@t"])
     ran = {True: "ran_anyway", False: "revoked"}
-    wait_until(lambda: statuses(cluster.follow(reply["batch_id"]))[reserved] in ran.values(), timeout=TIMEOUT)
+    wait_until(lambda: statuses(cluster.follow(reply["batch_id"]))[reserved] in ran.values())
     assert statuses(cluster.follow(reply["batch_id"]))[reserved] == ran[cluster.state(reserved) == "SUCCESS"]
     wanted = {reserved: ran[cluster.state(reserved) == "SUCCESS"], eta: "revoked", queued: "revoked"}
     cluster.becomes(reply, wanted)

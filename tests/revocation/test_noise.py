@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.lookup.watching import ON_THE_WAY, Lookups
 from tests.revocation import rows, test_resending, test_table
-from tests.revocation.cluster import TIMEOUT, Cluster, only, running_cluster, statuses
+from tests.revocation.cluster import Cluster, only, running_cluster, statuses
 from tests.revocation.releases import Setting
 from tests.workers import ROOT
 
@@ -35,7 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     with running_cluster(tmp_path_factory.mktemp("noise"), Setting(request.param)) as cluster:
         argv = [sys.executable, "-m", "tests.revocation.noise", cluster.broker.url, str(INVENTED)]
         noise = Process("noise", argv, log=cluster.folder / "noise.log", cwd=ROOT)
-        cluster.stack.enter_context(noise.start(ready=lambda: "ready" in noise.tail(10), timeout=TIMEOUT))
+        cluster.stack.enter_context(noise.start(ready=lambda: "ready" in noise.tail(10)))
         # Else each of them decodes every heartbeat, which is more than two processors do.
         cluster.options = ("--without-gossip",)
         time.sleep(SETTLES)
@@ -147,6 +147,6 @@ def test_a_worker_that_was_stopped_for_long_gets_the_flag_when_it_goes_on(quiet:
     reply = quiet.becomes(quiet.revoke(task_id), "flagged")
     time.sleep(15)  # a command is good for 10 s
     stopped.signal(signal.SIGCONT, group=True)
-    wait_until(test_resending.has_flag(stopped, task_id), timeout=TIMEOUT, what="the flag is sent again")
+    wait_until(test_resending.has_flag(stopped, task_id), what="the flag is sent again")
     held.let_go()
     quiet.becomes(reply, "revoked")

@@ -92,7 +92,7 @@ def test_an_api_that_is_killed_goes_on_after_its_restart(cluster: Cluster) -> No
     cluster.control.kill()
     cluster.control.up()
     assert statuses(cluster.follow(response.json()["batch_id"])) == {task_id: "pending"}
-    wait_until(lambda: "unknown" in cluster.outcomes("outcome"), timeout=TIMEOUT)
+    wait_until(lambda: "unknown" in cluster.outcomes("outcome"))
     worker.signal(signal.SIGCONT, group=True)
     cluster.becomes(response.json(), "flagged")
     cluster.app.control.add_consumer("late", destination=["a@t"])
@@ -107,7 +107,7 @@ def test_a_flag_reaches_a_worker_that_joins(cluster: Cluster) -> None:
     cluster.knows(task_id)
     reply = cluster.becomes(cluster.revoke(task_id), "flagged")
     other = cluster.worker("b@t")
-    wait_until(has_flag(other, task_id), timeout=TIMEOUT, what="the flag is sent again")
+    wait_until(has_flag(other, task_id), what="the flag is sent again")
     cluster.app.control.add_consumer("late", destination=["b@t"])
     cluster.becomes(reply, "revoked")
 
@@ -123,7 +123,7 @@ def far(cluster: Cluster, *, wanted: int) -> list[str]:
 def pass_by(seconds: float) -> None:
     """So much time."""
     since = time.monotonic()
-    wait_until(lambda: time.monotonic() > since + seconds, timeout=TIMEOUT)
+    wait_until(lambda: time.monotonic() > since + seconds)
 
 
 def runs(cluster: Cluster, task_id: str) -> None:
@@ -163,7 +163,7 @@ def test_a_flag_outlives_a_worker_that_is_killed(cluster: Cluster) -> None:
     first.kill()
     pass_by(LATE)
     second = cluster.worker("a@t", transport_options=SOON)
-    wait_until(has_flag(second, task_id), timeout=TIMEOUT)
+    wait_until(has_flag(second, task_id))
     cluster.becomes(reply, "revoked")
     assert cluster.state(task_id) == "REVOKED"
 
@@ -191,7 +191,7 @@ def test_a_flag_outlives_the_broker_and_all_who_knew_of_it(cluster: Cluster) -> 
     first.kill()
     cluster.broker.up()
     second = cluster.worker("b@t")
-    wait_until(has_flag(second, task_id), timeout=TIMEOUT)
+    wait_until(has_flag(second, task_id))
     cluster.send("tests.add", 1, 2, queue="b")  # a connection that was lost is found out by using it
     cluster.app.control.add_consumer("late", destination=["b@t"])
     cluster.becomes(reply, "revoked")

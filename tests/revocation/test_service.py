@@ -48,8 +48,8 @@ def test_an_answer_does_not_wait_for_workers_that_are_sent_flags(process: Contro
     assert [result.status for result in batch.results] == ["pending", "pending"]
     assert (len(process.audited("intent")), process.audited("outcome")) == (1, [])
     go_on.set()
-    wait_until(lambda: process.statuses() == {"flagged_unknown": 2}, timeout=60)
-    wait_until(lambda: process.audited("outcome"), timeout=60)
+    wait_until(lambda: process.statuses() == {"flagged_unknown": 2})
+    wait_until(lambda: process.audited("outcome"))
 
 
 def test_what_was_answered_with_an_error_is_not_done_afterwards(process: ControlProcess, go_on: Event) -> None:
@@ -58,7 +58,7 @@ def test_what_was_answered_with_an_error_is_not_done_afterwards(process: Control
     with pytest.raises(BrokerUnavailable):
         process.parts.revocations.revoke(revoke_request(["t1"]), SOMEBODY, batch_id="b1")
     go_on.set()
-    wait_until(lambda: process.audited("outcome"), timeout=60)
+    wait_until(lambda: process.audited("outcome"))
     assert process.audited("outcome") == [("refused", {"error": "broker_unavailable"})]
     assert process.parts.revocations.find("b1") is None
 

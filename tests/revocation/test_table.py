@@ -67,7 +67,7 @@ def test_a_running_task_is_terminated_when_its_process_is_gone(cluster: Cluster)
     reply = cluster.revoke(task_id, terminate=True)
     assert only(reply)["status"] in ("terminated", "terminate_sent", "pending")
     assert cluster.becomes(reply, "terminated")["settled"]
-    wait_until(lambda: only(cluster.revoke(task_id, dry_run=True))["status"] == "already_revoked", timeout=TIMEOUT)
+    wait_until(lambda: only(cluster.revoke(task_id, dry_run=True))["status"] == "already_revoked")
 
 
 def test_a_task_that_ignores_sigterm_is_never_terminated(cluster: Cluster) -> None:
@@ -151,7 +151,6 @@ def test_an_id_that_is_a_uuid_object(cluster: Cluster) -> None:
     busy.let_go()
     wait_until(
         lambda: cluster.control.get(f"/tasks/{task_id}", Role.VIEWER).json()["verdict"] == "succeeded",
-        timeout=TIMEOUT,
         interval=0.5,
     )
 

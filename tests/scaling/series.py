@@ -71,11 +71,11 @@ def differences(one: Series, other: Series) -> dict[str, tuple[float | None, flo
     }
 
 
-def await_equal(read: Mapping[str, Any], *, timeout: float = 90) -> Series:
+def await_equal(read: Mapping[str, Any]) -> Series:
     """Wait until two readings agree, and give it; on time-out say where they differ."""
     first, second = read.values()
     try:
-        wait_until(lambda: (found := first()) and not differences(found, second()), timeout=timeout, interval=0.5)
+        wait_until(lambda: (found := first()) and not differences(found, second()), interval=0.5)
     except TimeoutError as late:
         if found := differences(first(), second()):
             raise AssertionError(f"{' and '.join(read)} differ: {found}") from late

@@ -54,7 +54,7 @@ def adapter(prometheus: str) -> float | None:
     wanted = metric["external"]["metric"]
     assert (rule["name"]["as"], rule["resources"]["namespaced"]) == (wanted["name"], False)
     series = {"match[]": rule["seriesQuery"]}
-    known = requests.get(f"{prometheus}/api/v1/series", params=series, timeout=10).json()["data"]
+    known = requests.get(f"{prometheus}/api/v1/series", params=series, timeout=30).json()["data"]
     if not known:
         return None
     matchers = ",".join(f'{name}="{value}"' for name, value in wanted["selector"]["matchLabels"].items())
@@ -84,15 +84,15 @@ def test_from_a_queue_that_nobody_knows_to_its_last_worker(site: Site, tmp_path:
 
         assert both() == (None, None)
         site.send("tests.add", 1, 2, queue="orders", count=3)
-        wait_until(lambda: both() == (1, 1), timeout=60, what="a slot without a worker")
+        wait_until(lambda: both() == (1, 1), what="a slot without a worker")
         worker = site.worker("w1@test", "orders")
-        wait_until(lambda: both() == (0, 0), timeout=60, what="nothing to do")
+        wait_until(lambda: both() == (0, 0), what="nothing to do")
         worker.stop(20)
-        wait_until(lambda: bool(query(url, "celery:workers_up:count == 0")), timeout=60, what="no worker")
+        wait_until(lambda: bool(query(url, "celery:workers_up:count == 0")), what="no worker")
         assert both() == (0, 0)
         site.send("tests.sleep", 600, queue="orders", count=2)
-        wait_until(lambda: (keda(url) or 0) >= 1 and adapter(url) == keda(url), timeout=60, what="up from none again")
+        wait_until(lambda: (keda(url) or 0) >= 1 and adapter(url) == keda(url), what="up from none again")
         site.worker("w2@test", "orders")
-        wait_until(lambda: both() == (2, 2), timeout=60, what="a slot for each task that runs")
+        wait_until(lambda: both() == (2, 2), what="a slot for each task that runs")
         exporter.stop()
-        wait_until(lambda: both() == (None, None), timeout=60, what="unknown, and not zero")
+        wait_until(lambda: both() == (None, None), what="unknown, and not zero")

@@ -92,11 +92,11 @@ def test_nothing_of_one_is_seen_in_the_other(clusters: TwoClusters) -> None:
     shows(clusters.prometheus, "us", {"runs": {"tests.add": 5}, "waiting": 60, "workers": 1})
     assert [one["metric"] for one in query(clusters.prometheus, NAMELESS)] == []
 
-    wait_until(lambda: faults(clusters.prometheus, "us") == {"CeleryQueueBacklog"}, timeout=90)
-    wait_until(lambda: faults(clusters.prometheus, "eu") == {"CeleryHighErrorRate"}, timeout=90)
+    wait_until(lambda: faults(clusters.prometheus, "us") == {"CeleryQueueBacklog"})
+    wait_until(lambda: faults(clusters.prometheus, "eu") == {"CeleryHighErrorRate"})
 
     for cluster, ended, waiting, workers in ((clusters.eu, (55, 25), 1, 1), (clusters.us, (5, 0), 60, 1)):
-        wait_until(partial(is_live, cluster, waiting=waiting, workers=workers), timeout=60)
+        wait_until(partial(is_live, cluster, waiting=waiting, workers=workers))
         report = cluster.report()
         assert (report["total_tasks"], report["failed_tasks"]) == ended
     with (
@@ -124,7 +124,7 @@ def faults(url: str, cluster: str) -> set[str]:
 def shows(url: str, cluster: str, expected: dict[str, object]) -> None:
     """Wait until this is recorded of it."""
     try:
-        wait_until(lambda: recorded_metrics(url, cluster) == expected, timeout=90, interval=0.5)
+        wait_until(lambda: recorded_metrics(url, cluster) == expected, interval=0.5)
     except TimeoutError:
         assert recorded_metrics(url, cluster) == expected
 

@@ -39,7 +39,7 @@ class ExporterPair:
         self.site.send("tests.fail", queue="fast", count=10)
         self.site.send("tests.add", 1, 2, queue="fast", count=30)
         self.site.send("tests.sleep", sleep, queue="fast", count=10)
-        wait_until(lambda: self.ended("alone") == self.sent, timeout=120, what="all runs, recorded")
+        wait_until(lambda: self.ended("alone") == self.sent, what="all runs, recorded")
 
     def agree(self) -> Series:
         """Wait until the pair and the witness have the same recorded series; return these."""
@@ -72,8 +72,8 @@ def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ExporterPai
             pool.submit(site.worker, "fast@test", "fast")
         site.send("tests.add", 1, 2, queue="fast")  # a queue that never started anything would look stalled
         site.send("tests.sleep", 3600, queue="slow", count=2)
-        wait_until(lambda: witness.scrape().sum("celery_worker_tasks_reserved", hostname="slow@test") == 1, timeout=60)
-        wait_until(lambda: witness.scrape().sum("celery_task_succeeded_total") == 1, timeout=60)
+        wait_until(lambda: witness.scrape().sum("celery_worker_tasks_reserved", hostname="slow@test") == 1)
+        wait_until(lambda: witness.scrape().sum("celery_task_succeeded_total") == 1)
         site.send("tests.add", 1, 2, queue="slow", count=WAITING)
         addresses = {
             f"exporter-{letter}:9808": f"127.0.0.1:{one.port}"
@@ -115,7 +115,7 @@ def work_is_counted(pair: ExporterPair, **work: float) -> None:
         "failed": pair.sent // 5,
     }
     with suppress(TimeoutError):
-        wait_until(lambda: recorded_of(pair.agree()) == expected, timeout=60)
+        wait_until(lambda: recorded_of(pair.agree()) == expected)
     assert recorded_of(pair.agree()) == expected
 
 
@@ -125,12 +125,12 @@ def test_a_pair_counts_what_one_counts_while_one_is_killed_and_comes_back(pair: 
     work_is_counted(pair)
 
     pair.exporters[0].kill()
-    wait_until(lambda: "CeleryExporterDown" in names(alerts(pair.prometheus.url, "main")), timeout=60)
+    wait_until(lambda: "CeleryExporterDown" in names(alerts(pair.prometheus.url, "main")))
     work_is_counted(pair)
 
     pair.exporters[0].up()
     up = 'count(up{cluster="main"} == 1)'
-    wait_until(lambda: value(pair.prometheus.url, up) == 2, timeout=60, what="a scrape of the new one")
+    wait_until(lambda: value(pair.prometheus.url, up) == 2, what="a scrape of the new one")
     work_is_counted(pair, sleep=0.3)
 
     assert pair.most("celery:task_started:increase5m") == pair.sent + 1, "the one that sleeps is a run too"

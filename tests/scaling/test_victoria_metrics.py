@@ -96,8 +96,8 @@ def watched(tmp_path: Path) -> Iterator[WatchedSite]:
 def test_the_api_and_the_reports_read_what_was_written(watched: WatchedSite) -> None:
     """To the task."""
     watched.work()
-    wait_until(lambda: watched.realtime().get("pending_tasks") == WAITING, timeout=90, interval=0.5, what="the queue")
-    wait_until(lambda: watched.page().get("total_tasks") == 50, timeout=90, interval=0.5, what="all runs")
+    wait_until(lambda: watched.realtime().get("pending_tasks") == WAITING, interval=0.5, what="the queue")
+    wait_until(lambda: watched.page().get("total_tasks") == 50, interval=0.5, what="all runs")
     assert watched.realtime()["queue_lengths"] == {"fast": 0, "nobody": WAITING}
     assert watched.realtime()["active_workers"] == 1
     assert watched.report() == {"total_tasks": 50, "successful_tasks": 40, "failed_tasks": 10}
@@ -155,14 +155,14 @@ def test_vmalert_records_and_alerts_as_prometheus_does(watched: WatchedSite) -> 
         prometheus = stack.enter_context(reference(folder / "reference", watched.exporter.port)).up()
         engines = {"vmalert": watched.victoria, "Prometheus": prometheus.url}
         for url in engines.values():
-            wait_until(lambda: value(url, "sum(celery:task_ended:increase5m)") == 1, timeout=90)
+            wait_until(lambda: value(url, "sum(celery:task_ended:increase5m)") == 1)
         watched.work()
-        wait_until(lambda: value(watched.victoria, "sum(celery:task_ended:increase5m)") == 51, timeout=90)
+        wait_until(lambda: value(watched.victoria, "sum(celery:task_ended:increase5m)") == 51)
         await_equal({name: partial(recorded, url, "main") for name, url in engines.items()})
 
-        wait_until(lambda: "CeleryQueueBacklog" in names(alerts(watched.victoria, "main")), timeout=60)
+        wait_until(lambda: "CeleryQueueBacklog" in names(alerts(watched.victoria, "main")))
         watched.exporter.kill()
-        wait_until(lambda: "CeleryExporterDown" in names(alerts(watched.victoria, "main")), timeout=60)
-        wait_until(lambda: alerts(watched.victoria, "main") == alerts(prometheus.url, "main"), timeout=60)
+        wait_until(lambda: "CeleryExporterDown" in names(alerts(watched.victoria, "main")))
+        wait_until(lambda: alerts(watched.victoria, "main") == alerts(prometheus.url, "main"))
         known = f"{receiver.url}/api/v2/alerts"
-        wait_until(lambda: "Watchdog" in requests.get(known, timeout=5).text, timeout=60, what="a notification")
+        wait_until(lambda: "Watchdog" in requests.get(known, timeout=30).text, what="a notification")

@@ -34,7 +34,7 @@ def start_beat(
     argv = [sys.executable, "-m", "celery", "-A", app, "beat", "--loglevel", "info"]
     argv += ["--schedule", str(folder / f"{name}.schedule"), *options]
     beat = ForkedProcess(name, argv, log=folder / f"{name}.log", env=environment(broker_url, entries, env), cwd=ROOT)
-    return beat.start(ready=lambda: "beat: Starting" in beat.tail(100), timeout=60)
+    return beat.start(ready=lambda: "beat: Starting" in beat.tail(100))
 
 
 def environment(
@@ -45,7 +45,7 @@ def environment(
     return {**settings, **(env or {})}
 
 
-def until(exporter: ExporterProcess, holds: Callable[[Scrape], object], what: str, timeout: float = 90) -> Scrape:
+def until(exporter: ExporterProcess, holds: Callable[[Scrape], object], what: str) -> Scrape:
     """Wait until a page is as it should be, and return it."""
     pages: list[Scrape] = []
 
@@ -53,5 +53,5 @@ def until(exporter: ExporterProcess, holds: Callable[[Scrape], object], what: st
         pages[:] = [exporter.scrape()]
         return holds(pages[0])
 
-    wait_until(scraped, timeout=timeout, interval=0.2, what=what)
+    wait_until(scraped, interval=0.2, what=what)
     return pages[0]

@@ -44,7 +44,7 @@ class PostgreSQL(Process):
             argv = [*self._unprivileged(), str(self._bin / "initdb"), "-D", str(data), "-U", "beat", "--auth", "trust"]
             subprocess.run([*argv, "--no-sync"], check=True, capture_output=True, timeout=120, cwd=self._home)
         probe = [str(self._bin / "pg_isready"), "--quiet", "--host", "127.0.0.1", "--port", str(self.port)]
-        self.start(ready=lambda: subprocess.run(probe, check=False, timeout=10).returncode == 0, timeout=60)
+        self.start(ready=lambda: subprocess.run(probe, check=False, timeout=10).returncode == 0)
         return self
 
     def stop(self, timeout: float = 10.0) -> int:

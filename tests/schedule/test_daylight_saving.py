@@ -63,9 +63,9 @@ class Night:
         first = {name for name in due if due[name] < at + 60}
         assert at > self.now
         self.set_to(at - 4)
-        page = until(self._exporter, lambda page: self._newer(page, before) >= first, f"{first} are sent", 15)
+        page = until(self._exporter, lambda page: self._newer(page, before) >= first, f"{first} are sent")
         assert self.now >= at - 1
-        page = until(self._exporter, lambda page: min(self._due(page).values()) > self.now, "nothing is late", 15)
+        page = until(self._exporter, lambda page: min(self._due(page).values()) > self.now, "nothing is late")
         assert self._newer(page, before) == first
         assert self._sent(page) == self._counted(page, "due")
         return first

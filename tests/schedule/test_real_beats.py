@@ -148,7 +148,7 @@ def test_a_beat_without_the_hook_that_answers_pings(
     """Celery 5.7's `beat_enable_remote_control`; frozen, it falls silent."""
     settings = {"beat_enable_remote_control": True}
     beat = new_beat({"sync": 60}, env={HOOK: "0", SETTINGS: json.dumps(settings)})
-    page = until(exporter, lambda page: is_up(page) == 1, "it answers", timeout=80)
+    page = until(exporter, lambda page: is_up(page) == 1, "it answers")
     assert page.by("celery_worker_up", "hostname") == {}
     os.kill(beat.pid, signal.SIGSTOP)
     until(exporter, lambda page: is_up(page) == 0, "it is silent")

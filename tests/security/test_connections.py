@@ -36,7 +36,7 @@ def crowd(
     held: list[socket.socket] = []
     try:
         for _ in range(size):
-            raw = socket.create_connection(site.server.address, timeout=10, source_address=(source, 0))
+            raw = socket.create_connection(site.server.address, timeout=30, source_address=(source, 0))
             held.append(raw)
             if data:
                 with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ def test_handshakes_that_never_end_keep_no_scraper_out(serve: Serve, authority: 
     site = serve(web_config=WebConfig(tls=TlsConfig(*authority.issue("server"))))
     context = ssl.create_default_context(cafile=str(authority.ca))
     with crowd(site, data):
-        client = http.client.HTTPSConnection("localhost", site.server.address[1], timeout=10, context=context)
+        client = http.client.HTTPSConnection("localhost", site.server.address[1], timeout=30, context=context)
         began = time.monotonic()
         client.request("GET", "/metrics")
         assert client.getresponse().read() == PAGE
@@ -100,7 +100,7 @@ def test_handshakes_that_never_end_keep_no_scraper_out(serve: Serve, authority: 
 
 def test_a_crowd_of_one_address_closes_its_own_connections(site: Site) -> None:
     """A scraper elsewhere keeps the one that it holds."""
-    client = http.client.HTTPConnection(*site.server.address, timeout=10, source_address=("127.0.0.3", 0))
+    client = http.client.HTTPConnection(*site.server.address, timeout=30, source_address=("127.0.0.3", 0))
     client.request("GET", "/metrics")
     assert client.getresponse().read() == PAGE
     mine = client.sock
@@ -174,7 +174,7 @@ def test_a_connection_that_leaves_frees_its_place(site: Site) -> None:
     """Also when it left in the middle of a page, or by a reset."""
     site.page = lambda: b"x" * 10_000_000
     for _ in range(100):
-        raw = socket.create_connection(site.server.address, timeout=10)
+        raw = socket.create_connection(site.server.address, timeout=30)
         raw.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         raw.close()
@@ -231,7 +231,7 @@ BAD_HEADS = {
 
 def answers(site: Site, data: bytes) -> bytes:
     """Return all that comes back, until the server ends the connection."""
-    with socket.create_connection(site.server.address, timeout=10) as raw:
+    with socket.create_connection(site.server.address, timeout=30) as raw:
         raw.sendall(data)
         raw.shutdown(socket.SHUT_WR)
         received = b""

@@ -55,7 +55,7 @@ def ask(control: Control, path: str, credentials: str, address: Iterator[str]) -
     """GET a path with a token, of which any byte may be wrong."""
     sent = b"Bearer " + credentials.encode("utf-8", "surrogatepass")
     headers: dict[str, str | bytes | None] = {"Authorization": sent, "X-Forwarded-For": next(address)}
-    return requests.get(control.root + path, headers=headers, timeout=10)
+    return requests.get(control.root + path, headers=headers, timeout=30)
 
 
 def raw(control: Control, request: bytes, *, wait: float = 5.0) -> bytes:
@@ -73,7 +73,7 @@ def raw(control: Control, request: bytes, *, wait: float = 5.0) -> bytes:
 
 def is_well(control: Control) -> bool:
     """Return whether it still answers, and has logged no unexpected error."""
-    assert requests.get(control.info, timeout=5).status_code == 200
+    assert requests.get(control.info, timeout=30).status_code == 200
     return "nexpected" not in control.log.read_text() and "Traceback" not in control.log.read_text()
 
 
@@ -138,14 +138,14 @@ def test_no_header_of_a_proxy_stands_for_a_token(
 ) -> None:
     """Only X-Forwarded-For of a trusted proxy means anything, and only an address."""
     headers = {name: value, "X-Forwarded-For": next(address)}
-    assert requests.get(control.root + ADMIN_ONLY, headers=headers, timeout=5).status_code == 401
+    assert requests.get(control.root + ADMIN_ONLY, headers=headers, timeout=30).status_code == 401
 
 
 @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"])
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
 def test_no_header_changes_the_method(control: Control, header: str, method: str) -> None:
     """A GET stays one."""
-    answer = requests.get(f"{control.url}/audit", headers={**bearer(Role.ADMIN), header: method}, timeout=5)
+    answer = requests.get(f"{control.url}/audit", headers={**bearer(Role.ADMIN), header: method}, timeout=30)
     assert answer.status_code == 200
 
 
@@ -233,8 +233,8 @@ def test_our_hosts_are_answered(control: Control, host: str) -> None:
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example"])
 def test_another_host_is_refused_by_the_metrics_too(control: Control, host: str) -> None:
     """They have a listener of their own."""
-    assert requests.get(control.metrics_url, headers={"Host": host}, timeout=5).status_code == 421
-    assert requests.get(control.metrics_url, headers={"Host": NAME}, timeout=5).status_code == 200
+    assert requests.get(control.metrics_url, headers={"Host": host}, timeout=30).status_code == 421
+    assert requests.get(control.metrics_url, headers={"Host": NAME}, timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def connected(control: Control, query: str = "", **headers: str) -> ClientConnec
     """A WebSocket on the feed."""
     host, port = control.address
     extra = {"X-Forwarded-For": f"203.1.{next(_numbers) % 250}.1", **headers}
-    sock = socket.create_connection((host, port), timeout=10)
+    sock = socket.create_connection((host, port), timeout=30)
     return connect(f"ws://{host}:{port}{FEED}{query}", sock=sock, additional_headers=extra, open_timeout=10)
 
 
@@ -279,7 +279,7 @@ def test_an_anonymous_client_reads_the_feed_of_an_allowed_host(control: Control,
 
 def connected_as(control: Control, host: str, headers: dict[str, str], query: str = "") -> ClientConnection:
     """A WebSocket to a host of that name, which leads to us."""
-    sock = socket.create_connection(control.address, timeout=10)
+    sock = socket.create_connection(control.address, timeout=30)
     offered = [Subprotocol(word.strip()) for word in headers.get("Sec-WebSocket-Protocol", "").split(",") if word]
     others = {name: value for name, value in headers.items() if name != "Sec-WebSocket-Protocol"}
     return connect(
@@ -353,7 +353,7 @@ def test_a_token_that_is_withdrawn_ends_its_feed(nameless: Control) -> None:
 
     def opens_none(withdrawn: str) -> bool:
         bearing = {"Authorization": f"Bearer {withdrawn}"}
-        return requests.get(f"{nameless.url}/audit", headers=bearing, timeout=5).status_code == 401
+        return requests.get(f"{nameless.url}/audit", headers=bearing, timeout=30).status_code == 401
 
     wait_until(lambda: all(map(opens_none, tokens.values())))
 
@@ -381,13 +381,13 @@ def test_unfinished_heads_keep_nobody_out(control: Control) -> None:
     """500 used all threads; now more of them than there may be connections only make the oldest go."""
     with ExitStack() as stack:
         for number in range(WAITING_CONNECTIONS + 500):
-            connection = stack.enter_context(socket.create_connection(control.address, timeout=10))
+            connection = stack.enter_context(socket.create_connection(control.address, timeout=30))
             connection.sendall((LINE, LINE + b"Host: x\r\n", b"G", b"")[number % 4])
             if number % 250 == 0:
                 begun = time.monotonic()
-                assert requests.get(control.info, timeout=5).status_code == 200
+                assert requests.get(control.info, timeout=30).status_code == 200
                 assert time.monotonic() - begun < 3
-        assert requests.get(control.info, timeout=5).status_code == 200
+        assert requests.get(control.info, timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize("begin", [b"", b"G", LINE + b"Host: 127.0.0.1\r\n\r\n"], ids=["silent", "begun", "kept alive"])
@@ -396,7 +396,7 @@ def test_one_address_has_its_own_part_of_the_connections(control: Control, begin
     with ExitStack() as stack:
 
         def connected_from(address: str, greeting: bytes) -> socket.socket:
-            made = socket.create_connection(control.address, timeout=10, source_address=(address, 0))
+            made = socket.create_connection(control.address, timeout=30, source_address=(address, 0))
             stack.enter_context(made).sendall(greeting)
             return made
 
@@ -412,7 +412,7 @@ def test_one_address_has_its_own_part_of_the_connections(control: Control, begin
 def test_a_head_may_come_in_pieces_and_two_at_once(control: Control) -> None:
     """Byte by byte; and a second request need not wait for the first answer."""
     request = LINE + b"Host: 127.0.0.1\r\n\r\n"
-    with socket.create_connection(control.address, timeout=10) as connection:
+    with socket.create_connection(control.address, timeout=30) as connection:
         for place in range(len(request)):
             connection.sendall(request[place : place + 1])
         connection.sendall(request + LINE + b"Host: 127.0.0.1\r\nConnection: clo")
@@ -428,10 +428,10 @@ def test_clients_that_do_not_send_their_body_hold_no_thread(control: Control, ad
     head = b"POST /celery-admin/tasks/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n"
     with ExitStack() as stack:
         for _ in range(300):
-            connection = stack.enter_context(socket.create_connection(control.address, timeout=10))
+            connection = stack.enter_context(socket.create_connection(control.address, timeout=30))
             connection.sendall(head + f"X-Forwarded-For: {next(address)}\r\n\r\n{{".encode())
         begun = time.monotonic()
-        assert requests.get(control.info, timeout=10).status_code == 200
+        assert requests.get(control.info, timeout=30).status_code == 200
         assert time.monotonic() - begun < 4
 
 
@@ -439,7 +439,7 @@ def test_requests_of_strangers_fill_no_log(control: Control) -> None:
     """Some lines a minute say that they come, with the number of those left out, and short paths."""
     with requests.Session() as session:
         for number in range(100):
-            session.post(f"{control.root}/{number}/{'x' * 3000}", timeout=5)
+            session.post(f"{control.root}/{number}/{'x' * 3000}", timeout=30)
     lines = [line for line in control.log.read_text().splitlines() if '"POST /' in line]
     assert 1 <= len(lines) <= StrangersLog.PER_MINUTE * 3
     assert max(map(len, lines)) < 600
@@ -475,16 +475,16 @@ def test_a_good_token_passes_from_an_address_that_guesses(control: Control) -> N
     headers = {"X-Forwarded-For": "198.51.100.7"}
     answers = (
         requests.get(
-            f"{control.url}/audit", headers={**headers, "Authorization": f"Bearer {GOOD[:-4]}{n:04}"}, timeout=5
+            f"{control.url}/audit", headers={**headers, "Authorization": f"Bearer {GOOD[:-4]}{n:04}"}, timeout=30
         )
         for n in range(1000)  # one more may be tried each second, so a slow machine needs more than 61
     )
     assert 429 in (answer.status_code for answer in answers)
     fresh = {"Authorization": f"Bearer {token(Role.ADMIN, subject='never seen before')}"}
-    assert requests.get(f"{control.url}/audit", headers={**headers, **fresh}, timeout=5).status_code == 200
+    assert requests.get(f"{control.url}/audit", headers={**headers, **fresh}, timeout=30).status_code == 200
 
 
 def test_all_of_it_broke_nothing(control: Control, tmp_path: Path) -> None:
     """The trail is whole, and the API is as fast as before."""
-    wait_until(lambda: requests.get(control.info, timeout=5).elapsed.total_seconds() < 1)
+    wait_until(lambda: requests.get(control.info, timeout=30).elapsed.total_seconds() < 1)
     assert is_well(control)

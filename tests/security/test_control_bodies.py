@@ -38,7 +38,7 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
 def send(control: Control, rest: bytes) -> bytes:
     """Send a request to revoke, of an operator, and return what comes back until the connection ends."""
     authorization = f"Authorization: {bearer(Role.OPERATOR)['Authorization']}\r\n".encode()
-    with socket.create_connection(control.address, timeout=10) as connection:
+    with socket.create_connection(control.address, timeout=30) as connection:
         answer = b""
         try:
             connection.sendall(BATCH + authorization + rest)
@@ -52,7 +52,7 @@ def send(control: Control, rest: bytes) -> bytes:
 
 def is_well(control: Control) -> bool:
     """Return whether it still answers, and logged nothing unexpected."""
-    assert requests.get(control.info, timeout=5).status_code == 200
+    assert requests.get(control.info, timeout=30).status_code == 200
     return "nexpected" not in control.log.read_text()
 
 
@@ -145,7 +145,7 @@ NUMEROUS = {
 @pytest.mark.parametrize("body", NUMEROUS.values(), ids=NUMEROUS.keys())
 def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(control: Control, body: str) -> None:
     """4 MB of them took 450 MB."""
-    answer = requests.post(f"{control.url}/tasks/batch", data=body, headers=_headers(), timeout=20)
+    answer = requests.post(f"{control.url}/tasks/batch", data=body, headers=_headers(), timeout=30)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert f"{MAX_VALUES} values" in answer.json()["detail"]
 
@@ -154,7 +154,7 @@ def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(control: Cont
 def test_wrong_fields_are_named_unless_they_are_very_many(control: Control, number: int, named: int) -> None:
     """At most a hundred."""
     body = {f"k{n}": 1 for n in range(number)} | {"task_ids": ["a"]}
-    answer = requests.post(f"{control.url}/tasks/batch", json=body, headers=_headers(), timeout=20).json()
+    answer = requests.post(f"{control.url}/tasks/batch", json=body, headers=_headers(), timeout=30).json()
     assert answer["detail"].startswith(f"{number + 1} fields of the request are wrong")
     assert len(answer.get("errors", [])) == named
 

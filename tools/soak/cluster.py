@@ -116,7 +116,6 @@ class Cluster:
             pool=self.workers[hostname],
             concurrency=2,
             queues=[self._queue(hostname)],
-            timeout=TIMEOUT,
             aggregate={} if aggregates else None,
             app="tools.soak.app",
             env={FOLDER: str(self.truth)},

@@ -20,6 +20,8 @@ from typing import Protocol, TypeVar
 from celerymeter.errors import StartFailed
 
 P = TypeVar("P", bound="Process")
+START_TIMEOUT = 180.0
+"""Seconds for what takes 5 on an idle machine: a busy one took over 60. A child that ends is noticed at once."""
 STOP_TIMEOUT = 10.0
 BLOCK = 100
 """Ports that a process keeps for itself."""
@@ -67,7 +69,7 @@ def is_free(port: int) -> bool:
 
 
 def wait_until(
-    condition: Callable[[], object], *, timeout: float = 60.0, interval: float | None = None, what: str = ""
+    condition: Callable[[], object], *, timeout: float = START_TIMEOUT, interval: float | None = None, what: str = ""
 ) -> None:
     """Wait until ``condition()`` is true; raises `TimeoutError` after ``timeout`` seconds.
 
@@ -125,7 +127,7 @@ class Process:
         """True while the child runs."""
         return self._popen is not None and self._popen.poll() is None
 
-    def start(self: P, *, ready: Callable[[], object] | None = None, timeout: float = 30.0) -> P:
+    def start(self: P, *, ready: Callable[[], object] | None = None, timeout: float = START_TIMEOUT) -> P:
         """Start the child and wait for ``ready``; a child that ends first raises `StartFailed`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._popen = self._spawn()
@@ -146,7 +148,7 @@ class Process:
                 start_new_session=True,
             )
 
-    def wait_ready(self, ready: Callable[[], object], *, timeout: float = 30.0) -> None:
+    def wait_ready(self, ready: Callable[[], object], *, timeout: float = START_TIMEOUT) -> None:
         """Wait until ``ready()``; raises `StartFailed` if the child ends first or is not ready in time.
 
         A child that ended is not ready, even if something answers on its port.

@@ -12,7 +12,6 @@ from types import TracebackType
 from celerymeter.demo.processes import Process
 from celerymeter.errors import ProcessEnded
 
-START_TIMEOUT = 90.0
 STOP_TIMEOUT = 4.0
 RESTART_AFTER = 300.0
 """Seconds after which a worker that ended is started again: the alert for a dead worker has fired by then."""
@@ -43,7 +42,7 @@ class Stack:
         for part in together:
             part.process.start()
         for part in together:
-            part.process.wait_ready(self._ready(part), timeout=START_TIMEOUT)
+            part.process.wait_ready(self._ready(part))
             self._say(f"  {part.process.name:13} {part.at}")
 
     def _ready(self, part: Part) -> Callable[[], object]:

@@ -166,7 +166,7 @@ def a_pool_process_is_killed(timer: AlertTimer) -> None:
     """By the kernel, as it were, while it runs a task; it does not happen again."""
     cluster = timer.monitored.clusters["tasks"]
     cluster.send("tests.hold", str(cluster.folder), queue="mortal")
-    wait_until((cluster.folder / "began").exists, timeout=60, what="the task runs")
+    wait_until((cluster.folder / "began").exists, what="the task runs")
     since = time.monotonic()
     os.kill(pool_process(cluster.workers["mortal@tasks"]), signal.SIGKILL)
     timer.arrives(PROCESS_LOST, since=since)

@@ -273,7 +273,7 @@ def workers_get_new_names(timer: AlertTimer) -> None:
         cluster.worker(name, "celery")
     seconds = 2 * LEAST_FOR + 5
     gone = f'sum(min_over_time(celery:worker_lost:bool{{cluster="renamed"}}[{seconds:.0f}s]))'
-    wait_until(lambda: watched.value(gone) == 2, timeout=100, interval=1, what="they are gone for long enough")
+    wait_until(lambda: watched.value(gone) == 2, interval=1, what="they are gone for long enough")
     assert not [alert for name, alert in watched.notified() if name == "renamed"]
 
 

@@ -74,7 +74,7 @@ class Cluster:
         with ThreadPoolExecutor(2) as pool:
             for started in [pool.submit(start, self) for start in starters]:
                 started.result()
-        wait_until(lambda: self.exporter.scrape().sum("celery_worker_up") == len(self.workers), timeout=60)
+        wait_until(lambda: self.exporter.scrape().sum("celery_worker_up") == len(self.workers))
 
     def _subscriptions(self) -> list[str]:
         """The ids of the exporter's subscriptions, while nobody else has any."""
@@ -193,7 +193,7 @@ class MonitoredClusters:
                 stack.callback(server.stop)
                 server.up()
             self.since = time.monotonic()
-            wait_until(self._notifies, timeout=60, what="Prometheus finds its Alertmanager")
+            wait_until(self._notifies, what="Prometheus finds its Alertmanager")
             wait_until(self._watches, timeout=self.pace.five_minutes + 60, what="Prometheus has watched five minutes")
             self._stack = stack.pop_all()
         return self
@@ -205,7 +205,7 @@ class MonitoredClusters:
 
     def _notifies(self) -> bool:
         assert self.prometheus.running, self.prometheus.tail()
-        answer = requests.get(f"{self.prometheus.url}/api/v1/alertmanagers", timeout=5).json()
+        answer = requests.get(f"{self.prometheus.url}/api/v1/alertmanagers", timeout=30).json()
         return bool(answer["data"]["activeAlertmanagers"])
 
     def _watches(self) -> bool:
@@ -220,7 +220,7 @@ class MonitoredClusters:
 
     def firing(self) -> set[tuple[str, str]]:
         """``(cluster, alertname)`` of what Prometheus itself holds to be firing."""
-        answer = requests.get(f"{self.prometheus.url}/api/v1/alerts", timeout=5).json()
+        answer = requests.get(f"{self.prometheus.url}/api/v1/alerts", timeout=30).json()
         return {
             (alert["labels"].get("cluster", ""), alert["labels"]["alertname"])
             for alert in answer["data"]["alerts"]

@@ -36,7 +36,7 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Demo]]
     finally:
         for demo in running.values():
             if demo.exception() is None:
-                demo.result().process.stop(timeout=15)
+                demo.result().process.stop(timeout=60)
 
 
 def lived(demo: Demo) -> float:

@@ -41,10 +41,10 @@ def wait(seconds: float) -> None:
 def test_an_alert_fires_on_through_a_restart_of_prometheus(monitored: MonitoredClusters) -> None:
     """It is neither resolved nor sent anew, and the restart itself brings no alert."""
     monitored.clusters["empty"].send("tests.add", 1, 2)  # without a message nobody waits for a worker
-    wait_until(lambda: monitored.heard("firing", *NO_WORKERS), timeout=100)
+    wait_until(lambda: monitored.heard("firing", *NO_WORKERS))
     monitored.prometheus.stop()
     monitored.prometheus.up()
-    wait_until(lambda: NO_WORKERS in monitored.firing(), timeout=100)
+    wait_until(lambda: NO_WORKERS in monitored.firing())
     wait(UNDISTURBED)
     assert monitored.heard("resolved", *NO_WORKERS) == []
     assert len(monitored.heard("firing", *NO_WORKERS)) == 1
@@ -61,8 +61,8 @@ def test_a_deploy_that_replaces_every_worker_pages_nobody(monitored: MonitoredCl
     for name in ("old-1@shop", "old-2@shop"):
         assert shop.workers[name].stop(timeout=60) == 0, "it ended its tasks and then itself"
         shop.send("tests.add", 1, 2, count=5)
-    wait_until(lambda: gone(monitored) == 2, timeout=60, what="both old workers are seen to be gone")
-    wait_until(lambda: ended(shop) == 24, timeout=60, what="every task has run")
+    wait_until(lambda: gone(monitored) == 2, what="both old workers are seen to be gone")
+    wait_until(lambda: ended(shop) == 24, what="every task has run")
     wait(UNDISTURBED)
     assert monitored.value('count(celery_worker_up{cluster="shop"} == 1)') == 2
     assert {alert for cluster, alert in monitored.notified() | monitored.firing() if cluster == "shop"} == set()

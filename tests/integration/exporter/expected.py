@@ -37,7 +37,7 @@ class Expected:
 def settle(exporter: ExporterProcess, expected: Expected) -> Scrape:
     """Wait until all counts are as expected; on time-out say what differs."""
     try:
-        wait_until(lambda: not expected.missing(exporter.scrape()), timeout=60, interval=0.5)
+        wait_until(lambda: not expected.missing(exporter.scrape()), interval=0.5)
     except TimeoutError:
         if missing := expected.missing(exporter.scrape()):
             raise AssertionError(f"found and expected differ: {missing}") from None

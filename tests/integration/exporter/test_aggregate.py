@@ -142,7 +142,7 @@ def test_counters_are_exact_over_restarts_of_worker_and_exporter(
     send = counted(producer, expected)
     send(50)
     settle(exporter, expected)
-    assert exporter.stop() == 0
+    assert exporter.stop(timeout=60) == 0
     send(50)
     wait_until(lambda: queue_is_empty(producer))
     second = start("w2@test", pool="threads", concurrency=4)
@@ -190,7 +190,7 @@ def test_a_killed_worker_loses_at_most_one_interval(
         time.sleep(0.02)
     wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") > sent / 3)
     worker.kill()
-    wait_until(lambda: exporter.scrape().sum("celery_worker_up") == 0, timeout=60)
+    wait_until(lambda: exporter.scrape().sum("celery_worker_up") == 0)
     page = exporter.scrape()
     assert page.sum("celery_task_started_total") >= sent * (6 - 2.6) / 6  # all but the last interval and its message
     assert page.sum("celery_task_in_progress") == 0
@@ -213,9 +213,7 @@ def test_what_a_killed_worker_had_not_reported_is_missed_exactly(
             producer.send_task("tests.add", (1, 2))
         wait_until(lambda: exporter.scrape().sum("celery_task_accepted_total") == 50)
         worker.kill()
-        wait_until(
-            lambda: exporter.scrape().sum("celerymeter_events_missed_total") > 0, timeout=120
-        )  # it may come back
+        wait_until(lambda: exporter.scrape().sum("celerymeter_events_missed_total") > 0)  # it may come back
     page = exporter.scrape()
     assert page.sum("celery_task_started_total") == page.sum("celery_task_succeeded_total") == 30
     assert page.get("celerymeter_events_missed_total", hostname="w1@test") == 20

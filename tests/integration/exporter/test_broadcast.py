@@ -46,7 +46,7 @@ def test_every_worker_runs_it_and_none_a_second_time(
                 aggregate=aggregate,
             )
             stack.callback(worker.kill)
-        wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 2, timeout=60)
+        wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 2)
         for _ in range(2):
             app = make_app(broker_url)
             app.conf.task_queues = [Broadcast("reloads")]
@@ -56,7 +56,7 @@ def test_every_worker_runs_it_and_none_a_second_time(
                     app.tasks["tests.add"].apply_async((1, 2), queue="reloads", connection=connection)
             app.tasks["tests.add"].apply_async((1, 2), queue="celery")
             app.close()
-        wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 14, timeout=60)
+        wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 14)
         # what seems to run a second time counts after 2 s, and a later poll shows that they have passed
         last = exporter.value("celerymeter_poll_last_success_timestamp_seconds", collector="workers") or 0.0
         wait_until(

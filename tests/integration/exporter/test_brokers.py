@@ -120,8 +120,8 @@ def test_waiting_tasks_are_counted_until_a_worker_takes_them(
         for _ in range(waiting):
             producer.send_task("tests.add", (1, 2), queue=queue)
     lengths = {("mail",): 3.0, ("bulk",): 1.0}
-    wait_until(lambda: exporter.scrape().by("celery_queue_length", "queue_name") == lengths, timeout=60)
+    wait_until(lambda: exporter.scrape().by("celery_queue_length", "queue_name") == lengths)
     with start_worker(broker.url, tmp_path, queues=("mail", "bulk"), transport_options=broker.transport_options):
-        wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4, timeout=60)
-        wait_until(lambda: exporter.scrape().sum("celery_queue_length") == 0, timeout=60)
+        wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4)
+        wait_until(lambda: exporter.scrape().sum("celery_queue_length") == 0)
     assert exporter.scrape().sum("celerymeter_events_missed_total") == 0

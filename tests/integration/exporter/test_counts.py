@@ -132,7 +132,7 @@ def test_a_long_queue_keeps_names_queues_and_waits(
             name = "tests.add" if number % 2 else "tests.total"
             arguments = (1, 2) if number % 2 else ([1],)
             producer.send_task(name, arguments, queue=QUEUES[number % 4], producer=channel)
-    wait_until(lambda: exporter.scrape().sum("celery_queue_length") == tasks, timeout=60)
+    wait_until(lambda: exporter.scrape().sum("celery_queue_length") == tasks)
     assert exporter.value("celerymeter_tracked_tasks") == tasks
     for number in range(2):
         new_worker(f"w{number}@test", pool="threads", concurrency=4, queues=QUEUES)

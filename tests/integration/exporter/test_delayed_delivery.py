@@ -45,10 +45,8 @@ def test_a_delayed_task_has_its_queue(tmp_path: Path) -> None:
                     app.tasks["tests.add"].apply_async((1, 2), queue=queue, countdown=3)
             app.tasks["tests.retry"].apply_async((1, 2), queue="orders")
             app.tasks["tests.add"].apply_async((1, 2), queue="mail", countdown=600)
-            wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4, timeout=40)
-            wait_until(
-                lambda: exporter.value("celery_delayed_tasks") == 1, timeout=30, what="one waits for ten minutes"
-            )
+            wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4)
+            wait_until(lambda: exporter.value("celery_delayed_tasks") == 1, what="one waits for ten minutes")
             page = exporter.scrape()
             worker.kill()
     assert page.by("celery_task_succeeded_total", "name", "queue_name") == {

@@ -57,13 +57,13 @@ def test_runs_whose_worker_was_told_to_send_no_events_are_not_without_a_result(
         producer.send_task("tests.sleep", (14,))  # more than `SOON` after the last event
     wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 6)
     control.disable_events(**to)
-    wait_until(lambda: exporter.value("celerymeter_tracked_tasks_evicted_total", reason="vanished") == 6, timeout=90)
+    wait_until(lambda: exporter.value("celerymeter_tracked_tasks_evicted_total", reason="vanished") == 6)
 
     def is_off() -> bool:
         producer.send_task("tests.add", (1, 2))
         return exporter.value("celery_worker_task_events_enabled", hostname="w1@test") == 0
 
-    wait_until(is_off, timeout=60, interval=1)
+    wait_until(is_off, interval=1)
     control.enable_events(**to)
     producer.send_task("tests.fail")
     wait_until(lambda: exporter.scrape().sum("celery_task_failed_total", name="tests.fail") == 1)
@@ -89,7 +89,7 @@ def test_runs_whose_worker_loses_the_broker_are_not_without_a_result(
         wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 6)
         for one in {str(one["id"]) for one in client.client_list()} - ours - {str(client.client_id())}:
             client.client_kill_filter(_id=one)
-    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0, timeout=90)
+    wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0)
     producer.send_task("tests.add", (1, 2))  # task events are on
     wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total", name="tests.add") == 1)
     page = exporter.scrape()
@@ -108,7 +108,7 @@ def test_a_task_that_no_worker_knows_has_its_name(
     new_worker("w1@test", queues=("mail",))
     producer.send_task("shop.pay", queue="mail")
     task = {"name": "shop.pay", "queue_name": "mail"}
-    wait_until(lambda: exporter.value("celery_task_failed_total", **task) == 1, timeout=30)
+    wait_until(lambda: exporter.value("celery_task_failed_total", **task) == 1)
     assert exporter.value("celery_task_exceptions_total", exception="NotRegistered", **task) == 1
 
 
@@ -158,7 +158,7 @@ def test_ids_that_are_uuid_objects_are_ids(
         producer.send_task("tests.add", (1, 2), task_id=uuid4())
     producer.send_task("tests.sleep", (4,), task_id=uuid4())
     wait_until(lambda: exporter.value("celery_task_in_progress", name="tests.sleep", queue_name="celery") == 1)
-    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4, timeout=30)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4)
     page = exporter.scrape()
     assert page.by("celery_task_started_total", "name") == {("tests.add",): 3, ("tests.sleep",): 1}
     assert page.by("celerymeter_events_invalid_total", "reason") == {}
@@ -173,7 +173,7 @@ def test_heartbeats_end_what_a_worker_without_remote_control_does_not_tell(
     exporter = new_exporter()
     new_worker("w1@test", env={SETTINGS: json.dumps({"worker_enable_remote_control": False})})
     producer.send_task("tests.ignore")
-    wait_until(lambda: exporter.value("celerymeter_tracked_tasks_evicted_total", reason="vanished") == 1, timeout=90)
+    wait_until(lambda: exporter.value("celerymeter_tracked_tasks_evicted_total", reason="vanished") == 1)
     page = exporter.scrape()
     assert page.sum("celery_task_started_total", name="tests.ignore") == 1
     assert page.sum("celery_task_in_progress") == 0
@@ -193,7 +193,7 @@ def test_a_task_whose_worker_is_killed_is_no_longer_in_progress(
     worker.kill()
     wait_until(lambda: exporter.scrape().sum("celery_task_in_progress") == 0, timeout=12)
     new_worker("w2@test", transport_options=options)
-    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total", queue_name="celery") >= 1, timeout=60)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total", queue_name="celery") >= 1)
     assert exporter.scrape().values("queue_name") == {"celery"}
 
 
@@ -206,9 +206,7 @@ def test_an_exporter_that_comes_late_adopts_what_runs(
     wait_until(lambda: producer.control.inspect(timeout=0.5).query_task(running.id))
     exporter = new_exporter()
     wait_until(lambda: exporter.value("celery_task_in_progress", name="tests.sleep", queue_name="mail") == 1)
-    wait_until(
-        lambda: exporter.value("celery_task_succeeded_total", name="tests.sleep", queue_name="mail") == 1, timeout=40
-    )
+    wait_until(lambda: exporter.value("celery_task_succeeded_total", name="tests.sleep", queue_name="mail") == 1)
     assert exporter.scrape().sum("celery_task_in_progress") == 0
     assert exporter.scrape().sum("celery_worker_tasks_processed_total") == 0
 
@@ -223,7 +221,7 @@ def test_an_exporter_that_comes_late_learns_what_waits_at_a_worker(
     inspect = producer.control.inspect(timeout=0.5)
     wait_until(lambda: len(_ids(inspect.query_task([running.id, *(one.id for one in waiting)]))) == 4)
     exporter = new_exporter()
-    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4, timeout=60)
+    wait_until(lambda: exporter.scrape().sum("celery_task_succeeded_total") == 4)
     page = exporter.scrape()
     assert page.by("celery_task_succeeded_total", "name", "queue_name") == {
         ("tests.sleep", "mail"): 1,
@@ -251,7 +249,7 @@ def test_counters_continue_after_the_exporter_was_killed(
         producer.send_task("tests.add", (1, 2), queue="mail")
     wait_until(lambda: exporter.value("celery_task_succeeded_total", **task) == 5)
     before = file.stat().st_mtime_ns if file.exists() else 0
-    wait_until(lambda: file.exists() and file.stat().st_mtime_ns > before, timeout=60, what="the state is saved")
+    wait_until(lambda: file.exists() and file.stat().st_mtime_ns > before, what="the state is saved")
     exporter.kill()
     second = new_exporter("--state-file", str(file), name="second")
     assert second.value("celery_task_succeeded_total", **task) == 5

@@ -58,7 +58,7 @@ def test_a_worker_that_cannot_reply_is_unknown_and_left_alone(
             polls.add(page.get("celerymeter_poll_last_success_timestamp_seconds", collector="workers"))
             return len(polls) >= 8
 
-        wait_until(watched, timeout=60, interval=0.3)
+        wait_until(watched, interval=0.3)
         page = exporter.scrape()
         assert consumers <= ({1.0} if isinstance(broker, RabbitMQ) else set())
         assert page.get("celery_worker_up", hostname="w1@test") == 1
@@ -82,7 +82,7 @@ def consumers_while(exporter: ExporterProcess, *, polls: int) -> set[tuple[float
         durations.add(page.get("celerymeter_poll_duration_seconds", collector="workers"))
         return len(durations) > polls
 
-    wait_until(watched, timeout=90, interval=0.1)
+    wait_until(watched, interval=0.1)
     return pairs
 
 
@@ -98,9 +98,9 @@ def test_a_worker_that_is_busy_or_late_has_not_left_its_queue(redis_server: Redi
         ExporterProcess(tmp_path, redis_server.url) as exporter,
     ):
         exporter.up()
-        wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 1, timeout=30)
+        wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 1)
         make_app(redis_server.url).send_task("tests.hold", (str(tmp_path),))
-        wait_until((tmp_path / "began").exists, timeout=30)
+        wait_until((tmp_path / "began").exists)
         if pool == "prefork":
             worker.signal(SIGSTOP)
         pairs = consumers_while(exporter, polls=6)
@@ -109,6 +109,6 @@ def test_a_worker_that_is_busy_or_late_has_not_left_its_queue(redis_server: Redi
         assert ((0, 0) in pairs) == (pool == "prefork")
         worker.signal(SIGCONT)
         (tmp_path / "go").touch()
-        wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 1, timeout=60)
+        wait_until(lambda: exporter.value("celery_queue_consumers", queue_name="celery") == 1)
         done = {"name": "tests.hold", "queue_name": "celery"}
-        wait_until(lambda: exporter.value("celery_task_succeeded_total", **done) == 1, timeout=60)
+        wait_until(lambda: exporter.value("celery_task_succeeded_total", **done) == 1)

@@ -102,5 +102,5 @@ def test_sigterm_ends_it_within_five_seconds(new_exporter: StartExporter) -> Non
     """With exit status 0."""
     exporter = new_exporter()
     begun = time.monotonic()
-    assert exporter.stop() == 0
+    assert exporter.stop(timeout=60) == 0
     assert time.monotonic() - begun < 5
