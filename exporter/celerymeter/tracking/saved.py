@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 
+from celerymeter.tracking.differences import BucketMaps
 from celerymeter.tracking.saved_schedules import SavedSchedules, restore_schedules, save_schedules
 from celerymeter.tracking.series import Histogram, TaskSeries
 from celerymeter.tracking.totals import Instance
@@ -189,8 +190,8 @@ def _saved_instance(instance: Instance) -> SavedInstance:
         instance.mid_life,
         instance.missed,
         instance.offset,
-        instance.runtime_map,
-        instance.wait_map,
+        instance.buckets.runtime,
+        instance.buckets.wait,
         instance.counters,
         {key: msgspec.Raw(text) for key, text in instance.added.items()},
         instance.pid,
@@ -208,8 +209,7 @@ def _instance(saved: SavedInstance) -> Instance:
         mid_life=saved.mid_life,
         missed=saved.missed,
         offset=saved.offset,
-        runtime_map=saved.runtime_map,
-        wait_map=saved.wait_map,
+        buckets=BucketMaps(saved.runtime_map, saved.wait_map),
         counters=saved.counters,
         added={key: bytes(raw) for key, raw in saved.added.items()},
     )

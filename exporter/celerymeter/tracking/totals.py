@@ -6,7 +6,6 @@ it, so many at a time: with thousands of workers most messages are replaced by n
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +16,10 @@ import msgspec
 
 from celerymeter.model import OTHER, Event
 from celerymeter.settings import ExporterSettings
-from celerymeter.totals_message import Rare, SeriesTotals, WorkerTotals, decode_all, decode_series, encode_all
+from celerymeter.totals_message import SeriesTotals, WorkerTotals, decode_all, decode_series, encode_all
+from celerymeter.tracking.differences import NOTHING, BucketMaps, Differences
 from celerymeter.tracking.runs import InProgress
-from celerymeter.tracking.series import Histogram, TaskSeries
+from celerymeter.tracking.series import TaskSeries
 from celerymeter.tracking.tasks import TaskTracker
 from celerymeter.tracking.worker import Worker
 from celerymeter.tracking.workers import WorkerTable
@@ -49,23 +49,6 @@ COUNTERS: Mapping[str, frozenset[str]] = {
     "folded": frozenset({"name", "queue_name", "exception", "pair", "shadow"}),
 }
 """The names that are counted of each of these fields; a message may have any."""
-_NOTHING = SeriesTotals("-", "-")
-_NO_RARE = Rare()
-
-_RARE_COUNTS: Mapping[str, str] = {
-    "rejected": "rejected_end",
-    "requeued": "rejected_requeued",
-    "revoked_revoked": "revoked",
-    "revoked_terminated": "revoked_terminated",
-    "revoked_expired": "revoked_expired",
-    "polled": "polled",
-    "process_lost": "process_lost",
-    "redelivered": "redelivered",
-    "without_result": "without_result",
-    "failed_runtime_count": "failed_runtime_count",
-    "failed_runtime_sum": "failed_runtime_sum",
-}
-"""Fields of `Rare`, and where a `TaskSeries` counts them."""
 
 
 @dataclass(slots=True)
@@ -91,9 +74,7 @@ class Instance:
     """Its totals of before are not ours to count: what comes first of a series is a baseline, until all have come."""
     missed: int = 0
     deficit: int = 0
-    runtime_map: list[int] | None = None
-    """Our bucket for each of the worker's, where its bounds differ from ours."""
-    wait_map: list[int] | None = None
+    buckets: BucketMaps = field(default_factory=BucketMaps)
     offset: float = 0.0
     added: dict[str, bytes] = field(default_factory=dict)
     """The JSON of each series that is added up: decoded again for a difference, it takes a fifth of the memory."""
@@ -137,9 +118,7 @@ class TotalsTable:
         self._bytes_left = self._waiting_left = BYTES_PER_WORKER * max(1000, settings.limits.workers)
         self._full_until = 0.0
         self._reject = reject
-        self._count_retry_exceptions = settings.count_retry_exceptions
-        self._series: dict[tuple[str, str], TaskSeries] = {}
-        """The series of each name and queue, where neither is folded and workers have no label."""
+        self._differences = Differences(tasks, count_retry_exceptions=settings.count_retry_exceptions)
         self._dirty: dict[Instance, None] = {}
         self._forgotten: dict[str, None] = {}
         self._by_host: dict[str, Instance] = {}
@@ -206,9 +185,7 @@ class TotalsTable:
         instance.mid_life = began_before or totals.instance in self._forgotten
         if instance.mid_life:
             instance.counters = {name: _known(name, totals) for name in self._counters}
-        bounds = self._table.bounds
-        instance.runtime_map = _bucket_map(totals.runtime_bounds, bounds[0])
-        instance.wait_map = _bucket_map(totals.wait_bounds, bounds[1])
+        instance.buckets = BucketMaps.between(totals, self._table.bounds)
         self.instances[totals.instance] = instance
         return instance
 
@@ -264,14 +241,12 @@ class TotalsTable:
         before = instance.added.get(key)
         try:
             new = decode_series(text)
-            old = decode_series(before) if before is not None else _NOTHING
+            old = decode_series(before) if before is not None else NOTHING
         except msgspec.DecodeError:
             self._reject("fields")
             return
-        series = self._series.get((new.name, new.queue)) or self._find(new, instance.hostname)
-        if not _fits(new.runtime, instance.runtime_map, series.runtime) or not _fits(
-            new.wait, instance.wait_map, series.wait
-        ):
+        series = self._differences.series_of(new, instance.hostname)
+        if not instance.buckets.fit(new, series):
             self._reject("fields")
             return
         growth = len(text) - len(before) if before is not None else len(text) + SERIES_OVERHEAD
@@ -281,56 +256,15 @@ class TotalsTable:
         self._bytes_left -= growth
         instance.added[key] = text
         if before is not None or key not in instance.baselines:
-            self._grow(instance, series, new, old)
+            self._differences.add(series, new, old, instance.buckets)
+            if new.busy > old.busy and (worker := self._workers.get(instance.hostname)) is not None:
+                worker.busy.ended += new.busy - old.busy
         if (new.running or key in instance.running) and instance.hostname != OTHER:  # whose death nobody would notice
             self._set_running(instance, key, series, new)
         if new.succeeded != old.succeeded:
             last, names = new.last_success + instance.offset, self._tasks.counts.last_success
             if last > names.get(series.labels[0], 0.0):
                 names[series.labels[0]] = last
-
-    def _find(self, new: SeriesTotals, hostname: str) -> TaskSeries:
-        """Return the series that a row counts for, and remember it where nothing is folded."""
-        table = self._table
-        name, queue = table.name(new.name), table.queue(new.queue)
-        series = table.get(name, queue, hostname)
-        self._tasks.labels.learn_name(table.name.clean(new.name))
-        if series.labels == (new.name, new.queue):
-            self._series[new.name, new.queue] = series
-        return series
-
-    def _grow(self, instance: Instance, series: TaskSeries, new: SeriesTotals, old: SeriesTotals) -> None:
-        """Add the difference of two totals; most of a row has not changed, so that is checked first."""
-        if new.runtime != old.runtime:
-            _add_buckets(series.runtime, new.runtime, old.runtime, instance.runtime_map)
-            series.runtime.sum += new.runtime_sum - old.runtime_sum
-        if new.wait != old.wait:
-            _add_buckets(series.wait, new.wait, old.wait, instance.wait_map)
-            series.wait.sum += new.wait_sum - old.wait_sum
-        series.received += new.received - old.received
-        series.started += new.started - old.started
-        series.succeeded += new.succeeded - old.succeeded
-        series.failed += new.failed - old.failed
-        series.retried += new.retried - old.retried
-        if (busy := new.busy - old.busy) > 0.0:
-            series.busy.ended += busy
-            if (worker := self._workers.get(instance.hostname)) is not None:
-                worker.busy.ended += busy
-        if new.rare is not None:
-            self._grow_rare(series, new.rare, old.rare or _NO_RARE)
-
-    def _grow_rare(self, series: TaskSeries, new: Rare, old: Rare) -> None:
-        for field_name, counter in _RARE_COUNTS.items():
-            if growth := getattr(new, field_name) - getattr(old, field_name):
-                setattr(series, counter, getattr(series, counter) + growth)
-        self._grow_classes(series.exceptions, new.exceptions, old.exceptions)
-        if self._count_retry_exceptions:
-            self._grow_classes(series.retry_exceptions, new.retry_exceptions, old.retry_exceptions)
-
-    def _grow_classes(self, counts: dict[str, int], new: Mapping[str, int], old: Mapping[str, int]) -> None:
-        for name, count in new.items():
-            if growth := count - old.get(name, 0):
-                self._table.count_exception(counts, name, growth)
 
     def _set_running(self, instance: Instance, key: str, series: TaskSeries, new: SeriesTotals) -> None:
         before = instance.running.pop(key, None)
@@ -417,27 +351,6 @@ def _merged(messages: list[bytes]) -> dict[str, msgspec.Raw]:
     for message in messages[1:]:
         series.update(decode_all(message))
     return series
-
-
-def _bucket_map(theirs: tuple[float, ...], ours: tuple[float, ...]) -> list[int] | None:
-    """Our bucket for each of theirs: the first that has all of it; ``None`` if the bounds are the same."""
-    if theirs == ours:
-        return None
-    return [*(bisect_left(ours, bound) for bound in theirs), len(ours)]
-
-
-def _fits(sparse: list[int], bucket_map: list[int] | None, histogram: Histogram) -> bool:
-    """Return True if every bucket exists."""
-    size = len(histogram.counts if bucket_map is None else bucket_map)
-    return not sparse or max(sparse[::2]) < size
-
-
-def _add_buckets(histogram: Histogram, new: list[int], old: list[int], bucket_map: list[int] | None) -> None:
-    counts = histogram.counts
-    for index, count in zip(new[::2], new[1::2], strict=False):
-        counts[index if bucket_map is None else bucket_map[index]] += count
-    for index, count in zip(old[::2], old[1::2], strict=False):
-        counts[index if bucket_map is None else bucket_map[index]] -= count
 
 
 def _grow(counter: Counter[str], new: Mapping[str, int], old: Mapping[str, int]) -> None:
