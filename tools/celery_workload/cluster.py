@@ -135,8 +135,9 @@ class Cluster:
         truth = find_truth(self.recorder.events, self.notes())
         page = self.exporter.scrape()
         (self.folder / "page.txt").write_text(page.text)
-        left = left_over(page, truth)
-        return Result(self.title + (", stood still" if left else ""), truth, compare(page, truth), left)
+        left = left_over(page, truth) if self.release.may_stand_still else 0
+        differences = compare(page, truth, stands_still=left > 0)
+        return Result(self.title + (", stood still" if left else ""), truth, differences, left)
 
     def page(self) -> Scrape:
         """The exporter's page, now."""

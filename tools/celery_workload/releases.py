@@ -28,6 +28,11 @@ class Release:
     folder: Path | None
 
     @property
+    def may_stand_still(self) -> bool:
+        """Before 5.5 a worker can wait for itself (celery #10477); see `tools.celery_workload.truth.left_over`."""
+        return tuple(map(int, self.version.split(".")[:2])) < (5, 5)
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that make a process use it, with our own modules importable."""
         folders = [ROOT, *([self.folder] if self.folder else [])]
