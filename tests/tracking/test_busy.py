@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.exposition.golden import render
 from tests.scrape import Scrape
-from tests.tracking.cluster import WORKER, Cluster
+from tests.tracking.cluster import START, WORKER, Cluster
+
+from celerymeter.model import ActiveTask
 
 OTHER_WORKER = "celery@two"
 TASK = "celery_task_busy_seconds_total"
@@ -132,3 +134,30 @@ def test_free_slots_are_those_without_a_run(cluster: Cluster) -> None:
     cluster.tracker.polled(PollOutcome("workers", True, cluster.now, 0.1))
     free = Scrape(render(cluster)).by("celery_queue_free_slots", "queue_name")
     assert free == {("celery",): 3, ("mail",): 9}
+
+
+def test_a_run_whose_worker_is_silent_now_and_then_is_counted_once(cluster: Cluster) -> None:
+    """Its worker counts as dead for a while and then lists it again; each time had counted all of it again."""
+    start(cluster, "a")
+    for _ in range(4):
+        cluster.pass_time(10, beating=(WORKER,))
+        cluster.pass_time(9)
+        assert Scrape(render(cluster)).sum("celery_task_in_progress") == 0
+        cluster.heartbeat()
+        cluster.answer(active=[ActiveTask("a", "add", started_at=START + 3600.0, queue_name="celery")])
+    assert busy(cluster) == (76, 76)
+    cluster.pass_time(4, beating=(WORKER,))
+    cluster.end("a")
+    cluster.pass_time(4, beating=(WORKER,))
+    assert busy(cluster) == (80, 80)
+
+
+def test_a_run_that_began_before_the_exporter_is_counted_from_then_on(cluster: Cluster) -> None:
+    """What the exporter before it has counted would be a jump in the counter; the age of the run stays known."""
+    cluster.running.add((WORKER, "a"))
+    cluster.answer(active=[ActiveTask("a", "add", started_at=START, queue_name="celery")])  # an hour ago, by our clock
+    cluster.pass_time(10, beating=(WORKER,))
+    assert busy(cluster) == (10, 10)
+    assert Scrape(render(cluster)).sum("celery_task_oldest_start_timestamp_seconds") == START - 3600.0
+    cluster.end("a")
+    assert busy(cluster) == (10, 10)

@@ -41,6 +41,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     """Its own `task-sent` has come."""
     busy_since: float | None = None
     """Its start by our clock, for as long as it takes a slot."""
+    busy_counted_until: float = 0.0
+    """Its busy time before then is counted: it ran on while its worker was silent, or began before this exporter."""
     worker: str | None = None
     pending: list[Event] | None = None
     """Events not yet counted, because the queue is not yet known."""

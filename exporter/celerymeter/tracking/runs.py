@@ -34,7 +34,7 @@ class InProgress:
     oldest: dict[TaskSeries, float] = field(default_factory=dict)
     """The earliest start of each series, UTC seconds by our clock."""
     busy: defaultdict[TaskSeries, float] = field(default_factory=lambda: defaultdict(float))
-    """Seconds since their starts, by series."""
+    """Seconds since their starts that are not counted yet, by series."""
     worker_busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """The same by node name of the worker."""
     by_worker: Counter[str] = field(default_factory=Counter)
@@ -177,8 +177,8 @@ class RunTable:
         if self._running.pop(run, False):
             series.in_progress -= 1
         if run.busy_since is not None:
-            seconds = at - run.busy_since
-            run.busy_since = None
+            seconds = at - max(run.busy_since, run.busy_counted_until)
+            run.busy_since, run.busy_counted_until = None, max(run.busy_counted_until, at)
             if seconds > 0.0:  # clocks may differ by more than a run takes
                 series.busy.ended += seconds
                 if (worker := self._worker(run.worker or "")) is not None:
@@ -243,9 +243,9 @@ class RunTable:
                 continue
             if since < sums.oldest.get(series, math.inf):
                 sums.oldest[series] = since
-            if since < now:
-                sums.busy[series] += now - since
-                sums.worker_busy[hostname] += now - since
+            if (uncounted := now - max(since, run.busy_counted_until)) > 0.0:
+                sums.busy[series] += uncounted
+                sums.worker_busy[hostname] += uncounted
         return sums
 
     def evict_old(self, now: float, max_age: float) -> None:

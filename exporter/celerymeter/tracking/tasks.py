@@ -31,10 +31,20 @@ _UNREGISTERED = re.compile(r"NotRegistered\((['\"])(.+)\1\)", re.DOTALL)
 
 
 class TaskTracker:
-    """Follows every run and counts it where it belongs; ``at`` is receipt time, by our clock."""
+    """Follows every run and counts it where it belongs; ``at`` is receipt time, by our clock.
+
+    Busy time before ``since`` was counted by the process of the exporter that ran then, or by nobody: its counters
+    begin at ``since``, and what is older would be a jump in them.
+    """
 
     def __init__(
-        self, table: TaskSeriesTable, workers: WorkerTable, *, limit: int, count_retry_exceptions: bool = False
+        self,
+        table: TaskSeriesTable,
+        workers: WorkerTable,
+        *,
+        limit: int,
+        count_retry_exceptions: bool = False,
+        since: float = 0.0,
     ) -> None:
         self.table = table
         self.runs = RunTable(limit, workers)
@@ -45,6 +55,7 @@ class TaskTracker:
         self.labels = RunLabels(table, self.runs, workers, self.counts, limit=limit)
         self._workers = workers
         self._limit = limit
+        self._since = since
         parts = TaskParts(table, self.runs, workers, self.labels, self.counts, self.producers, limit, self._close)
         self._ahead = SentAhead(parts)
         self._matcher = RunMatcher(parts, self._ahead)
@@ -216,7 +227,7 @@ class TaskTracker:
                 continue
             run = run or self.runs.open(Run(task.uuid, at, at))
             run.worker, run.started, run.touched, run.adopted = hostname, task.started_at, at, True
-            run.busy_since = began
+            run.busy_since, run.busy_counted_until = began, max(run.busy_counted_until, self._since)
             run.name = run.name or self.table.name(task.registered_name or task.name)
             run.queue = run.queue or (self.table.queue(task.queue_name) if task.queue_name else None)
             self.labels.settle(run, at)

@@ -65,6 +65,7 @@ class Tracker:
             self.workers,
             limit=settings.limits.tracked_tasks,
             count_retry_exceptions=settings.count_retry_exceptions,
+            since=now,
         )
         self._steady = SteadyTime(now)
         self.totals = TotalsTable(self.tasks, self.workers, settings, since=now, reject=self.reject)
