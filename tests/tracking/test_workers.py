@@ -172,6 +172,25 @@ def test_a_worker_without_heartbeats_is_judged_by_its_replies() -> None:
     assert not worker(cluster).up
 
 
+@pytest.mark.parametrize("kind", ["", "worker-online"])
+def test_an_answer_to_another_monitor_is_no_heartbeat(kind: str) -> None:
+    """Flower's start makes every worker send one event with ``freq=5`` and no counts, whatever its own interval is."""
+    cluster = Cluster()
+    if kind:
+        cluster.heartbeat(kind=kind)
+    for step in range(6):
+        cluster.answer()
+        if step == 3:
+            cluster.heartbeat(active=None, processed=None, freq=5.0)
+        for _ in range(15):
+            cluster.pass_time(1)
+            assert worker(cluster).up
+    cluster.heartbeat(freq=60.0)
+    cluster.heartbeat(active=None, processed=None, freq=5.0)
+    cluster.pass_time(100)
+    assert worker(cluster).up
+
+
 def test_liveness_waits_after_our_own_reconnect(cluster: Cluster) -> None:
     """Nobody is declared dead for what we did not hear while we were away."""
     cluster.tracker.disconnected()

@@ -191,6 +191,10 @@ class Worker:
         if renewed or (event.type == "worker-online" and self.shut_down):  # in containers the pid is always 1
             self.first_seen = at
         self.offline_at = None
+        if event.type == "worker-heartbeat" and event.active is None and event.processed is None:
+            # An answer to the command `heartbeat`, which every `celery.events.EventReceiver` sends at its start: its
+            # ``freq`` is not that of the worker, which may send no heartbeats at all (``--without-heartbeat``).
+            return renewed
         before = self.last_heartbeat or self.online_at
         # A worker that skips heartbeats is blocked (it waits in a soft shutdown), and what its runs did comes later.
         blocked = before is not None and at - before > 2 * self.freq
