@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
@@ -683,3 +685,22 @@ def test_what_waits_at_workers_takes_no_place_of_runs() -> None:
     cluster.answer(held=held, active=())
     assert len(cluster.tracker.tasks.runs) == 5
     assert not cluster.tracker.tasks.runs.evicted
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"outcome": "revoked", "expired": True},
+        {"outcome": "revoked", "expired": False},
+        {"outcome": "failed", "exception": "NotRegistered('add')"},
+    ],
+)
+def test_what_a_worker_discards_on_receipt_was_received(cluster: Cluster, end: dict[str, Any]) -> None:
+    """Celery sends no `task-received` for it; who compares what was sent with what was received finds no loss."""
+    cluster.publish("a")
+    cluster.end("a", **end)
+    cluster.publish("b")
+    cluster.receive("b")
+    cluster.end("b", "revoked", expired=True)
+    series = cluster.series()
+    assert (series.sent, series.received, series.started) == (2, 2, 0)

@@ -105,9 +105,10 @@ def _queue(sent: dict[str, Any]) -> str:
 
 
 def _counted(run: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The events of a run that count for its task."""
+    """The events of a run that count for its task; one that a worker revokes on receipt has no `task-received`."""
     yield from (note for note in run if note["type"] in ("task-received", "task-started") or note["requeue"])
     ends = [note for note in run if note["type"] in _ENDS and not note["requeue"]]
+    yield from ({**note, "type": "task-received"} for note in ends if ends == run and note["type"] == "task-revoked")
     yield from sorted(ends, key=lambda note: note["type"] == "task-rejected")[:1]
 
 

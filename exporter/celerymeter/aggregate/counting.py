@@ -209,6 +209,7 @@ class RunCounter:
         run = Run(uuid, series)
         run.ended, run.state = at, _state(reason)
         self._runs.remember(run)
+        series.received += 1  # and discarded at once, for which Celery sends no `task-received`
         series.add(f"revoked_{reason}")
         series.changed = self.messages
 

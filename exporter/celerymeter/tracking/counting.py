@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -18,6 +19,8 @@ from celerymeter.tracking.workers import WorkerTable
 TOLERANCE = 0.05
 """Seconds below 0 that a wait may come out from measurement error alone."""
 GREENLETS = ("gevent", "eventlet")
+_UNREGISTERED = re.compile(r"NotRegistered\((['\"])(.+)\1\)", re.DOTALL)
+"""The exception by which a worker answers a message of a task that it does not know (`Consumer.on_unknown_task`)."""
 
 
 class Close(Protocol):
@@ -162,6 +165,8 @@ class RunCounter:
 
     def _failed(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         series.failed += 1
+        if unregistered_name(event) is not None:
+            self._discarded(run, series)
         series.process_lost += _is_process_lost(event)
         self._count_exception(series.exceptions, event)
         if run.started is not None:
@@ -177,7 +182,13 @@ class RunCounter:
             self._count_exception(series.retry_exceptions, event)
         self._close(run, at, remember=False)
 
+    def _discarded(self, run: Run, series: TaskSeries) -> None:
+        """Count as received what a worker discards on receipt: it sends the end alone (`celery.worker.strategy`)."""
+        if not run.received and run.started is None and run.uuid not in self._runs.beside:
+            series.received += 1
+
     def _revoked(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
+        self._discarded(run, series)
         if event.expired:
             series.revoked_expired += 1
         elif event.terminated:
@@ -223,3 +234,11 @@ class RunCounter:
 
 def _is_process_lost(event: Event) -> bool:
     return exception_name(event.exception, event.traceback) == WORKER_LOST
+
+
+def unregistered_name(event: Event) -> str | None:
+    """The task that the worker does not know, whose only event this is; a task's own exception has a traceback."""
+    if event.type != "task-failed" or event.traceback is not None:
+        return None
+    found = _UNREGISTERED.fullmatch(event.exception or "")
+    return None if found is None else found.group(2)

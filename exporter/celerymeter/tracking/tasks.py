@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from celerymeter.model import UNKNOWN, ActiveTask, Event
 from celerymeter.routing import is_broadcast
 from celerymeter.tracking.clocks import ProducerClocks
-from celerymeter.tracking.counting import RunCounter
-from celerymeter.tracking.identity import (
-    link,
-)
+from celerymeter.tracking.counting import RunCounter, unregistered_name
+from celerymeter.tracking.identity import link
 from celerymeter.tracking.labels import RunLabels
 from celerymeter.tracking.matching import RunMatcher
 from celerymeter.tracking.run import Run
@@ -26,8 +23,6 @@ from celerymeter.tracking.workers import WorkerTable
 
 MAX_AGE = 7 * 86400.0
 MAX_SENT_AHEAD = 8
-_UNREGISTERED = re.compile(r"NotRegistered\((['\"])(.+)\1\)", re.DOTALL)
-"""The exception by which a worker answers a message of a task that it does not know (`Consumer.on_unknown_task`)."""
 
 
 class TaskTracker:
@@ -179,7 +174,7 @@ class TaskTracker:
             if run.worker is None and not run.ended:
                 run.worker = event.hostname
         series = run.series or self.labels.resolve(run)
-        if series is None and run.name is None and (name := _unregistered_name(event)) is not None:
+        if series is None and run.name is None and (name := unregistered_name(event)) is not None:
             run.name = self.table.name(name)
             series = self.labels.resolve(run)
         if series is None:
@@ -297,11 +292,3 @@ class TaskTracker:
             if other.replaced and other.started is None and other.worker == run.worker:
                 other.ended = other.pending is None
                 self.runs.forget(other, at)
-
-
-def _unregistered_name(event: Event) -> str | None:
-    """The task that the worker does not know, whose only event this is; a task's own exception has a traceback."""
-    if event.type != "task-failed" or event.traceback is not None:
-        return None
-    found = _UNREGISTERED.fullmatch(event.exception or "")
-    return None if found is None else found.group(2)

@@ -213,16 +213,21 @@ class Worker:
             self.idle_since = None
         elif self.idle_since is None or blocked:
             self.idle_since = at
-        if event.processed is not None:
-            if self.processed is not None:
-                self.processed_total += max(0, event.processed - self.processed)
-            self.processed = event.processed
-            beginning = event.active or 0 if self.pool in _MANY_THREADS else 0
-            self.loss.heartbeat(processed=event.processed, clock=event.clock, beginning=beginning)
+        self._take_processed(event)
         reconnected = event.type == "worker-online" and before is not None and not renewed
         if reconnected or self.loss.off:
             self.unheard_at = at
         return renewed
+
+    def _take_processed(self, event: Event) -> None:
+        """Take the number of runs that a worker event says to have begun."""
+        if event.processed is None:
+            return
+        if self.processed is not None:
+            self.processed_total += max(0, event.processed - self.processed)
+        self.processed = event.processed
+        beginning = event.active or 0 if self.pool in _MANY_THREADS else 0
+        self.loss.heartbeat(processed=event.processed, clock=event.clock, beginning=beginning)
 
     def _renew(self, event: Event, at: float) -> bool:
         """Begin anew after a new pid, or counts that begin again (in containers the pid is always 1)."""
