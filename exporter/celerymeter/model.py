@@ -162,6 +162,8 @@ class WorkerState:
     """Tasks that waited in it when it was asked for the first time (`inspect reserved` and `scheduled`)."""
     totals: Mapping[str, int] | None = None
     """Runs begun since the worker started, by task name (`inspect stats`, ``total``)."""
+    uptime: int | None = None
+    """Seconds since the worker started."""
     visibility_timeout: float | None = None
     """In seconds, of its own configuration; ``None`` while that is not known."""
     registered: frozenset[str] | None = None

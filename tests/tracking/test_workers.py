@@ -191,6 +191,22 @@ def test_an_answer_to_another_monitor_is_no_heartbeat(kind: str) -> None:
     assert worker(cluster).up
 
 
+def test_a_process_that_ran_nothing_and_is_replaced_by_one_with_the_same_pid_is_another(cluster: Cluster) -> None:
+    """A container that is killed and started again; a process that was there before us stays what it is."""
+    cluster.heartbeat(pid=1)
+    began = worker(cluster).first_seen
+    cluster.answer(pid=1, uptime=7200)
+    cluster.pass_time(100, beating=(WORKER,))
+    cluster.answer(pid=1, uptime=7300)
+    assert worker(cluster).first_seen == began
+    cluster.heartbeat(kind="worker-online", pid=1)
+    cluster.pass_time(10, beating=(WORKER,))
+    cluster.answer(pid=1, uptime=9)
+    assert worker(cluster).first_seen == cluster.now - 9
+    cluster.answer(pid=2, uptime=1)  # another process under the same name
+    assert worker(cluster).first_seen == cluster.now - 9
+
+
 def test_liveness_waits_after_our_own_reconnect(cluster: Cluster) -> None:
     """Nobody is declared dead for what we did not hear while we were away."""
     cluster.tracker.disconnected()

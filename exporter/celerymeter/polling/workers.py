@@ -247,6 +247,7 @@ def worker_state(
         active=None if running is None else _active_tasks(running, routes, broadcasts),
         held=_active_tasks(held, routes, broadcasts),
         totals=None if stats.totals is None else _totals(stats.totals),
+        uptime=stats.uptime,
     )
 
 

@@ -19,6 +19,8 @@ SOON = 5.0
 """Seconds between a task event and the end of a run, for which task events count as still turned on."""
 MAX_ASKED = 3
 """A new worker is asked out of turn so often; one that is too busy to reply waits for the next poll."""
+UPTIME_ERROR = 5.0
+"""Seconds by which the uptime in a reply may be wrong: it is rounded, and by a clock that may be corrected."""
 TAKEOVERS = 3
 TAKEOVER_MEMORY = 60.0
 """This many changes of process under one node name within so many seconds are two processes, not a restart."""
@@ -247,6 +249,14 @@ class Worker:
             self.processed = 0
             self.totals = {}
         return renewed
+
+    def take_uptime(self, seconds: int, at: float) -> None:
+        """Take a process that is younger than we thought for another one, whose start no event has shown.
+
+        In a container each process has the pid 1, and one that has run nothing has no count that begins again.
+        """
+        if self.first_seen < at - seconds - UPTIME_ERROR:
+            self.first_seen = at - seconds
 
     def alive(self, now: float, *, connected_at: float, solo_grace: float, poll_interval: float) -> bool:
         """Return True if the worker counts as up at ``now``, with our own subscription up since ``connected_at``."""

@@ -184,6 +184,8 @@ class WorkerTable:
             worker.state, worker.inspected_at = replace(state, hostname=worker.hostname), snapshot.at
             worker.queues_stale = state.queues is None
             another = worker.pid and state.pid not in (None, worker.pid)  # two processes have this node name
+            if state.uptime is not None and not another:
+                worker.take_uptime(state.uptime, snapshot.at)
             if state.totals is not None and not another:
                 self._accept(worker, dict(state.totals))
                 if not worker.loss.aggregated:
