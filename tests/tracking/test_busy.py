@@ -161,3 +161,17 @@ def test_a_run_that_began_before_the_exporter_is_counted_from_then_on(cluster: C
     assert Scrape(render(cluster)).sum("celery_task_oldest_start_timestamp_seconds") == START - 3600.0
     cluster.end("a")
     assert busy(cluster) == (10, 10)
+
+
+def test_two_workers_under_one_name_keep_their_runs(cluster: Cluster) -> None:
+    """Each heartbeat is of another process than the one before, and a list of tasks is that of one of them."""
+    for pid in (1, 2, 1, 2):
+        cluster.heartbeat(pid=pid)
+    start(cluster, "a")
+    start(cluster, "b")
+    for step in range(20):
+        cluster.pass_time(1)
+        cluster.heartbeat(pid=1 + step % 2)
+        cluster.answer(pid=1, active=[ActiveTask("a", "add", started_at=START + 3600.0, queue_name="celery")])
+    assert Scrape(render(cluster)).sum("celery_task_in_progress") == 2
+    assert busy(cluster) == (40, 40)

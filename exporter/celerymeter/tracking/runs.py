@@ -317,11 +317,13 @@ class RunTable:
         for run in self._running:
             running[run.worker].append(run)
         for hostname, tasks in active.items():
+            worker = self._worker(hostname)
+            partial = worker is not None and worker.duplicate  # the list is that of one of two processes
             listed = {task.uuid: task for task in tasks}
             for run in running[hostname]:
                 if listed.pop(run.uuid, None) is not None:
                     run.missing_since, run.touched = None, max(run.touched, at)
-                elif run.touched >= at:
+                elif run.touched >= at or partial:
                     run.missing_since = None
                 elif run.missing_since is None:
                     run.missing_since = replied_at

@@ -220,6 +220,8 @@ class Tracker:
             self.lag.observe(at - event.timestamp - worker.offset)
         if renewed:
             self._process_lost(worker, begun, self._steady.at(at), offline=shutting_down, pid=pid)
+        if worker.duplicate:  # the other process still runs what it ran
+            return
         if renewed and self._restarts < MAX_RESTARTS:
             self._restarts += 1
             self._outlived += self.tasks.runs.workers_lost({worker.hostname}, at, was_shutting_down=shutting_down)
