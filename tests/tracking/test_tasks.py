@@ -704,3 +704,25 @@ def test_what_a_worker_discards_on_receipt_was_received(cluster: Cluster, end: d
     cluster.end("b", "revoked", expired=True)
     series = cluster.series()
     assert (series.sent, series.received, series.started) == (2, 2, 0)
+
+
+def test_tasks_without_events_push_out_none_that_waits() -> None:
+    """With ``send_events=False`` a task is sent and never heard of again; the workers' own counts tell that it runs."""
+    cluster = Cluster(settings=make_settings(Limits(tracked_tasks=100)))
+    cluster.heartbeat()
+    cluster.answer(totals={"quiet": 0}, queues=("celery", "mail"))
+    cluster.publish("waits", "add", "mail")
+    for number in range(60):
+        cluster.publish(f"q{number}", "quiet")
+    cluster.answer(totals={"quiet": 60}, queues=("celery", "mail"))
+    cluster.pass_time(2, beating=(WORKER,))
+    for number in range(60, 1000):
+        cluster.publish(f"q{number}", "quiet")
+    cluster.receive("waits")
+    cluster.start("waits")
+    assert cluster.series("quiet").sent == 1000
+    assert (cluster.series("add", "mail").started, sum(cluster.series("add", "mail").wait.counts)) == (1, 1)
+    cluster.receive("q999", "quiet")  # events are on again
+    cluster.pass_time(2, beating=(WORKER,))
+    cluster.run("q1000", "quiet")
+    assert cluster.series("quiet").succeeded == 1

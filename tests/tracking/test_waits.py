@@ -41,6 +41,18 @@ def test_a_scheduled_task_waits_from_its_eta(zone: timezone) -> None:
     assert wait_sum(cluster) == pytest.approx(2.0, abs=0.05)
 
 
+def test_a_worker_knows_the_zone_of_an_eta_without_one() -> None:
+    """A producer may send a naive time; `task-received` has it as the worker read it."""
+    cluster = Cluster()
+    cluster.heartbeat()
+    eta = datetime.fromtimestamp(cluster.now + 60, tz=timezone(timedelta(hours=8)))
+    cluster.publish("a", eta=eta.replace(tzinfo=None).isoformat())
+    cluster.pass_time(62, beating=(WORKER,))
+    cluster.receive("a", eta=eta.isoformat())
+    cluster.start("a")
+    assert wait_sum(cluster) == pytest.approx(2.0, abs=0.05)
+
+
 def test_an_eta_is_held_against_the_clock_of_the_worker() -> None:
     """The worker waits by its own clock: one an hour ahead starts the task an hour early, and not late."""
     cluster = Cluster(skew={"one": HOUR})

@@ -22,7 +22,8 @@ from celerymeter.tracking.worker import Worker
 from celerymeter.tracking.workers import WorkerTable
 
 MAX_AGE = 7 * 86400.0
-MAX_SENT_AHEAD = 8
+SILENT_RUNS = 50
+"""Runs that workers say to have begun (`inspect stats`): so many events are not merely late."""
 
 
 class TaskTracker:
@@ -53,6 +54,8 @@ class TaskTracker:
         self._since = since
         parts = TaskParts(table, self.runs, workers, self.labels, self.counts, self.producers, limit, self._close)
         self._ahead = SentAhead(parts)
+        self._silent: frozenset[str] = frozenset()
+        """Names of tasks with ``send_events=False``: no event would end their runs, so none is opened."""
         self._matcher = RunMatcher(parts, self._ahead)
 
     # Events
@@ -69,6 +72,9 @@ class TaskTracker:
             event.retries or 0,
         )
         sent_at = self.producers.observe(event, at)
+        if name is not None and name in self._silent:
+            self.counts.sent(self.table.name(name), self.table.queue(queue or UNKNOWN))
+            return sent_at
         if event.parent_id is not None:
             self._note_parent(event)
         if self.counts.repeated and (noted := self.counts.repeated.pop(event)) is not None:
@@ -126,7 +132,7 @@ class TaskTracker:
             if run.name is None and event.name is not None:
                 self._matcher.name_by_received(run, event.name, worker)
         run.worker, run.touched, run.received = event.hostname, at, True
-        if run.eta is None:
+        if event.eta is not None:  # with its zone, which that of the `task-sent` may lack
             run.eta = event.eta
         if run.name not in self.labels.names_received:
             self.labels.learn_name(event.name)
@@ -189,6 +195,7 @@ class TaskTracker:
         self._ahead.tick()
         self.counts.tick(now)
         self.runs.evict_old(now, MAX_AGE)
+        self._silent = self._silent_names()
 
     # What others read
 
@@ -243,6 +250,13 @@ class TaskTracker:
                 run.queue = self.table.queue(task.queue_name)
             if run.pending is not None:
                 self.labels.count_pending(run, at)
+
+    def _silent_names(self) -> frozenset[str]:
+        """Return the names of which workers have begun many runs without an event of any."""
+        often = {name for name, count in self._workers.accepted.items() if count >= SILENT_RUNS}
+        if often:
+            often -= {series.labels[0] for series in self.table if series.received or series.started}
+        return frozenset(often)
 
     # Which run
 
