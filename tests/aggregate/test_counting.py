@@ -62,6 +62,21 @@ def test_a_rejection_is_the_end_unless_a_failure_comes_with_it(counted: Counted)
     assert counted.totals.duplicates == {"task-rejected": 2}
 
 
+def test_a_requeue_that_a_failure_follows_lost_no_process(counted: Counted) -> None:
+    """A hard time limit with acks_late and no acks_on_failure_or_timeout; a process that dies sends one of them."""
+    for _ in range(3):
+        counted.do("a", "received", "started")
+        counted.do("a", "rejected", requeue=True)
+        counted.do("a", "failed", exception="TimeLimitExceeded(1,)")
+    counted.do("b", "received", "started")
+    counted.do("b", "rejected", requeue=True)
+    assert "process_lost" not in counted.row()
+    counted.now += 3
+    row = counted.row()
+    assert (row["failed"], row["requeued"], row["process_lost"]) == (3, 4, 1)
+    assert not counted.totals.duplicates
+
+
 def test_a_requeued_message_is_no_end(counted: Counted) -> None:
     counted.do("a", "received", "started", "rejected", requeue=True)
     counted.do("a", "received", "started", "succeeded", runtime=0.5)

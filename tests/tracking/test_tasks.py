@@ -295,6 +295,7 @@ def test_a_killed_pool_process_is_counted_in_every_setting(
     cluster.receive("a")
     cluster.start("a")
     cluster.end("a", outcome, exception=exception, requeue=requeue)
+    cluster.pass_time(3)
     assert cluster.series().process_lost == lost
 
 
@@ -306,6 +307,7 @@ def test_without_pool_processes_none_is_lost(cluster: Cluster, pool: str, lost: 
     cluster.publish("a")
     cluster.start("a")
     cluster.end("a", "rejected", requeue=True)
+    cluster.pass_time(3)
     assert cluster.series().process_lost == lost
 
 
@@ -315,6 +317,33 @@ def test_a_task_that_is_returned_before_it_starts_lost_no_process(cluster: Clust
     cluster.receive("a")
     cluster.end("a", "rejected", requeue=True)
     assert cluster.series().process_lost == 0
+
+
+def test_a_hard_time_limit_that_requeues_fails_each_time_and_lost_no_process(cluster: Cluster) -> None:
+    """Celery sends both, the requeue first, with acks_late and without acks_on_failure_or_timeout (celery 9596)."""
+    cluster.publish("a")
+    for _ in range(3):
+        cluster.receive("a")
+        cluster.start("a")
+        cluster.pass_time(1)
+        cluster.end("a", "rejected", requeue=True)
+        cluster.end("a", "failed", exception="TimeLimitExceeded(1,)")
+    cluster.pass_time(3)
+    series = cluster.series()
+    assert (series.started, series.failed, series.rejected_requeued, series.process_lost) == (3, 3, 3, 0)
+    assert (series.exceptions, series.in_progress) == ({"TimeLimitExceeded": 3}, 0)
+    assert not cluster.tracker.tasks.counts.duplicates
+
+
+def test_a_run_that_fails_after_it_was_requeued_is_another(cluster: Cluster) -> None:
+    """`Reject(requeue=True)`, and the message comes again to the same worker at once."""
+    cluster.publish("a")
+    for end in ({"outcome": "rejected", "requeue": True}, {"outcome": "failed", "exception": "ValueError()"}):
+        cluster.receive("a")
+        cluster.start("a")
+        cluster.end("a", **end)
+    series = cluster.series()
+    assert (series.failed, series.rejected_requeued, series.in_progress) == (1, 1, 0)
 
 
 def test_a_hard_time_limit_fails_once(cluster: Cluster) -> None:

@@ -37,6 +37,8 @@ class RunCounter:
         self._runs = Runs()
         self._rejected: list[Run] = []
         self._killed: list[Run] = []
+        self._requeued: list[Run] = []
+        """Runs whose process died, unless their failure is on the way."""
         """Greenlets (`celery.concurrency.gevent.TaskPool._make_killable_target`)."""
         self._unnamed: dict[str, tuple[float, str]] = {}
         """Revoked before they were received: when, and which total; a signal tells name and queue."""
@@ -101,6 +103,8 @@ class RunCounter:
         with self._lock:
             if (run := self._end(uuid, "task-failed", "failed", now)) is None:
                 return
+            if run in self._requeued:  # a time limit: Celery sends both
+                self._requeued.remove(run)
             series, name = run.series, exception_name(fields.get("exception"), fields.get("traceback"))
             series.failed += 1
             series.add_exception("exceptions", self.series.exception(name))
@@ -166,9 +170,8 @@ class RunCounter:
     def _requeue(self, uuid: str, now: float) -> None:
         run = self._take(uuid, now) or self._unheard(uuid)
         run.series.add("requeued")
-        # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
         if run.started:
-            run.series.add("process_lost")
+            self._requeued.append(run)
         run.series.changed = self.messages
         run.state, run.ended = "requeued", now
         self._runs.remember(run)
@@ -271,6 +274,11 @@ class RunCounter:
                 run.rejected = False
                 run.series.add("rejected")
                 run.series.changed = self.messages
+        for run in [run for run in self._requeued if final or now - run.ended >= GRACE]:
+            # with task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`)
+            self._requeued.remove(run)
+            run.series.add("process_lost")
+            run.series.changed = self.messages
         for run in [run for run in self._killed if final or now - run.ended >= GRACE]:
             self._killed.remove(run)
             if run.state == "vanished":

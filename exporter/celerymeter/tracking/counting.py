@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from celerymeter.exception_names import WORKER_LOST, exception_name
 from celerymeter.model import UNKNOWN, Event
@@ -29,6 +29,15 @@ class Close(Protocol):
     def __call__(
         self, run: Run, at: float, *, remember: bool = True, terminated: bool = False, ran: bool = True
     ) -> None: ...
+
+
+class _Requeued(NamedTuple):
+    """A run whose message went back to the broker: perhaps its process died, perhaps its failure is on the way."""
+
+    at: float
+    hostname: str
+    started: float
+    series: TaskSeries
 
 
 class RunCounter:
@@ -61,6 +70,8 @@ class RunCounter:
         self._close = close
         self._undecided: deque[tuple[float, Run, TaskSeries]] = deque()
         """Runs that seem to be over, until another event says how they ended."""
+        self.requeued: dict[str, _Requeued] = {}
+        """By uuid, until it is certain that a process died."""
         self._ends: Mapping[str, Callable[[Run, TaskSeries, Event, float], None]] = {
             "task-succeeded": self._succeeded,
             "task-failed": self._failed,
@@ -78,6 +89,9 @@ class RunCounter:
             _, run, series = self._undecided.popleft()
             if not run.ended:
                 self._decide(run, series, now)
+        for uuid, requeued in list(self.requeued.items()):
+            if len(self.requeued) > self._limit or abs(now - requeued.at) >= GRACE:
+                self._take_as_lost(uuid)
 
     def _decide(self, run: Run, series: TaskSeries, now: float) -> None:
         if run.rejected:
@@ -96,6 +110,8 @@ class RunCounter:
     def start(self, run: Run, series: TaskSeries, event: Event, offset: float | None, at: float) -> None:
         """Count the start of a run; ``offset`` is that of its worker's clock."""
         series.started += 1
+        if self.requeued:
+            self._take_as_lost(run.uuid)
         if run.redelivered:
             run.redelivered = False
             if not self._may_be_broadcast(run, series):
@@ -164,15 +180,18 @@ class RunCounter:
         self._undecided.append((at, run, series))
 
     def _failed(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
-        series.failed += 1
         if unregistered_name(event) is not None:
             self._discarded(run, series)
+        self._count_failure(series, event, run.started)
+        self._close(run, at)
+
+    def _count_failure(self, series: TaskSeries, event: Event, started: float | None) -> None:
+        series.failed += 1
         series.process_lost += _is_process_lost(event)
         self._count_exception(series.exceptions, event)
-        if run.started is not None:
+        if started is not None:
             series.failed_runtime_count += 1
-            series.failed_runtime_sum += max(0.0, event.timestamp - run.started)
-        self._close(run, at)
+            series.failed_runtime_sum += max(0.0, event.timestamp - started)
 
     def _retried(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         series.retried += 1
@@ -201,10 +220,10 @@ class RunCounter:
         """A rejection is the end only if no `task-failed` of the same run comes with it, and never when it requeues."""
         if event.requeue:
             series.rejected_requeued += 1
-            # With task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`). A task
-            # that raises `Reject(requeue=True)` sends the same.
             worker = self._workers.get(run.worker or "")
-            series.process_lost += run.started is not None and (worker is None or worker.pool in ("", "prefork"))
+            if run.started is not None and (worker is None or worker.pool in ("", "prefork")):
+                self._take_as_lost(run.uuid)
+                self.requeued[run.uuid] = _Requeued(at, event.hostname, run.started, series)
             if self._explain_repeated(run):  # the message came again before we heard of the rejection
                 self._close(run, at, remember=False)
             else:
@@ -215,6 +234,27 @@ class RunCounter:
             run.rejected = True
             self._runs.stop(run, at)
             self._undecided.append((at, run, series))
+
+    def _take_as_lost(self, uuid: str) -> None:
+        """Count the process of a run that was requeued as lost, if nothing else has explained that.
+
+        With task_reject_on_worker_lost no other event tells of a killed process (`Request.on_failure`). A task that
+        raises `Reject(requeue=True)` sends the same.
+        """
+        if (requeued := self.requeued.pop(uuid, None)) is not None:
+            requeued.series.process_lost += 1
+
+    def failed_and_requeued(self, event: Event) -> bool:
+        """Count the failure of a run whose message went back to the broker; False for any other event.
+
+        At a time limit Celery sends both, the requeue first (``acks_late`` without ``acks_on_failure_or_timeout``).
+        """
+        requeued = self.requeued.get(event.uuid or "") if event.type == "task-failed" else None
+        if requeued is None or requeued.hostname != event.hostname:
+            return False
+        del self.requeued[event.uuid or ""]
+        self._count_failure(requeued.series, event, requeued.started)
+        return True
 
     def _explain_repeated(self, run: Run) -> bool:
         """Take a run that seemed to be a redelivery for what the requeue of ``run`` led to; False if there is none."""

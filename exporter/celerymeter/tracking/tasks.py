@@ -169,6 +169,8 @@ class TaskTracker:
 
     def ended(self, event: Event, at: float, worker: Worker | None) -> None:
         """Take any event that may end a run; what comes after the run's one end is a duplicate."""
+        if self.counts.requeued and self.counts.failed_and_requeued(event):
+            return
         if worker is not None and worker.offset is not None:
             at = event.timestamp + worker.offset
         uuid = event.uuid or ""
