@@ -43,15 +43,14 @@ def command(settings: ReportSettings) -> int:
     cannot be known is null, and the report says why. Exit status 1 if Prometheus does not answer or the tasks cannot be
     counted.
     """
-    from celerymeter.prometheus import choose_cluster
     from celerymeter.reports.render import render
     from celerymeter.reports.request import Filters, ReportRequest, read_window
     from celerymeter.reports.service import ReportService
 
     window = read_window(settings.start, settings.end, now=time.time(), names=("--from", "--to"))
     with settings.source.client() as client:
-        scope = choose_cluster(client, settings.source.scope, time=window.end)
-        service = ReportService(client, scope, progress=_ProgressLine() if sys.stderr.isatty() else None)
+        progress = _ProgressLine() if sys.stderr.isatty() else None
+        service = ReportService(client, settings.source.scope, progress=progress)
         if settings.wait:
             service.wait_until_settled(window)
         report = service.report(ReportRequest(window, Filters(settings.task, settings.queue), settings.lang))

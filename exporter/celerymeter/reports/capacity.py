@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median_high
 
-from celerymeter.prometheus import Matrix, Point, PrometheusClient, Scope, choose_cluster
+from celerymeter.prometheus import Matrix, Point, PrometheusClient, Scope
 from celerymeter.prometheus.values import Series
 from celerymeter.reports import queries
 from celerymeter.reports.counting import WindowCounter, WindowCounts
@@ -32,7 +32,7 @@ from celerymeter.reports.replay import (
     smallest_slots,
 )
 from celerymeter.reports.report import Note, TimeRange
-from celerymeter.reports.request import Filters, Window, utc
+from celerymeter.reports.request import Filters, Window, choose_scope, utc
 
 HOUR = 3600.0
 OBJECTIVE = 0.95
@@ -107,7 +107,7 @@ class CapacityPlanner:
     def __init__(self, client: PrometheusClient, scope: Scope, window: Window) -> None:
         self._client = client
         self._window = window
-        self._scope = choose_cluster(client, scope, time=window.end)
+        self._scope = choose_scope(client, scope, window)
 
     def target(self, queue: str) -> float | None:
         """Return the queue's wait target (s) as the bundled rules record it; ``None`` if nobody chose one."""

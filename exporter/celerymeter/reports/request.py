@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 
 from celerymeter.errors import ReportRefused
+from celerymeter.prometheus import PrometheusClient, Scope, choose_cluster
 from celerymeter.prometheus.scope import Value
 
 MAX_SECONDS = 366 * 86_400.0
@@ -31,6 +32,11 @@ class Window:
     def seconds(self) -> float:
         """Its length."""
         return self.end - self.start
+
+
+def choose_scope(client: PrometheusClient, scope: Scope, window: Window) -> Scope:
+    """Return the scope narrowed to the only cluster that was scraped in the window; raises `AmbiguousCluster`."""
+    return choose_cluster(client, scope, time=window.end, window=timedelta(seconds=window.seconds))
 
 
 ANY = "(?s:.*)"

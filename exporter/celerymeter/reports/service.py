@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from celerymeter.prometheus import PrometheusClient, Scope, choose_cluster
+from celerymeter.prometheus import PrometheusClient, Scope
 from celerymeter.prometheus.counters import ENDS, Counts
 from celerymeter.reports import advice, metrics, queries
 from celerymeter.reports.capacity import CapacityPlanner
@@ -28,7 +28,7 @@ from celerymeter.reports.report import (
     Report,
     TimeRange,
 )
-from celerymeter.reports.request import Filters, ReportRequest, Window, utc
+from celerymeter.reports.request import Filters, ReportRequest, Window, choose_scope, utc
 
 MEANING = "what Prometheus scraped after start, up to and including end"
 DEFAULT_INTERVAL = 15.0
@@ -83,8 +83,7 @@ class ReportService:
     def report(self, request: ReportRequest, *, report_id: str | None = None) -> Report:
         """Make the report; what cannot be known in it is ``None``, and its ``unknown`` has the reason."""
         window = request.window
-        length = timedelta(seconds=window.seconds)
-        scope = choose_cluster(self._client, self._scope, time=window.end, window=length)
+        scope = choose_scope(self._client, self._scope, window)
         data = self._read(request, scope)
         report = _bounded(_compose(data, request, report_id=report_id or uuid.uuid4().hex, now=self._clock()))
         report = replace(report, capacity=self._capacity(report, scope, window))
@@ -100,7 +99,7 @@ class ReportService:
 
     def wait_until_settled(self, window: Window, *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Wait until no sample of the window can still arrive: two scrapes after its end, at least half a minute."""
-        counter = WindowCounter(self._client, self._scope)
+        counter = WindowCounter(self._client, choose_scope(self._client, self._scope, window))
         every = interval(counter.processes(start=window.end - 3600, end=window.end)) or DEFAULT_INTERVAL
         while (left := window.end + max(SETTLED_AFTER, 2 * every) - self._clock()) > 0:
             sleep(min(left, 1.0))
