@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 from tests.engines import Canned, start_engine
@@ -15,16 +16,39 @@ from celerymeter.cli import main
 NOON = 1_700_000_000.0 - 1_700_000_000.0 % 86_400 + 43_200
 EVERY = 15.0
 TARGET = {"cluster": "shop", "job": "celerymeter", "instance": "a"}
+DAY_AFTER, TWO_DAYS_AFTER = NOON + 86_400, NOON + 2 * 86_400
+LONG_HOUR = [NOON - 600 + number * EVERY for number in range(300)]
 HOUR = ["--from", "2023-11-14T12:00:00Z", "--to", "2023-11-14T13:00:00Z"]
 
 pytestmark = pytest.mark.integration
 
 
-def steady(queue: str, *, every_scrape: int, run: float, slots: int, shared: bool = False) -> list[Canned]:
+def scrapes(start: float, end: float) -> list[float]:
+    """Return the times of scrapes from start to end."""
+    return [start + number * EVERY for number in range(int((end - start) / EVERY) + 1)]
+
+
+def exporter(times: list[float], *, target: dict[str, str]) -> list[Canned]:
+    """Return the series of an exporter that started shortly before its first scrape."""
+    return [
+        Canned("celerymeter_start_time_seconds", target, [(at, times[0] - 10) for at in times]),
+        Canned("celerymeter_build_info", target, [(at, 1.0) for at in times]),
+    ]
+
+
+def steady(
+    queue: str,
+    *,
+    every_scrape: int,
+    run: float,
+    slots: int,
+    shared: bool = False,
+    times: list[float] = LONG_HOUR,
+    target: dict[str, str] = TARGET,
+) -> list[Canned]:
     """Return the series of a queue in which equally long tasks start at once."""
-    times = [NOON - 600 + number * EVERY for number in range(300)]
-    task = {**TARGET, "name": f"{queue}.do", "queue_name": queue}
-    at_queue = {**TARGET, "queue_name": queue}
+    task = {**target, "name": f"{queue}.do", "queue_name": queue}
+    at_queue = {**target, "queue_name": queue}
 
     def counter(name: str, each: float, **labels: str) -> Canned:
         return Canned(name, {**task, **labels}, [(at, number * each) for number, at in enumerate(times)])
@@ -43,32 +67,74 @@ def steady(queue: str, *, every_scrape: int, run: float, slots: int, shared: boo
     if slots:
         found.append(gauge("celery_queue_pool_slots", slots, at_queue))
     if slots and not shared:
-        worker = {**TARGET, "hostname": f"{queue}@host"}
+        worker = {**target, "hostname": f"{queue}@host"}
         found += [gauge("celery_worker_pool_size", slots, worker), gauge("celery_worker_up", 1.0, worker)]
+    return found
+
+
+def nightly() -> list[Canned]:
+    """Return the counters of a queue that appear with their first 600 tasks; 10 more arrive after a quarter."""
+    task = {**TARGET, "name": "nightly.do", "queue_name": "nightly"}
+    counts = [(at, 600.0 if at < NOON + 1500 else 610.0) for at in LONG_HOUR if at >= NOON + 600]
+    counters = ("sent", "received", "started", "succeeded")
+    found = [Canned(f"celery_task_{what}_total", task, counts) for what in counters]
+    return [*found, Canned("celery_task_busy_seconds_total", task, [(at, 2 * count) for at, count in counts])]
+
+
+def moved() -> list[Canned]:
+    """Return an hour, a day later, in whose middle another exporter replaced the first; each restarted once."""
+    other = {**TARGET, "instance": "b"}
+    found: list[Canned] = []
+    for target, start, end in (
+        (TARGET, DAY_AFTER - 600, DAY_AFTER + 1800),
+        (other, DAY_AFTER + 1815, DAY_AFTER + 4500),
+    ):
+        times = scrapes(start, end)
+        found += exporter(times, target=target)
+        found += steady("orders", every_scrape=30, run=2.0, slots=10, times=times, target=target)
+    return found
+
+
+def two_clusters() -> list[Canned]:
+    """Return an hour, two days later, of clusters of which the small one ends half an hour before the other."""
+    found: list[Canned] = []
+    for cluster, every_scrape, end in (("big", 30, 3600), ("small", 3, 1800)):
+        target, times = {**TARGET, "cluster": cluster}, scrapes(TWO_DAYS_AFTER, TWO_DAYS_AFTER + end)
+        found += exporter(times, target=target)
+        found += steady("orders", every_scrape=every_scrape, run=2.0, slots=10, times=times, target=target)
     return found
 
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Prometheus with three queues."""
-    times = [NOON - 600 + number * EVERY for number in range(300)]
+    """Prometheus with an hour of three queues, and hours on the next days."""
     series = [
-        Canned("celerymeter_start_time_seconds", TARGET, [(at, NOON - 700) for at in times]),
-        Canned("celerymeter_build_info", TARGET, [(at, 1.0) for at in times]),
+        *exporter(LONG_HOUR, target=TARGET),
         *steady("orders", every_scrape=30, run=2.0, slots=10),
         *steady("mail", every_scrape=15, run=0.0, slots=0),
         Canned(
-            "celery:wait_target:effective", {"cluster": "shop", "queue_name": "orders"}, [(at, 30.0) for at in times]
+            "celery:wait_target:effective",
+            {"cluster": "shop", "queue_name": "orders"},
+            [(at, 30.0) for at in LONG_HOUR],
         ),
+        *nightly(),
+        *moved(),
+        *two_clusters(),
     ]
     server, url = start_engine("prometheus", tmp_path_factory.mktemp("capacity") / "prometheus", series)
     with server:
         yield url
 
 
-def asked(prometheus: str, *words: str) -> list[str]:
+def asked(prometheus: str, *words: str, window: list[str] = HOUR) -> list[str]:
     """Return the words of a command line."""
-    return ["capacity", "--prometheus-url", prometheus, *HOUR, *words]
+    return ["capacity", "--prometheus-url", prometheus, *window, *words]
+
+
+def answered(prometheus: str, capsys: pytest.CaptureFixture[str], *words: str, window: list[str] = HOUR) -> Any:
+    """Return the answer as JSON, and check that it is known."""
+    assert main(asked(prometheus, "--format", "json", *words, window=window)) == 0
+    return json.loads(capsys.readouterr().out)
 
 
 def test_the_slots_and_what_they_would_have_saved(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +188,57 @@ def test_nothing_was_scraped(prometheus: str, capsys: pytest.CaptureFixture[str]
     before = ["--from", "2023-11-01T12:00:00Z", "--to", "2023-11-01T13:00:00Z", "--wait-target", "1s"]
     assert main(["capacity", "--prometheus-url", prometheus, "--queue", "orders", *before]) == 1
     assert "older than the retention" in capsys.readouterr().out
+
+
+def test_the_tasks_with_which_a_queue_appears_count(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the replay and in the peak of a report: the exporter was scraped before, and had none of them."""
+    answer = answered(prometheus, capsys, "--queue", "nightly", "--wait-target", "60s")
+    assert (answer["tasks"], answer["arrivals_from"]) == (610, "sent")
+    assert main(["report", "--prometheus-url", prometheus, *HOUR, "--queue", "nightly"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["total_tasks"], report["peak_throughput"]) == (610, 10.0)
+
+
+def test_an_exporter_that_replaces_another_goes_on(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As when its pod gets another address: the tasks of both halves are replayed."""
+    window = ["--from", "2023-11-15T12:00:00Z", "--to", "2023-11-15T13:00:00Z"]
+    answer = answered(prometheus, capsys, "--queue", "orders", "--wait-target", "30s", window=window)
+    assert answer["tasks"] == pytest.approx(30 * 240, abs=60)
+    assert answer["load_slots"] == pytest.approx(4.0, rel=0.01)
+
+
+@pytest.mark.parametrize("hours", ["T12:00:00Z/T13:00:00Z", "T06:00:00Z/T14:30:00Z"])
+def test_clusters_are_never_mixed(prometheus: str, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where one or both of them were silent in the window's last hour, one must be chosen all the same."""
+    start, end = (f"2023-11-16{hour}" for hour in hours.split("/"))
+    window = ["--from", start, "--to", end]
+    assert main(asked(prometheus, "--queue", "orders", "--wait-target", "30s", window=window)) == 2
+    assert "big, small" in capsys.readouterr().err
+    assert main(["report", "--prometheus-url", prometheus, *window]) == 2
+    assert "big, small" in capsys.readouterr().err
+    answer = answered(
+        prometheus, capsys, "--queue", "orders", "--wait-target", "30s", "--cluster", "small", window=window
+    )
+    assert answer["tasks"] == pytest.approx(3 * 120, abs=3)
+
+
+def test_slot_hours_are_of_the_time_that_was_scraped(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a week of which Prometheus has 75 minutes; with both units over the same time."""
+    week = ["--from", "2023-11-07T13:00:00Z", "--to", "2023-11-14T13:00:00Z"]
+    answer = answered(prometheus, capsys, "--queue", "orders", window=week)
+    assert answer["present_slot_hours"] == pytest.approx(10 * 70 / 60, rel=0.01)
+    assert answer["slot_hours"] == pytest.approx(answer["slots"] * 70 / 60, rel=0.01)
+    assert answer["load_slots"] == pytest.approx(4.0, rel=0.01)
+    assert answer["scrapes_present_percent"] == pytest.approx(100 * 70 / (7 * 24 * 60), rel=0.01)
+    assert [note["code"] for note in answer["notes"]] == ["time_left_out"]
+    assert "0.69" in answer["notes"][0]["text"]
+
+
+def test_what_cannot_be_known_has_notes_too(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """About the data of the window."""
+    week = ["--from", "2023-11-07T13:00:00Z", "--to", "2023-11-14T13:00:00Z"]
+    assert main(asked(prometheus, "--queue", "mail", "--wait-target", "30s", window=week)) == 1
+    assert "left out of the replay" in capsys.readouterr().out
 
 
 def test_a_queue_without_a_target_needs_one(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:

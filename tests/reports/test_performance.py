@@ -172,7 +172,7 @@ def test_the_peak_is_found_within_a_step(report: Report) -> None:
 
 def test_where_there_are_too_many_series_the_peak_is_the_recorded_one(client: PrometheusClient) -> None:
     """Of five-minute means; it equals the highest of them, at its time."""
-    rates = HistoryReader(client, Scope(cluster="shop"), WINDOW, Filters()).rates((), series=10**9)
+    rates = HistoryReader(client, Scope(cluster="shop"), WINDOW, Filters()).rates(series=10**9)
     at, most = busiest(300)
     found = peak(rates)
     assert found is not None
@@ -183,7 +183,7 @@ def test_where_there_are_too_many_series_the_peak_is_the_recorded_one(client: Pr
 def test_over_months_the_recorded_peak_is_a_mean_of_its_step(client: PrometheusClient) -> None:
     """Not whatever the last five minutes of a step were."""
     months = Window(START - 120 * 86_400, END)
-    found = peak(HistoryReader(client, Scope(cluster="shop"), months, Filters()).rates((), series=10**9))
+    found = peak(HistoryReader(client, Scope(cluster="shop"), months, Filters()).rates(series=10**9))
     assert found is not None
     begin, step = found.at.timestamp(), found.step_seconds
     assert step == math.ceil(months.seconds / 10_000)

@@ -78,6 +78,12 @@ def test_a_gap_is_measured() -> None:
     assert quality.scrapes_present_percent == pytest.approx(50, abs=1)
 
 
+def test_a_single_scrape_is_not_a_whole_window() -> None:
+    """The interval is unknown then, but it is not an hour."""
+    alone = counted(ExporterProcess(EXPORTER, 3580.0, (3590.0,)))
+    assert codes(alone) == ("limited", ["scrapes_missing"])
+
+
 def test_without_counts_it_is_unusable() -> None:
     """Whatever else there is."""
     assert codes(WindowCounts(None, (WHOLE,)))[0] == "unusable"
@@ -88,6 +94,13 @@ def test_a_window_settles_after_two_scrapes_and_half_a_minute() -> None:
     assert not settled(HOUR, now=3629.0, scrape_interval=10.0)
     assert settled(HOUR, now=3630.0, scrape_interval=10.0)
     assert not settled(HOUR, now=3719.0, scrape_interval=60.0)
+
+
+def test_a_report_says_how_many_scrapes_there_are() -> None:
+    """In the sentence about those that are missing."""
+    quality = judge(counted(ExporterProcess(EXPORTER, -100.0, WHOLE.scrapes[:300])), HOUR, [])
+    report = in_language(samples.report(data_quality=quality), "en")
+    assert f"{quality.scrapes_present_percent:.3g}% are there" in report.data_quality.notes[0].text
 
 
 @pytest.mark.parametrize("language", ["en", "zh-TW"])

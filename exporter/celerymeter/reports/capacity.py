@@ -11,15 +11,16 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from statistics import fmean, median_high
 
 from celerymeter.prometheus import Matrix, Point, PrometheusClient, Scope
 from celerymeter.prometheus.values import Series
 from celerymeter.reports import queries
 from celerymeter.reports.counting import WindowCounter, WindowCounts
-from celerymeter.reports.history import Steps, increases_by_exporter
+from celerymeter.reports.increases import ScrapedSteps, Steps, increases_by_exporter
 from celerymeter.reports.metrics import RUNTIME, WAIT, rounded
-from celerymeter.reports.quality import interval, judge
+from celerymeter.reports.quality import DEFAULT_INTERVAL, interval, judge
 from celerymeter.reports.replay import (
     Demand,
     Placement,
@@ -86,6 +87,8 @@ class Capacity:
     measured_percent: float | None = None
     replayed_percent: float | None = None
     """Tasks that started within the target with the present slots: as measured, and as the replay says."""
+    scrapes_present_percent: float | None = None
+    """All slot hours are of the time that was scraped."""
     notes: tuple[Note, ...] = ()
     unknown: Mapping[str, Note]
 
@@ -99,6 +102,8 @@ class Observed:
     counters: Mapping[str, Sequence[float]]
     state: Mapping[str, Sequence[float | None]]
     """With one value more: before the first step."""
+    scraped: float
+    """The share of the steps in which it is known what was counted."""
 
 
 class CapacityPlanner:
@@ -145,20 +150,24 @@ class CapacityPlanner:
         counter = WindowCounter(self._client, self._scope, filters=Filters(queue=queue))
         counted = counter.count(start=window.start, end=window.end)
         if counted.counts is None:
-            return _unknown(empty, "base_missing" if counted.without_base else "no_scrapes")
-        return answer(empty, self._observe(queue, counted), window, slots=slots, most_tasks=most_tasks)
+            found = _unknown(empty, "base_missing" if counted.without_base else "no_scrapes")
+        else:
+            found = answer(empty, self._observe(queue, counted), slots=slots, most_tasks=most_tasks)
+        return _judged(found, counted, window)
 
     def _observe(self, queue: str, counted: WindowCounts) -> Observed:
-        every = interval(counted.processes) or 15.0
+        every = interval(counted.processes) or DEFAULT_INTERVAL
         step = max(1.0, math.ceil(max(every, self._window.seconds / MOST_STEPS)))
         start, end = (math.ceil(self._window.start / step) * step, math.floor(self._window.end / step) * step)
-        wanted = {**queries.DEMAND, **queries.QUEUE_STATE}
+        wanted = {**queries.DEMAND, **queries.QUEUE_STATE, "processes": queries.PROCESSES}
+        reach = timedelta(seconds=2 * step)
         found = {
-            key: self._range(self._scope.render(query, queue=queue), start=start, end=end, step=step)
+            key: self._range(self._scope.render(query, queue=queue, window=reach), start=start, end=end, step=step)
             for key, query in wanted.items()
         }
         times = [start + number * step for number in range(round((end - start) / step) + 1)]
-        counters = {key: _counter(found[key], counted, step) for key in queries.DEMAND}
+        scraped = ScrapedSteps.read(found["processes"], first=start, step=step)
+        counters = {key: _counter(found[key], scraped) for key in queries.DEMAND}
         state = {
             key: {point.at: point.value for one in found[key] for point in one.points} for key in queries.QUEUE_STATE
         }
@@ -167,6 +176,7 @@ class CapacityPlanner:
             step,
             {key: [steps.get(at, 0.0) for at in times[1:]] for key, steps in counters.items()},
             {key: [values.get(at) for at in times] for key, values in state.items()},
+            len(scraped.known_steps().intersection(times[1:])) / max(1, len(times) - 1),
         )
 
     def _range(self, query: str, *, start: float, end: float, step: float) -> Matrix:
@@ -181,20 +191,20 @@ class CapacityPlanner:
         return Matrix(tuple(Series(dict(labels), tuple(found)) for labels, found in points.items()))
 
 
-def _counter(matrix: Matrix, counted: WindowCounts, step: float) -> Steps:
-    """Return a counter's increases by step, of the exporter that counted most."""
-    found = increases_by_exporter(matrix, counted.processes, step=step).values()
-    return max(found, key=lambda steps: sum(steps.values()), default={})
+def _counter(matrix: Matrix, scraped: ScrapedSteps) -> Steps:
+    """Return a counter's increases by step: of the exporter that counted most, and of others where it was away."""
+    found: Steps = {}
+    for steps in sorted(increases_by_exporter(matrix, scraped).values(), key=lambda steps: sum(steps.values())):
+        found.update(steps)
+    return found
 
 
-def answer(
-    empty: Capacity, seen: Observed, window: Window, *, slots: int | None = None, most_tasks: int = MOST_TASKS
-) -> Capacity:
+def answer(empty: Capacity, seen: Observed, *, slots: int | None = None, most_tasks: int = MOST_TASKS) -> Capacity:
     """Return the answer for what was observed. Pure."""
     counts = seen.counted.counts
     runs = sum(seen.counters["started"])
-    if counts is None or not seen.counters["started"]:
-        return _unknown(empty, "no_scrapes")
+    if counts is None or not seen.scraped:
+        return _unknown(empty, "too_few_scrapes")
     source, arrivals, removed = _arrivals(seen)
     if not sum(arrivals):
         return _unknown(_with_slots(empty, seen), "nothing_arrived")
@@ -207,16 +217,14 @@ def answer(
         _with_slots(empty, seen),
         tasks=demand.tasks,
         mean_run_seconds=rounded(sum(seen.counters["busy"]) / runs),
-        load_slots=rounded(demand.load),
+        load_slots=rounded(demand.load / seen.scraped),
         resolution_seconds=seen.step,
         arrivals_from=source,
         measured_percent=_percent(share_within(waits, empty.wait_target_seconds)),
     )
     if demand.tasks > most_tasks:
         return _unknown(made, "too_many_tasks")
-    return _with_notes(
-        _replayed(made, demand, window, compared=slots), seen, window, removed=removed, runtimes=runtimes
-    )
+    return _with_notes(_replayed(made, demand, seen, compared=slots), seen, removed=removed, runtimes=runtimes)
 
 
 def _arrivals(seen: Observed) -> tuple[str, list[int], int]:
@@ -233,7 +241,7 @@ def _arrivals(seen: Observed) -> tuple[str, list[int], int]:
     return "queue", arrivals, removed
 
 
-def _replayed(made: Capacity, demand: Demand, window: Window, *, compared: int | None) -> Capacity:
+def _replayed(made: Capacity, demand: Demand, seen: Observed, *, compared: int | None) -> Capacity:
     """Return the answer with the slots of the replay."""
     target, objective = made.wait_target_seconds, made.objective_percent / 100
     tasks = place(demand, "random")
@@ -244,7 +252,7 @@ def _replayed(made: Capacity, demand: Demand, window: Window, *, compared: int |
         placed = place(demand, placement, seed=seed)
         found.append(smallest_slots(placed, target=target, objective=objective, start=found[0]))
     slots = median_high([found[0], *found[3:]])
-    hours = slots * window.seconds / HOUR
+    hours = slots * _scraped_seconds(made, seen) / HOUR
     present = made.present_slots_min if made.present_slots_min == made.present_slots_max else None
     replayed = None
     if compared is None and present and "saved_slot_hours" not in made.unknown:
@@ -275,14 +283,21 @@ def _with_slots(made: Capacity, seen: Observed) -> Capacity:
     elif min(slots) != max(slots):
         unknown["replayed_percent"] = Note("slots_changed")
     present = fmean(slots)
+    is_missing = len(slots) < 0.9 * seen.scraped * len(seen.state["slots"])
     return replace(
         made,
+        notes=(*made.notes, Note("slots_missing")) if is_missing else made.notes,
         present_slots=rounded(present),
         present_slots_min=min(slots),
         present_slots_max=max(slots),
-        present_slot_hours=rounded(present * made.time_range.seconds / HOUR),
+        present_slot_hours=rounded(present * _scraped_seconds(made, seen) / HOUR),
         unknown=unknown,
     )
+
+
+def _scraped_seconds(made: Capacity, seen: Observed) -> float:
+    """Return how much of the window was scraped."""
+    return made.time_range.seconds * seen.scraped
 
 
 def _shared(seen: Observed) -> bool:
@@ -292,25 +307,27 @@ def _shared(seen: Observed) -> bool:
     return bool(differences) and fmean(differences) >= 1.0
 
 
-def _with_notes(
-    made: Capacity, seen: Observed, window: Window, *, removed: int, runtimes: Mapping[float, float]
-) -> Capacity:
-    """Return the answer with what limits it."""
+def _with_notes(made: Capacity, seen: Observed, *, removed: int, runtimes: Mapping[float, float]) -> Capacity:
+    """Return the answer with what limits the replay."""
     waiting = seen.state["length"][0] or 0.0
     slowest = runtimes.get(math.inf, 0.0) - max((n for bound, n in runtimes.items() if bound < math.inf), default=0.0)
     limits = {
-        "slots_missing": made.present_slots is not None
-        and seen.state["slots"].count(None) > 0.1 * len(seen.state["slots"]),
         "resolution_coarse": seen.step > made.wait_target_seconds,
         "length_unknown": all(length is None for length in seen.state["length"]),
         "messages_removed": removed > SAME * (made.tasks or 0),
         "tasks_scheduled": any(seen.state["scheduled"]),
         "backlog_at_start": waiting > SAME * (made.tasks or 0),
         "long_runs": runtimes and slowest > BEYOND * runtimes[max(runtimes)],
-        "window_short": (made.mean_run_seconds or 0.0) * SHORT_WINDOW > window.seconds,
+        "window_short": (made.mean_run_seconds or 0.0) * SHORT_WINDOW > _scraped_seconds(made, seen),
     }
-    found = [Note(code) for code, applies in limits.items() if applies]
-    return replace(made, notes=judge(seen.counted, window, found).notes)
+    return replace(made, notes=(*made.notes, *(Note(code) for code, applies in limits.items() if applies)))
+
+
+def _judged(made: Capacity, counted: WindowCounts, window: Window) -> Capacity:
+    """Return the answer with what limits the data; a time without scrapes is left out, other than in a report."""
+    quality = judge(counted, window, made.notes)
+    notes = (Note("time_left_out") if note.code == "scrapes_missing" else note for note in quality.notes)
+    return replace(made, notes=tuple(notes), scrapes_present_percent=quality.scrapes_present_percent)
 
 
 def _buckets(counted: WindowCounts, family: str) -> dict[float, float]:

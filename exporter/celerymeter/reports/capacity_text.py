@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from celerymeter.escaping import terminal
 from celerymeter.reports.capacity import Capacity
@@ -60,10 +61,11 @@ LINES: dict[str, Text] = {
 
 def in_language(found: Capacity, language: str) -> Capacity:
     """Return the answer with its sentences in ``en`` or ``zh-TW``."""
+    say = partial(with_text, language=language, scrapes_present=found.scrapes_present_percent)
     return replace(
         found,
-        notes=tuple(with_text(note, language) for note in found.notes),
-        unknown={name: with_text(note, language) for name, note in found.unknown.items()},
+        notes=tuple(map(say, found.notes)),
+        unknown={name: say(note) for name, note in found.unknown.items()},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from celerymeter.reports.advice_texts import ADVICE
 from celerymeter.reports.report import AlertSpan, CapacityRow, Note, QueueRow, Recommendation, Report
@@ -18,18 +19,19 @@ DAY = 86_400.0
 def in_language(report: Report, language: str) -> Report:
     """Return the report with its sentences in ``en`` or ``zh-TW``."""
     quality = report.data_quality
+    say = partial(with_text, language=language, scrapes_present=quality.scrapes_present_percent)
     recommendations = tuple(_with_texts(advice, language) for advice in report.recommendations)
     return replace(
         report,
         language=language,
         recommendations=recommendations,
         optimization_recommendations=tuple(f"{advice.text} {advice.action}" for advice in recommendations),
-        unknown={name: with_text(note, language) for name, note in report.unknown.items()},
-        capacity=tuple(replace(row, reason=row.reason and with_text(row.reason, language)) for row in report.capacity),
+        unknown={name: say(note) for name, note in report.unknown.items()},
+        capacity=tuple(replace(row, reason=row.reason and say(row.reason)) for row in report.capacity),
         data_quality=replace(
             quality,
             words=translate(VERDICTS[quality.verdict], language),
-            notes=tuple(with_text(note, language) for note in quality.notes),
+            notes=tuple(map(say, quality.notes)),
         ),
     )
 
@@ -39,9 +41,10 @@ def translate(text: Text, language: str) -> str:
     return text.zh if language.lower().startswith("zh") else text.en
 
 
-def with_text(note: Note, language: str) -> Note:
-    """Return a note with its sentence."""
-    return replace(note, text=translate(NOTES[note.code], language))
+def with_text(note: Note, *, language: str, scrapes_present: float | None) -> Note:
+    """Return a note with its sentence, which may say how many of the scrapes are present (percent)."""
+    present = ABSENT if scrapes_present is None else f"{decimal(scrapes_present)}%"
+    return replace(note, text=translate(NOTES[note.code], language).format(present=present))
 
 
 def _with_texts(advice: Recommendation, language: str) -> Recommendation:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from itertools import pairwise
 
 from celerymeter.prometheus import Matrix, Point, PrometheusClient, Scope
 from celerymeter.prometheus.counters import Target
 from celerymeter.prometheus.values import Series
 from celerymeter.reports import queries
-from celerymeter.reports.counting import ExporterProcess
+from celerymeter.reports.increases import ScrapedSteps, Steps, increases_by_exporter
 from celerymeter.reports.metrics import quantile, rounded, slot_seconds, without_gaps
 from celerymeter.reports.report import AlertRow, AlertSpan, Curve, Peak
 from celerymeter.reports.request import Filters, Window, utc
@@ -35,9 +34,6 @@ MOST_SAMPLES = 60_000_000
 RECORDED_STEP = 300.0
 LISTED_SPANS = 20
 """Times at which one alert fired, the newest; their number and sum are of all."""
-
-Steps = dict[float, float]
-"""The increase in each step, by the step's end (UTC seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +70,12 @@ class HistoryReader:
         """Seconds between two points of a gauge's curve."""
         return self._step(FINEST_GAUGE, CHART_POINTS)
 
-    def rates(self, processes: Iterable[ExporterProcess], *, series: int) -> Rates:
+    def rates(self, *, series: int) -> Rates:
         """Return ended and failed tasks per step; ``series`` is how many a raw query has to add up."""
-        processes = tuple(processes)
         step = self._step(FINEST, MOST_STEPS)
         if self._affordable(series, step):
-            rates = {"ended": queries.ENDED, "failed": queries.FAILED}
-            found = self._client.together({key: partial(self._range, query, step) for key, query in rates.items()})
-            ended, failed = (
-                _highest(increases_by_exporter(found[key], processes, step=step).values()) for key in rates
-            )
+            found = self._increases({"ended": queries.ENDED, "failed": queries.FAILED}, step)
+            ended, failed = (_highest(found[key].values()) for key in ("ended", "failed"))
             return Rates(step, ended, failed, "raw" if ended else "")
         step = max(RECORDED_STEP, step)
         query = queries.RECORDED_MEAN if step > RECORDED_STEP else queries.RECORDED_RATE
@@ -91,12 +83,12 @@ class HistoryReader:
         steps = {point.at: point.value * step for series_ in recorded for point in series_.points}
         return Rates(step, steps, {}, "recorded" if steps else "")
 
-    def execution(self, processes: Iterable[ExporterProcess], *, series: int) -> ExecutionCurves | None:
+    def execution(self, *, series: int) -> ExecutionCurves | None:
         """Return quantiles of execution time over time; ``None`` when that is too much to read."""
         step = self._step(FINEST, QUANTILE_POINTS)
         if not self._affordable(series, step):
             return None
-        found = increases_by_exporter(self._range(queries.RUNTIME_BUCKETS, step), processes, step=step)
+        found = self._increases({"buckets": queries.RUNTIME_BUCKETS}, step)["buckets"]
         by_bound: dict[str, list[Steps]] = defaultdict(list)
         for (_, bound), steps in found.items():
             by_bound[bound].append(steps)
@@ -149,13 +141,11 @@ class HistoryReader:
         filters = self._filters
         return (not task or filters.task in (None, task)) and (not queue or filters.queue in (None, queue))
 
-    def busy(self, processes: Iterable[ExporterProcess], pool_sizes: Mapping[str, Curve]) -> dict[str, Curve]:
+    def busy(self, pool_sizes: Mapping[str, Curve]) -> dict[str, Curve]:
         """Return the percentage of its slots that each worker used over each step of at least a minute."""
         step = self.chart_step * math.ceil(FINEST / self.chart_step)
         by_worker: dict[str, list[Steps]] = defaultdict(list)
-        for (_, hostname), steps in increases_by_exporter(
-            self._range(queries.BUSY, step), processes, step=step, label="hostname"
-        ).items():
+        for (_, hostname), steps in self._increases({"busy": queries.BUSY}, step, label="hostname")["busy"].items():
             by_worker[hostname].append(steps)
         curves: dict[str, Curve] = {}
         for hostname, exporters in by_worker.items():
@@ -167,6 +157,17 @@ class HistoryReader:
             )
         return curves
 
+    def _increases(
+        self, counters: Mapping[str, str], step: float, *, label: str = "le"
+    ) -> dict[str, dict[tuple[Target, str], Steps]]:
+        """Return the increases that queries of counters find, by their key, then by exporter and a label."""
+        read = {key: partial(self._range, query, step) for key, query in counters.items()}
+        read["processes"] = partial(self._range, queries.PROCESSES, step, reach=2 * step)
+        found = self._client.together(read)
+        first = math.ceil(self._window.start / step) * step
+        scraped = ScrapedSteps.read(found["processes"], first=first, step=step)
+        return {key: increases_by_exporter(found[key], scraped, label=label) for key in counters}
+
     def _affordable(self, series: int, step: float) -> bool:
         samples = series * self._window.seconds / 10.0
         return samples <= MOST_SAMPLES and series * self._window.seconds / step <= MOST_SAMPLES / 3
@@ -175,12 +176,13 @@ class HistoryReader:
         """Return whole seconds between two points, for at most so many points."""
         return float(math.ceil(max(finest, self._window.seconds / points)))
 
-    def _range(self, query: str, step: float) -> Matrix:
+    def _range(self, query: str, step: float, *, reach: float | None = None) -> Matrix:
+        """Return a query's values at the steps; its ``$window`` is ``reach``, by default a step."""
         start = math.ceil(self._window.start / step) * step
         end = math.floor(self._window.end / step) * step
         if end < start:
             return Matrix()
-        rendered = self._scope.render(query, window=timedelta(seconds=step), **self._values)
+        rendered = self._scope.render(query, window=timedelta(seconds=reach or step), **self._values)
         return self._client.range(rendered, start=start, end=end, step=step)
 
 
@@ -238,38 +240,6 @@ def per_second(steps: Mapping[float, float], *, step: float) -> Curve:
 
 def _curve(points: Iterable[Point]) -> Curve:
     return tuple((point.at, rounded(point.value) if math.isfinite(point.value) else None) for point in points)
-
-
-def increases_by_exporter(
-    matrix: Matrix, processes: Iterable[ExporterProcess], *, step: float, label: str = "le"
-) -> dict[tuple[Target, str], Steps]:
-    """Return the increase of each series in each step, by its exporter and a label (``""`` where it has none)."""
-    by_target: dict[Target, list[ExporterProcess]] = defaultdict(list)
-    for process in processes:
-        by_target[process.target].append(process)
-    return {
-        (Target.of(series), series.label(label)): step_increases(series.points, by_target[Target.of(series)], step=step)
-        for series in matrix
-    }
-
-
-def step_increases(points: Sequence[Point], processes: Sequence[ExporterProcess], *, step: float) -> Steps:
-    """Return one exporter's increase in each step: a new process counts from 0, and a step over a gap is left out."""
-    increases: Steps = {}
-    if points and (process := _process_at(points[0].at, processes)) and process.started > points[0].at - step:
-        increases[points[0].at] = points[0].value
-    for before, after in pairwise(points):
-        if after.at - before.at > 1.5 * step:
-            continue
-        same = _process_at(before.at, processes) is _process_at(after.at, processes)
-        increases[after.at] = max(0.0, after.value - before.value) if same else after.value
-    return increases
-
-
-def _process_at(at: float, processes: Sequence[ExporterProcess]) -> ExporterProcess | None:
-    """Return the newest process that had been scraped by then."""
-    scraped = [process for process in processes if process.scrapes[0] <= at]
-    return max(scraped, key=lambda process: process.scrapes[0], default=None)
 
 
 def _highest(exporters: Iterable[Mapping[float, float]]) -> Steps:

@@ -19,6 +19,8 @@ FEW_SCRAPES = 99.0
 """Percent of scrapes. Below it the report is limited: counts are exact, but the time at which tasks ended is not."""
 ENOUGH_GAPS = 10_000
 """Scrapes of each process from which the usual interval is taken: a day of them."""
+DEFAULT_INTERVAL = 15.0
+"""Seconds between two scrapes, where there are not two of them."""
 SETTLED_AFTER = 30.0
 """Seconds, or two scrapes if that is longer. VictoriaMetrics may still change its answers about later instants."""
 COMPARABLE = 90.0
@@ -38,9 +40,9 @@ def settled(window: Window, *, now: float, scrape_interval: float | None) -> boo
 
 def scrapes_present(counted: WindowCounts, window: Window) -> float | None:
     """Return the percentage of the expected scrapes that are there, for the exporter with most of them."""
-    every = interval(counted.processes)
+    every = interval(counted.processes) or DEFAULT_INTERVAL
     most = max(map(len, _scrapes_within(counted.processes, window).values()), default=0)
-    return rounded(min(100.0, 100 * most * every / window.seconds)) if every and most else None
+    return rounded(min(100.0, 100 * most * every / window.seconds)) if most else None
 
 
 def judge(counted: WindowCounts, window: Window, notes: Sequence[Note]) -> Quality:

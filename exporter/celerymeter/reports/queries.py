@@ -9,6 +9,13 @@ SCRAPES = "celerymeter_start_time_seconds{SEL}[$window]"
 """Every scrape of every exporter: a sample's timestamp is the scrape, its value the start of the process."""
 SCRAPES_OF_TARGET = "celerymeter_start_time_seconds{SEL, cluster=$cluster, job=$job, instance=$instance}[$window]"
 
+PROCESSES = (
+    "max by (cluster, job, instance) (celerymeter_start_time_seconds{SEL}"
+    " and last_over_time(celerymeter_start_time_seconds{SEL}[$window]))"
+)
+"""The process of each exporter, at the steps at which its counters are read; ``window`` is two steps. Without it,
+Prometheus' lookback would add five minutes to an exporter that ended unnoticed."""
+
 _TARGET = "SEL, cluster=$cluster, job=$job, instance=$instance"
 _FILTER = "name=~$name, queue_name=~$queue"
 COUNTERS = (

@@ -16,7 +16,15 @@ from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
 from celerymeter.reports.formatting import in_language
 from celerymeter.reports.history import ExecutionCurves, HistoryReader, Rates, alert_clusters, peak, per_second
 from celerymeter.reports.metrics import RUNTIME, WAIT, Gauges
-from celerymeter.reports.quality import COMPARABLE, SETTLED_AFTER, interval, judge, scrapes_present, settled
+from celerymeter.reports.quality import (
+    COMPARABLE,
+    DEFAULT_INTERVAL,
+    SETTLED_AFTER,
+    interval,
+    judge,
+    scrapes_present,
+    settled,
+)
 from celerymeter.reports.report import (
     AlertRow,
     CapacityRow,
@@ -31,7 +39,6 @@ from celerymeter.reports.report import (
 from celerymeter.reports.request import Filters, ReportRequest, Window, choose_scope, utc
 
 MEANING = "what Prometheus scraped after start, up to and including end"
-DEFAULT_INTERVAL = 15.0
 MOST_ROWS = 1000
 MOST_ALERTS = 200
 MOST_CURVES = 50
@@ -117,9 +124,9 @@ class ReportService:
             scope=scope,
             counted=counted,
             before=before,
-            rates=history.rates(counted.processes, series=pairs * len(ENDS)),
-            execution=history.execution(counted.processes, series=pairs * bounds),
-            gauges={**gauges, "busy": history.busy(counted.processes, gauges["pool_size"])},
+            rates=history.rates(series=pairs * len(ENDS)),
+            execution=history.execution(series=pairs * bounds),
+            gauges={**gauges, "busy": history.busy(gauges["pool_size"])},
             capacity=history.slot_seconds(gauges["pool_size"]),
             queue_capacity=history.slot_seconds(gauges["queue_slots"]),
             chart_step=history.chart_step,

@@ -39,8 +39,9 @@ NOTES: dict[str, Text] = {
         "（請載入隨附的 recording rules）。",
     ),
     "scrapes_missing": Text(
-        "Some scrapes of the window are missing; tasks that ended in between are counted at the next scrape.",
-        "這段時間缺少部分抓取；期間結束的任務會計入下一次抓取。",
+        "Some scrapes of the window are missing: {present} are there. Tasks that ended in between are counted at the "
+        "next scrape.",
+        "這段時間缺少部分抓取（現有 {present}）；期間結束的任務會計入下一次抓取。",
     ),
     "events_missed": Text(
         "The events of some task runs were lost, so counts are too low.", "部分任務執行的事件未送達，計數因此偏少。"
@@ -83,12 +84,21 @@ NOTES: dict[str, Text] = {
     "too_many_tasks": Text(
         "There are too many tasks to replay; choose a shorter window.", "任務過多，無法重播；請選擇較短的時間範圍。"
     ),
+    "too_few_scrapes": Text(
+        "Prometheus has too few scrapes of this window to know when tasks arrived.",
+        "Prometheus 在這段時間的抓取太少，無法得知任務何時到達。",
+    ),
+    "time_left_out": Text(
+        "Some scrapes of the window are missing: {present} are there. The time without scrapes is left out of the "
+        "replay and of the slot hours.",
+        "這段時間缺少部分抓取（現有 {present}）；重播與執行槽小時都不含沒有抓取的時間。",
+    ),
     "slots_unknown": Text(
         "No reply of a worker said how many slots this queue had.", "沒有 Worker 回報這個佇列有多少執行槽。"
     ),
     "slots_missing": Text(
-        "For more than a tenth of the window the number of slots is unknown; it is taken to be as in the rest.",
-        "這段時間有一成以上不知道執行槽數；視為與其餘時間相同。",
+        "For more than a tenth of the time the number of slots is unknown; it is taken to be as in the rest.",
+        "有一成以上的時間不知道執行槽數；視為與其餘時間相同。",
     ),
     "slots_shared": Text(
         "Workers consume several queues, so the present slots are not this queue's alone.",
