@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
+from typing import NamedTuple
 
 from celerymeter.errors import ReportRefused
 from celerymeter.prometheus import PrometheusClient, Scope, choose_cluster
@@ -22,7 +23,10 @@ def utc(at: float) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """``(start, end]`` in UTC seconds; ``assumed_zone`` is set when a time was given without one."""
+    """``(start, end]`` in UTC seconds; ``assumed_zone`` is set when a time was given without one.
+
+    It is both zones, where daylight saving time begins or ends between two such times.
+    """
 
     start: float
     end: float
@@ -79,40 +83,41 @@ def read_window(
 
     A time without a zone is in ``zone`` (default: this machine's). Raises `ReportRefused`, which calls them ``names``.
     """
-    begins, begins_bare = _read_time(start, names[0], now, zone)
-    ends, ends_bare = _read_time(end, names[1], now, zone)
+    times = {name: _read_time(text, name, now, zone) for name, text in zip(names, (start, end), strict=True)}
+    begins, ends = (time.at for time in times.values())
     if ends <= begins:
         raise ReportRefused("end_before_start", f"{names[1]} must be later than {names[0]}")
     if begins >= now:
         raise ReportRefused("window_in_future", "the window lies in the future")
     if ends - begins > MAX_SECONDS:
         raise ReportRefused("window_too_long", "a report covers at most 366 days")
-    assumed = _zone_name(begins, zone) if begins_bare or ends_bare else None
-    return Window(begins, min(ends, now), assumed)
+    assumed = dict.fromkeys(time.assumed_zone for time in times.values() if time.assumed_zone)
+    return Window(begins, min(ends, now), ", ".join(assumed) or None)
 
 
-def _read_time(text: str, field: str, now: float, zone: tzinfo | None) -> tuple[float, bool]:
-    """Return UTC seconds, and whether the text had no zone."""
+class _Time(NamedTuple):
+    """UTC seconds, and the zone that was assumed if the text had none."""
+
+    at: float
+    assumed_zone: str | None = None
+
+
+def _read_time(text: str, field: str, now: float, zone: tzinfo | None) -> _Time:
     text = text.strip()
     if text == "now":
-        return now, False
+        return _Time(now)
     if relative := _RELATIVE.fullmatch(text):
-        return now - float(relative[1]) * _UNITS[relative[2]], False
+        return _Time(now - float(relative[1]) * _UNITS[relative[2]])
     try:
         time = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
     except ValueError:
         raise ReportRefused(
             "time_malformed", f"{field}: use an ISO 8601 time such as 2026-01-31T12:00:00+08:00, or -24h, or now"
         ) from None
-    bare = time.tzinfo is None
-    if bare:
-        time = time.replace(tzinfo=zone) if zone is not None else time.astimezone()
     try:
-        return time.timestamp(), bare
-    except (OverflowError, OSError):
+        if time.tzinfo is not None:
+            return _Time(time.astimezone(timezone.utc).timestamp())  # which refuses what is no year in UTC
+        time = time.replace(tzinfo=zone) if zone is not None else time.astimezone()
+        return _Time(time.astimezone(timezone.utc).timestamp(), f"{time.tzname()} ({time.strftime('%z')})")
+    except (ValueError, OverflowError, OSError):
         raise ReportRefused("time_malformed", f"{field}: out of range") from None
-
-
-def _zone_name(at: float, zone: tzinfo | None) -> str:
-    time = utc(at).astimezone(zone)
-    return f"{time.tzname()} ({time.strftime('%z')})"
