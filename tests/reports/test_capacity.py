@@ -247,6 +247,13 @@ def test_a_queue_without_a_target_needs_one(prometheus: str, capsys: pytest.Capt
     assert "--wait-target" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("share", ["0.95", "1", "0", "101", "nan"])
+def test_a_share_is_no_percentage(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As 0.95% it would give an answer that nobody asked for."""
+    assert main(asked("http://127.0.0.1:1", "--queue", "orders", "--objective", share)) == 2
+    assert "a percentage such as 95" in capsys.readouterr().err
+
+
 def test_the_hour_is_the_one_of_the_series() -> None:
     """The constants fit together."""
     assert datetime.fromtimestamp(NOON, timezone.utc).isoformat() == "2023-11-14T12:00:00+00:00"

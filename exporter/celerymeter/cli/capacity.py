@@ -17,13 +17,14 @@ from celerymeter.options import group, option, setting
 
 
 def _percentage(value: object) -> float:
+    """Return a percentage. 0.95 is refused: it means 95%, as the threshold wait_objective is a share."""
     percentage = float(str(value).removesuffix("%"))
-    if not 0 < percentage <= 100:
+    if not 1 < percentage <= 100:
         raise ValueError(value)
     return percentage
 
 
-PERCENT = Kind("percent", "a percentage above 0, at most 100", _percentage)
+PERCENT = Kind("percent", "a percentage such as 95 (above 1, at most 100)", _percentage)
 
 
 @dataclass(frozen=True, slots=True)
