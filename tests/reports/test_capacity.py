@@ -171,7 +171,7 @@ def test_for_people(prometheus: str, language: str, sentence: str, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("queue", "reason"), [("mail", "unknown how long they take"), ("nobody's", "No task arrived in the queue")]
+    ("queue", "reason"), [("mail", "unknown how long they take"), ("nobody's", "no queue of this name")]
 )
 def test_what_cannot_be_known_has_its_reason(
     prometheus: str, queue: str, reason: str, capsys: pytest.CaptureFixture[str]
@@ -181,6 +181,42 @@ def test_what_cannot_be_known_has_its_reason(
     answer = capsys.readouterr().out
     assert "cannot be known, because: " in answer
     assert reason in answer
+
+
+@pytest.mark.parametrize(
+    ("options", "codes", "names"),
+    [
+        (["--queue", "Orders"], ["queue_unknown"], [["orders"]]),
+        (["--task", "order.do"], ["task_unknown"], [["orders.do"]]),
+        (["--task", "zzz", "--queue", "Mail"], ["task_unknown", "queue_unknown"], [[], ["mail"]]),
+        (["--task", "mail.do", "--queue", "orders"], [], []),
+    ],
+)
+def test_a_report_says_that_there_is_no_such_name(
+    prometheus: str, options: list[str], codes: list[str], names: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With names like it."""
+    assert main(["report", "--prometheus-url", prometheus, *HOUR, *options]) == 0
+    quality = json.loads(capsys.readouterr().out)["data_quality"]
+    assert [note["code"] for note in quality["notes"]] == codes
+    assert [note["names"] for note in quality["notes"]] == names
+    assert all(name in note["text"] for note in quality["notes"] for name in note["names"])
+    assert quality["verdict"] == ("limited" if codes else "complete")
+
+
+def test_a_quiet_queue_is_known(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its counters are there, though nothing ended; its report calls the busy time that of all tasks."""
+    quiet = ["--from", "2023-11-14T12:12:00Z", "--to", "2023-11-14T12:20:00Z"]
+    options = ["report", "--prometheus-url", prometheus, *quiet, "--format", "md"]
+    assert main([*options, "--queue", "nightly"]) == 0
+    report = capsys.readouterr().out
+    assert "No task ended in this window." in report
+    assert "of this name" not in report
+    assert "| Busy with all tasks |" in report
+    assert main(options) == 0
+    assert "| Busy |" in capsys.readouterr().out
+    assert main(asked(prometheus, "--queue", "nightly", "--wait-target", "30s", window=quiet)) == 1
+    assert "No task arrived in the queue" in capsys.readouterr().out
 
 
 def test_nothing_was_scraped(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:

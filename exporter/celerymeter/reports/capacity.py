@@ -20,6 +20,7 @@ from celerymeter.reports import queries
 from celerymeter.reports.counting import WindowCounter, WindowCounts
 from celerymeter.reports.increases import ScrapedSteps, Steps, increases_by_exporter
 from celerymeter.reports.metrics import RUNTIME, WAIT, rounded
+from celerymeter.reports.names import unknown_names
 from celerymeter.reports.quality import DEFAULT_INTERVAL, interval, judge
 from celerymeter.reports.replay import (
     Demand,
@@ -147,12 +148,16 @@ class CapacityPlanner:
             objective_percent=rounded(100 * objective),
             unknown={},
         )
-        counter = WindowCounter(self._client, self._scope, filters=Filters(queue=queue))
+        filters = Filters(queue=queue)
+        counter = WindowCounter(self._client, self._scope, filters=filters)
         counted = counter.count(start=window.start, end=window.end)
         if counted.counts is None:
             found = _unknown(empty, "base_missing" if counted.without_base else "no_scrapes")
         else:
             found = answer(empty, self._observe(queue, counted), slots=slots, most_tasks=most_tasks)
+        if found.unknown.get("slots") == Note("nothing_arrived"):
+            for note in unknown_names(self._client, self._scope, window, filters):
+                found = replace(found, unknown={**found.unknown, "slots": note})
         return _judged(found, counted, window)
 
     def _observe(self, queue: str, counted: WindowCounts) -> Observed:

@@ -9,7 +9,8 @@ from functools import partial
 
 from celerymeter.reports.advice_texts import ADVICE
 from celerymeter.reports.report import AlertSpan, CapacityRow, Note, QueueRow, Recommendation, Report
-from celerymeter.reports.texts import LABELS, NOTES, VERDICTS, Text
+from celerymeter.reports.request import Filters
+from celerymeter.reports.texts import LABELS, NAMES_LIKE_IT, NOTES, VERDICTS, Text
 
 LANGUAGES = ("en", "zh-TW")
 ABSENT = "-"
@@ -44,7 +45,9 @@ def translate(text: Text, language: str) -> str:
 def with_text(note: Note, *, language: str, scrapes_present: float | None) -> Note:
     """Return a note with its sentence, which may say how many of the scrapes are present (percent)."""
     present = ABSENT if scrapes_present is None else f"{decimal(scrapes_present)}%"
-    return replace(note, text=translate(NOTES[note.code], language).format(present=present))
+    text = translate(NOTES[note.code], language).format(present=present)
+    like = translate(NAMES_LIKE_IT, language).format(names=", ".join(note.names)) if note.names else ""
+    return replace(note, text=text + like)
 
 
 def _with_texts(advice: Recommendation, language: str) -> Recommendation:
@@ -162,6 +165,11 @@ def timestamp(at: datetime) -> str:
 def label(report: Report, key: str) -> str:
     """Return a heading in the report's language."""
     return translate(LABELS[key], report.language)
+
+
+def busy_label(report: Report) -> str:
+    """Return the heading of the busy time, which is of all tasks of the workers, whichever the report chose."""
+    return label(report, "busy" if report.filters == Filters() else "busy_with_all")
 
 
 def reasons(report: Report) -> dict[str, str]:

@@ -340,7 +340,7 @@ def unknown_reasons(counted: WindowCounts, peak: Peak | None, change: Change | N
         "error_rate_percent": None if counts.ended else "nothing_ended",
         "avg_execution_time_ms": None if counts.total(f"{RUNTIME}_count") else not_executed,
         "avg_wait_time_ms": None if counts.total(f"{WAIT}_count") else "no_waits" if counts.ended else "nothing_ended",
-        "peak_throughput": None if peak else "no_history",
+        "peak_throughput": None if peak else "no_history" if counts.ended else "nothing_ended",
         "previous_window": None if change else "not_watched_before",
     }
     return {name: Note(code) for name, code in reasons.items() if code}

@@ -51,6 +51,18 @@ RECORDED_MEAN = "max(avg_over_time(celery:tasks_ended:rate5m{SEL}[$window]))"
 
 BUSY = "sum by (cluster, job, instance, hostname) (celery_worker_busy_seconds_total{SEL})"
 """The time for which a worker's slots ran tasks. An integral, because a gauge misses tasks between two scrapes."""
+TASK_NAMES = (
+    "group by (name) (last_over_time({SEL, name=~$chosen, "
+    '__name__=~"celery_task_(sent|received|started|succeeded|failed|retried|rejected|revoked)_total'
+    '|celery_schedule_due_total"}[$window]))'
+)
+QUEUE_NAMES = (
+    "group by (queue_name) (last_over_time({SEL, queue_name=~$chosen, "
+    '__name__=~"celery_task_(sent|received|started|succeeded|failed|retried|rejected|revoked)_total'
+    '|celery_queue_(length|pool_slots)"}[$window]))'
+)
+"""The names of tasks and of queues; ``chosen`` is one of them, or any."""
+
 GAUGES = {
     "queue_lengths": "max by (queue_name) (celery_queue_length{SEL, queue_name=~$queue})",
     "queue_slots": "max by (queue_name) (celery_queue_pool_slots{SEL, queue_name=~$queue})",

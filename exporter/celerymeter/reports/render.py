@@ -243,7 +243,7 @@ def _markdown_metrics(report: Report, say: Say) -> Iterator[str]:
         (say("retried"), count(report.retried_tasks)),
         (say("expired"), count(report.expired_tasks)),
         (say("redelivered"), count(report.redelivered_runs)),
-        (say("busy"), percent(report.avg_busy_percent)),
+        (formatting.busy_label(report), percent(report.avg_busy_percent)),
         (say("avg_execution"), ms(report.avg_execution_time_ms)),
         (f"{say('execution')} p50 / p95 / p99", _quantiles(report.execution_time_ms)),
         (f"{say('wait')} p50 / p95 / p99", _quantiles(report.wait_time_ms)),

@@ -226,10 +226,11 @@ class AlertRow:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """The reason why a value is unknown, or a limit of the data."""
+    """The reason why a value is unknown, or a limit of the data; ``names`` are those that the sentence proposes."""
 
     code: str
     text: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ def choose_scope(client: PrometheusClient, scope: Scope, window: Window) -> Scop
 
 ANY = "(?s:.*)"
 """Matches every label value; in Prometheus before 3 a dot alone matches no line break."""
+SOME = "(?s:.+)"
+"""Matches every label value that is not empty."""
 
 
 @dataclass(frozen=True, slots=True)

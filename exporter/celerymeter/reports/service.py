@@ -16,6 +16,7 @@ from celerymeter.reports.counting import Progress, WindowCounter, WindowCounts
 from celerymeter.reports.formatting import in_language
 from celerymeter.reports.history import ExecutionCurves, HistoryReader, Rates, alert_clusters, peak, per_second
 from celerymeter.reports.metrics import RUNTIME, WAIT, Gauges
+from celerymeter.reports.names import unknown_names
 from celerymeter.reports.quality import (
     COMPARABLE,
     DEFAULT_INTERVAL,
@@ -69,6 +70,7 @@ class _QueryResults:
     objective: float | None
     wait_targets: Mapping[str, float]
     alerts: tuple[AlertRow, ...]
+    unknown_names: tuple[Note, ...]
 
 
 class ReportService:
@@ -134,7 +136,14 @@ class ReportService:
             objective=self._client.instant(queries.OBJECTIVE, time=window.end).value(),
             wait_targets=self._client.instant(scope.render(queries.WAIT_TARGETS), time=window.end).by("queue_name"),
             alerts=history.alerts(),
+            unknown_names=self._unknown_names(counted.counts, request, scope),
         )
+
+    def _unknown_names(self, counts: Counts | None, request: ReportRequest, scope: Scope) -> tuple[Note, ...]:
+        """Return a note for each chosen name that Prometheus does not have."""
+        if counts is None or any(key.name and not key.schedule for key in counts.values):
+            return ()
+        return unknown_names(self._client, scope, request.window, request.filters)
 
 
 def _capacity_row(planner: CapacityPlanner, row: QueueRow) -> CapacityRow:
@@ -260,7 +269,7 @@ def _redelivery(data: _QueryResults) -> Redelivery | None:
 
 
 def _notes(data: _QueryResults, highest: Peak | None) -> list[Note]:
-    notes = []
+    notes = list(data.unknown_names)
     if highest is not None and highest.source == "recorded":
         notes.append(Note("peak_recorded"))
     if data.execution is None:

@@ -12,7 +12,15 @@ class Text(NamedTuple):
     zh: str
 
 
+NAMES_LIKE_IT = Text(" Names like it: {names}.", "相近的名稱：{names}。")
+
 NOTES: dict[str, Text] = {
+    "task_unknown": Text(
+        "Prometheus has no task of this name in this window.", "Prometheus 在這段時間內沒有這個名稱的任務。"
+    ),
+    "queue_unknown": Text(
+        "Prometheus has no queue of this name in this window.", "Prometheus 在這段時間內沒有這個名稱的佇列。"
+    ),
     "no_scrapes": Text(
         "Prometheus has no scrape of an exporter in this window: there was none, or it is older than the retention.",
         "Prometheus 在這段時間內沒有任何 exporter 的抓取資料：當時沒有抓取，或已超過保留期限。",
@@ -220,6 +228,7 @@ LABELS: dict[str, Text] = {
     ),
     "no_data": Text("No data in this window.", "這段時間沒有資料。"),
     "busy": Text("Busy", "忙碌"),
+    "busy_with_all": Text("Busy with all tasks", "忙碌（所有任務）"),
     "busiest": Text("Busiest", "最忙"),
     "slots": Text("Slots", "執行槽"),
     "begun": Text("Runs begun", "開始執行數"),
