@@ -243,7 +243,7 @@ def test_an_exporter_that_replaces_another_goes_on(prometheus: str, capsys: pyte
     assert answer["load_slots"] == pytest.approx(4.0, rel=0.01)
 
 
-@pytest.mark.parametrize("hours", ["T12:00:00Z/T13:00:00Z", "T06:00:00Z/T14:30:00Z"])
+@pytest.mark.parametrize("hours", ["T12:00:00Z/T13:00:00Z", "T06:00:00Z/T13:45:00Z", "T06:00:00Z/T14:30:00Z"])
 def test_clusters_are_never_mixed(prometheus: str, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Where one or both of them were silent in the window's last hour, one must be chosen all the same."""
     start, end = (f"2023-11-16{hour}" for hour in hours.split("/"))
