@@ -75,16 +75,37 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = 
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), "wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         draft.replace(path)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
+
+
+def write_result(path: Path, content: bytes) -> None:
+    """Write a result where a user wants it: as `write_new` if a file or nothing is there, else into what is there.
+
+    Devices and pipes stay what they are, and links lead to what is written. Raises `OSError`, also for a link of
+    another user: in a folder like /tmp it would choose which of our files we overwrite.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return write_new(path, content)
+    if stat.S_ISREG(status.st_mode):
+        return write_new(path, content)
+    link = stat.S_ISLNK(status.st_mode)
+    if link and status.st_uid not in (0, os.geteuid()):
+        raise PermissionError(errno.EPERM, "it is a link of another user")
+    how = os.O_CREAT if link else os.O_NOFOLLOW
+    with open(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | how, 0o666), "wb") as file:
+        file.write(content)
 
 
 def check_own_folder(folder: Path, *, flag: str) -> None:

@@ -205,11 +205,20 @@ def _count(value: Any) -> int:
     return number
 
 
+class _PathKind(click.Path):
+    """A path that can be one: the empty text would be the current directory, and no path holds NUL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value) or "\0" in str(value):
+            self.fail("must be a path" if str(value) else "must not be empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 TEXT = click.STRING
 SWITCH = click.BOOL
 """``--name/--no-name``."""
-FILE = click.Path(path_type=Path, dir_okay=False)
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
+FILE = _PathKind(path_type=Path, dir_okay=False)
+DIRECTORY = _PathKind(path_type=Path, file_okay=False)
 COUNT = Kind("count", "a whole number of at least 1", _count)
 DURATION = duration()
 INTERVAL = duration(minimum=1.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,8 +83,8 @@ def test_a_private_key_of_everybody_is_refused(authority: Authority, open_folder
     MetricsServer("127.0.0.1:0", page=list, healthy=str, ready=str, web_config=config)
 
 
-@pytest.mark.parametrize("draft", [".report.json.part", ".report.json.{pid}.part", "report.json"])
-def test_a_report_follows_no_link(tmp_path: Path, draft: str) -> None:
+@pytest.mark.parametrize("draft", [".report.json.part", ".report.json.{pid}.part"])
+def test_the_draft_of_a_report_follows_no_link(tmp_path: Path, draft: str) -> None:
     """One that somebody put there in advance, in a folder like /tmp."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -90,6 +92,18 @@ def test_a_report_follows_no_link(tmp_path: Path, draft: str) -> None:
     _write(b"report", tmp_path / "report.json")
     assert victim.read_text() == "precious"
     assert (tmp_path / "report.json").read_text() == "report"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes links of another user")
+def test_a_report_follows_no_link_of_another_user(tmp_path: Path) -> None:
+    """Nor does it replace it."""
+    victim, link = tmp_path / "victim", tmp_path / "report.json"
+    victim.write_text("precious")
+    link.symlink_to(victim)
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(SettingsError, match="a link of another user"):
+        _write(b"report", link)
+    assert victim.read_text() == "precious"
 
 
 def test_an_export_follows_no_link(tmp_path: Path) -> None:
@@ -110,3 +124,19 @@ def test_a_file_that_cannot_be_written_leaves_no_draft(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="out"):
         write_new(tmp_path / "out", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_leaves_no_draft(tmp_path: Path) -> None:
+    """The old file stays. A limit of the size of files is as good as a full disk."""
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_new(path, b"x" * 4096)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("out", b"old")]

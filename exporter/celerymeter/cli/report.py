@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -13,9 +14,11 @@ from celerymeter.cli.command import settings_command
 from celerymeter.cli.prometheus_source import PrometheusSource
 from celerymeter.errors import SettingsError
 from celerymeter.escaping import terminal
-from celerymeter.files import write_new
+from celerymeter.files import write_result
 from celerymeter.kinds import FILE, SWITCH, TEXT
 from celerymeter.options import group, setting
+
+STDOUT = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class ReportSettings:
     queue: str | None = setting(None, TEXT, "Only tasks of this queue.")
     wait: bool = setting(False, SWITCH, "Wait until Prometheus has all scrapes of the window.")
     format: str = setting("json", click.Choice(["json", "html", "csv", "md"]), "Format of the report.")
-    out: Path | None = setting(None, FILE, "File to write the report to. By default stdout.")
+    out: Path | None = setting(None, FILE, "File to write the report to. By default, or with -, stdout.")
     lang: str = setting("en", click.Choice(["en", "zh-TW"]), "Language of the report.")
 
 
@@ -72,11 +75,25 @@ class _ProgressLine:
 
 
 def _write(text: bytes, out: Path | None) -> None:
-    if out is None:
-        sys.stdout.buffer.write(text if text.endswith(b"\n") else text + b"\n")
-        sys.stdout.buffer.flush()
+    if out is None or out == STDOUT:
+        _print(text if text.endswith(b"\n") else text + b"\n")
         return
     try:
-        write_new(out, text)
+        if _is_stdout(out):  # such as /dev/stdout: opened again, a file to which the shell appends would be cut
+            _print(text)
+        else:
+            write_result(out, text)
     except OSError as error:
         raise SettingsError(f"--out {out}: cannot be written ({error.strerror})") from error
+
+
+def _print(text: bytes) -> None:
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+
+
+def _is_stdout(path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    except OSError:  # also where stdout is no file, as in a test
+        return False
