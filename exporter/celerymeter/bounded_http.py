@@ -18,6 +18,8 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
@@ -28,6 +30,10 @@ _STEP = 1024 * 1024
 
 class TooLarge(requests.RequestException):
     """The answer has more bytes than it may have."""
+
+
+class Unsendable(requests.RequestException):
+    """No request can be sent with this environment; the text says why, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,15 @@ def send(
 
     ``grow`` is called with the bytes by which the body grows, before it does, and may raise.
     """
-    with session.request(method, url, stream=True, allow_redirects=False, **fields) as response:
-        return Answer(response.status_code, response.headers, _read(response, max_bytes, grow))
+    try:
+        with session.request(method, url, stream=True, allow_redirects=False, **fields) as response:
+            return Answer(response.status_code, response.headers, _read(response, max_bytes, grow))
+    except requests.RequestException:
+        raise
+    except UnicodeError as error:
+        raise Unsendable("the URL, or that of a proxy, has a character that cannot be sent") from error
+    except OSError as error:
+        raise Unsendable(f"{error}; check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE") from error
 
 
 def open_session(*, connections: int = 1) -> requests.Session:
@@ -127,9 +140,32 @@ def _decompressor(encoding: str) -> Any:
 
 
 class _Session(requests.Session):
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = _user_of_url
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Prepare it, with what is not ASCII in UTF-8: requests takes Latin-1, and http.client refuses the rest."""
+        if isinstance(request.auth, tuple):
+            request.auth = HTTPBasicAuth(*(part.encode() for part in request.auth))
+        prepared = super().prepare_request(request)
+        for name, value in prepared.headers.items():
+            if not value.isascii():
+                prepared.headers[name] = value.encode(errors="surrogateescape").decode("latin-1")
+        return prepared
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - requests' signature
         """Find none: of a redirect requests reads the body without limit, even if it does not follow it."""
         return None
+
+
+def _user_of_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Send user and password of the URL, if it has any.
+
+    Without an ``auth`` of its own, requests would send those that ``~/.netrc`` has for the host, instead of our token.
+    """
+    user, password = get_auth_from_url(request.url or "")
+    return HTTPBasicAuth(user.encode(), password.encode())(request) if user or password else request
 
 
 class _UntilDeadline(io.RawIOBase):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 
-from celerymeter.bounded_http import Answer, TooLarge, fetch
+from celerymeter.bounded_http import Answer, TooLarge, Unsendable, fetch
 from celerymeter.errors import ControlError
 from celerymeter.urls import without_password
 
@@ -47,7 +47,7 @@ class ControlClient:
                 timeout=self._timeout,
                 max_bytes=MAX_BYTES,
             )
-        except TooLarge as error:
+        except (TooLarge, Unsendable) as error:
             raise ControlError(f"{self._shown_url}: {error}") from error
         except requests.RequestException as error:
             timed_out = isinstance(error, requests.Timeout)

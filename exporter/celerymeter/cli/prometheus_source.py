@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from celerymeter.bounded_http import Unsendable
 from celerymeter.errors import PrometheusUnavailable
 from celerymeter.kinds import HTTP_URL
 from celerymeter.options import option
@@ -43,4 +44,6 @@ class PrometheusSource:
             ) as client:
                 yield client
         except PrometheusUnavailable as error:
+            if isinstance(error.__cause__, Unsendable):
+                raise PrometheusUnavailable(str(error.__cause__)) from error
             raise PrometheusUnavailable(f"{error}; check --prometheus-url {without_password(url)}") from error

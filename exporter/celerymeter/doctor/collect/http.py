@@ -13,7 +13,7 @@ import redis
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from celerymeter.bounded_http import Answer, fetch
+from celerymeter.bounded_http import Answer, Unsendable, fetch
 from celerymeter.connection_errors import why_useless
 from celerymeter.doctor.evidence import ControlEvidence, ExporterEvidence, Failure, FailureKind, PageSample
 from celerymeter.log import redact
@@ -58,7 +58,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _text(error: BaseException, chain: list[BaseException]) -> str:
     """Return the text of the error; requests wraps the reason three times, so there the system's text is clearer."""
-    if isinstance(error, requests.RequestException):
+    if isinstance(error, requests.RequestException) and not isinstance(error, Unsendable):
         error = next((cause for cause in chain if isinstance(cause, OSError) and cause.strerror), error)
         if any(isinstance(cause, HTTPException) for cause in chain):
             return "something answers, but not in HTTP"
