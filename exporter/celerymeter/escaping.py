@@ -97,6 +97,16 @@ def markdown(text: str) -> str:
     return _MARKDOWN_NUMBER.sub(r"\1\\", line)
 
 
+def in_ascii(text: str) -> str:
+    r"""Return escapes for an output whose encoding lacks these characters, which JSON reads too.
+
+    >>> print(in_ascii("é租"))
+    \u00e9\u79df
+    """
+    units = text.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
 # For programs
 
 

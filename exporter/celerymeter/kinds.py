@@ -29,6 +29,7 @@ _BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _ORIGIN = re.compile(r"null|\*|https?://[A-Za-z0-9.-]+(:\d+)?|https?://\[[0-9a-fA-F:]+\](:\d+)?")
 _SECRET_KEY = re.compile(r"pass|secret|token|credential", re.IGNORECASE)
 MAX_BUCKETS = 14
+MAX_COUNT = 10**9
 
 
 def parse_duration(text: str) -> float:
@@ -200,7 +201,7 @@ def _matching(pattern: re.Pattern[str], text: str) -> str:
 
 def _count(value: Any) -> int:
     number = int(str(value))  # a text, as int() takes what YAML makes of `true`, 2.5 and .inf too
-    if number < 1:
+    if not 1 <= number <= MAX_COUNT:
         raise ValueError(value)
     return number
 
@@ -219,7 +220,7 @@ SWITCH = click.BOOL
 """``--name/--no-name``."""
 FILE = _PathKind(path_type=Path, dir_okay=False)
 DIRECTORY = _PathKind(path_type=Path, file_okay=False)
-COUNT = Kind("count", "a whole number of at least 1", _count)
+COUNT = Kind("count", f"a whole number from 1 to {MAX_COUNT}", _count)
 DURATION = duration()
 INTERVAL = duration(minimum=1.0)
 NO_BROKER = "none"

@@ -251,7 +251,7 @@ def read_secret(path: Path, *, flag: str, private: bool = True) -> str:
     """
     data = read_limited(path, flag=flag, private=private)
     try:
-        text = data.decode().rstrip("\r\n")
+        text = data.decode("utf-8-sig").rstrip("\r\n")  # editors of Windows begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise SettingsError(f"{flag}: {path} is not UTF-8 text") from error
     if not text.strip() or len(data) > MAX_SECRET_BYTES:

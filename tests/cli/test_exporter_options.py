@@ -129,7 +129,7 @@ def test_a_secret_comes_from_a_file(build: Build, tmp_path: Path, monkeypatch: p
         (["--wait-buckets", ",".join(map(str, range(1, 16)))], "--wait-buckets: "),
         (["--wait-buckets", ""], "--wait-buckets: "),
         (["--transport-option", "password=[hush"], "--transport-option: 'password' is not key=value"),
-        (["--max-queues", "0"], "--max-queues: '0' is not a whole number of at least 1"),
+        (["--max-queues", "0"], "--max-queues: '0' is not a whole number from 1 to 1000000000"),
         (["--log-format", "hush"], "--log-format: 'hush' is not "),
         (["--broker-url-file", "/nonexistent"], "--broker-url-file: cannot read /nonexistent: No such file"),
         (["--broker-url", URL, "--broker-url-file", "x"], "give --broker-url or --broker-url-file, not both"),

@@ -10,6 +10,7 @@ import pytest
 from tests.security.hostile_server import HostileServer, answers
 
 from celerymeter.bounded_http import Unsendable, fetch
+from celerymeter.cli import main
 from celerymeter.cli.control_client import ControlClient
 from celerymeter.errors import ControlError, PrometheusError
 from celerymeter.prometheus import PrometheusClient, PrometheusSettings
@@ -70,3 +71,14 @@ def test_a_bundle_of_authorities_that_is_missing_is_named(monkeypatch: pytest.Mo
         fetch("GET", "https://127.0.0.1:1", timeout=5, max_bytes=1000)
     with pytest.raises(ControlError, match=r"^https://127\.0\.0\.1:1/celery-admin: .*/nonexistent"):
         ControlClient("https://127.0.0.1:1", "a-token").call("GET", "/tasks", dict)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_token(
+    server: HostileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Editors of Windows write it."""
+    token = tmp_path / "token"
+    token.write_bytes(b"\xef\xbb\xbfa-token\r\n")
+    main(["task", "--control-url", server.url, "--token-file", str(token), "an-id"])
+    assert authorization(server) == "Bearer a-token"
+    assert "is not a control API" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from importlib.util import find_spec
 import click
 
 from celerymeter import __version__
+from celerymeter.cli import output
 from celerymeter.cli.command import HELP, origin
 from celerymeter.errors import CelerymeterError
 
@@ -93,8 +94,10 @@ def group(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 for success, 1 for a failure, 2 for a wrong setting."""
+    output.prepare()
     try:
         status = group.main(arguments, prog_name="celerymeter", standalone_mode=False)
+        output.flush()
     except click.ClickException as error:
         return _complain(_click_message(error), error.exit_code, ctx=getattr(error, "ctx", None))
     except CelerymeterError as error:
@@ -103,6 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(_missing_extra(error, arguments), 2)
     except (click.Abort, KeyboardInterrupt):
         return 130
+    except OSError as error:
+        if error.errno not in output.UNWRITABLE:
+            raise
+        output.drop()
+        return _complain(f"cannot write: {error.strerror}", 1)
     return status if isinstance(status, int) else 0
 
 

@@ -241,8 +241,14 @@ def _ignore_signals() -> None:
 @contextmanager
 def _only_one_in(folder: Path) -> Iterator[None]:
     """Lock the folder, or two demos would delete each other's files; the second one raises `SettingsError`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / "lock").open("w")
+    except OSError as error:
+        raise SettingsError(
+            f"the demo cannot write {error.filename} ({error.strerror}); start it in another directory"
+        ) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
