@@ -97,3 +97,20 @@ def test_a_refusal_is_one_line(token: Path, capsys: pytest.CaptureFixture[str]) 
     responses.get(f"{URL}/t-1", status=429, json={"detail": "too many look-ups"})
     assert ask(token) == 1
     assert capsys.readouterr().err == "celerymeter: the control API refused (HTTP 429): too many look-ups\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("", "ID: must not be empty"), (".", "ID: '.' is not an id"), ("\udcff", r"ID: character 1 is '\udcff'")],
+)
+def test_what_is_no_id_is_not_asked_for(token: Path, given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dot would ask for another page of the API."""
+    assert ask(token, task_id=given) == 2
+    assert said in capsys.readouterr().err
+
+
+@responses.activate
+def test_blanks_around_an_id_are_left_out(token: Path) -> None:
+    """They come with what is pasted."""
+    responses.get(f"{URL}/t-1", json=reply("running"))
+    assert ask(token, task_id="t-1 \r\n") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -127,5 +128,86 @@ def test_an_id_cannot_write_into_a_terminal(token: Path, capsys: pytest.CaptureF
     answer = reply("invalid", settled=True)
     answer["results"] = [{"task_id": "a\n\x1b[2Jb", "status": "invalid", "detail": "not an id", "worker": None}]
     responses.post(URL, json=answer)
-    assert revoke(token, "--id", "a\n\x1b[2Jb") == 1
+    assert revoke(token, "--id", "t-1") == 1
     assert capsys.readouterr().out.splitlines()[1].split() == [r"a\n\x1b[2Jb", "invalid", "-", "not", "an", "id"]
+
+
+@responses.activate
+def test_wrong_fields_are_named(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first five, at a length that a terminal shows."""
+    errors = [{"pointer": f"/task_ids/{number}", "message": "no" * 1000} for number in range(7)]
+    errors[0] = {"pointer": "/parameters/reason", "message": "String should have at most 1000 characters"}
+    detail = "7 fields of the request are wrong: see errors"
+    responses.post(URL, status=422, json={"detail": detail, "code": "invalid", "errors": errors})
+    assert revoke(token, "--id", "t-1") == 1
+    line = capsys.readouterr().err
+    assert "are wrong: /parameters/reason: String should have at most 1000 characters; /task_ids/1: no" in line
+    assert line.endswith("; and 2 more\n")
+    assert len(line) < 2000
+
+
+@responses.activate
+@pytest.mark.parametrize("pasted", ["t-1 ", "\tt-1\r", "\u00a0t-1\n"])
+def test_blanks_around_an_id_are_left_out(token: Path, pasted: str) -> None:
+    """They come with what is pasted."""
+    asked = responses.post(URL, json=reply("revoked", settled=True, successful=1))
+    assert revoke(token, "--id", pasted) == 0
+    assert json.loads(asked.calls[0].request.body or "")["task_ids"] == ["t-1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "--id: must not be empty"),
+        ("..", "--id: '..' is not an id"),
+        ("a\u200bb", r"--id: character 2 is '\u200b'"),
+        ("a b", "--id: character 2 is ' '"),
+        ("\udcff", r"--id: character 1 is '\udcff'"),
+        ("x" * 256, "--id: has 256 characters; an id has at most 255"),
+    ],
+)
+def test_what_is_no_id_is_not_sent(token: Path, given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the character."""
+    assert revoke(token, "--id", given) == 2
+    assert said in capsys.readouterr().err
+
+
+IDS = "\ufeff# from the log\r\nt-1\r\n\r\n  t-2  \n"
+
+
+@responses.activate
+def test_ids_may_come_from_a_file(token: Path, tmp_path: Path) -> None:
+    """One a line, in addition to those of options."""
+    asked = responses.post(URL, json=reply("revoked", settled=True, successful=1))
+    (tmp_path / "ids").write_text(IDS)
+    assert revoke(token, "--id", "t-0", "--ids-file", str(tmp_path / "ids")) == 0
+    assert json.loads(asked.calls[0].request.body or "")["task_ids"] == ["t-0", "t-1", "t-2"]
+
+
+@responses.activate
+def test_ids_may_come_from_stdin(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `grep -o … | celerymeter revoke --ids-file -`."""
+    asked = responses.post(URL, json=reply("revoked", settled=True, successful=1))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(IDS.encode())))
+    assert revoke(token, "--ids-file", "-") == 0
+    assert json.loads(asked.calls[0].request.body or "")["task_ids"] == ["t-1", "t-2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"t-1\nt 2\n", " line 2: character 2 is ' '"),
+        (b"# none\n", " has no ids"),
+        (b"\xff\xfe", " is not UTF-8 text"),
+        (b"x\n" * 2**20, " is too long: it may have 1024 KiB"),
+        (None, "cannot read "),
+    ],
+)
+def test_a_file_with_a_wrong_id_is_refused(
+    token: Path, tmp_path: Path, content: bytes | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a whole: nothing is sent."""
+    if content is not None:
+        (tmp_path / "ids").write_bytes(content)
+    assert revoke(token, "--ids-file", str(tmp_path / "ids")) == 2
+    assert said in capsys.readouterr().err

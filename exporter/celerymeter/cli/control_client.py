@@ -16,8 +16,19 @@ BASE_PATH: Final = "/celery-admin"
 TIMEOUT: Final = 10.0
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Of a reply."""
+MAX_ERRORS: Final = 5
+"""Wrong fields that are named."""
+MAX_TEXT: Final = 300
+"""Characters that are shown of one."""
 
 T = TypeVar("T")
+
+
+class WrongField(msgspec.Struct):
+    """A field of the request that is wrong."""
+
+    pointer: str
+    message: str
 
 
 class Problem(msgspec.Struct):
@@ -25,6 +36,7 @@ class Problem(msgspec.Struct):
 
     detail: str = "no reason given"
     batch_id: str | None = None
+    errors: list[WrongField] | None = None
 
 
 class ControlClient:
@@ -68,5 +80,11 @@ class ControlClient:
 
 
 def _reason(answer: Answer) -> str:
+    """Return the API's reason, with the first wrong fields instead of the words that they are in `errors`."""
     problem = msgspec.json.decode(answer.body, type=Problem)
-    return problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")
+    reason = problem.detail + (f" (batch {problem.batch_id})" if problem.batch_id else "")
+    if not problem.errors:
+        return reason
+    shown = [f"{wrong.pointer}: {wrong.message}"[:MAX_TEXT] for wrong in problem.errors[:MAX_ERRORS]]
+    more = [f"and {len(problem.errors) - MAX_ERRORS} more"] if problem.errors[MAX_ERRORS:] else []
+    return f"{reason.removesuffix(': see errors')}: {'; '.join([*shown, *more])}"

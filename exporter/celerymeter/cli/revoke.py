@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import click
@@ -12,9 +13,10 @@ import msgspec
 
 from celerymeter.cli.command import settings_command
 from celerymeter.cli.control_client import ControlClient
-from celerymeter.errors import ControlError
+from celerymeter.cli.task_ids import TASK_ID, read_ids
+from celerymeter.errors import ControlError, MissingSetting
 from celerymeter.escaping import json_source, terminal, terminal_lines
-from celerymeter.kinds import DURATION, HTTP_URL, SECRET_TEXT, SWITCH, TEXT
+from celerymeter.kinds import DURATION, FILE, HTTP_URL, SECRET_TEXT, SWITCH, TEXT
 from celerymeter.options import SECRET_ITSELF, option, setting
 
 PATH: Final = "/tasks/batch"
@@ -35,7 +37,12 @@ class RevokeSettings:
             file="File that holds a token with the role operator, or admin for --terminate.",
         ),
     )
-    id: tuple[str, ...] = field(metadata=option(TEXT, "Id of a task; may be repeated.", repeated=True))
+    id: tuple[str, ...] = setting((), TASK_ID, "Id of a task; may be repeated.", repeated=True)
+    ids_file: Path | None = setting(
+        None,
+        FILE,
+        "File with more ids, one a line, or - for stdin; empty lines and lines that begin with # are skipped.",
+    )
     terminate: bool = setting(False, SWITCH, "Also end the process of a task that is running.")
     signal: str = setting(
         "SIGTERM", click.Choice(["SIGTERM", "SIGKILL", "SIGQUIT", "SIGINT"]), "Signal that ends the process."
@@ -71,7 +78,12 @@ class BatchReply(msgspec.Struct):
     """The reply as it was received."""
 
 
-@settings_command("revoke", RevokeSettings)
+def _check_ids(settings: RevokeSettings) -> None:
+    if not settings.id and settings.ids_file is None:
+        raise MissingSetting("--id: missing; give this option, or --ids-file")
+
+
+@settings_command("revoke", RevokeSettings, check=_check_ids)
 def command(settings: RevokeSettings) -> int:
     """Revoke tasks through the control API, and show the proven result of each.
 
@@ -123,7 +135,8 @@ class BatchClient:
             "reason": settings.reason,
             "dry_run": settings.dry_run,
         }
-        body = {"task_ids": list(settings.id), "operation": "revoke", "parameters": parameters}
+        ids = [*settings.id, *(read_ids(settings.ids_file) if settings.ids_file else ())]
+        body = {"task_ids": ids, "operation": "revoke", "parameters": parameters}
         return self._call("POST", PATH, json=body)
 
     def get(self, batch_id: str) -> BatchReply:

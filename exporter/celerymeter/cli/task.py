@@ -12,6 +12,7 @@ import msgspec
 
 from celerymeter.cli.command import settings_command
 from celerymeter.cli.control_client import ControlClient
+from celerymeter.cli.task_ids import TASK_ID
 from celerymeter.escaping import json_source, terminal, terminal_lines
 from celerymeter.kinds import HTTP_URL, SECRET_TEXT, SWITCH
 from celerymeter.options import SECRET_ITSELF, option, setting
@@ -83,7 +84,7 @@ class TaskReply(msgspec.Struct):
     unreachable: list[Silent]
 
 
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", type=TASK_ID)
 def _run(settings: TaskSettings, task_id: str) -> int:
     """Say where a task is, and why it has not run, with the evidence.
 
