@@ -9,17 +9,20 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 import socket
+import ssl
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
-from requests.utils import get_auth_from_url
+from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
@@ -94,6 +97,48 @@ def open_session(*, connections: int = 1) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(pool_maxsize=connections))
     return session
+
+
+def advice(url: str, error: BaseException | None = None) -> str:
+    """Say what to do about a URL that failed, where its proxy, its scheme or its certificate may be why; else nothing.
+
+    ``error`` is absent where an answer came that was not the expected one.
+    """
+    if proxy := _proxy(url):
+        return f"it is asked through the proxy {proxy}: set NO_PROXY={urlsplit(url).hostname} to ask without it"
+    found = list(causes(error)) if error else []
+    for cause in found:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({cause.verify_message}): name its authority in REQUESTS_CA_BUNDLE"
+    if url.lower().startswith("https:"):
+        silent = isinstance(error, (requests.ReadTimeout, requests.exceptions.SSLError))
+        return "perhaps it has no TLS: try http://" if silent else ""
+    closed = any(isinstance(cause, (http.client.HTTPException, ConnectionResetError)) for cause in found)
+    return "perhaps it has TLS: try https://" if closed else ""
+
+
+def _proxy(url: str) -> str:
+    """Return the variable that names the proxy of a URL, and its address without password; empty without a proxy."""
+    try:
+        proxies = get_environ_proxies(url)
+        address = select_proxy(url, proxies)
+        scheme = urlsplit(url).scheme.lower()
+        name = scheme if scheme in proxies else "all"
+        return f"of {name.upper()}_PROXY ({re.sub('.*[/@]', '', address.rstrip('/'))})" if address else ""
+    except ValueError:  # no URL
+        return ""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and its causes, also those that are only among the arguments (urllib3)."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        found = waiting.pop(0)
+        if isinstance(found, BaseException) and id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            waiting += [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]
 
 
 def _read(response: requests.Response, most: int, grow: Callable[[int], object]) -> bytes:

@@ -11,6 +11,9 @@ from celerymeter.demo.processes import Process
 START = 300.0
 """Seconds that a loaded machine may take to start one."""
 
+BEHIND_A_PROXY = {"http_proxy": "http://127.0.0.1:1", "no_proxy": "", "NO_PROXY": ""}
+"""As in a company, where programs must be told that nothing on loopback is to be asked through the proxy."""
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -36,7 +39,7 @@ def command_line(process: Path) -> str:
 def command(folder: Path, *options: str) -> Process:
     """Return ``celerymeter demo`` in a folder."""
     argv = [sys.executable, "-m", "celerymeter", "demo", *options]
-    return Process("demo", argv, log=folder / "demo.log", cwd=folder)
+    return Process("demo", argv, log=folder / "demo.log", cwd=folder, env=BEHIND_A_PROXY)
 
 
 def started(folder: Path, *options: str) -> Demo:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 
-from celerymeter.bounded_http import Answer, TooLarge, Unsendable, fetch
+from celerymeter.bounded_http import Answer, TooLarge, Unsendable, advice, fetch
 from celerymeter.errors import ControlError
 from celerymeter.urls import without_password
 
@@ -64,15 +64,15 @@ class ControlClient:
         except requests.RequestException as error:
             timed_out = isinstance(error, requests.Timeout)
             problem = f"no reply within {self._timeout:g} s" if timed_out else "no connection"
-            raise ControlError(f"{problem} to {self._shown_url}; check --control-url and that the API runs") from error
+            known = advice(self.url, error) or "check --control-url and that the API runs"
+            raise ControlError(f"{problem} to {self._shown_url}; {known}") from error
         try:
             if not answer.ok:
                 raise ControlError(f"the control API refused (HTTP {answer.status}): {_reason(answer)}")
             return msgspec.json.decode(answer.body, type=kind), answer.body
         except (ValueError, RecursionError) as error:
-            raise ControlError(
-                f"{self._shown_url} is not a control API (HTTP {answer.status}); check --control-url"
-            ) from error
+            known = advice(self.url) or "check --control-url"
+            raise ControlError(f"{self._shown_url} is not a control API (HTTP {answer.status}); {known}") from error
 
     @property
     def _shown_url(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from celerymeter.bounded_http import Unsendable
+from celerymeter.bounded_http import Unsendable, advice
 from celerymeter.errors import PrometheusUnavailable
 from celerymeter.kinds import HTTP_URL
 from celerymeter.options import option
@@ -46,4 +46,7 @@ class PrometheusSource:
         except PrometheusUnavailable as error:
             if isinstance(error.__cause__, Unsendable):
                 raise PrometheusUnavailable(str(error.__cause__)) from error
-            raise PrometheusUnavailable(f"{error}; check --prometheus-url {without_password(url)}") from error
+            known = advice(url, error.__cause__)
+            raise PrometheusUnavailable(
+                f"{error}; check --prometheus-url {without_password(url)}{known and f': {known}'}"
+            ) from error

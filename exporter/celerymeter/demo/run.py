@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import signal
 import sys
@@ -61,6 +62,7 @@ def _run(settings: DemoSettings, screen: Screen) -> None:
         cleanup.enter_context(_signals_interrupt())
         folder = FOLDER.absolute()
         cleanup.enter_context(_only_one_in(folder))
+        _ask_loopback_without_proxy()
         shutil.rmtree(folder / "run", ignore_errors=True)
         (folder / "run").mkdir(parents=True)
         site = Site(folder / "run", settings.ports.settled(), aggregate=settings.aggregate)
@@ -83,6 +85,12 @@ def _run(settings: DemoSettings, screen: Screen) -> None:
             cleanup.callback(frozen.thaw)
         screen.say(guide(addresses, env=_relative(folder / "env"), worker=worker, slack=settings.slack_url_file))
         _show(screen, stack, watch, sink, frozen, duration=settings.duration)
+
+
+def _ask_loopback_without_proxy() -> None:
+    """Keep this process, and its children, from asking the proxy of HTTP_PROXY for the parts of the demo."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (known, "127.0.0.1", "localhost")))
 
 
 def _groups(site: Site, watch: Watch, *, sink: NotificationSink, settings: DemoSettings) -> list[list[Part]]:

@@ -21,6 +21,8 @@ class Failure:
 
     kind: FailureKind
     text: str
+    fix: str = ""
+    """What to do, where that is known whatever was asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,8 @@ def alertmanager_unreachable(evidence: Evidence) -> Iterator[Finding]:
             yield (fault if one.errors and one.failure else hint)(
                 "alertmanager-unreachable",
                 f"Alertmanager {one.url}: {lost}{reached}",
-                "start it, and compare host and port with alerting.alertmanagers in prometheus.yml",
+                (one.failure and one.failure.fix)
+                or "start it, and compare host and port with alerting.alertmanagers in prometheus.yml",
             )
 
 
@@ -74,7 +75,8 @@ def control_unreachable(evidence: Evidence) -> Iterator[Finding]:
         yield fault(
             "control-unreachable",
             f"no answer from the control API {control.url}: {control.failure.text}",
-            "start it (celerymeter control …), and compare host, port and --base-path with the URL",
+            control.failure.fix
+            or "start it (celerymeter control …), and compare host, port and --base-path with the URL",
         )
 
 

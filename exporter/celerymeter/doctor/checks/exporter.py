@@ -13,7 +13,6 @@ _FIXES: dict[FailureKind, str] = {
     "refused": "start it (celerymeter exporter --broker-url …), and compare host and port with its --listen",
     "unresolved": "check the host name in --exporter-url",
     "password": "put user and password of its web config file into the URL (http://USER:PASSWORD@…)",
-    "tls": "its web config file turns on TLS: use https://, with its authority in REQUESTS_CA_BUNDLE",
     "timeout": "check firewalls and the log of the exporter",
 }
 
@@ -22,7 +21,9 @@ def unreachable(evidence: Evidence) -> Iterator[Finding]:
     """There is no metrics page, or that of another program."""
     exporter = evidence.exporter
     if exporter is not None and exporter.failure is not None:
-        fix = _FIXES.get(exporter.failure.kind, "use the URL of a celerymeter exporter, without /metrics")
+        fix = exporter.failure.fix or _FIXES.get(
+            exporter.failure.kind, "use the URL of a celerymeter exporter, without /metrics"
+        )
         yield fault("exporter-unreachable", f"no metrics from {exporter.url}: {exporter.failure.text}", fix)
 
 

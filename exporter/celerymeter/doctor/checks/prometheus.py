@@ -44,7 +44,7 @@ def unreachable(evidence: Evidence) -> Iterator[Finding]:
         yield fault(
             "prometheus-unreachable",
             f"no answer from Prometheus {prometheus.url}: {prometheus.failure.text}",
-            "check the URL (with its path prefix, if it has one) and that Prometheus runs",
+            prometheus.failure.fix or "check the URL (with its path prefix, if it has one) and that Prometheus runs",
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 
@@ -13,7 +12,7 @@ import redis
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from celerymeter.bounded_http import Answer, Unsendable, fetch
+from celerymeter.bounded_http import Answer, Unsendable, advice, causes, fetch
 from celerymeter.connection_errors import why_useless
 from celerymeter.doctor.evidence import ControlEvidence, ExporterEvidence, Failure, FailureKind, PageSample
 from celerymeter.log import redact
@@ -36,24 +35,12 @@ _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Failu
 )
 
 
-def failure_of(error: BaseException) -> Failure:
-    """Return the kind of an error by its causes, and its text on one line without secrets."""
-    chain = list(_causes(error))
+def failure_of(error: BaseException, *, url: str = "") -> Failure:
+    """Return the kind of an error by its causes, its text on one line without secrets, and what to do about the URL."""
+    chain = list(causes(error))
     kinds = (kind for types, kind in _KINDS if any(isinstance(cause, types) for cause in chain))
     refused = (row.kind for cause in chain if (row := why_useless(cause)) is not None)
-    return Failure(next(refused, next(kinds, "other")), _text(error, chain))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and its causes, also those that are only among the arguments (urllib3)."""
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        found = waiting.pop(0)
-        if isinstance(found, BaseException) and id(found) not in seen:
-            seen.add(id(found))
-            yield found
-            waiting += [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]
+    return Failure(next(refused, next(kinds, "other")), _text(error, chain), advice(url, error))
 
 
 def _text(error: BaseException, chain: list[BaseException]) -> str:
@@ -71,10 +58,11 @@ def get(url: str, *, timeout: float = TIMEOUT) -> Answer | Failure:
     try:
         answer = fetch("GET", url, timeout=timeout, max_bytes=MAX_BYTES)
     except requests.RequestException as error:
-        return failure_of(error)
-    if answer.status in (401, 403):
-        return Failure("password", f"HTTP {answer.status}")
-    return answer if answer.ok else Failure("http", f"HTTP {answer.status}")
+        return failure_of(error, url=url)
+    if answer.status == requests.codes.unauthorized:  # which no proxy says
+        return Failure("password", "HTTP 401")
+    kind: FailureKind = "password" if answer.status == requests.codes.forbidden else "http"
+    return answer if answer.ok else Failure(kind, f"HTTP {answer.status}", advice(url))
 
 
 def collect_exporter(url: str, *, timeout: float = TIMEOUT) -> ExporterEvidence:
@@ -90,7 +78,7 @@ def collect_exporter(url: str, *, timeout: float = TIMEOUT) -> ExporterEvidence:
         page = {}
     if "celerymeter_build_info" not in page:
         return ExporterEvidence(
-            shown, failure=Failure("other", "something answers, but it is not a celerymeter exporter")
+            shown, failure=Failure("other", "something answers, but it is not a celerymeter exporter", advice(url))
         )
     now = time.time()
     return ExporterEvidence(shown, page=page, clock_offset=_clock_offset(response, now), at=now)
@@ -117,12 +105,12 @@ def _parse(text: str) -> dict[str, tuple[PageSample, ...]]:
 def collect_control(url: str, *, timeout: float = TIMEOUT) -> ControlEvidence:
     """Read the health of the control API; 503 is an answer as well."""
     shown = without_password(url)
-    failure = Failure("http", "no health page below this URL")
+    failure = Failure("http", "no health page below this URL", advice(url))
     for path in HEALTH_PATHS:
         try:
             response = fetch("GET", url.rstrip("/") + path, timeout=timeout, max_bytes=MAX_BYTES)
         except requests.RequestException as error:
-            return ControlEvidence(shown, failure=failure_of(error))
+            return ControlEvidence(shown, failure=failure_of(error, url=url))
         try:
             health = response.json()
             if "timestamp" in health:
@@ -132,5 +120,5 @@ def collect_control(url: str, *, timeout: float = TIMEOUT) -> ControlEvidence:
         except (ValueError, LookupError, AttributeError, TypeError):
             pass  # another service answers below this URL
         if response.status != requests.codes.not_found:
-            failure = Failure("http", f"HTTP {response.status}")
+            failure = Failure("http", f"HTTP {response.status}", advice(url))
     return ControlEvidence(shown, failure=failure)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from celerymeter.bounded_http import Unsendable
 from celerymeter.doctor.collect.http import TIMEOUT, failure_of, get
 from celerymeter.doctor.evidence import (
     AlertmanagerEvidence,
@@ -63,7 +65,9 @@ def collect(url: str, *, scope: Scope, timeout: float = TIMEOUT) -> PrometheusEv
             found = client.instants(queries)
             now = (sent + time.time()) / 2
     except PrometheusError as error:
-        return PrometheusEvidence(shown, failure=Failure(failure_of(error).kind, str(error)))
+        failure = failure_of(error.__cause__ or error, url=url)
+        text = failure.text if isinstance(error.__cause__, Unsendable) else str(error)
+        return PrometheusEvidence(shown, failure=replace(failure, text=text))
     clock = found["time"].value()
     return PrometheusEvidence(
         shown,
