@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from celerymeter.control.audit.trail import Actor, open_trail
+from celerymeter.control.audit.offline import verify
+from celerymeter.control.audit.trail import Actor, kept_key, open_trail
 from celerymeter.control.store import DATABASE
+from celerymeter.errors import CelerymeterError
 
 from .conftest import Run
 
@@ -96,3 +102,56 @@ def test_a_head_with_a_typing_error_is_refused(run: Run, state: Path) -> None:
     """It is a wrong setting, not a finding."""
     outcome = run("audit", "verify", "--state-dir", state, "--head", "4:abc")
     assert (outcome.status, "--head: not ROW:HMAC" in outcome.err) == (2, True)
+
+
+def test_an_empty_trail_proves_nothing(run: Run, tmp_path: Path) -> None:
+    """It may be a copy of a database whose rows are still in the log beside it."""
+    with open_trail(tmp_path, None):
+        pass
+    outcome = run("audit", "verify", "--state-dir", tmp_path)
+    assert outcome.status == 0
+    assert "the last rows are missing unless state.db-wal was copied with state.db" in outcome.out
+
+
+@pytest.fixture
+def backup(state: Path) -> Iterator[Path]:
+    """A copy of the database in a folder that its reader, who is not root, cannot write."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        shutil.copy(state / DATABASE, folder)
+        (folder / DATABASE).chmod(0o644)
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+
+
+def as_nobody(call: Callable[[], object]) -> str:
+    """Return the result of a call, or its error, as text; of a user who is not root."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        try:
+            return as_nobody(call)
+        finally:
+            os.seteuid(0)
+    try:
+        return str(call())
+    except CelerymeterError as error:
+        return str(error)
+
+
+def test_a_read_only_backup_is_verified(backup: Path, state: Path) -> None:
+    """Without a file beside it."""
+    key = kept_key(state)
+    assert as_nobody(lambda: verify(backup, key=key, head=None).rows) == "4"
+    assert [each.name for each in backup.iterdir()] == [DATABASE]
+
+
+def test_a_read_only_backup_with_a_log_is_to_be_copied(backup: Path, state: Path) -> None:
+    """The log has rows, and cannot be read without a file beside it."""
+    key = kept_key(state)
+    log = backup / f"{DATABASE}-wal"
+    backup.chmod(0o755)
+    log.write_bytes(b"\x37\x7f\x06\x82" + bytes(60))
+    log.chmod(0o644)
+    backup.chmod(0o555)
+    assert "is read-only: copy it, with state.db-wal" in as_nobody(lambda: verify(backup, key=key, head=None))

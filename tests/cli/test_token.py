@@ -9,6 +9,7 @@ import pytest
 
 from celerymeter.cli.token import command
 from celerymeter.control.audit.offline import read_rows
+from celerymeter.control.audit.trail import open_trail
 from celerymeter.control.settings import JwtSettings
 from celerymeter.control.tokens import Keyring, Role
 
@@ -51,10 +52,21 @@ def test_of_two_secrets_the_first_one_signs(run: Run, secret: Path, tmp_path: Pa
 
 def test_a_minted_token_is_in_the_audit_trail(run: Run, secret: Path, tmp_path: Path) -> None:
     """The row does not hold the token itself."""
+    with open_trail(tmp_path / "state", None):
+        pass
     outcome = run("token", "--jwt-secret-file", secret, "--subject", "ann", "--state-dir", tmp_path / "state")
     (row,) = read_rows(tmp_path / "state")
     assert (row.action, row.sub, row.address) == ("token.mint", "ann", "shell")
     assert outcome.out.split()[-1] not in str(row)
+
+
+def test_a_mistyped_state_directory_is_refused(run: Run, secret: Path, tmp_path: Path) -> None:
+    """Else the token would be in a new trail there, and the API's trail would know nothing of it."""
+    for folder in (tmp_path / "nodir", tmp_path):
+        outcome = run("token", "--jwt-secret-file", secret, "--subject", "ann", "--state-dir", folder)
+        assert (outcome.status, outcome.out) == (2, "")
+        assert f"--state-dir {folder}: contains no state.db; give the state directory" in outcome.err
+    assert [each.name for each in tmp_path.iterdir()] == [secret.name]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ class TokenSettings:
     jwt_issuer: str | None = setting(None, TEXT, "The iss claim, if the API requires one.")
     jwt_audience: str | None = setting(None, TEXT, "The aud claim, if the API requires one.")
     state_dir: Path | None = setting(
-        None, DIRECTORY, "The API's state directory: records in its audit trail that the token was created."
+        None,
+        DIRECTORY,
+        "The state directory of an API that has run: records in its audit trail that the token was created.",
     )
     audit_key: bytes | None = secret(
         None, "File that holds the key that seals the audit trail, if it is not in the state directory."

@@ -45,6 +45,21 @@ def read_rows(folder: Path, query: AuditQuery = ALL, *, last: int = -1) -> Itera
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
+    path = _database(folder)
+    writable = os.access(folder, os.W_OK, effective_ids=True)
+    # SQLite makes files beside a database to read it. Where it may not, as in a backup, nobody else writes either.
+    mode = "mode=ro" if writable or _has_log(path) else "mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as connection:
+            connection.row_factory, connection.text_factory = sqlite3.Row, decode
+            yield connection
+    except UNUSABLE as error:
+        copy = "" if writable else f"; {folder} is read-only: copy it, with {DATABASE}-wal, and give the copy"
+        raise StateError(f"the audit trail cannot be read: {explain(error)}{copy}") from error
+
+
+def _database(folder: Path) -> Path:
+    """Return the path of the database; raises `SettingsError` where there is none."""
     path = folder / DATABASE
     try:
         os.close(open_own(path, flag="--state-dir"))
@@ -52,12 +67,13 @@ def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
         raise SettingsError(
             f"--state-dir {folder}: contains no {DATABASE}; give the state directory of the control API"
         ) from error
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.row_factory, connection.text_factory = sqlite3.Row, decode
-            yield connection
-    except UNUSABLE as error:
-        raise StateError(f"the audit trail cannot be read: {explain(error)}") from error
+    return path
+
+
+def _has_log(path: Path) -> bool:
+    """Return whether rows may be in the log beside the database only."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def _check_table(connection: sqlite3.Connection) -> None:
@@ -119,7 +135,11 @@ def _targets(target: str) -> str:
 
 
 def record_minted(identity: Identity, *, state_dir: Path, audit_key: bytes | None) -> None:
-    """Record that a token was created, by which user and on which machine; the control API may be running."""
+    """Record that a token was created, by which user and on which machine; the control API may be running.
+
+    Raises `SettingsError` for a folder without a trail: in a new one, at a mistyped path, nobody would look for it.
+    """
+    _database(state_dir)
     with open_trail(state_dir, audit_key) as trail:
         detail = {"role": identity.role.label, "exp": identity.exp, "by": _user()}
         trail.token(Actor(identity.sub, identity.jti, "shell"), "token.mint", exp=identity.exp, detail=detail)
@@ -152,6 +172,11 @@ class Verification:
     @property
     def unproven(self) -> str | None:
         """Say what of the end nothing proves: rows behind the last known head can be cut off without a trace."""
+        if self.known is None and not self.rows:
+            return (
+                f"there are no rows, which proves nothing: in a copy, the last rows are missing unless {DATABASE}-wal "
+                f"was copied with {DATABASE}. Give --head with the last audit_head of the log"
+            )
         if self.known is None:
             return "the end is not proven: rows may have been cut off. Give --head with the last audit_head of the log"
         if self.known.row < self.head.row:
