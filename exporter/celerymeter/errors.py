@@ -16,6 +16,7 @@ CelerymeterError
 ├── ReportRefused             no report is possible for this window or these filters   (exit 2, HTTP 422)
 ├── StateError                the state directory cannot be used, or its content was changed
 ├── ControlError              the control API cannot be reached, or refused a request
+│   └── ControlUnavailable    it cannot be reached now; a retry may help
 ├── RequestRefused            the control API answers a request with a problem
 │   └── InvalidToken          the token is absent, expired, forged or for someone else (HTTP 401, WebSocket 4401)
 ├── ServerMissing             a server that the demo or the tests start is not installed
@@ -110,6 +111,10 @@ class StateError(CelerymeterError):
 
 class ControlError(CelerymeterError):
     """The control API cannot be reached, refused a request, or sent an unreadable reply."""
+
+
+class ControlUnavailable(ControlError):
+    """The control API, or a proxy before it, does not answer now."""
 
 
 class RequestRefused(CelerymeterError):

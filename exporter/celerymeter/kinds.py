@@ -56,7 +56,7 @@ class Kind(_ParamType):
 
     ``parse`` takes a text or what YAML gave, and raises `ValueError` or `TypeError`; ``accepts`` then ends the message,
     which begins with ``quote`` of the value. Values of a ``secret`` kind are shown nowhere. The values of a kind with
-    ``pairs`` are pairs that make a mapping.
+    ``pairs`` are pairs that make a mapping, those of one with ``number`` are numbers, which need no quotes in YAML.
     """
 
     def __init__(  # noqa: PLR0913 - a kind is what it differs in
@@ -71,6 +71,7 @@ class Kind(_ParamType):
         unit: str = "",
         secret: bool = False,
         pairs: bool = False,
+        number: bool = False,
     ) -> None:
         self.name = name
         self.accepts = accepts
@@ -79,6 +80,7 @@ class Kind(_ParamType):
         self.unit = unit
         self.secret = secret
         self.pairs = pairs
+        self.number = number
         self._quote = quote
         self._split = split
 
@@ -109,7 +111,7 @@ def duration(minimum: float = 0.0, maximum: float = math.inf) -> Kind:
     if maximum < math.inf:
         limits = f" from {show_duration(minimum)} to {show_duration(maximum)}"
     accepts = f"a duration{limits}, such as 15s, 1h30m, 30d or a number of seconds"
-    return Kind("duration", accepts, parse, show=show_duration, unit="seconds")
+    return Kind("duration", accepts, parse, show=show_duration, unit="seconds", number=True)
 
 
 def url(*schemes: str, example: str, word: str | None = None) -> Kind:
@@ -206,6 +208,13 @@ def _count(value: Any) -> int:
     return number
 
 
+def _token(value: Any) -> str:
+    text = str(value).strip()  # what an editor leaves around it; no header could hold a line break
+    if not text or not text.isprintable():
+        raise ValueError
+    return text
+
+
 class _PathKind(click.Path):
     """A path that can be one: the empty text would be the current directory, and no path holds NUL."""
 
@@ -220,7 +229,7 @@ SWITCH = click.BOOL
 """``--name/--no-name``."""
 FILE = _PathKind(path_type=Path, dir_okay=False)
 DIRECTORY = _PathKind(path_type=Path, file_okay=False)
-COUNT = Kind("count", f"a whole number from 1 to {MAX_COUNT}", _count)
+COUNT = Kind("count", f"a whole number from 1 to {MAX_COUNT}", _count, number=True)
 DURATION = duration()
 INTERVAL = duration(minimum=1.0)
 NO_BROKER = "none"
@@ -236,6 +245,7 @@ BUCKETS = Kind(
     f"1 to {MAX_BUCKETS} increasing numbers of seconds above 0, separated by commas (+Inf is always added)",
     _buckets,
     show=lambda bounds: ",".join(f"{bound:g}" for bound in bounds),
+    number=True,
 )
 KEY_JSON = Kind(
     "k=json",
@@ -260,7 +270,9 @@ LISTEN = Kind(
 )
 SECRET = Kind("secret", "a secret", lambda value: str(value).encode(), show=lambda _: "***", secret=True)
 """A key, as bytes."""
-SECRET_TEXT = Kind("secret", "a secret", str, show=lambda _: "***", secret=True)
+SECRET_TEXT = Kind(
+    "secret", "a token on one line", _token, show=lambda _: "***", quote=lambda _: "the value", secret=True
+)
 """A token, as text."""
 CIDR = Kind(
     "cidr",

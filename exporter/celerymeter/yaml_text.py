@@ -37,6 +37,21 @@ def parse(text: str) -> object:
         raise NotYaml("has a value that is none") from error
 
 
+class Rewritten:
+    """A number that was written otherwise than it is shown: 007, 1.10, 1_000 or 12:30 (720 in YAML)."""
+
+
+class _RewrittenInt(int, Rewritten):
+    pass
+
+
+class _RewrittenFloat(float, Rewritten):
+    pass
+
+
+_RewrittenInt.__name__, _RewrittenFloat.__name__ = "int", "float"  # for messages
+
+
 class _Loader(yaml.SafeLoader):
     depth = 0
 
@@ -59,7 +74,11 @@ class _Loader(yaml.SafeLoader):
         number = int(super().construct_yaml_int(node))
         if number.bit_length() > MAX_BITS:
             raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
-        return number
+        return number if str(number) == node.value else _RewrittenInt(number)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        number = float(super().construct_yaml_float(node))
+        return number if str(number) == node.value else _RewrittenFloat(number)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         _refuse_double(node)
@@ -67,6 +86,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _refuse_double(node: yaml.MappingNode) -> None:

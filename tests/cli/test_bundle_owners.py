@@ -70,3 +70,10 @@ def test_without_entries_nobody_owns_anything(run: Run, tmp_path: Path) -> None:
     (tmp_path / "owners.yml").write_text("owners: []")
     outcome = run("bundle", "owners", tmp_path / "owners.yml")
     assert (outcome.status, yaml.safe_load(outcome.out)) == (0, [])
+
+
+def test_an_entry_that_owns_nothing_is_refused(run: Run, tmp_path: Path) -> None:
+    """Whoever wrote it expects to get alerts."""
+    (tmp_path / "owners.yml").write_text("owners: [{owner: team, queues: []}]")
+    outcome = run("bundle", "owners", tmp_path / "owners.yml")
+    assert (outcome.status, "owners[0] owns nothing" in outcome.err) == (2, True)

@@ -78,3 +78,46 @@ def test_what_is_wrong_is_one_line(run: Run, config: Path, content: str, says: s
     assert outcome.status == 2
     assert says in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "read_as"),
+    [
+        ("from: 2026-01-31", "a date"),
+        ("from: 2026-01-31T12:00:00+08:00", "a date"),
+        ("cluster: no", "true or false"),
+        ("queue: 1.10", "a number"),
+        ("queue: 007", "a number"),
+        ("lang: off", "true or false"),
+        ("out: 12:30", "a number"),
+    ],
+)
+def test_a_text_that_yaml_reads_otherwise_needs_quotes(run: Run, config: Path, content: str, read_as: str) -> None:
+    """Before, `no` was the cluster False, and 1.10 the queue 1.1."""
+    config.write_text(f"report: {{prometheus_url: 'http://p', {content}}}\n")
+    outcome = run("check-config", config)
+    name = content.partition(":")[0]
+    assert outcome.err == (
+        f"celerymeter: {name} in {config}: put the value in quotes; as it stands, YAML reads {read_as}\n"
+    )
+
+
+def test_so_do_the_texts_of_a_list(run: Run, config: Path) -> None:
+    """Numbers that YAML does not change need none, nor do those of durations and counts."""
+    config.write_text("queues: [a, 010]\n")
+    assert "queues in " in run("check-config", config).err
+    config.write_text("queues: [a, 10, 1.5]\npoll_interval: 1_0\nmax_queues: 0x10\nwait_buckets: [0.10, 1]\n")
+    outcome = run("check-config", config)
+    assert outcome.err == ""
+    for line in ("queues: a,10,1.5", "poll_interval: 10s", "max_queues: 16", "wait_buckets: 0.1,1"):
+        assert f"  {line}  # " in outcome.out
+
+
+def test_a_token_is_no_section(run: Run, config: Path) -> None:
+    """It is the name of a command and of an option of others, whose value is no mapping."""
+    config.write_text("token: abc\ncontrol_url: http://127.0.0.1:1\n")
+    assert run("check-config", config).err == ""
+    config.write_text("token: {subject: ann, nonsense: 1}\n")
+    assert "section token: unknown key nonsense" in run("check-config", config).err
+    config.write_text("exporter: 007\n")
+    assert "section exporter: must be a mapping of settings (found: int)" in run("check-config", config).err

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import requests
 import responses
 
 from celerymeter.cli import main, task
@@ -114,3 +115,43 @@ def test_blanks_around_an_id_are_left_out(token: Path) -> None:
     """They come with what is pasted."""
     responses.get(f"{URL}/t-1", json=reply("running"))
     assert ask(token, task_id="t-1 \r\n") == 0
+
+
+@responses.activate
+def test_it_follows_an_api_that_restarts(
+    token: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one line for each time that it is away, and a proxy before it or none."""
+    monkeypatch.setattr(task, "POLL_INTERVAL", 0.0)
+    responses.get(f"{URL}/t-1", json=reply("running"))
+    responses.get(f"{URL}/t-1", body=requests.ConnectionError())
+    responses.get(f"{URL}/t-1", status=502, body="<html>")
+    responses.get(f"{URL}/t-1", json=reply("succeeded", final=True))
+    assert ask(token, "--follow") == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines() if "shop.pay" in line] == ["running", "succeeded"]
+    assert err.count("asking again for 60 s") == err.count("\n") == 1
+
+
+@responses.activate
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_api_that_stays_away_is_given_up(token: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """At once if it never answered: the URL may be wrong."""
+    monkeypatch.setattr(task, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(task, "PATIENCE", 0.0 if before else 60.0)
+    for _ in range(before):
+        responses.get(f"{URL}/t-1", json=reply("running"))
+    responses.get(f"{URL}/t-1", body=requests.ConnectionError())
+    assert ask(token, "--follow") == 1
+
+
+@responses.activate
+def test_lines_around_a_token_are_left_out(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file with two tokens is none, and is not shown."""
+    asked = responses.get(f"{URL}/t-1", json=reply("running"))
+    token.write_text("\n  the-token \r\n\n")
+    assert ask(token) == 0
+    assert asked.calls[0].request.headers["Authorization"] == "Bearer the-token"
+    token.write_text("a-token\nanother\n")
+    assert ask(token) == 2
+    assert f"--token-file: {token}: the value is not a token on one line" in capsys.readouterr().err

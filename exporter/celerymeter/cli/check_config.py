@@ -10,10 +10,9 @@ import click
 from click.core import ParameterSource
 
 from celerymeter.cli import configfile
-from celerymeter.cli.command import HELP, ClickOption, SettingsCommand, all_commands, origin
+from celerymeter.cli.command import HELP, ClickOption, SettingsCommand, all_commands, origin, sections
 from celerymeter.errors import MissingSetting
 from celerymeter.escaping import terminal_lines
-from celerymeter.options import key
 
 DEFAULT = "exporter"
 """The command that is shown when the file does not say which one it is for."""
@@ -43,7 +42,8 @@ def _concerned(commands: list[SettingsCommand[Any]], content: dict[str, Any]) ->
     chosen = [
         found
         for found in commands
-        if key(found.section) in content or (found.service and any(name in found.by_key() for name in foreign))
+        if configfile.is_section(content, found.section, lambda: sections(commands))
+        or (found.service and any(name in found.by_key() for name in foreign))
     ]
     if not chosen or any(name in usual.by_key() for name in content):
         chosen = [usual, *(found for found in chosen if found is not usual)]

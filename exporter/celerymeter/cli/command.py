@@ -166,14 +166,8 @@ def _common_options(section: str, *, service: bool) -> Iterator[ClickOption]:
 def _load_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     command = ctx.command
     if path is not None and isinstance(command, SettingsCommand):
-
-        def sections() -> dict[str, dict[str, click.Option]]:
-            found: dict[str, dict[str, click.Option]] = {}
-            for other in all_commands(ctx):
-                found.setdefault(other.section, {}).update(other.by_key())
-            return found
-
-        ctx.default_map = configfile.defaults(path, command.section, command.by_key(), sections)
+        own = command.by_key()
+        ctx.default_map = configfile.defaults(path, command.section, own, lambda: sections(all_commands(ctx)))
         ctx.meta["celerymeter.config"] = path
     return path
 
@@ -191,6 +185,14 @@ def all_commands(ctx: click.Context) -> list[SettingsCommand[Any]]:
 
     root = ctx.find_root()
     return list(walk(root.command, root))
+
+
+def sections(commands: list[SettingsCommand[Any]]) -> dict[str, dict[str, click.Option]]:
+    """Return the options of commands that the file may hold, by section and key."""
+    found: dict[str, dict[str, click.Option]] = {}
+    for command in commands:
+        found.setdefault(command.section, {}).update(command.by_key())
+    return found
 
 
 def _one_of_each(ctx: click.Context, from_files: list[Option]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,17 @@ def defaults(path: Path, section: str, own: Keys, sections: Callable[[], Mapping
     content = read(path)
     if any(name not in own for name in content):
         _check(content, sections(), path)
-    inside = _section(content, section, path)
+    inside = _section(content, section, path) if is_section(content, section, sections) else {}
     _refuse_unknown(inside, own, where=f"{path}, section {section}")
     given = {**{name: value for name, value in content.items() if name in own}, **inside}
     return {name: _shape(own[name], value, path) for name, value in given.items() if value is not None}
+
+
+def is_section(content: Mapping[str, Any], name: str, sections: Callable[[], Mapping[str, Keys]]) -> bool:
+    """Return whether the file has a section of this name, not an option: `token` is both."""
+    if key(name) not in content or isinstance(content[key(name)], dict):
+        return key(name) in content
+    return not any(key(name) in keys for keys in sections().values())
 
 
 def _section(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -79,7 +87,7 @@ def _check(content: Mapping[str, Any], sections: Mapping[str, Keys], path: Path)
     everywhere = {name for keys in sections.values() for name in keys}
     by_key = {key(name): keys for name, keys in sections.items()}
     _refuse_unknown(content, dict.fromkeys([*everywhere, *by_key]), where=str(path))
-    for name in by_key.keys() & content.keys():
+    for name in [name for name in by_key if is_section(content, name, lambda: sections)]:
         _refuse_unknown(_section(content, name, path), by_key[name], where=f"{path}, section {name}")
 
 
@@ -106,7 +114,15 @@ def _shape(option: click.Option, value: Any, path: Path) -> Any:
 
 
 def _scalar(option: click.Option, value: Any, path: Path) -> Any:
-    if isinstance(value, (str, int, float)):
+    from celerymeter.yaml_text import Rewritten
+
+    number = option.type is click.BOOL or getattr(option.type, "number", False)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and (number or not isinstance(value, (bool, Rewritten))):
         # click takes the number of a switch for text, of which it has none.
-        return value if isinstance(value, (str, bool)) or option.type is not click.BOOL else str(value)[:80]
+        return value if isinstance(value, bool) or option.type is not click.BOOL else str(value)[:80]
+    if isinstance(value, (int, float, date)):
+        read_as = "true or false" if isinstance(value, bool) else "a date" if isinstance(value, date) else "a number"
+        raise SettingsError(f"{option.name} in {path}: put the value in quotes; as it stands, YAML reads {read_as}")
     raise SettingsError(f"{option.name} in {path}: must be a single value (found: {type(value).__name__})")

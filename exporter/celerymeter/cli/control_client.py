@@ -9,13 +9,15 @@ import msgspec
 import requests
 
 from celerymeter.bounded_http import Answer, TooLarge, Unsendable, advice, fetch
-from celerymeter.errors import ControlError
+from celerymeter.errors import ControlError, ControlUnavailable
 from celerymeter.urls import without_password
 
 BASE_PATH: Final = "/celery-admin"
 TIMEOUT: Final = 10.0
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Of a reply."""
+PASSING: Final = frozenset({502, 503, 504})
+"""Statuses of an API that starts or is overloaded, and of a proxy before it."""
 MAX_ERRORS: Final = 5
 """Wrong fields that are named."""
 MAX_TEXT: Final = 300
@@ -65,14 +67,15 @@ class ControlClient:
             timed_out = isinstance(error, requests.Timeout)
             problem = f"no reply within {self._timeout:g} s" if timed_out else "no connection"
             known = advice(self.url, error) or "check --control-url and that the API runs"
-            raise ControlError(f"{problem} to {self._shown_url}; {known}") from error
+            raise ControlUnavailable(f"{problem} to {self._shown_url}; {known}") from error
+        failure = ControlUnavailable if answer.status in PASSING else ControlError
         try:
             if not answer.ok:
-                raise ControlError(f"the control API refused (HTTP {answer.status}): {_reason(answer)}")
+                raise failure(f"the control API refused (HTTP {answer.status}): {_reason(answer)}")
             return msgspec.json.decode(answer.body, type=kind), answer.body
         except (ValueError, RecursionError) as error:
             known = advice(self.url) or "check --control-url"
-            raise ControlError(f"{self._shown_url} is not a control API (HTTP {answer.status}); {known}") from error
+            raise failure(f"{self._shown_url} is not a control API (HTTP {answer.status}); {known}") from error
 
     @property
     def _shown_url(self) -> str:

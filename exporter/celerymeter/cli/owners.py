@@ -90,6 +90,8 @@ def _entry(content: object, *, where: str) -> Entry:
     if "owner" not in found or not LABELS.keys() & found.keys():
         raise SettingsError(f"{where} needs an owner, and queues or tasks")
     patterns = {key: _patterns(found.get(key, []), where=f"{where}.{key}") for key in ("queues", "tasks", "clusters")}
+    if not patterns["queues"] and not patterns["tasks"]:
+        raise SettingsError(f"{where} owns nothing: its queues and tasks are empty")
     return Entry(owner=_owner(found["owner"], where=f"{where}.owner"), **patterns)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
@@ -13,11 +14,14 @@ import msgspec
 from celerymeter.cli.command import settings_command
 from celerymeter.cli.control_client import ControlClient
 from celerymeter.cli.task_ids import TASK_ID
+from celerymeter.errors import ControlUnavailable
 from celerymeter.escaping import json_source, terminal, terminal_lines
 from celerymeter.kinds import HTTP_URL, SECRET_TEXT, SWITCH
 from celerymeter.options import SECRET_ITSELF, option, setting
 
 POLL_INTERVAL: Final = 1.0
+PATIENCE: Final = 60.0
+"""Seconds for which an API that does not answer any more is asked again: it may restart."""
 SUCCESS: Final = "succeeded"
 
 
@@ -90,9 +94,8 @@ def _run(settings: TaskSettings, task_id: str) -> int:
 
     Exit status: 0 if this is known, else 1; with --follow 0 if the task succeeded, else 1.
     """
-    client, shown = ControlClient(settings.control_url, settings.token), ""
-    while True:
-        reply, raw = client.call("GET", f"/tasks/{quote(task_id, safe='')}", TaskReply)
+    shown = ""
+    for reply, raw in _replies(ControlClient(settings.control_url, settings.token), task_id):
         said = _said(reply, settings.lang)
         if said != shown:
             if settings.format == "json":
@@ -104,7 +107,27 @@ def _run(settings: TaskSettings, task_id: str) -> int:
             return 1 if reply.verdict == "unknown" else 0
         if reply.final:
             return 0 if reply.verdict == SUCCESS else 1
+    return 1
+
+
+def _replies(client: ControlClient, task_id: str) -> Iterator[tuple[TaskReply, bytes]]:
+    """Ask again and again, from the second time on also an API that restarts; raises `ControlError`."""
+    path = f"/tasks/{quote(task_id, safe='')}"
+    yield client.call("GET", path, TaskReply)
+    answered, lost = time.monotonic(), False
+    while True:
         time.sleep(POLL_INTERVAL)
+        try:
+            reply = client.call("GET", path, TaskReply)
+        except ControlUnavailable as error:
+            if time.monotonic() - answered > PATIENCE:
+                raise
+            if not lost:
+                click.echo(terminal(f"{error}; asking again for {PATIENCE:g} s"), err=True)
+            lost = True
+            continue
+        answered, lost = time.monotonic(), False
+        yield reply
 
 
 command = settings_command("task", TaskSettings)(_run)
