@@ -42,6 +42,8 @@ class Pusher:
         self._worker = worker
         self._url = options.push_url or ""
         self._token_file = options.token_file
+        if self._token_file is not None:  # else requests sends what ~/.netrc has for the host instead of the token
+            self._session.auth = lambda request: request
         self._pause = INTERVAL
         self._failing = False
         self._online = False

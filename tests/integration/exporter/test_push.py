@@ -54,7 +54,9 @@ def producer(tmp_path: Path, options: dict[str, object]) -> Producer:
 
 
 def worker(folder: Path, options: dict[str, object], url: str, token: Path, pool: str = "threads") -> Process:
-    """A worker as people run it on SQS."""
+    """A worker as people run it on SQS; its ``~/.netrc`` has a password for the exporter's host."""
+    netrc = folder / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ann password hush\n")
     return start_worker(
         "filesystem://",
         folder,
@@ -63,6 +65,7 @@ def worker(folder: Path, options: dict[str, object], url: str, token: Path, pool
         aggregate={"push_url": f"{url}/-/push", "token_file": str(token)},
         options=["--without-gossip", "--without-heartbeat"],
         transport_options=options,
+        env={"NETRC": str(netrc)},
     )
 
 
