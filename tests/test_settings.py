@@ -38,11 +38,11 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         ("amqp://user:pw@h//", "amqp://user:***@h//"),
         ("sentinel://:a@h1:1;sentinel://:b@h2:2", "sentinel://:***@h1:1;sentinel://:***@h2:2"),
         ("redis://h:6379/0", "redis://h:6379/0"),
-        ("redis://:a@h said no to me@example.org", "redis://:***@h said no to me@example.org"),
+        ("amqp://me@corp.com:pw@h//", "amqp://me@corp.com:***@h//"),
     ],
 )
 def test_a_url_is_printed_without_its_password(url: str, printed: str) -> None:
-    """The user stays, and so does the text around the URL."""
+    """The user stays."""
     assert without_password(url) == printed
 
 

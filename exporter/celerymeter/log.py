@@ -10,13 +10,19 @@ from datetime import datetime, timezone
 from typing import IO, Literal
 
 from celerymeter.escaping import json_text, log_text
-from celerymeter.urls import without_password
+from celerymeter.urls import PLACEHOLDER, mask_text
 
 Format = Literal["json", "text"]
 
+_NAME = r"(?i)\b(?:access_token|password|passwd|secret)"
+_QUOTED = r"(?P<quote>\\*[\"'])(?P<secret>.*?)(?:(?<!\\)(?P=quote)|$)"
 _SECRETS = (
-    (re.compile(r"(?i)\b(bearer|authorization\W+basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
-    (re.compile(r"(?i)\b(access_token|password|passwd|secret)(=|[\"']\s*:\s*[\"'])[^\s&\"',;}]+"), r"\1\2***"),
+    re.compile(r"(?i)\b(?:bearer|authorization\W+basic)\s+(?P<secret>[\w.~+/=-]{6,})"),
+    re.compile(_NAME + r"=(?P<secret>[^\s&\"',;}]+)"),
+    # In quotes, as Python and JSON have it, also JSON inside a string of JSON.
+    re.compile(_NAME + r"(?:\\*[\"']\s*:\s*|=)b?" + _QUOTED, re.MULTILINE),
+    # urllib and urllib3 quote what they take for the port: a password up to a ``/``, ``?`` or ``#`` in it.
+    re.compile(r"(?:integer value as|Failed to parse:) " + _QUOTED, re.MULTILINE),
 )
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUIET = ("celery", "kombu", "amqp", "redis", "urllib3", "asyncio", "flask", "werkzeug", "gunicorn")
@@ -24,10 +30,17 @@ _QUIET = ("celery", "kombu", "amqp", "redis", "urllib3", "asyncio", "flask", "we
 
 def redact(text: str) -> str:
     """Return the text with the passwords of URLs, bearer tokens and ``access_token=…`` masked."""
-    text = without_password(text)
-    for pattern, masked in _SECRETS:
-        text = pattern.sub(masked, text)
+    text = mask_text(text)
+    for pattern in _SECRETS:
+        text = pattern.sub(_masked, text)
     return text
+
+
+def _masked(found: re.Match[str]) -> str:
+    if found["secret"] == PLACEHOLDER:
+        return found[0]
+    start, end = (place - found.start() for place in found.span("secret"))
+    return f"{found[0][:start]}***{found[0][end:]}"
 
 
 def setup(*, format: Format = "json", level: str = "INFO", stream: IO[str] | None = None) -> None:
