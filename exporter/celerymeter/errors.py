@@ -91,7 +91,9 @@ class AmbiguousCluster(PrometheusError):
     exit_status = 2
 
     def __init__(self, clusters: tuple[str, ...]) -> None:
-        super().__init__(f"Prometheus has several clusters; choose one with --cluster: {', '.join(clusters)}")
+        names = ", ".join(cluster or '""' for cluster in clusters)
+        unnamed = ' ("" is the metrics without the label cluster)' if "" in clusters else ""
+        super().__init__(f"Prometheus has several clusters; choose one with --cluster: {names}{unnamed}")
         self.clusters = clusters
 
 

@@ -22,6 +22,8 @@ class Exporter:
 
     instance: str = "a:9808"
     cluster: str | None = None
+    ended: float = 0.0
+    """Seconds before NOW at which its last scrape was."""
     age: float = 5000.0
     span: float = 400.0
     interval: float = 10.0
@@ -56,7 +58,7 @@ class Exporter:
 
     def _times(self, since: float | None = None) -> list[float]:
         first = min(self.span, self.age if since is None else since)
-        return [NOW - n * self.interval for n in reversed(range(int(first / self.interval) + 1))]
+        return [NOW - self.ended - n * self.interval for n in reversed(range(int(first / self.interval) + 1))]
 
     def _labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         own = {"instance": self.instance, "job": "celery"} | ({} if self.cluster is None else {"cluster": self.cluster})

@@ -203,6 +203,17 @@ def test_two_clusters_are_never_added_up(holding: Holding) -> None:
         read(client, Scope(cluster='eu"} or {cluster="us'))
 
 
+def test_a_label_that_is_added_needs_no_choice_after_five_minutes(holding: Holding) -> None:
+    """Until then the same exporter counts as two clusters, one of which has no name."""
+    counts = [count for count in EVERY_SECOND if count[0] < 270]
+    labelled = Exporter(cluster="eu", span=270.0, counts=counts, queues={"q": 1.0})
+
+    with pytest.raises(AmbiguousCluster, match='choose one with --cluster: "", eu \\(""'):
+        read(holding(labelled, Exporter(ended=280.0, queues={"q": 1.0})))
+    found = read(holding(labelled, Exporter(ended=310.0, counts=EVERY_SECOND, queues={"q": 1.0, "old": 5.0})))
+    assert (found.queue_lengths, found.finished_in_window) == ({"q": 1}, 60)
+
+
 def test_the_dashboard_lists_workers_queues_and_tasks(holding: Holding) -> None:
     """Down workers come first, the busiest and the most failing tasks on top."""
     found = read_dashboard(holding(BUSY))

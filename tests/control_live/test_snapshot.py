@@ -22,14 +22,16 @@ class FakeQueries:
         self.values = values
         self.rounds = 0
         self.error: Exception | None = None
+        self.clusters: tuple[str, ...] = ()
 
     def instants(self, queries: Mapping[str, str], *, time: float | None = None) -> dict[str, Vector]:
         self.rounds += 1
         if self.error:
             raise self.error
-        return {
+        found = {
             key: Vector((Sample({}, self.values[key], 100.0),)) if key in self.values else Vector() for key in queries
         }
+        return found | {"clusters": Vector(tuple(Sample({"cluster": name}, 1.0, 100.0) for name in self.clusters))}
 
 
 def conditions(reader: ClusterReader) -> dict[str, str]:
@@ -112,6 +114,25 @@ def test_components_are_judged_by_what_prometheus_holds(values: dict[str, float]
     found = conditions(ClusterReader(FakeQueries(**values), Scope()))
 
     assert {name: found[name] for name in expected} == expected
+
+
+def test_clusters_are_not_mixed_in_components() -> None:
+    """Health and status say that one must be chosen, instead of values of either."""
+    queries = FakeQueries(exporters=2, broker_up=1, workers=2)
+    queries.clusters = ("", "eu")
+    snapshot = ClusterReader(queries, Scope()).snapshot()
+
+    found = {part.name: (part.condition, part.detail) for part in snapshot.components}
+    assert found["exporter"] == ("failed", str(AmbiguousCluster(("", "eu"))))
+    assert {name: found[name][0] for name in ("prometheus", "broker", "workers")} == {
+        "prometheus": "ok",
+        "broker": "unknown",
+        "workers": "unknown",
+    }
+    assert snapshot.queues == ()
+    with pytest.raises(AmbiguousCluster):
+        snapshot.known_metrics()
+    assert conditions(ClusterReader(queries, Scope(cluster="eu")))["exporter"] == "ok"
 
 
 def test_alertmanager_is_asked_whether_it_lives() -> None:

@@ -81,6 +81,8 @@ class Scope:
 RECENT = timedelta(hours=1)
 CLUSTERS = "count by (cluster) (last_over_time(celerymeter_build_info{SEL}[$window]))"
 """An exporter that just disappeared still counts; otherwise the only other cluster would silently be chosen."""
+LIVE = timedelta(minutes=5)
+"""The window for live values. After the label ``cluster`` was added to the only exporter, they come back so soon."""
 
 
 def clusters(

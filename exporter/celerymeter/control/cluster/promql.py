@@ -26,7 +26,7 @@ from celerymeter.control.routing import utc
 from celerymeter.errors import RequestRefused
 from celerymeter.prometheus import Sample, Scope, Vector
 from celerymeter.prometheus.counters import Counts, Increase, recent_increase, recent_scrapes_query
-from celerymeter.prometheus.scope import CLUSTERS, RECENT, only_cluster
+from celerymeter.prometheus.scope import CLUSTERS, LIVE, only_cluster
 
 WINDOW = 60.0
 """Seconds over which throughput, error rate and run time are taken, as nearly as scrapes allow."""
@@ -92,7 +92,7 @@ def snapshot_queries(scope: Scope) -> dict[str, str]:
     """
     of_cluster = "" if scope.cluster is None else ", cluster=~$clusters"
     clusters = ("", scope.cluster or "")
-    return {key: scope.render(template, window=RECENT) for key, template in SNAPSHOT_QUERIES.items()} | {
+    return {key: scope.render(template, window=LIVE) for key, template in SNAPSHOT_QUERIES.items()} | {
         "alerts": Scope().render(f'ALERTS{{alertstate="firing", {_OUR_ALERTS}{of_cluster}}}', clusters=clusters),
         "alerts_since": Scope().render(f"ALERTS_FOR_STATE{{{_OUR_ALERTS}{of_cluster}}}", clusters=clusters),
     }
@@ -109,7 +109,7 @@ def realtime_metrics(found: Mapping[str, Vector], scope: Scope, *, health: Healt
     Raises `AmbiguousCluster`, or `RequestRefused` with ``exporter_unavailable`` or ``broker_unavailable`` when one of
     the first six fields cannot be known.
     """
-    only_cluster(scope, tuple(sorted({sample.label("cluster") for sample in found["clusters"]})))
+    require_one_cluster(found, scope)
     _require_current_data(found)
     recent = recent_increase(found["scrapes"], wanted=WINDOW)
     if recent is None:
@@ -161,6 +161,11 @@ def data_age(found: Mapping[str, Vector]) -> float | None:
 def evaluated_at(found: Mapping[str, Vector]) -> float:
     """Return the time of the queries by Prometheus' clock (UTC seconds)."""
     return max(sample.at for sample in found["broker_up"])
+
+
+def require_one_cluster(found: Mapping[str, Vector], scope: Scope) -> None:
+    """Raise `AmbiguousCluster` when the answers are of several clusters and none was chosen."""
+    only_cluster(scope, tuple(sorted({sample.label("cluster") for sample in found["clusters"]})))
 
 
 def _require_current_data(found: Mapping[str, Vector]) -> None:

@@ -13,7 +13,7 @@ import requests
 from celerymeter.bounded_http import fetch
 from celerymeter.control.cluster import promql
 from celerymeter.control.cluster.models import ClusterSnapshot, Component, Dashboard, overall_health
-from celerymeter.errors import CelerymeterError, PrometheusError, RequestRefused
+from celerymeter.errors import AmbiguousCluster, CelerymeterError, PrometheusError, RequestRefused
 from celerymeter.prometheus import Scope, Vector
 from celerymeter.prometheus.counters import recent_increase, recent_scrapes_query
 
@@ -124,7 +124,14 @@ def ask(client: Queries, queries: Mapping[str, str], scope: Scope, *, time: floa
 
 
 def snapshot_of(found: Mapping[str, Vector], scope: Scope, *, now: float) -> ClusterSnapshot:
-    """Return a snapshot from the answers to the queries."""
+    """Return a snapshot from the answers to the queries; clusters of which none was chosen are not mixed."""
+    try:
+        promql.require_one_cluster(found, scope)
+    except AmbiguousCluster as error:
+        exporter = Component("exporter", "failed", str(error))
+        unknown = tuple(Component(name, "unknown", "no cluster is chosen") for name in ("broker", "workers"))
+        components = (Component("prometheus", "ok"), exporter, *unknown, _alerts(found))
+        return ClusterSnapshot(at=now, components=components, firing=promql.firing_alerts(found), problem=error)
     components = components_of(found)
     snapshot = ClusterSnapshot(
         at=now,
@@ -157,9 +164,12 @@ def components_of(found: Mapping[str, Vector]) -> tuple[Component, ...]:
         up, down = found["workers"].value() or 0, found["workers_down"].value() or 0
         workers = Component("workers", "ok" if up and not down else "failed", f"{up:.0f} up, {down:.0f} down")
 
+    return (Component("prometheus", "ok"), exporter, broker, workers, _alerts(found))
+
+
+def _alerts(found: Mapping[str, Vector]) -> Component:
     critical = sum(alert.severity == "critical" for alert in promql.firing_alerts(found))
-    alerts = Component("alerts", "failed" if critical else "ok", f"{critical} critical")
-    return (Component("prometheus", "ok"), exporter, broker, workers, alerts)
+    return Component("alerts", "failed" if critical else "ok", f"{critical} critical")
 
 
 def alertmanager_component(url: str, *, timeout: float = ALERTMANAGER_TIMEOUT) -> Component:
