@@ -137,6 +137,7 @@ def test_other_methods_are_problems_that_say_which_are_allowed(shared_client: Fl
     reply = shared_client.open(STATUS, method=method)
     assert (reply.status_code, reply.get_json()["code"]) == (405, "method_not_allowed")
     assert "GET" in reply.headers["Allow"]
+    assert reply.get_json()["detail"].endswith(f"only {reply.headers['Allow']}")
 
 
 def test_a_large_body_is_refused_by_its_length(shared_client: FlaskClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -203,6 +204,22 @@ def test_each_verdict_has_a_sentence_in_both_languages(given: Evidence) -> None:
         assert "None" not in text
     assert said.en.endswith(".")
     assert said.zh_tw.endswith("\N{IDEOGRAPHIC FULL STOP}")
+
+
+USUAL = "7be01c6d-4dc2-4b58-9fc5-6a1d5a8f1c11"
+
+
+@pytest.mark.parametrize("broker", [READ, RABBIT])
+@pytest.mark.parametrize("spelling", [USUAL.upper(), USUAL.replace("-", ""), f"{{{USUAL}}}"])
+def test_an_unseen_id_in_another_spelling_is_said(broker: BrokerFacts, spelling: str) -> None:
+    """Ids are compared as they are written; the hint names the usual spelling, and ids without one get none."""
+    given = replace(evidence(broker=broker), task_id=spelling)
+    said = sentence(decide(given), given)
+    assert said.en.endswith(f". Celery would write this id as {USUAL}.")
+    assert said.zh_tw.endswith(f"Celery 會把此 id 寫成 {USUAL}。")
+    for usual in (USUAL, "order-17"):
+        given = replace(given, task_id=usual)
+        assert "Celery" not in sentence(decide(given), given).en
 
 
 def outcomes(given: Evidence) -> list[tuple[str, str, str | None]]:

@@ -175,9 +175,12 @@ def _http_error(error: HTTPException) -> Response:
         return error.response  # type: ignore[return-value]  # flask-openapi3 aborts with our own validation response
     status = error.code or 500
     code = _CODE_OF_STATUS.get(status, "malformed" if status < 500 else "internal")
-    response = problem_response(RequestRefused(code, _WORDS.get(code, "the request cannot be answered")))
-    if status == 405:
-        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
+    words = _WORDS.get(code, "the request cannot be answered")
+    if status != 405:
+        return problem_response(RequestRefused(code, words))
+    allowed = dict(error.get_headers()).get("Allow", "")
+    response = problem_response(RequestRefused(code, f"{words}, only {allowed}"))
+    response.headers["Allow"] = allowed
     return response
 
 

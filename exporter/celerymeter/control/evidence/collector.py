@@ -36,7 +36,11 @@ class EvidenceCollector:
         self._live_workers.answered(inspection.replied)
         workers = inspection.replied | self._live_workers.alive()
         if not workers:
-            raise RequestRefused("no_workers", "no worker is alive: a revoke would be lost", retry_after=5.0)
+            raise RequestRefused(
+                "no_workers",
+                "no worker is alive: a revoke would be lost, so nothing was sent or stored; repeat it once one runs",
+                retry_after=5.0,
+            )
         events = with_remembered(self.event_cache.last_events(task_ids), inspection.remembered)
         # Reading lists is the dearest look-up, so only for ids that nothing else knows.
         unseen = [task_id for task_id in task_ids if task_id not in inspection.held and task_id not in states]

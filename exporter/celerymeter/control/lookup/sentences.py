@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timezone
 from typing import Final
+from uuid import UUID
 
 from celerymeter.control.evidence.task import Evidence, named
 from celerymeter.control.lookup.models import Decision, Sentence
@@ -189,13 +190,13 @@ _SENTENCES: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
     ),
     ("unknown", "never_seen"): (
         "Nothing has seen this id: no event{listening}, no worker, no queue, no stored result; its sending or its end "
-        "would have been seen only by events, its result only with a result backend.",
-        "沒有任何來源見過此 id：沒有事件{listening}、worker、佇列或儲存的結果；只有事件會顯示其送出或結束，只有結果後端會有其結果。",
+        "would have been seen only by events, its result only with a result backend.{spelling}",
+        "沒有任何來源見過此 id：沒有事件{listening}、worker、佇列或儲存的結果；只有事件會顯示其送出或結束，只有結果後端會有其結果。{spelling}",
     ),
     ("unknown", "never_seen_closed"): (
         "Nothing has seen this id: no event{listening}, no worker, no stored result; if it was sent before, it may wait in "
-        "a queue, since this broker does not show its messages.",
-        "沒有任何來源見過此 id：沒有事件{listening}、worker 或儲存的結果；若更早送出，它可能仍在佇列中，因為此 broker 不顯示訊息。",
+        "a queue, since this broker does not show its messages.{spelling}",
+        "沒有任何來源見過此 id：沒有事件{listening}、worker 或儲存的結果；若更早送出，它可能仍在佇列中，因為此 broker 不顯示訊息。{spelling}",
     ),
 }  # fmt: skip
 
@@ -245,6 +246,7 @@ def _words(decision: Decision, evidence: Evidence, say: Callable[[str, str], str
         "sent": _at(evidence.history.sent_at, say),
         "stored": evidence.stored.state if evidence.stored is not None else "",
         "listening": _listening(evidence, say),
+        "spelling": _spelling(evidence.task_id, say),
     }
 
 
@@ -337,3 +339,14 @@ def _listening(evidence: Evidence, say: Callable[[str, str], str]) -> str:
         return say(" (none is received now)", "（目前收不到事件）")
     since = _time(evidence.listening_since)
     return say(f" since {since}", f"（自 {since} 起）")
+
+
+def _spelling(task_id: str, say: Callable[[str, str], str]) -> str:
+    """Return a hint when the id is a UUID in capitals, without dashes or in braces: ids are compared as they are."""
+    try:
+        usual = str(UUID(task_id))
+    except ValueError:
+        return ""
+    if usual == task_id:
+        return ""
+    return say(f" Celery would write this id as {usual}.", f"Celery 會把此 id 寫成 {usual}。")

@@ -50,7 +50,9 @@ def blueprint(
         with the reason in `sentence`. Arguments and results are never shown.
         """
         if not is_task_id(path.task_id):
-            raise RequestRefused("invalid", "not a task id: it must have 1 to 255 visible characters")
+            raise RequestRefused(
+                "invalid", "not a task id: it must have 1 to 255 visible characters, none of them a space"
+            )
         if (wait := rate.take(current_identity().sub, clock())) > 0:
             raise RequestRefused("too_many_requests", "too many look-ups", retry_after=wait)
         return answer(lookups.look_up(path.task_id))

@@ -323,5 +323,5 @@ def is_task_id(text: str) -> bool:
 
 
 def _invalid(request: RevokeRequest) -> tuple[TaskResult, ...]:
-    detail = f"not a task id: it must have 1 to {MAX_ID_LENGTH} visible characters"
+    detail = f"not a task id: it must have 1 to {MAX_ID_LENGTH} visible characters, none of them a space"
     return tuple(TaskResult(task_id, "invalid", detail) for task_id in request.invalid)
