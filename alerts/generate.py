@@ -4,7 +4,8 @@ Edit ``source/*.yml`` and ``rules/thresholds.yml``; the rest of ``rules/`` is ge
 the files; ``--check`` writes nothing and exits 1 if one is out of date.
 
 An entry of ``source/recording.yml`` with ``increase`` (or ``increase1h``) records how much a counter grew in 5 minutes
-(or an hour). An entry of the other files is one alert. Its texts may contain:
+(or an hour); ``unless`` says which of its series do not count. An entry of the other files is one alert. Its texts may
+contain:
 
 - ``[[EXPR | FORMAT]]``: the value of a PromQL expression. A bare label in its braces (``{cluster, name}``) is matched
   with the alert's own label. FORMAT is a Go template function, as in ``{{ $value | humanize }}``.
@@ -154,12 +155,14 @@ def recording() -> str:
         record, counter = entry[f"increase{match[1] or ''}"], entry["of"]
         by = ", ".join(["cluster", *([entry["by"]] if entry["by"] else [])])
         inner = by.replace("cluster", "cluster, instance", 1)
+        begin, end = ("(", f"            ) unless {entry['unless']}\n") if "unless" in entry else ("", "")
         return (
             f"      - record: {record}\n"
             "        expr: |\n"
-            f"          max by ({by}) (sum by ({inner}) (\n"
+            f"          max by ({by}) (sum by ({inner}) ({begin}\n"
             f"            {counter} - {counter} offset {window} >= 0\n"
             f"            or {counter} and on (cluster, instance) {_WATCHED[window]}\n"
+            f"{end}"
             "          ))"
         )
 

@@ -111,6 +111,19 @@ def runs(per_minute: Callable[[int], Value] = lambda _: 10, /, ended: float = 1.
     )
 
 
+def silent(
+    sent: Callable[[int], Value] = lambda _: 10, received: Callable[[int], Value] = lambda _: 0
+) -> tuple[Series, ...]:
+    """Return the counters of a task with ``send_events=False``, in the queue of the others."""
+    own = {"name": "shop.log"}
+    return (
+        counter("celery_task_sent_total", timeline(sent), **own, **QUEUE),
+        counter("celery_task_received_total", timeline(received), **own, **QUEUE),
+        counter("celery_task_accepted_total", timeline(sent), **own),
+        counter("celery_task_accepted_total", always(10), name=TASK["name"]),
+    )
+
+
 def between(begin: int, end: int, inside: Value, outside: Value = 0) -> Callable[[int], Value]:
     """Return a timeline with one value from ``begin`` until before ``end`` and another elsewhere."""
     return lambda minute: inside if begin <= minute < end else outside
@@ -328,6 +341,43 @@ HEALTHY = (
         "a shop that never set task_send_sent_event",
         (*worker("celery@a", busy=1), *queue(length=lambda m: m % 3), *runs()[1:]),
     ),
+    Situation("half of the tasks send no events", (*queue(), *runs(), *silent())),
+    Situation(
+        "half of the tasks send no events since a pause of an hour",
+        (*queue(), *runs(), *silent(between(10, 80, 0, 10), received=between(0, 10, 10))),
+    ),
+    Situation(
+        "half of the tasks are run by celery-batches",
+        (*queue(), *runs(), *(series for series in silent() if series.name != "celery_task_accepted_total")),
+    ),
+    Situation(
+        "half of the tasks wait in RabbitMQ for an ETA of two hours",
+        (
+            *queue(),
+            *runs(lambda minute: 10 if minute < 150 else 20)[1:],
+            counter("celery_task_sent_total", timeline(between(30, 240, 20, 10)), **TASK),
+            gauge("celery_delayed_tasks", timeline(lambda m: 10 * min(m - 30, 120) if m > 30 else None)),
+        ),
+    ),
+    Situation(
+        "the management API fails while tasks wait for their ETA",
+        (
+            *queue(),
+            *runs()[1:],
+            counter("celery_task_sent_total", timeline(between(30, 60, 20, 10)), **TASK),
+            gauge("celery_delayed_tasks", timeline(lambda m: 10 * (m - 30) if 30 < m < 60 else 0 if m <= 30 else None)),
+        ),
+    ),
+    Situation(
+        "a backlog grows by 3,000 messages a minute, and its length is read half a minute late",
+        (
+            *worker("celery@a", busy=4),
+            *queue(length=lambda m: max(0.0, 3000 * (m - 30.5)), free=lambda _: 0),
+            *runs(lambda _: 3000)[1:],
+            counter("celery_task_sent_total", timeline(between(31, 240, 6000, 3000)), **TASK),
+        ),
+        {"CeleryQueueBacklog": "warning", "CeleryQueueWillNotDrain": "warning"},
+    ),
     Situation(
         "20 workers that are scaled up and down every few minutes",
         (
@@ -401,6 +451,26 @@ INCIDENTS = (
             ),
             counter("celery_task_failed_total", always(0), **TASK),
             counter("celery_task_sent_total", timeline(between(60, 240, 20, 10)), **TASK),
+        ),
+        {"CeleryMessagesLost": "warning"},
+    ),
+    Situation(
+        "messages are lost where others send no events or wait for their ETA",
+        (
+            *queue(),
+            *runs()[1:],
+            *silent(),
+            counter("celery_task_sent_total", timeline(between(60, 240, 30, 10)), **TASK),
+            gauge("celery_delayed_tasks", timeline(lambda m: 10 * max(0, m - 60))),
+        ),
+        {"CeleryMessagesLost": "warning"},
+    ),
+    Situation(
+        "a queue that is never empty loses messages",
+        (
+            *queue(length=lambda m: 5 + m % 3),
+            *runs()[1:],
+            counter("celery_task_sent_total", timeline(between(60, 240, 11, 10)), **TASK),
         ),
         {"CeleryMessagesLost": "warning"},
     ),
