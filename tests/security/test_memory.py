@@ -24,7 +24,13 @@ from celerymeter.settings import Limits
 MEGABYTE = 1024 * 1024
 TOTALS: dict[str, object] = {"version": 1, "instance": "i", "sequence": 1, "age": 1.0, "begun": 1, "processed": 1}
 TOTALS |= {"started": 1, "runtime_bounds": [1.0], "wait_bounds": [1.0]}
-TRACEBACK = "Traceback (most recent call last):\n" + "x" * MEGABYTE + "\nbilliard.exceptions.TimeLimitExceeded: 1"
+TRACEBACK = (
+    "Traceback (most recent call last):\n"
+    + "  File x\n" * 20_000
+    + "    "
+    + "x" * 60_000
+    + "\nbilliard.exceptions.TimeLimitExceeded: 1"
+)
 WIDE = "\U0001f600"
 """A character of four bytes, here as in the page."""
 

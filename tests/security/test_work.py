@@ -10,7 +10,7 @@ import pytest
 from kombu.transport.virtual.exchange import TopicExchange
 from tests.tracking.cluster import WORKER, Cluster, make_settings
 
-from celerymeter.exception_names import exception_class
+from celerymeter.exception_names import exception_class, exception_name
 from celerymeter.model import Event, QueueBinding
 from celerymeter.polling.redis_messages import Routes, parse_bindings
 from celerymeter.routing import QueueRoutes, RoutingTable
@@ -275,6 +275,25 @@ def test_bindings_take_little_memory_whatever_their_number() -> None:
 def test_the_class_of_an_exception_is_found_quickly(text: str) -> None:
     """In its beginning, or not at all."""
     assert seconds(lambda: exception_class(text)) < 0.05
+
+
+HEAD = "Traceback (most recent call last):\n"
+LINK = "\n\nDuring handling of the above exception, another exception occurred:\n\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD + "\n" * 4_000_000,
+        HEAD + "  File x\n" * 400_000 + "Error: x",
+        HEAD + "a." * 2_000_000,
+        (HEAD + "  File x\nError: x" + LINK) * 40_000,
+        LINK * 60_000,
+    ],
+)
+def test_the_class_of_an_exception_is_found_quickly_in_a_traceback(text: str) -> None:
+    """As large as an event may be, and of any form."""
+    assert seconds(lambda: exception_name("x", text)) < 0.1
 
 
 def test_custom_events_of_any_kind_cost_no_series_each() -> None:

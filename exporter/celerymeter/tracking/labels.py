@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from celerymeter.exception_names import last_line
+from celerymeter.exception_names import brief_traceback
 from celerymeter.model import OTHER, UNKNOWN, Event
 from celerymeter.tracking.clocks import LONGEST_HOST
 from celerymeter.tracking.counting import RunCounter
@@ -160,6 +160,6 @@ def strip(event: Event, run: Run) -> None:
     event.expires = event.application_version = event.totals = event.beat = None
     event.celerymeter_counted = bool(event.celerymeter_counted)
     if event.traceback is not None:
-        event.traceback = last_line(event.traceback)
+        event.traceback = brief_traceback(event.exception, event.traceback)
     if event.exception is not None:
         event.exception = event.exception[:MAX_TEXT]
