@@ -186,6 +186,50 @@ def test_folded_queues_add_up() -> None:
     assert start in page
 
 
+def abandoned(number: int, ending: str = "") -> list[QueueState]:
+    """Return empty queues that nobody consumes, the first in the alphabet."""
+    return [QueueState(f"a{n}{ending}", 0, unacked=0) for n in range(number)]
+
+
+def test_queues_that_are_used_get_labels_before_those_that_are_not() -> None:
+    """A queue for each tenant of the past, in a broker that never forgets one, hides no other."""
+    cluster = Cluster(make_settings(Limits(queues=4), queues=("configured",)))
+    cluster.heartbeat()
+    cluster.answer(queues=("mail",), slots=4)
+    before = with_queues(cluster, *abandoned(9))
+    assert all(f'celery_queue_length{{queue_name="a{n}"}} 0' in before for n in range(2)), "mail, configured, and two"
+    assert "a2" not in before
+    full, held = QueueState("z1", 5), QueueState("z2", 0, unacked=1)
+    page = with_queues(cluster, *abandoned(9), full, held, QueueState("mail", 0), QueueState("configured", 0))
+    lengths = {line for line in page.splitlines() if line.startswith("celery_queue_length{")}
+    shown = {"z1": 5, "z2": 0, "mail": 0, "configured": 0, "__other__": 0}
+    assert lengths == {f'celery_queue_length{{queue_name="{name}"}} {length}' for name, length in shown.items()}
+    assert 'celery_queue_consumers{queue_name="mail"} 1' in page
+    assert 'celery_queue_consumers{queue_name="z1"} 0' in page
+    assert cluster.tracker.task_series.folded["queue_name"] == 7 + 9
+    page = with_queues(cluster, QueueState("z1", 0), *abandoned(1))
+    assert 'celery_queue_length{queue_name="z1"} 0' in page, "one that was used keeps its label"
+    assert 'celery_queue_length{queue_name="a0"}' not in page
+
+
+def test_the_own_queue_of_a_worker_that_is_gone_has_no_series() -> None:
+    """Unless messages wait in it; those of live workers have one, and use up no label for good (`worker_direct`)."""
+    cluster = Cluster(make_settings(Limits(queues=2)))
+    cluster.heartbeat()
+    for number in range(5):
+        own = f"pod{number}@h.dq2"
+        cluster.answer(queues=("mail", own), slots=4)
+        page = with_queues(cluster, QueueState("mail", 0), QueueState(own, 0), *abandoned(9, ".dq2"))
+        assert f'celery_queue_length{{queue_name="{own}"}} 0' in page
+        assert f'celery_queue_consumers{{queue_name="{own}"}} 1' in page
+        assert 'queue_name="a' not in page
+    cluster.answer(queues=("mail",), slots=4)
+    page = with_queues(cluster, QueueState("mail", 0), QueueState("a1.dq2", 3), QueueState("new", 0))
+    assert 'celery_queue_length{queue_name="a1.dq2"} 3' in page
+    assert 'celery_queue_consumers{queue_name="a1.dq2"} 0' in page
+    assert cluster.tracker.task_series.folded["queue_name"] == 1
+
+
 def test_the_hostname_is_a_label_on_request() -> None:
     """Off by default: series times workers."""
     cluster = Cluster(make_settings(task_hostname_label=True))

@@ -31,7 +31,7 @@ def oldest_task(scrape: Scrape, family: Family) -> None:
             sent_at, source = head.stamped_at, "stamp"
         elif head.uuid is not None and (by_event := scrape.tracker.tasks.sent_at(head.uuid)) is not None:
             sent_at, source = by_event, "event"
-        key = (scrape.tracker.task_series.queue(queue.name), source)
+        key = (scrape.queue_labels[queue.name], source)
         oldest[key] = min(sent_at, oldest.get(key) or sent_at)
     scrape.text.rows(family, oldest.items())
 
@@ -41,7 +41,7 @@ def oldest_unacked(scrape: Scrape) -> Rows:
     least: dict[str, float | None] = {}
     for queue in scrape.queues.queues if scrape.queues is not None else ():
         if queue.oldest_unacked_at is not None:
-            label = scrape.tracker.task_series.queue(queue.name)
+            label = scrape.queue_labels[queue.name]
             least[label] = min(queue.oldest_unacked_at, least.get(label) or queue.oldest_unacked_at)
     return least
 

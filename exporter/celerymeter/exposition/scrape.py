@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from celerymeter.exposition.text import PageText, labels
-from celerymeter.model import QueuesSnapshot, QueueState, WorkerState
+from celerymeter.model import OTHER, QueuesSnapshot, QueueState, WorkerState
 from celerymeter.tracking.series import TaskSeries
 from celerymeter.tracking.tracker import Tracker
 
@@ -21,6 +21,10 @@ FIRST_HEARTBEATS = 10.0
 HELD_TASKS = 60.0
 """Seconds after its last reply, or four polls, for which a worker counts as holding the tasks that it listed: they come
 and go, unlike its slots and queues."""
+
+WORKER_DIRECT = ".dq2"
+"""How the queue ends that each worker has to itself with `worker_direct` (`celery.utils.nodenames`): workers that are
+gone leave theirs behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +111,41 @@ class Scrape:
         ]
         """Those of them that are not older than `HELD_TASKS`."""
         self.queues: QueuesSnapshot | None = tracker.queues if tracker.is_fresh("queues", now) else None
+        self.queue_labels = self._label_queues(self.queues.queues if self.queues is not None else ())
+        """The label of each queue that was polled or that a worker consumes."""
+
+    def _label_queues(self, polled: Collection[QueueState]) -> dict[str, str]:
+        """Give labels to the queues that are configured, consumed or not empty, then to the others as far as they go.
+
+        Brokers keep queues that nobody uses any more, in any number. Such a queue has a label only while there is room;
+        one that a worker had to itself has none.
+        """
+        cap = self.tracker.task_series.queue
+        used = {queue.name for queue in polled if queue.length or queue.consumers or queue.head}
+        used.update(queue.name for queue in polled if queue.unacked or queue.oldest_unacked_at is not None)
+        used.update(self.tracker.settings.queues)
+        used.update(name for worker in self.up if worker.state is not None for name in worker.state.queues or ())
+        idle = {queue.name for queue in polled if not queue.name.endswith(WORKER_DIRECT)} - used
+        passing = {name for name in used if name.endswith(WORKER_DIRECT)}
+        labels = {name: cap(name) for name in sorted(used - passing)}
+        lent: set[str] = set()
+        for name in (*sorted(passing), *sorted(idle)):
+            label = cap.clean(name)
+            if cap.known(label) is None and label not in lent:
+                if len(lent) < cap.room:
+                    lent.add(label)
+                else:
+                    self.tracker.task_series.folded["queue_name"] += 1
+                    label = OTHER
+            labels[name] = label
+        return labels
 
     def by_queue(self, value: Callable[[QueueState], float | None]) -> dict[str, float | None]:
         """A value of each queue; values of queues that share a label are added up."""
         totals: dict[str, float | None] = defaultdict(float)
         for queue in self.queues.queues if self.queues is not None else ():
-            if (number := value(queue)) is not None:
-                label = self.tracker.task_series.queue(queue.name)
+            label = self.queue_labels.get(queue.name)
+            if label is not None and (number := value(queue)) is not None:
                 totals[label] = (totals[label] or 0) + number
         return totals
 
@@ -125,12 +157,13 @@ class Scrape:
         """
         if self.replies is None or any(worker.unanswered for worker in self.up):
             return {}
-        cap = self.tracker.task_series.queue
+        label_of = self.queue_labels
         queues = self.queues.queues if self.queues is not None and self._all_workers_known() else ()
-        totals: dict[str, float | None] = dict.fromkeys(sorted({cap(queue.name) for queue in queues}), 0)
+        known_labels = {label_of[queue.name] for queue in queues if queue.name in label_of}
+        totals: dict[str, float | None] = dict.fromkeys(sorted(known_labels), 0)
         for state in self.replies:
             number = value(state)
-            for label in sorted({cap(name) for name in state.queues or ()}):
+            for label in sorted({label_of[name] for name in state.queues or ()}):
                 known = totals.get(label, 0)
                 totals[label] = None if known is None or number is None else known + number
         return totals

@@ -144,6 +144,11 @@ class LabelCap:
             self._cut[self._label] += 1
         return clean
 
+    @property
+    def room(self) -> int:
+        """How many more values get a label of their own."""
+        return self._limit - (len(self._values) - 2)
+
     def known(self, value: str) -> str | None:
         """The label of a value that has come before and is not folded."""
         return self._values.get(value)
@@ -156,7 +161,7 @@ class LabelCap:
         known = self._values.get(value)
         if known is not None:
             return known
-        if len(self._values) - 2 >= self._limit:
+        if self.room <= 0:
             self._folded[self._label] += 1
             return OTHER
         self._values[value] = value
