@@ -50,3 +50,22 @@ def test_settings_do_not_print_their_secrets() -> None:
     """Neither the URL nor the transport options are in the value's own text."""
     settings = BrokerSettings(url="redis://:hush@h/0", transport_options={"password": "hush"})
     assert "hush" not in f"{settings!r} {settings.safe_url}"
+
+
+@pytest.mark.parametrize(
+    ("url", "transport"),
+    [
+        ("redis://h/0", "redis"),
+        ("REDISS://h/0", "rediss"),
+        ("redis+socket:///tmp/redis.sock", "redis"),
+        ("unix:///tmp/redis.sock?db=1", "redis"),
+        ("sentinel://a;sentinel://b", "sentinel"),
+        ("redis+cluster://h", "redis+cluster"),
+        ("redis://a;redis+cluster://b", "redis+cluster"),
+        ("redis://:a;b+c@h/0", "redis"),
+        ("none", "none"),
+    ],
+)
+def test_the_transport_is_the_scheme_that_kombu_knows(url: str, transport: str) -> None:
+    """Any other scheme stays whole, so that it is refused."""
+    assert BrokerSettings(url=url).transport == transport

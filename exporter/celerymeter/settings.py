@@ -6,6 +6,7 @@ seconds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,11 @@ def selector_setting() -> str:
     return setting("", TEXT, "Label matchers to add to every query, such as 'env=\"prod\"'.")
 
 
+UNIX_SOCKETS = {"redis+socket": "redis", "rediss+socket": "rediss"}
+"""The transports of the only schemes with a ``+`` that kombu's Redis transport knows."""
+_SCHEMES = re.compile(r"(?:^|;)([a-zA-Z][\w+.-]{0,30})://")
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """Settings of the broker connection, and names on the broker that the cluster changed."""
@@ -113,8 +119,15 @@ class BrokerSettings:
 
     @property
     def transport(self) -> str:
-        """kombu's transport name: ``redis``, ``rediss``, ``sentinel``, ``amqp`` …"""
-        return self.url.split("://", 1)[0].split("+", 1)[0].lower()
+        """kombu's transport name: ``redis``, ``rediss``, ``sentinel``, ``amqp`` …
+
+        A scheme that kombu takes apart and does not know stays whole, in any of several URLs: for ``redis+cluster://``
+        kombu connects to localhost, whatever the host.
+        """
+        names = [UNIX_SOCKETS.get(scheme.lower(), scheme.lower()) for scheme in _SCHEMES.findall(self.url)]
+        return next(
+            (name for name in names if "+" in name), names[0] if names else self.url.partition("://")[0].lower()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,24 @@ def test_many_runs_that_outlived_their_workers_are_few_log_lines(caplog: pytest.
     assert lines[10:] == ["other workers shut down before 4095 runs had ended"]
 
 
-@pytest.mark.parametrize("url", ["sqs://AKIA:hush@", "confluentkafka://h"])
-def test_a_broker_without_events_is_refused(url: str) -> None:
-    """At once, in one line that names the transports that have events; the exit status is that of a wrong setting."""
-    words = [sys.executable, "-m", "celerymeter", "exporter", "--broker-url", url, "--listen", "127.0.0.1:0"]
+@pytest.mark.parametrize("command", ["exporter", "doctor"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqs://AKIA:hush@",
+        "confluentkafka://h",
+        "redis+cluster://:hush@h:7000",
+        "Redis+Sentinel://h:26379/0",
+        "redis://127.0.0.1:1/0;redis+cluster://:hush@h:7000",
+        "amqp+ssl://h",
+    ],
+)
+def test_a_broker_without_events_is_refused(url: str, command: str) -> None:
+    """At once, in one line that names the transports that have events; the exit status is that of a wrong setting.
+
+    For schemes that begin with ``redis+`` kombu would connect to localhost.
+    """
+    words = [sys.executable, "-m", "celerymeter", command, "--broker-url", url]
     ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 2
     assert "no Celery events over" in ended.stderr
