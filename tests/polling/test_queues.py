@@ -136,3 +136,23 @@ def test_bindings_are_asked_for_when_there_are_new_queues_and_rarely() -> None:
 def test_without_a_name_that_is_known_only_celerys_own_bindings_count() -> None:
     """Which applications use another exchange is unknown."""
     assert TaskQueueFinder().find(LISTED, [], lambda: BINDINGS, now=0) == {"celery"}
+
+
+@pytest.mark.parametrize(
+    ("routing_key", "consumers", "named", "found"),
+    [
+        ("order.#", 2, (), False),
+        ("order.#", 2, ("billing",), True),
+        ("order.#", 0, (), True),
+        ("order.#", None, (), True),
+        ("billing", 2, (), True),
+    ],
+)
+def test_a_queue_on_an_exchange_of_celery_may_be_of_another_application(
+    routing_key: str, consumers: int | None, named: tuple[str, ...], found: bool
+) -> None:
+    """It consumes the queue, which no worker names; a queue that nobody consumes may be one that workers have left."""
+    listed = {**LISTED, "billing": ListedQueue("billing", consumers=consumers)}
+    bindings = [*BINDINGS, ManagementBinding("shop", "billing", routing_key=routing_key)]
+    queues = TaskQueueFinder().find(listed, ["orders", *named], lambda: bindings, now=0)
+    assert ("billing" in queues) == found

@@ -125,25 +125,30 @@ def test_queues_of_others_are_not_polled(rabbitmq: RabbitMQ) -> None:
         for exchange in (topic, dead, "other-app"):
             channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
 
-        def declare(queue: str, exchange: str = "", **arguments: str) -> None:
+        def declare(queue: str, exchange: str = "", key: str = "", **arguments: str) -> None:
             options = {f"x-{name.replace('_', '-')}": value for name, value in arguments.items()}
             channel.queue_declare(queue, durable=True, auto_delete=False, arguments=options)
             if exchange:
-                channel.queue_bind(queue, exchange, queue)
+                channel.queue_bind(queue, exchange, key or queue)
 
         declare("orders", topic, dead_letter_exchange=dead)
         declare("mail", topic, dead_letter_exchange="", dead_letter_routing_key="mail.dead")
         declare("mail.dead", topic)
         declare("orders.dead", dead)
         declare("invoices", "other-app")
+        declare("billing", topic, "#")
+        consumer = channel.basic_consume("billing")
         declare("mqtt-subscription-1", "amq.topic")
         declare("log", queue_type="stream")
         for _ in range(20):
             declare(str(uuid4()))
+        api = Management(management(rabbitmq), broker_url=rabbitmq.url)
+        wait_until(lambda: api.queues()["billing"].consumers == 1, interval=0.3)  # its statistics are 5 s late
         poller = AmqpQueuePoller(settings(rabbitmq, management(rabbitmq)))
         polls = [poller.poll(names, now=now) for names, now in ((["orders"], 1.0), ([], 99.0))]
         poller.close()
-        for name in ("orders", "mail", "mail.dead", "orders.dead", "invoices", "mqtt-subscription-1", "log"):
+        channel.basic_cancel(consumer)
+        for name in ("orders", "mail", "mail.dead", "orders.dead", "invoices", "billing", "mqtt-subscription-1", "log"):
             channel.queue_delete(name)
         for level in range(28):
             channel.queue_delete(level_name(level))

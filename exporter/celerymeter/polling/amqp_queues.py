@@ -161,6 +161,7 @@ class ManagementBinding(msgspec.Struct):
     source: str
     destination: str
     destination_type: str = "queue"
+    routing_key: str = ""
 
 
 class Node(msgspec.Struct):
@@ -196,10 +197,15 @@ class TaskQueueFinder:
     Celery binds a queue to an exchange of the same name unless it is configured otherwise. So a queue belongs to
     Celery when it is bound like that, or to an exchange that a queue uses which workers or events have named. Reply
     queues, dead letters, streams, MQTT subscriptions and queues of other applications are not.
+
+    Other applications may bind queues to such an exchange too (a topic exchange for events). So a queue that is bound
+    by another routing key than its name, and that somebody consumes, is Celery's only once it is named: without
+    consumers nobody can tell whose it is, and one of Celery's that workers have left must not be missed.
     """
 
     def __init__(self) -> None:
         self._exchanges: dict[str, frozenset[str]] = {}
+        self._bound_by_name: frozenset[str] = frozenset()
         self._asked_at = float("-inf")
 
     def find(
@@ -214,10 +220,16 @@ class TaskQueueFinder:
         if not listed.keys() <= self._exchanges.keys() and abs(now - self._asked_at) >= BINDINGS_INTERVAL:
             self._asked_at = now
             sources: dict[str, set[str]] = {name: set() for name in listed}
-            for binding in bindings():
+            found = bindings()
+            self._bound_by_name = frozenset(
+                binding.destination
+                for binding in found
+                if binding.source and binding.routing_key == binding.destination
+            )
+            for binding in found:
                 if binding.destination_type == "queue" and binding.source:
                     sources.setdefault(binding.destination, set()).add(binding.source)
-            self._exchanges = {name: frozenset(found) for name, found in sources.items()}
+            self._exchanges = {name: frozenset(exchanges) for name, exchanges in sources.items()}
         dead_letters = _dead_letters(listed.values())
         shared = {
             exchange
@@ -230,8 +242,15 @@ class TaskQueueFinder:
             for queue in listed.values()
             if queue.name not in dead_letters
             and queue.arguments.queue_type != "stream"
-            and not shared.union([queue.name]).isdisjoint(self._exchanges.get(queue.name, ()))
+            and self._is_bound_for_tasks(queue, named, shared)
         }
+
+    def _is_bound_for_tasks(self, queue: ListedQueue, named: Collection[str], shared: Collection[str]) -> bool:
+        exchanges = self._exchanges.get(queue.name, frozenset())
+        if queue.name in exchanges:
+            return True
+        may_be_others = queue.consumers and queue.name not in named and queue.name not in self._bound_by_name
+        return not may_be_others and not exchanges.isdisjoint(shared)
 
 
 def _dead_letters(queues: Iterable[ListedQueue]) -> set[object]:
@@ -288,7 +307,9 @@ class Management:
 
     def bindings(self) -> list[ManagementBinding]:
         """Return all bindings; raises `PollError`."""
-        return self._get(f"bindings/{self._vhost}?columns=source,destination,destination_type", list[ManagementBinding])
+        return self._get(
+            f"bindings/{self._vhost}?columns=source,destination,destination_type,routing_key", list[ManagementBinding]
+        )
 
     def _get(self, path: str, kind: type[T]) -> T:
         shown = f"{self._server}/api/{path.partition('?')[0]}"
