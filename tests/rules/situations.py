@@ -475,6 +475,20 @@ INCIDENTS = (
         {"CeleryMessagesLost": "warning"},
     ),
     Situation(
+        "messages are lost while a backlog shrinks",
+        (
+            *queue(length=lambda m: 400 - 1.5 * m),
+            *runs(lambda _: 11.5)[1:],
+            counter("celery_task_sent_total", timeline(between(60, 240, 11.4, 10)), **TASK),
+        ),
+        {"CeleryMessagesLost": "warning", "CeleryQueueBacklog": "warning"},
+    ),
+    Situation(
+        "a backlog of tasks that send no events shrinks",
+        (*queue(length=lambda m: 400 - 1.5 * m), *runs(), *silent()),
+        {"CeleryQueueBacklog": "warning"},
+    ),
+    Situation(
         "most tasks expire before they start",
         (
             *queue(length=lambda _: 5, age=lambda _: 60.0, free=lambda _: 0),
