@@ -187,8 +187,9 @@ class RunCounter:
 
     def _count_failure(self, series: TaskSeries, event: Event, started: float | None) -> None:
         series.failed += 1
-        series.process_lost += _is_process_lost(event)
-        self._count_exception(series.exceptions, event)
+        name = exception_name(event.exception, event.traceback)
+        series.process_lost += name == WORKER_LOST
+        self._table.count_exception(series.exceptions, name)
         if started is not None:
             series.failed_runtime_count += 1
             series.failed_runtime_sum += max(0.0, event.timestamp - started)
@@ -196,9 +197,10 @@ class RunCounter:
     def _retried(self, run: Run, series: TaskSeries, event: Event, at: float) -> None:
         series.retried += 1
         series.polled += event.exception in (None, "None")
-        series.process_lost += _is_process_lost(event)
+        name = exception_name(event.exception, event.traceback)
+        series.process_lost += name == WORKER_LOST
         if self._count_retry_exceptions:
-            self._count_exception(series.retry_exceptions, event)
+            self._table.count_exception(series.retry_exceptions, name)
         self._close(run, at, remember=False)
 
     def _discarded(self, run: Run, series: TaskSeries) -> None:
@@ -267,13 +269,6 @@ class RunCounter:
 
     def _cancelled(self, run: Run, _series: TaskSeries, _event: Event, at: float) -> None:
         self._runs.requeue(run, at)
-
-    def _count_exception(self, counts: dict[str, int], event: Event) -> None:
-        self._table.count_exception(counts, exception_name(event.exception, event.traceback))
-
-
-def _is_process_lost(event: Event) -> bool:
-    return exception_name(event.exception, event.traceback) == WORKER_LOST
 
 
 def unregistered_name(event: Event) -> str | None:
