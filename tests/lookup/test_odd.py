@@ -31,7 +31,7 @@ IDS = (
     "x" * 255,
     "'OR/**/1=1--",
 )
-SOON = {"visibility_timeout": 3}
+SOON = {"visibility_timeout": 3, "unacked_restore_throttle": 1}
 
 
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])

@@ -149,6 +149,8 @@ def test_an_id_that_is_a_uuid_object(cluster: Cluster) -> None:
     reply = cluster.control.get(f"/tasks/{task_id}", Role.VIEWER).json()
     assert (reply["verdict"], reply["worker"]) == ("reserved", "one@t")
     busy.let_go()
+    if cluster.env:
+        return  # before 5.7 Celery cannot store a result under such an id, and tells of no end
     wait_until(
         lambda: cluster.control.get(f"/tasks/{task_id}", Role.VIEWER).json()["verdict"] == "succeeded",
         interval=0.5,
