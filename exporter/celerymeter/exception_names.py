@@ -68,7 +68,7 @@ def brief_traceback(representation: str | None, traceback: str) -> str:
 def _raised(traceback: str) -> Iterator[str]:
     """Yield the classes of a traceback's exceptions, the last one first."""
     end, lowest = len(traceback), max(0, len(traceback) - MAX_TRACEBACK)
-    for _ in range(MAX_CHAINED):
+    for _ in range(MAX_CHAINED if "\n\n" in traceback else 0):  # most are of one exception, and have no empty line
         begin, link, head = max((traceback.rfind(link + head, lowest, end), link, head) for link, head in _CHAINED)
         if begin < 0:
             break
