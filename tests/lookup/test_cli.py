@@ -138,7 +138,7 @@ def test_it_follows_an_api_that_restarts(
 def test_an_api_that_stays_away_is_given_up(token: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
     """At once if it never answered: the URL may be wrong."""
     monkeypatch.setattr(task, "POLL_INTERVAL", 0.0)
-    monkeypatch.setattr(task, "PATIENCE", 0.0 if before else 60.0)
+    monkeypatch.setattr(task, "RESTART_TIMEOUT", 0.0 if before else 60.0)
     for _ in range(before):
         responses.get(f"{URL}/t-1", json=reply("running"))
     responses.get(f"{URL}/t-1", body=requests.ConnectionError())

@@ -20,7 +20,7 @@ from celerymeter.kinds import HTTP_URL, SECRET_TEXT, SWITCH
 from celerymeter.options import SECRET_ITSELF, option, setting
 
 POLL_INTERVAL: Final = 1.0
-PATIENCE: Final = 60.0
+RESTART_TIMEOUT: Final = 60.0
 """Seconds for which an API that does not answer any more is asked again: it may restart."""
 SUCCESS: Final = "succeeded"
 
@@ -120,10 +120,10 @@ def _replies(client: ControlClient, task_id: str) -> Iterator[tuple[TaskReply, b
         try:
             reply = client.call("GET", path, TaskReply)
         except ControlUnavailable as error:
-            if time.monotonic() - answered > PATIENCE:
+            if time.monotonic() - answered > RESTART_TIMEOUT:
                 raise
             if not lost:
-                click.echo(terminal(f"{error}; asking again for {PATIENCE:g} s"), err=True)
+                click.echo(terminal(f"{error}; asking again for {RESTART_TIMEOUT:g} s"), err=True)
             lost = True
             continue
         answered, lost = time.monotonic(), False

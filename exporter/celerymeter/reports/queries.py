@@ -51,15 +51,14 @@ RECORDED_MEAN = "max(avg_over_time(celery:tasks_ended:rate5m{SEL}[$window]))"
 
 BUSY = "sum by (cluster, job, instance, hostname) (celery_worker_busy_seconds_total{SEL})"
 """The time for which a worker's slots ran tasks. An integral, because a gauge misses tasks between two scrapes."""
+_TASK_COUNTERS = "celery_task_(sent|received|started|succeeded|failed|retried|rejected|revoked)_total"
 TASK_NAMES = (
     "group by (name) (last_over_time({SEL, name=~$chosen, "
-    '__name__=~"celery_task_(sent|received|started|succeeded|failed|retried|rejected|revoked)_total'
-    '|celery_schedule_due_total"}[$window]))'
+    f'__name__=~"{_TASK_COUNTERS}|celery_schedule_due_total"}}[$window]))'
 )
 QUEUE_NAMES = (
     "group by (queue_name) (last_over_time({SEL, queue_name=~$chosen, "
-    '__name__=~"celery_task_(sent|received|started|succeeded|failed|retried|rejected|revoked)_total'
-    '|celery_queue_(length|pool_slots)"}[$window]))'
+    f'__name__=~"{_TASK_COUNTERS}|celery_queue_(length|pool_slots)"}}[$window]))'
 )
 """The names of tasks and of queues; ``chosen`` is one of them, or any."""
 
